@@ -1,0 +1,3 @@
+"""
+The asyncio-native tracking SDK for Bloomreach Engagement.
+"""
