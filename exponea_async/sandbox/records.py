@@ -1,0 +1,121 @@
+"""
+The values that the sandbox hands out.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+
+def _strings(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
+def _pairs(values: Iterable[Iterable[str]]) -> tuple[tuple[str, str], ...]:
+    # Lists too, since a settings file knows no tuples.
+    return tuple((key_id, secret) for key_id, secret in values)
+
+
+@frozen
+class Project:
+    """
+    A project that the sandbox knows, and the credentials that open it.
+
+    Attributes:
+        token: The project token, as it stands in the URL.
+        tokens: API keys accepted as ``Authorization: Token <key>``.
+        basic: Pairs of key id and secret accepted as ``Authorization: Basic``.
+    """
+
+    token: str
+    tokens: tuple[str, ...] = field(default=(), converter=_strings, repr=False)
+    basic: tuple[tuple[str, str], ...] = field(default=(), converter=_pairs, repr=False)
+
+
+@frozen
+class StoredEvent:
+    """
+    An event that the platform would have stored.
+
+    Attributes:
+        project: The token of its project.
+        customer: The key of the customer that owns it now; 0 where none was named.
+        customer_ids: The ids as they were sent.
+        event_type: Its type; ``campaign_click`` for a click.
+        timestamp: When it happened, UNIX seconds; its arrival where none was sent.
+        properties: Its properties. Not a copy: leave them alone.
+        received_at: When it arrived, UNIX seconds.
+    """
+
+    project: str
+    customer: int
+    customer_ids: Mapping[str, str]
+    event_type: str
+    timestamp: float
+    properties: Mapping[str, Any]
+    received_at: float
+
+
+@frozen
+class CustomerView:
+    """
+    A customer as the platform would show it.
+
+    Attributes:
+        project: The token of its project.
+        key: The sandbox's own number for it, from 1.
+        ids: The values of each kind of id; only ``cookie`` ever has more than one.
+        properties: Its properties.
+        events: How many events it owns.
+    """
+
+    project: str
+    key: int
+    ids: dict[str, tuple[str, ...]]
+    properties: dict[str, Any]
+    events: int
+
+
+@frozen
+class RejectedCommand:
+    """
+    A command that was refused.
+
+    Attributes:
+        project: The token of its project.
+        name: The name of the command, such as ``customers/events``.
+        data: The beginning of its data, as JSON.
+        errors: Why.
+        at: When, UNIX seconds.
+    """
+
+    project: str
+    name: str
+    data: str
+    errors: tuple[str, ...]
+    at: float
+
+
+@frozen
+class RequestLog:
+    """
+    A request that was answered or cut; it holds no header, query or body.
+
+    Attributes:
+        at: When it arrived, UNIX seconds.
+        method: The HTTP method.
+        path: The path without its query.
+        status: The HTTP status; 0 where the connection was cut without an answer.
+        seconds: How long it took.
+        size: The length of its body on the wire, in bytes.
+        commands: How many commands it carried.
+    """
+
+    at: float
+    method: str
+    path: str
+    status: int
+    seconds: float
+    size: int
+    commands: int

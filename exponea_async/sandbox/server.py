@@ -1,0 +1,126 @@
+"""
+The sandbox as a web server on 127.0.0.1.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from exponea_async.sandbox.access import Access
+from exponea_async.sandbox.control import ControlApi
+from exponea_async.sandbox.engine import Engine
+from exponea_async.sandbox.faults import Faults
+from exponea_async.sandbox.messages import MAX_BODY_BYTES
+from exponea_async.sandbox.records import Project, RequestLog
+from exponea_async.sandbox.tracking import TrackingApi
+from exponea_async.sandbox.traffic import Traffic
+
+HOST = "127.0.0.1"
+# Requests that are held are cut first; this is for those in the middle of an answer, in seconds.
+SHUTDOWN_SECONDS = 0.2
+
+
+class Sandbox:
+    """
+    A local stand-in of the Engagement tracking API; an async context manager.
+
+    It may be started again after `aclose`, on the same port and with the same books, as after an outage.
+
+    Args:
+        port: The port on 127.0.0.1; a free one where 0.
+        projects: The projects that exist. Without any, every token is a project and every credential valid.
+        rate_limit: Requests a second, beyond which the answer is 429; no limit where None.
+        seed: Of everything random: the order within a batch, and faults with a probability.
+
+    Attributes:
+        engine: The books.
+        faults: What is to go wrong.
+    """
+
+    def __init__(
+        self, *, port: int = 0, projects: Iterable[Project] = (), rate_limit: int | None = None, seed: int = 0
+    ) -> None:
+        self.engine = Engine(seed=seed)
+        self.faults = Faults(seed)
+        self._traffic = Traffic(self.faults, rate_limit)
+        self._tracking = TrackingApi(self.engine, Access(projects), self.faults)
+        self._control = ControlApi(self.engine, self.faults, self._traffic, self.reset)
+        self._port = port
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def url(self) -> str:
+        """
+        Where it listens, such as ``http://127.0.0.1:54321``.
+
+        Raises:
+            RuntimeError: It has no port before it was first started.
+        """
+        if self._port == 0:
+            raise RuntimeError("The sandbox has no address before start().")
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def requests(self) -> deque[RequestLog]:
+        """The latest 1,000 tracking requests, oldest first."""
+        return self._traffic.requests
+
+    @property
+    def request_count(self) -> int:
+        """How many tracking requests have arrived."""
+        return self._traffic.request_count
+
+    async def start(self) -> None:
+        """
+        Starts to listen; does nothing where it already does.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        if self._runner is not None:
+            return
+        self._traffic.open()
+        runner = web.AppRunner(self._app(), access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_SECONDS)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, HOST, self._port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._port = runner.addresses[0][1]
+        self._runner = runner
+
+    async def aclose(self) -> None:
+        """Stops to listen and cuts what is under way; does nothing where it doesn't listen."""
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        self._traffic.close()
+        await runner.cleanup()
+
+    def reset(self) -> None:
+        """Starts afresh: empties the books and the log, and takes all faults away."""
+        self.engine.reset()
+        self.faults.clear()
+        self._traffic.reset()
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[self._traffic.middleware], client_max_size=MAX_BODY_BYTES)
+        app.add_routes(self._tracking.routes())
+        app.add_routes(self._control.routes())
+        return app

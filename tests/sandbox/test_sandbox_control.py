@@ -1,0 +1,143 @@
+"""
+The sandbox's own routes, over real HTTP.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from exponea_async.sandbox import Fault, Sandbox
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as running:
+        for number in range(3):
+            ids = {"cookie": f"c{number}", "registered": f"r{number}"}
+            data = {"customer_ids": ids, "event_type": "view" if number else "buy", "timestamp": number}
+            running.engine.execute("shop", "customers/events", data)
+        yield running
+
+
+@pytest.fixture
+async def session(sandbox: Sandbox) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(sandbox.url) as opened:
+        yield opened
+
+
+async def get(session: aiohttp.ClientSession, path: str) -> Any:
+    async with session.get(f"/sandbox/{path}") as response:
+        assert response.status == 200
+        return await response.json()
+
+
+async def post(session: aiohttp.ClientSession, path: str, **options: Any) -> tuple[int, Any]:
+    async with session.post(f"/sandbox/{path}", **options) as response:
+        return response.status, await response.json()
+
+
+async def test_projects(session: aiohttp.ClientSession) -> None:
+    """The projects are those that have been written to."""
+    assert await get(session, "projects") == {"projects": ["shop"]}
+
+
+@pytest.mark.parametrize(
+    ("query", "timestamps", "total"),
+    [
+        ("", [0, 1, 2], 3),
+        ("?event_type=view", [1, 2], 2),
+        ("?customer=1", [0], 1),
+        ("?customer=r2", [2], 1),
+        ("?customer=c0&event_type=view", [], 0),
+        ("?limit=1&offset=1", [1], 3),
+        ("?limit=0", [], 3),
+        ("?offset=9", [], 3),
+    ],
+)
+async def test_events(session: aiohttp.ClientSession, query: str, timestamps: list[int], total: int) -> None:
+    """Events can be picked by type and customer, and leafed through."""
+    page = await get(session, f"projects/shop/events{query}")
+
+    assert [event["timestamp"] for event in page["events"]] == timestamps
+    assert page["total"] == total
+
+
+async def test_customers(session: aiohttp.ClientSession) -> None:
+    """Customers can be found by any id, and leafed through."""
+    page = await get(session, "projects/shop/customers?id=c1")
+    (customer,) = page["customers"]
+
+    assert customer["ids"] == {"registered": ["r1"], "cookie": ["c1"]}
+    assert (customer["key"], customer["events"]) == (2, 1)
+    assert (await get(session, "projects/shop/customers?limit=2"))["total"] == 3
+    assert (await get(session, "projects/none/customers"))["customers"] == []
+
+
+@pytest.mark.parametrize("query", ["limit=x", "limit=-1", "offset=1.5"])
+async def test_a_wrong_page_is_refused(session: aiohttp.ClientSession, query: str) -> None:
+    """A limit or offset that is no whole number is a 400."""
+    async with session.get(f"/sandbox/requests?{query}") as response:
+        assert response.status == 400
+
+
+async def test_summary_and_requests(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
+    """The summary counts books and statuses; the log is told newest first, without credentials."""
+    sandbox.engine.execute("shop", "customers/events", {})
+    for key in ("Token hidden-key", ""):
+        path = "/track/v2/projects/shop/system/time"
+        await (await session.get(path, headers={"Authorization": key})).read()
+
+    summary, log = await get(session, "summary"), await get(session, "requests?limit=5")
+
+    assert summary["projects"]["shop"] == {"events": 3, "customers": 3, "duplicates": 0, "rejected": 1}
+    assert summary["requests"] == {"total": 2, "200": 1, "401": 1}
+    assert [entry["status"] for entry in log["requests"]] == [401, 200]
+    assert "hidden-key" not in str(log)
+
+
+async def test_faults_by_http(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
+    """Faults are ordered one or many at a time, listed, and taken away."""
+    assert (await post(session, "faults", json={"kind": "drop", "times": 2}))[0] == 200
+    await post(session, "faults", json=[{"kind": "status", "status": 500}, {"kind": "latency"}])
+
+    assert [fault["kind"] for fault in (await get(session, "faults"))["faults"]] == ["drop", "status", "latency"]
+    assert sandbox.faults.active[0] == Fault("drop", times=2)
+    async with session.delete("/sandbox/faults") as response:
+        assert await response.json() == {"faults": []}
+    assert sandbox.faults.active == ()
+
+
+@pytest.mark.parametrize(
+    "body", [{}, [], 5, "drop", {"kind": "drop", "oops": 1}, {"kind": ["drop"]}, {"kind": "drop", "every": 0}]
+)
+async def test_a_wrong_fault_is_refused(session: aiohttp.ClientSession, sandbox: Sandbox, body: Any) -> None:
+    """A fault with a wrong field is a 400; none of its list is added."""
+    status, _ = await post(session, "faults", json=[{"kind": "drop"}, body])
+
+    assert status == 400
+    assert sandbox.faults.active == ()
+
+
+@pytest.mark.parametrize("path", ["faults", "reset"])
+async def test_a_foreign_page_can_change_nothing(session: aiohttp.ClientSession, sandbox: Sandbox, path: str) -> None:
+    """A POST that a web page could send without a preflight is refused."""
+    status, _ = await post(session, path, data='{"kind": "drop"}', headers={"Content-Type": "text/plain"})
+
+    assert status == 415
+    assert len(sandbox.engine.events()) == 3
+    assert sandbox.faults.active == ()
+
+
+async def test_broken_json_is_refused(session: aiohttp.ClientSession) -> None:
+    """A control request with broken JSON is a 400."""
+    status, _ = await post(session, "faults", data="{", headers={"Content-Type": "application/json"})
+
+    assert status == 400
+
+
+async def test_reset_by_http(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
+    """A reset empties the books."""
+    assert await post(session, "reset", json={}) == (200, {"success": True})
+    assert sandbox.engine.events() == []
