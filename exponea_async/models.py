@@ -1,0 +1,251 @@
+"""
+The values that the rooms share and that users meet.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+from exponea_async.errors import DeliveryError, DeliveryTimeoutError, DroppedError
+
+#: A moment: an aware `datetime.datetime`, or UNIX seconds; None means "now".
+Moment = datetime | float | None
+
+
+class EventType(Enum):
+    """
+    The kinds of tracked things that `Configuration.project_mapping` can route, as the vendor's SDKs name them.
+
+    ``NOTIFICATION_STATE`` is another name of ``PUSH_TOKEN``.
+    """
+
+    INSTALL = "INSTALL"
+    SESSION_START = "SESSION_START"
+    SESSION_END = "SESSION_END"
+    TRACK_EVENT = "TRACK_EVENT"
+    TRACK_CUSTOMER = "TRACK_CUSTOMER"
+    PAYMENT = "PAYMENT"
+    PUSH_TOKEN = "PUSH_TOKEN"  # noqa: S105 - the vendor's word
+    NOTIFICATION_STATE = PUSH_TOKEN
+    PUSH_DELIVERED = "PUSH_DELIVERED"
+    PUSH_OPENED = "PUSH_OPENED"
+    CAMPAIGN_CLICK = "CAMPAIGN_CLICK"
+    BANNER = "BANNER"
+    APP_INBOX_OPENED = "APP_INBOX_OPENED"
+    APP_INBOX_CLICKED = "APP_INBOX_CLICKED"
+
+
+class FlushMode(Enum):
+    """
+    When queued events are uploaded.
+
+    Attributes:
+        IMMEDIATE: Soon after each call, bursts gathered into one request.
+        PERIOD: Every `Configuration.flush_period` seconds.
+        APP_CLOSE: When the client closes.
+        MANUAL: Only when ``flush_data()`` is called.
+    """
+
+    IMMEDIATE = "IMMEDIATE"
+    PERIOD = "PERIOD"
+    APP_CLOSE = "APP_CLOSE"
+    MANUAL = "MANUAL"
+
+
+class TokenFrequency(Enum):
+    """
+    How often a push token is tracked again.
+
+    Attributes:
+        ON_TOKEN_CHANGE: When the token or the permission to push has changed.
+        EVERY_LAUNCH: At every start of the client.
+        DAILY: Once a day.
+    """
+
+    ON_TOKEN_CHANGE = "ON_TOKEN_CHANGE"  # noqa: S105 - the vendor's word
+    EVERY_LAUNCH = "EVERY_LAUNCH"
+    DAILY = "DAILY"
+
+
+@frozen
+class Event:
+    """
+    Something that happened.
+
+    Args:
+        name: The event type, such as ``"screen_view"``; any non-empty text.
+        properties: What is told about it: JSON values, and all that the README lists beside them.
+        timestamp: When it happened; by default the moment of the call.
+    """
+
+    name: str
+    properties: Mapping[str, Any] = field(factory=dict)
+    timestamp: Moment = None
+
+
+@frozen
+class Customer:
+    """
+    Who somebody is, and what is known of them.
+
+    Args:
+        ids: The customer's identifiers by kind, such as ``{"registered": "jane@example.com"}``; texts only.
+        properties: Customer properties to set; what is not named stays as it is.
+    """
+
+    ids: Mapping[str, str]
+    properties: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class PurchasedItem:
+    """
+    A payment for one product, as ``track_payment_event()`` takes it.
+
+    Args:
+        value: The price paid, as a number.
+        currency: Its currency, such as ``"EUR"``.
+        payment_system: How it was paid, such as ``"card"``.
+        product_id: The product's id; goes out as ``item_id``.
+        product_title: The product's name.
+        receipt: The payment's own reference, left out where None.
+    """
+
+    value: Any
+    currency: str
+    payment_system: str
+    product_id: str
+    product_title: str
+    receipt: str | None = None
+
+
+@frozen
+class FlushResult:
+    """
+    What a flush achieved.
+
+    Attributes:
+        delivered: Records that Engagement accepted while the flush ran.
+        rejected: Records that went to the dead letters while the flush ran.
+        remaining: Records written before the flush was asked for that still wait.
+    """
+
+    delivered: int
+    rejected: int
+    remaining: int
+
+
+@frozen
+class Stats:
+    """
+    What a client has done since it was started, and what waits now.
+
+    Attributes:
+        tracked: Records written; one call makes one for each project it goes to.
+        delivered: Records that Engagement accepted.
+        rejected: Records that went to the dead letters.
+        dropped: Records given up on purpose, by reason.
+        retried: Times that a record was put back to be sent again.
+        requests: Requests made.
+        failed_requests: Requests without a usable answer.
+        bytes_sent: Bytes of the bodies sent, before compression.
+        commits: Transactions that wrote records.
+        in_flight: Records in requests under way now.
+        paused: Projects that are paused, with the reason.
+    """
+
+    tracked: int
+    delivered: int
+    rejected: int
+    dropped: Mapping[str, int]
+    retried: int
+    requests: int
+    failed_requests: int
+    bytes_sent: int
+    commits: int
+    in_flight: int
+    paused: Mapping[str, str]
+
+
+@frozen
+class Identity:
+    """
+    Who an event is about, ready for the wire.
+
+    Attributes:
+        ids: The identifiers by kind.
+        device_id: The device's id, or None where there is no device.
+        encoded_ids: `ids` as JSON.
+        encoded_stamps: The properties stamped on each event as JSON members, without the braces.
+    """
+
+    ids: Mapping[str, str]
+    device_id: str | None
+    encoded_ids: bytes
+    encoded_stamps: bytes
+
+
+class Receipt:
+    """
+    What a verb hands back: the way to learn what became of its event.
+
+    A receipt that nobody holds on to costs nothing.
+
+    Attributes:
+        ids: The ids of the records in the queue, one for each project that the event goes to.
+    """
+
+    __slots__ = ("__weakref__", "_awaited", "_error", "_follow", "_open", "ids")
+
+    def __init__(self, ids: tuple[str, ...], follow: "Callable[[Receipt], None]") -> None:
+        self.ids = ids
+        self._open = len(ids)
+        self._error: DeliveryError | None = None
+        self._awaited: asyncio.Event | None = None
+        self._follow = follow
+
+    def __repr__(self) -> str:
+        return f"<Receipt {', '.join(self.ids) or '-'}: {self.status}>"
+
+    @property
+    def status(self) -> Literal["queued", "delivered", "rejected", "dropped"]:
+        """``"queued"``, ``"delivered"``, ``"rejected"`` or ``"dropped"``, as far as this process has heard."""
+        if isinstance(self._error, DroppedError):
+            return "dropped"
+        if self._error:
+            return "rejected"
+        return "queued" if self._open else "delivered"
+
+    async def delivered(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
+        """
+        Wait until Engagement has accepted the event, in each of its projects.
+
+        Args:
+            timeout: How long to wait at the most, in seconds; None waits as long as it takes.
+
+        Raises:
+            RejectedError: Engagement refused it; it lies in the dead letters.
+            DroppedError: It was given up on purpose before it was sent.
+            DeliveryTimeoutError: No verdict in time; it is still queued.
+        """
+        if self._open and not self._error:
+            self._awaited = self._awaited or asyncio.Event()
+            self._follow(self)
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._awaited.wait()
+            except TimeoutError:
+                raise DeliveryTimeoutError(f"No verdict after {timeout} seconds; the event is still queued.") from None
+        if self._error:
+            raise self._error
+
+    def resolve(self, error: DeliveryError | None = None) -> None:
+        """Take in what became of one of the records; called by the pipeline."""
+        self._open -= 1
+        self._error = self._error or error
+        if self._awaited and (self._error or not self._open):
+            self._awaited.set()

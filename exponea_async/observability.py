@@ -1,0 +1,82 @@
+"""
+What the client has done, in numbers; as OpenTelemetry metrics where that is wanted.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from exponea_async.models import Stats
+
+
+class Counters:
+    """
+    The numbers behind `Stats`, counted where things happen.
+    """
+
+    def __init__(self) -> None:
+        self.tracked = 0
+        self.delivered = 0
+        self.rejected = 0
+        self.dropped: Counter[str] = Counter()
+        self.retried = 0
+        self.requests = 0
+        self.failed_requests = 0
+        self.bytes_sent = 0
+        self.in_flight = 0
+        self.paused: dict[str, str] = {}
+
+    def snapshot(self, commits: int) -> Stats:
+        """Tell the numbers as they are now."""
+        return Stats(
+            tracked=self.tracked,
+            delivered=self.delivered,
+            rejected=self.rejected,
+            dropped=dict(self.dropped),
+            retried=self.retried,
+            requests=self.requests,
+            failed_requests=self.failed_requests,
+            bytes_sent=self.bytes_sent,
+            commits=commits,
+            in_flight=self.in_flight,
+            paused=dict(self.paused),
+        )
+
+
+_METRICS = {
+    "tracked": "Records written to the queue",
+    "delivered": "Records that Engagement accepted",
+    "rejected": "Records that went to the dead letters",
+    "retried": "Times that a record was put back to be sent again",
+    "requests": "Requests made",
+    "failed_requests": "Requests without a usable answer",
+    "bytes_sent": "Bytes of request bodies",
+}
+
+
+def export_metrics(stats: Callable[[], Stats], meter_provider: Any = None) -> None:
+    """
+    Offer a client's numbers as OpenTelemetry counters named ``exponea_async.<number>``.
+
+    Args:
+        stats: The client's ``stats`` method.
+        meter_provider: An OpenTelemetry meter provider; the global one by default.
+
+    Raises:
+        ImportError: OpenTelemetry is not installed; ``pip install 'exponea-async[otel]'`` brings it.
+    """
+    try:
+        from opentelemetry.metrics import CallbackOptions, Observation, get_meter  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ImportError("Metrics need OpenTelemetry: pip install 'exponea-async[otel]'") from error
+    meter = get_meter("exponea_async", meter_provider=meter_provider)
+
+    def observing(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        return lambda _: [Observation(getattr(stats(), name))]
+
+    def dropped(_: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(count, {"reason": reason}) for reason, count in stats().dropped.items()]
+
+    for name, description in _METRICS.items():
+        meter.create_observable_counter(f"exponea_async.{name}", [observing(name)], description=description)
+    meter.create_observable_counter("exponea_async.dropped", [dropped], description="Records given up on purpose")
