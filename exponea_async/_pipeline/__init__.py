@@ -1,0 +1,3 @@
+"""
+The one-way street from a call to the platform's verdict.
+"""

@@ -1,0 +1,221 @@
+"""
+Records to requests, answers to verdicts. Pure.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from attrs import frozen
+
+from exponea_async._pipeline.encoding import MAX_MESSAGE, decode
+from exponea_async.config import ExponeaProject
+from exponea_async.errors import InvalidEventError, ProjectPausedError, RejectedError, UnavailableError
+from exponea_async.storage.base import Leased
+
+#: Nobody is waited for longer than this, in seconds, whatever they ask for.
+LONGEST_WAIT = 1800.0
+#: Answers that are about what is in the request. All other 4xx are about the project or the way to it.
+_REFUSED = frozenset({400, 409, 413, 414, 415, 422, 431})
+#: Answers that ask for patience; 5xx do so too.
+_BUSY = frozenset({408, 425, 429})
+
+
+@frozen
+class Answer:
+    """
+    What came back for one request.
+
+    Attributes:
+        status: The HTTP status.
+        body: The body.
+        retry_after: How long the platform asked to wait, in seconds, or None.
+        location: Where a redirect points to, or nothing.
+    """
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
+    location: str = ""
+
+
+@frozen
+class Verdict:
+    """
+    What the platform said of some records.
+
+    Attributes:
+        delivered: Those it accepted.
+        rejected: Those it refused, each with the reason.
+        unanswered: Those it said nothing of.
+    """
+
+    delivered: tuple[str, ...]
+    rejected: tuple[tuple[str, str], ...] = ()
+    unanswered: tuple[str, ...] = ()
+
+
+def route_of(project: ExponeaProject) -> str:
+    """Tell where a project's batches go: the address that keeps its records apart from others'."""
+    return f"{project.base_url}/track/v2/projects/{project.project_token}/batch"
+
+
+def event_command(customer_ids: bytes, name: bytes, timestamp: float, properties: bytes) -> bytes:
+    """Put an event together from encoded parts, but for the command's opening brace and id."""
+    return _checked(
+        b'"name":"customers/events","data":{"customer_ids":%b,"event_type":%b,"timestamp":%b,"properties":%b}}'
+        % (customer_ids, name, repr(timestamp).encode(), properties),
+        "event",
+    )
+
+
+def customer_command(customer_ids: bytes, timestamp: float, properties: bytes) -> bytes:
+    """
+    Put a customer update together from encoded parts.
+
+    The update carries the moment of the call as ``update_timestamp``, so that a late upload can't roll newer
+    values back.
+    """
+    return _checked(
+        b'"name":"customers","data":{"customer_ids":%b,"properties":%b,"update_timestamp":%b}}'
+        % (customer_ids, properties, repr(timestamp).encode()),
+        "customer",
+    )
+
+
+def read_command(body: bytes) -> dict[str, Any]:
+    """Decode a stored command, to show it."""
+    command: dict[str, Any] = decode(b"{" + body)
+    return command
+
+
+def _checked(body: bytes, path: str) -> bytes:
+    if len(body) > MAX_MESSAGE:
+        raise InvalidEventError(path, f"it takes {len(body)} bytes", f"The platform takes {MAX_MESSAGE} at the most.")
+    return body
+
+
+def pack(records: Iterable[Leased], count: int, size: int) -> Iterator[tuple[Leased, ...]]:
+    """
+    Make batches of one route each, at most `count` records and `size` bytes.
+
+    A record that was refused by itself before goes alone: it must not drag others along.
+    """
+    gathered: dict[str, list[Leased]] = {}
+    sizes: dict[str, int] = {}
+    for record in records:
+        # The command's id, its name and the comma take less than 64 bytes more.
+        length = len(record.body) + 64
+        if record.failures:
+            yield (record,)
+            continue
+        batch = gathered.setdefault(record.route, [])
+        if len(batch) >= count or (batch and sizes[record.route] + length > size):
+            yield tuple(batch)
+            batch.clear()
+        sizes[record.route] = length + (sizes[record.route] if batch else 32)
+        batch.append(record)
+    yield from (tuple(batch) for batch in gathered.values() if batch)
+
+
+def request_body(batch: Sequence[Leased]) -> bytes:
+    """Join stored commands to the body of a batch request."""
+    commands = [b'{"command_id":"%b",%b' % (record.id.encode(), record.body) for record in batch]
+    return b'{"commands":[%b]}' % b",".join(commands)
+
+
+def read_answer(answer: Answer, batch: Sequence[Leased]) -> Verdict:
+    """
+    Read what the platform says of a batch.
+
+    Raises:
+        RejectedError: The request as a whole is refused for what is in it.
+        ProjectPausedError: The key, the project or the address is wrong.
+        UnavailableError: No verdict; worth trying again.
+    """
+    status = answer.status
+    if 200 <= status < 300:
+        return _read_results(answer, batch)
+    if status in _REFUSED:
+        raise RejectedError(_explained(answer))
+    if status >= 500 or status in _BUSY or status < 200:
+        raise UnavailableError(_explained(answer), status=status, retry_after=answer.retry_after)
+    raise ProjectPausedError(batch[0].route, status, _explained(answer))
+
+
+def read_retry_after(value: str | None, now: float) -> float | None:
+    """Read a ``Retry-After`` header, seconds or a date, as seconds from now; at most half an hour."""
+    if not value:
+        return None
+    try:
+        seconds = float(value) if value.strip().isdigit() else _seconds_until(value, now)
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0.0, seconds), LONGEST_WAIT)
+
+
+def _seconds_until(date: str, now: float) -> float:
+    moment = parsedate_to_datetime(date)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
+
+
+def _read_results(answer: Answer, batch: Sequence[Leased]) -> Verdict:
+    content = _decoded(answer.body)
+    if not isinstance(content, dict):
+        raise UnavailableError("a success that is no answer of the platform's", status=answer.status)
+    results = content.get("results")
+    if not isinstance(results, list):
+        if content.get("success") is False:
+            raise RejectedError(_explained(answer))
+        raise UnavailableError("a success without results", status=answer.status)
+    return _sorted_out(_by_id(results, batch), batch)
+
+
+def _by_id(results: list[Any], batch: Sequence[Leased]) -> dict[str, Any]:
+    # Results come in the order of the commands; where they carry an id, that counts.
+    named: dict[str, Any] = {}
+    for place, result in enumerate(results):
+        fallback = batch[place].id if len(results) == len(batch) else ""
+        named[str(result.get("command_id", fallback)) if isinstance(result, dict) else fallback] = result
+    return named
+
+
+def _sorted_out(results: dict[str, Any], batch: Sequence[Leased]) -> Verdict:
+    delivered: list[str] = []
+    rejected: list[tuple[str, str]] = []
+    unanswered: list[str] = []
+    for record in batch:
+        result = results.get(record.id)
+        success = result.get("success") if isinstance(result, dict) else None
+        if success is True:
+            delivered.append(record.id)
+        elif success is False:
+            rejected.append((record.id, _reasons(result)))
+        else:
+            unanswered.append(record.id)
+    return Verdict(tuple(delivered), tuple(rejected), tuple(unanswered))
+
+
+def _explained(answer: Answer) -> str:
+    """Tell an answer in words: the status, and what the platform says itself."""
+    said = f"redirect to {answer.location}" if answer.location else _reasons(_decoded(answer.body))
+    return f"HTTP {answer.status}" + (f": {said}" if said else "")
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return decode(body)
+    except ValueError:
+        return None
+
+
+def _reasons(content: Any, depth: int = 3) -> str:
+    """Find the platform's words in any of the shapes it gives them."""
+    if depth and isinstance(content, dict):
+        content = content.get("errors") or content.get("error") or content.get("message") or ""
+    if depth and isinstance(content, dict):
+        content = [f"{key}: {_reasons(value, depth - 1)}" for key, value in content.items()]
+    if depth and isinstance(content, list):
+        content = "; ".join(_reasons(each, depth - 1) for each in content)
+    return content[:1000] if isinstance(content, str) else ""
