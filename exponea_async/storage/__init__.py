@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from exponea_async.errors import ConfigurationError, DamagedFileError
 from exponea_async.storage.base import Storage
@@ -18,6 +19,7 @@ def open_storage(
     storage: str | os.PathLike[str] | None,
     *,
     project_token: str,
+    app_group: str | None = None,
     durability: Literal["process", "power"],
     max_records: int,
     when_full: Literal["raise", "wait", "drop_oldest"],
@@ -29,6 +31,7 @@ def open_storage(
     Args:
         storage: A file's path, ``"memory:"``, or None for `default_path`.
         project_token: Names the default file.
+        app_group: Keeps applications that share a project apart, in the default file only.
         durability: What a kept record survives: the end of the ``"process"``, or a loss of ``"power"``.
         max_records: How many records may wait.
         when_full: What happens to a write without room.
@@ -52,7 +55,7 @@ def open_storage(
     from exponea_async.storage.sqlite import SQLiteStorage  # noqa: PLC0415
 
     return SQLiteStorage(
-        default_path(project_token) if storage is None else Path(storage),
+        default_path(project_token, app_group) if storage is None else Path(storage),
         durability=durability,
         max_records=max_records,
         when_full=when_full,
@@ -60,9 +63,25 @@ def open_storage(
     )
 
 
-def default_path(project_token: str) -> Path:
-    """Tell where a project's queue lies by default: in the user's state directory."""
-    return _state_directory() / "exponea_async" / f"{project_token}.sqlite"
+def default_path(project_token: str, app_group: str | None = None) -> Path:
+    """
+    Tell where a project's queue lies by default: in the user's state directory.
+
+    Args:
+        project_token: The project; its queue is ``<project_token>.sqlite``.
+        app_group: The application, where several keep their data apart; its queue is
+            ``<project_token>@<app_group>.sqlite``. None and ``""`` stand for no group.
+
+    Both may be any text. What is neither an ASCII letter, a digit nor one of ``-_`` stands in the name as ``%XX``,
+    byte by byte of its UTF-8, so that no name leaves the directory and no two pairs share a file.
+    """
+    name = _file_name(project_token) + (f"@{_file_name(app_group)}" if app_group else "")
+    return _state_directory() / "exponea_async" / f"{name}.sqlite"
+
+
+def _file_name(text: str) -> str:
+    # Dots and tildes are left alone by `quote`, yet ".." and "~" mean something to shells and file systems.
+    return quote(text, safe="").replace(".", "%2E").replace("~", "%7E")
 
 
 def _state_directory() -> Path:

@@ -26,6 +26,7 @@ from exponea_async.storage.base import (
     Settlement,
     State,
     StateChange,
+    StateCheck,
     Written,
 )
 
@@ -60,7 +61,7 @@ class Entry:
 
     __slots__ = ("blocked", "error", "records", "states", "written")
 
-    def __init__(self, records: Sequence[Record], states: Sequence[StateChange]) -> None:
+    def __init__(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck]) -> None:
         self.records = records
         self.states = states
         self.written: Written | None = None
@@ -131,13 +132,16 @@ class Ledger(sqlite3.Connection):
         """Write entries, each whole or not at all; inside a transaction."""
         room = self._room() if entries else 0
         batch = _Batch(self)
+        versions: dict[str, int] = {}
         for entry in entries:
             entry.written, entry.error, entry.blocked = None, None, False
             count = len(entry.records)
+            if entry.states and not self._agree(entry, versions):
+                continue
             if count and count > room and not self._make_room(entry, count, room, batch):
                 continue
-            if entry.states and not self._change_states(entry):
-                continue
+            if entry.states:
+                self._change_states(entry.states, versions)
             dropped = entry.written.dropped if entry.written else ()
             entry.written = Written(tuple(map(batch.add, entry.records)), dropped)
             room += len(dropped) - count
@@ -181,21 +185,30 @@ class Ledger(sqlite3.Connection):
         self._remove(dropped)
         return dropped
 
-    def _change_states(self, entry: Entry) -> bool:
-        for change in entry.states:
-            row = self.execute("SELECT version FROM state WHERE key = ?", (change.key,)).fetchone()
-            if (row[0] if row else 0) != change.version:
-                entry.error = StateConflictError(change.key)
+    def _agree(self, entry: Entry, versions: dict[str, int]) -> bool:
+        """Hold an entry's states against the stored versions, each looked up once in a transaction."""
+        for state in entry.states:
+            version = versions.get(state.key)
+            if version is None:
+                row = self.execute("SELECT version FROM state WHERE key = ?", (state.key,)).fetchone()
+                version = versions[state.key] = row[0] if row else 0
+            if version != state.version:
+                entry.error = StateConflictError(state.key)
                 return False
-        for change in entry.states:
-            if change.value is None:
-                self.execute("DELETE FROM state WHERE key = ?", (change.key,))
-            else:
-                self.execute(
-                    "INSERT OR REPLACE INTO state VALUES (?, ?, ?)",
-                    (change.key, change.value, change.version + 1),
-                )
         return True
+
+    def _change_states(self, states: Sequence[StateChange | StateCheck], versions: dict[str, int]) -> None:
+        for state in states:
+            if isinstance(state, StateCheck):
+                continue
+            if state.value is None:
+                self.execute("DELETE FROM state WHERE key = ?", (state.key,))
+                versions[state.key] = 0
+            else:
+                versions[state.key] = state.version + 1
+                self.execute(
+                    "INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (state.key, state.value, state.version + 1)
+                )
 
     # Leasing and settling
 

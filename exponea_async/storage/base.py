@@ -126,6 +126,20 @@ class StateChange:
 
 
 @frozen
+class StateCheck:
+    """
+    A condition of a write: a remembered value still has the version that it was loaded with.
+
+    Attributes:
+        key: Its key.
+        version: The version it was loaded with; 0 if there was none.
+    """
+
+    key: str
+    version: int
+
+
+@frozen
 class Written:
     """
     What a write did.
@@ -172,11 +186,16 @@ class Storage(Protocol):
         """Make ready; to be called once, before all else."""
         ...
 
-    async def write(self, records: Sequence[Record], states: Sequence[StateChange] = ()) -> Written:
+    async def write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck] = ()) -> Written:
         """
         Keep records and states in one atomic commit; returns once it is durable.
 
         A caller that is cancelled meanwhile may find them written all the same.
+
+        Args:
+            records: What is to be sent.
+            states: What is to be remembered, and what must not have changed; each version is held against the
+                storage as it was before this call.
 
         Raises:
             QueueFullError: No room, and the storage was told to raise.

@@ -27,6 +27,7 @@ from exponea_async.storage.base import (
     Settlement,
     State,
     StateChange,
+    StateCheck,
     Written,
 )
 
@@ -108,7 +109,7 @@ class MemoryStorage:
 
     # Writing
 
-    async def write(self, records: Sequence[Record], states: Sequence[StateChange] = ()) -> Written:
+    async def write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck] = ()) -> Written:
         """Keep records and states."""
         self._check_open()
         if not records:
@@ -122,22 +123,26 @@ class MemoryStorage:
                 self._check_states(states)
             return self._keep(records, states)
 
-    def _keep(self, records: Sequence[Record], states: Sequence[StateChange]) -> Written:
+    def _keep(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck]) -> Written:
         self._check_states(states)
         dropped = self._make_room(len(records))
-        for change in states:
-            if change.value is None:
-                self._states.pop(change.key, None)
-            else:
-                self._states[change.key] = State(change.value, change.version + 1)
+        for state in states:
+            if isinstance(state, StateChange):
+                self._change(state)
         self.commits += 1
         return Written(tuple(map(self._add, records)), dropped)
 
-    def _check_states(self, states: Sequence[StateChange]) -> None:
-        for change in states:
-            known = self._states.get(change.key)
-            if (known.version if known else 0) != change.version:
-                raise StateConflictError(change.key)
+    def _change(self, change: StateChange) -> None:
+        if change.value is None:
+            self._states.pop(change.key, None)
+        else:
+            self._states[change.key] = State(change.value, change.version + 1)
+
+    def _check_states(self, states: Sequence[StateChange | StateCheck]) -> None:
+        for state in states:
+            known = self._states.get(state.key)
+            if (known.version if known else 0) != state.version:
+                raise StateConflictError(state.key)
 
     def _make_room(self, wanted: int) -> tuple[str, ...]:
         missing = wanted - max(0, self._max_records - len(self._rows))

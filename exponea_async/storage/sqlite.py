@@ -27,6 +27,7 @@ from exponea_async.storage.base import (
     Settlement,
     State,
     StateChange,
+    StateCheck,
     Written,
 )
 
@@ -60,7 +61,7 @@ class _Write(Entry):
     __slots__ = ("future",)
 
     def __init__(
-        self, records: Sequence[Record], states: Sequence[StateChange], future: "asyncio.Future[Written]"
+        self, records: Sequence[Record], states: Sequence[StateChange | StateCheck], future: "asyncio.Future[Written]"
     ) -> None:
         super().__init__(records, states)
         self.future = future
@@ -180,7 +181,7 @@ class SQLiteStorage:
 
     # The street: callers queue up, one task commits
 
-    async def write(self, records: Sequence[Record], states: Sequence[StateChange] = ()) -> Written:
+    async def write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck] = ()) -> Written:
         """Keep records and states in one commit, shared with whoever writes at the same time."""
         self._check_open()
         future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
