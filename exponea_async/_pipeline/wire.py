@@ -2,7 +2,8 @@
 Records to requests, answers to verdicts. Pure.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -16,10 +17,14 @@ from exponea_async.storage.base import Leased
 
 #: Nobody is waited for longer than this, in seconds, whatever they ask for.
 LONGEST_WAIT = 1800.0
-#: Answers that are about what is in the request. All other 4xx are about the project or the way to it.
-_REFUSED = frozenset({400, 409, 413, 414, 415, 422, 431})
+#: Answers that are about what is in the request. All other 4xx are about the project or the way to it: a 415, say, is
+#: about the compression, and no record is to die of that.
+_REFUSED = frozenset({400, 409, 413, 422})
 #: Answers that ask for patience; 5xx do so too.
 _BUSY = frozenset({408, 425, 429})
+#: Answers are shown up to this length, in characters.
+_LONGEST_REASON = 1000
+_SECONDS = re.compile(r"\s*\d+(\.\d+)?\s*", re.ASCII)
 
 
 @frozen
@@ -149,7 +154,7 @@ def read_retry_after(value: str | None, now: float) -> float | None:
     if not value:
         return None
     try:
-        seconds = float(value) if value.strip().isdigit() else _seconds_until(value, now)
+        seconds = float(value) if _SECONDS.fullmatch(value) else _seconds_until(value, now)
     except (ValueError, OverflowError):
         return None
     return min(max(0.0, seconds), LONGEST_WAIT)
@@ -165,23 +170,30 @@ def _read_results(answer: Answer, batch: Sequence[Leased]) -> Verdict:
     if not isinstance(content, dict):
         raise UnavailableError("a success that is no answer of the platform's", status=answer.status)
     results = content.get("results")
+    if not results and content.get("success") is False:
+        raise RejectedError(_explained(answer))
     if not isinstance(results, list):
-        if content.get("success") is False:
-            raise RejectedError(_explained(answer))
         raise UnavailableError("a success without results", status=answer.status)
     return _sorted_out(_by_id(results, batch), batch)
 
 
-def _by_id(results: list[Any], batch: Sequence[Leased]) -> dict[str, Any]:
-    # Results come in the order of the commands; where they carry an id, that counts.
-    named: dict[str, Any] = {}
-    for place, result in enumerate(results):
-        fallback = batch[place].id if len(results) == len(batch) else ""
-        named[str(result.get("command_id", fallback)) if isinstance(result, dict) else fallback] = result
-    return named
+def _by_id(results: list[Any], batch: Sequence[Leased]) -> Mapping[Any, Any]:
+    names = [_name_of(result) for result in results]
+    places = [record.id for record in batch]
+    # Results come in the order of the commands. One without an id is told by its place, but only where nothing speaks
+    # against that: a verdict must not go to a wrong record.
+    in_order = len(names) == len(places) and all(
+        name in (None, place) for name, place in zip(names, places, strict=True)
+    )
+    return dict(zip(places if in_order else names, results, strict=True))
 
 
-def _sorted_out(results: dict[str, Any], batch: Sequence[Leased]) -> Verdict:
+def _name_of(result: Any) -> str | None:
+    name = result.get("command_id") if isinstance(result, dict) else None
+    return None if name is None else str(name)
+
+
+def _sorted_out(results: Mapping[Any, Any], batch: Sequence[Leased]) -> Verdict:
     delivered: list[str] = []
     rejected: list[tuple[str, str]] = []
     unanswered: list[str] = []
@@ -191,7 +203,7 @@ def _sorted_out(results: dict[str, Any], batch: Sequence[Leased]) -> Verdict:
         if success is True:
             delivered.append(record.id)
         elif success is False:
-            rejected.append((record.id, _reasons(result)))
+            rejected.append((record.id, _reasons(result) or "no reason given"))
         else:
             unanswered.append(record.id)
     return Verdict(tuple(delivered), tuple(rejected), tuple(unanswered))
@@ -199,7 +211,7 @@ def _sorted_out(results: dict[str, Any], batch: Sequence[Leased]) -> Verdict:
 
 def _explained(answer: Answer) -> str:
     """Tell an answer in words: the status, and what the platform says itself."""
-    said = f"redirect to {answer.location}" if answer.location else _reasons(_decoded(answer.body))
+    said = f"redirect to {_storable(answer.location)}" if answer.location else _reasons(_decoded(answer.body))
     return f"HTTP {answer.status}" + (f": {said}" if said else "")
 
 
@@ -210,12 +222,32 @@ def _decoded(body: bytes) -> Any:
         return None
 
 
-def _reasons(content: Any, depth: int = 3) -> str:
+def _reasons(content: Any) -> str:
     """Find the platform's words in any of the shapes it gives them."""
-    if depth and isinstance(content, dict):
-        content = content.get("errors") or content.get("error") or content.get("message") or ""
-    if depth and isinstance(content, dict):
-        content = [f"{key}: {_reasons(value, depth - 1)}" for key, value in content.items()]
-    if depth and isinstance(content, list):
-        content = "; ".join(_reasons(each, depth - 1) for each in content)
-    return content[:1000] if isinstance(content, str) else ""
+    if isinstance(content, dict):
+        content = _said(content)
+    return _storable(_told(content, depth=3)[:_LONGEST_REASON])
+
+
+def _said(content: Mapping[str, Any]) -> Any:
+    return content.get("errors") or content.get("error") or content.get("message")
+
+
+def _told(content: Any, depth: int) -> str:
+    if isinstance(content, str):
+        return content
+    if content is None or not depth:
+        return ""
+    if isinstance(content, dict):
+        inner = _said(content)
+        if inner:
+            return _told(inner, depth - 1)
+        return "; ".join(f"{key}: {_told(value, depth - 1)}" for key, value in content.items())
+    if isinstance(content, list):
+        return "; ".join(filter(None, (_told(each, depth - 1) for each in content)))
+    return str(content)
+
+
+def _storable(text: str) -> str:
+    # A header's strange bytes come as halves of surrogate pairs, which no file and no log takes.
+    return text.encode(errors="replace").decode()
