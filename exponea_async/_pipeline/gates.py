@@ -48,6 +48,8 @@ class Gate:
         """A request was answered."""
         self.attempts = 0
         self.paused = None
+        # What was asked for in one trouble must not prolong the next.
+        self.until = 0.0
         self.passes += 1
         self.passed_at = now
 
