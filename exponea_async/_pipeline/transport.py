@@ -4,6 +4,7 @@ One HTTP attempt: bytes out, an `Answer` or an `UnavailableError` back.
 
 import asyncio
 import base64
+import io
 import platform
 import ssl
 import time
@@ -20,8 +21,28 @@ from exponea_async.errors import UnavailableError
 MAX_ANSWER = 4_000_000
 #: Bodies from this size on are compressed on a thread, in bytes: below it, the hop costs more.
 COMPRESS_ON_THREAD = 100_000
-#: What can go wrong between here and there without an answer.
-_TROUBLES = (aiohttp.ClientError, TimeoutError, ssl.SSLError, OSError, asyncio.IncompleteReadError)
+#: Bodies from this size on, in bytes, are handed over as a file: aiohttp warns of larger ones that are not.
+LARGE_BODY = 1_000_000
+#: What can go wrong between here and there without an answer. aiohttp's parser in Python lets its own errors through,
+#: and a host with an impossible name fails when it is encoded.
+_TROUBLES = (
+    aiohttp.ClientError,
+    aiohttp.http.HttpProcessingError,
+    TimeoutError,
+    ssl.SSLError,
+    OSError,
+    asyncio.IncompleteReadError,
+    UnicodeError,
+)
+
+
+class _Secret(str):
+    """A text that does not show itself: aiohttp's errors carry the headers of their request."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 def authorization_header(authorization: str | BasicAuth) -> str:
@@ -65,13 +86,14 @@ class Transport:
         Raises:
             UnavailableError: There was no answer.
         """
-        headers = {"Authorization": authorization}
+        headers: dict[str, str] = {"Authorization": _Secret(authorization)}
         if self._gzip:
             headers["Content-Encoding"] = "gzip"
             body = await _compressed(body)
         try:
             # A redirect is not followed: it would turn the POST into a GET, or carry the key elsewhere.
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            data = io.BytesIO(body) if len(body) >= LARGE_BODY else body
+            async with self._session.post(url, data=data, headers=headers, allow_redirects=False) as response:
                 return await _read(response)
         except TimeoutError as error:
             raise UnavailableError("no answer in time") from error
