@@ -16,6 +16,7 @@ from copy import deepcopy
 from datetime import timedelta
 from difflib import get_close_matches
 from enum import Enum
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any, get_origin
 from urllib.parse import SplitResult, urlsplit
@@ -35,7 +36,7 @@ APPLICATION_ID_LENGTH = 50
 HEADER_SAFE = re.compile(r"[!-~]+")
 PREFIXED = re.compile(r"(?:Token|Basic|Bearer)\s", re.IGNORECASE)
 UNSEEN = re.compile(r"[\s\x00-\x1f\x7f]")
-HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
+HOST = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
 STORAGE_SCHEMES = ("redis", "rediss", "unix")
 
 AUTHORIZATION_HINT = (
@@ -46,7 +47,7 @@ AUTHORIZATION_HINT = (
 
 def shown(value: object) -> str:
     """Show a value in a message, at most 60 characters of it."""
-    with suppress(ValueError):  # an int of more digits than Python is willing to print
+    with suppress(ValueError, RecursionError):  # an int of more digits than Python is willing to print; deep lists
         text = repr(value)
         return text if len(text) <= 60 else f"{text[:57]}..."
     return f"this {type(value).__name__}"
@@ -54,8 +55,9 @@ def shown(value: object) -> str:
 
 def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
     """Name what was probably meant, in a sentence."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"Did you mean {close[0]}?" if close else otherwise
+    folded = {each.casefold(): each for each in known}
+    close = get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
+    return f"Did you mean {folded[close[0]]}?" if close else otherwise
 
 
 @contextmanager
@@ -91,8 +93,14 @@ def optional(inner: Check) -> Check:
 
 
 def instance_of(kind: type, hint: str) -> Check:
-    """Require an instance."""
-    return check((lambda value: not isinstance(value, kind), "{} is something else"), hint=hint)
+    """Require an instance; only a text is shown, since a dict may hold a project's secret."""
+
+    def apply(_instance: object, attribute: "Attribute[Any]", value: Any) -> None:
+        if not isinstance(value, kind):
+            what = shown(value) if isinstance(value, str) else f"a {type(value).__name__}"
+            raise ConfigurationError(attribute.name, f"{what} is no {kind.__name__}", hint)
+
+    return apply
 
 
 def one_of(allowed: Iterable[str]) -> Check:
@@ -183,6 +191,10 @@ def masked(storage: object) -> str:
     return repr(re.sub(r"\?.*", "?***", without_password, flags=re.DOTALL))
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 def _is_no_text(value: object) -> bool:
     return not isinstance(value, str)
 
@@ -204,7 +216,19 @@ def _split(address: str) -> SplitResult | None:
 
 def _is_no_http(address: str) -> bool:
     parts = _split(address)
-    return not (parts and parts.scheme in ("http", "https") and HOST.fullmatch(parts.hostname or ""))
+    return not (parts and parts.scheme in ("http", "https") and _is_host(parts.hostname or ""))
+
+
+def _is_host(name: str) -> bool:
+    if not HOST.fullmatch(name):
+        return False
+    with suppress(ValueError):
+        if ":" in name or name.rstrip(".").rpartition(".")[2].isdigit():
+            ip_address(name.rstrip("."))
+        elif not name.isascii():
+            name.encode("idna")
+        return True
+    return False
 
 
 def _is_no_place(storage: object) -> bool:
@@ -217,15 +241,17 @@ def _is_unknown_address(storage: str | os.PathLike[str]) -> bool:
 
 
 project_token = check(
-    (_is_no_text, "{} is not a text"),
+    (_is_none, "it is missing"),
+    (_is_no_text, "it is not a text"),
     (_is_blank, "it is blank"),
-    (lambda value: not TOKEN.fullmatch(value), "{} has characters that no project token has"),
+    # Not shown: it may be a key that went astray.
+    (lambda value: not TOKEN.fullmatch(value), "it has characters that no project token has"),
     hint="Use the project's token, of ASCII letters, digits and '-'.",
 )
 
 # What is wrong is never shown here: it is a secret, or next to one.
 authorization = check(
-    (lambda value: value is None, "it is missing"),
+    (_is_none, "it is missing"),
     (_is_no_text, "it is neither a text nor BasicAuth"),
     (_is_blank, "it is blank"),
     (PREFIXED.match, "it starts with the name of a scheme"),
@@ -234,6 +260,7 @@ authorization = check(
 )
 
 credential = check(
+    (_is_none, "it is missing"),
     (_is_no_text, "it is not a text"),
     (_is_blank, "it is blank"),
     (_is_unsafe, "it has whitespace, control or non-ASCII characters"),
@@ -244,7 +271,7 @@ credential = check(
 key_id = check((lambda value: ":" in value, "it has a colon in it"), hint="Use the key's id alone, without the secret.")
 
 base_url = check(
-    (_is_no_text, "{} is not a text"),
+    (_is_no_text, "it is not a text"),
     (lambda value: "@" in value, "it has an '@', as if there were credentials in it"),
     (lambda value: "?" in value or "#" in value, "it has a query or a fragment"),
     (UNSEEN.search, "{} has whitespace or control characters"),
@@ -283,7 +310,7 @@ placeholders = check(
 
 properties = check(
     (lambda value: not isinstance(value, Mapping), "{} is no mapping"),
-    (lambda value: not all(isinstance(key, str) and key for key in value), "{} has a name that is no text, or empty"),
+    (lambda value: not all(isinstance(key, str) and key for key in value), "it has a name that is no text, or empty"),
     hint="Map names, which are non-empty texts, to JSON values.",
 )
 
