@@ -314,7 +314,8 @@ class Configuration:
 
         Every field has the variable ``EXPONEA_<FIELD>``, those of `queue` and `upload` ``EXPONEA_QUEUE_<FIELD>`` and
         ``EXPONEA_UPLOAD_<FIELD>``. Mappings are JSON, placeholders are separated by commas, private access is
-        ``EXPONEA_BASIC_AUTH_KEY_ID`` with ``EXPONEA_BASIC_AUTH_SECRET``. A variable that is empty counts as not set.
+        ``EXPONEA_BASIC_AUTH_KEY_ID`` with ``EXPONEA_BASIC_AUTH_SECRET``; that of a mapped project is an object with
+        ``key_id`` and ``secret`` for its ``authorization_token``. A variable that is empty counts as not set.
 
         Args:
             environ: The variables; by default those of the process.
@@ -365,32 +366,29 @@ def _assembled(given: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if given["basic_auth"]:
         if "authorization_token" in fields:
             raise ConfigurationError("authorization_token", "there is private access too", "Set one of the two.")
-        fields["authorization_token"] = _private_access(given["basic_auth"])
+        fields["authorization_token"] = _private_access(given["basic_auth"], "basic_auth")
     for required in ("project_token", "authorization_token"):
         # The checks tell what would be right.
         fields.setdefault(required, None)
     return fields
 
 
-def _private_access(pair: Mapping[str, Any]) -> BasicAuth:
-    with checks.renamed(lambda field: f"basic_auth.{field}"):
+def _private_access(pair: Mapping[str, Any], where: str) -> BasicAuth:
+    with checks.renamed(lambda field: f"{where}.{field}"):
         return BasicAuth(pair.get("key_id"), pair.get("secret"))  # type: ignore[arg-type]
 
 
 def _described(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Make projects of objects such as ``{"project_token": ..., "authorization_token": ..., "base_url": ...}``."""
-    return {name: _each_described(f"project_mapping[{name}]", projects) for name, projects in mapping.items()}
+    # The projects are made when the configuration walks them, which gives their errors the place.
+    return {name: map(_project, each) if isinstance(each, list) else each for name, each in mapping.items()}
 
 
-def _each_described(where: str, projects: Any) -> Any:
-    if not isinstance(projects, list):
-        return projects
-    described = []
-    for index, project in enumerate(projects):
-        if not isinstance(project, dict) or not set(project) <= {each.name for each in attrs.fields(ExponeaProject)}:
-            trouble = "it is no object with project_token, authorization_token and perhaps base_url"
-            raise ConfigurationError(f"{where}[{index}]", trouble, "Use these names only.")
-        pair: dict[str, Any] = {"project_token": None, "authorization_token": None}
-        with checks.renamed(lambda field, index=index: f"{where}[{index}].{field}"):  # type: ignore[misc]
-            described.append(ExponeaProject(**pair | project))
-    return described
+def _project(described: Any) -> ExponeaProject:
+    """Make a project of ``{"project_token": ..., "authorization_token": ..., "base_url": ...}``."""
+    if not isinstance(described, dict) or not set(described) <= {each.name for each in attrs.fields(ExponeaProject)}:
+        trouble = "it is no object with project_token, authorization_token and perhaps base_url"
+        raise ConfigurationError("", trouble, "Use these names only.")
+    authorization: Any = described.get("authorization_token")
+    if isinstance(authorization, dict):
+        authorization = _private_access(authorization, "authorization_token")
+    return ExponeaProject(described.get("project_token"), authorization, described.get("base_url"))  # type: ignore[arg-type]
