@@ -2,12 +2,14 @@
 Change an event before it is kept; hear what became of it.
 """
 
+import inspect
 import logging
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
+from exponea_async import _checks as checks
 from exponea_async.errors import ExponeaError
 from exponea_async.models import Event
 
@@ -35,6 +37,31 @@ class Notice:
     error: ExponeaError | None = None
 
 
+def _is_async(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+# Nobody would await what an async function gives back, so it would never run.
+_check_plain = checks.check(
+    (lambda value: not callable(value), "{} can't be called"),
+    (_is_async, "{} is an async function"),
+    hint="Use a plain function.",
+)
+_check_list = checks.check(
+    (lambda value: not isinstance(value, tuple), "{} is no list"), hint="Use a list of functions."
+)
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
+def _check_each(instance: object, attribute: "Attribute[Any]", value: tuple[Any, ...]) -> None:
+    for index, listener in enumerate(value):
+        with checks.renamed(lambda field, index=index: f"{field}[{index}]"):  # type: ignore[misc]
+            _check_plain(instance, attribute, listener)
+
+
 @frozen
 class Hooks:
     """
@@ -45,10 +72,15 @@ class Hooks:
             None to drop it. What it raises reaches the caller of the verb, and nothing is kept.
         listeners: Plain functions that get each `Notice`. They run on the event loop and must be quick; what they
             raise is logged.
+
+    Raises:
+        ConfigurationError: One of them is no function, or an async one.
     """
 
-    before_track: Callable[[Event], Event | None] | None = None
-    listeners: Sequence[Callable[[Notice], None]] = field(default=(), converter=tuple)
+    before_track: Callable[[Event], Event | None] | None = field(default=None, validator=checks.optional(_check_plain))
+    listeners: Sequence[Callable[[Notice], None]] = field(
+        default=(), converter=_listed, validator=[_check_list, _check_each]
+    )
 
     def tell(self, notice: Notice) -> None:
         """Let every listener know."""
