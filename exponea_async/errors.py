@@ -21,7 +21,7 @@ Everything that this package raises on purpose, in one tree.
     └── DeliveryTimeoutError (TimeoutError)  no verdict within the time that the caller gave
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ExponeaError(Exception):
@@ -38,6 +38,10 @@ class ExponeaError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(f"{message} {hint}" if hint else message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python would call the class with the finished message; job queues send errors between processes.
+        return _restored, (type(self), self.args, self.__dict__)
 
 
 class ConfigurationError(ExponeaError, ValueError):
@@ -59,11 +63,17 @@ class InvalidEventError(ExponeaError, ValueError):
 
     Attributes:
         path: Where the trouble is, such as ``properties.items[3].price``.
+        trouble: What it is, in words.
     """
 
     def __init__(self, path: str, trouble: str, hint: str = "") -> None:
         super().__init__(f"{path}: {trouble}.", hint=hint)
         self.path = path
+        self.trouble = trouble
+
+    def within(self, place: str) -> "InvalidEventError":
+        """Tell the same of a part of a whole, such as ``events[3]``."""
+        return InvalidEventError(f"{place}.{self.path}", self.trouble, self.hint)
 
 
 class LifecycleError(ExponeaError, RuntimeError):
@@ -82,9 +92,6 @@ class StorageError(ExponeaError, OSError):
     """The storage refused: disk full, file locked or read-only, or closed. Nothing was half-written."""
 
     retryable = True
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
 
 
 class QueueFullError(StorageError):
@@ -193,3 +200,10 @@ class DeliveryTimeoutError(ExponeaError, TimeoutError):
     """No verdict came within the time that the caller gave; the event is still queued."""
 
     retryable = True
+
+
+def _restored(kind: type[ExponeaError], args: tuple[Any, ...], facts: dict[str, Any]) -> ExponeaError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
