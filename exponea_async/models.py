@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from exponea_async.errors import DeliveryError, DeliveryTimeoutError, DroppedError
+from exponea_async.errors import DeliveryError, DeliveryTimeoutError, DroppedError, ExponeaError
 
 #: A moment: an aware `datetime.datetime`, or UNIX seconds; None means "now".
 Moment = datetime | float | None
@@ -189,6 +189,26 @@ class Identity:
     encoded_stamps: bytes
 
 
+@frozen
+class Draft:
+    """
+    What a verb asks to be kept, checked and encoded, but for whom it is about.
+
+    Attributes:
+        kind: Tells which projects get it.
+        name: The event type as JSON; empty for an update of a customer.
+        properties: The properties as JSON members, without the braces.
+        timestamp: When it happened, UNIX seconds.
+        own_device: A ``device_id`` of the caller's own, as a JSON member, for subjects that have none.
+    """
+
+    kind: EventType
+    name: bytes
+    properties: bytes
+    timestamp: float
+    own_device: bytes = b""
+
+
 class Receipt:
     """
     What a verb hands back: the way to learn what became of its event.
@@ -199,13 +219,14 @@ class Receipt:
         ids: The ids of the records in the queue, one for each project that the event goes to.
     """
 
-    __slots__ = ("__weakref__", "_awaited", "_error", "_follow", "_open", "ids")
+    __slots__ = ("__weakref__", "_error", "_follow", "_open", "_waiting", "ids")
 
     def __init__(self, ids: tuple[str, ...], follow: "Callable[[Receipt], None]") -> None:
         self.ids = ids
         self._open = len(ids)
         self._error: DeliveryError | None = None
-        self._awaited: asyncio.Event | None = None
+        # One for each coroutine in `delivered`; a set is only made when there is a first one.
+        self._waiting: set[asyncio.Future[None]] | None = None
         self._follow = follow
 
     def __repr__(self) -> str:
@@ -231,21 +252,43 @@ class Receipt:
             RejectedError: Engagement refused it; it lies in the dead letters.
             DroppedError: It was given up on purpose before it was sent.
             DeliveryTimeoutError: No verdict in time; it is still queued.
+            ClosedError: The client was closed before there was a verdict; it is still queued.
         """
-        if self._open and not self._error:
-            self._awaited = self._awaited or asyncio.Event()
-            self._follow(self)
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._awaited.wait()
-            except TimeoutError:
-                raise DeliveryTimeoutError(f"No verdict after {timeout} seconds; the event is still queued.") from None
+        if self.status == "queued":
+            await self._verdict(timeout)
         if self._error:
-            raise self._error
+            # Raised for each who asks: without this, every one would see where all the others were.
+            raise self._error.with_traceback(None)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody is in `delivered` now."""
+        return bool(self._waiting)
 
     def resolve(self, error: DeliveryError | None = None) -> None:
         """Take in what became of one of the records; called by the pipeline."""
         self._open -= 1
         self._error = self._error or error
-        if self._awaited and (self._error or not self._open):
-            self._awaited.set()
+        if self._waiting and self.status != "queued":
+            for waiter in self._waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def give_up(self, error: ExponeaError) -> None:
+        """Send away who waits, since no verdict will come; called by the pipeline."""
+        for waiter in self._waiting or ():
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    async def _verdict(self, timeout: float | None) -> None:  # noqa: ASYNC109 - see `delivered`
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting = self._waiting or set()
+        self._waiting.add(waiter)
+        try:
+            self._follow(self)
+            async with asyncio.timeout(timeout):
+                await waiter
+        except TimeoutError:
+            raise DeliveryTimeoutError(f"No verdict after {timeout} seconds; the event is still queued.") from None
+        finally:
+            self._waiting.discard(waiter)
