@@ -1,0 +1,119 @@
+"""
+When the queue is uploaded: the flush modes, and flushes that somebody asks for.
+"""
+
+import asyncio
+from contextlib import suppress
+
+from exponea_async._pipeline.settling import Settler
+from exponea_async._pipeline.uploader import Uploader
+from exponea_async.models import FlushMode, FlushResult
+from exponea_async.observability import Counters
+from exponea_async.storage.base import Mark, Storage
+
+#: How often a flush looks at what is left by itself, in seconds: another process may send some of it.
+LOOK = 0.25
+#: How often it looks at the most, in seconds.
+PAUSE = 0.02
+
+
+class Flusher:
+    """
+    Tells the uploader when it is wanted.
+
+    Args:
+        storage: Where the records are.
+        uploader: Sends them.
+        settler: Tells when there is news.
+        counters: Tell what was delivered.
+        mode: The flush mode to begin with.
+        period: Seconds between the uploads of `FlushMode.PERIOD`.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        uploader: Uploader,
+        settler: Settler,
+        counters: Counters,
+        mode: FlushMode,
+        period: float,
+    ) -> None:
+        self.mode = mode
+        self.period = period
+        self._storage = storage
+        self._uploader = uploader
+        self._settler = settler
+        self._counters = counters
+        self._running = 0
+        self._periodic: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin, in the present mode."""
+        await self._restart()
+
+    async def set_mode(self, mode: FlushMode) -> None:
+        """Change the mode; a flush that is running goes on."""
+        self.mode = mode
+        await self._restart()
+
+    async def set_period(self, seconds: float) -> None:
+        """Change the period, which begins anew."""
+        self.period = seconds
+        await self._restart()
+
+    async def aclose(self) -> None:
+        """End the period's task."""
+        periodic, self._periodic = self._periodic, None
+        if periodic is not None:
+            periodic.cancel()
+            await asyncio.wait([periodic])
+
+    async def _restart(self) -> None:
+        await self.aclose()
+        if self.mode is FlushMode.PERIOD:
+            self._periodic = asyncio.create_task(self._flush_periodically(), name="exponea_async: period")
+        self._tell()
+
+    def _tell(self) -> None:
+        self._uploader.want(self._running > 0 or self.mode is FlushMode.IMMEDIATE)
+
+    async def _flush_periodically(self) -> None:
+        while True:
+            await asyncio.sleep(self.period)
+            await self.flush(None)
+
+    async def flush(self, timeout: float | None, *, insist: bool = True) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
+        """
+        Upload all that was written before.
+
+        Args:
+            timeout: When to leave it at that, in seconds; None waits as long as it takes.
+            insist: Wait through an outage; else a project is left alone once it did not answer.
+        """
+        started = asyncio.get_running_loop().time()
+        delivered, rejected = self._counters.delivered, self._counters.rejected
+        mark = await self._storage.mark()
+        self._running += 1
+        self._tell()
+        self._uploader.nudge()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._drain(mark, started, insist=insist)
+        finally:
+            self._running -= 1
+            self._tell()
+        return FlushResult(
+            delivered=self._counters.delivered - delivered,
+            rejected=self._counters.rejected - rejected,
+            remaining=await self._storage.remaining(mark),
+        )
+
+    async def _drain(self, mark: Mark, started: float, *, insist: bool) -> None:
+        while await self._storage.remaining(mark, skip=self._uploader.stuck(started, paused_only=insist)):
+            await asyncio.sleep(PAUSE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._settler.news()

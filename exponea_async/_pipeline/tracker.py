@@ -1,0 +1,218 @@
+"""
+From a call to durable records: what is said of an event is checked, stamped and encoded here, once.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from exponea_async._pipeline.encoding import encode_object, encode_text, unix_seconds
+from exponea_async._pipeline.receipts import Receipts
+from exponea_async._pipeline.wire import customer_command, event_command, route_of
+from exponea_async.config import Configuration
+from exponea_async.errors import DroppedError, InvalidEventError, LifecycleError
+from exponea_async.hooks import Hooks, Notice
+from exponea_async.models import Draft, Event, EventType, Identity, Moment, Receipt
+from exponea_async.observability import Counters
+from exponea_async.storage.base import Record, StateChange, StateCheck, Storage, Written
+
+LOG = logging.getLogger("exponea_async")
+
+APPLICATION_ID = "application_id"
+DEVICE_ID = "device_id"
+#: Two stamps differ by this at least, in seconds.
+STEP = 1e-6
+#: A clock that goes back by more than this, in seconds, is followed: it was wrong before.
+CORRECTION = 1.0
+#: Kinds whose properties are a protocol of their own, into which the user's defaults must not leak.
+_WITHOUT_DEFAULTS = frozenset({EventType.PUSH_TOKEN})
+
+_encoded_name = lru_cache(maxsize=1024)(encode_text)
+
+
+class Stamps:
+    """
+    Moments for events that have none, no two of them equal.
+
+    The platform removes events that are the same to the letter, time included. So a retried upload does no harm, and
+    two equal events that really happened must not have the same time.
+
+    Args:
+        clock: Tells UNIX seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last = float("-inf")
+
+    def next(self) -> float:
+        """Tell the moment, pushed on a little where the clock stands still."""
+        now = float(self._clock())
+        if now <= self._last and self._last - now < CORRECTION:
+            now = self._last + STEP
+        self._last = now
+        return now
+
+
+class Tracker:
+    """
+    The beginning of the street.
+
+    Args:
+        configuration: Tells projects, defaults and the application.
+        hooks: Have a say in each event.
+        storage: Where records are kept.
+        receipts: Issues one for each draft.
+        counters: Count what is tracked and dropped.
+        clock: Tells UNIX seconds, for events.
+        wake: Called with the number of records, after they were written.
+    """
+
+    def __init__(
+        self,
+        *,
+        configuration: Configuration,
+        hooks: Hooks,
+        storage: Storage,
+        receipts: Receipts,
+        counters: Counters,
+        clock: Callable[[], float],
+        wake: Callable[[int], None],
+    ) -> None:
+        self.default_properties: Mapping[str, Any] = configuration.default_properties
+        self._customer_defaults = configuration.allow_default_customer_properties
+        self._application_id = configuration.application_id
+        self._before_track = hooks.before_track
+        self._hooks = hooks
+        self._storage = storage
+        self._receipts = receipts
+        self._counters = counters
+        self._stamps = Stamps(clock)
+        self._wake = wake
+        self._routes = {kind: tuple(map(route_of, configuration.projects_for(kind))) for kind in EventType}
+        self._refusal: LifecycleError | None = None
+        self._stopped = False
+
+    # Life
+
+    def admit(self) -> None:
+        """From now on take everything."""
+        self._refusal, self._stopped = None, False
+
+    def refuse(self, refusal: LifecycleError) -> None:
+        """From now on raise this at each verb."""
+        self._refusal = refusal
+
+    def stop(self) -> None:
+        """From now on drop everything."""
+        self._refusal, self._stopped = None, True
+
+    def check_running(self) -> bool:
+        """Tell whether verbs do anything now."""
+        if self._refusal is not None:
+            raise type(self._refusal)(*self._refusal.args)
+        return not self._stopped
+
+    # From a call to a draft: at once, so that nothing that changes later can get in
+
+    def identity(self, ids: Mapping[str, str], device_id: str | None) -> Identity:
+        """Make an identity ready for the wire."""
+        stamps = {APPLICATION_ID: self._application_id}
+        if device_id is not None:
+            stamps[DEVICE_ID] = device_id
+        return Identity(dict(ids), device_id, encode_object(ids, "ids"), encode_object(stamps, "")[1:-1])
+
+    def draft_event(self, kind: EventType, event: Event) -> Draft | None:
+        """Check and encode an event as it is now."""
+        if not self.check_running():
+            return None
+        if not isinstance(event, Event):
+            raise InvalidEventError("event", f"{event!r:.60} is no Event", "Give Event(name, properties).")
+        if self._before_track is not None:
+            changed = self._before_track(event)
+            if changed is None:
+                self._counters.dropped["before_track"] += 1
+                return None
+            if not isinstance(changed, Event):
+                raise InvalidEventError(
+                    "event", f"before_track gave {changed!r:.60}", "Let it return an Event or None."
+                )
+            event = changed
+        name = _encoded_name(event.name, "name") if type(event.name) is str else encode_text(event.name, "name")
+        properties = self._merged(event.properties, defaults=kind not in _WITHOUT_DEFAULTS)
+        own_device = b""
+        if APPLICATION_ID in properties or DEVICE_ID in properties:
+            # The SDK's own stamps win, but where there is no device the caller may name one.
+            properties = dict(properties)
+            properties.pop(APPLICATION_ID, None)
+            device = {DEVICE_ID: properties.pop(DEVICE_ID, None)}
+            own_device = encode_object(device, "properties")[1:-1]
+        encoded = encode_object(properties, "properties")[1:-1]
+        return Draft(kind, name, encoded, self._moment(event.timestamp), own_device)
+
+    def draft_customer(self, properties: Mapping[str, Any]) -> Draft | None:
+        """Check and encode a customer's properties as they are now."""
+        if not self.check_running():
+            return None
+        merged = self._merged(properties, defaults=self._customer_defaults)
+        encoded = encode_object(merged, "properties")[1:-1]
+        return Draft(EventType.TRACK_CUSTOMER, b"", encoded, self._moment(None))
+
+    def _merged(self, properties: Mapping[str, Any], *, defaults: bool) -> Mapping[str, Any]:
+        if not isinstance(properties, Mapping):
+            raise InvalidEventError("properties", f"{properties!r:.60} is no mapping", "Give a dict.")
+        return {**self.default_properties, **properties} if defaults and self.default_properties else properties
+
+    def _moment(self, timestamp: Moment) -> float:
+        return self._stamps.next() if timestamp is None else unix_seconds(timestamp, "timestamp")
+
+    # From drafts to records
+
+    async def keep(
+        self, drafts: Sequence[tuple[Identity, Draft]], states: Sequence[StateChange | StateCheck] = ()
+    ) -> list[Receipt]:
+        """Keep drafts in one commit, each for all projects that get its kind."""
+        at = time.time()
+        records: list[Record] = []
+        ends: list[int] = []
+        for who, draft in drafts:
+            body = _command(who, draft)
+            records += [Record(route, body, at) for route in self._routes[draft.kind]]
+            ends.append(len(records))
+        written = await self._storage.write(records, states)
+        self._counters.tracked += len(records)
+        if written.dropped:
+            self._tell_dropped(written.dropped)
+        self._wake(len(records))
+        if len(ends) == 1:
+            return [self._receipts.issue(written)]
+        spans = zip([0, *ends], ends, strict=False)
+        return [self._receipts.issue(Written(written.ids[start:end])) for start, end in spans]
+
+    def dropped(self) -> Receipt:
+        """Make the receipt for what is not kept."""
+        reason = "before_track returned None"
+        if self._stopped:
+            reason = "the integration is stopped"
+            self._counters.dropped["stopped"] += 1
+        receipt = self._receipts.issue(Written(()))
+        receipt.resolve(DroppedError(reason))
+        return receipt
+
+    def _tell_dropped(self, ids: tuple[str, ...]) -> None:
+        reason = "the queue was full, and newer events made it leave"
+        self._counters.dropped["queue_full"] += len(ids)
+        self._receipts.resolve(ids, DroppedError(reason))
+        self._hooks.tell(Notice("dropped", ids, reason=reason))
+
+
+def _command(who: Identity, draft: Draft) -> bytes:
+    if not draft.name:
+        return customer_command(who.encoded_ids, draft.timestamp, b"{%b}" % draft.properties)
+    stamps = who.encoded_stamps
+    if draft.own_device and who.device_id is None:
+        stamps = b"%b,%b" % (stamps, draft.own_device)
+    properties = b"{%b,%b}" % (draft.properties, stamps) if draft.properties else b"{%b}" % stamps
+    return event_command(who.encoded_ids, draft.name, draft.timestamp, properties)

@@ -1,0 +1,420 @@
+"""
+The hall: opens, wires and closes all parts, and alone knows every one of them.
+"""
+
+import asyncio
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+from weakref import WeakSet, ref
+
+from attrs import evolve
+
+from exponea_async._pipeline.receipts import Receipts
+from exponea_async._pipeline.tracker import Tracker
+from exponea_async._pipeline.upload import Upload
+from exponea_async.config import Configuration
+from exponea_async.errors import (
+    ClosedError,
+    ConfigurationError,
+    DamagedFileError,
+    LifecycleError,
+    NotStartedError,
+    StorageError,
+)
+from exponea_async.features._scope import Scope
+from exponea_async.features.bulk import BulkVerbs
+from exponea_async.features.identity import IdentityVerbs
+from exponea_async.features.tracking import TrackingVerbs
+from exponea_async.hooks import Hooks, Notice
+from exponea_async.models import FlushMode, FlushResult, Stats
+from exponea_async.observability import Counters
+from exponea_async.storage import default_path, open_storage
+from exponea_async.storage.base import Storage
+from exponea_async.subjects import DEFAULT_DEVICE, CustomerTracker, Device, Devices, Subject, bind, bound
+
+LOG = logging.getLogger("exponea_async")
+
+MEMORY = "memory:"
+#: How long ``aclose()`` tries to upload what waits, in seconds.
+CLOSE_TIMEOUT = 10.0
+
+
+class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
+    """
+    A client of Bloomreach Engagement.
+
+    An async context manager: it is open inside the ``async with`` block. Its verbs are about the current subject, by
+    default about one device of its own.
+
+    Args:
+        configuration: The settings.
+        hooks: Change events before they are kept; hear what becomes of them.
+        clock: Tells the time of events, UNIX seconds; for tests. Waits do not depend on it.
+    """
+
+    _running: ClassVar["WeakSet[Exponea]"] = WeakSet()
+
+    def __init__(
+        self, configuration: Configuration, *, hooks: Hooks | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        if not isinstance(configuration, Configuration):
+            raise ConfigurationError(
+                "configuration", "it is no Configuration", "Give Configuration(project_token=...)."
+            )
+        self._configuration = configuration
+        self._hooks = hooks or Hooks()
+        self._counters = Counters()
+        self._storage = _storage_of(configuration, configuration.app_group, _damage_report(self))
+        self._receipts = Receipts(self._storage)
+        self._tracker = Tracker(
+            configuration=configuration,
+            hooks=self._hooks,
+            storage=self._storage,
+            receipts=self._receipts,
+            counters=self._counters,
+            clock=clock,
+            wake=self._wake,
+        )
+        self._tracker.refuse(NotStartedError("The client is not started.", hint="Use 'async with' or await start()."))
+        self._devices = Devices(self._storage, self._tracker)
+        self._default = Device(DEFAULT_DEVICE, self._devices)
+        self._flush_mode = configuration.flush_mode
+        self._flush_period = configuration.flush_period
+        self._door = asyncio.Lock()
+        self._upload: Upload | None = None
+        self._stopped = self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "stopped" if self._stopped else "open" if self._upload else "not started"
+        return f"<Exponea {self._configuration.project_token} {state}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_upload", None) is not None:
+            warnings.warn(f"{self!r} was never closed; use 'async with'.", ResourceWarning, stacklevel=2, source=self)
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def start(self) -> None:
+        """
+        Open the queue and begin to upload; does nothing where that is so already.
+
+        After ``stop_integration()`` it is a fresh install.
+
+        Raises:
+            StorageError: The queue can't be opened.
+            ClosedError: The client is closed.
+        """
+        async with self._door:
+            if self._closed:
+                raise ClosedError("The client is closed.", hint="Make a new one.")
+            if self._upload is not None:
+                return
+            await self._storage.open()
+            self._upload = self._launch()
+            self._running.add(self)
+            self._stopped = False
+            self._tracker.admit()
+            await self._upload.flusher.start()
+
+    def _launch(self) -> Upload:
+        settings = self._configuration
+        return Upload(
+            configuration=settings,
+            storage=self._storage,
+            receipts=self._receipts,
+            counters=self._counters,
+            hooks=self._hooks,
+            mode=self._flush_mode,
+            period=self._flush_period,
+        )
+
+    async def aclose(self, timeout: float | None = CLOSE_TIMEOUT) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
+        """
+        Upload what waits, as far as it goes, and close. What is left stays in the queue for the next start.
+
+        Nothing is uploaded in `FlushMode.MANUAL`. A project that does not answer is not waited for. Does nothing
+        where the client is closed already.
+
+        Args:
+            timeout: How long to upload at the most, in seconds; 0 uploads nothing, None waits as long as it takes.
+        """
+        async with self._door:
+            self._closed = True
+            self._tracker.refuse(ClosedError("The client is closed.", hint="Make a new one."))
+            upload = self._upload
+            if upload is None:
+                return
+            try:
+                if self._flush_mode is not FlushMode.MANUAL and timeout != 0:
+                    await upload.flusher.flush(timeout, insist=False)
+                left = await self._storage.pending()
+                LOG.log(logging.INFO if left.waiting else logging.DEBUG, "Closed; %d records wait.", left.waiting)
+            except StorageError as error:
+                LOG.warning("The queue could not be uploaded on closing: %s", error)
+            finally:
+                await self._shut(upload)
+
+    async def _shut(self, upload: Upload) -> None:
+        self._upload = None
+        self._running.discard(self)
+        await upload.aclose()
+        await self._receipts.aclose()
+        await self._storage.aclose()
+
+    async def stop_integration(self, flush: bool = False) -> None:  # noqa: FBT001, FBT002 - the vendor's signature
+        """
+        Forget everything and stop: the customer has withdrawn the consent to be tracked.
+
+        All that is stored is wiped: unsent events, dead letters, ids, cookies, device ids. Nothing is tracked or
+        sent, and every verb is dropped until `start()`, which is a fresh install.
+
+        Args:
+            flush: Upload what waits first, as far as it goes.
+
+        Raises:
+            StorageError: The storage refused; what is stored is still there.
+            ClosedError: The client is closed.
+        """
+        async with self._door:
+            if self._closed:
+                raise ClosedError("The client is closed.", hint="Make a new one.")
+            if self._stopped:
+                return
+            upload = self._upload
+            if upload is None:
+                await self._storage.open()
+            elif flush:
+                await upload.flusher.set_mode(FlushMode.MANUAL)
+                await upload.flusher.flush(None, insist=False)
+            self._stopped = True
+            self._tracker.stop()
+            try:
+                await self._wipe()
+            finally:
+                await (self._storage.aclose() if upload is None else self._shut(upload))
+
+    async def _wipe(self) -> None:
+        waiting = (await self._storage.pending()).waiting
+        await self._storage.wipe()
+        self._devices.forget_all()
+        reason = "the integration was stopped"
+        self._receipts.drop_all(reason)
+        LOG.warning("The integration was stopped: %d records were wiped, and nothing is tracked any more.", waiting)
+        if waiting:
+            self._counters.dropped["stopped"] += waiting
+            self._hooks.tell(Notice("dropped", reason=reason))
+
+    @classmethod
+    async def clear_local_customer_data(cls, configuration: Configuration, app_group: str | None = None) -> None:
+        """
+        Wipe all that a client with this configuration has stored; nothing is tracked or sent.
+
+        Args:
+            configuration: The client's configuration.
+            app_group: Wipe this application group's data, instead of that of ``configuration.app_group``.
+
+        Raises:
+            LifecycleError: Such a client is running; stop it with ``stop_integration()``.
+            StorageError: The storage refused; what is stored is still there.
+        """
+        group = configuration.app_group if app_group is None else app_group
+        place = _place(configuration, group)
+        if any(_place(client.configuration, client.configuration.app_group) == place for client in cls._running):
+            raise LifecycleError("A client is running on this storage.", hint="Await its stop_integration() instead.")
+        if isinstance(place, Path) and not place.exists():
+            return
+        storage = _storage_of(configuration, group, lambda _: None)
+        await storage.open()
+        try:
+            await storage.wipe()
+        finally:
+            await storage.aclose()
+
+    # Subjects
+
+    @property
+    def _scope(self) -> Scope:
+        return self.current._scope  # noqa: SLF001 - composed of the same verbs
+
+    @property
+    def current(self) -> Subject:
+        """The subject that the client's verbs are about, here and now."""
+        return bound(self) or self._default
+
+    def device(self, key: str) -> Device:
+        """
+        Tell a device by its key, such as ``"tg:42"``.
+
+        Raises:
+            InvalidEventError: The key is no non-empty text.
+        """
+        return Device(key, self._devices)
+
+    def for_customer(self, ids: Mapping[str, str]) -> CustomerTracker:
+        """
+        Make a tracker for a customer with these ids, such as ``{"registered": "jane@example.com"}``.
+
+        Raises:
+            InvalidEventError: The ids are no mapping of non-empty texts.
+        """
+        return CustomerTracker(ids, self._tracker)
+
+    def bind(self, subject: Subject) -> AbstractContextManager[None]:
+        """
+        Make a subject current in this task, and those it starts, for the length of a ``with`` block.
+
+        Args:
+            subject: A `Device` or `CustomerTracker` of this client.
+        """
+        if not isinstance(subject, Subject):
+            raise TypeError(f"{subject!r:.60} is no subject. Use exponea.device(key) or exponea.for_customer(ids).")
+        return bind(self, subject)
+
+    # Settings and numbers
+
+    @property
+    def configuration(self) -> Configuration:
+        """The settings that the client was made with."""
+        return self._configuration
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether ``stop_integration()`` was called and the client not started since."""
+        return self._stopped
+
+    @property
+    def default_properties(self) -> Mapping[str, Any]:
+        """The properties under those of every event."""
+        return self._tracker.default_properties
+
+    async def set_default_properties(self, properties: Mapping[str, Any]) -> None:
+        """
+        Replace the default properties, for what is tracked from now on.
+
+        Raises:
+            ConfigurationError: They are no mapping with texts as keys.
+        """
+        self._tracker.default_properties = evolve(self._configuration, default_properties=properties).default_properties
+
+    def stats(self) -> Stats:
+        """Tell in numbers what the client has done."""
+        return self._counters.snapshot(self._storage.commits)
+
+    # Flushing
+
+    @property
+    def flush_mode(self) -> FlushMode:
+        """When queued events are uploaded."""
+        return self._flush_mode
+
+    async def set_flush_mode(self, mode: FlushMode | str) -> None:
+        """
+        Change when queued events are uploaded.
+
+        Args:
+            mode: A `FlushMode` or its name.
+
+        Raises:
+            ConfigurationError: It is none.
+        """
+        self._flush_mode = evolve(self._configuration, flush_mode=mode).flush_mode
+        if self._upload is not None:
+            await self._upload.flusher.set_mode(self._flush_mode)
+
+    @property
+    def flush_period(self) -> float:
+        """Seconds between uploads in `FlushMode.PERIOD`."""
+        return self._flush_period
+
+    async def set_flush_period(self, period: float | timedelta) -> None:
+        """
+        Change the time between uploads in `FlushMode.PERIOD`; it begins anew.
+
+        Args:
+            period: Seconds, or a timedelta.
+
+        Raises:
+            ConfigurationError: It is no duration above 0.
+        """
+        self._flush_period = evolve(self._configuration, flush_period=period).flush_period
+        if self._upload is not None:
+            await self._upload.flusher.set_period(self._flush_period)
+
+    async def flush_data(self, timeout: float | None = None) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
+        """
+        Upload all that was written before this call, in any flush mode; flushes asked for meanwhile join in.
+
+        It waits through outages, but not for a project that is paused because its key or address is wrong.
+
+        Args:
+            timeout: When to leave it at that, in seconds; None waits as long as it takes.
+
+        Returns:
+            What was achieved, and what remains.
+
+        Raises:
+            StorageError: The storage refused.
+            LifecycleError: The client was not started, or is closed.
+        """
+        if not self._tracker.check_running() or self._upload is None:
+            return FlushResult(0, 0, 0)
+        return await self._upload.flusher.flush(timeout)
+
+    def _heal(self, error: DamagedFileError) -> None:
+        """The queue's file was damaged and is a fresh one now: devices stay who they are."""
+        self._devices.rescue()
+        self._hooks.tell(Notice("damaged", reason=str(error), error=error))
+
+    def _wake(self, count: int) -> None:
+        if self._upload is not None:
+            self._upload.notice(count)
+
+
+def _place(configuration: Configuration, app_group: str | None) -> Path | str:
+    """Tell where a client with this configuration keeps its queue: a file, or an address."""
+    if configuration.storage is None:
+        return default_path(configuration.project_token, app_group)
+    storage = os.fspath(configuration.storage)
+    return storage if storage == MEMORY or "://" in storage else Path(storage).resolve()
+
+
+def _storage_of(
+    configuration: Configuration, app_group: str | None, report: Callable[[DamagedFileError], None]
+) -> Storage:
+    return open_storage(
+        configuration.storage,
+        project_token=configuration.project_token,
+        app_group=app_group,
+        durability=configuration.queue.durability,
+        max_records=configuration.queue.max_records,
+        when_full=configuration.queue.when_full,
+        report=report,
+    )
+
+
+def _damage_report(client: Exponea) -> Callable[[DamagedFileError], None]:
+    # The storage outlives a client that nobody closed, and must not keep it alive.
+    owner = ref(client)
+
+    def report(error: DamagedFileError) -> None:
+        if (client := owner()) is not None:
+            client._heal(error)  # noqa: SLF001 - the client's own
+
+    return report

@@ -1,0 +1,3 @@
+"""
+The rooms: what can be tracked. None imports another.
+"""
