@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -11,6 +12,9 @@ from exponea_async.errors import ConfigurationError, DamagedFileError
 from exponea_async.storage.base import Storage
 
 __all__ = ["default_path", "open_storage"]
+
+#: Characters of a file's name that a text may take; twice that, and what SQLite adds, stays below the usual 255.
+LONGEST = 90
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -73,7 +77,8 @@ def default_path(project_token: str, app_group: str | None = None) -> Path:
             ``<project_token>@<app_group>.sqlite``. None and ``""`` stand for no group.
 
     Both may be any text. What is neither an ASCII letter, a digit nor one of ``-_`` stands in the name as ``%XX``,
-    byte by byte of its UTF-8, so that no name leaves the directory and no two pairs share a file.
+    byte by byte of its UTF-8, and of a name too long for a file system the end is replaced by a digest. So no name
+    leaves the directory, and no two pairs share a file.
     """
     name = _file_name(project_token) + (f"@{_file_name(app_group)}" if app_group else "")
     return _state_directory() / "exponea_async" / f"{name}.sqlite"
@@ -81,7 +86,11 @@ def default_path(project_token: str, app_group: str | None = None) -> Path:
 
 def _file_name(text: str) -> str:
     # Dots and tildes are left alone by `quote`, yet ".." and "~" mean something to shells and file systems.
-    return quote(text, safe="").replace(".", "%2E").replace("~", "%7E")
+    name = quote(text, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
+    if len(name) <= LONGEST:
+        return name
+    digest = sha256(name.encode()).hexdigest()[:32]
+    return f"{name[: LONGEST - len(digest)]}~{digest}"
 
 
 def _state_directory() -> Path:

@@ -61,7 +61,7 @@ class Settlement:
         ids: The records.
         verdict: ``"delivered"`` removes them, ``"later"`` keeps them until `due`, ``"dead"`` moves them to the dead
             letters with `reason`.
-        due: When they fall due again, UNIX seconds; for ``"later"`` only.
+        due: When they fall due again, UNIX seconds, no more than `HORIZON` ahead; for ``"later"`` only.
         failures: What `Leased.failures` says next time; for ``"later"`` only.
         reason: Why, in words.
     """
@@ -102,7 +102,8 @@ class State:
 
     Attributes:
         value: The bytes.
-        version: Rises with each change; 1 for the first.
+        version: Rises by 1 with each change. The first is 1, or more where a state was deleted before, so that what
+            was known of an old state never fits a new one.
     """
 
     value: bytes
@@ -179,8 +180,14 @@ class Storage(Protocol):
     """
     Where records wait and state is remembered.
 
-    Every coroutine raises `StorageError` where the storage refuses; nothing is half-written then.
+    Every coroutine raises `StorageError` where the storage refuses; nothing is half-written then. It may be opened
+    again after it was closed.
     """
+
+    @property
+    def commits(self) -> int:
+        """How many transactions wrote records, states or verdicts so far."""
+        ...
 
     async def open(self) -> None:
         """Make ready; to be called once, before all else."""
@@ -211,7 +218,7 @@ class Storage(Protocol):
 
         Args:
             limit: How many at the most.
-            seconds: How long they are ours.
+            seconds: How long they are ours, at most `HORIZON`.
             now: UNIX seconds.
             skip: Routes to leave alone.
             only: The one route to take from.
@@ -219,7 +226,7 @@ class Storage(Protocol):
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
-        """Act on verdicts, durably; returns how many records left the queue. Unknown ids are passed over."""
+        """Act on verdicts, durably; returns how many records left the queue. Ids never leased are passed over."""
         ...
 
     async def find(self, ids: Iterable[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
-from heapq import merge
+from heapq import merge, nsmallest
 from itertools import count, islice
 from math import inf
 from typing import Literal
@@ -90,6 +90,7 @@ class MemoryStorage:
         self._routes: dict[str, _Route] = {}
         self._dead: dict[str, DeadLetter] = {}
         self._states: dict[str, State] = {}
+        self._base = 0
         # Held by the writer that waits for room, so that those behind it can't overtake.
         self._door = asyncio.Lock()
         self._freed = asyncio.Event()
@@ -117,10 +118,12 @@ class MemoryStorage:
         async with self._door:
             self._check_states(states)
             while self._when_full == "wait" and len(self._rows) + len(records) > self._max_records >= len(records):
+                # Asked here too: this writer may have come to the head of the line by the closing.
+                self._check_open()
                 self._freed.clear()
                 await self._freed.wait()
-                self._check_open()
                 self._check_states(states)
+            self._check_open()
             return self._keep(records, states)
 
     def _keep(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck]) -> Written:
@@ -135,8 +138,10 @@ class MemoryStorage:
     def _change(self, change: StateChange) -> None:
         if change.value is None:
             self._states.pop(change.key, None)
+            # The next state under any key begins above, so that nobody takes it for the one that they knew.
+            self._base = max(self._base, change.version)
         else:
-            self._states[change.key] = State(change.value, change.version + 1)
+            self._states[change.key] = State(change.value, (change.version or self._base) + 1)
 
     def _check_states(self, states: Sequence[StateChange | StateCheck]) -> None:
         for state in states:
@@ -157,9 +162,10 @@ class MemoryStorage:
         oldest = list(islice(merge(*map(self._untouched, self._routes.values()), key=_age), missing))
         for row in oldest:
             row.route.cursor = row.seq
-        taken = [row for row in self._rows.values() if row.taken] if len(oldest) < missing else []
-        oldest += sorted((row for row in taken if row not in oldest), key=_age)[: missing - len(oldest)]
-        return tuple(self._remove(row) for row in oldest)
+        dropped = [self._remove(row) for row in oldest]
+        # Whoever is left by now is in somebody's hands.
+        dropped += map(self._remove, nsmallest(missing - len(dropped), self._rows.values(), key=_age))
+        return tuple(dropped)
 
     def _untouched(self, route: _Route) -> Iterable[_Row]:
         return (self._rows[route.key(seq)] for seq in range(route.cursor + 1, route.last + 1))
@@ -192,6 +198,8 @@ class MemoryStorage:
         # Routes take turns at being first, so that a busy one does not starve the others.
         self._turn += 1
         for place in range(len(routes)):
+            if len(taken) >= limit:
+                break
             route = routes[(place + self._turn) % len(routes)]
             taken += self._claim(route, limit - len(taken), now)
         for row in taken:
@@ -276,7 +284,7 @@ class MemoryStorage:
     async def waiting(self, limit: int) -> list[Leased]:
         """Look at the oldest waiting records."""
         self._check_open()
-        return list(map(_leased, islice(self._rows.values(), limit)))
+        return list(map(_leased, nsmallest(limit, self._rows.values(), key=_age)))
 
     async def dead(self, limit: int) -> list[DeadLetter]:
         """Look at the newest dead letters."""
@@ -313,6 +321,7 @@ class MemoryStorage:
     async def wipe(self) -> None:
         """Forget everything."""
         self._check_open()
+        self._base = max(self._base, *(state.version for state in self._states.values()), 0)
         for content in (self._rows, self._routes, self._dead, self._states):
             content.clear()
         self._freed.set()
