@@ -190,7 +190,7 @@ def _by_id(results: list[Any], batch: Sequence[Leased]) -> Mapping[Any, Any]:
 
 def _name_of(result: Any) -> str | None:
     name = result.get("command_id") if isinstance(result, dict) else None
-    return None if name is None else str(name)
+    return str(name) if isinstance(name, str | int) else None
 
 
 def _sorted_out(results: Mapping[Any, Any], batch: Sequence[Leased]) -> Verdict:
