@@ -59,27 +59,36 @@ class Append:
         self._room = ledger.room() if entries else 0
         self._values: list[int | float | bytes] = []
 
-    def run(self) -> None:
-        """Write the entries, in order."""
+    def run(self) -> list[Entry]:
+        """Write the entries, in order; returns those that have to wait for room."""
+        blocked: list[Entry] = []
         for place, entry in enumerate(self._entries):
             # Set before, for a transaction that is run again on a fresh file.
             entry.written = entry.error = None
-            count = len(entry.records)
-            if entry.states and not self._agree(entry):
+            states, count = entry.states, len(entry.records)
+            if states and not self._agree(entry):
                 continue
             dropped = self._make_room(place) if count and count > self._room else ()
             if dropped is None:
+                if entry.error is None:
+                    blocked.append(entry)
                 continue
             self._room -= count
-            entry.written = Written(tuple(map(self._add, entry.records)), dropped)
-            for state in entry.states:
+            entry.written = Written(self._add(entry.records), dropped)
+            for state in states:
                 if isinstance(state, StateChange):
                     self._change(state)
         self._insert()
+        return blocked
 
     def _agree(self, entry: Entry) -> bool:
+        ledger = self._ledger
+        known = ledger.versions
         for state in entry.states:
-            if self._ledger.version(state.key) != state.version:
+            version = known.get(state.key)
+            if version is None:
+                version = ledger.look_version_up(state.key)
+            if version != state.version:
                 entry.error = StateConflictError(state.key)
                 return False
         return True
@@ -96,11 +105,15 @@ class Append:
         ledger.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (change.key, change.value, version))
         ledger.versions[change.key] = version
 
-    def _add(self, record: Record) -> str:
-        route = self._ledger.routes.get(record.route) or self._ledger.make_route(record.route)
-        route.last = last = route.last + 1
-        self._values += (last, record.at, record.body)
-        return str(last)
+    def _add(self, records: Sequence[Record]) -> tuple[str, ...]:
+        ledger, values = self._ledger, self._values
+        ids: list[str] = []
+        for record in records:
+            route = ledger.routes.get(record.route) or ledger.make_route(record.route)
+            route.last = last = route.last + 1
+            values += (last, record.at, record.body)
+            ids.append(str(last))
+        return tuple(ids)
 
     def _insert(self) -> None:
         """Write the rows that have gathered, in as few statements as can be."""

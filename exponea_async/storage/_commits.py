@@ -63,9 +63,10 @@ class Group:
         writes: New records and states.
         leases: Jobs of the transaction that come last, to find what has just been written.
         committed: Whether there was a transaction.
+        blocked: Writes that have to wait for room.
     """
 
-    __slots__ = ("changes", "committed", "leases", "looks", "writes")
+    __slots__ = ("blocked", "changes", "committed", "leases", "looks", "writes")
 
     def __init__(
         self,
@@ -79,6 +80,11 @@ class Group:
         self.leases = leases
         self.looks = looks
         self.committed = False
+        self.blocked: list[Entry] = []
+
+    def is_empty(self) -> bool:
+        """Tell whether nobody wants anything."""
+        return not (self.writes or self.changes or self.leases or self.looks)
 
     def members(self) -> "list[Entry | Job]":
         """Tell all callers."""
@@ -109,7 +115,7 @@ class Group:
         for job in self.changes:
             job.run(ledger)
         if self.writes:
-            Append(ledger, self.writes).run()
+            self.blocked = Append(ledger, self.writes).run()
         for job in self.leases:
             job.run(ledger)
 
@@ -119,10 +125,10 @@ class Group:
             future = write.future
             if future.done():
                 continue
-            if write.error:
-                future.set_exception(write.error)
-            elif write.written:
+            if write.written is not None:
                 future.set_result(write.written)
+            elif write.error is not None:
+                future.set_exception(write.error)
         for jobs in (self.changes, self.leases, self.looks):
             for job in jobs:
                 if not job.future.done():
@@ -283,7 +289,7 @@ class Commits:
             (self._blocked if write.records else writes).append(write)
 
     async def _serve(self, group: Group) -> None:
-        if not group.members():
+        if group.is_empty():
             return
         self._company = max(1, len(group.writes))
         try:
@@ -309,12 +315,11 @@ class Commits:
 
     def _hold_back(self, group: Group) -> None:
         """Put writers without room back in front, until a settlement makes some or a while has passed."""
-        blocked = [write for write in group.writes if write.written is None and write.error is None]
         if self._closing:
-            for write in blocked:
+            for write in group.blocked:
                 write.error = StorageError("The storage was closed before there was room in the queue.")
-        elif blocked:
-            self._blocked.extendleft(reversed(blocked))
+        elif group.blocked:
+            self._blocked.extendleft(reversed(group.blocked))
             self._company = sys.maxsize
             self._until = self._loop.time() + ROOM_POLL
         elif self._blocked:

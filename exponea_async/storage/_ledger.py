@@ -177,14 +177,12 @@ class Ledger(sqlite3.Connection):
         """Tell how many records may still come; negative where revived ones are too many."""
         return self.max_records - self.taken() - sum(route.last - route.cursor for route in self.routes.values())
 
-    def version(self, key: str) -> int:
-        """Tell a state's version, 0 if there is none; looked up once until somebody else writes to the file."""
-        version = self.versions.get(key)
-        if version is None:
-            if len(self.versions) >= VERSIONS:
-                self.versions.clear()
-            row = self.execute("SELECT version FROM state WHERE key = ?", (key,)).fetchone()
-            version = self.versions[key] = int(row[0]) if row else 0
+    def look_version_up(self, key: str) -> int:
+        """Tell a state's version, 0 if there is none; remembered in `versions` until somebody else writes."""
+        if len(self.versions) >= VERSIONS:
+            self.versions.clear()
+        row = self.execute("SELECT version FROM state WHERE key = ?", (key,)).fetchone()
+        version = self.versions[key] = int(row[0]) if row else 0
         return version
 
     def counter(self, name: str) -> int:
@@ -226,4 +224,4 @@ def chunks(ids: Sequence[int]) -> Iterator[tuple[str, Sequence[int]]]:
 
 def numbers(ids: Iterable[str]) -> list[int]:
     """Read ids, passing over what can't be one of ours."""
-    return [int(key) for key in ids if key.isdecimal() and len(key) < 20 and int(key) < 1 << 63]
+    return [number for key in ids if key.isdecimal() and len(key) < 20 and (number := int(key)) < 1 << 63]
