@@ -86,11 +86,12 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         self._tracker.refuse(NotStartedError("The client is not started.", hint="Use 'async with' or await start()."))
         self._devices = Devices(self._storage, self._tracker)
         self._default = Device(DEFAULT_DEVICE, self._devices)
+        self._default_properties = configuration.default_properties
         self._flush_mode = configuration.flush_mode
         self._flush_period = configuration.flush_period
         self._door = asyncio.Lock()
         self._upload: Upload | None = None
-        self._stopped = self._closed = False
+        self._stopped = self._wiped = self._closed = False
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "stopped" if self._stopped else "open" if self._upload else "not started"
@@ -129,7 +130,8 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
             await self._storage.open()
             self._upload = self._launch()
             self._running.add(self)
-            self._stopped = False
+            self._stopped = self._wiped = False
+            self._receipts.open()
             self._tracker.admit()
             await self._upload.flusher.start()
 
@@ -160,6 +162,7 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
             self._tracker.refuse(ClosedError("The client is closed.", hint="Make a new one."))
             upload = self._upload
             if upload is None:
+                await self._receipts.aclose()
                 return
             try:
                 if self._flush_mode is not FlushMode.MANUAL and timeout != 0:
@@ -169,13 +172,13 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
             except StorageError as error:
                 LOG.warning("The queue could not be uploaded on closing: %s", error)
             finally:
+                await self._receipts.aclose()
                 await self._shut(upload)
 
     async def _shut(self, upload: Upload) -> None:
         self._upload = None
         self._running.discard(self)
         await upload.aclose()
-        await self._receipts.aclose()
         await self._storage.aclose()
 
     async def stop_integration(self, flush: bool = False) -> None:  # noqa: FBT001, FBT002 - the vendor's signature
@@ -195,24 +198,27 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         async with self._door:
             if self._closed:
                 raise ClosedError("The client is closed.", hint="Make a new one.")
-            if self._stopped:
+            if self._wiped:
                 return
             upload = self._upload
-            if upload is None:
-                await self._storage.open()
-            elif flush:
+            if upload is not None and flush:
                 await upload.flusher.set_mode(FlushMode.MANUAL)
                 await upload.flusher.flush(None, insist=False)
             self._stopped = True
             self._tracker.stop()
+            # First all that is under way comes to its end, so that nothing is sent or written after the wipe.
+            if upload is not None:
+                await self._shut(upload)
+            await self._storage.open()
             try:
                 await self._wipe()
             finally:
-                await (self._storage.aclose() if upload is None else self._shut(upload))
+                await self._storage.aclose()
 
     async def _wipe(self) -> None:
         waiting = (await self._storage.pending()).waiting
         await self._storage.wipe()
+        self._wiped = True
         self._devices.forget_all()
         reason = "the integration was stopped"
         self._receipts.drop_all(reason)
@@ -302,7 +308,7 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
     @property
     def default_properties(self) -> Mapping[str, Any]:
         """The properties under those of every event."""
-        return self._tracker.default_properties
+        return self._default_properties
 
     async def set_default_properties(self, properties: Mapping[str, Any]) -> None:
         """
@@ -311,7 +317,8 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         Raises:
             ConfigurationError: They are no mapping with texts as keys.
         """
-        self._tracker.default_properties = evolve(self._configuration, default_properties=properties).default_properties
+        self._default_properties = evolve(self._configuration, default_properties=properties).default_properties
+        self._tracker.set_defaults(self._default_properties)
 
     def stats(self) -> Stats:
         """Tell in numbers what the client has done."""

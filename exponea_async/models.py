@@ -38,6 +38,9 @@ class EventType(Enum):
     APP_INBOX_OPENED = "APP_INBOX_OPENED"
     APP_INBOX_CLICKED = "APP_INBOX_CLICKED"
 
+    # Enum's own is written in Python, and members are looked up for every event.
+    __hash__ = object.__hash__
+
 
 class FlushMode(Enum):
     """

@@ -169,7 +169,7 @@ class _DeviceScope:
             if identity is None:
                 continue  # a conflict elsewhere emptied the slot meanwhile
             try:
-                return await self.street.keep([(who or identity, draft) for who, draft in drafts], conditions)
+                return await self.street.keep(identity, drafts, conditions)
             except StateConflictError:
                 self._expire(slot, identity)
 
@@ -183,7 +183,7 @@ class _DeviceScope:
                 identity = self.street.identity({COOKIE: changed.cookie, **changed.ids}, changed.device_id)
                 change = StateChange(state_key(self._key), changed.encode(), state.version)
                 try:
-                    receipts = await self.street.keep(((identity, draft),), (change,))
+                    receipts = await self.street.keep(identity, ((None, draft),), (change,))
                 except StateConflictError:
                     self._expire(slot, slot.identity)
                     continue
@@ -215,12 +215,12 @@ class _CustomerScope:
 
     async def keep(self, drafts: Drafts) -> list[Receipt]:
         """Keep drafts in one commit."""
-        return await self.street.keep([(who or self._identity, draft) for who, draft in drafts])
+        return await self.street.keep(self._identity, drafts)
 
     async def identify(self, ids: Mapping[str, str], draft: Draft) -> Receipt:
         """Keep the update, for these ids beside the tracker's own; nothing is remembered."""
         identity = self.street.identity({**self._identity.ids, **ids}, None)
-        return (await self.street.keep(((identity, draft),)))[0]
+        return (await self.street.keep(identity, ((None, draft),)))[0]
 
     async def cookie(self) -> str:
         """Refuse: there is none."""

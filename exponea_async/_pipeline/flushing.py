@@ -13,8 +13,6 @@ from exponea_async.storage.base import Mark, Storage
 
 #: How often a flush looks at what is left by itself, in seconds: another process may send some of it.
 LOOK = 0.25
-#: How often it looks at the most, in seconds.
-PAUSE = 0.02
 
 
 class Flusher:
@@ -113,7 +111,6 @@ class Flusher:
 
     async def _drain(self, mark: Mark, started: float, *, insist: bool) -> None:
         while await self._storage.remaining(mark, skip=self._uploader.stuck(started, paused_only=insist)):
-            await asyncio.sleep(PAUSE)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):
                     await self._settler.news()

@@ -14,7 +14,7 @@ from exponea_async._pipeline.wire import customer_command, event_command, route_
 from exponea_async.config import Configuration
 from exponea_async.errors import DroppedError, InvalidEventError, LifecycleError
 from exponea_async.hooks import Hooks, Notice
-from exponea_async.models import Draft, Event, EventType, Identity, Moment, Receipt
+from exponea_async.models import Draft, Event, EventType, Identity, Receipt
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Record, StateChange, StateCheck, Storage, Written
 
@@ -26,9 +26,9 @@ DEVICE_ID = "device_id"
 STEP = 1e-6
 #: A clock that goes back by more than this, in seconds, is followed: it was wrong before.
 CORRECTION = 1.0
-#: Kinds whose properties are a protocol of their own, into which the user's defaults must not leak.
-_WITHOUT_DEFAULTS = frozenset({EventType.PUSH_TOKEN})
 
+# Asking the class for a member costs more than all of an event's stamps.
+_PUSH_TOKEN = EventType.PUSH_TOKEN
 _encoded_name = lru_cache(maxsize=1024)(encode_text)
 
 
@@ -81,7 +81,7 @@ class Tracker:
         clock: Callable[[], float],
         wake: Callable[[int], None],
     ) -> None:
-        self.default_properties: Mapping[str, Any] = configuration.default_properties
+        self.set_defaults(configuration.default_properties)
         self._customer_defaults = configuration.allow_default_customer_properties
         self._application_id = configuration.application_id
         self._before_track = hooks.before_track
@@ -115,6 +115,11 @@ class Tracker:
             raise type(self._refusal)(*self._refusal.args)
         return not self._stopped
 
+    def set_defaults(self, properties: Mapping[str, Any]) -> None:
+        """From now on put these properties under those of every event."""
+        # A plain dict: merging reads it for each event, and a proxy would be four times as slow.
+        self._defaults = dict(properties)
+
     # From a call to a draft: at once, so that nothing that changes later can get in
 
     def identity(self, ids: Mapping[str, str], device_id: str | None) -> Identity:
@@ -126,60 +131,62 @@ class Tracker:
 
     def draft_event(self, kind: EventType, event: Event) -> Draft | None:
         """Check and encode an event as it is now."""
-        if not self.check_running():
+        if (self._refusal is not None or self._stopped) and not self.check_running():
             return None
         if not isinstance(event, Event):
             raise InvalidEventError("event", f"{event!r:.60} is no Event", "Give Event(name, properties).")
         if self._before_track is not None:
-            changed = self._before_track(event)
+            changed = self._changed(self._before_track(event))
             if changed is None:
-                self._counters.dropped["before_track"] += 1
                 return None
-            if not isinstance(changed, Event):
-                raise InvalidEventError(
-                    "event", f"before_track gave {changed!r:.60}", "Let it return an Event or None."
-                )
             event = changed
-        name = _encoded_name(event.name, "name") if type(event.name) is str else encode_text(event.name, "name")
-        properties = self._merged(event.properties, defaults=kind not in _WITHOUT_DEFAULTS)
+        name, properties, timestamp = event.name, event.properties, event.timestamp
+        name_json = _encoded_name(name, "name") if type(name) is str else encode_text(name, "name")
+        if type(properties) is not dict:
+            properties = _mapping(properties)
+        # The user's defaults must not leak into a push token's properties, which are a protocol of their own.
+        if self._defaults and kind is not _PUSH_TOKEN:
+            properties = {**self._defaults, **properties}
         own_device = b""
         if APPLICATION_ID in properties or DEVICE_ID in properties:
-            # The SDK's own stamps win, but where there is no device the caller may name one.
-            properties = dict(properties)
-            properties.pop(APPLICATION_ID, None)
-            device = {DEVICE_ID: properties.pop(DEVICE_ID, None)}
-            own_device = encode_object(device, "properties")[1:-1]
+            properties, own_device = _without_stamps(properties)
         encoded = encode_object(properties, "properties")[1:-1]
-        return Draft(kind, name, encoded, self._moment(event.timestamp), own_device)
+        moment = self._stamps.next() if timestamp is None else unix_seconds(timestamp, "timestamp")
+        return Draft(kind, name_json, encoded, moment, own_device)
+
+    def _changed(self, changed: Event | None) -> Event | None:
+        if changed is None:
+            self._counters.dropped["before_track"] += 1
+        elif not isinstance(changed, Event):
+            raise InvalidEventError("event", f"before_track made {changed!r:.60} of it", "Return an Event or None.")
+        return changed
 
     def draft_customer(self, properties: Mapping[str, Any]) -> Draft | None:
         """Check and encode a customer's properties as they are now."""
         if not self.check_running():
             return None
-        merged = self._merged(properties, defaults=self._customer_defaults)
+        merged = _mapping(properties)
+        if self._customer_defaults:
+            merged = {**self._defaults, **merged}
         encoded = encode_object(merged, "properties")[1:-1]
-        return Draft(EventType.TRACK_CUSTOMER, b"", encoded, self._moment(None))
-
-    def _merged(self, properties: Mapping[str, Any], *, defaults: bool) -> Mapping[str, Any]:
-        if not isinstance(properties, Mapping):
-            raise InvalidEventError("properties", f"{properties!r:.60} is no mapping", "Give a dict.")
-        return {**self.default_properties, **properties} if defaults and self.default_properties else properties
-
-    def _moment(self, timestamp: Moment) -> float:
-        return self._stamps.next() if timestamp is None else unix_seconds(timestamp, "timestamp")
+        return Draft(EventType.TRACK_CUSTOMER, b"", encoded, self._stamps.next())
 
     # From drafts to records
 
     async def keep(
-        self, drafts: Sequence[tuple[Identity, Draft]], states: Sequence[StateChange | StateCheck] = ()
+        self,
+        who: Identity,
+        drafts: Sequence[tuple[Identity | None, Draft]],
+        states: Sequence[StateChange | StateCheck] = (),
     ) -> list[Receipt]:
         """Keep drafts in one commit, each for all projects that get its kind."""
         at = time.time()
         records: list[Record] = []
         ends: list[int] = []
-        for who, draft in drafts:
-            body = _command(who, draft)
-            records += [Record(route, body, at) for route in self._routes[draft.kind]]
+        for other, draft in drafts:
+            body = _command(other or who, draft)
+            for route in self._routes[draft.kind]:
+                records.append(Record(route, body, at))  # noqa: PERF401 - a comprehension is slower for one
             ends.append(len(records))
         written = await self._storage.write(records, states)
         self._counters.tracked += len(records)
@@ -206,6 +213,20 @@ class Tracker:
         self._counters.dropped["queue_full"] += len(ids)
         self._receipts.resolve(ids, DroppedError(reason))
         self._hooks.tell(Notice("dropped", ids, reason=reason))
+
+
+def _mapping(properties: Any) -> Mapping[str, Any]:
+    if not isinstance(properties, Mapping):
+        raise InvalidEventError("properties", f"{properties!r:.60} is no mapping", "Give a dict.")
+    return properties
+
+
+def _without_stamps(properties: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
+    """Take out what the SDK stamps itself; a device id of the caller's own is for subjects without a device."""
+    rest = dict(properties)
+    rest.pop(APPLICATION_ID, None)
+    device = {DEVICE_ID: rest.pop(DEVICE_ID, None)}
+    return rest, encode_object(device, "properties")[1:-1]
 
 
 def _command(who: Identity, draft: Draft) -> bytes:

@@ -47,7 +47,8 @@ class Uploader:
         self._max_age = queue.max_age
         self._settings = upload
         self._ahead = upload.concurrency * upload.batch_size
-        self._ready: asyncio.Queue[Batch] = asyncio.Queue(upload.concurrency)
+        # Twice: while the senders empty one half, the other is being leased.
+        self._ready: asyncio.Queue[Batch] = asyncio.Queue(2 * upload.concurrency)
         self._wanted = asyncio.Event()
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
@@ -160,7 +161,7 @@ class Uploader:
 
     async def _until_room(self) -> None:
         """Wait until verdicts are written down, where too many are not."""
-        while self._settler.load > 4 * self._ahead:
+        while self._settler.load > 8 * self._ahead:
             await self._settler.news()
 
     async def _rest(self) -> None:

@@ -31,10 +31,13 @@ class Street(Protocol):
         ...
 
     async def keep(
-        self, drafts: Sequence[tuple[Identity, Draft]], states: Sequence[StateChange | StateCheck] = ()
+        self,
+        who: Identity,
+        drafts: Sequence[tuple[Identity | None, Draft]],
+        states: Sequence[StateChange | StateCheck] = (),
     ) -> list[Receipt]:
         """
-        Keep all of it in one commit, and tell the receipt of each.
+        Keep all of it in one commit, each about its own identity or else about `who`; tells the receipt of each.
 
         Raises:
             StateConflictError: A state is not what it was taken for; nothing was kept.

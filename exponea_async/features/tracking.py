@@ -14,6 +14,8 @@ from exponea_async.models import Customer, Event, EventType, Moment, PurchasedIt
 LOG = logging.getLogger("exponea_async")
 
 PAYMENT = "payment"
+# Asking the class for it costs as much as the rest of a verb.
+_TRACK_EVENT = EventType.TRACK_EVENT
 
 
 class TrackingVerbs:
@@ -43,7 +45,7 @@ class TrackingVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         scope = self._scope
-        draft = scope.street.draft_event(EventType.TRACK_EVENT, event)
+        draft = scope.street.draft_event(_TRACK_EVENT, event)
         return scope.street.dropped() if draft is None else (await scope.keep(((None, draft),)))[0]
 
     async def track_payment_event(self, item: PurchasedItem, timestamp: Moment = None) -> Receipt:

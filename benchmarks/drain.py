@@ -1,0 +1,108 @@
+"""
+From the queue to the platform, beside a bare aiohttp loop that posts the same bodies at the same concurrency.
+"""
+
+import asyncio
+import statistics
+import time
+from pathlib import Path
+
+import aiohttp
+import bench
+import sink
+
+from exponea_async import Exponea
+from exponea_async._pipeline.wire import request_body
+from exponea_async.storage.base import Leased
+from exponea_async.storage.sqlite import SQLiteStorage
+
+ROUNDS = 5
+TOTAL = 20_000
+CONCURRENCY = 4
+BATCH = 50
+
+
+async def fill(path: Path, base_url: str, total: int = TOTAL) -> None:
+    """Put events into a queue."""
+    async with Exponea(bench.configuration(path, base_url)) as exponea:
+        for first in range(0, total, 500):
+            await exponea.track_many([bench.event(number) for number in range(first, first + 500)])
+
+
+async def bodies_of(path: Path) -> list[bytes]:
+    """Tell the bodies that a queue's batches have."""
+    storage = SQLiteStorage(path)
+    await storage.open()
+    records: list[Leased] = await storage.waiting(TOTAL)
+    await storage.aclose()
+    return [request_body(records[first : first + BATCH]) for first in range(0, TOTAL, BATCH)]
+
+
+async def bare(url: str, bodies: list[bytes]) -> float:
+    """Post ready bodies; events a second."""
+    waiting = iter(bodies)
+
+    async def post(session: aiohttp.ClientSession) -> None:
+        for body in waiting:
+            headers = {"Content-Type": "application/json", "Authorization": "Token key"}
+            async with session.post(url, data=body, headers=headers) as response:
+                assert b'"success":true' in await response.read()
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONCURRENCY)) as session:
+        started = time.perf_counter()
+        await asyncio.gather(*[post(session) for _ in range(CONCURRENCY)])
+        return TOTAL / (time.perf_counter() - started)
+
+
+async def drained(path: Path, base_url: str) -> tuple[float, float]:
+    """Upload a full queue; events a second, and microseconds of CPU for each."""
+    await fill(path, base_url)
+    async with Exponea(bench.configuration(path, base_url)) as exponea:
+        used, started = bench.cpu(), time.perf_counter()
+        result = await exponea.flush_data()
+        seconds, used = time.perf_counter() - started, bench.cpu() - used
+    assert result.delivered == TOTAL, result
+    assert result.remaining == 0, result
+    return TOTAL / seconds, used / TOTAL * 1e6
+
+
+async def claim_cost(path: Path, base_url: str, total: int) -> float:
+    """Claim and settle one batch after the other at the head of a queue; microseconds for each record."""
+    await fill(path, base_url, total)
+    storage = SQLiteStorage(path)
+    await storage.open()
+    rounds = []
+    for _ in range(200):
+        started = time.perf_counter()
+        leased = await storage.lease(BATCH, 60, time.time())
+        rounds.append(time.perf_counter() - started)
+        assert len(leased) == BATCH
+    await storage.aclose()
+    return statistics.median(rounds) / BATCH * 1e6
+
+
+async def measure(folder: Path, base_url: str) -> None:
+    """Measure and print all."""
+    bench.headline(f"drain: {TOTAL:,} events in batches of {BATCH}, concurrency {CONCURRENCY}; medians of {ROUNDS}")
+    ready = folder / "ready.sqlite"
+    await fill(ready, base_url)
+    bodies = await bodies_of(ready)
+    limits, ours, cpus = [], [], []
+    for number in range(ROUNDS):
+        limits.append(await bare(f"{base_url}/track/v2/projects/bench/batch", bodies))
+        rate, used = await drained(folder / f"queue-{number}.sqlite", base_url)
+        ours.append(rate)
+        cpus.append(used)
+    limit, rate = statistics.median(limits), statistics.median(ours)
+    bench.row("bare aiohttp POST loop of the same bodies", f"{limit:,.0f}/s")
+    bench.row("  flush_data() of a full queue", f"{rate:,.0f}/s", f"{rate / limit:.2f}", "target 0.30")
+    bench.row("  CPU for an event, all threads", f"{statistics.median(cpus):.1f} us", "", "target under 40")
+    short = await claim_cost(folder / "short.sqlite", base_url, 10_000 + 1_000)
+    long = await claim_cost(folder / "long.sqlite", base_url, 1_000_000)
+    bench.row("claiming at 11,000 rows, a record", f"{short:.2f} us")
+    bench.row("claiming at 1,000,000 rows, a record", f"{long:.2f} us", f"{long / short:.2f}", "target 1.20")
+
+
+if __name__ == "__main__":
+    with bench.folder() as place, sink.running() as address:
+        asyncio.run(measure(place, address))

@@ -1,0 +1,148 @@
+"""
+Durable calls a second, beside the raw limit: `sqlite3.executemany` of the same rows, ready, in one transaction.
+"""
+
+import asyncio
+import json
+import sqlite3
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiosqlite
+import bench
+
+from exponea_async import Exponea, QueueSettings
+
+ROUNDS = 5
+TOTAL = 20_000
+TABLE = "CREATE TABLE record (id INTEGER PRIMARY KEY, at REAL NOT NULL, body BLOB NOT NULL)"
+INSERT = "INSERT INTO record VALUES (?, ?, ?)"
+SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
+
+Row = tuple[int, float, bytes]
+
+
+def rows(path: Path) -> list[Row]:
+    """Tell the rows that a client has written."""
+    return sqlite3.connect(path).execute("SELECT id, at, body FROM record").fetchall()
+
+
+def raw(folder: Path, ready: list[Row], durability: str) -> float:
+    """Insert ready rows in one transaction; rows a second."""
+    path = folder / f"raw-{time.monotonic_ns()}.sqlite"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS[durability]}")
+    connection.execute(TABLE)
+    started = time.perf_counter()
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(INSERT, ready)
+    connection.execute("COMMIT")
+    return len(ready) / (time.perf_counter() - started)
+
+
+async def bare(folder: Path, ready: list[Row], durability: str) -> float:
+    """Insert and commit one row after the other with aiosqlite; rows a second."""
+    async with aiosqlite.connect(folder / f"bare-{time.monotonic_ns()}.sqlite") as connection:
+        await connection.execute("PRAGMA journal_mode = WAL")
+        await connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS[durability]}")
+        await connection.execute(TABLE)
+        started = time.perf_counter()
+        for row in ready:
+            await connection.execute(INSERT, row)
+            await connection.commit()
+        return len(ready) / (time.perf_counter() - started)
+
+
+async def tracked(folder: Path, callers: int, total: int, durability: str, waits: list[float]) -> float:
+    """Track with a number of callers at once, each awaiting its call before the next; calls a second."""
+
+    async def call(first: int) -> None:
+        for number in range(first, total, callers):
+            before = time.perf_counter()
+            await exponea.track_event(bench.event(number))
+            waits.append(time.perf_counter() - before)
+
+    async with Exponea(settings(folder, durability)) as exponea:
+        await exponea.device("default").open()
+        started = time.perf_counter()
+        await asyncio.gather(*map(call, range(callers)))
+        return total / (time.perf_counter() - started)
+
+
+async def tracked_together(folder: Path, size: int, total: int) -> float:
+    """Track with one caller and `track_many`; events a second."""
+    async with Exponea(settings(folder, "process")) as exponea:
+        started = time.perf_counter()
+        for first in range(0, total, size):
+            await exponea.track_many([bench.event(number) for number in range(first, first + size)])
+        return total / (time.perf_counter() - started)
+
+
+def settings(folder: Path, durability: str):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """Make settings for a file of its own."""
+    path = folder / f"queue-{time.monotonic_ns()}.sqlite"
+    return bench.configuration(path, queue=QueueSettings(max_records=10**7, durability=durability))  # type: ignore[arg-type]
+
+
+async def ready_rows(folder: Path) -> list[Row]:
+    """Have a client write rows, and take them."""
+    path = folder / "ready.sqlite"
+    async with Exponea(bench.configuration(path)) as exponea:
+        await exponea.track_many([bench.event(number) for number in range(TOTAL)])
+    return rows(path)
+
+
+async def side_by_side(
+    limit: Callable[[], Awaitable[float]], ours: Callable[[], Awaitable[float]]
+) -> tuple[float, float]:
+    """Measure two things by turns, so that a busy machine slows both; the medians."""
+    pairs = [(await limit(), await ours()) for _ in range(ROUNDS)]
+    return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
+
+
+async def measure(folder: Path) -> None:
+    """Measure and print all."""
+    ready = await ready_rows(folder)
+    size = statistics.mean(len(body) for _, _, body in ready)
+    bench.headline(f"track: durable calls a second; rows of {size:.0f} bytes on average; medians of {ROUNDS}")
+    floor = 0.15 if json.dumps and "--without-orjson" in bench.sys.argv else 0.25
+    for durability in ("process", "power"):
+        waits: list[float] = []
+
+        async def limit(durability: str = durability) -> float:
+            return await asyncio.to_thread(raw, folder, ready, durability)
+
+        async def many(durability: str = durability, waits: list[float] = waits) -> float:
+            return await tracked(folder, 1000, TOTAL, durability, waits)
+
+        raw_rate, rate = await side_by_side(limit, many)
+        bench.row(f"raw executemany, durability={durability}", f"{raw_rate:,.0f}/s")
+        target = f"target {floor}" if durability == "process" else ""
+        bench.row("  1,000 callers at once", f"{rate:,.0f}/s", f"{rate / raw_rate:.2f}", target)
+        bench.row("    a call waits: median", f"{statistics.median(waits) * 1000:.2f} ms")
+        bench.row("    a call waits: 99 of 100", f"{bench.percentile(waits, 0.99) * 1000:.2f} ms")
+        for callers in (100, 10):
+            some = statistics.median([await tracked(folder, callers, TOTAL // 2, durability, []) for _ in range(3)])
+            bench.row(f"  {callers} callers at once", f"{some:,.0f}/s", f"{some / raw_rate:.2f}")
+        count = 2000 if durability == "process" else 500
+
+        async def lone_limit(durability: str = durability, count: int = count) -> float:
+            return await bare(folder, ready[:count], durability)
+
+        async def lone(durability: str = durability, count: int = count) -> float:
+            return await tracked(folder, 1, count, durability, [])
+
+        bare_rate, lone_rate = await side_by_side(lone_limit, lone)
+        bench.row(f"bare aiosqlite, insert and commit, durability={durability}", f"{bare_rate:,.0f}/s")
+        bench.row("  one caller at a time", f"{lone_rate:,.0f}/s", f"{lone_rate / bare_rate:.2f}", "target 1.0")
+    for size_of_call in (50, 500):
+        together = statistics.median([await tracked_together(folder, size_of_call, TOTAL) for _ in range(3)])
+        bench.row(f"track_many({size_of_call}), one caller, durability=process", f"{together:,.0f}/s")
+
+
+if __name__ == "__main__":
+    with bench.folder() as place:
+        asyncio.run(measure(place))
