@@ -232,6 +232,7 @@ class TestWeakness:
         assert isinstance(outcome, DeliveryTimeoutError)
 
         del receipt, outcome
+        await asyncio.sleep(0)
         gc.collect()
 
         assert not receipts._held
