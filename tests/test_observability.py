@@ -1,0 +1,105 @@
+"""
+Numbers: what is counted, and how OpenTelemetry hears of it.
+"""
+
+import builtins
+import sys
+from typing import Any
+
+import attrs
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from exponea_async.models import Stats
+from exponea_async.observability import Counters, export_metrics
+
+
+def collected(reader: InMemoryMetricReader) -> dict[str, list[tuple[Any, dict[str, Any]]]]:
+    """Tell value and attributes of each point, by metric."""
+    data = reader.get_metrics_data()
+    return {
+        metric.name: [(point.value, dict(point.attributes or {})) for point in metric.data.data_points]  # type: ignore[union-attr]
+        for resource in (data.resource_metrics if data else ())
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+
+
+def test_a_snapshot_tells_every_number() -> None:
+    """Each counter stands under its own name, none is left out."""
+    counters = Counters()
+    for number, name in enumerate(attrs.fields_dict(Stats)):
+        if name not in ("dropped", "paused", "commits"):
+            setattr(counters, name, number + 1)
+    counters.dropped["queue full"] += 2
+    counters.paused["https://p.example"] = "wrong key"
+
+    stats = counters.snapshot(commits=77)
+
+    for number, name in enumerate(attrs.fields_dict(Stats)):
+        if name not in ("dropped", "paused", "commits"):
+            assert getattr(stats, name) == number + 1
+    assert (stats.dropped, stats.paused, stats.commits) == (
+        {"queue full": 2},
+        {"https://p.example": "wrong key"},
+        77,
+    )
+
+
+def test_a_snapshot_stays_as_it_was() -> None:
+    """Later counting does not reach into it."""
+    counters = Counters()
+    before = counters.snapshot(0)
+
+    counters.tracked += 1
+    counters.dropped["hook"] += 1
+    counters.paused["p"] = "r"
+
+    assert before == Counters().snapshot(0)
+
+
+def test_metrics_follow_the_numbers() -> None:
+    """Each read-out by OpenTelemetry tells the numbers as they are then, drops by their reason."""
+    counters, reader = Counters(), InMemoryMetricReader()
+    export_metrics(lambda: counters.snapshot(0), MeterProvider([reader]))
+    counters.tracked, counters.delivered, counters.bytes_sent = 5, 3, 1234
+    assert collected(reader)["exponea_async.tracked"] == [(5, {})]
+
+    counters.tracked += 1
+    counters.dropped.update({"hook": 1, "queue full": 2})
+
+    told = collected(reader)
+    assert told["exponea_async.tracked"] == [(6, {})]
+    assert told["exponea_async.delivered"] == [(3, {})]
+    assert told["exponea_async.bytes_sent"] == [(1234, {})]
+    assert told["exponea_async.dropped"] == [(1, {"reason": "hook"}), (2, {"reason": "queue full"})]
+
+
+def test_every_counter_is_exported_under_its_own_name() -> None:
+    """All that only grows is a metric, told apart from the others."""
+    counters, reader = Counters(), InMemoryMetricReader()
+    names = ["tracked", "delivered", "rejected", "retried", "requests", "failed_requests", "bytes_sent"]
+    for number, name in enumerate(names):
+        setattr(counters, name, number + 10)
+
+    export_metrics(lambda: counters.snapshot(0), MeterProvider([reader]))
+
+    told = collected(reader)
+    assert {name: told[f"exponea_async.{name}"][0][0] for name in names} == {n: i + 10 for i, n in enumerate(names)}
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without OpenTelemetry the error tells the command that brings it."""
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("opentelemetry"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.delitem(sys.modules, "opentelemetry.metrics")
+    monkeypatch.setattr(builtins, "__import__", without)
+
+    with pytest.raises(ImportError, match=r"pip install 'exponea-async\[otel\]'"):
+        export_metrics(lambda: Counters().snapshot(0))
