@@ -57,6 +57,10 @@ class Receipts:
         """Tell all receipts that their records are gone unsent."""
         self.resolve(list(self._held), DroppedError(reason))
 
+    def open(self) -> None:
+        """Let verdicts be waited for, after a close too."""
+        self._closed = False
+
     async def aclose(self) -> None:
         """Stop looking, and send away who still waits."""
         self._closed = True
