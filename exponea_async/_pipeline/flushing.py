@@ -3,13 +3,17 @@ When the queue is uploaded: the flush modes, and flushes that somebody asks for.
 """
 
 import asyncio
+import logging
 from contextlib import suppress
 
 from exponea_async._pipeline.settling import Settler
 from exponea_async._pipeline.uploader import Uploader
+from exponea_async.errors import StorageError
 from exponea_async.models import FlushMode, FlushResult
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Mark, Storage
+
+LOG = logging.getLogger("exponea_async")
 
 #: How often a flush looks at what is left by itself, in seconds: another process may send some of it.
 LOOK = 0.25
@@ -46,6 +50,8 @@ class Flusher:
         self._counters = counters
         self._running = 0
         self._periodic: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+        self._closed = False
 
     async def start(self) -> None:
         """Begin, in the present mode."""
@@ -62,17 +68,20 @@ class Flusher:
         await self._restart()
 
     async def aclose(self) -> None:
-        """End the period's task."""
-        periodic, self._periodic = self._periodic, None
-        if periodic is not None:
-            periodic.cancel()
-            await asyncio.wait([periodic])
+        """End the period's task, for good."""
+        self._closed = True
+        await self._restart()
 
     async def _restart(self) -> None:
-        await self.aclose()
-        if self.mode is FlushMode.PERIOD:
-            self._periodic = asyncio.create_task(self._flush_periodically(), name="exponea_async: period")
-        self._tell()
+        # One after another: each would start a task of its own.
+        async with self._changing:
+            if self._periodic is not None:
+                self._periodic.cancel()
+                await asyncio.wait([self._periodic])
+                self._periodic = None
+            if self.mode is FlushMode.PERIOD and not self._closed:
+                self._periodic = asyncio.create_task(self._flush_periodically(), name="exponea_async: period")
+            self._tell()
 
     def _tell(self) -> None:
         self._uploader.want(self._running > 0 or self.mode is FlushMode.IMMEDIATE)
@@ -80,7 +89,10 @@ class Flusher:
     async def _flush_periodically(self) -> None:
         while True:
             await asyncio.sleep(self.period)
-            await self.flush(None)
+            try:
+                await self.flush(None)
+            except StorageError as error:
+                LOG.warning("The queue can't be read, so that it is not uploaded now: %s", error)
 
     async def flush(self, timeout: float | None, *, insist: bool = True) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
         """
