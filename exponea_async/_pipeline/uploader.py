@@ -8,7 +8,7 @@ became of them.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from exponea_async._pipeline.sender import Batch, Sender
@@ -87,10 +87,16 @@ class Uploader:
             since: The moment.
             paused_only: Leave out those that are only unavailable.
         """
+        now = _now()
         return frozenset(
             route
             for route, gate in self._sender.gates.items()
-            if not gate.is_open and gate.closed_at >= since and (gate.paused or not paused_only)
+            if not gate.is_open
+            and (
+                (gate.closed_at >= since and (gate.paused or not paused_only))
+                # It did not answer before either, and will not be asked again for a while.
+                or (gate.until > now and not paused_only)
+            )
         )
 
     async def run(self) -> None:
@@ -130,15 +136,25 @@ class Uploader:
         if len(closed) == len(gates):
             return False
         limit = 2 * self._ahead
-        records = await self._storage.lease(limit, LEASE, time.time(), skip=closed)
+        records = await self._lease(limit, skip=closed)
         for batch in self._packed(records):
             await self._ready.put(Batch(batch))
         return len(records) == limit
 
+    async def _lease(self, limit: int, *, skip: Iterable[str] = (), only: str | None = None) -> list[Leased]:
+        claim = asyncio.ensure_future(self._storage.lease(limit, LEASE, time.time(), skip=skip, only=only))
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            # Closing breaks us off: what we get all the same is to be given back, or it is nobody's for a while.
+            with suppress(StorageError):
+                self._settler.take(await claim)
+            raise
+
     async def _probe(self, route: str) -> None:
         """Lease one batch for a closed gate."""
         gate = self._sender.gates[route]
-        records = await self._storage.lease(self._settings.batch_size, LEASE, time.time(), only=route)
+        records = await self._lease(self._settings.batch_size, only=route)
         batches = self._packed(records)
         for batch in batches[1:]:
             self._settler.give_back(batch)
