@@ -382,7 +382,13 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         """
         if not self._tracker.check_running() or self._upload is None:
             return FlushResult(0, 0, 0)
-        return await self._upload.flusher.flush(timeout)
+        try:
+            return await self._upload.flusher.flush(timeout)
+        except StorageError:
+            # It may be closed because the client is.
+            if self._tracker.check_running():
+                raise
+            return FlushResult(0, 0, 0)
 
     def _heal(self, error: DamagedFileError) -> None:
         """The queue's file was damaged and is a fresh one now: devices stay who they are."""

@@ -7,7 +7,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import MappingProxyType
 from uuid import uuid4
@@ -118,20 +118,26 @@ class Devices:
         slot.identity = self.street.identity({COOKIE: state.cookie, **state.ids}, state.device_id)
         slot.conditions = (StateCheck(state_key(key), state.version),)
 
-    async def load(self, key: str, slot: _Slot) -> DeviceState:
-        """Read a device's state; a new device gets one. To be called under the slot's lock."""
-        while True:
-            if slot.state is not None:
-                return slot.state
+    async def load(self, key: str, slot: _Slot) -> DeviceState | None:
+        """
+        Read a device's state; a new device gets one. To be called under the slot's lock.
+
+        Returns:
+            The state, or None where the integration was stopped meanwhile.
+        """
+        while slot.state is None and self.street.check_running():
             stored = await self.storage.load_state(state_key(key))
             if stored is not None:
                 self.fill(key, slot, _decoded(key, stored.value, stored.version))
-                continue
-            fresh = slot.lost or DeviceState(str(uuid4()), {}, str(uuid4()))
-            try:
-                await self.storage.write((), (StateChange(state_key(key), fresh.encode(), 0),))
-            except StateConflictError:
-                continue  # another process was faster
+            elif self.street.check_running():
+                await self._make(key, slot)
+        return slot.state
+
+    async def _make(self, key: str, slot: _Slot) -> None:
+        fresh = slot.lost or DeviceState(str(uuid4()), {}, str(uuid4()))
+        # On a conflict another process was faster.
+        with suppress(StateConflictError):
+            await self.storage.write((), (StateChange(state_key(key), fresh.encode(), 0),))
             self.fill(key, slot, evolve(fresh, version=1))
 
 
@@ -164,7 +170,8 @@ class _DeviceScope:
             slot = self._devices.slot(self._key)
             if slot.identity is None:
                 async with slot.lock:
-                    await self._devices.load(self._key, slot)
+                    if await self._devices.load(self._key, slot) is None:
+                        return [self.street.dropped() for _ in drafts]
             identity, conditions = slot.identity, slot.conditions
             if identity is None:
                 continue  # a conflict elsewhere emptied the slot meanwhile
@@ -179,6 +186,8 @@ class _DeviceScope:
             slot = self._devices.slot(self._key)
             async with slot.lock:
                 state = await self._devices.load(self._key, slot)
+                if state is None:
+                    return self.street.dropped()
                 changed = evolve(state, ids=MappingProxyType({**state.ids, **ids}), version=state.version + 1)
                 identity = self.street.identity({COOKIE: changed.cookie, **changed.ids}, changed.device_id)
                 change = StateChange(state_key(self._key), changed.encode(), state.version)
@@ -196,7 +205,8 @@ class _DeviceScope:
             return ""
         slot = self._devices.slot(self._key)
         async with slot.lock:
-            return (await self._devices.load(self._key, slot)).cookie
+            state = await self._devices.load(self._key, slot)
+        return state.cookie if state else ""
 
     def _expire(self, slot: _Slot, identity: Identity | None) -> None:
         """Another process has changed the state: read it again, unless that has been done already."""

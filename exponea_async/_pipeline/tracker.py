@@ -180,6 +180,9 @@ class Tracker:
         states: Sequence[StateChange | StateCheck] = (),
     ) -> list[Receipt]:
         """Keep drafts in one commit, each for all projects that get its kind."""
+        # Who had to wait on the way here may find the client closed or stopped.
+        if (self._refusal is not None or self._stopped) and not self.check_running():
+            return [self.dropped() for _ in drafts]
         at = time.time()
         records: list[Record] = []
         ends: list[int] = []
