@@ -1,0 +1,64 @@
+"""
+What most tests need: a sandbox, settings and clients of it.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from support import PROJECT, Configure, Connect, Heard
+
+from exponea_async import Configuration, Exponea, Hooks, UploadSettings
+from exponea_async._pipeline import sender
+from exponea_async.sandbox import Sandbox
+
+#: Nobody has to wait, and a server that hangs is soon given up.
+QUICK = UploadSettings(
+    backoff_initial=0.01, backoff_max=0.05, linger=0.002, requests_per_second=100_000, request_timeout=5.0
+)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def configure(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
+    monkeypatch.setattr(sender, "STEP_ASIDE", 0.02)
+
+    def make(**settings: Any) -> Configuration:
+        upload = evolve(QUICK, **settings.pop("upload", {}))
+        usual: dict[str, Any] = {
+            "project_token": PROJECT,
+            "authorization_token": "key",
+            "base_url": sandbox.url,
+            "storage": tmp_path / "queue.sqlite",
+            "upload": upload,
+        }
+        return Configuration(**(usual | settings))
+
+    return make
+
+
+@pytest.fixture
+async def connect(configure: Configure) -> AsyncIterator[Connect]:
+    clients: list[Exponea] = []
+
+    async def start(*, hooks: Hooks | None = None, **settings: Any) -> Exponea:
+        client = Exponea(configure(**settings), hooks=hooks)
+        clients.append(client)
+        await client.start()
+        return client
+
+    yield start
+    for client in clients:
+        await client.aclose(timeout=0)
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()

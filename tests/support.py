@@ -1,0 +1,129 @@
+"""
+What the tests of the client share: a platform that follows a script, and patience.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import pytest
+from aiohttp import web
+from attrs import frozen
+
+from exponea_async import Configuration, Event, Exponea, Hooks, Notice
+
+PROJECT = "shop"
+
+
+class Configure(Protocol):
+    """Makes the settings of a client of the sandbox; each test's clients share one SQLite file."""
+
+    def __call__(self, **settings: Any) -> Configuration: ...
+
+
+class Connect(Protocol):
+    """Starts a client of the sandbox, which is closed after the test, uploading nothing."""
+
+    async def __call__(self, *, hooks: Hooks | None = None, **settings: Any) -> Exponea: ...
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until something holds true."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        if asyncio.get_running_loop().time() > end:
+            pytest.fail("It never held true.")
+        await asyncio.sleep(0.005)
+
+
+def numbered(count: int, start: int = 0) -> list[Event]:
+    """Make events that tell each other apart by a number."""
+    return [Event("ping", {"number": number}) for number in range(start, start + count)]
+
+
+class Heard(list[Notice]):
+    """A listener that keeps what it hears."""
+
+    def __call__(self, notice: Notice) -> None:
+        """Hear."""
+        self.append(notice)
+
+    def kinds(self) -> list[str]:
+        """Tell the kinds of what was heard."""
+        return [notice.kind for notice in self]
+
+
+@frozen
+class Seen:
+    """
+    A request as a scripted platform saw it.
+
+    Attributes:
+        path: Its path.
+        headers: Its headers.
+        commands: The commands in it.
+        at: When it came, as the event loop's time.
+    """
+
+    path: str
+    headers: Mapping[str, str]
+    commands: list[dict[str, Any]]
+    at: float
+
+    @property
+    def names(self) -> list[Any]:
+        """Tell the numbers of its events, in order."""
+        return [command["data"]["properties"].get("number") for command in self.commands]
+
+    def accept(self) -> web.Response:
+        """Answer that all of it was accepted."""
+        return self.answer([None] * len(self.commands))
+
+    def answer(self, errors: list[str | None]) -> web.Response:
+        """Answer with an error, or None, for each command."""
+        results = [
+            {"command_id": command["command_id"], "success": error is None, **({"errors": [error]} if error else {})}
+            for command, error in zip(self.commands, errors, strict=True)
+        ]
+        return web.json_response({"success": True, "results": results})
+
+
+Script = Callable[[Seen], web.StreamResponse]
+
+
+class Scripted:
+    """
+    A platform that answers by a script, an async context manager; for answers that the sandbox never gives.
+
+    Attributes:
+        script: Answers a request.
+        seen: The requests so far.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.seen: list[Seen] = []
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=10_000_000)
+        app.add_routes([web.route("*", "/{path:.*}", self._answer)])
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        commands = json.loads(body)["commands"] if body else []
+        seen = Seen(request.path, dict(request.headers), commands, asyncio.get_running_loop().time())
+        self.seen.append(seen)
+        return self.script(seen)

@@ -1,0 +1,606 @@
+"""
+The life of a client: started, closed, stopped, wiped.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import re
+import sqlite3
+import warnings
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import PROJECT, Configure, Connect, Heard, numbered, until
+
+from exponea_async import (
+    ClosedError,
+    ConfigurationError,
+    Customer,
+    DroppedError,
+    Event,
+    Exponea,
+    FlushMode,
+    FlushResult,
+    Hooks,
+    LifecycleError,
+    NotStartedError,
+    PurchasedItem,
+    Receipt,
+    StorageError,
+)
+from exponea_async.sandbox import Fault, Sandbox
+from exponea_async.storage.sqlite import SQLiteStorage
+
+UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+ITEM = PurchasedItem(7.99, "EUR", "card", "mug-1", "Blue mug")
+
+Verb = Callable[[Exponea], Awaitable[Any]]
+TRACKING: dict[str, Verb] = {
+    "track_event": lambda client: client.track_event(Event("ping")),
+    "track_payment_event": lambda client: client.track_payment_event(ITEM),
+    "identify_customer": lambda client: client.identify_customer(Customer({"registered": "r"})),
+    "device": lambda client: client.device("tg:1").track_event(Event("ping")),
+    "device identify": lambda client: client.device("tg:1").identify_customer(Customer({"registered": "r"})),
+    "customer": lambda client: client.for_customer({"registered": "r"}).track_event(Event("ping")),
+}
+OTHERS: dict[str, Verb] = {
+    "track_many": lambda client: client.track_many(numbered(3)),
+    "get_customer_cookie": lambda client: client.get_customer_cookie(),
+    "open": lambda client: client.device("tg:1").open(),
+    "flush_data": lambda client: client.flush_data(),
+}
+VERBS = TRACKING | OTHERS
+
+
+def every(verbs: dict[str, Verb]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("verb", verbs.values(), ids=verbs)
+
+
+class TestLife:
+    async def test_a_block_is_a_life(self, configure: Configure, sandbox: Sandbox) -> None:
+        """What was tracked in the block is delivered at its end."""
+        async with Exponea(configure()) as client:
+            await client.track_event(Event("ping"))
+
+        assert [event.event_type for event in sandbox.engine.events()] == ["ping"]
+
+    async def test_starting_twice_is_starting_once(self, configure: Configure) -> None:
+        """A second start, also at the same time, does nothing."""
+        client = Exponea(configure())
+        await asyncio.gather(client.start(), client.start())
+        upload = client._upload
+        await client.start()
+
+        assert client._upload is upload
+        await client.aclose()
+
+    async def test_closing_twice_is_closing_once(self, configure: Configure) -> None:
+        """A second end, also at the same time, does nothing."""
+        client = Exponea(configure())
+        await client.start()
+
+        await asyncio.gather(client.aclose(), client.aclose())
+        await client.aclose()
+
+    async def test_a_closed_client_does_not_start(self, configure: Configure) -> None:
+        """Closing is for ever, even where there was no start."""
+        client = Exponea(configure())
+        await client.aclose()
+
+        with pytest.raises(ClosedError):
+            await client.start()
+        with pytest.raises(ClosedError):
+            await client.stop_integration()
+
+    @every(VERBS)
+    async def test_no_verb_before_the_start(self, configure: Configure, verb: Verb) -> None:
+        """Each verb tells that the client was not started."""
+        with pytest.raises(NotStartedError, match="not started"):
+            await verb(Exponea(configure()))
+
+    @every(VERBS)
+    async def test_no_verb_after_the_end(self, configure: Configure, verb: Verb) -> None:
+        """Each verb tells that the client is closed."""
+        async with Exponea(configure()) as client:
+            pass
+
+        with pytest.raises(ClosedError, match="closed"):
+            await verb(client)
+
+    async def test_no_configuration_no_client(self) -> None:
+        """What is no configuration is refused at once."""
+        with pytest.raises(ConfigurationError, match="configuration"):
+            Exponea({"project_token": "x"})  # type: ignore[arg-type]
+
+    async def test_an_unclosed_client_warns(self, configure: Configure) -> None:
+        """A client that is let go while it runs says so."""
+        client = Exponea(configure())
+        await client.start()
+        upload, storage = client._upload, client._storage
+        assert upload is not None
+
+        del client
+        with pytest.warns(ResourceWarning, match="never closed"):
+            gc.collect()
+        await upload.aclose()
+        await storage.aclose()
+
+    async def test_a_closed_client_does_not_warn(self, configure: Configure) -> None:
+        """Neither a closed client nor one that was never started has anything to say at its end."""
+        async with Exponea(configure()) as closed:
+            pass
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            del closed
+            Exponea(configure())
+            gc.collect()
+
+    async def test_the_state_is_shown(self, configure: Configure) -> None:
+        """A client shows its project and state, and no key."""
+        client = Exponea(configure(authorization_token="hidden-key"))
+        shown = [repr(client)]
+        async with client:
+            shown.append(repr(client))
+            await client.stop_integration()
+            shown.append(repr(client))
+        shown.append(repr(client))
+
+        assert shown == [f"<Exponea {PROJECT} {state}>" for state in ("not started", "open", "stopped", "closed")]
+
+    async def test_a_file_that_cannot_be_opened(self, configure: Configure, tmp_path: Path) -> None:
+        """A start that fails leaves a client that can be started later."""
+        (tmp_path / "in the way").touch()
+        client = Exponea(configure(storage=tmp_path / "in the way" / "queue.sqlite"))
+        with pytest.raises(StorageError):
+            await client.start()
+        (tmp_path / "in the way").unlink()
+
+        async with client:
+            await client.track_event(Event("ping"))
+
+
+class TestClosing:
+    async def test_a_server_that_hangs(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Closing ends in time, and what was not answered waits for the next start."""
+        sandbox.faults.add(Fault("timeout", seconds=30))
+        client = await connect(upload={"request_timeout": 30})
+        await client.track_event(Event("ping"))
+
+        await asyncio.wait_for(client.aclose(timeout=0.2), 5)
+
+        sandbox.faults.clear()
+        again = await connect()
+        assert await again.flush_data(10) == FlushResult(1, 0, 0)
+
+    async def test_an_outage_is_not_waited_for(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Closing does not wait for a project that is known not to answer, however patient it is."""
+        sandbox.faults.add(Fault("status", status=503, retry_after=1000))
+        client = await connect()
+        await client.track_event(Event("ping"))
+        await until(lambda: client.stats().failed_requests == 1)
+
+        await asyncio.wait_for(client.aclose(timeout=None), 5)
+
+        assert sandbox.request_count == 1
+
+    async def test_closing_at_once(self, connect: Connect, sandbox: Sandbox) -> None:
+        """With no time to upload nothing is uploaded, and nothing is lost."""
+        client = await connect(flush_mode=FlushMode.APP_CLOSE)
+        await client.track_many(numbered(10))
+        await client.aclose(timeout=0)
+        assert sandbox.request_count == 0
+
+        again = await connect()
+        assert (await again.flush_data(10)).delivered == 10
+
+    async def test_whoever_got_an_answer_has_a_record(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Verbs that race with the end either keep their event or raise."""
+        client = await connect()
+        tracker = client.for_customer({"registered": "r"})
+        running = [asyncio.create_task(tracker.track_event(event)) for event in numbered(300)]
+        running += [asyncio.create_task(client.track_event(event)) for event in numbered(300, 300)]
+        await running[0]
+
+        await client.aclose(timeout=0)
+        outcomes = await asyncio.gather(*running, return_exceptions=True)
+
+        kept = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, Receipt)}
+        assert all(isinstance(outcome, Receipt | LifecycleError) for outcome in outcomes)
+        again = await connect()
+        await again.flush_data(10)
+        assert {event.properties["number"] for event in sandbox.engine.events()} == kept
+
+    async def test_waiting_receipts_are_sent_away(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Nobody waits for the verdict of a closed client."""
+        client = await connect(flush_mode="MANUAL")
+        receipt = await client.track_event(Event("ping"))
+        waiting = asyncio.create_task(receipt.delivered())
+        await asyncio.sleep(0)
+        await client.aclose()
+
+        with pytest.raises(ClosedError):
+            await waiting
+        assert receipt.status == "queued"
+
+    async def test_records_in_hand_are_given_back(self, connect: Connect, sandbox: Sandbox) -> None:
+        """What was leased when the client closed is due at once for the next one."""
+        sandbox.faults.add(Fault("latency", seconds=0.1))
+        client = await connect(upload={"concurrency": 2, "batch_size": 2})
+        await client.track_many(numbered(100))
+        await until(lambda: sandbox.request_count > 3)
+        await client.aclose(timeout=0)
+        sandbox.faults.clear()
+
+        again = await connect()
+        await asyncio.wait_for(again.flush_data(), 5)
+        assert len(sandbox.engine.events()) == 100
+
+    @pytest.mark.parametrize("moment", range(6))
+    async def test_closing_in_the_middle_of_a_claim(self, connect: Connect, moment: int) -> None:
+        """However the end meets the claimer, the next start need not wait for a lease to run out."""
+        client = await connect()
+        claiming, lease = asyncio.Event(), client._storage.lease
+
+        async def tell(*args: Any, **kwargs: Any) -> Any:
+            claiming.set()
+            return await lease(*args, **kwargs)
+
+        client._storage.lease = tell  # type: ignore[method-assign]
+        await client.track_event(Event("ping"))
+        await claiming.wait()
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        await client.aclose(timeout=0)
+
+        again = await connect()
+        assert (await asyncio.wait_for(again.flush_data(), 5)).remaining == 0
+
+    async def test_settings_may_change_while_it_closes(self, connect: Connect) -> None:
+        """A change of the flush mode that meets the end leaves no task behind."""
+        client = await connect(flush_mode="PERIOD")
+
+        await asyncio.gather(client.aclose(), client.set_flush_mode("PERIOD"), client.set_flush_period(5))
+
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "exponea_async: period"]
+
+    async def test_a_flush_ends_with_its_client(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A flush that waits through an outage ends when the client closes."""
+        sandbox.faults.add(Fault("status", status=503))
+        client = await connect()
+        await client.track_event(Event("ping"))
+        flush = asyncio.create_task(client.flush_data())
+        await until(lambda: sandbox.request_count > 2)
+
+        await client.aclose(timeout=0)
+
+        with pytest.raises(LifecycleError):
+            await asyncio.wait_for(flush, 5)
+
+
+class TestCancelling:
+    async def test_a_cancelled_verb_keeps_all_or_nothing(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A caller that goes away in the middle harms neither the others nor the queue."""
+        client = await connect(flush_mode="MANUAL")
+        for patience in range(30):
+            task = asyncio.create_task(client.track_many(numbered(3, patience * 3)))
+            for _ in range(patience % 6):
+                await asyncio.sleep(0)
+            task.cancel()
+        receipt = await client.track_event(Event("last"))
+
+        await client.flush_data(10)
+        assert receipt.status == "delivered"
+        assert len(sandbox.engine.events(event_type="ping")) % 3 == 0
+        assert sandbox.engine.duplicates == 0
+
+    async def test_a_cancelled_identify_leaves_a_device_that_works(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Whether or not the cancelled ids were kept, the next event agrees with what is stored."""
+        client = await connect()
+        for patience in range(12):
+            task = asyncio.create_task(client.identify_customer(Customer({"registered": f"r{patience}"})))
+            for _ in range(patience):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            await client.track_event(Event("ping", {"number": patience}))
+        await client.flush_data(10)
+
+        stored = await client._storage.load_state("device:default")
+        last = max(sandbox.engine.events(event_type="ping"), key=lambda event: event.timestamp)
+        assert stored is not None
+        assert all(value.encode() in stored.value for value in last.customer_ids.values())
+
+
+class TestTwoClients:
+    async def test_two_clients_do_not_meet(self, connect: Connect, tmp_path: Path, sandbox: Sandbox) -> None:
+        """Clients with files of their own share nothing."""
+        one, two = await connect(project_token="one"), await connect(project_token="two", storage=tmp_path / "2")
+        await asyncio.gather(one.track_event(Event("a")), two.track_event(Event("b")))
+        await asyncio.gather(one.flush_data(10), two.flush_data(10))
+
+        assert [(event.project, event.event_type) for event in sandbox.engine.events("one")] == [("one", "a")]
+        assert [(event.project, event.event_type) for event in sandbox.engine.events("two")] == [("two", "b")]
+        assert await one.get_customer_cookie() != await two.get_customer_cookie()
+
+    async def test_two_clients_on_one_file_send_each_event_once(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Clients that share a file share the work, not the events."""
+        one, two = await connect(), await connect()
+        await asyncio.gather(one.track_many(numbered(200)), two.track_many(numbered(200, 200)))
+        await asyncio.gather(one.flush_data(10), two.flush_data(10))
+
+        assert len(sandbox.engine.events()) == 400
+        assert sandbox.engine.duplicates == 0
+
+
+class TestStopping:
+    async def test_stopping_forgets_and_sends_nothing(self, connect: Connect, sandbox: Sandbox, heard: Heard) -> None:
+        """What waited is wiped, its receipts say so, and no request is made."""
+        client = await connect(flush_mode="MANUAL", hooks=Hooks(listeners=[heard]))
+        receipts = await client.track_many(numbered(5))
+        waiting = asyncio.create_task(receipts[0].delivered())
+        await asyncio.sleep(0)
+
+        await client.stop_integration()
+
+        with pytest.raises(DroppedError, match="stopped"):
+            await waiting
+        assert client.is_stopped
+        assert {receipt.status for receipt in receipts} == {"dropped"}
+        assert (heard.kinds(), client.stats().dropped, sandbox.request_count) == (["dropped"], {"stopped": 5}, 0)
+
+    @every(TRACKING)
+    async def test_verbs_are_dropped_then(self, connect: Connect, sandbox: Sandbox, verb: Verb) -> None:
+        """Each tracking verb hands back a receipt that says so."""
+        client = await connect()
+        await client.stop_integration()
+
+        receipt: Receipt = await verb(client)
+
+        assert (receipt.status, receipt.ids, sandbox.request_count) == ("dropped", (), 0)
+        assert client.stats().dropped == {"stopped": 1}
+        with pytest.raises(DroppedError, match="stopped"):
+            await receipt.delivered()
+
+    async def test_the_other_verbs_do_nothing_then(self, connect: Connect) -> None:
+        """Many events are dropped one by one; there is no cookie, and nothing to flush."""
+        client = await connect()
+        await client.stop_integration()
+
+        assert [receipt.status for receipt in await client.track_many(numbered(3))] == ["dropped"] * 3
+        assert await client.get_customer_cookie() == ""
+        assert await client.flush_data() == FlushResult(0, 0, 0)
+        await client.device("tg:1").open()
+        await client.stop_integration()
+
+    async def test_one_warning_for_all_that_is_dropped(
+        self, connect: Connect, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A stopped client warns once."""
+        client = await connect()
+        await client.stop_integration()
+        for event in numbered(10):
+            await client.track_event(event)
+
+        assert [record.levelno for record in caplog.records if record.levelno >= logging.WARNING] == [logging.WARNING]
+
+    async def test_a_start_after_it_is_a_fresh_install(self, connect: Connect, sandbox: Sandbox) -> None:
+        """The device has a new cookie, a new id and no other ids, and receipts work as ever."""
+        client = await connect()
+        device = client.device("tg:1")
+        await device.identify_customer(Customer({"registered": "r"}))
+        await (await device.track_event(Event("before"))).delivered(10)
+        await client.stop_integration()
+        await client.start()
+        receipt = await device.track_event(Event("after"))
+        await receipt.delivered(10)
+
+        before, after = sandbox.engine.events()
+        assert before.customer_ids["cookie"] != after.customer_ids["cookie"]
+        assert before.properties["device_id"] != after.properties["device_id"]
+        assert set(after.customer_ids) == {"cookie"}
+        assert not client.is_stopped
+
+    async def test_flush_uploads_first(self, connect: Connect, sandbox: Sandbox) -> None:
+        """With ``flush=True`` what waits is delivered before it is forgotten."""
+        client = await connect(flush_mode="MANUAL")
+        receipts = await client.track_many(numbered(5))
+        await client.stop_integration(flush=True)
+
+        assert {receipt.status for receipt in receipts} == {"delivered"}
+        assert len(sandbox.engine.events()) == 5
+        assert client.flush_mode is FlushMode.MANUAL
+
+    async def test_flush_does_not_wait_for_an_outage(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Forgetting is not held up by a platform that does not answer."""
+        sandbox.faults.add(Fault("status", status=503))
+        client = await connect(flush_mode="MANUAL")
+        receipt = await client.track_event(Event("ping"))
+
+        await asyncio.wait_for(client.stop_integration(flush=True), 5)
+        assert receipt.status == "dropped"
+
+    async def test_nothing_is_sent_while_it_wipes(
+        self, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """From the call on no further request is begun, however long the wipe takes."""
+        sandbox.faults.add(Fault("latency", seconds=0.02))
+        client = await connect(upload={"concurrency": 1, "batch_size": 1})
+        await client.track_many(numbered(50))
+        await until(lambda: sandbox.request_count > 2)
+        wipe, counts = client._storage.wipe, []
+
+        async def slowly() -> None:
+            counts.append(sandbox.request_count)
+            await asyncio.sleep(0.2)
+            await wipe()
+
+        monkeypatch.setattr(client._storage, "wipe", slowly)
+        await client.stop_integration()
+
+        assert counts == [sandbox.request_count]
+
+    async def test_verbs_under_way_leave_nothing_behind(self, connect: Connect, tmp_path: Path) -> None:
+        """An event that raced with the stop is either wiped or dropped, and no identity comes back."""
+        client = await connect(flush_mode="MANUAL")
+        running = [
+            asyncio.create_task(client.device(f"tg:{number}").track_event(Event("ping"))) for number in range(300)
+        ]
+        running += [
+            asyncio.create_task(client.for_customer({"registered": "r"}).track_event(Event("ping"))) for _ in range(50)
+        ]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await client.stop_integration()
+        receipts = await asyncio.gather(*running)
+
+        assert {receipt.status for receipt in receipts} == {"dropped"}
+        with sqlite3.connect(tmp_path / "queue.sqlite") as file:
+            assert file.execute("SELECT (SELECT count(*) FROM record), (SELECT count(*) FROM state)").fetchone() == (
+                0,
+                0,
+            )
+        file.close()
+
+    async def test_a_wipe_that_failed_can_be_repeated(self, connect: Connect) -> None:
+        """Where the file refuses, the caller hears it, nothing is tracked, and another call wipes."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_event(Event("ping"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SQLiteStorage, "wipe", refuse)
+            with pytest.raises(StorageError):
+                await client.stop_integration()
+        assert (await client.track_event(Event("ping"))).status == "dropped"
+
+        await client.stop_integration()
+        await client.start()
+        assert (await client._storage.pending()).waiting == 0
+
+    async def test_a_client_that_was_never_started(self, connect: Connect, configure: Configure) -> None:
+        """It wipes what its predecessor left."""
+        client = await connect(flush_mode="MANUAL")
+        cookie = await client.get_customer_cookie()
+        await client.aclose()
+        await Exponea(configure()).stop_integration()
+
+        assert await (await connect()).get_customer_cookie() != cookie
+
+
+async def refuse(_: SQLiteStorage) -> None:
+    raise StorageError("The disk refused.")
+
+
+class TestClearing:
+    async def test_everything_is_wiped(self, connect: Connect, configure: Configure, sandbox: Sandbox) -> None:
+        """Nothing that a client has stored outlives it, and nothing is sent."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_event(Event("ping"))
+        cookie = await client.get_customer_cookie()
+        await client.aclose()
+        await Exponea.clear_local_customer_data(configure())
+        await Exponea.clear_local_customer_data(configure())
+
+        again = await connect(flush_mode="MANUAL")
+        assert await again.get_customer_cookie() != cookie
+        assert (await again.flush_data(), sandbox.request_count) == (FlushResult(0, 0, 0), 0)
+
+    async def test_not_while_a_client_runs(self, connect: Connect, configure: Configure, tmp_path: Path) -> None:
+        """A running client's data is its own, however the file is named; another file's is not."""
+        client = await connect()
+        for path in (tmp_path / "queue.sqlite", f"{tmp_path}/x/../queue.sqlite"):
+            with pytest.raises(LifecycleError, match="running"):
+                await Exponea.clear_local_customer_data(configure(storage=path))
+        await Exponea.clear_local_customer_data(configure(storage=tmp_path / "other.sqlite"))
+
+        await client.aclose()
+        await Exponea.clear_local_customer_data(configure())
+
+    async def test_a_file_that_is_not_there_is_not_made(self, configure: Configure, tmp_path: Path) -> None:
+        """Where nothing is stored nothing happens."""
+        await Exponea.clear_local_customer_data(configure())
+
+        assert os.listdir(tmp_path) == []  # noqa: PTH208 - that of pathlib would block, says another rule
+
+    async def test_the_groups_of_a_project(
+        self, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Without a path each application group has a file of its own, which can be named."""
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        cookies = {}
+        for group in ("a", "b"):
+            async with Exponea(configure(storage=None, app_group=group)) as client:
+                cookies[group] = await client.get_customer_cookie()
+        await Exponea.clear_local_customer_data(configure(storage=None, app_group="a"), "b")
+
+        for group, kept in (("a", True), ("b", False)):
+            async with Exponea(configure(storage=None, app_group=group)) as client:
+                assert (await client.get_customer_cookie() == cookies[group]) is kept
+
+
+class TestSettings:
+    async def test_the_cookie_is_a_lowercase_uuid(self, connect: Connect) -> None:
+        """The soft id is a UUID of version 4, in lowercase."""
+        assert UUID4.fullmatch(await (await connect()).get_customer_cookie())
+
+    async def test_default_properties_are_replaced(self, connect: Connect, sandbox: Sandbox) -> None:
+        """New defaults are for later events, and a copy of what was given."""
+        client = await connect(default_properties={"a": 1})
+        given = {"b": {"c": 1}}
+        await client.track_event(Event("first"))
+        await client.set_default_properties(given)
+        given["b"]["c"] = 2
+        await client.track_event(Event("second"))
+        await client.flush_data(10)
+
+        first, second = (event.properties for event in sandbox.engine.events())
+        assert (first["a"], "b" in first) == (1, False)
+        assert (second["b"], "a" in second) == ({"c": 1}, False)
+        assert client.default_properties == {"b": {"c": 1}}
+
+    async def test_wrong_settings_change_nothing(self, connect: Connect) -> None:
+        """A wrong mode, period or set of defaults is refused by name."""
+        client = await connect()
+        with pytest.raises(ConfigurationError, match="flush_mode"):
+            await client.set_flush_mode("SOMETIMES")
+        with pytest.raises(ConfigurationError, match="flush_period"):
+            await client.set_flush_period(0)
+        with pytest.raises(ConfigurationError, match="default_properties"):
+            await client.set_default_properties({1: 2})  # type: ignore[dict-item]
+
+        assert (client.flush_mode, client.flush_period) == (FlushMode.IMMEDIATE, 3600.0)
+        assert client.default_properties == {}
+
+    async def test_modes_may_be_set_before_the_start(self, configure: Configure, sandbox: Sandbox) -> None:
+        """A client that was not started takes note of its mode."""
+        client = Exponea(configure())
+        await client.set_flush_mode("MANUAL")
+        async with client:
+            await client.track_event(Event("ping"))
+        assert sandbox.request_count == 0
+
+    async def test_the_clock_is_a_parameter(self, configure: Configure, sandbox: Sandbox) -> None:
+        """Events are stamped by the clock that was given, in seconds."""
+        async with Exponea(configure(), clock=lambda: 5) as client:
+            await client.track_many(numbered(3))
+        stamps = sorted(event.timestamp for event in sandbox.engine.events())
+
+        assert stamps[0] == 5.0
+        assert len(set(stamps)) == 3
+        assert stamps[-1] < 5.001
+
+    async def test_the_numbers_add_up(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Every record is counted once on its way in and once on its way out."""
+        sandbox.faults.add(Fault("reject", every_command=10))
+        client = await connect()
+        await client.track_many(numbered(100))
+        result = await client.flush_data(10)
+
+        stats = client.stats()
+        assert (result.delivered, result.rejected, result.remaining) == (90, 10, 0)
+        assert (stats.tracked, stats.delivered, stats.rejected, stats.in_flight) == (100, 90, 10, 0)
+        assert stats.requests == sandbox.request_count
+        assert stats.bytes_sent > 100 * 50
+        assert stats.commits > 0
