@@ -4,19 +4,18 @@ The hall: opens, wires and closes all parts, and alone knows every one of them.
 
 import asyncio
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 from weakref import WeakSet, ref
 
 from attrs import evolve
 
+from exponea_async import _places as places
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.tracker import Tracker
 from exponea_async._pipeline.upload import Upload
@@ -36,13 +35,10 @@ from exponea_async.features.tracking import TrackingVerbs
 from exponea_async.hooks import Hooks, Notice
 from exponea_async.models import FlushMode, FlushResult, Stats
 from exponea_async.observability import Counters
-from exponea_async.storage import default_path, open_storage
-from exponea_async.storage.base import Storage
 from exponea_async.subjects import DEFAULT_DEVICE, CustomerTracker, Device, Devices, Subject, bind, bound
 
 LOG = logging.getLogger("exponea_async")
 
-MEMORY = "memory:"
 #: How long ``aclose()`` tries to upload what waits, in seconds.
 CLOSE_TIMEOUT = 10.0
 
@@ -72,7 +68,7 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         self._configuration = configuration
         self._hooks = hooks or Hooks()
         self._counters = Counters()
-        self._storage = _storage_of(configuration, configuration.app_group, _damage_report(self))
+        self._storage = places.storage_of(configuration, configuration.app_group, _damage_report(self))
         self._receipts = Receipts(self._storage)
         self._tracker = Tracker(
             configuration=configuration,
@@ -241,17 +237,10 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
             StorageError: The storage refused; what is stored is still there.
         """
         group = configuration.app_group if app_group is None else app_group
-        place = _place(configuration, group)
-        if any(_place(client.configuration, client.configuration.app_group) == place for client in cls._running):
+        place = places.place_of(configuration, group)
+        if any(places.place_of(each.configuration, each.configuration.app_group) == place for each in cls._running):
             raise LifecycleError("A client is running on this storage.", hint="Await its stop_integration() instead.")
-        if isinstance(place, Path) and not place.exists():
-            return
-        storage = _storage_of(configuration, group, lambda _: None)
-        await storage.open()
-        try:
-            await storage.wipe()
-        finally:
-            await storage.aclose()
+        await places.wipe(configuration, group)
 
     # Subjects
 
@@ -398,28 +387,6 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
     def _wake(self, count: int) -> None:
         if self._upload is not None:
             self._upload.notice(count)
-
-
-def _place(configuration: Configuration, app_group: str | None) -> Path | str:
-    """Tell where a client with this configuration keeps its queue: a file, or an address."""
-    if configuration.storage is None:
-        return default_path(configuration.project_token, app_group)
-    storage = os.fspath(configuration.storage)
-    return storage if storage == MEMORY or "://" in storage else Path(storage).resolve()
-
-
-def _storage_of(
-    configuration: Configuration, app_group: str | None, report: Callable[[DamagedFileError], None]
-) -> Storage:
-    return open_storage(
-        configuration.storage,
-        project_token=configuration.project_token,
-        app_group=app_group,
-        durability=configuration.queue.durability,
-        max_records=configuration.queue.max_records,
-        when_full=configuration.queue.when_full,
-        report=report,
-    )
 
 
 def _damage_report(client: Exponea) -> Callable[[DamagedFileError], None]:
