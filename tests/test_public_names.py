@@ -1,0 +1,115 @@
+"""
+What users may call: the names, and how they are called.
+"""
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import exponea_async
+from exponea_async import CustomerTracker, Device, Exponea
+
+TRACKING = {
+    "track_event": "async (event: Event) -> Receipt",
+    "track_payment_event": "async (item: PurchasedItem, timestamp: datetime | float | None = None) -> Receipt",
+    "identify_customer": "async (customer: Customer) -> Receipt",
+}
+IDENTITY = {"get_customer_cookie": "async () -> str"}
+
+DEVICE = TRACKING | IDENTITY | {"open": "async () -> None", "key": "attribute"}
+CUSTOMER = TRACKING | {"ids": "attribute"}
+CLIENT = (
+    TRACKING
+    | IDENTITY
+    | {
+        "start": "async () -> None",
+        "aclose": "async (timeout: float | None = 10.0) -> None",
+        "device": "(key: str) -> Device",
+        "for_customer": "(ids: Mapping[str, str]) -> CustomerTracker",
+        "bind": "(subject: Device | CustomerTracker) -> AbstractContextManager[None]",
+        "current": "property",
+        "configuration": "property",
+        "is_stopped": "property",
+        "stats": "() -> Stats",
+        "flush_mode": "property",
+        "flush_period": "property",
+        "default_properties": "property",
+        "set_flush_mode": "async (mode: FlushMode | str) -> None",
+        "set_flush_period": "async (period: float | timedelta) -> None",
+        "set_default_properties": "async (properties: Mapping[str, Any]) -> None",
+        "flush_data": "async (timeout: float | None = None) -> FlushResult",
+        "track_many": "async (events: Iterable[Event | tuple[Mapping[str, str], Event]]) -> list[Receipt]",
+        "stop_integration": "async (flush: bool = False) -> None",
+        "clear_local_customer_data": "async (configuration: Configuration, app_group: str | None = None) -> None",
+    }
+)
+
+
+def spelled(kind: Any) -> str:
+    """Tell an annotation without the modules of its names."""
+    if isinstance(kind, type) and not getattr(kind, "__args__", None):
+        return "None" if kind is type(None) else kind.__name__
+    text = inspect.formatannotation(kind)
+    for module in ("exponea_async.models.", "exponea_async.config.", "exponea_async.subjects.", "collections.abc."):
+        text = text.replace(module, "")
+    for module in ("datetime.", "contextlib.", "typing."):
+        text = text.replace(module, "")
+    return text
+
+
+def shown(member: Any) -> str:
+    """Tell how a member is used."""
+    if isinstance(member, property):
+        return "property"
+    function = member.__func__ if isinstance(member, classmethod) else member
+    if not inspect.isfunction(function):
+        return "attribute"
+    signature = inspect.signature(function)
+    parameters = [
+        f"{each.name}: {spelled(each.annotation)}" + ("" if each.default is each.empty else f" = {each.default!r}")
+        for each in list(signature.parameters.values())[1:]
+    ]
+    awaited = "async " if inspect.iscoroutinefunction(function) else ""
+    return f"{awaited}({', '.join(parameters)}) -> {spelled(signature.return_annotation)}"
+
+
+def public(kind: type) -> dict[str, str]:
+    """Tell the public members of a class."""
+    members = {name: member for each in reversed(kind.__mro__[:-1]) for name, member in vars(each).items()}
+    return {name: shown(member) for name, member in members.items() if not name.startswith("_")}
+
+
+def test_the_list_is_sorted_and_complete() -> None:
+    """``__all__`` names all that is there, and nothing else."""
+    there = {
+        name for name, value in vars(exponea_async).items() if name[0] != "_" and not isinstance(value, ModuleType)
+    }
+
+    assert exponea_async.__all__ == sorted(exponea_async.__all__)
+    assert set(exponea_async.__all__) == there | {"__version__"}
+
+
+@pytest.mark.parametrize("name", exponea_async.__all__)
+def test_every_name_is_told(name: str) -> None:
+    """Each public name has a docstring."""
+    assert (getattr(exponea_async, name).__doc__ or "").strip()
+
+
+@pytest.mark.parametrize(
+    ("kind", "members"),
+    [(Exponea, CLIENT), (Device, DEVICE), (CustomerTracker, CUSTOMER)],
+    ids=lambda each: str(each)[:30],
+)
+def test_the_members(kind: type, members: dict[str, str]) -> None:
+    """The clients and subjects have these members, and none that does nothing yet."""
+    assert public(kind) == members
+
+
+def test_the_constructor() -> None:
+    """A client takes its settings, and what tests turn by name."""
+    parameters = inspect.signature(Exponea).parameters
+
+    assert list(parameters) == ["configuration", "hooks", "clock"]
+    assert [each.kind.name for each in parameters.values()] == ["POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY", "KEYWORD_ONLY"]
