@@ -1,10 +1,19 @@
 """
-Small words for the tests of storages.
+Small words for the tests of storages, and the fixtures for those of files.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
 
+import pytest
+
+from exponea_async.errors import DamagedFileError
+from exponea_async.storage._ledger import Ledger
 from exponea_async.storage.base import DeadLetter, Leased, Record, Settlement, Storage
+from exponea_async.storage.sqlite import SQLiteStorage
+
+T = TypeVar("T")
 
 NOW = 1_767_225_600.0
 LEASE = 60.0
@@ -48,3 +57,57 @@ async def bury(storage: Storage, *names: str, route: str = "shop", reason: str =
     await take(storage, only=route)
     await storage.settle(dead(*written.ids, reason=reason))
     return written.ids
+
+
+class OpenFile(Protocol):
+    """Opens the storage of a test's file; each is closed after the test."""
+
+    def __call__(
+        self,
+        *,
+        durability: Literal["process", "power"] = ...,
+        max_records: int = ...,
+        when_full: Literal["raise", "wait", "drop_oldest"] = ...,
+        report: Callable[[DamagedFileError], None] = ...,
+        lock_timeout: float = ...,
+    ) -> Awaitable[SQLiteStorage]: ...
+
+
+@pytest.fixture(name="path")
+def file_path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "queue.sqlite"
+
+
+@pytest.fixture(name="open_file")
+async def file_opener(path: Path) -> AsyncIterator[OpenFile]:
+    made: list[SQLiteStorage] = []
+
+    async def make(**settings: Any) -> SQLiteStorage:
+        storage = SQLiteStorage(path, **settings)
+        made.append(storage)
+        await storage.open()
+        return storage
+
+    yield make
+    for storage in made:
+        await storage.aclose()
+
+
+async def on_thread(storage: SQLiteStorage, work: Callable[[Ledger], T]) -> T:
+    """Run something on the connection's own thread."""
+    return await storage._commits.run(work)
+
+
+def parts(path: Path) -> list[Path]:
+    """Tell a file and its companions."""
+    return [Path(f"{path}{part}") for part in ("", "-wal", "-shm")]
+
+
+def content(path: Path) -> bytes:
+    """Read a file."""
+    return path.read_bytes()
+
+
+def aside(path: Path) -> list[Path]:
+    """Tell the damaged files that were moved aside, without their companions."""
+    return [each for each in path.parent.glob("*.damaged-*") if not each.name.endswith(("-wal", "-shm"))]

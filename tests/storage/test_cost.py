@@ -1,0 +1,78 @@
+"""
+What calls cost, counted in steps and not in time.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores import (
+    LEASE,
+    NOW,
+    delivered,
+    file_path,  # noqa: F401 - a fixture
+    ids,
+    records,
+)
+
+from exponea_async.storage import _claims, _queries
+from exponea_async.storage._append import Append, Entry
+from exponea_async.storage._file import open_ledger
+from exponea_async.storage._ledger import Ledger
+
+
+class TestCost:
+    @pytest.fixture
+    def ledger(self, path: Path) -> Iterator[Ledger]:
+        ledger = open_ledger(path, lambda: Ledger(path, isolation_level=None), "NORMAL", 1.0)
+        yield ledger
+        ledger.close()
+
+    def fill(self, ledger: Ledger, total: int) -> None:
+        written = sum(route.last - route.cursor for route in ledger.routes.values()) + ledger.taken()
+        entry = Entry(records(*map(str, range(written, total))), (), asyncio.Future(loop=asyncio.new_event_loop()))
+        entry.future.get_loop().close()
+        ledger.transact(lambda ledger: Append(ledger, [entry]).run())
+
+    def steps(self, ledger: Ledger, work: Callable[[], Any]) -> int:
+        """Count the steps of SQLite's machine that work takes; they don't depend on the time of day."""
+        count = 0
+
+        def step() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        ledger.set_progress_handler(step, 1)
+        work()
+        ledger.set_progress_handler(None, 1)
+        return count
+
+    def test_it_does_not_grow_with_the_queue(self, ledger: Ledger) -> None:
+        """A look, a lease, a settlement and a write cost the same with 1,000 and with 100,000 records waiting."""
+        costs = []
+        for total in (1_000, 100_000):
+            self.fill(ledger, total)
+            costs.append([self.steps(ledger, work) for work in self.works(ledger)])
+
+        for few, many in zip(*costs, strict=True):
+            assert abs(many - few) <= few / 5
+
+    def works(self, ledger: Ledger) -> list[Callable[[], Any]]:
+        claim = _claims.Claim(50, NOW + LEASE, NOW, frozenset(), None)
+        again = _claims.Claim(50, NOW + 2 * LEASE, NOW + LEASE, frozenset(), None)
+        held: list[str] = []
+        entry = Entry(records("a"), (), asyncio.Future(loop=asyncio.new_event_loop()))
+        entry.future.get_loop().close()
+        return [
+            lambda: ledger.look(lambda ledger: _claims.has_due(ledger, claim)),
+            lambda: held.extend(ids(ledger.transact(lambda ledger: _claims.lease(ledger, claim)))),
+            lambda: ledger.transact(lambda ledger: _claims.lease(ledger, again)),
+            lambda: ledger.transact(lambda ledger: _claims.settle(ledger, delivered(*held))),
+            lambda: ledger.transact(lambda ledger: Append(ledger, [entry]).run()),
+            lambda: ledger.look(_queries.pending),
+            # What another process writes makes this one read its place again.
+            lambda: ledger.transact(Ledger.reload),
+        ]
