@@ -1,0 +1,7 @@
+"""
+The command line, ``exponea-async``.
+"""
+
+from exponea_async.cli.app import main
+
+__all__ = ["main"]
