@@ -53,10 +53,10 @@ def shown(value: object) -> str:
     return f"this {type(value).__name__}"
 
 
-def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Name what was probably meant, in a sentence."""
-    folded = {each.casefold(): each for each in known}
-    close = get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
+def nearest(name: str, known: Iterable[str], otherwise: str, *, prefix: str = "") -> str:
+    """Name what was probably meant, in a sentence; a prefix that all have makes none more likely."""
+    folded = {each.removeprefix(prefix).casefold(): each for each in known}
+    close = get_close_matches(name.removeprefix(prefix).casefold(), list(folded), n=1, cutoff=0.5)
     return f"Did you mean {folded[close[0]]}?" if close else otherwise
 
 

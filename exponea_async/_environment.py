@@ -2,7 +2,6 @@
 Settings from environment variables: which there are, and what they say. Knows attrs classes, not what they are for.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -43,7 +42,7 @@ class Environment:
         """
         for name in variables:
             if name.startswith(PREFIX) and name not in self._known:
-                hint = checks.nearest(name, self._known, "Remove it.")
+                hint = checks.nearest(name, self._known, "Remove it.", prefix=PREFIX)
                 if name.removeprefix(PREFIX).lower() in self._code:
                     hint = "Code can't come from the environment; pass it to from_env() as an argument."
                 raise ConfigurationError(name, "there is no such variable", hint)
@@ -71,12 +70,10 @@ class Environment:
 
     def as_written(self, field: str, overrides: Mapping[str, Any]) -> str:
         """Tell a field's variable, with what follows the field's own name; an override keeps its name."""
-        name, rest = field, ""
-        if match := re.match(r"([\w.]+)(.*)", field, re.DOTALL):
-            name, rest = match.groups()
+        name = field.partition("[")[0]
         if name.partition(".")[0] in overrides or _variable(name) not in self._known:
             return field
-        return _variable(name) + rest
+        return _variable(name) + field.removeprefix(name)
 
 
 def _variable(field: str) -> str:
