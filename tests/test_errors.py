@@ -105,6 +105,14 @@ def test_messages_tell_trouble_and_remedy() -> None:
     assert told[DamagedFileError].startswith("The queue file a.sqlite is damaged (not a database); it now lies at")
 
 
+def test_a_part_tells_its_place_in_the_whole() -> None:
+    """The path gets longer, and the rest of the message stays."""
+    error = InvalidEventError("properties.a", "nan is no finite number", "Leave it out.").within("events[3]")
+
+    assert error.path == "events[3].properties.a"
+    assert str(error) == "events[3].properties.a: nan is no finite number. Leave it out."
+
+
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_errors_travel_between_processes(error: ExponeaError) -> None:
     """A pickled or copied error is the same error, with its facts."""

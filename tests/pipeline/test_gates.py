@@ -118,6 +118,7 @@ class TestBlame:
 
     def test_who_has_left_is_forgotten(self, gate: Gate) -> None:
         """The memory holds only records that are still here."""
+        gate.forget(("a",))
         gate.remember(("a", "b"))
 
         gate.forget(("a", "unknown"))

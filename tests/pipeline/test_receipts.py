@@ -322,6 +322,17 @@ class TestClosing:
             await unknown.delivered()
         assert not unknown.is_awaited
 
+    async def test_a_client_that_opens_again_gives_verdicts_again(self, receipts: Receipts) -> None:
+        """A receipt from before the close may be waited for once more."""
+        receipt = receipts.issue(Written(("1",)))
+        await receipts.aclose()
+
+        receipts.open()
+        task = await waiting(receipt)
+        receipts.resolve(["1"])
+
+        await task
+
     async def test_closing_twice_is_fine(self, receipts: Receipts) -> None:
         """Nothing happens the second time, and no task is left."""
         await waiting(receipts.issue(Written(("1",))))
