@@ -278,8 +278,8 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         Args:
             subject: A `Device` or `CustomerTracker` of this client.
         """
-        if not isinstance(subject, Subject):
-            raise TypeError(f"{subject!r:.60} is no subject. Use exponea.device(key) or exponea.for_customer(ids).")
+        if not isinstance(subject, Subject) or subject._scope.street is not self._tracker:  # noqa: SLF001 - our own
+            raise TypeError(f"{subject!r:.60} is no subject of this client. Use its device(key) or for_customer(ids).")
         return bind(self, subject)
 
     # Settings and numbers
@@ -384,9 +384,9 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         self._devices.rescue()
         self._hooks.tell(Notice("damaged", reason=str(error), error=error))
 
-    def _wake(self, count: int) -> None:
+    def _wake(self) -> None:
         if self._upload is not None:
-            self._upload.notice(count)
+            self._upload.notice()
 
 
 def _damage_report(client: Exponea) -> Callable[[DamagedFileError], None]:
