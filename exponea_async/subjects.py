@@ -166,6 +166,10 @@ class _DeviceScope:
 
     async def keep(self, drafts: Drafts) -> list[Receipt]:
         """Keep drafts in one commit."""
+        first = drafts[0][0]
+        if first is not None and all(who is not None for who, _ in drafts):
+            # The device has no part in it, and must not come to life for it.
+            return await self.street.keep(first, drafts)
         while True:
             slot = self._devices.slot(self._key)
             if slot.identity is None:
