@@ -13,6 +13,7 @@ from aiohttp import web
 from attrs import frozen
 
 from exponea_async import Configuration, Event, Exponea, Hooks, Notice
+from exponea_async._pipeline.wire import read_command
 
 PROJECT = "shop"
 
@@ -127,3 +128,8 @@ class Scripted:
         seen = Seen(request.path, dict(request.headers), commands, asyncio.get_running_loop().time())
         self.seen.append(seen)
         return self.script(seen)
+
+
+async def kept(client: Exponea) -> list[dict[str, Any]]:
+    """Tell the data of what waits in a client's queue, in order: what will go over the wire."""
+    return [read_command(record.body)["data"] for record in await client._storage.waiting(100_000)]

@@ -1,0 +1,369 @@
+"""
+Whose event it is: devices, customers, and the current one.
+"""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from support import Connect, kept, until
+
+from exponea_async import Customer, Device, Event, Exponea, InvalidEventError, StorageError
+from exponea_async.sandbox import Sandbox
+from exponea_async.storage.base import StateChange
+
+JANE = {"registered": "jane@example.com"}
+
+
+async def ids_of(client: Exponea) -> list[dict[str, str]]:
+    return [data["customer_ids"] for data in await kept(client)]
+
+
+class TestDevices:
+    async def test_a_device_stays_who_it_is(self, connect: Connect) -> None:
+        """Cookie, ids and device id come through a restart."""
+        for _ in range(2):
+            client = await connect(flush_mode="MANUAL")
+            await client.device("tg:1").identify_customer(Customer({"telegram": "1"}))
+            await client.device("tg:1").track_event(Event("ping"))
+            await client.aclose()
+        first, event, again, last = await kept(await connect(flush_mode="MANUAL"))
+
+        assert first["customer_ids"] == event["customer_ids"] == again["customer_ids"] == last["customer_ids"]
+        assert event["properties"] == last["properties"]
+        assert set(event["customer_ids"]) == {"cookie", "telegram"}
+
+    async def test_devices_are_strangers(self, connect: Connect) -> None:
+        """Each device has ids of its own; the client's own device is one of them."""
+        client = await connect(flush_mode="MANUAL")
+        for subject in (client, client.device("default"), client.device("tg:1"), client.device("tg:2")):
+            await subject.track_event(Event("ping"))
+        own, default, one, two = await kept(client)
+
+        assert own["customer_ids"] == default["customer_ids"]
+        assert len({data["customer_ids"]["cookie"] for data in (own, one, two)}) == 3
+        assert len({data["properties"]["device_id"] for data in (own, one, two)}) == 3
+        assert not {own["customer_ids"]["cookie"]} & {own["properties"]["device_id"]}
+
+    async def test_ids_are_those_of_the_moment(self, connect: Connect) -> None:
+        """Earlier events keep the ids they were tracked with, later ones carry all."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_event(Event("a"))
+        await client.identify_customer(Customer({"registered": "R"}))
+        await client.track_event(Event("b"))
+        cookie = await client.get_customer_cookie()
+
+        everything = {"cookie": cookie, "registered": "R"}
+        assert await ids_of(client) == [{"cookie": cookie}, everything, everything]
+
+    async def test_ids_are_merged(self, connect: Connect) -> None:
+        """New kinds come beside the old ones, equal ones are replaced, none at all change nothing."""
+        client = await connect(flush_mode="MANUAL")
+        for ids in ({"registered": "R", "crm": "1"}, {"registered": "S"}, {}):
+            await client.identify_customer(Customer(ids))
+        *_, changed, same = await ids_of(client)
+
+        assert changed == same == {"cookie": changed["cookie"], "registered": "S", "crm": "1"}
+
+    async def test_every_identify_is_sent(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Three updates in a row are three updates on the platform, in their order."""
+        client = await connect()
+        for number in range(3):
+            await client.identify_customer(Customer(JANE, {"number": number, f"n{number}": True}))
+        await client.flush_data(10)
+
+        (customer,) = sandbox.engine.customers()
+        assert customer.properties == {"number": 2, "n0": True, "n1": True, "n2": True}
+
+    async def test_a_cookie_is_the_devices_own(self, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+        """A cookie among the ids is ignored with a warning that does not show it."""
+        client = await connect(flush_mode="MANUAL")
+        await client.identify_customer(Customer({"registered": "R", "cookie": "zzz"}))
+
+        assert await ids_of(client) == [{"registered": "R", "cookie": await client.get_customer_cookie()}]
+        (warning,) = caplog.messages
+        assert "cookie" in warning
+        assert "zzz" not in warning
+
+    @pytest.mark.parametrize(
+        ("ids", "path"),
+        [
+            ({"registered": 5}, "customer.ids.registered"),
+            ({"registered": ""}, "customer.ids.registered"),
+            ({"registered": None}, "customer.ids.registered"),
+            ({5: "x"}, "customer.ids"),
+            ({"": "x"}, "customer.ids"),
+            ("registered", "customer.ids"),
+            (None, "customer.ids"),
+        ],
+    )
+    async def test_wrong_ids(self, connect: Connect, ids: Any, path: str) -> None:
+        """Ids are texts; others are refused by name, and neither kept nor remembered."""
+        client = await connect(flush_mode="MANUAL")
+        with pytest.raises(InvalidEventError) as raised:
+            await client.identify_customer(Customer(ids))
+        await client.track_event(Event("ping"))
+
+        assert raised.value.path == path
+        assert [set(each) for each in await ids_of(client)] == [{"cookie"}]
+
+    @pytest.mark.parametrize("key", ["", None, 5, b"x"])
+    async def test_wrong_keys(self, connect: Connect, key: Any) -> None:
+        """A device's key is a text."""
+        with pytest.raises(InvalidEventError, match="key"):
+            (await connect()).device(key)
+
+    @pytest.mark.parametrize("key", ["x" * 2000, "🦊", "a\nb", "default ", "'; DROP TABLE state; --"])
+    async def test_strange_keys(self, connect: Connect, key: str) -> None:
+        """Any text will do, and is its own device."""
+        client = await connect()
+        await client.device(key).open()
+
+        assert await client.device(key).get_customer_cookie() != await client.get_customer_cookie()
+
+    async def test_opening_tracks_nothing(self, connect: Connect) -> None:
+        """A device that is only opened gets its cookie, and leaves no trace on the platform."""
+        client = await connect(flush_mode="MANUAL")
+        await client.device("tg:1").open()
+
+        assert await kept(client) == []
+        assert repr(client.device("tg:1")) == "<Device 'tg:1'>"
+
+    async def test_a_client_alone_makes_no_device(self, connect: Connect) -> None:
+        """A backend that tracks for customers only leaves no device behind."""
+        client = await connect(flush_mode="MANUAL")
+        await client.for_customer(JANE).track_event(Event("ping"))
+        await client.track_many([(JANE, Event("ping"))])
+
+        assert await client._storage.load_state("device:default") is None
+
+    async def test_one_device_in_many_tasks(self, connect: Connect) -> None:
+        """A new device that is used by many at once is made once."""
+        client = await connect(flush_mode="MANUAL")
+        await asyncio.gather(*(client.device("tg:1").track_event(Event("ping")) for _ in range(100)))
+
+        assert len({ids["cookie"] for ids in await ids_of(client)}) == 1
+
+    async def test_concurrent_identifies_lose_nothing(self, connect: Connect) -> None:
+        """Ids that come at once are all remembered."""
+        client = await connect(flush_mode="MANUAL")
+        await asyncio.gather(*(client.identify_customer(Customer({f"id{each}": "x"})) for each in range(20)))
+        await client.track_event(Event("ping"))
+
+        assert set((await ids_of(client))[-1]) == {"cookie", *(f"id{each}" for each in range(20))}
+
+    async def test_more_devices_than_fit_in_memory(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Devices that had to leave memory are who they were when they come back, also while they are in use."""
+        monkeypatch.setattr("exponea_async.subjects.CAPACITY", 5)
+        client = await connect(flush_mode="MANUAL")
+        keys = [f"tg:{number}" for number in range(60)]
+        for _ in range(3):
+            await asyncio.gather(*(client.device(key).identify_customer(Customer({"telegram": key})) for key in keys))
+            await asyncio.gather(*(client.device(key).track_event(Event("ping")) for key in reversed(keys)))
+
+        found = {(ids["telegram"], ids["cookie"]) for ids in await ids_of(client)}
+        assert len(found) == 60
+        assert len(client._devices._slots) == 5
+
+    async def test_a_state_that_cannot_be_read(self, connect: Connect) -> None:
+        """A device whose stored state is none says so; others are not harmed."""
+        client = await connect(flush_mode="MANUAL")
+        await client._storage.write((), (StateChange("device:tg:1", b'{"cookie": 1', 0),))
+        with pytest.raises(StorageError, match="'tg:1'"):
+            await client.device("tg:1").track_event(Event("ping"))
+
+        await client.device("tg:2").track_event(Event("ping"))
+        assert len(await kept(client)) == 1
+
+
+class TestTwoProcesses:
+    async def test_a_new_device_is_made_once(self, connect: Connect) -> None:
+        """Two clients that meet a device at the same moment agree on its cookie."""
+        one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
+        keys = [f"tg:{number}" for number in range(30)]
+        cookies = await asyncio.gather(
+            *(client.device(key).get_customer_cookie() for key in keys for client in (one, two))
+        )
+
+        assert cookies[::2] == cookies[1::2]
+
+    async def test_ids_that_another_one_has_learned(self, connect: Connect) -> None:
+        """After one client has identified the device, the next event of the other one carries the new ids."""
+        one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
+        await one.track_event(Event("a"))
+        await two.identify_customer(Customer(JANE))
+        await one.track_event(Event("b"))
+        await one.identify_customer(Customer({"crm": "1"}))
+        await two.track_event(Event("c"))
+
+        assert [len(ids) for ids in await ids_of(one)] == [1, 2, 2, 3, 3]
+        assert len({ids["cookie"] for ids in await ids_of(one)}) == 1
+
+    async def test_identifies_of_both_are_kept(self, connect: Connect) -> None:
+        """However they meet, what each has told is remembered."""
+        clients = [await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")]
+        await asyncio.gather(
+            *(clients[each % 2].identify_customer(Customer({f"id{each}": "x"})) for each in range(20)),
+            *(clients[each % 2].track_event(Event("ping")) for each in range(20)),
+        )
+        await clients[0].track_event(Event("last"))
+
+        assert len((await ids_of(clients[0]))[-1]) == 21
+
+    async def test_a_device_that_another_one_forgot(self, connect: Connect) -> None:
+        """Where one client has wiped everything, the other one's device is a new one at its next verb."""
+        one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
+        await one.identify_customer(Customer(JANE))
+        cookie = await two.get_customer_cookie()
+        await one.stop_integration()
+        await two.track_event(Event("ping"))
+
+        (ids,) = await ids_of(two)
+        assert set(ids) == {"cookie"}
+        assert ids["cookie"] != cookie
+
+
+class TestCustomers:
+    async def test_exactly_the_ids_given(self, connect: Connect) -> None:
+        """Events about a customer carry its ids, and neither a cookie nor a device id of the process."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_event(Event("of the process"))
+        tracker = client.for_customer(JANE)
+        await tracker.track_event(Event("a", {"application_id": "evil"}))
+        await tracker.identify_customer(Customer({"crm": "1"}, {"n": 1}))
+        await tracker.track_event(Event("b"))
+        _, first, update, second = await kept(client)
+
+        assert first["customer_ids"] == second["customer_ids"] == JANE
+        assert first["properties"] == second["properties"] == {"application_id": "default-application"}
+        assert update["customer_ids"] == {**JANE, "crm": "1"}
+
+    async def test_a_device_id_of_the_callers_own(self, connect: Connect) -> None:
+        """Where there is no device, the caller may tell one; a real device has its own."""
+        client = await connect(flush_mode="MANUAL")
+        for subject in (client.for_customer(JANE), client):
+            await subject.track_event(Event("ping", {"device_id": "till 5"}))
+        told, own = await kept(client)
+
+        assert told["properties"]["device_id"] == "till 5"
+        assert own["properties"]["device_id"] != "till 5"
+
+    async def test_a_cookie_that_is_given_is_sent(self, connect: Connect) -> None:
+        """A web backend may pass its visitor's own cookie on."""
+        client = await connect(flush_mode="MANUAL")
+        await client.for_customer({"cookie": "of the browser"}).track_event(Event("ping"))
+
+        assert await ids_of(client) == [{"cookie": "of the browser"}]
+
+    async def test_ids_are_a_copy(self, connect: Connect) -> None:
+        """What happens to the dict that was given does not matter any more."""
+        client = await connect(flush_mode="MANUAL")
+        given = dict(JANE)
+        tracker = client.for_customer(given)
+        given["registered"] = "eve@example.com"
+        await tracker.track_event(Event("ping"))
+
+        assert dict(tracker.ids) == JANE
+        assert await ids_of(client) == [JANE]
+        assert "jane" not in repr(tracker)
+
+    @pytest.mark.parametrize("ids", [{}, None, "jane", {"registered": 5}, {"registered": ""}, {5: "x"}, [("a", "b")]])
+    async def test_wrong_ids(self, connect: Connect, ids: Any) -> None:
+        """A customer has at least one id, and ids are texts."""
+        with pytest.raises(InvalidEventError, match="ids"):
+            (await connect()).for_customer(ids)
+
+    async def test_there_is_no_cookie_to_tell(self, connect: Connect) -> None:
+        """The current subject's cookie is asked for in vain while a customer is bound."""
+        client = await connect()
+        with client.bind(client.for_customer(JANE)), pytest.raises(InvalidEventError, match="no cookie"):
+            await client.get_customer_cookie()
+
+
+class TestBinding:
+    async def test_the_bound_subject_is_current(self, connect: Connect) -> None:
+        """Within the block the client's verbs are about the subject; after it, about what was before."""
+        client = await connect(flush_mode="MANUAL")
+        tracker, device = client.for_customer(JANE), client.device("tg:1")
+        seen = [client.current]
+        with client.bind(tracker):
+            seen.append(client.current)
+            await client.track_event(Event("a"))
+            with client.bind(device):
+                seen.append(client.current)
+                await client.identify_customer(Customer({"telegram": "1"}))
+            seen.append(client.current)
+            await client.track_many([Event("b")])
+        seen.append(client.current)
+
+        assert seen[1:4] == [tracker, device, tracker]
+        assert seen[0] is seen[4]
+        assert isinstance(seen[0], Device)
+        assert [sorted(ids) for ids in await ids_of(client)] == [["registered"], ["cookie", "telegram"], ["registered"]]
+
+    async def test_an_error_ends_it_too(self, connect: Connect) -> None:
+        """A block that fails leaves nothing bound."""
+        client = await connect()
+        with pytest.raises(ZeroDivisionError), client.bind(client.for_customer(JANE)):
+            raise ZeroDivisionError
+
+        assert isinstance(client.current, Device)
+
+    async def test_tasks_do_not_see_each_other(self, connect: Connect) -> None:
+        """Two requests at once are about their own customers, and so are the tasks they start."""
+        client = await connect(flush_mode="MANUAL")
+
+        async def request(who: str) -> None:
+            with client.bind(client.for_customer({"registered": who})):
+                for _ in range(5):
+                    await asyncio.create_task(client.track_event(Event(who)))
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*(request(f"customer {number}") for number in range(10)))
+
+        everything = await kept(client)
+        assert len(everything) == 50
+        assert all(data["event_type"] == data["customer_ids"]["registered"] for data in everything)
+
+    async def test_who_was_current_at_the_call_counts(self, connect: Connect) -> None:
+        """A subject that is bound while an earlier verb waits does not get that verb's event."""
+        client = await connect(flush_mode="MANUAL")
+        earlier = asyncio.create_task(client.track_event(Event("ping")))
+        await asyncio.sleep(0)
+        with client.bind(client.for_customer(JANE)):
+            await earlier
+
+        assert [list(ids) for ids in await ids_of(client)] == [["cookie"]]
+
+    async def test_clients_do_not_share_it(self, connect: Connect, tmp_path: Any) -> None:
+        """A subject is current for the client that it was bound to."""
+        one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL", storage=tmp_path / "2")
+        with one.bind(one.for_customer(JANE)), two.bind(two.device("tg:1")):
+            await one.track_event(Event("a"))
+            await two.track_event(Event("b"))
+
+        assert (await ids_of(one), [list(ids) for ids in await ids_of(two)]) == ([JANE], [["cookie"]])
+
+    async def test_a_subject_of_another_client(self, connect: Connect, tmp_path: Any) -> None:
+        """A subject can be bound to its own client only."""
+        one, two = await connect(), await connect(storage=tmp_path / "2")
+        for subject in (two.device("tg:1"), two.for_customer(JANE), two, "tg:1", None):
+            with pytest.raises(TypeError, match="subject"):
+                one.bind(subject)  # type: ignore[arg-type]
+
+
+async def test_the_platform_joins_what_belongs_together(connect: Connect, sandbox: Sandbox) -> None:
+    """Events before and after the login are one customer's there; another device's are not."""
+    client = await connect()
+    await client.track_event(Event("before"))
+    await client.identify_customer(Customer(JANE))
+    await client.track_event(Event("after"))
+    await client.device("tg:1").track_event(Event("other"))
+    await client.flush_data(10)
+    await until(lambda: len(sandbox.engine.events()) == 3)
+
+    jane = sandbox.engine.customer("shop", JANE)
+    assert jane is not None
+    assert (jane.events, len(sandbox.engine.customers())) == (2, 2)
+    assert json.loads(json.dumps(jane.ids)) == {"registered": [JANE["registered"]], "cookie": list(jane.ids["cookie"])}
