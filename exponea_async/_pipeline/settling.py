@@ -132,9 +132,7 @@ class Settler:
         group, self._waiting = self._waiting, []
         settlements = [settlement for settlement, _ in group if settlement.ids]
         try:
-            async for attempt in storage_attempts():
-                with attempt:
-                    await self._storage.settle(settlements)
+            await self._settle_surely(settlements)
         except BaseException:
             # Closing interrupts us, and writes the rest down itself.
             self._waiting[:0] = group
@@ -145,6 +143,15 @@ class Settler:
                 tell()
         self._written.set()
         self._written = asyncio.Event()
+
+    async def _settle_surely(self, settlements: Sequence[Settlement]) -> None:
+        # The loop of attempts costs more than settling a batch does, and is hardly ever needed.
+        with suppress(StorageError):
+            await self._storage.settle(settlements)
+            return
+        async for attempt in storage_attempts():
+            with attempt:
+                await self._storage.settle(settlements)
 
     async def news(self) -> None:
         """Wait until verdicts are written down."""

@@ -67,7 +67,7 @@ class Tracker:
         receipts: Issues one for each draft.
         counters: Count what is tracked and dropped.
         clock: Tells UNIX seconds, for events.
-        wake: Called with the number of records, after they were written.
+        wake: Called after records were written.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Tracker:
         receipts: Receipts,
         counters: Counters,
         clock: Callable[[], float],
-        wake: Callable[[int], None],
+        wake: Callable[[], None],
     ) -> None:
         self.set_defaults(configuration.default_properties)
         self._customer_defaults = configuration.allow_default_customer_properties
@@ -195,7 +195,7 @@ class Tracker:
         self._counters.tracked += len(records)
         if written.dropped:
             self._tell_dropped(written.dropped)
-        self._wake(len(records))
+        self._wake()
         if len(ends) == 1:
             return [self._receipts.issue(written)]
         spans = zip([0, *ends], ends, strict=False)

@@ -66,7 +66,7 @@ class Upload:
             max_retries=configuration.flush_max_retries,
         )
         uploader = Uploader(storage, sender, self._settler, configuration.queue, settings)
-        #: Told of each write, with the number of records.
+        #: To be called after each write.
         self.notice = uploader.notice
         self.flusher = Flusher(
             storage=storage,

@@ -51,8 +51,7 @@ class Uploader:
         self._ready: asyncio.Queue[Batch] = asyncio.Queue(2 * upload.concurrency)
         self._wanted = asyncio.Event()
         self._wake = asyncio.Event()
-        self._full = asyncio.Event()
-        self._fresh = 0
+        self._hurry = asyncio.Event()
 
     # What drives it
 
@@ -60,23 +59,20 @@ class Uploader:
         """Start or stop taking records from the queue."""
         if wanted:
             self._wanted.set()
-            self._full.set()
+            self._hurry.set()
             self._wake.set()
         else:
             self._wanted.clear()
 
-    def notice(self, count: int) -> None:
+    def notice(self) -> None:
         """Take note that records were written."""
-        self._fresh += count
         self._wake.set()
-        if self._fresh >= self._settings.batch_size:
-            self._full.set()
 
     def nudge(self) -> None:
         """Let a paused project show at once whether it works again."""
         for gate in self._sender.gates.values():
             gate.nudge(_now())
-        self._full.set()
+        self._hurry.set()
         self._wake.set()
 
     def stuck(self, since: float, *, paused_only: bool) -> frozenset[str]:
@@ -127,8 +123,7 @@ class Uploader:
     async def _claim(self) -> bool:
         """Lease what may be sent now; tells whether there may be more."""
         self._wake.clear()
-        self._full.clear()
-        self._fresh = 0
+        self._hurry.clear()
         now, gates = _now(), self._sender.gates
         for route in [route for route, gate in gates.items() if gate.may_probe(now)]:
             await self._probe(route)
@@ -188,9 +183,9 @@ class Uploader:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(max(moment, now + SOONEST)):
                 await self._wake.wait()
-            # Others may come: a burst is to become one request.
+            # Others may come: a burst is to become one request. Many are to become one claim, so even they wait.
             async with asyncio.timeout(self._settings.linger):
-                await self._full.wait()
+                await self._hurry.wait()
 
     # Sending
 

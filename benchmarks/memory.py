@@ -1,0 +1,38 @@
+"""
+Memory while a million events wait.
+"""
+
+import asyncio
+import gc
+import sys
+from pathlib import Path
+
+import bench
+
+from exponea_async import Exponea
+
+TOTAL = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+CHUNK = 500
+
+
+async def measure(folder: Path) -> None:
+    """Fill a queue; print memory before, on the way and at the end."""
+    bench.headline(f"memory: {TOTAL:,} events waiting in the queue")
+    async with Exponea(bench.configuration(folder / "queue.sqlite")) as exponea:
+        for first in range(0, 10_000, CHUNK):
+            await exponea.track_many([bench.event(number) for number in range(first, first + CHUNK)])
+        gc.collect()
+        before = highest = bench.resident()
+        bench.row("resident after the first 10,000", f"{before:.1f} MB")
+        for first in range(10_000, TOTAL, CHUNK):
+            await exponea.track_many([bench.event(number) for number in range(first, first + CHUNK)])
+            highest = max(highest, bench.resident())
+        bench.row("the highest on the way", f"{highest:.1f} MB")
+        bench.row(f"growth with {exponea.stats().tracked:,} waiting", f"{highest - before:.1f} MB", "", "target under 30")
+    size = sum(each.stat().st_size for each in folder.iterdir())
+    bench.row("on disk, an event", f"{size / TOTAL:.0f} bytes")
+
+
+if __name__ == "__main__":
+    with bench.folder() as place:
+        asyncio.run(measure(place))
