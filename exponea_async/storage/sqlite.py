@@ -102,9 +102,15 @@ class SQLiteStorage:
         connection = aiosqlite.connect(
             self.path, timeout=self._lock_timeout, isolation_level=None, factory=self._open_ledger
         )
+        thread: Any = getattr(connection, "_thread", connection)  # older versions are threads
         # An application that forgets to close the client must still be able to exit.
-        setattr(getattr(connection, "_thread", connection), "daemon", True)  # noqa: B010 - older versions are threads
-        self._connection = await connection
+        thread.daemon = True
+        try:
+            self._connection = await connection
+        except BaseException:
+            # Told to end but not waited for: it would answer to a loop that may be closed by then.
+            await asyncio.to_thread(thread.join)
+            raise
         damage, self._damage = self._damage, None
         if damage and damage.moved_to:
             LOG.error("%s", damage)
