@@ -4,7 +4,6 @@ What tracking costs the application: event-loop lag and CPU at a paced rate, upl
 
 import asyncio
 import sys
-import time
 from pathlib import Path
 
 import bench

@@ -60,7 +60,8 @@ def running() -> Iterator[str]:
     """Run a sink in a process of its own; gives its address."""
     command = [sys.executable, str(Path(__file__))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stdin
+        assert process.stdout
+        assert process.stdin
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         process.stdin.close()
 
