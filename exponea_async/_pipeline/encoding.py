@@ -32,7 +32,7 @@ except ImportError:
 MAX_VALUE = 16_384
 #: The platform refuses an event or a customer update larger than this, in bytes of JSON.
 MAX_MESSAGE = 819_200
-#: Levels of nesting beyond which a value is taken for one that contains itself.
+#: Levels of nesting, the properties themselves included, beyond which a value is taken for one that contains itself.
 MAX_DEPTH = 100
 
 _SCALARS = frozenset({str, int, float, bool})
@@ -123,12 +123,20 @@ def _orjson_fast(values: Mapping[str, Any]) -> bytes | None:
     except TypeError:
         return None
     # A null is a None, to be left out, or a float that JSON does not know, or only a word in a text.
-    return None if b"null" in encoded or _may_be_deep(encoded) else encoded
+    return None if b"null" in encoded or _is_deep(encoded) else encoded
 
 
-def _may_be_deep(encoded: bytes) -> bool:
+def _is_deep(encoded: bytes) -> bool:
     # No deeper than there are brackets, which are counted fast and need not be in short ones.
-    return len(encoded) > 2 * MAX_DEPTH and encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH
+    if len(encoded) <= 2 * MAX_DEPTH or encoded.count(b"[") + encoded.count(b"{") <= MAX_DEPTH:
+        return False
+    # A wide one would take the walk milliseconds. orjson promises to read 1,024 levels and no more, so with all but
+    # ours put round it, it tells which of both it is.
+    try:
+        orjson.loads(_ROUND[0] + encoded + _ROUND[1])
+    except orjson.JSONDecodeError:
+        return True
+    return False
 
 
 def _json_fast(values: Mapping[str, Any]) -> bytes | None:
@@ -171,6 +179,7 @@ if orjson:
     _ORJSON_OPTIONS = (
         orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
     )
+    _ROUND = (b"[" * (1024 - MAX_DEPTH), b"]" * (1024 - MAX_DEPTH))
     _encode_fast, _dumps, _loads = _orjson_fast, orjson.dumps, orjson.loads
 else:
     _encode_fast, _dumps, _loads = _json_fast, _json_dumps, _json_loads
@@ -192,6 +201,7 @@ def _check_sizes(values: Mapping[str, Any], path: str) -> None:
 def _walk_object(values: Mapping[str, Any], path: str, depth: int) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise InvalidEventError(path, f"{shown(values)} is no mapping", "Give a dict with texts as keys.")
+    _check_depth(path, depth)
     walked: dict[str, Any] = {}
     for key, value in values.items():
         if not isinstance(key, str):
@@ -207,13 +217,16 @@ def _walk(value: Any, path: str, depth: int) -> Any:
     """Give a value as plain JSON types, or `_ABSENT`."""
     if value is None:
         return _ABSENT
-    if depth > MAX_DEPTH:
-        raise InvalidEventError(path[:200], f"it is nested deeper than {MAX_DEPTH} levels", "Does it contain itself?")
     walk = _BY_TYPE.get(type(value)) or _walk_of(value)
     if walk is None:
         what = f"{shown(value)} is a class" if isinstance(value, type) else f"{_kind(value)} can't be sent"
         raise InvalidEventError(path, what, _KNOWN)
     return walk(value, path, depth)
+
+
+def _check_depth(path: str, depth: int) -> None:
+    if depth >= MAX_DEPTH:
+        raise InvalidEventError(path[:200], f"it is nested deeper than {MAX_DEPTH} levels", "Does it contain itself?")
 
 
 def _walk_of(value: Any) -> "_Walk | None":
@@ -264,6 +277,7 @@ def _walk_float(value: float | Decimal, path: str, _depth: int) -> float:
 
 
 def _walk_list(value: Any, path: str, depth: int) -> list[Any]:
+    _check_depth(path, depth)
     walked = (_walk(item, f"{path}[{place}]", depth + 1) for place, item in enumerate(value))
     return [item for item in walked if item is not _ABSENT]
 

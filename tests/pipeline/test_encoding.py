@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
@@ -233,14 +234,26 @@ class TestRefusals:
         assert refusal(encoding, {"a": ring}).path.startswith("properties.a[0][0]")
         assert "contain itself" in str(refusal(encoding, loop))
 
-    @pytest.mark.parametrize("beyond", [101, 120, 253, 254, 255, 300, 900])
-    def test_nesting_has_the_same_end_with_both_codecs(self, encoding: ModuleType, beyond: int) -> None:
-        """A value is taken up to 100 levels deep and no deeper, whatever a codec could do."""
-        encoded = encoding.encode_object({"a": nested(99)}, "properties")
+    @pytest.mark.parametrize("innermost", [1, "x", "]}", Level.HIGH, Ratio(0.5), NOON])
+    @pytest.mark.parametrize("kind", [lambda inner: [inner], lambda inner: (inner,), lambda inner: {"[{": inner}])
+    def test_nesting_has_the_same_end_with_both_codecs(
+        self, encoding: ModuleType, kind: Callable[[Any], Any], innermost: Any
+    ) -> None:
+        """A value is taken up to 100 levels deep, the properties included, and no deeper, whatever a codec could do."""
+        deep = innermost
+        for _ in range(99):
+            deep = kind(deep)
 
-        assert json.loads(encoded) == {"a": nested(99)}
-        assert json.loads(encoding.encode_object({"a": nested(99, Level.HIGH)}, "p")) == {"a": nested(99, 3)}
-        assert "deeper than 100" in str(refusal(encoding, {"a": nested(beyond - 1)}))
+        assert encoding.encode_object({"a": deep}, "properties")
+        for deeper in (kind(deep), [deep], {"b": deep}, (deep,), kind(kind(deep))):
+            assert "deeper than 100" in str(refusal(encoding, {"wide": [[]] * 200, "a": deeper}))
+
+    @pytest.mark.parametrize("levels", [100, 253, 254, 255, 300, 900])
+    def test_what_is_far_too_deep_is_refused_alike(self, encoding: ModuleType, levels: int) -> None:
+        """Beyond what orjson writes by itself, and with nothing inside, the error is the same."""
+        innermosts: list[Any] = [1, [], {}]
+        for innermost in innermosts:
+            assert refusal(encoding, {"a": nested(levels, innermost)}).path.startswith("properties.a[0][0]")
 
     def test_many_shallow_lists_are_not_deep(self, encoding: ModuleType) -> None:
         """Brackets side by side, or in texts, do not count as nesting."""
