@@ -1,0 +1,515 @@
+"""
+What of a call is kept: events, payments, customers, many at once.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from support import PROJECT, Connect, Heard, kept, numbered
+
+from exponea_async import (
+    Customer,
+    DroppedError,
+    Event,
+    EventType,
+    Exponea,
+    ExponeaProject,
+    Hooks,
+    InvalidEventError,
+    PurchasedItem,
+    QueueFullError,
+    QueueSettings,
+    RejectedError,
+)
+from exponea_async.sandbox import Fault, Project, Sandbox
+
+ITEM = PurchasedItem(12.5, "EUR", "card", "mug-1", "Blue mug", "r-77")
+JANE = {"registered": "jane@example.com"}
+NONE: Any = None
+
+
+class TestStamping:
+    async def test_the_vector_of_events(self, connect: Connect) -> None:
+        """Defaults lie under the caller's properties, and the SDK's stamps over both."""
+        defaults, given = {"a": 1, "b": 2}, {"b": 9, "application_id": "evil", "device_id": "evil"}
+        client = await connect(flush_mode="MANUAL", application_id="com.example.shop", default_properties=defaults)
+        await client.identify_customer(Customer({"registered": "R"}))
+        await client.track_event(Event("x", given, 5.5))
+        identified, event = await kept(client)
+
+        device_id = event["properties"].pop("device_id")
+        assert event == {
+            "customer_ids": {"registered": "R", "cookie": await client.get_customer_cookie()},
+            "event_type": "x",
+            "timestamp": 5.5,
+            "properties": {"a": 1, "b": 9, "application_id": "com.example.shop"},
+        }
+        assert len(device_id) == 36
+        assert client.default_properties == defaults == {"a": 1, "b": 2}
+        assert given == {"b": 9, "application_id": "evil", "device_id": "evil"}
+        assert "event_type" not in identified
+
+    @pytest.mark.parametrize(("allowed", "defaults"), [(True, {"a": 1, "b": 2}), (False, {})])
+    async def test_the_vector_of_customers(self, connect: Connect, allowed: bool, defaults: dict[str, int]) -> None:  # noqa: FBT001
+        """Defaults lie under a customer's properties only if that is allowed, and stamps never do."""
+        client = await connect(
+            flush_mode="MANUAL", default_properties={"a": 1, "b": 2}, allow_default_customer_properties=allowed
+        )
+        await client.identify_customer(Customer({"registered": "R", "cookie": "zzz"}, {"n": 1}))
+        (update,) = await kept(client)
+
+        assert isinstance(update.pop("update_timestamp"), float)
+        assert update == {
+            "customer_ids": {"registered": "R", "cookie": await client.get_customer_cookie()},
+            "properties": {**defaults, "n": 1},
+        }
+
+    async def test_a_customers_properties_are_untouched(self, connect: Connect) -> None:
+        """No name is reserved: what is told of a customer is sent."""
+        told = {"description": "tall", "platform": "x", "valid": True, "application_id": "1", "device_id": "2"}
+        client = await connect(flush_mode="MANUAL")
+        await client.identify_customer(Customer(JANE, told))
+
+        assert (await kept(client))[0]["properties"] == told
+
+    async def test_defaults_do_not_pile_up(self, connect: Connect) -> None:
+        """What one event brings is not in the next one."""
+        client = await connect(flush_mode="MANUAL", default_properties={"a": 1})
+        await client.track_event(Event("x", {"once": 1}))
+        await client.track_event(Event("x", {"a": 5}))
+        await client.track_event(Event("x"))
+
+        own = [data["properties"] for data in await kept(client)]
+        assert [(each["a"], "once" in each) for each in own] == [(1, True), (5, False), (1, False)]
+
+    async def test_a_name_decides_nothing(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A custom event goes its way, whatever it is called."""
+        client = await connect()
+        names = ["campaign_click", "payment", "customers", " ", "ünïcødé", 'quo"te', "x" * 500]
+        for name in names:
+            await client.track_event(Event(name, {"url": "here"}))
+        await client.flush_data(10)
+
+        assert sorted(event.event_type for event in sandbox.engine.events()) == sorted(names)
+        assert all(event.properties["url"] == "here" for event in sandbox.engine.events())
+
+    async def test_values_arrive_as_they_were(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Whole numbers stay whole, nothing is turned into text, and nested values come through."""
+        told = {"int": 1, "float": 1.5, "none": None, "list": [{"a": [None, True]}], "big": 2**53, "text": "🦊\x00"}
+        client = await connect()
+        await client.track_event(Event("x", told))
+        await client.flush_data(10)
+
+        (event,) = sandbox.engine.events()
+        found = {name: value for name, value in event.properties.items() if not name.endswith("_id")}
+        # A null says nothing, and is left out as the vendor's SDK for iOS does.
+        assert found == {**{name: told[name] for name in ("int", "float", "big", "text")}, "list": [{"a": [True]}]}
+        assert type(found["int"]) is int
+
+
+class TestTime:
+    async def test_stamps_are_unique_fractions(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Equal events of one moment are told apart, so that the platform takes none for a repetition."""
+        client = await connect()
+        await asyncio.gather(*(client.track_event(Event("same")) for _ in range(500)))
+        await client.track_many([Event("same")] * 500)
+        await client.flush_data(20)
+
+        stamps = [event.timestamp for event in sandbox.engine.events()]
+        assert (len(stamps), len(set(stamps)), sandbox.engine.duplicates) == (1000, 1000, 0)
+        assert any(stamp % 1 for stamp in stamps)
+
+    async def test_the_order_of_calls_is_the_order_of_stamps(self, connect: Connect) -> None:
+        """Who tracked first has the earlier moment, customers among events too."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_event(Event("a"))
+        await client.identify_customer(Customer(JANE))
+        await client.track_payment_event(ITEM)
+        stamps: list[float] = [data.get("timestamp") or data["update_timestamp"] for data in await kept(client)]
+
+        assert stamps == sorted(set(stamps))
+
+    @pytest.mark.parametrize(
+        ("moment", "stamp"),
+        [(5, 5.0), (5.25, 5.25), (0, 0.0), (datetime(2026, 1, 1, tzinfo=UTC), 1767225600.0)],
+    )
+    async def test_the_callers_moment_is_kept(self, connect: Connect, moment: Any, stamp: float) -> None:
+        """A moment that is given is sent, as seconds."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_event(Event("x", {}, moment))
+        await client.track_payment_event(ITEM, moment)
+
+        assert [data["timestamp"] for data in await kept(client)] == [stamp, stamp]
+
+    @pytest.mark.parametrize("moment", ["now", datetime(2026, 1, 1), float("nan"), True, 1e12])  # noqa: DTZ001
+    async def test_wrong_moments(self, connect: Connect, moment: Any) -> None:
+        """What is no moment, or none that the platform takes, is refused by name."""
+        client = await connect(flush_mode="MANUAL")
+        with pytest.raises(InvalidEventError, match="timestamp"):
+            await client.track_event(Event("x", {}, moment))
+
+        assert await kept(client) == []
+
+
+class TestPayments:
+    async def test_the_properties_of_a_payment(self, connect: Connect) -> None:
+        """A payment is an event of its own name with the vendor's properties."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_payment_event(ITEM, 1767225600)
+        (payment,) = await kept(client)
+
+        assert (payment["event_type"], payment["timestamp"]) == ("payment", 1767225600.0)
+        assert {name: value for name, value in payment["properties"].items() if not name.endswith("_id")} == {
+            "brutto": 12.5,
+            "currency": "EUR",
+            "payment_system": "card",
+            "product_title": "Blue mug",
+            "receipt": "r-77",
+        }
+        assert payment["properties"]["item_id"] == "mug-1"
+
+    @pytest.mark.parametrize(("value", "sent"), [(7, 7), (Decimal("7.99"), 7.99), (-3.5, -3.5)])
+    async def test_what_is_paid(self, connect: Connect, value: Any, sent: float) -> None:
+        """Any number is a price; without a receipt there is no such property."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_payment_event(PurchasedItem(value, "EUR", "card", "1", "Mug"))
+        (payment,) = await kept(client)
+
+        assert float(payment["properties"]["brutto"]) == sent
+        assert "receipt" not in payment["properties"]
+
+    @pytest.mark.parametrize(
+        ("item", "path"),
+        [
+            (PurchasedItem("7", "EUR", "card", "1", "Mug"), "item.value"),
+            (
+                PurchasedItem(value=True, currency="EUR", payment_system="card", product_id="1", product_title="Mug"),
+                "item.value",
+            ),
+            (PurchasedItem(float("nan"), "EUR", "card", "1", "Mug"), "properties.brutto"),
+            (PurchasedItem(7, None, "card", "1", "Mug"), "item.currency"),  # type: ignore[arg-type]
+            (PurchasedItem(7, "EUR", 5, "1", "Mug"), "item.payment_system"),  # type: ignore[arg-type]
+            (PurchasedItem(7, "EUR", "card", 1, "Mug"), "item.product_id"),  # type: ignore[arg-type]
+            (PurchasedItem(7, "EUR", "card", "1", b"Mug"), "item.product_title"),  # type: ignore[arg-type]
+            ({"value": 7}, "item"),
+            (None, "item"),
+        ],
+    )
+    async def test_wrong_items(self, connect: Connect, item: Any, path: str) -> None:
+        """A field that is wrong is named, and nothing is kept."""
+        client = await connect(flush_mode="MANUAL")
+        with pytest.raises(InvalidEventError) as raised:
+            await client.track_payment_event(item)
+
+        assert raised.value.path == path
+        assert await kept(client) == []
+
+
+class TestWrongEvents:
+    @pytest.mark.parametrize(
+        ("event", "path"),
+        [
+            (Event("", {}), "name"),
+            (Event(None), "name"),  # type: ignore[arg-type]
+            (Event(5), "name"),  # type: ignore[arg-type]
+            (Event("x", {"a": {"b": [1, object()]}}), "properties.a.b[1]"),
+            (Event("x", {"a": float("inf")}), "properties.a"),
+            (Event("x", {1: 2}), "properties"),  # type: ignore[dict-item]
+            (Event("x", {"a": "x" * 17_000}), "properties.a"),
+            (Event("x", [("a", 1)]), "properties"),  # type: ignore[arg-type]
+            (Event("x", None), "properties"),  # type: ignore[arg-type]
+            (Event("x", {"device_id": object()}), "properties.device_id"),
+            ("x", "event"),
+            (None, "event"),
+        ],
+    )
+    async def test_the_path_is_named(self, connect: Connect, event: Any, path: str) -> None:
+        """Its author learns where the trouble is, and nothing is kept."""
+        client = await connect(flush_mode="MANUAL")
+        with pytest.raises(InvalidEventError) as raised:
+            await client.track_event(event)
+
+        assert raised.value.path.startswith(path)
+        assert (await kept(client), client.stats().tracked) == ([], 0)
+
+    async def test_an_event_of_800_kilobytes(self, connect: Connect) -> None:
+        """What the platform takes for too large is refused here."""
+        client = await connect(flush_mode="MANUAL")
+        with pytest.raises(InvalidEventError, match="event"):
+            await client.track_event(Event("x", {f"p{number}": "x" * 16_000 for number in range(60)}))
+
+        assert await kept(client) == []
+
+    @pytest.mark.parametrize("customer", [None, JANE, Customer(JANE, NONE), Customer(JANE, {"a": object()})])
+    async def test_wrong_customers(self, connect: Connect, customer: Any) -> None:
+        """A customer that can't be sent is not kept, and its ids are not remembered."""
+        client = await connect(flush_mode="MANUAL")
+        with pytest.raises(InvalidEventError):
+            await client.identify_customer(customer)
+        await client.track_event(Event("x"))
+
+        assert [list(data["customer_ids"]) for data in await kept(client)] == [["cookie"]]
+
+
+class TestNothingMutablePasses:
+    async def test_what_changes_after_the_call(self, connect: Connect) -> None:
+        """What was given counts as it was when the verb began, however long it waits."""
+        client = await connect(flush_mode="MANUAL")
+        properties: dict[str, Any] = {"list": [1], "dict": {"a": 1}}
+        ids = dict(JANE)
+        verbs = [
+            client.track_event(Event("x", properties)),
+            client.track_many([(ids, Event("x", properties))]),
+            client.identify_customer(Customer(ids, properties)),
+        ]
+        tasks = [asyncio.ensure_future(verb) for verb in verbs]
+        await asyncio.sleep(0)
+        properties["list"].append(2)
+        properties["dict"]["a"] = 2
+        ids["registered"] = "eve@example.com"
+        await asyncio.gather(*tasks)
+
+        assert all(data["properties"]["list"] == [1] for data in await kept(client))
+        assert all(data["properties"]["dict"] == {"a": 1} for data in await kept(client))
+        assert all(data["customer_ids"].get("registered") in (None, JANE["registered"]) for data in await kept(client))
+
+
+class TestManyAtOnce:
+    async def test_one_commit_for_all(self, connect: Connect) -> None:
+        """Many events share a transaction, and each has its receipt, in order."""
+        client = await connect(flush_mode="MANUAL")
+        await client.get_customer_cookie()
+        before = client.stats().commits
+        receipts = await client.track_many(numbered(250))
+
+        assert client.stats().commits == before + 1
+        assert len({receipt.ids for receipt in receipts}) == 250
+        waiting = await client._storage.waiting(1000)
+        assert [(record.id,) for record in waiting] == [receipt.ids for receipt in receipts]
+        assert [data["properties"]["number"] for data in await kept(client)] == list(range(250))
+
+    async def test_all_or_none(self, connect: Connect) -> None:
+        """One bad event in the middle and none is kept; its place is named."""
+        client = await connect(flush_mode="MANUAL")
+        events = numbered(10)
+        events[3] = Event("x", {"items": [{"price": float("nan")}]})
+        with pytest.raises(InvalidEventError) as raised:
+            await client.track_many(events)
+
+        assert raised.value.path == "events[3].properties.items[0].price"
+        assert await kept(client) == []
+
+    async def test_mixed_subjects(self, connect: Connect) -> None:
+        """Events about the current subject and about customers go together."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_many([Event("own"), (JANE, Event("hers")), ({"registered": "joe"}, Event("his"))])
+        own, hers, his = await kept(client)
+
+        assert list(own["customer_ids"]) == ["cookie"]
+        assert (hers["customer_ids"], his["customer_ids"]) == (JANE, {"registered": "joe"})
+        assert ["device_id" in data["properties"] for data in (own, hers, his)] == [True, False, False]
+
+    @pytest.mark.parametrize(
+        "given",
+        ["x", None, (JANE,), (JANE, "x"), (JANE, Event("x"), 1), ({"registered": 1}, Event("x")), ("jane", Event("x"))],
+    )
+    async def test_what_is_no_event(self, connect: Connect, given: Any) -> None:
+        """Each is an event or a pair of ids and event; what is not is named by its place."""
+        client = await connect(flush_mode="MANUAL")
+        with pytest.raises(InvalidEventError, match=r"events\[1\]"):
+            await client.track_many([Event("x"), given])
+
+        assert await kept(client) == []
+
+    async def test_none_at_all(self, connect: Connect) -> None:
+        """Nothing in, nothing out; any iterable will do."""
+        client = await connect(flush_mode="MANUAL")
+
+        assert await client.track_many([]) == []
+        assert len(await client.track_many(event for event in numbered(3))) == 3
+
+    async def test_a_full_queue(self, connect: Connect) -> None:
+        """Where there is no room for all, none is kept."""
+        client = await connect(flush_mode="MANUAL", queue=QueueSettings(max_records=10))
+        await client.track_many(numbered(8))
+        with pytest.raises(QueueFullError):
+            await client.track_many(numbered(3))
+        with pytest.raises(QueueFullError):
+            await client.track_many(numbered(11))
+        await client.track_many(numbered(2))
+
+        assert (len(await kept(client)), client.stats().tracked) == (10, 10)
+
+    async def test_a_full_queue_that_lets_the_oldest_go(self, connect: Connect, heard: Heard) -> None:
+        """Those that made room are told as dropped, once each."""
+        queue = QueueSettings(max_records=10, when_full="drop_oldest")
+        client = await connect(flush_mode="MANUAL", queue=queue, hooks=Hooks(listeners=[heard]))
+        first = await client.track_many(numbered(10))
+        second = await client.track_many(numbered(4, 10))
+
+        assert [receipt.status for receipt in first] == ["dropped"] * 4 + ["queued"] * 6
+        assert {receipt.status for receipt in second} == {"queued"}
+        assert client.stats().dropped == {"queue_full": 4}
+        assert [(notice.kind, len(notice.ids)) for notice in heard] == [("dropped", 4)]
+        with pytest.raises(DroppedError, match="full"):
+            await first[0].delivered()
+
+    async def test_a_full_queue_that_waits(self, connect: Connect) -> None:
+        """A writer without room waits until uploads have made some."""
+        client = await connect(flush_mode="MANUAL", queue=QueueSettings(max_records=10, when_full="wait"))
+        await client.track_many(numbered(10))
+        waiting = asyncio.create_task(client.track_event(Event("x")))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await client.flush_data(10)
+
+        assert (await waiting).status == "queued"
+
+
+class TestHooks:
+    async def test_an_event_may_be_changed(self, connect: Connect) -> None:
+        """What ``before_track`` returns is kept, payments too; its argument is the caller's event."""
+        seen: list[Event] = []
+
+        def change(event: Event) -> Event:
+            seen.append(event)
+            return Event(event.name.upper(), {**event.properties, "changed": True}, 7)
+
+        client = await connect(flush_mode="MANUAL", hooks=Hooks(before_track=change))
+        await client.track_event(Event("x", {"a": 1}))
+        await client.track_payment_event(ITEM)
+        await client.track_many([Event("y")])
+
+        assert [data["event_type"] for data in await kept(client)] == ["X", "PAYMENT", "Y"]
+        assert all(data["properties"]["changed"] and data["timestamp"] == 7 for data in await kept(client))
+        assert seen[0] == Event("x", {"a": 1})
+
+    async def test_an_event_may_be_dropped(self, connect: Connect) -> None:
+        """None means drop: counted, told by the receipt, and nothing is kept."""
+        hooks = Hooks(before_track=lambda event: None if event.name == "secret" else event)
+        client = await connect(flush_mode="MANUAL", hooks=hooks)
+        receipt = await client.track_event(Event("secret"))
+        many = await client.track_many([Event("a"), Event("secret"), Event("b")])
+
+        assert [each.status for each in (receipt, *many)] == ["dropped", "queued", "dropped", "queued"]
+        assert client.stats().dropped == {"before_track": 2}
+        assert [data["event_type"] for data in await kept(client)] == ["a", "b"]
+        with pytest.raises(DroppedError, match="before_track"):
+            await receipt.delivered()
+
+    async def test_its_error_is_the_callers(self, connect: Connect) -> None:
+        """What ``before_track`` raises reaches who tracked, and nothing is kept."""
+
+        def fail(event: Event) -> Event:
+            raise ZeroDivisionError
+
+        client = await connect(flush_mode="MANUAL", hooks=Hooks(before_track=fail))
+        with pytest.raises(ZeroDivisionError):
+            await client.track_event(Event("x"))
+        with pytest.raises(ZeroDivisionError):
+            await client.track_many([Event("x")])
+
+        assert await kept(client) == []
+
+    @pytest.mark.parametrize("answer", [5, {}, "x", False])
+    async def test_what_it_returns_is_an_event(self, connect: Connect, answer: Any) -> None:
+        """Anything but an event or None is an error."""
+        client = await connect(flush_mode="MANUAL", hooks=Hooks(before_track=lambda _: answer))
+        with pytest.raises(InvalidEventError, match="before_track"):
+            await client.track_event(Event("x"))
+
+        assert await kept(client) == []
+
+    async def test_listeners_hear_what_became_of_records(
+        self, connect: Connect, sandbox: Sandbox, heard: Heard
+    ) -> None:
+        """Each record is told once, by the ids of its receipt, and a listener that fails harms nobody."""
+
+        def fail(_: object) -> None:
+            raise ZeroDivisionError
+
+        sandbox.faults.add(Fault("reject", every_command=4))
+        client = await connect(hooks=Hooks(listeners=[fail, heard]))
+        receipts = await client.track_many(numbered(8))
+        await client.flush_data(10)
+
+        told = {kind: [key for notice in heard if notice.kind == kind for key in notice.ids] for kind in heard.kinds()}
+        for kind in ("delivered", "rejected"):
+            mine = [receipt.ids[0] for receipt in receipts if receipt.status == kind]
+            assert sorted(told[kind]) == sorted(mine)
+        assert (len(told["delivered"]), len(told["rejected"])) == (6, 2)
+
+
+class TestProjects:
+    @pytest.fixture
+    async def fan(self, connect: Connect) -> Exponea:
+        mapping = {
+            EventType.PAYMENT: [ExponeaProject("finance", "other-key"), ExponeaProject(PROJECT, "key")],
+            "TRACK_CUSTOMER": [ExponeaProject("finance", "other-key")],
+        }
+        return await connect(project_mapping=mapping)
+
+    async def test_each_project_gets_its_own(self, fan: Exponea, sandbox: Sandbox) -> None:
+        """A mapped kind goes to its projects beside the main one, to each once; others to the main one only."""
+        payment, event = await fan.track_payment_event(ITEM), await fan.track_event(Event("x"))
+        customer = await fan.identify_customer(Customer(JANE))
+        await fan.flush_data(10)
+
+        assert [len(receipt.ids) for receipt in (payment, event, customer)] == [2, 1, 2]
+        assert [event.event_type for event in sandbox.engine.events("finance")] == ["payment"]
+        assert sorted(event.event_type for event in sandbox.engine.events(PROJECT)) == ["payment", "x"]
+        assert sandbox.engine.customer("finance", JANE) is not None
+        assert (fan.stats().tracked, fan.stats().delivered) == (5, 5)
+
+    async def test_a_receipt_covers_all_projects(self, fan: Exponea, sandbox: Sandbox) -> None:
+        """It is delivered when all have said yes, and rejected when one has said no."""
+        sandbox.faults.add(Fault("reject", project="finance"))
+        payment = await fan.track_payment_event(ITEM)
+
+        with pytest.raises(RejectedError, match="fault injection"):
+            await payment.delivered(10)
+        assert payment.status == "rejected"
+        assert len(sandbox.engine.events(PROJECT)) == 1
+
+    async def test_each_project_has_its_own_key(self, connect: Connect) -> None:
+        """No request carries another project's key: where it did, the sandbox would refuse."""
+        projects = [Project(PROJECT, ["key"]), Project("finance", ["other-key"])]
+        async with Sandbox(projects=projects) as strict:
+            mapping = {"PAYMENT": [ExponeaProject("finance", "other-key")]}
+            client = await connect(project_mapping=mapping, base_url=strict.url)
+            await client.track_payment_event(ITEM)
+
+            assert (await client.flush_data(10)).delivered == 2
+            await client.aclose()
+
+    async def test_trouble_of_one_does_not_hold_up_the_other(self, fan: Exponea, sandbox: Sandbox) -> None:
+        """While one project is unavailable the other gets its events."""
+        sandbox.faults.add(Fault("status", status=503, project="finance"))
+        await fan.track_payment_event(ITEM)
+        await fan.track_many(numbered(100))
+        result = await fan.flush_data(0.5)
+
+        assert len(sandbox.engine.events(PROJECT)) == 101
+        assert result.remaining == 1
+
+
+async def test_the_uploader_never_decodes(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event is encoded once, when it is tracked: what lies in the queue is what is sent."""
+    client = await connect(flush_mode="MANUAL")
+    await client.track_event(Event("x", {"a": [1, {"b": "ü"}]}, 1.5))
+    (record,) = await client._storage.waiting(1)
+    bodies: list[bytes] = []
+    transport = client._upload._transport  # type: ignore[union-attr]
+    post = transport.post
+
+    async def look(url: str, body: bytes, authorization: str) -> Any:
+        bodies.append(body)
+        return await post(url, body, authorization)
+
+    monkeypatch.setattr(transport, "post", look)
+    await client.flush_data(10)
+
+    assert record.body in bodies[0]
