@@ -19,12 +19,14 @@ from uuid import UUID
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exponea_async.errors import InvalidEventError
 
 NAME = "exponea_async._pipeline.encoding"
+#: A slow machine is no failure.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def codec(*, orjson: bool) -> ModuleType:
@@ -337,6 +339,7 @@ def expected(value: Any) -> Any:  # noqa: PLR0911 - a table
 
 
 class TestProperties:
+    @UNHURRIED
     @given(st.dictionaries(texts, values, max_size=5))
     def test_both_codecs_agree_with_an_independent_reading(self, value: dict[str, Any]) -> None:
         """Any supported value becomes valid JSON that says just that, in its types too."""
@@ -344,11 +347,13 @@ class TestProperties:
             read = json.loads(module.encode_object(value, "properties"))
             assert repr(read) == repr(json.loads(json.dumps(expected(value))))
 
+    @UNHURRIED
     @given(st.dictionaries(texts, st.one_of(texts, st.booleans(), st.integers(-(2**63), 2**64 - 1)), max_size=5))
     def test_flat_values_without_floats_are_the_same_bytes(self, value: dict[str, Any]) -> None:
         """The codecs only ever differ in how they spell a float."""
         assert FAST.encode_object(value, "properties") == PLAIN.encode_object(value, "properties")
 
+    @UNHURRIED
     @given(
         st.dictionaries(
             st.one_of(st.text(max_size=3), st.integers()),
@@ -371,6 +376,7 @@ class TestProperties:
 
         assert outcomes[0] == outcomes[1]
 
+    @UNHURRIED
     @given(
         st.binary(max_size=40)
         | values.map(lambda value: json.dumps(expected(value)).encode())

@@ -5,17 +5,20 @@ How long to wait and when to stop.
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exponea_async._pipeline.retrying import Backoff, Pace, pause_seconds, storage_attempts
 from exponea_async.config import UploadSettings
 from exponea_async.errors import ClosedError, QueueFullError, StorageError
 
+#: A slow machine is no failure.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BACKOFF = Backoff(UploadSettings(backoff_initial=0.5, backoff_max=60.0))
 
 
 class TestBackoff:
+    @UNHURRIED
     @given(st.integers(1, 10_000))
     def test_waits_are_between_none_and_the_doubled(self, attempt: int) -> None:
         """The ceiling doubles with each failure up to the longest wait, and any wait below it may come."""
@@ -30,6 +33,7 @@ class TestBackoff:
         assert min(waits) < 20.0
         assert max(waits) > 40.0
 
+    @UNHURRIED
     @given(st.integers(1, 30), st.floats(60.0, 1800.0))
     def test_what_the_platform_asks_for_wins_where_it_is_longer(self, attempt: int, asked: float) -> None:
         """``Retry-After`` is never cut short by our own wait."""

@@ -8,7 +8,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exponea_async._pipeline.wire import (
@@ -29,6 +29,8 @@ from exponea_async.storage.base import Leased
 
 ROUTE = "https://api.exponea.com/track/v2/projects/tok-1/batch"
 NOW = 1_767_225_600.0
+#: A slow machine is no failure.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def leased(key: str, *, route: str = ROUTE, body: bytes = b'"name":"x"}', failures: int = 0) -> Leased:
@@ -263,6 +265,7 @@ bodies = st.one_of(
 
 
 class TestAnyAnswer:
+    @UNHURRIED
     @given(st.builds(lambda body: json.dumps(body).encode(), bodies) | st.binary(), st.integers(100, 999))
     def test_any_answer_is_a_verdict_or_one_of_three_errors(self, body: bytes, status: int) -> None:
         """No answer whatever raises anything else, and no reason is unfit for storing."""
@@ -273,6 +276,7 @@ class TestAnyAnswer:
         else:
             assert all(reason.encode() for _, reason in verdict.rejected)
 
+    @UNHURRIED
     @given(results, st.permutations(BATCH))
     def test_verdicts_partition_the_batch(self, found: list[Any], batch: list[Leased]) -> None:
         """Each record gets exactly one verdict, whatever the results say."""
@@ -295,6 +299,7 @@ record_lists = st.lists(
 
 
 class TestPacking:
+    @UNHURRIED
     @given(record_lists)
     def test_every_record_goes_exactly_once(self, records: list[Leased]) -> None:
         """Nothing is lost and nothing sent twice."""
@@ -302,6 +307,7 @@ class TestPacking:
 
         assert sorted(packed) == sorted(record.id for record in records)
 
+    @UNHURRIED
     @given(record_lists)
     def test_limits_are_kept(self, records: list[Leased]) -> None:
         """A batch has one route, at most so many records, and at most so many bytes unless it is a single record."""
@@ -311,6 +317,7 @@ class TestPacking:
             assert len({record.route for record in batch}) == 1
             assert len(batch) == 1 or len(request_body(batch)) <= SIZE
 
+    @UNHURRIED
     @given(record_lists)
     def test_order_is_kept_within_a_route(self, records: list[Leased]) -> None:
         """Records that never failed leave in the order they came in, seen route by route."""
@@ -319,6 +326,7 @@ class TestPacking:
             sound = [each.id for each in records if each.route == route and not each.failures]
             assert [r.id for batch in batches for r in batch if r.route == route and not r.failures] == sound
 
+    @UNHURRIED
     @given(record_lists)
     def test_who_failed_goes_alone(self, records: list[Leased]) -> None:
         """A record that was refused by itself before drags no others along."""
@@ -354,6 +362,7 @@ class TestRetryAfter:
         """What can't be read asks for nothing."""
         assert read_retry_after(value, NOW) is None
 
+    @UNHURRIED
     @given(st.text(max_size=30) | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,5} \d\d?:\d\d:\d\d.*"))
     def test_no_text_raises(self, value: str) -> None:
         """Any header at all is read or passed over."""
