@@ -16,6 +16,7 @@ from exponea_async._version import __version__
 from exponea_async.cli.demo import add_to as add_demo
 from exponea_async.cli.exits import EPILOG, Exit, UsageError
 from exponea_async.cli.flush import add_to as add_flush
+from exponea_async.cli.importing import add_to as add_import
 from exponea_async.cli.queues import add_to as add_queue
 from exponea_async.cli.serve import add_to as add_sandbox
 from exponea_async.cli.terminal import LineHandler, complain
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(log_level=logging.WARNING)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_demo, add_sandbox, add_track, add_queue, add_flush):
+    for add in (add_demo, add_sandbox, add_track, add_import, add_queue, add_flush):
         add(commands)
     return parser
 

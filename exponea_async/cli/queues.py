@@ -5,6 +5,7 @@
 import argparse
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -117,12 +118,14 @@ def _settings(args: argparse.Namespace) -> Configuration:
 async def stats(storage: Storage, args: argparse.Namespace) -> int:
     """Count."""
     pending = await storage.pending()
-    projects = {_project(route): count for route, count in pending.routes.items() if count}
+    projects: Counter[str] = Counter()
+    for route, count in pending.routes.items():
+        projects[_project(route)] += count
     facts = {"waiting": pending.waiting, "taken": pending.taken, "dead": pending.dead}
     if args.json:
         print_json({**facts, "projects": projects})
     else:
-        print_facts({**facts, **{f"waiting for {project}": count for project, count in projects.items()}})
+        print_facts({**facts, **{f"waiting for {project}": count for project, count in projects.items() if count}})
     return Exit.DONE
 
 
@@ -215,5 +218,5 @@ def _report(verb: str, count: int, args: argparse.Namespace) -> int:
     else:
         print_facts({verb: count})
     if unknown:
-        complain(f"{unknown} of the ids are no dead letters")
+        complain(f"unknown among the dead letters: {unknown} of {len(args.ids)}")
     return Exit.BAD_INPUT if unknown else Exit.DONE
