@@ -16,11 +16,13 @@ from copy import deepcopy
 from datetime import timedelta
 from difflib import get_close_matches
 from enum import Enum
+from functools import partial
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any, get_origin
 from urllib.parse import SplitResult, urlsplit
 
+import attrs
 from attrs import Attribute
 
 from exponea_async.errors import ConfigurationError
@@ -181,6 +183,14 @@ def _copied(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(_copied, value))
     return deepcopy(value)
+
+
+def remade(instance: Any) -> tuple[Any, ...]:
+    """Be the ``__reduce__`` of settings: a read-only mapping can be neither pickled nor copied deeply by itself."""
+    given = {each.alias: getattr(instance, each.name) for each in attrs.fields(type(instance)) if each.init}
+    plain = {name: dict(value) if isinstance(value, MappingProxyType) else value for name, value in given.items()}
+    kind: type = type(instance)
+    return partial(kind, **plain), ()
 
 
 def masked(storage: object) -> str:

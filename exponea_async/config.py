@@ -119,6 +119,8 @@ class ConfigurationChange:
     )
     mapping: Mapping[EventType, tuple[ExponeaProject, ...]] | None = field(default=None, converter=_mapping)
 
+    __reduce__ = checks.remade
+
 
 @frozen(kw_only=True)
 class QueueSettings:
@@ -282,6 +284,8 @@ class Configuration:
     )
     _all: tuple[ExponeaProject, ...] = field(init=False, repr=False, eq=False)
     _routes: Mapping[EventType, tuple[ExponeaProject, ...]] = field(init=False, repr=False, eq=False)
+
+    __reduce__ = checks.remade
 
     def __attrs_post_init__(self) -> None:
         main = ExponeaProject(self.project_token, self.authorization_token, self.base_url)

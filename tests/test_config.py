@@ -2,7 +2,9 @@
 Settings: what is taken, what is refused and how, and what is never shown.
 """
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -550,6 +552,16 @@ class TestChanges:
         assert before.projects_for(EventType.PAYMENT)[1].base_url == "https://api.exponea.com"
         assert evolve(after, base_url=None, flush_mode="IMMEDIATE", session_timeout=60) == before
         assert refusal(lambda: evolve(before, project_token="")).field == "project_token"
+
+    def test_settings_travel_between_processes(self) -> None:
+        """Pickled and deeply copied settings are equal, and route alike."""
+        mapping: Any = {"PAYMENT": [project("x", BasicAuth("id", SECRET))]}
+        settings = configuration(project_mapping=mapping, default_properties={"a": {"b": [1]}}, flush_mode="MANUAL")
+
+        for value in (settings, ConfigurationChange(project("p"), mapping), ConfigurationChange()):
+            for twin in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value), copy.copy(value)):
+                assert twin == value
+        assert copy.deepcopy(settings).projects_for(EventType.PAYMENT) == settings.projects_for(EventType.PAYMENT)
 
     def test_nothing_given_keeps_everything(self) -> None:
         """A change that says nothing changes nothing; an empty mapping is something else."""
