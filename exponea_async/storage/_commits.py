@@ -5,13 +5,13 @@ Group commit: many callers, one transaction, one hop to the connection's thread.
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from copy import copy
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from exponea_async.errors import StorageError
-from exponea_async.storage._append import Append, Entry
-from exponea_async.storage._claims import Claim, has_due, lease
+from exponea_async.storage._append import Entry
+from exponea_async.storage._claims import Claim
+from exponea_async.storage._group import Group, Job, Lease
 from exponea_async.storage._ledger import Ledger
 from exponea_async.storage.base import Leased, Record, StateChange, StateCheck, Written
 
@@ -23,124 +23,6 @@ GROUP = 500
 WINDOW = 0.002
 #: How long writers that wait for room sleep before they look again, in seconds. A settlement wakes them at once.
 ROOM_POLL = 0.05
-
-
-class Job:
-    """Something else that a caller wants done, and what came of it."""
-
-    __slots__ = ("future", "result", "work")
-
-    def __init__(self, work: Callable[[Ledger], Any], future: "asyncio.Future[Any]") -> None:
-        self.work = work
-        self.future = future
-        self.result: Any = None
-
-    def run(self, ledger: Ledger) -> None:
-        """Do it, on the connection's thread."""
-        self.result = self.work(ledger)
-
-
-class Lease(Job):
-    """A claim, which is worth a transaction only if something is due."""
-
-    __slots__ = ("claim",)
-
-    def __init__(self, claim: Claim, future: "asyncio.Future[list[Leased]]") -> None:
-        super().__init__(self._take, future)
-        self.claim = claim
-
-    def _take(self, ledger: Ledger) -> list[Leased]:
-        return lease(ledger, self.claim)
-
-
-class Group:
-    """
-    What goes to the connection's thread in one hop.
-
-    Attributes:
-        looks: Jobs that read, or see to their transactions themselves.
-        changes: Jobs of the transaction that come before the writes: they may make room.
-        writes: New records and states.
-        leases: Jobs of the transaction that come last, to find what has just been written.
-        committed: Whether there was a transaction.
-        blocked: Writes that have to wait for room.
-    """
-
-    __slots__ = ("blocked", "changes", "committed", "leases", "looks", "writes")
-
-    def __init__(
-        self,
-        writes: Sequence[Entry] = (),
-        changes: Sequence[Job] = (),
-        leases: Sequence[Lease] = (),
-        looks: Sequence[Job] = (),
-    ) -> None:
-        self.writes = writes
-        self.changes = changes
-        self.leases = leases
-        self.looks = looks
-        self.committed = False
-        self.blocked: list[Entry] = []
-
-    def is_empty(self) -> bool:
-        """Tell whether nobody wants anything."""
-        return not (self.writes or self.changes or self.leases or self.looks)
-
-    def members(self) -> "list[Entry | Job]":
-        """Tell all callers."""
-        return [*self.writes, *self.changes, *self.leases, *self.looks]
-
-    def singly(self) -> "Iterator[Group]":
-        """Make a group of each caller."""
-        yield from (Group(writes=(write,)) for write in self.writes)
-        yield from (Group(changes=(job,)) for job in self.changes)
-        yield from (Group(leases=(job,)) for job in self.leases)
-        yield from (Group(looks=(job,)) for job in self.looks)
-
-    def run(self, ledger: Ledger) -> None:
-        """Do everything, on the connection's thread."""
-        if self.writes or self.changes or (self.leases and ledger.look(self._is_due)):
-            ledger.transact(self._change)
-            self.committed = True
-        for look in self.looks:
-            look.run(ledger)
-
-    def _is_due(self, ledger: Ledger) -> bool:
-        # An idle queue is polled often, and must not be written to for that.
-        for job in self.leases:
-            job.result = []
-        return any(has_due(ledger, job.claim) for job in self.leases)
-
-    def _change(self, ledger: Ledger) -> None:
-        for job in self.changes:
-            job.run(ledger)
-        if self.writes:
-            self.blocked = Append(ledger, self.writes).run()
-        for job in self.leases:
-            job.run(ledger)
-
-    def answer(self) -> None:
-        """Give each caller its result; writers that wait for room have none."""
-        for write in self.writes:
-            future = write.future
-            if future.done():
-                continue
-            if write.written is not None:
-                future.set_result(write.written)
-            elif write.error is not None:
-                future.set_exception(write.error)
-        for jobs in (self.changes, self.leases, self.looks):
-            for job in jobs:
-                if not job.future.done():
-                    job.future.set_result(job.result)
-
-    def fail(self, error: Exception) -> None:
-        """Give each caller an error of its own: one that is raised in many places gathers the tracebacks of all."""
-        for member in self.members():
-            if not member.future.done():
-                own = copy(error)
-                own.__cause__ = error.__cause__
-                member.future.set_exception(own)
 
 
 class Commits:
@@ -171,6 +53,11 @@ class Commits:
         self._until = 0.0
         self._group = Group()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether callers are served."""
+        return not self._closing
 
     def start(self) -> None:
         """Begin to serve."""
@@ -307,6 +194,7 @@ class Commits:
 
     async def _blame(self, group: Group, error: Exception) -> None:
         """Fail a group, or find out whose fault it was if it need not be the file's."""
+        group.answer_looks()
         if isinstance(error, StorageError) or len(group.members()) == 1:
             group.fail(error)
             return

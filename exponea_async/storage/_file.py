@@ -159,7 +159,7 @@ def _code(error: BaseException) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def translated(error: Exception, path: Path) -> StorageError | None:
+def translated(error: Exception, path: Path | str) -> StorageError | None:
     """Make our error of one that the file or the system is to blame for; None where it is somebody else's."""
     if isinstance(error, StorageError):
         return error
@@ -167,4 +167,6 @@ def translated(error: Exception, path: Path) -> StorageError | None:
         return None
     text = str(error)
     hint = next((hint for word, hint in HINTS.items() if word in text), "")
-    return StorageError(f"The queue file {path} refused: {text}.", hint=hint)
+    translation = StorageError(f"The queue file {path} refused: {text}.", hint=hint)
+    translation.__cause__ = error
+    return translation

@@ -90,8 +90,11 @@ class Ledger(sqlite3.Connection):
         try:
             if os.stat(self.path).st_ino == self.inode:  # noqa: PTH116 - a third of the price, paid for each commit
                 return
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
+        except OSError:
+            # It can't be told, as after a change of the user; what is committed stays committed.
+            return
         raise MovedFileError("it has been moved or deleted meanwhile")
 
     # Transactions

@@ -85,13 +85,14 @@ class SQLiteStorage:
 
     async def open(self) -> None:
         """
-        Open the file, moving it aside where it is damaged.
+        Open the file, moving it aside where it is damaged; idempotent.
 
         Raises:
             StorageError: The file can't be used.
         """
-        await self._hop(lambda _: None)
-        self._commits.start()
+        if not self._commits.serving:
+            await self._hop(lambda _: None)
+            self._commits.start()
 
     async def aclose(self) -> None:
         """Commit what was asked for and close the file; idempotent."""

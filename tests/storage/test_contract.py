@@ -138,6 +138,24 @@ class TestWriting:
             odd.result()
         assert len((await storage.write([record("after")])).ids) == 1
 
+    async def test_a_bad_question_fails_its_author_only(self, storage: Storage) -> None:
+        """A look that can't be done fails alone, and what shares its moment is done once."""
+        before = await storage.write(records("old"))
+        results = await asyncio.gather(
+            storage.write(records("a")),
+            storage.wipe(),
+            storage.write([], [StateChange("\ud800", b"", 0)]),
+            storage.load_state("\ud800"),
+            storage.find(before.ids),
+            storage.write(records("b")),
+            return_exceptions=True,
+        )
+
+        kept = set(await storage.find([*results[0].ids, *results[5].ids]))  # type: ignore[union-attr]
+        assert "b" in bodies(await storage.waiting(9))
+        assert set(results[5].ids) <= kept  # type: ignore[union-attr]
+        assert len(bodies(await storage.waiting(9))) == len(set(bodies(await storage.waiting(9))))
+
 
 class TestLeasing:
     async def test_a_leased_record_is_kept_from_others(self, storage: Storage) -> None:
