@@ -60,7 +60,6 @@ async def bare(folder: Path, ready: list[Row], durability: Durability) -> float:
 
 async def tracked(folder: Path, callers: int, total: int, durability: Durability, waits: list[float]) -> float:
     """Track with a number of callers at once, each awaiting its call before the next; calls a second."""
-
     # The application makes its events, and that is not what is measured.
     events = [bench.event(number) for number in range(total)]
 

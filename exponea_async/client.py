@@ -70,6 +70,7 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         self._counters = Counters()
         self._storage = places.storage_of(configuration, configuration.app_group, _damage_report(self))
         self._receipts = Receipts(self._storage)
+        self._written = asyncio.Event()
         self._tracker = Tracker(
             configuration=configuration,
             hooks=self._hooks,
@@ -77,7 +78,7 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
             receipts=self._receipts,
             counters=self._counters,
             clock=clock,
-            wake=self._wake,
+            wake=self._written.set,
         )
         self._tracker.refuse(NotStartedError("The client is not started.", hint="Use 'async with' or await start()."))
         self._devices = Devices(self._storage, self._tracker)
@@ -141,6 +142,7 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
             hooks=self._hooks,
             mode=self._flush_mode,
             period=self._flush_period,
+            written=self._written,
         )
 
     async def aclose(self, timeout: float | None = CLOSE_TIMEOUT) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
@@ -383,10 +385,6 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         """The queue's file was damaged and is a fresh one now: devices stay who they are."""
         self._devices.rescue()
         self._hooks.tell(Notice("damaged", reason=str(error), error=error))
-
-    def _wake(self) -> None:
-        if self._upload is not None:
-            self._upload.notice()
 
 
 def _damage_report(client: Exponea) -> Callable[[DamagedFileError], None]:

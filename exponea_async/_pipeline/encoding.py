@@ -96,6 +96,11 @@ def encode_text(text: str, path: str) -> bytes:
     return _dumps(_walk_text(text, path))
 
 
+def encode_number(number: float) -> bytes:
+    """Encode a finite number."""
+    return _dumps(number)
+
+
 def unix_seconds(moment: datetime | float, path: str) -> float:
     """
     Tell a moment as UNIX seconds.

@@ -38,6 +38,7 @@ class Upload:
         hooks: Hear it.
         mode: The flush mode to begin with.
         period: Seconds between the uploads of `FlushMode.PERIOD`.
+        written: Set by whoever has written records.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Upload:
         hooks: Hooks,
         mode: FlushMode,
         period: float,
+        written: asyncio.Event,
     ) -> None:
         settings = configuration.upload
         self._transport = Transport(
@@ -65,9 +67,14 @@ class Upload:
             keys={route_of(each): authorization_header(each.authorization_token) for each in configuration.projects},
             max_retries=configuration.flush_max_retries,
         )
-        uploader = Uploader(storage, sender, self._settler, configuration.queue, settings)
-        #: To be called after each write.
-        self.notice = uploader.notice
+        uploader = Uploader(
+            storage=storage,
+            sender=sender,
+            settler=self._settler,
+            queue=configuration.queue,
+            upload=settings,
+            written=written,
+        )
         self.flusher = Flusher(
             storage=storage,
             uploader=uploader,

@@ -36,10 +36,18 @@ class Uploader:
         settler: Writes down what becomes of records.
         queue: Tells how old records may become.
         upload: Tells how to send.
+        written: Set by whoever has written records.
     """
 
     def __init__(
-        self, storage: Storage, sender: Sender, settler: Settler, queue: QueueSettings, upload: UploadSettings
+        self,
+        *,
+        storage: Storage,
+        sender: Sender,
+        settler: Settler,
+        queue: QueueSettings,
+        upload: UploadSettings,
+        written: asyncio.Event,
     ) -> None:
         self._storage = storage
         self._sender = sender
@@ -50,7 +58,7 @@ class Uploader:
         # Twice: while the senders empty one half, the other is being leased.
         self._ready: asyncio.Queue[Batch] = asyncio.Queue(2 * upload.concurrency)
         self._wanted = asyncio.Event()
-        self._wake = asyncio.Event()
+        self._wake = written
         self._hurry = asyncio.Event()
 
     # What drives it
@@ -63,10 +71,6 @@ class Uploader:
             self._wake.set()
         else:
             self._wanted.clear()
-
-    def notice(self) -> None:
-        """Take note that records were written."""
-        self._wake.set()
 
     def nudge(self) -> None:
         """Let a paused project show at once whether it works again."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
-from exponea_async._pipeline.encoding import MAX_MESSAGE, decode
+from exponea_async._pipeline.encoding import MAX_MESSAGE, decode, encode_number
 from exponea_async.config import ExponeaProject
 from exponea_async.errors import InvalidEventError, ProjectPausedError, RejectedError, UnavailableError
 from exponea_async.storage.base import Leased
@@ -70,7 +70,7 @@ def event_command(customer_ids: bytes, name: bytes, timestamp: float, properties
     """Put an event together from encoded parts, but for the command's opening brace and id."""
     return _checked(
         b'"name":"customers/events","data":{"customer_ids":%b,"event_type":%b,"timestamp":%b,"properties":%b}}'
-        % (customer_ids, name, repr(timestamp).encode(), properties),
+        % (customer_ids, name, encode_number(timestamp), properties),
         "event",
     )
 
@@ -84,7 +84,7 @@ def customer_command(customer_ids: bytes, timestamp: float, properties: bytes) -
     """
     return _checked(
         b'"name":"customers","data":{"customer_ids":%b,"properties":%b,"update_timestamp":%b}}'
-        % (customer_ids, properties, repr(timestamp).encode()),
+        % (customer_ids, properties, encode_number(timestamp)),
         "customer",
     )
 
