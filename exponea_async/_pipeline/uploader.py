@@ -196,6 +196,7 @@ class Uploader:
     async def _send_for_ever(self) -> None:
         while True:
             batch = await self._ready.get()
+            due = self._settler.next_due()
             try:
                 await self._sender.send(batch)
             except Exception as error:
@@ -203,6 +204,8 @@ class Uploader:
                 self._sender.keep_on(batch, error)
             if batch.probe:
                 self._sender.gates[batch.route].probing = False
+            if batch.probe or self._settler.next_due() < due:
+                # The claimer has something to do earlier than it thinks.
                 self._wake.set()
 
 
