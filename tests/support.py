@@ -4,7 +4,7 @@ What the tests of the client share: a platform that follows a script, and patien
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -91,7 +91,7 @@ class Seen:
         return web.json_response({"success": True, "results": results})
 
 
-Script = Callable[[Seen], web.StreamResponse]
+Script = Callable[[Seen], web.StreamResponse | Awaitable[web.StreamResponse]]
 
 
 class Scripted:
@@ -101,11 +101,13 @@ class Scripted:
     Attributes:
         script: Answers a request.
         seen: The requests so far.
+        most: How many requests were under way at once, at the most.
     """
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.seen: list[Seen] = []
+        self.most = self._active = 0
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -127,7 +129,13 @@ class Scripted:
         commands = json.loads(body)["commands"] if body else []
         seen = Seen(request.path, dict(request.headers), commands, asyncio.get_running_loop().time())
         self.seen.append(seen)
-        return self.script(seen)
+        self._active += 1
+        self.most = max(self.most, self._active)
+        try:
+            answer = self.script(seen)
+            return answer if isinstance(answer, web.StreamResponse) else await answer
+        finally:
+            self._active -= 1
 
 
 async def kept(client: Exponea) -> list[dict[str, Any]]:
