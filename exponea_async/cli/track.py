@@ -24,6 +24,7 @@ from exponea_async.cli.options import (
     read_value,
     seconds,
 )
+from exponea_async.cli.tasks import first_of
 from exponea_async.cli.terminal import print_json, printable
 from exponea_async.client import Exponea
 from exponea_async.errors import DeliveryError, DeliveryTimeoutError
@@ -148,13 +149,8 @@ async def _conclude(exponea: Exponea, receipt: Receipt, wait: float | None) -> N
         await exponea.aclose()
         return
     # The flush works in any mode, and ends early where the project is paused; the receipt does not wait for others.
-    flush = asyncio.create_task(exponea.flush_data(wait))
-    verdict = asyncio.create_task(receipt.delivered(wait))
-    await asyncio.wait({flush, verdict}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (flush, verdict):
-        task.cancel()
-        with suppress(asyncio.CancelledError, DeliveryTimeoutError, DeliveryError):
-            await task
+    with suppress(DeliveryError, DeliveryTimeoutError):
+        await first_of(exponea.flush_data(wait), receipt.delivered(wait))
     await exponea.aclose(0)
 
 

@@ -4,7 +4,7 @@ An import under way: chunk by chunk from the file into the queue, the journal af
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from exponea_async.cli.journal import Journal, Place, fingerprint
 from exponea_async.cli.lines import Layout, Line, Lines
 from exponea_async.cli.options import opened
 from exponea_async.cli.plan import Plan
+from exponea_async.cli.tasks import first_of
 from exponea_async.cli.terminal import Progress, complain, duration, number, print_facts, print_json
 from exponea_async.client import Exponea
 from exponea_async.config import Configuration
@@ -286,7 +287,7 @@ async def _run(job: Job, transfer: Transfer, progress: Progress, *, as_json: boo
 
     try:
         async with opened(job.client_settings(), Hooks(listeners=[hear])) as exponea, progress.telling(transfer.told):
-            await _before(transfer.run(exponea), paused)
+            await first_of(transfer.run(exponea), paused.wait())
     except asyncio.CancelledError:
         complain(f"{job.path} was read up to line {number(transfer.place.number)}; the same command goes on there")
         raise
@@ -297,19 +298,6 @@ async def _run(job: Job, transfer: Transfer, progress: Progress, *, as_json: boo
     else:
         print_facts(facts)
     return _code(job, transfer)
-
-
-async def _before(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-    """Do some work, but leave it at that when something happens."""
-    tasks = [asyncio.create_task(work), asyncio.create_task(stop.wait())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done():
-            await tasks[0]
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _code(job: Job, transfer: Transfer) -> int:
