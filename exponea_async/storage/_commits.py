@@ -198,8 +198,11 @@ class Commits:
         if isinstance(error, StorageError) or len(group.members()) == 1:
             group.fail(error)
             return
+        behind, self._blocked = self._blocked, deque()
         for single in group.singly():
             await self._serve(single)
+        # Each was put in front of the one before it.
+        self._blocked = deque([*reversed(self._blocked), *behind])
 
     def _hold_back(self, group: Group) -> None:
         """Put writers without room back in front, until a settlement makes some or a while has passed."""

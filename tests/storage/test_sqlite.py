@@ -224,6 +224,23 @@ class TestGroupCommit:
         assert len(threads) == 1
         assert threading.get_ident() not in threads
 
+    async def test_waiting_in_order_beside_a_bad_value(self, open_file: OpenFile) -> None:
+        """Writers that wait for room keep their order though one among them can't be written."""
+        storage = await open_file(when_full="wait", max_records=1)
+        await storage.write(records("first"))
+        bad = asyncio.create_task(storage.write(records("bad", route="\ud800")))
+        writers = [asyncio.create_task(storage.write(records(name))) for name in "abc"]
+        seen: list[str] = []
+        while len(seen) < 4:
+            taken = await take(storage)
+            await storage.settle(delivered(*ids(taken)))
+            seen += bodies(taken)
+
+        assert seen == ["first", *"abc"]
+        with pytest.raises(UnicodeEncodeError):
+            await bad
+        await asyncio.gather(*writers)
+
     async def test_a_writer_whose_task_dies(self, open_file: OpenFile) -> None:
         """If the loop ends the committing task, nobody waits for ever, and the storage can still be closed."""
         storage = await open_file(when_full="wait", max_records=1)
