@@ -114,6 +114,13 @@ def _settle(ledger: Ledger, settlement: Settlement) -> int:
 
 def _ever_leased(ledger: Ledger, ids: list[int]) -> list[int]:
     """Pass over records that nobody has taken yet: a hole above the cursor would be counted as a record."""
+    if not ids:
+        return ids
+    lowest, highest = min(ids), max(ids)
+    route = ledger.numbers.get(highest >> ROUTE_SHIFT)
+    if route and highest <= route.cursor and lowest >> ROUTE_SHIFT == route.number:
+        # The usual case: all are of one route, and taken.
+        return ids
     cursors = {number: route.cursor for number, route in ledger.numbers.items()}
     return [key for key in ids if key <= cursors.get(key >> ROUTE_SHIFT, 0)]
 

@@ -227,4 +227,10 @@ def chunks(ids: Sequence[int]) -> Iterator[tuple[str, Sequence[int]]]:
 
 def numbers(ids: Iterable[str]) -> list[int]:
     """Read ids, passing over what can't be one of ours."""
-    return [number for key in ids if key.isdecimal() and len(key) < 20 and (number := int(key)) < 1 << 63]
+    keys = list(ids)
+    try:
+        found = list(map(int, keys))
+    except ValueError:
+        found = [int(key) for key in keys if key.isdecimal()]
+    # A larger one would be too much for SQLite.
+    return found if max(found, default=0) < 1 << 63 else [number for number in found if number < 1 << 63]
