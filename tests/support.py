@@ -66,12 +66,14 @@ class Seen:
         headers: Its headers.
         commands: The commands in it.
         at: When it came, as the event loop's time.
+        cut: Cuts its connection.
     """
 
     path: str
     headers: Mapping[str, str]
     commands: list[dict[str, Any]]
     at: float
+    cut: Callable[[], None] | None = None
 
     @property
     def names(self) -> list[Any]:
@@ -127,7 +129,8 @@ class Scripted:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         commands = json.loads(body)["commands"] if body else []
-        seen = Seen(request.path, dict(request.headers), commands, asyncio.get_running_loop().time())
+        cut = request.transport.abort if request.transport else None
+        seen = Seen(request.path, dict(request.headers), commands, asyncio.get_running_loop().time(), cut)
         self.seen.append(seen)
         self._active += 1
         self.most = max(self.most, self._active)
