@@ -208,7 +208,10 @@ class _Hour:
             Fault("drop"),
         )
         await self._clock.until(RECOVERY)
+        # What was to happen a number of times, and has not yet, still will.
+        left = [fault for fault in self._faults.active if fault.times is not None]
         self._faults.clear()
+        self._faults.add(*left)
         self._say("the platform is back")
 
     def _hear(self, notice: Notice) -> None:
