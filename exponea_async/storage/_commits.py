@@ -191,6 +191,8 @@ class Commits:
             self._loop.call_soon(group.answer)
         else:
             group.answer()
+            # Who comes again at once has come by then, and need not wake this task.
+            await asyncio.sleep(0)
 
     async def _blame(self, group: Group, error: Exception) -> None:
         """Fail a group, or find out whose fault it was if it need not be the file's."""
