@@ -74,6 +74,8 @@ class Job:
         """Tell what tells this import from others."""
         plan = asdict(self.plan)
         plan["moments"] = [self.plan.moments.pattern, str(self.plan.moments.zone)]
+        # These are on each event too; with others, what was sent would not be recognised as the same.
+        plan["stamps"] = [dict(self.settings.default_properties), self.settings.application_id]
         main = self.settings.main
         return {
             "file": fingerprint(file),

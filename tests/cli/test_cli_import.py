@@ -226,6 +226,13 @@ class TestJournal:
         assert f"({what} differs)" in outcome.err
         assert stage.run("import", path, *LINE_OPTIONS, *more, "--journal", stage.folder / "other").code == 0
 
+    def test_other_default_properties(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With other default properties, lines sent again would be no duplicates, so it is another import."""
+        path = stage.write("a.jsonl", lines(3))
+        stage.run("import", path, *LINE_OPTIONS)
+        monkeypatch.setenv("EXPONEA_DEFAULT_PROPERTIES", '{"currency": "USD"}')
+        assert stage.run("import", path, *LINE_OPTIONS).code == 2
+
     @pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 1, "about": {}, "place": {"far": 1}}'])
     def test_no_journal(self, stage: Stage, text: str) -> None:
         """A file that is no journal is neither read nor replaced."""
