@@ -122,7 +122,10 @@ class Flusher:
         )
 
     async def _drain(self, mark: Mark, started: float, *, insist: bool) -> None:
-        while await self._storage.remaining(mark, skip=self._uploader.stuck(started, paused_only=insist)):
+        while self._uploader.is_running and await self._left(mark, started, insist=insist):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):
                     await self._settler.news()
+
+    async def _left(self, mark: Mark, started: float, *, insist: bool) -> int:
+        return await self._storage.remaining(mark, skip=self._uploader.stuck(started, paused_only=insist))

@@ -60,6 +60,8 @@ class Uploader:
         self._wanted = asyncio.Event()
         self._wake = written
         self._hurry = asyncio.Event()
+        #: Whether there is any use in waiting for it.
+        self.is_running = True
 
     # What drives it
 
@@ -101,12 +103,15 @@ class Uploader:
 
     async def run(self) -> None:
         """Upload while it is wanted; never ends by itself."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._settler.run(), name="exponea_async: settler")
-            group.create_task(self._settler.prolong(), name="exponea_async: leases")
-            group.create_task(self._claim_for_ever(), name="exponea_async: claimer")
-            for number in range(1, self._settings.concurrency + 1):
-                group.create_task(self._send_for_ever(), name=f"exponea_async: sender {number}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._settler.run(), name="exponea_async: settler")
+                group.create_task(self._settler.prolong(), name="exponea_async: leases")
+                group.create_task(self._claim_for_ever(), name="exponea_async: claimer")
+                for number in range(1, self._settings.concurrency + 1):
+                    group.create_task(self._send_for_ever(), name=f"exponea_async: sender {number}")
+        finally:
+            self.is_running = False
 
     # Claiming
 
