@@ -54,6 +54,8 @@ class Upload:
         written: asyncio.Event,
     ) -> None:
         settings = configuration.upload
+        # Every project gets another chance.
+        counters.paused.clear()
         self._transport = Transport(
             timeout=settings.request_timeout, connections=settings.concurrency, gzip=settings.gzip
         )
