@@ -12,7 +12,7 @@ from exponea_async._pipeline.encoding import encode_object, encode_text, unix_se
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.wire import customer_command, event_command, route_of
 from exponea_async.config import Configuration
-from exponea_async.errors import DroppedError, InvalidEventError, LifecycleError
+from exponea_async.errors import DroppedError, InvalidEventError, LifecycleError, StorageError
 from exponea_async.hooks import Hooks, Notice
 from exponea_async.models import Draft, Event, EventType, Identity, Receipt
 from exponea_async.observability import Counters
@@ -191,7 +191,13 @@ class Tracker:
             for route in self._routes[draft.kind]:
                 records.append(Record(route, body, at))  # noqa: PERF401 - a comprehension is slower for one
             ends.append(len(records))
-        written = await self._storage.write(records, states)
+        try:
+            written = await self._storage.write(records, states)
+        except StorageError:
+            # It may be closed because the client is.
+            if self.check_running():
+                raise
+            return [self.dropped() for _ in drafts]
         self._counters.tracked += len(records)
         if written.dropped:
             self._tell_dropped(written.dropped)
