@@ -91,7 +91,12 @@ class SQLiteStorage:
             StorageError: The file can't be used.
         """
         if not self._commits.serving:
-            await self._hop(lambda _: None)
+            try:
+                await self._hop(lambda _: None)
+            except BaseException:
+                # Who gives up opening is not going to close.
+                await self._disconnect()
+                raise
             self._commits.start()
 
     async def aclose(self) -> None:
