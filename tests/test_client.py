@@ -29,6 +29,7 @@ from exponea_async import (
     LifecycleError,
     NotStartedError,
     PurchasedItem,
+    QueueSettings,
     Receipt,
     StorageError,
 )
@@ -60,6 +61,11 @@ def every(verbs: dict[str, Verb]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("verb", verbs.values(), ids=verbs)
 
 
+def let_go(clients: list[Exponea]) -> None:
+    clients.clear()
+    gc.collect()
+
+
 class TestLife:
     async def test_a_block_is_a_life(self, configure: Configure, sandbox: Sandbox) -> None:
         """What was tracked in the block is delivered at its end."""
@@ -77,6 +83,21 @@ class TestLife:
 
         assert client._upload is upload
         await client.aclose()
+
+    async def test_a_start_that_is_cut_short(self, configure: Configure) -> None:
+        """Whoever gives up starting can start again, or close, and nothing is left open."""
+        for patience in range(12):
+            client = Exponea(configure())
+            starting = asyncio.create_task(client.start())
+            for _ in range(patience):
+                await asyncio.sleep(0.0005)
+            starting.cancel()
+            await asyncio.wait([starting])
+            if patience % 2:
+                await client.start()
+                await client.track_event(Event("ping"))
+            await client.aclose(timeout=0)
+            assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("exponea_async")]
 
     async def test_closing_twice_is_closing_once(self, configure: Configure) -> None:
         """A second end, also at the same time, does nothing."""
@@ -123,9 +144,10 @@ class TestLife:
         upload, storage = client._upload, client._storage
         assert upload is not None
 
+        last = [client]
         del client
         with pytest.warns(ResourceWarning, match="never closed"):
-            gc.collect()
+            let_go(last)
         await upload.aclose()
         await storage.aclose()
 
@@ -213,6 +235,48 @@ class TestClosing:
         again = await connect()
         await again.flush_data(10)
         assert {event.properties["number"] for event in sandbox.engine.events()} == kept
+
+    async def test_a_paused_project_is_not_waited_for(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Closing asks it once more, and no longer."""
+        sandbox.faults.add(Fault("status", status=401))
+        client = await connect()
+        await client.track_event(Event("ping"))
+        await until(lambda: bool(client.stats().paused))
+
+        await asyncio.wait_for(client.aclose(timeout=None), 5)
+        assert sandbox.request_count == 2
+
+    async def test_closing_that_is_cut_short(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Whoever gives up closing has a closed client all the same, and no task or file is left open."""
+        sandbox.faults.add(Fault("timeout", seconds=30))
+        client = await connect(upload={"request_timeout": 30})
+        await client.track_event(Event("ping"))
+        await until(lambda: sandbox.request_count == 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.aclose(timeout=None), 0.1)
+        await client.aclose()
+
+        sandbox.faults.clear()
+        again = await connect()
+        assert (await asyncio.wait_for(again.flush_data(), 5)).delivered == 1
+
+    async def test_an_upload_that_broke_down_is_not_waited_for(
+        self, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Where a bug has ended the upload, flushes and the end of the client tell what remains, and don't hang."""
+        client = await connect(flush_mode="MANUAL")
+
+        async def stumble(_: object) -> int:
+            raise ZeroDivisionError
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client._storage, "settle", stumble)
+            await client.track_event(Event("ping"))
+            result = await asyncio.wait_for(client.flush_data(), 5)
+        await asyncio.wait_for(client.aclose(timeout=None), 5)
+
+        assert result.remaining == 1
+        assert "broken down" in caplog.text
 
     async def test_waiting_receipts_are_sent_away(self, connect: Connect, sandbox: Sandbox) -> None:
         """Nobody waits for the verdict of a closed client."""
@@ -464,6 +528,44 @@ class TestStopping:
                 0,
             )
         file.close()
+
+    async def test_writers_that_wait_for_room(self, connect: Connect) -> None:
+        """Who waits for room in the queue is dropped or refused with the rest, and written by neither end."""
+        queue = QueueSettings(max_records=2, when_full="wait")
+        client = await connect(flush_mode="MANUAL", queue=queue)
+        await client.track_many(numbered(2))
+        waiting = asyncio.create_task(client.track_event(Event("x")))
+        await asyncio.sleep(0.02)
+        await client.stop_integration()
+        assert (await waiting).status == "dropped"
+
+        await client.start()
+        await client.track_many(numbered(2))
+        waiting = asyncio.create_task(client.track_event(Event("x")))
+        await asyncio.sleep(0.02)
+        await client.aclose()
+        with pytest.raises(ClosedError):
+            await waiting
+        again = await connect(flush_mode="MANUAL")
+        assert (await again._storage.pending()).waiting == 2
+
+    @pytest.mark.parametrize("settings", [{}, {"storage": "memory:"}])
+    async def test_a_start_after_it_begins_with_nothing(
+        self, connect: Connect, sandbox: Sandbox, settings: dict[str, Any]
+    ) -> None:
+        """No record, no pause and no reason of the time before is left, in any storage."""
+        sandbox.faults.add(Fault("status", status=401, times=4))
+        client = await connect(**settings)
+        await client.track_event(Event("before"))
+        await client.flush_data(10)
+        assert client.stats().paused
+        await client.stop_integration()
+        sandbox.faults.clear()
+        await client.start()
+
+        assert client.stats().paused == {}
+        await (await client.track_event(Event("after"))).delivered(10)
+        assert [event.event_type for event in sandbox.engine.events()] == ["after"]
 
     async def test_a_wipe_that_failed_can_be_repeated(self, connect: Connect) -> None:
         """Where the file refuses, the caller hears it, nothing is tracked, and another call wipes."""
