@@ -59,6 +59,7 @@ DOORS = {
     "_pipeline.uploader.Uploader._claim_for_ever": "the upload's loop",
     "_pipeline.uploader.Uploader._send_for_ever": "the upload's loop",
     "cli.app.main": "a script wants one line and a code",
+    "storage._group.Job.run_apart": "a look's trouble is its caller's, who gets it",
     "storage._commits.Commits._serve": "the commits' loop: every caller hears of it",
     "storage.sqlite.SQLiteStorage._hop": "translates SQLite's errors, and raises all others again",
 }
