@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -106,16 +107,19 @@ class SQLiteStorage:
 
     async def _connect(self) -> tuple[aiosqlite.Connection, Ledger]:
         connection = aiosqlite.connect(
-            self.path, timeout=self._lock_timeout, isolation_level=None, factory=self._open_ledger
+            self.path,
+            timeout=self._lock_timeout,
+            isolation_level=None,
+            factory=self._open_ledger,
         )
         thread: Any = getattr(connection, "_thread", connection)  # older versions are threads
         # An application that forgets to close the client must still be able to exit.
         thread.daemon = True
+        opening = asyncio.ensure_future(connection)
         try:
-            self._connection = await connection
+            self._connection = await asyncio.shield(opening)
         except BaseException:
-            # Told to end but not waited for: it would answer to a loop that may be closed by then.
-            await asyncio.to_thread(thread.join)
+            await self._abandon(opening, thread)
             raise
         damage, self._damage = self._damage, None
         if damage and damage.moved_to:
@@ -123,6 +127,16 @@ class SQLiteStorage:
             asyncio.get_running_loop().call_soon(self._report, damage)
         assert self._ledger  # noqa: S101 - the factory has set it
         return self._connection, self._ledger
+
+    async def _abandon(self, opening: "asyncio.Future[aiosqlite.Connection]", thread: threading.Thread) -> None:
+        """See an opening through that failed, or whose caller was cancelled."""
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            self._connection = opening.result()
+            await self._disconnect()
+        else:
+            # Told to end but not waited for: it would answer to a loop that may be closed by then.
+            await asyncio.to_thread(thread.join)
 
     def _open_ledger(self, *args: Any, **kwargs: Any) -> Ledger:
         """Run on the connection's thread: whatever touches the disk is done here."""

@@ -61,6 +61,20 @@ class TestFile:
             with pytest.raises(StorageError, match=str(place)):
                 await SQLiteStorage(place).open()
 
+    @pytest.mark.parametrize("turns", [0, 1, 2, 3])
+    async def test_who_gives_up_opening_can_try_again(self, path: Path, turns: int) -> None:
+        """An opening that is cancelled at any moment leaves a storage that can be opened."""
+        storage = SQLiteStorage(path)
+        opening = asyncio.create_task(storage.open())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+
+        await storage.open()
+        await storage.write(records("a"))
+        await storage.aclose()
+
     async def test_a_restart_keeps_everything(self, open_file: OpenFile) -> None:
         """Records under their ids, leases, failures, letters and states are there after a restart."""
         storage = await open_file()
