@@ -86,8 +86,12 @@ class Gate:
         return self.passed_at > started or any(passes < self.passes for passes in since)
 
     def remember(self, ids: tuple[str, ...]) -> None:
-        """Keep in mind that these records met a server error."""
+        """Keep in mind that these records met a server error; to be blamed again, others have to pass from now on."""
         self.stumbled.update(dict.fromkeys(ids, self.passes))
+
+    def suspect(self, ids: tuple[str, ...]) -> None:
+        """Keep in mind that others passed while these records failed: a part of them that fails is to blame too."""
+        self.stumbled.update(dict.fromkeys(ids, self.passes - 1))
 
     def forget(self, ids: tuple[str, ...]) -> None:
         """These records have left."""

@@ -152,6 +152,7 @@ class Sender:
         """A record failed by its own fault; too often, and it is a dead letter."""
         failures = record.failures + 1
         if failures >= self._max_retries:
+            self.gates[record.route].forget((record.id,))
             self._settler.bury((record.id,), f"given up after {failures} failures of its own; the last: {reason}")
         else:
             self._settler.put_off([record], self._backoff.seconds(failures), reason, failed=True)
@@ -165,8 +166,11 @@ class Sender:
             gate.remember(batch.ids)
             self._close(batch, gate, error, started)
         elif len(batch.records) > 1:
+            gate.suspect(batch.ids)
             await self._halve(batch, gate, str(error))
         else:
+            # Each failure that counts has a success of others beside it, or a long outage would use them up.
+            gate.remember(batch.ids)
             self._fail(batch.records[0], str(error))
 
     def _close(self, batch: Batch, gate: Gate, error: UnavailableError, started: float) -> None:

@@ -156,18 +156,26 @@ class Uploader:
             raise
 
     async def _probe(self, route: str) -> None:
-        """Lease one batch for a closed gate."""
+        """
+        Lease one batch for a closed gate.
+
+        It is smaller with each attempt: an outage is asked about with little, and those that only share a batch with
+        a record at which the platform stumbles get away from it.
+        """
         gate = self._sender.gates[route]
-        records = await self._lease(self._settings.batch_size, only=route)
-        batches = self._packed(records)
-        for batch in batches[1:]:
-            self._settler.give_back(batch)
-        if batches:
-            gate.probing = True
-            await self._ready.put(Batch(batches[0], probe=True))
-        else:
-            # Nothing is due yet.
-            gate.wait(min(_now() + IDLE, self._settler.next_due()))
+        limit = max(1, self._settings.batch_size >> gate.attempts)
+        while records := await self._lease(limit, only=route):
+            batches = self._packed(records)
+            for batch in batches[1:]:
+                self._settler.give_back(batch)
+            if batches:
+                gate.probing = True
+                await self._ready.put(Batch(batches[0], probe=True))
+                return
+            # All of them were too old, and so may be many more.
+            limit = self._settings.batch_size
+        # Nothing is due yet.
+        gate.wait(min(_now() + IDLE, self._settler.next_due()))
 
     def _packed(self, records: Sequence[Leased]) -> list[tuple[Leased, ...]]:
         """Make batches, and put those that are too old where dead letters go."""

@@ -209,7 +209,8 @@ class TestFlushing:
         await client.track_many(numbered(100))
 
         assert await client.flush_data() == FlushResult(100, 0, 0)
-        assert sandbox.request_count == 12
+        # Ten that fail, a small one that finds out, and the rest in two or three.
+        assert sandbox.request_count <= 14
 
     async def test_giving_up_on_it(self, connect: Connect, sandbox: Sandbox) -> None:
         """A flush that is cancelled stops the upload again in a mode without one."""

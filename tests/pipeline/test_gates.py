@@ -116,6 +116,24 @@ class TestBlame:
         assert gate.blames(("a", "z"), started=6.0)
         assert not gate.blames(("z",), started=6.0)
 
+    def test_each_blame_needs_a_success_of_its_own(self, gate: Gate) -> None:
+        """A failure that counted is not held against its record again until others have passed once more."""
+        gate.remember(("a",))
+        gate.open(5.0)
+        gate.remember(("a",))
+        assert not gate.blames(("a",), started=6.0)
+
+        gate.open(7.0)
+        assert gate.blames(("a",), started=8.0)
+
+    def test_a_part_of_those_to_blame_is_to_blame(self, gate: Gate) -> None:
+        """While a batch is searched for the guilty one, nobody else has to pass meanwhile."""
+        gate.open(5.0)
+        gate.suspect(("a", "b"))
+
+        assert gate.blames(("a",), started=6.0)
+        assert gate.blames(("b",), started=6.0)
+
     def test_who_has_left_is_forgotten(self, gate: Gate) -> None:
         """The memory holds only records that are still here."""
         gate.forget(("a",))
