@@ -164,12 +164,23 @@ class _DeviceScope:
         self._key = key
         self._devices = devices
 
-    async def keep(self, drafts: Drafts) -> list[Receipt]:
+    async def keep(self, draft: Draft) -> Receipt:
+        """Keep a draft."""
+        slot = self._devices.slot(self._key)
+        identity = slot.identity
+        if identity is not None:
+            try:
+                return await self.street.keep(identity, draft, slot.conditions)
+            except StateConflictError:
+                self._expire(slot, identity)
+        return (await self.keep_all(((None, draft),)))[0]
+
+    async def keep_all(self, drafts: Drafts) -> list[Receipt]:
         """Keep drafts in one commit."""
         first = drafts[0][0]
         if first is not None and all(who is not None for who, _ in drafts):
             # The device has no part in it, and must not come to life for it.
-            return await self.street.keep(first, drafts)
+            return await self.street.keep_all(first, drafts)
         while True:
             slot = self._devices.slot(self._key)
             if slot.identity is None:
@@ -180,7 +191,7 @@ class _DeviceScope:
             if identity is None:
                 continue  # a conflict elsewhere emptied the slot meanwhile
             try:
-                return await self.street.keep(identity, drafts, conditions)
+                return await self.street.keep_all(identity, drafts, conditions)
             except StateConflictError:
                 self._expire(slot, identity)
 
@@ -196,12 +207,12 @@ class _DeviceScope:
                 identity = self.street.identity({COOKIE: changed.cookie, **changed.ids}, changed.device_id)
                 change = StateChange(state_key(self._key), changed.encode(), state.version)
                 try:
-                    receipts = await self.street.keep(identity, ((None, draft),), (change,))
+                    receipt = await self.street.keep(identity, draft, (change,))
                 except StateConflictError:
                     self._expire(slot, slot.identity)
                     continue
                 self._devices.fill(self._key, slot, changed)
-                return receipts[0]
+                return receipt
 
     async def cookie(self) -> str:
         """Tell the device's cookie."""
@@ -227,14 +238,18 @@ class _CustomerScope:
         self.street = street
         self._identity = identity
 
-    async def keep(self, drafts: Drafts) -> list[Receipt]:
+    async def keep(self, draft: Draft) -> Receipt:
+        """Keep a draft."""
+        return await self.street.keep(self._identity, draft)
+
+    async def keep_all(self, drafts: Drafts) -> list[Receipt]:
         """Keep drafts in one commit."""
-        return await self.street.keep(self._identity, drafts)
+        return await self.street.keep_all(self._identity, drafts)
 
     async def identify(self, ids: Mapping[str, str], draft: Draft) -> Receipt:
         """Keep the update, for these ids beside the tracker's own; nothing is remembered."""
         identity = self.street.identity({**self._identity.ids, **ids}, None)
-        return (await self.street.keep(identity, ((None, draft),)))[0]
+        return await self.street.keep(identity, draft)
 
     async def cookie(self) -> str:
         """Refuse: there is none."""

@@ -30,7 +30,11 @@ class Street(Protocol):
         """Check and encode a customer's properties as they are now; raises as `draft_event` does."""
         ...
 
-    async def keep(
+    async def keep(self, who: Identity, draft: Draft, states: Sequence[StateChange | StateCheck] = ()) -> Receipt:
+        """Keep one draft; raises as `keep_all` does."""
+        ...
+
+    async def keep_all(
         self,
         who: Identity,
         drafts: Sequence[tuple[Identity | None, Draft]],
@@ -67,7 +71,11 @@ class Scope(Protocol):
         """The way to the platform."""
         ...
 
-    async def keep(self, drafts: Sequence[tuple[Identity | None, Draft]]) -> list[Receipt]:
+    async def keep(self, draft: Draft) -> Receipt:
+        """Keep a draft about this scope's subject."""
+        ...
+
+    async def keep_all(self, drafts: Sequence[tuple[Identity | None, Draft]]) -> list[Receipt]:
         """Keep drafts in one commit, each about its own identity, or else about this scope's subject."""
         ...
 

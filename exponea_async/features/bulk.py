@@ -53,7 +53,7 @@ class BulkVerbs:
             if place % BREATH == BREATH - 1:
                 await asyncio.sleep(0)
         wanted = [draft for draft in drafts if draft is not None]
-        kept = iter(await scope.keep(wanted) if wanted else ())
+        kept = iter(await scope.keep_all(wanted) if wanted else ())
         return [scope.street.dropped() if draft is None else next(kept) for draft in drafts]
 
 

@@ -46,7 +46,7 @@ class TrackingVerbs:
         """
         scope = self._scope
         draft = scope.street.draft_event(_TRACK_EVENT, event)
-        return scope.street.dropped() if draft is None else (await scope.keep(((None, draft),)))[0]
+        return scope.street.dropped() if draft is None else await scope.keep(draft)
 
     async def track_payment_event(self, item: PurchasedItem, timestamp: Moment = None) -> Receipt:
         """
@@ -64,7 +64,7 @@ class TrackingVerbs:
         """
         scope = self._scope
         draft = scope.street.draft_event(EventType.PAYMENT, payment(item, timestamp))
-        return scope.street.dropped() if draft is None else (await scope.keep(((None, draft),)))[0]
+        return scope.street.dropped() if draft is None else await scope.keep(draft)
 
     async def identify_customer(self, customer: Customer) -> Receipt:
         """

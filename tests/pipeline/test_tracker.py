@@ -89,7 +89,7 @@ class TestTracker:
         tracker.set_defaults({"a": 1})
         drafts = [tracker.draft_event(kind, Event("x")) for kind in (EventType.PUSH_TOKEN, EventType.SESSION_START)]
         who = tracker.identity({"cookie": "c"}, "d")
-        await tracker.keep(who, [(None, draft) for draft in drafts if draft])
+        await tracker.keep_all(who, [(None, draft) for draft in drafts if draft])
 
         bare, full = [read_command(record.body)["data"]["properties"] for record in await storage.waiting(2)]
         assert ("a" in bare, full["a"]) == (False, 1)
@@ -99,10 +99,10 @@ class TestTracker:
         who = tracker.identity({"cookie": "c"}, None)
         draft = tracker.draft_event(EventType.TRACK_EVENT, Event("x"))
         assert draft is not None
-        await tracker.keep(who, [(None, draft)] * 3)
+        await tracker.keep_all(who, [(None, draft)] * 3)
         tracker.refuse(NotStartedError("Not started."))
         with pytest.raises(NotStartedError):
-            await tracker.keep(who, [(None, draft)])
+            await tracker.keep_all(who, [(None, draft)])
 
         assert woken == [1]
 
@@ -125,10 +125,10 @@ class TestTracker:
         tracker.stop()
 
         assert tracker.draft_event(EventType.TRACK_EVENT, Event("x")) is None
-        assert [receipt.status for receipt in await tracker.keep(who, [(None, draft)])] == ["dropped"]
+        assert [receipt.status for receipt in await tracker.keep_all(who, [(None, draft)])] == ["dropped"]
         assert (await storage.pending()).waiting == 0
         tracker.admit()
-        assert [receipt.status for receipt in await tracker.keep(who, [(None, draft)])] == ["queued"]
+        assert [receipt.status for receipt in await tracker.keep_all(who, [(None, draft)])] == ["queued"]
 
     async def test_properties_of_any_mapping(self, tracker: Tracker) -> None:
         """Properties are a mapping; what is none is named."""
