@@ -169,7 +169,8 @@ class TestBadNetworks:
         assert {receipt.status for receipt in receipts} == {"delivered", "rejected"}
         assert (stats.delivered, stats.rejected, stats.in_flight) == (count - len(bad), len(bad), 0)
         bound = (stats.tracked + stats.retried) / 50 + stats.commits + 2 * stats.failed_requests
-        assert stats.requests == sandbox.request_count <= bound
+        # One that is given up while it connects may never arrive.
+        assert sandbox.request_count <= stats.requests <= bound
 
 
 @frozen
