@@ -1,0 +1,532 @@
+"""
+What push notifications say, and the events about them.
+"""
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exponea_async._pipeline.encoding import encode_object, encode_text, unix_seconds
+from exponea_async.errors import InvalidEventError
+from exponea_async.features._links import Campaign
+from exponea_async.features._payloads import (
+    Action,
+    Payload,
+    clicked_event,
+    delivered_event,
+    is_bloomreach_notification,
+    read_payload,
+)
+from exponea_async.features._rules import may_track
+from exponea_async.models import Event, EventType
+
+ATTRIBUTES = {"campaign_id": "c9", "campaign_name": "Sale", "event_type": "campaign", "sent_timestamp": 1700000200.25}
+URL_PARAMS = {"utm_source": "push", "utm_campaign": "sale", "xnpe_cmp": "q1"}
+BUTTONS = [{"action": "app", "title": "Open"}, {"action": "browser", "title": "Web", "url": "https://s.example"}]
+NESTED = {
+    "source": "xnpe_platform",
+    "notification_id": 17,
+    "silent": False,
+    "title": "Sale",
+    "message": "Today only",
+    "image": "https://img.example/p.png",
+    "action": "deeplink",
+    "url": "app://sale",
+    "actions": BUTTONS,
+    "attributes": ATTRIBUTES,
+    "url_params": URL_PARAMS,
+    "consent_category_tracking": "push",
+    "has_tracking_consent": True,
+}
+FLAT = {
+    **NESTED,
+    "notification_id": "17",
+    "silent": "false",
+    "actions": json.dumps(BUTTONS),
+    "attributes": json.dumps(ATTRIBUTES),
+    "url_params": json.dumps(URL_PARAMS),
+    "has_tracking_consent": "true",
+}
+FORCED = "https://s.example/?xnpe_force_track=true"
+
+
+def delivered(payload: Mapping[str, Any], received_at: float = 1.0, **more: Any) -> Event:
+    """Make the event of an arrival."""
+    return delivered_event(read_payload(payload), received_at=received_at, **more)[1]
+
+
+def clicked(payload: Mapping[str, Any], clicked_at: float = 1.0, **more: Any) -> Event:
+    """Make the event of a press."""
+    return clicked_event(read_payload(payload), clicked_at=clicked_at, **more)[1]
+
+
+class TestRecognition:
+    @pytest.mark.parametrize("payload", [FLAT, NESTED, {"source": "xnpe_platform"}, MappingProxyType(FLAT)])
+    def test_ours(self, payload: Mapping[str, Any]) -> None:
+        """The source tells who sent it."""
+        assert is_bloomreach_notification(payload)
+
+    @pytest.mark.parametrize(
+        "payload",
+        [
+            pytest.param({}, id="P10-missing"),
+            pytest.param({"source": "other"}, id="P10-other"),
+            pytest.param({"source": None}, id="P10-none"),
+            pytest.param({"source": ["xnpe_platform"]}, id="P10-list"),
+            pytest.param(None, id="no-payload"),
+            pytest.param("xnpe_platform", id="text"),
+        ],
+    )
+    def test_not_ours(self, payload: Any) -> None:
+        """Whatever else there is was sent by somebody else."""
+        assert not is_bloomreach_notification(payload)
+
+
+class TestReading:
+    @pytest.mark.parametrize("payload", [FLAT, NESTED, {**NESTED, "actions": json.dumps(BUTTONS)}])
+    def test_all_of_it(self, payload: Mapping[str, Any]) -> None:
+        """Flat, nested and mixed maps say the same."""
+        assert read_payload(payload) == Payload(
+            notification_id=17,
+            title="Sale",
+            message="Today only",
+            image="https://img.example/p.png",
+            action=Action("deeplink", None, "app://sale"),
+            actions=(Action("app", "Open"), Action("browser", "Web", "https://s.example")),
+            attributes=ATTRIBUTES,
+            url_params=URL_PARAMS,
+            sent_at=1700000200.25,
+            consent_category="push",
+        )
+
+    def test_nothing(self) -> None:
+        """An empty payload is one that says nothing, and has consent."""
+        assert read_payload({}) == Payload()
+        assert Payload().consent
+
+    def test_it_is_a_copy(self) -> None:
+        """What becomes of the caller's map later changes nothing."""
+        given: dict[str, Any] = {"attributes": {"tags": ["a"]}}
+        payload = read_payload(given)
+        given["attributes"]["tags"].append("b")
+        assert payload.attributes == {"tags": ["a"]}
+
+    @pytest.mark.parametrize("payload", [None, "{}", [], 5])
+    def test_what_is_no_payload(self, payload: Any) -> None:
+        """What is no map is refused, in the hands of who gives it."""
+        with pytest.raises(InvalidEventError, match=r"^payload: "):
+            read_payload(payload)
+
+    @pytest.mark.parametrize(
+        ("flag", "expected"),
+        [
+            pytest.param("true", True, id="P11"),
+            pytest.param(True, True, id="D58-true"),
+            pytest.param(1, True, id="D58-1"),
+            pytest.param("1", True, id="D58-text-1"),
+            pytest.param("false", False, id="text-false"),
+            pytest.param(False, False, id="false"),
+            pytest.param(0, False, id="0"),
+            pytest.param(None, False, id="none"),
+            pytest.param("yes", False, id="yes"),
+            pytest.param([1], False, id="list"),
+        ],
+    )
+    def test_silent(self, flag: object, *, expected: bool) -> None:
+        """True and 1 are silent, as texts too."""
+        assert read_payload({"silent": flag}).silent is expected
+
+    @pytest.mark.parametrize(
+        ("sent", "expected"),
+        [
+            (5, 5.0),
+            (5.5, 5.5),
+            ("5.5", 5.5),
+            (None, None),
+            ("soon", None),
+            (True, None),
+            ([5], None),
+            (float("nan"), None),
+            ("inf", None),
+            pytest.param(10**5000, None, id="endless"),
+            pytest.param(1767225610000, None, id="milliseconds"),
+        ],
+    )
+    def test_when_it_was_sent(self, sent: object, expected: float | None) -> None:
+        """Whole, broken and written numbers tell a moment; what can't be one is none."""
+        assert read_payload({"attributes": {"sent_timestamp": sent}}).sent_at == expected
+
+    @pytest.mark.parametrize(
+        ("number", "expected"),
+        [("41", 41), (41, 41), (41.0, 41), (0, 0), ("x", None), (None, None), (True, None), (float("inf"), None)],
+    )
+    def test_its_number(self, number: object, expected: int | None) -> None:
+        """No number is not the number 0, so that two without one are not the same."""
+        assert read_payload({"notification_id": number}).notification_id == expected
+
+    @pytest.mark.parametrize(
+        ("payload", "expected"),
+        [
+            pytest.param({"data": {"a": 1}, "attributes": {"b": 2}}, {"a": 1}, id="D59-both"),
+            pytest.param({"data": '{"a": 1}', "attributes": '{"b": 2}'}, {"a": 1}, id="D59-both-flat"),
+            pytest.param({"attributes": {"b": 2}}, {"b": 2}, id="D59-one"),
+            pytest.param({"data": None, "attributes": {"b": 2}}, {"b": 2}, id="D59-none"),
+            pytest.param({"data": "{broken", "attributes": {"b": 2}}, {"b": 2}, id="D59-broken"),
+        ],
+    )
+    def test_data_before_attributes(self, payload: Mapping[str, Any], expected: object) -> None:
+        """What `data` tells counts, if it tells anything."""
+        assert read_payload(payload).attributes == expected
+
+    @pytest.mark.parametrize(
+        ("payload", "expected"),
+        [
+            pytest.param({"action": "app"}, Action("app"), id="app"),
+            pytest.param({"action": "browser", "url": "https://a"}, Action("browser", None, "https://a"), id="browser"),
+            pytest.param({"action": "dance"}, Action(), id="P23"),
+            pytest.param({"action": "browser", "url": "s.example/x"}, Action("browser", None, "http://s.example/x")),
+            pytest.param({"url": " "}, Action(), id="blank-link"),
+            pytest.param(
+                {"action": "app", "actionType": "web", "actionName": "Look", "url": "https://a"},
+                Action("browser", "Look", "https://a"),
+                id="manual",
+            ),
+        ],
+    )
+    def test_its_action(self, payload: Mapping[str, Any], expected: Action) -> None:
+        """What a press leads to, or what was pressed where a manual call says so."""
+        assert read_payload(payload).action == expected
+
+    @pytest.mark.parametrize(
+        ("buttons", "expected"),
+        [
+            pytest.param(BUTTONS, (Action("app", "Open"), Action("browser", "Web", "https://s.example")), id="P22"),
+            pytest.param([{"action": "dance", "title": "Go"}], (Action(None, "Go"),), id="P23"),
+            pytest.param([{"url": "shop.example/x"}], (Action(None, None, "http://shop.example/x"),), id="P26"),
+            pytest.param([5, {"title": "Go"}, None], (Action(None, "Go"),), id="broken-button"),
+            pytest.param([{"title": 5, "action": "app"}], (Action("app"),), id="broken-title"),
+            pytest.param({"title": "Go"}, (), id="no-list"),
+            pytest.param([], (), id="none"),
+        ],
+    )
+    def test_its_buttons(self, buttons: object, expected: tuple[Action, ...]) -> None:
+        """Buttons stand in their order, flat or nested; a broken one loses itself only."""
+        assert read_payload({"actions": buttons}).actions == expected
+        assert read_payload({"actions": json.dumps(buttons)}).actions == expected
+
+    @pytest.mark.parametrize(
+        ("action", "expected"), [("self-check", True), ("app", False), (None, False), ("dance", False)]
+    )
+    def test_self_check(self, action: object, *, expected: bool) -> None:
+        """P16: a check that notifications arrive can be told from the rest."""
+        assert read_payload({"action": action}).is_self_check is expected
+
+    @pytest.mark.parametrize(("received", "expected"), [(5.5, 5.5), ("5.5", 5.5), (5, 5.0), (None, None), ("x", None)])
+    def test_when_it_was_received(self, received: object, expected: float | None) -> None:
+        """A manual call may say when it came."""
+        assert read_payload({"receivedSeconds": received}).received_at == expected
+
+    def test_its_campaign(self) -> None:
+        """P21: its campaign is the one of somebody who comes now."""
+        payload = read_payload({"url_params": '{"utm_source": "push", "x": "y"}'})
+        assert payload.campaign(7.0) == Campaign(utm_source="push", created_at=7.0)
+        assert read_payload({}).campaign(7.0) is None
+
+
+BROKEN = [
+    pytest.param("title", ["jane@x.example"], id="title"),
+    pytest.param("message", {"jane@x.example": 1}, id="message"),
+    pytest.param("image", 5, id="image"),
+    pytest.param("sound", True, id="sound"),
+    pytest.param("url", ["jane@x.example"], id="url"),
+    pytest.param("action", 5, id="action"),
+    pytest.param("actions", "[jane@x.example", id="actions"),
+    pytest.param("actions", "5", id="actions-number"),
+    pytest.param("data", "jane@x.example", id="data"),
+    pytest.param("data", '["jane@x.example"]', id="data-list"),
+    pytest.param("data", "[" * 100_000, id="data-deep"),
+    pytest.param("data", {"email": "jane@x.example", "half": "\ud800"}, id="data-half-a-character"),
+    pytest.param("data", '{"email": "jane@x.example", "far": 1e999}', id="data-infinite"),
+    pytest.param("data", {5: "jane@x.example"}, id="data-key"),
+    pytest.param("data", {"jane@x.example": object()}, id="data-object"),
+    pytest.param("data", {"event_type": ["jane@x.example"]}, id="event-type"),
+    pytest.param("data", {"sent_timestamp": "jane@x.example"}, id="sent"),
+    pytest.param("url_params", "jane@x.example", id="url-params"),
+    pytest.param("notification_id", "jane@x.example", id="number"),
+    pytest.param("receivedSeconds", "jane@x.example", id="received"),
+    pytest.param("consent_category_tracking", "jane@x.example\ud800", id="category"),
+    pytest.param("has_tracking_consent", "jane@x.example", id="consent"),
+]
+
+
+class TestBrokenParts:
+    @pytest.mark.parametrize(("name", "value"), BROKEN)
+    def test_only_the_part_is_lost(self, name: str, value: object, caplog: pytest.LogCaptureFixture) -> None:
+        """A broken part is told of, not with what is in it; all that stands beside it is read."""
+        whole, payload = read_payload(FLAT), read_payload({**FLAT, name: value})
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "jane" not in caplog.text
+        field = {"has_tracking_consent": "consent", "consent_category_tracking": "consent_category"}.get(name, name)
+        beside = {"notification_id", "title", "message", "actions", "url_params", "consent", "consent_category"}
+        for each in beside - {field}:
+            assert getattr(payload, each) == getattr(whole, each)
+
+    def test_what_can_not_be_sent(self) -> None:
+        """Of the attributes only those are left out that no event can have."""
+        bad: dict[Any, Any] = {"n": float("nan"), "half": "\ud800", "\ud800": 1, "big": 2**64, "o": object(), 5: 5}
+        payload = read_payload({"data": {**bad, "good": 1, "deep": {**bad, "list": [1, float("inf"), None, (2,)]}}})
+        assert payload.attributes == {"good": 1, "deep": {"list": [1, [2]]}}
+
+    def test_what_contains_itself(self) -> None:
+        """Attributes without end are cut off."""
+        endless: dict[str, Any] = {"a": 1}
+        endless["b"] = endless
+        assert read_payload({"data": endless}).attributes["b"]["b"]["a"] == 1
+
+
+class TestDelivered:
+    def test_all_of_it(self) -> None:
+        """The event has what the notification wants in it, where its campaign is from, and what became of it."""
+        kind, event = delivered_event(read_payload(FLAT), received_at=1700000300.0)
+        assert kind is EventType.PUSH_DELIVERED
+        assert event == Event(
+            "campaign",
+            {
+                "campaign_id": "c9",
+                "campaign_name": "Sale",
+                "sent_timestamp": 1700000200.25,
+                "utm_source": "push",
+                "utm_campaign": "sale",
+                "xnpe_cmp": "q1",
+                "status": "delivered",
+                "platform": "android",
+                "state": "shown",
+                "consent_category_tracking": "push",
+            },
+            1700000300.0,
+        )
+
+    @pytest.mark.parametrize(
+        ("payload", "state"),
+        [
+            pytest.param({"silent": "true", "title": "Hi"}, "not_shown", id="P11"),
+            pytest.param({"title": "", "message": " "}, "not_shown", id="P12"),
+            pytest.param({"title": ""}, "not_shown", id="P12-title-only"),
+            pytest.param({"title": "Hi"}, "shown", id="P13"),
+            pytest.param({"title": "", "message": "Hi"}, "shown", id="P13-message"),
+            pytest.param({"attributes": {"a": 1}}, "shown", id="D46-manual"),
+            pytest.param({"silent": 1}, "not_shown", id="silent-manual"),
+        ],
+    )
+    def test_whether_it_was_shown(self, payload: Mapping[str, Any], state: str) -> None:
+        """What is silent or has nothing to show was not; nor was what the caller says was not."""
+        assert delivered(payload).properties["state"] == state
+        assert delivered(payload, shown=False).properties["state"] == "not_shown"
+
+    def test_our_words_win(self) -> None:
+        """P25: what became of a notification is ours to say; the rest is what it says."""
+        attributes = {"status": "x", "state": "x", "utm_source": "x", "action_type": "x", "b": 1}
+        payload = {"attributes": attributes, "url_params": {"utm_source": "push"}}
+        expected = {"status": "delivered", "state": "shown", "utm_source": "push", "action_type": "x", "b": 1}
+        assert delivered(payload).properties == {**expected, "platform": "android"}
+
+
+class TestClicked:
+    def test_all_of_it(self) -> None:
+        """The event has what the notification wants in it, where its campaign is from, and what was pressed."""
+        kind, event = clicked_event(read_payload(FLAT), clicked_at=1700000300.0)
+        assert kind is EventType.PUSH_OPENED
+        assert event == Event(
+            "campaign",
+            {
+                "campaign_id": "c9",
+                "campaign_name": "Sale",
+                "sent_timestamp": 1700000200.25,
+                "utm_source": "push",
+                "utm_campaign": "sale",
+                "xnpe_cmp": "q1",
+                "action_type": "mobile notification",
+                "status": "clicked",
+                "platform": "android",
+                "url": "app://sale",
+                "cta": "notification",
+                "consent_category_tracking": "push",
+            },
+            1700000300.0,
+        )
+
+    @pytest.mark.parametrize(
+        ("payload", "pressed", "url", "cta"),
+        [
+            pytest.param({}, {}, "app", "notification", id="P24"),
+            pytest.param({"url": "app://a"}, {}, "app://a", "notification", id="main-action"),
+            pytest.param({"url": "app://a"}, {"action": Action("app", "Go")}, "app", "Go", id="button-without-link"),
+            pytest.param({"url": "app://a"}, {"action": Action("app", "Go", "b://c")}, "b://c", "Go", id="button"),
+            pytest.param({"url": "app://a"}, {"url": "x", "cta": "y"}, "x", "y", id="given"),
+            pytest.param({"actionType": "app", "actionName": "Go", "url": "a://b"}, {}, "a://b", "Go", id="manual"),
+        ],
+    )
+    def test_what_was_pressed(self, payload: Mapping[str, Any], pressed: Any, url: str, cta: str) -> None:
+        """What the caller says counts, then the action, then the notification itself."""
+        properties = clicked(payload, **pressed).properties
+        assert (properties["url"], properties["cta"]) == (url, cta)
+
+    def test_our_words_win(self) -> None:
+        """P25: what was pressed is ours to say; how it is called by Engagement is not."""
+        attributes = {"status": "x", "url": "x", "cta": "x", "action_type": "x", "state": "x"}
+        expected = {"status": "clicked", "url": "app", "cta": "notification", "action_type": "x", "state": "x"}
+        assert clicked({"attributes": attributes}).properties == {**expected, "platform": "android"}
+
+    def test_no_kind_of_action(self) -> None:
+        """A null is no kind of action."""
+        assert clicked({"attributes": {"action_type": None}}).properties["action_type"] == "mobile notification"
+
+    @pytest.mark.parametrize(
+        ("payload", "pressed", "forced"),
+        [
+            pytest.param({"url": FORCED}, {}, True, id="main-action"),
+            pytest.param({}, {"url": FORCED}, True, id="given"),
+            pytest.param({}, {"action": Action("browser", None, FORCED)}, True, id="button"),
+            pytest.param({"url": FORCED}, {"action": Action("app", "Go")}, False, id="another-button"),
+            pytest.param({"url": "https://s.example"}, {}, False, id="plain"),
+            pytest.param({}, {}, False, id="no-link"),
+        ],
+    )
+    def test_forced(self, payload: Mapping[str, Any], pressed: Any, *, forced: bool) -> None:
+        """The link that was pressed may force the tracking, with consent too; else nothing is said of it."""
+        assert clicked(payload, **pressed).properties.get("tracking_forced") is (True if forced else None)
+
+
+class TestConsent:
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [pytest.param(FORCED, True, id="P18"), pytest.param("https://s.example", False, id="P19")],
+    )
+    def test_without_consent(self, url: str, *, expected: bool) -> None:
+        """P17: without consent nothing is tracked but a press on a link that forces it."""
+        payload = read_payload({"has_tracking_consent": "false", "url": url})
+        assert not may_track(payload.consent, consider_consent=True)
+        event = clicked_event(payload, clicked_at=1.0)[1]
+        assert may_track(payload.consent, consider_consent=True, url=event.properties["url"]) is expected
+
+
+class TestBoth:
+    @pytest.mark.parametrize(
+        ("name", "custom"),
+        [
+            pytest.param("my_push", True, id="P20"),
+            pytest.param("campaign", False, id="D48"),
+            pytest.param("", False, id="empty"),
+            pytest.param("  ", False, id="blank"),
+            pytest.param(None, False, id="none"),
+            pytest.param(5, False, id="number"),
+        ],
+    )
+    def test_the_type(self, name: object, *, custom: bool) -> None:
+        """A type of the project's own is an event like any other; the word itself is no property."""
+        payload = read_payload({"attributes": {"event_type": name, "a": 1}})
+        for usual, (kind, event) in (
+            (EventType.PUSH_DELIVERED, delivered_event(payload, received_at=1.0)),
+            (EventType.PUSH_OPENED, clicked_event(payload, clicked_at=1.0)),
+        ):
+            assert kind is (EventType.TRACK_EVENT if custom else usual)
+            assert event.name == (name if custom else "campaign")
+            assert event.properties["a"] == 1
+            assert "event_type" not in event.properties
+
+    @pytest.mark.parametrize(
+        ("told", "given", "expected"),
+        [(None, None, "android"), ("ios", None, "ios"), ("ios", "huawei", "huawei"), (5, None, "android")],
+    )
+    def test_the_platform(self, told: object, given: str | None, expected: str) -> None:
+        """What the caller says counts, then what the notification says."""
+        payload = {"attributes": {"platform": told}}
+        assert delivered(payload, platform=given).properties["platform"] == expected
+        assert clicked(payload, platform=given).properties["platform"] == expected
+
+
+MOMENTS = st.floats(0, 1e10)
+
+
+class TestOrder:
+    @pytest.mark.parametrize(
+        ("sent", "received", "pressed", "delivered_at", "clicked_at"),
+        [
+            pytest.param(100, 200, 300, 200, 300, id="P01"),
+            pytest.param(100, 100, 300, 101, 300, id="P02"),
+            pytest.param(100, 90, 300, 101, 300, id="P03"),
+            pytest.param(100, 90, 95, 101, 102, id="P04"),
+            pytest.param(100, 200, 200, 200, 201, id="P05"),
+            pytest.param(100, 200, 150, 200, 201, id="P06"),
+            pytest.param(None, 200, 150, 200, 201, id="P07"),
+            pytest.param(100.0, 99.0, 101.0, 101.0, 102.0, id="late-clock"),
+            pytest.param(100.0, 100.5, 101.0, 100.5, 101.0, id="half-a-second"),
+            pytest.param(100.0, 100.0, 101.2, 101.0, 101.2, id="just-after"),
+            pytest.param("100", 99.0, 101.0, 101.0, 102.0, id="written-number"),
+        ],
+    )
+    def test_the_table(
+        self, sent: Any, received: float, pressed: float, delivered_at: float, clicked_at: float
+    ) -> None:
+        """Sent, delivered, clicked: each is a second after the one before where the clocks say otherwise."""
+        payload = {"attributes": {"sent_timestamp": sent}}
+        assert delivered(payload, received).timestamp == delivered_at
+        assert clicked(payload, pressed, delivered_at=delivered_at).timestamp == clicked_at
+        # The raw moment of the arrival does as well, given or told by the notification.
+        assert clicked(payload, pressed, delivered_at=received).timestamp == clicked_at
+        assert clicked({**payload, "receivedSeconds": received}, pressed).timestamp == clicked_at
+
+    @pytest.mark.parametrize(
+        ("sent", "pressed", "expected"),
+        [(None, 5.0, 5.0), (100.0, 300.0, 300.0), (100.0, 100.0, 102.0), (100.0, 95.0, 102.0)],
+    )
+    def test_an_unknown_arrival(self, sent: float | None, pressed: float, expected: float) -> None:
+        """Where nobody knows of the arrival, the press leaves room for it."""
+        assert clicked({"attributes": {"sent_timestamp": sent}}, pressed).timestamp == expected
+
+    @given(MOMENTS, MOMENTS, MOMENTS)
+    def test_whatever_the_clocks_say(self, sent: float, received: float, pressed: float) -> None:
+        """It is always sent before it is delivered, and delivered before it is clicked."""
+        payload = read_payload({"attributes": {"sent_timestamp": sent}})
+        arrival = delivered_event(payload, received_at=received)[1].timestamp
+        assert isinstance(arrival, float)
+        click = clicked_event(payload, clicked_at=pressed, delivered_at=arrival)[1].timestamp
+        assert isinstance(click, float)
+        assert sent < arrival < click
+
+
+TEXTS = st.text(max_size=5) | st.sampled_from(["{}", "[]", "true", "1e999", '{"a": "\\ud800"}', "NaN", "\ud800"])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=3) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS | st.integers(), inner, max_size=3),
+    max_leaves=4,
+)
+KNOWN = ["event_type", "sent_timestamp", "platform", "action_type", "utm_source", "xnpe_cmp", "title", "url", "action"]
+OBJECTS = st.dictionaries(st.sampled_from(KNOWN) | TEXTS, ANYTHING, max_size=3)
+PAYLOADS = st.dictionaries(
+    st.sampled_from([*FLAT, "data", "actionType", "actionName", "receivedSeconds"]),
+    ANYTHING | OBJECTS | st.lists(OBJECTS, max_size=2) | OBJECTS.map(lambda value: json.dumps(value, default=str)),
+    max_size=6,
+)
+
+
+class TestAnyPayload:
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
+    @given(PAYLOADS)
+    def test_it_can_be_read_and_sent(self, given: dict[str, Any]) -> None:
+        """No payload is too odd to be read, and the events about it can be sent."""
+        payload = read_payload(given)
+        for _, event in (
+            delivered_event(payload, received_at=5.0),
+            clicked_event(payload, clicked_at=6.0),
+            *(clicked_event(payload, clicked_at=6.0, action=action) for action in payload.actions),
+        ):
+            assert encode_text(event.name, "name")
+            assert encode_object(event.properties, "properties")
+            assert event.timestamp is not None
+            assert unix_seconds(event.timestamp, "timestamp") >= 5.0
