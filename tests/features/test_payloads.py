@@ -126,9 +126,9 @@ class TestReading:
         ("flag", "expected"),
         [
             pytest.param("true", True, id="P11"),
-            pytest.param(True, True, id="D58-true"),
-            pytest.param(1, True, id="D58-1"),
-            pytest.param("1", True, id="D58-text-1"),
+            pytest.param(True, True, id="true"),
+            pytest.param(1, True, id="1"),
+            pytest.param("1", True, id="text-1"),
             pytest.param("false", False, id="text-false"),
             pytest.param(False, False, id="false"),
             pytest.param(0, False, id="0"),
@@ -172,11 +172,11 @@ class TestReading:
     @pytest.mark.parametrize(
         ("payload", "expected"),
         [
-            pytest.param({"data": {"a": 1}, "attributes": {"b": 2}}, {"a": 1}, id="D59-both"),
-            pytest.param({"data": '{"a": 1}', "attributes": '{"b": 2}'}, {"a": 1}, id="D59-both-flat"),
-            pytest.param({"attributes": {"b": 2}}, {"b": 2}, id="D59-one"),
-            pytest.param({"data": None, "attributes": {"b": 2}}, {"b": 2}, id="D59-none"),
-            pytest.param({"data": "{broken", "attributes": {"b": 2}}, {"b": 2}, id="D59-broken"),
+            pytest.param({"data": {"a": 1}, "attributes": {"b": 2}}, {"a": 1}, id="both"),
+            pytest.param({"data": '{"a": 1}', "attributes": '{"b": 2}'}, {"a": 1}, id="both-flat"),
+            pytest.param({"attributes": {"b": 2}}, {"b": 2}, id="one"),
+            pytest.param({"data": None, "attributes": {"b": 2}}, {"b": 2}, id="none"),
+            pytest.param({"data": "{broken", "attributes": {"b": 2}}, {"b": 2}, id="broken"),
         ],
     )
     def test_data_before_attributes(self, payload: Mapping[str, Any], expected: object) -> None:
@@ -319,7 +319,7 @@ class TestDelivered:
             pytest.param({"title": ""}, "not_shown", id="P12-title-only"),
             pytest.param({"title": "Hi"}, "shown", id="P13"),
             pytest.param({"title": "", "message": "Hi"}, "shown", id="P13-message"),
-            pytest.param({"attributes": {"a": 1}}, "shown", id="D46-manual"),
+            pytest.param({"attributes": {"a": 1}}, "shown", id="no-text-at-all"),
             pytest.param({"silent": 1}, "not_shown", id="silent-manual"),
         ],
     )
@@ -420,7 +420,7 @@ class TestBoth:
         ("name", "custom"),
         [
             pytest.param("my_push", True, id="P20"),
-            pytest.param("campaign", False, id="D48"),
+            pytest.param("campaign", False, id="the-usual"),
             pytest.param("", False, id="empty"),
             pytest.param("  ", False, id="blank"),
             pytest.param(None, False, id="none"),
