@@ -17,6 +17,8 @@ from exponea_async.storage.base import Record, StateChange, StateCheck, Written
 #: their statements stay in the connection's cache.
 INSERTS = tuple((size * 3, "INSERT INTO record VALUES " + ",".join(["(?,?,?)"] * size)) for size in (128, 32, 8, 4, 2))
 INSERT_ONE = "INSERT INTO record VALUES (?,?,?)"
+#: The index is written to only where the activity does change.
+TOUCH = "UPDATE state SET active = ?1 WHERE key = ?2 AND (active IS NULL OR active < ?1)"
 
 
 class Entry:
@@ -58,10 +60,12 @@ class Append:
         self._entries = entries
         self._room = ledger.room() if entries else 0
         self._values: list[int | float | bytes] = []
+        self._touches: dict[str, float] = {}
 
     def run(self) -> list[Entry]:
         """Write the entries, in order; returns those that have to wait for room."""
         blocked: list[Entry] = []
+        self._ledger.look_versions_up(state.key for entry in self._entries for state in entry.states)
         for place, entry in enumerate(self._entries):
             # Set before, for a transaction that is run again on a fresh file.
             entry.written = entry.error = None
@@ -78,23 +82,39 @@ class Append:
             for state in states:
                 if isinstance(state, StateChange):
                     self._change(state)
+                elif state.active is not None:
+                    self._touch(state.key, state.active)
         self._insert()
+        self._write_touches()
         return blocked
 
     def _agree(self, entry: Entry) -> bool:
-        ledger = self._ledger
-        known = ledger.versions
+        known = self._ledger.versions
         for state in entry.states:
-            version = known.get(state.key)
-            if version is None:
-                version = ledger.look_version_up(state.key)
-            if version != state.version:
+            if known[state.key] != state.version or not (isinstance(state, StateCheck) or self._is_seen(state)):
                 entry.error = StateConflictError(state.key)
                 return False
         return True
 
+    def _is_seen(self, change: StateChange) -> bool:
+        """Tell whether there was no activity later than a change knows of."""
+        key, seen = change.key, change.seen
+        if seen is None:
+            return True
+        if self._touches.get(key, seen) > seen:
+            return False
+        row = self._ledger.execute("SELECT active FROM state WHERE key = ?", (key,)).fetchone()
+        return not row or row[0] is None or row[0] <= seen
+
+    def _touch(self, key: str, active: float) -> None:
+        # Gathered, for most of them are of few keys, or are written together.
+        if self._ledger.versions[key]:
+            self._touches[key] = max(active, self._touches.get(key, active))
+
     def _change(self, change: StateChange) -> None:
         ledger = self._ledger
+        # What it sets is set whatever was there.
+        self._touches.pop(change.key, None)
         if change.value is None:
             ledger.execute("DELETE FROM state WHERE key = ?", (change.key,))
             ledger.versions[change.key] = 0
@@ -102,7 +122,8 @@ class Append:
             ledger.set_counter("state", max(ledger.counter("state"), change.version))
             return
         version = (change.version or ledger.counter("state")) + 1
-        ledger.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (change.key, change.value, version))
+        row = (change.key, change.value, version, change.active)
+        ledger.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", row)
         ledger.versions[change.key] = version
 
     def _add(self, records: Sequence[Record]) -> tuple[str, ...]:
@@ -125,6 +146,12 @@ class Append:
         if start < len(values):
             self._ledger.execute(INSERT_ONE, values[start:])
         self._values = []
+
+    def _write_touches(self) -> None:
+        # In the order of the keys, so that neighbours meet on a page.
+        touches = sorted(self._touches.items())
+        if touches:
+            self._ledger.executemany(TOUCH, [(active, key) for key, active in touches])
 
     # Room
 

@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 
 from exponea_async.storage._schema import ROUTE_SHIFT
 
+K = TypeVar("K", int, str)
 T = TypeVar("T")
 
 #: Ids in one statement; SQLite takes 32,766 variables at the most.
 CHUNK = 500
-#: State versions kept in memory between transactions.
-VERSIONS = 20_000
+#: State versions kept in memory between transactions, about 150 bytes each: up to 30 MB.
+VERSIONS = 200_000
 
 
 class MovedFileError(Exception):
@@ -180,13 +181,18 @@ class Ledger(sqlite3.Connection):
         """Tell how many records may still come; negative where revived ones are too many."""
         return self.max_records - self.taken() - sum(route.last - route.cursor for route in self.routes.values())
 
-    def look_version_up(self, key: str) -> int:
-        """Tell a state's version, 0 if there is none; remembered in `versions` until somebody else writes."""
-        if len(self.versions) >= VERSIONS:
-            self.versions.clear()
-        row = self.execute("SELECT version FROM state WHERE key = ?", (key,)).fetchone()
-        version = self.versions[key] = int(row[0]) if row else 0
-        return version
+    def look_versions_up(self, keys: Iterable[str]) -> None:
+        """Make sure that `versions` tells those of some states; they are remembered until somebody else writes."""
+        versions = self.versions
+        unknown = list({key for key in keys if key not in versions})
+        if unknown and len(versions) + len(unknown) > VERSIONS:
+            # Not all of them, nor the oldest: who goes round more keys than there is room for shall still find some.
+            for key in list(versions)[::2]:
+                del versions[key]
+            unknown = list({key for key in keys if key not in versions})
+        for marks, some in chunks(unknown):
+            versions.update(dict.fromkeys(some, 0))
+            versions.update(self.execute(f"SELECT key, version FROM state WHERE key IN ({marks})", some).fetchall())
 
     def counter(self, name: str) -> int:
         """Tell a counter's value."""
@@ -218,8 +224,8 @@ class Ledger(sqlite3.Connection):
         return self.execute(f"DELETE FROM record WHERE id {clause}", values).rowcount
 
 
-def chunks(ids: Sequence[int]) -> Iterator[tuple[str, Sequence[int]]]:
-    """Cut ids into parts for one statement each, with their placeholders."""
+def chunks(ids: Sequence[K]) -> Iterator[tuple[str, Sequence[K]]]:
+    """Cut ids, or keys, into parts for one statement each, with their placeholders."""
     for start in range(0, len(ids), CHUNK):
         some = ids[start : start + CHUNK]
         yield ",".join("?" * len(some)), some

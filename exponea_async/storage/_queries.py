@@ -75,8 +75,15 @@ def dead(ledger: Ledger, limit: int) -> list[DeadLetter]:
 
 def load_state(ledger: Ledger, key: str) -> State | None:
     """Look a state up."""
-    row = ledger.execute("SELECT value, version FROM state WHERE key = ?", (key,)).fetchone()
+    row = ledger.execute("SELECT value, version, active FROM state WHERE key = ?", (key,)).fetchone()
     return State(*row) if row else None
+
+
+def expired_sessions(ledger: Ledger, before: float, limit: int) -> list[tuple[str, State]]:
+    """Look at the states without activity since a moment."""
+    # The index holds the keys too, and so gives this order without sorting.
+    sql = "SELECT key, value, version, active FROM state WHERE active < ? ORDER BY active, key LIMIT ?"
+    return [(key, State(*rest)) for key, *rest in ledger.execute(sql, (before, max(0, limit)))]
 
 
 def revive(ledger: Ledger, ids: Iterable[str] | None) -> int:

@@ -33,7 +33,10 @@ MIGRATIONS: tuple[str, ...] = (
         id INTEGER PRIMARY KEY, at REAL NOT NULL, body BLOB NOT NULL, died_at REAL NOT NULL, reason TEXT NOT NULL
     );
     CREATE INDEX dead_died_at ON dead (died_at);
-    CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE state (
+        key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER NOT NULL, active REAL
+    ) WITHOUT ROWID;
+    CREATE INDEX state_active ON state (active) WHERE active IS NOT NULL;
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
 )

@@ -104,10 +104,13 @@ class State:
         value: The bytes.
         version: Rises by 1 with each change. The first is 1, or more where a state was deleted before, so that what
             was known of an old state never fits a new one.
+        active: When there was last activity under it, UNIX seconds, or None. It is not part of the value: it moves
+            without the version.
     """
 
     value: bytes
     version: int
+    active: float | None = None
 
 
 @frozen
@@ -119,11 +122,16 @@ class StateChange:
         key: Its key.
         value: The new bytes, or None to forget it.
         version: The version it was loaded with; 0 if there was none.
+        active: The moment of last activity to store beside it, UNIX seconds, be it earlier than the stored one; None
+            stores none.
+        seen: Where given, the change is refused if the stored activity is later: somebody was active meanwhile.
     """
 
     key: str
     value: bytes | None
     version: int
+    active: float | None = None
+    seen: float | None = None
 
 
 @frozen
@@ -134,10 +142,13 @@ class StateCheck:
     Attributes:
         key: Its key.
         version: The version it was loaded with; 0 if there was none.
+        active: A moment of activity, UNIX seconds: the stored one is raised to it, never lowered, and set where there
+            is none; the version stays. None, or a state that is not there, leaves things as they are.
     """
 
     key: str
     version: int
+    active: float | None = None
 
 
 @frozen
@@ -201,12 +212,14 @@ class Storage(Protocol):
 
         Args:
             records: What is to be sent.
-            states: What is to be remembered, and what must not have changed; each version is held against the
-                storage as it was before this call.
+            states: What is to be remembered, and what must not have changed. Each version, and each
+                `StateChange.seen`, is held against the storage as it was before this call, what others wrote
+                earlier in the same commit included; then they act in their order.
 
         Raises:
             QueueFullError: No room, and the storage was told to raise.
-            StateConflictError: A state's version is not the stored one; nothing was written.
+            StateConflictError: A state's version is not the stored one, or its activity is later than was seen;
+                nothing was written.
         """
         ...
 
@@ -263,6 +276,18 @@ class Storage(Protocol):
 
     async def load_state(self, key: str) -> State | None:
         """Look a remembered value up."""
+        ...
+
+    async def expired_sessions(self, before: float, limit: int) -> list[tuple[str, State]]:
+        """
+        Look at the states, with their keys, whose last activity is earlier than a moment, earliest first.
+
+        It takes no longer where there are more states. States without activity are left out.
+
+        Args:
+            before: UNIX seconds.
+            limit: How many at the most.
+        """
         ...
 
     async def wipe(self) -> None:

@@ -17,6 +17,7 @@ from typing import Literal
 from attrs import define, field
 
 from exponea_async.errors import QueueFullError, StateConflictError, StorageError
+from exponea_async.storage._sessions import Sessions
 from exponea_async.storage.base import (
     HORIZON,
     DeadLetter,
@@ -90,6 +91,7 @@ class MemoryStorage:
         self._routes: dict[str, _Route] = {}
         self._dead: dict[str, DeadLetter] = {}
         self._states: dict[str, State] = {}
+        self._sessions = Sessions(self._states)
         self._base = 0
         # Held by the writer that waits for room, so that those behind it can't overtake.
         self._door = asyncio.Lock()
@@ -132,6 +134,8 @@ class MemoryStorage:
         for state in states:
             if isinstance(state, StateChange):
                 self._change(state)
+            elif state.active is not None:
+                self._touch(state.key, state.active)
         self.commits += 1
         return Written(tuple(map(self._add, records)), dropped)
 
@@ -141,12 +145,22 @@ class MemoryStorage:
             # The next state under any key begins above, so that nobody takes it for the one that they knew.
             self._base = max(self._base, change.version)
         else:
-            self._states[change.key] = State(change.value, (change.version or self._base) + 1)
+            self._states[change.key] = State(change.value, (change.version or self._base) + 1, change.active)
+            self._sessions.note(change.key, change.active)
+
+    def _touch(self, key: str, active: float) -> None:
+        state = self._states.get(key)
+        if state and (state.active is None or state.active < active):
+            self._states[key] = State(state.value, state.version, active)
+            self._sessions.note(key, active)
 
     def _check_states(self, states: Sequence[StateChange | StateCheck]) -> None:
         for state in states:
             known = self._states.get(state.key)
             if (known.version if known else 0) != state.version:
+                raise StateConflictError(state.key)
+            seen = state.seen if isinstance(state, StateChange) else None
+            if seen is not None and known and known.active is not None and known.active > seen:
                 raise StateConflictError(state.key)
 
     def _make_room(self, wanted: int) -> tuple[str, ...]:
@@ -296,6 +310,11 @@ class MemoryStorage:
         self._check_open()
         return self._states.get(key)
 
+    async def expired_sessions(self, before: float, limit: int) -> list[tuple[str, State]]:
+        """Look at the states without activity since a moment."""
+        self._check_open()
+        return self._sessions.expired(before, limit)
+
     # Repair
 
     async def revive(self, ids: Iterable[str] | None = None) -> int:
@@ -322,7 +341,7 @@ class MemoryStorage:
         """Forget everything."""
         self._check_open()
         self._base = max(self._base, *(state.version for state in self._states.values()), 0)
-        for content in (self._rows, self._routes, self._dead, self._states):
+        for content in (self._rows, self._routes, self._dead, self._states, self._sessions):
             content.clear()
         self._freed.set()
 

@@ -262,6 +262,10 @@ class SQLiteStorage:
         """Look a remembered value up."""
         return await self._commits.look(lambda ledger: _queries.load_state(ledger, key))
 
+    async def expired_sessions(self, before: float, limit: int) -> list[tuple[str, State]]:
+        """Look at the states without activity since a moment."""
+        return await self._commits.look(lambda ledger: _queries.expired_sessions(ledger, before, limit))
+
     async def wipe(self) -> None:
         """Delete everything, from the disk too."""
         await self._commits.run(_queries.wipe)
