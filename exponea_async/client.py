@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from datetime import timedelta
 from types import TracebackType
 from typing import Any, ClassVar, Self
 from weakref import WeakSet, ref
@@ -16,10 +15,12 @@ from weakref import WeakSet, ref
 from attrs import evolve
 
 from exponea_async import _places as places
+from exponea_async._pipeline.keys import Keys
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.tracker import Tracker
 from exponea_async._pipeline.upload import Upload
 from exponea_async.config import Configuration
+from exponea_async.devices import Devices
 from exponea_async.errors import (
     ClosedError,
     ConfigurationError,
@@ -30,12 +31,17 @@ from exponea_async.errors import (
 )
 from exponea_async.features._scope import Scope
 from exponea_async.features.bulk import BulkVerbs
+from exponea_async.features.campaigns import CampaignVerbs
 from exponea_async.features.identity import IdentityVerbs
+from exponea_async.features.push import PushVerbs
+from exponea_async.features.sessions import SessionVerbs
 from exponea_async.features.tracking import TrackingVerbs
+from exponea_async.flushes import Flushes
 from exponea_async.hooks import Hooks, Notice
-from exponea_async.models import FlushMode, FlushResult, Stats
+from exponea_async.models import FlushMode, Stats
 from exponea_async.observability import Counters
-from exponea_async.subjects import DEFAULT_DEVICE, CustomerTracker, Device, Devices, Subject, bind, bound
+from exponea_async.subjects import DEFAULT_DEVICE, CustomerTracker, Device, Subject, bind, bound
+from exponea_async.sweeper import Sweeper
 
 LOG = logging.getLogger("exponea_async")
 
@@ -43,7 +49,7 @@ LOG = logging.getLogger("exponea_async")
 CLOSE_TIMEOUT = 10.0
 
 
-class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
+class Exponea(Flushes, TrackingVerbs, BulkVerbs, IdentityVerbs, SessionVerbs, PushVerbs, CampaignVerbs):
     """
     A client of Bloomreach Engagement.
 
@@ -71,6 +77,7 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         self._storage = places.storage_of(configuration, configuration.app_group, _damage_report(self))
         self._receipts = Receipts(self._storage)
         self._written = asyncio.Event()
+        self._keys = Keys(configuration.projects, self._storage)
         self._tracker = Tracker(
             configuration=configuration,
             hooks=self._hooks,
@@ -79,9 +86,11 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
             counters=self._counters,
             clock=clock,
             wake=self._written.set,
+            keys=self._keys,
         )
         self._tracker.refuse(NotStartedError("The client is not started.", hint="Use 'async with' or await start()."))
-        self._devices = Devices(self._storage, self._tracker)
+        self._devices = Devices(self._storage, self._tracker, configuration)
+        self._sweeper = Sweeper(self._devices, configuration, clock)
         self._default = Device(DEFAULT_DEVICE, self._devices)
         self._default_properties = configuration.default_properties
         self._flush_mode = configuration.flush_mode
@@ -131,6 +140,7 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
             self._receipts.open()
             self._tracker.admit()
             await self._upload.flusher.start()
+            self._sweeper.start()
 
     def _launch(self) -> Upload:
         settings = self._configuration
@@ -143,22 +153,33 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
             mode=self._flush_mode,
             period=self._flush_period,
             written=self._written,
+            keys=self._keys,
         )
 
-    async def aclose(self, timeout: float | None = CLOSE_TIMEOUT) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
+    async def aclose(
+        self,
+        timeout: float | None = CLOSE_TIMEOUT,  # noqa: ASYNC109 - as asyncio.wait has it
+        *,
+        end_sessions: bool = False,
+    ) -> None:
         """
         Upload what waits, as far as it goes, and close. What is left stays in the queue for the next start.
 
-        Nothing is uploaded in `FlushMode.MANUAL`. A project that does not answer is not waited for. Does nothing
-        where the client is closed already.
+        Nothing is uploaded in `FlushMode.MANUAL`. A project that does not answer is not waited for. Open sessions
+        stay open: devices that are active again in time go on with theirs, and the others' are ended at the next
+        start. Does nothing where the client is closed already.
 
         Args:
             timeout: How long to upload at the most, in seconds; 0 uploads nothing, None waits as long as it takes.
+            end_sessions: End the open sessions of all devices now, each at its last activity.
         """
         async with self._door:
+            upload = self._upload
+            await self._sweeper.aclose()
+            if upload is not None and end_sessions and not self._closed:
+                await self._end_sessions()
             self._closed = True
             self._tracker.refuse(ClosedError("The client is closed.", hint="Make a new one."))
-            upload = self._upload
             if upload is None:
                 await self._receipts.aclose()
                 return
@@ -172,6 +193,12 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
             finally:
                 await self._receipts.aclose()
                 await self._shut(upload)
+
+    async def _end_sessions(self) -> None:
+        try:
+            await self._sweeper.sweep(everyone=True)
+        except StorageError as error:
+            LOG.warning("The sessions could not be ended on closing, and will be at the next start: %s", error)
 
     async def _shut(self, upload: Upload) -> None:
         self._upload = None
@@ -204,6 +231,7 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
                 await upload.flusher.flush(None, insist=False)
             self._stopped = True
             self._tracker.stop()
+            await self._sweeper.aclose()
             # First all that is under way comes to its end, so that nothing is sent or written after the wipe.
             if upload is not None:
                 await self._shut(upload)
@@ -218,6 +246,7 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         await self._storage.wipe()
         self._wiped = True
         self._devices.forget_all()
+        self._keys.forget()
         reason = "the integration was stopped"
         self._receipts.drop_all(reason)
         LOG.warning("The integration was stopped: %d records were wiped, and nothing is tracked any more.", waiting)
@@ -271,7 +300,7 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
         Raises:
             InvalidEventError: The ids are no mapping of non-empty texts.
         """
-        return CustomerTracker(ids, self._tracker)
+        return CustomerTracker(ids, self._devices)
 
     def bind(self, subject: Subject) -> AbstractContextManager[None]:
         """
@@ -314,72 +343,6 @@ class Exponea(TrackingVerbs, BulkVerbs, IdentityVerbs):
     def stats(self) -> Stats:
         """Tell in numbers what the client has done."""
         return self._counters.snapshot(self._storage.commits)
-
-    # Flushing
-
-    @property
-    def flush_mode(self) -> FlushMode:
-        """When queued events are uploaded."""
-        return self._flush_mode
-
-    async def set_flush_mode(self, mode: FlushMode | str) -> None:
-        """
-        Change when queued events are uploaded.
-
-        Args:
-            mode: A `FlushMode` or its name.
-
-        Raises:
-            ConfigurationError: It is none.
-        """
-        self._flush_mode = evolve(self._configuration, flush_mode=mode).flush_mode
-        if self._upload is not None:
-            await self._upload.flusher.set_mode(self._flush_mode)
-
-    @property
-    def flush_period(self) -> float:
-        """Seconds between uploads in `FlushMode.PERIOD`."""
-        return self._flush_period
-
-    async def set_flush_period(self, period: float | timedelta) -> None:
-        """
-        Change the time between uploads in `FlushMode.PERIOD`; it begins anew.
-
-        Args:
-            period: Seconds, or a timedelta.
-
-        Raises:
-            ConfigurationError: It is no duration above 0.
-        """
-        self._flush_period = evolve(self._configuration, flush_period=period).flush_period
-        if self._upload is not None:
-            await self._upload.flusher.set_period(self._flush_period)
-
-    async def flush_data(self, timeout: float | None = None) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
-        """
-        Upload all that was written before this call, in any flush mode; flushes asked for meanwhile join in.
-
-        It waits through outages, but not for a project that is paused because its key or address is wrong.
-
-        Args:
-            timeout: When to leave it at that, in seconds; None waits as long as it takes.
-
-        Returns:
-            What was achieved, and what remains.
-
-        Raises:
-            StorageError: The storage refused.
-            LifecycleError: The client was not started, or is closed.
-        """
-        if not self._tracker.check_running() or self._upload is None:
-            return FlushResult(0, 0, 0)
-        try:
-            return await self._upload.flusher.flush(timeout)
-        except StorageError:
-            # It may be closed because the client is.
-            if self._tracker.check_running():
-                raise
-            return FlushResult(0, 0, 0)
 
     def _heal(self, error: DamagedFileError) -> None:
         """The queue's file was damaged and is a fresh one now: devices stay who they are."""

@@ -175,6 +175,34 @@ class Stats:
 
 
 @frozen
+class OpenedPush:
+    """
+    A push notification that somebody pressed.
+
+    Attributes:
+        action: What it led to: ``"app"``, ``"browser"`` or ``"deeplink"``.
+        url: Where it led to, or None.
+        data: What the notification carried along.
+    """
+
+    action: str
+    url: str | None
+    data: Mapping[str, Any]
+
+
+@frozen
+class ReceivedPush:
+    """
+    A push notification that came.
+
+    Attributes:
+        data: Its payload.
+    """
+
+    data: Mapping[str, Any]
+
+
+@frozen
 class Identity:
     """
     Who an event is about, ready for the wire.
@@ -184,12 +212,14 @@ class Identity:
         device_id: The device's id, or None where there is no device.
         encoded_ids: `ids` as JSON.
         encoded_stamps: The properties stamped on each event as JSON members, without the braces.
+        routes: Where each kind goes, where that is not as configured.
     """
 
     ids: Mapping[str, str]
     device_id: str | None
     encoded_ids: bytes
     encoded_stamps: bytes
+    routes: Mapping[EventType, tuple[str, ...]] | None = None
 
 
 class Draft(NamedTuple):
@@ -200,16 +230,16 @@ class Draft(NamedTuple):
 
     Attributes:
         kind: Tells which projects get it.
-        name: The event type as JSON; empty for an update of a customer.
+        name: The event type as JSON, or a click's link; empty for an update of a customer.
         properties: The properties as JSON members, without the braces.
-        timestamp: When it happened, UNIX seconds.
+        timestamp: When it happened, UNIX seconds; None is stamped when it is kept.
         own_device: A ``device_id`` of the caller's own, as a JSON member, for subjects that have none.
     """
 
     kind: EventType
     name: bytes
     properties: bytes
-    timestamp: float
+    timestamp: float | None
     own_device: bytes = b""
 
 

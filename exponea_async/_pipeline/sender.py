@@ -4,11 +4,12 @@ One batch to the platform and back with a verdict for each record.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from attrs import define
 
 from exponea_async._pipeline.gates import Gate
+from exponea_async._pipeline.keys import Keys
 from exponea_async._pipeline.retrying import Backoff, Pace, pause_seconds
 from exponea_async._pipeline.settling import Settler
 from exponea_async._pipeline.transport import Transport
@@ -65,7 +66,7 @@ class Sender:
         counters: Count requests.
         hooks: Hear of trouble.
         settings: Tell how to send.
-        keys: The ``Authorization`` header of each route.
+        keys: Tell which key opens which project.
         max_retries: After how many failures of its own a record is a dead letter.
     """
 
@@ -77,7 +78,7 @@ class Sender:
         counters: Counters,
         hooks: Hooks,
         settings: UploadSettings,
-        keys: Mapping[str, str],
+        keys: Keys,
         max_retries: int,
     ) -> None:
         self._transport = transport
@@ -88,7 +89,7 @@ class Sender:
         self._max_retries = max_retries
         self._pace = Pace(settings.requests_per_second)
         self._backoff = Backoff(settings)
-        self.gates: dict[str, Gate] = {route: Gate() for route in keys}
+        self.gates: dict[str, Gate] = {route: Gate() for route in keys.routes}
 
     async def send(self, batch: Batch) -> None:
         """Send a batch, and halves of it where it is refused, until each record has a verdict."""
@@ -115,7 +116,7 @@ class Sender:
             self._settle(batch, verdict)
 
     async def _post(self, batch: Batch) -> Answer:
-        key = self._keys.get(batch.route)
+        key = await self._keys.find(batch.route)
         if key is None:
             raise ProjectPausedError(batch.route, 0, "no key for it is configured")
         body = request_body(batch.records)

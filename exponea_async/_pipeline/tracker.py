@@ -4,17 +4,18 @@ From a call to durable records: what is said of an event is checked, stamped and
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from exponea_async._pipeline.encoding import encode_object, encode_text, unix_seconds
+from exponea_async._pipeline.keys import Keys
 from exponea_async._pipeline.receipts import Receipts
-from exponea_async._pipeline.wire import customer_command, event_command, route_of
-from exponea_async.config import Configuration
+from exponea_async._pipeline.wire import Project, click_command, customer_command, event_command, route_of
+from exponea_async.config import Configuration, ExponeaProject
 from exponea_async.errors import DroppedError, InvalidEventError, LifecycleError, StorageError
 from exponea_async.hooks import Hooks, Notice
-from exponea_async.models import Draft, Event, EventType, Identity, Receipt
+from exponea_async.models import Draft, Event, EventType, Identity, Moment, Receipt
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Record, StateChange, StateCheck, Storage, Written
 
@@ -29,6 +30,7 @@ CORRECTION = 1.0
 
 # Asking the class for a member costs more than all of an event's stamps.
 _PUSH_TOKEN = EventType.PUSH_TOKEN
+_CLICK = EventType.CAMPAIGN_CLICK
 _encoded_name = lru_cache(maxsize=1024)(encode_text)
 
 
@@ -55,6 +57,12 @@ class Stamps:
         self._last = now
         return now
 
+    def reserve(self, count: int) -> float:
+        """Tell the first of some moments that follow each other by `STEP`; nobody else gets them."""
+        first = self.next()
+        self._last = first + (count - 1) * STEP
+        return first
+
 
 class Tracker:
     """
@@ -68,6 +76,7 @@ class Tracker:
         counters: Count what is tracked and dropped.
         clock: Tells UNIX seconds, for events.
         wake: Called after records were written.
+        keys: Keep the keys of projects that devices are switched to.
     """
 
     def __init__(
@@ -80,6 +89,7 @@ class Tracker:
         counters: Counters,
         clock: Callable[[], float],
         wake: Callable[[], None],
+        keys: Keys,
     ) -> None:
         self.set_defaults(configuration.default_properties)
         self._customer_defaults = configuration.allow_default_customer_properties
@@ -91,7 +101,10 @@ class Tracker:
         self._counters = counters
         self._stamps = Stamps(clock)
         self._wake = wake
-        self._routes = {kind: tuple(map(route_of, configuration.projects_for(kind))) for kind in EventType}
+        self._keys = keys
+        self._routes = {
+            kind: tuple(route_of(each, kind) for each in configuration.projects_for(kind)) for kind in EventType
+        }
         self._refusal: LifecycleError | None = None
         self._stopped = False
 
@@ -122,12 +135,44 @@ class Tracker:
 
     # From a call to a draft: at once, so that nothing that changes later can get in
 
-    def identity(self, ids: Mapping[str, str], device_id: str | None) -> Identity:
+    def stamp(self) -> float:
+        """Tell the moment of a call, which no other one has."""
+        return self._stamps.next()
+
+    def reserve(self, count: int) -> float:
+        """Tell the first of some moments that follow each other closely, for what one call tracks."""
+        return self._stamps.reserve(count)
+
+    def moment(self, timestamp: Moment) -> float | None:
+        """Tell a moment that a caller gave as UNIX seconds; None is left to be stamped."""
+        return None if timestamp is None else unix_seconds(timestamp, "timestamp")
+
+    def identity(
+        self,
+        ids: Mapping[str, str],
+        device_id: str | None,
+        routes: Mapping[EventType, tuple[str, ...]] | None = None,
+    ) -> Identity:
         """Make an identity ready for the wire."""
         stamps = {APPLICATION_ID: self._application_id}
         if device_id is not None:
             stamps[DEVICE_ID] = device_id
-        return Identity(dict(ids), device_id, encode_object(ids, "ids"), encode_object(stamps, "")[1:-1])
+        return Identity(dict(ids), device_id, encode_object(ids, "ids"), encode_object(stamps, "")[1:-1], routes)
+
+    def routes(
+        self, project: Project | None, mapping: Mapping[str, Sequence[Project]] | None
+    ) -> Mapping[EventType, tuple[str, ...]]:
+        """Tell where each kind goes, for who has another project, or other ones beside it, than the configured."""
+        return {kind: tuple(dict.fromkeys(self._targets(kind, project, mapping))) for kind in EventType}
+
+    def _targets(
+        self, kind: EventType, project: Project | None, mapping: Mapping[str, Sequence[Project]] | None
+    ) -> Iterator[str]:
+        yield route_of(project, kind) if project else self._routes[kind][0]
+        if mapping is None:
+            yield from self._routes[kind][1:]
+        else:
+            yield from (route_of(beside, kind) for beside in mapping.get(kind.name, ()))
 
     def draft_event(self, kind: EventType, event: Event) -> Draft | None:
         """Check and encode an event as it is now."""
@@ -151,7 +196,7 @@ class Tracker:
         if APPLICATION_ID in properties or DEVICE_ID in properties:
             properties, own_device = _without_stamps(properties)
         encoded = encode_object(properties, "properties")[1:-1]
-        moment = self._stamps.next() if timestamp is None else unix_seconds(timestamp, "timestamp")
+        moment = None if timestamp is None else unix_seconds(timestamp, "timestamp")
         return Draft(kind, name_json, encoded, moment, own_device)
 
     def _changed(self, changed: Event | None) -> Event | None:
@@ -161,21 +206,36 @@ class Tracker:
             raise InvalidEventError("event", f"before_track made {changed!r:.60} of it", "Return an Event or None.")
         return changed
 
-    def draft_customer(self, properties: Mapping[str, Any]) -> Draft | None:
+    def draft_customer(self, properties: Mapping[str, Any], *, defaults: bool = True) -> Draft | None:
         """Check and encode a customer's properties as they are now."""
         if not self.check_running():
             return None
         merged = _mapping(properties)
-        if self._customer_defaults:
+        if defaults and self._customer_defaults:
             merged = {**self._defaults, **merged}
         encoded = encode_object(merged, "properties")[1:-1]
-        return Draft(EventType.TRACK_CUSTOMER, b"", encoded, self._stamps.next())
+        return Draft(EventType.TRACK_CUSTOMER, b"", encoded, None)
+
+    def draft_click(self, url: str, properties: Mapping[str, Any]) -> Draft | None:
+        """Check and encode a click of a campaign."""
+        if not self.check_running():
+            return None
+        encoded = encode_object(properties, "properties")[1:-1]
+        return Draft(EventType.CAMPAIGN_CLICK, encode_text(url, "url"), encoded, None)
 
     # From drafts to records
 
-    async def keep(self, who: Identity, draft: Draft, states: Sequence[StateChange | StateCheck] = ()) -> Receipt:
+    async def keep(
+        self,
+        who: Identity,
+        draft: Draft,
+        states: Sequence[StateChange | StateCheck] = (),
+        now: float | None = None,
+    ) -> Receipt:
         """Keep one draft: what `keep_all` does, at less cost for the usual case of one project."""
-        routes = self._routes[draft.kind]
+        routes = (who.routes or self._routes)[draft.kind]
+        if draft.timestamp is None:
+            draft = draft._replace(timestamp=self._stamps.next() if now is None else now)
         if self._refusal is not None or self._stopped or len(routes) > 1:
             return (await self.keep_all(who, ((None, draft),), states))[0]
         record = Record(routes[0], _command(who, draft), time.time())
@@ -203,8 +263,10 @@ class Tracker:
         records: list[Record] = []
         ends: list[int] = []
         for other, draft in drafts:
-            body = _command(other or who, draft)
-            for route in self._routes[draft.kind]:
+            about = other or who
+            stamped = draft if draft.timestamp is not None else draft._replace(timestamp=self._stamps.next())
+            body = _command(about, stamped)
+            for route in (about.routes or self._routes)[draft.kind]:
                 records.append(Record(route, body, at))  # noqa: PERF401 - slower for one
             ends.append(len(records))
         try:
@@ -217,15 +279,18 @@ class Tracker:
         spans = zip([0, *ends], ends, strict=False)
         return [self._receipts.issue(Written(written.ids[start:end])) for start, end in spans]
 
+    async def remember(self, projects: Sequence[ExponeaProject]) -> None:
+        """Keep the keys of projects that somebody is to be switched to."""
+        await self._keys.remember(projects)
+
     def _account(self, written: Written) -> None:
         self._counters.tracked += len(written.ids)
         if written.dropped:
             self._tell_dropped(written.dropped)
         self._wake()
 
-    def dropped(self) -> Receipt:
+    def dropped(self, reason: str = "before_track returned None") -> Receipt:
         """Make the receipt for what is not kept."""
-        reason = "before_track returned None"
         if self._stopped:
             reason = "the integration is stopped"
             self._counters.dropped["stopped"] += 1
@@ -255,10 +320,13 @@ def _without_stamps(properties: Mapping[str, Any]) -> tuple[Mapping[str, Any], b
 
 
 def _command(who: Identity, draft: Draft) -> bytes:
+    timestamp = draft.timestamp or 0.0
     if not draft.name:
-        return customer_command(who.encoded_ids, draft.timestamp, b"{%b}" % draft.properties)
+        return customer_command(who.encoded_ids, timestamp, b"{%b}" % draft.properties)
+    if draft.kind is _CLICK:
+        return click_command(who.encoded_ids, draft.name, timestamp, b"{%b}" % draft.properties)
     stamps = who.encoded_stamps
     if draft.own_device and who.device_id is None:
         stamps = b"%b,%b" % (stamps, draft.own_device)
     properties = b"{%b,%b}" % (draft.properties, stamps) if draft.properties else b"{%b}" % stamps
-    return event_command(who.encoded_ids, draft.name, draft.timestamp, properties)
+    return event_command(who.encoded_ids, draft.name, timestamp, properties)

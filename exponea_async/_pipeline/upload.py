@@ -7,12 +7,12 @@ import logging
 from contextlib import suppress
 
 from exponea_async._pipeline.flushing import Flusher
+from exponea_async._pipeline.keys import Keys
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.sender import Sender
 from exponea_async._pipeline.settling import Settler
-from exponea_async._pipeline.transport import Transport, authorization_header
+from exponea_async._pipeline.transport import Transport
 from exponea_async._pipeline.uploader import Uploader
-from exponea_async._pipeline.wire import route_of
 from exponea_async.config import Configuration
 from exponea_async.errors import StorageError
 from exponea_async.hooks import Hooks
@@ -39,6 +39,7 @@ class Upload:
         mode: The flush mode to begin with.
         period: Seconds between the uploads of `FlushMode.PERIOD`.
         written: Set by whoever has written records.
+        keys: Tell which key opens which project.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Upload:
         mode: FlushMode,
         period: float,
         written: asyncio.Event,
+        keys: Keys,
     ) -> None:
         settings = configuration.upload
         # Every project gets another chance.
@@ -66,7 +68,7 @@ class Upload:
             counters=counters,
             hooks=hooks,
             settings=settings,
-            keys={route_of(each): authorization_header(each.authorization_token) for each in configuration.projects},
+            keys=keys,
             max_retries=configuration.flush_max_retries,
         )
         uploader = Uploader(

@@ -6,15 +6,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 
 from exponea_async._pipeline.encoding import MAX_MESSAGE, decode, encode_number
-from exponea_async.config import ExponeaProject
 from exponea_async.errors import InvalidEventError, ProjectPausedError, RejectedError, UnavailableError
+from exponea_async.models import EventType
 from exponea_async.storage.base import Leased
 
+CLICKS = "/campaigns/clicks"
+CLICK_HEAD = b'"name":"campaigns/clicks","data":'
 #: Nobody is waited for longer than this, in seconds, whatever they ask for.
 LONGEST_WAIT = 1800.0
 #: Answers that are about what is in the request. All other 4xx are about the project or the way to it: a 415, say, is
@@ -61,9 +63,35 @@ class Verdict:
     unanswered: tuple[str, ...] = ()
 
 
-def route_of(project: ExponeaProject) -> str:
-    """Tell where a project's batches go: the address that keeps its records apart from others'."""
-    return f"{project.base_url}/track/v2/projects/{project.project_token}/batch"
+class Project(Protocol):
+    """A project, as far as its address goes."""
+
+    @property
+    def base_url(self) -> str | None:
+        """Where it is reached."""
+        ...
+
+    @property
+    def project_token(self) -> str:
+        """Its token."""
+        ...
+
+
+def route_of(project: Project, kind: EventType | None = None) -> str:
+    """
+    Tell where a project's batches go: the address that keeps its records apart from others'.
+
+    Args:
+        project: The project.
+        kind: A kind of record; a click of a campaign has an address of its own, since no batch takes it.
+    """
+    end = CLICKS if kind is EventType.CAMPAIGN_CLICK else "/batch"
+    return f"{project.base_url}/track/v2/projects/{project.project_token}{end}"
+
+
+def is_click(route: str) -> bool:
+    """Tell whether what goes there goes alone."""
+    return route.endswith(CLICKS)
 
 
 def event_command(customer_ids: bytes, name: bytes, timestamp: float, properties: bytes) -> bytes:
@@ -86,6 +114,15 @@ def customer_command(customer_ids: bytes, timestamp: float, properties: bytes) -
         b'"name":"customers","data":{"customer_ids":%b,"properties":%b,"update_timestamp":%b}}'
         % (customer_ids, properties, encode_number(timestamp)),
         "customer",
+    )
+
+
+def click_command(customer_ids: bytes, url: bytes, timestamp: float, properties: bytes) -> bytes:
+    """Put a click of a campaign together from encoded parts, as if there were such a command."""
+    return _checked(
+        b'%b{"customer_ids":%b,"url":%b,"timestamp":%b,"properties":%b}}'
+        % (CLICK_HEAD, customer_ids, url, encode_number(timestamp), properties),
+        "click",
     )
 
 
@@ -112,7 +149,7 @@ def pack(records: Iterable[Leased], count: int, size: int) -> Iterator[tuple[Lea
     for record in records:
         # The command's id, its name and the comma take less than 64 bytes more.
         length = len(record.body) + 64
-        if record.failures:
+        if record.failures or is_click(record.route):
             yield (record,)
             continue
         batch = gathered.setdefault(record.route, [])
@@ -125,7 +162,9 @@ def pack(records: Iterable[Leased], count: int, size: int) -> Iterator[tuple[Lea
 
 
 def request_body(batch: Sequence[Leased]) -> bytes:
-    """Join stored commands to the body of a batch request."""
+    """Join stored commands to the body of a batch request, or take a click out of its own."""
+    if is_click(batch[0].route):
+        return batch[0].body[len(CLICK_HEAD) : -1]
     commands = [b'{"command_id":"%b",%b' % (record.id.encode(), record.body) for record in batch]
     return b'{"commands":[%b]}' % b",".join(commands)
 
@@ -169,6 +208,8 @@ def _read_results(answer: Answer, batch: Sequence[Leased]) -> Verdict:
     content = _decoded(answer.body)
     if not isinstance(content, dict):
         raise UnavailableError("a success that is no answer of the platform's", status=answer.status)
+    if is_click(batch[0].route) and content.get("success") is True:
+        return Verdict((batch[0].id,))
     results = content.get("results")
     if not results and content.get("success") is False:
         raise RejectedError(_explained(answer))

@@ -5,15 +5,46 @@ The doors between the rooms, the subjects and the pipeline. They know each other
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from exponea_async.models import Draft, Event, EventType, Identity, Receipt
+from exponea_async.config import Configuration, ExponeaProject
+from exponea_async.features._state import DeviceState, Place, Plan, nothing
+from exponea_async.features._streams import Stream
+from exponea_async.models import Draft, Event, EventType, Identity, Moment, OpenedPush, Receipt, ReceivedPush
 from exponea_async.storage.base import StateChange, StateCheck
 
 
 class Street(Protocol):
     """Where the one-way street to the platform begins, as subjects see it."""
 
-    def identity(self, ids: Mapping[str, str], device_id: str | None) -> Identity:
+    def stamp(self) -> float:
+        """Tell the moment of a call, UNIX seconds, which no other one has."""
+        ...
+
+    def reserve(self, count: int) -> float:
+        """Tell the first of some moments that follow each other closely, for what one call tracks."""
+        ...
+
+    def moment(self, timestamp: Moment) -> float | None:
+        """
+        Tell a moment that a caller gave as UNIX seconds; None is left to be stamped.
+
+        Raises:
+            InvalidEventError: It is none.
+        """
+        ...
+
+    def identity(
+        self,
+        ids: Mapping[str, str],
+        device_id: str | None,
+        routes: Mapping[EventType, tuple[str, ...]] | None = None,
+    ) -> Identity:
         """Make an identity ready for the wire."""
+        ...
+
+    def routes(
+        self, project: Place | None, mapping: Mapping[str, Sequence[Place]] | None
+    ) -> Mapping[EventType, tuple[str, ...]]:
+        """Tell where each kind goes, for who has another project, or other ones beside it, than the configured."""
         ...
 
     def draft_event(self, kind: EventType, event: Event) -> Draft | None:
@@ -26,12 +57,22 @@ class Street(Protocol):
         """
         ...
 
-    def draft_customer(self, properties: Mapping[str, Any]) -> Draft | None:
+    def draft_customer(self, properties: Mapping[str, Any], *, defaults: bool = True) -> Draft | None:
         """Check and encode a customer's properties as they are now; raises as `draft_event` does."""
         ...
 
-    async def keep(self, who: Identity, draft: Draft, states: Sequence[StateChange | StateCheck] = ()) -> Receipt:
-        """Keep one draft; raises as `keep_all` does."""
+    def draft_click(self, url: str, properties: Mapping[str, Any]) -> Draft | None:
+        """Check and encode a click of a campaign; raises as `draft_event` does."""
+        ...
+
+    async def keep(
+        self,
+        who: Identity,
+        draft: Draft,
+        states: Sequence[StateChange | StateCheck] = (),
+        now: float | None = None,
+    ) -> Receipt:
+        """Keep one draft, stamped with `now` where it has no moment of its own; raises as `keep_all` does."""
         ...
 
     async def keep_all(
@@ -49,7 +90,11 @@ class Street(Protocol):
         """
         ...
 
-    def dropped(self) -> Receipt:
+    async def remember(self, projects: Sequence[ExponeaProject]) -> None:
+        """Keep the keys of projects that somebody is to be switched to; raises `StorageError`."""
+        ...
+
+    def dropped(self, reason: str = "before_track returned None") -> Receipt:
         """Make the receipt for what is not kept."""
         ...
 
@@ -83,11 +128,51 @@ class Scope(Protocol):
         """Keep an update of the subject, which has these ids from now on."""
         ...
 
-    async def cookie(self) -> str:
+    @property
+    def configuration(self) -> Configuration:
+        """The settings."""
+        ...
+
+    @property
+    def opened(self) -> Stream[OpenedPush]:
+        """Presses on push notifications."""
+        ...
+
+    @property
+    def received(self) -> Stream[ReceivedPush]:
+        """Push notifications that came."""
+        ...
+
+    async def change(
+        self, plan: Plan, *, before: Plan = nothing, wake: bool = True, launch: bool = False
+    ) -> list[Receipt]:
         """
-        Tell the subject's cookie.
+        Change what the subject remembers and keep what is told of it, in one commit.
+
+        Args:
+            plan: The change.
+            before: A change that comes before the subject's own sign of life.
+            wake: Whether the change is a sign of life, which starts a session and so on.
+            launch: Whether it counts as a start of the application.
+
+        Returns:
+            The receipts of what the plan told.
 
         Raises:
-            InvalidEventError: The subject has none.
+            InvalidEventError: The subject remembers nothing.
+            StorageError: The storage refused; nothing was changed or kept.
         """
+        ...
+
+    async def look(self) -> DeviceState | None:
+        """
+        Bring the subject to life and tell what it remembers; None where the integration is stopped.
+
+        Raises:
+            InvalidEventError: The subject remembers nothing.
+        """
+        ...
+
+    async def remember(self, projects: Sequence[ExponeaProject]) -> None:
+        """Keep the keys of projects that the subject is to be switched to."""
         ...

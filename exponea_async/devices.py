@@ -1,0 +1,331 @@
+"""
+Devices: what each remembers, in memory and in the storage, and how it is changed.
+"""
+
+import logging
+from asyncio import Lock
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from uuid import uuid4
+
+from attrs import define, evolve, field
+
+from exponea_async.config import Configuration, ExponeaProject
+from exponea_async.errors import StateConflictError, StorageError
+from exponea_async.features._ids import COOKIE
+from exponea_async.features._notifications import checked
+from exponea_async.features._scope import Street
+from exponea_async.features._sessions import active, installed
+from exponea_async.features._state import MOMENTS, DeviceState, Moments, Outcome, Plan, Told, nothing
+from exponea_async.features._streams import Stream
+from exponea_async.models import Draft, EventType, Identity, OpenedPush, Receipt, ReceivedPush
+from exponea_async.storage.base import StateChange, StateCheck, Storage
+
+LOG = logging.getLogger("exponea_async")
+
+#: Devices whose state is kept in memory; that of others is read again when they are active.
+CAPACITY = 50_000
+PREFIX = "device:"
+
+Drafts = Sequence[tuple[Identity | None, Draft]]
+
+
+@define(eq=False)
+class Slot:
+    """
+    One device in memory.
+
+    Attributes:
+        name: Under which key its state is stored.
+        identity: Its identity, ready for the wire, or None while its state is not known.
+        state: What it remembers.
+        lost: What it remembered, where the storage has lost it.
+        last: Its last activity within an automatic session; far in the past where none is open.
+        launched: Whether it has come to life since the client was made.
+        lock: Held while the state is read or changed.
+    """
+
+    name: str
+    identity: Identity | None = None
+    state: DeviceState | None = None
+    lost: DeviceState | None = None
+    last: float = float("-inf")
+    launched: bool = False
+    lock: Lock = field(factory=Lock)
+
+    def empty(self) -> None:
+        """Forget what may no longer be true."""
+        self.state = self.identity = None
+
+    def check(self, now: float | None) -> tuple[StateCheck]:
+        """
+        Make the condition that nobody has changed the state since.
+
+        It rides on each write, so that this process never goes on under an identity that another one has replaced.
+        With a moment it is a sign of life, too.
+        """
+        return (StateCheck(self.name, self.state.version if self.state else 0, now),)
+
+
+class Devices:
+    """
+    All devices: the latest used in memory, all in the storage.
+
+    Args:
+        storage: Where they are kept.
+        street: Takes what they track.
+        configuration: The settings.
+
+    Attributes:
+        opened: Presses on push notifications, of all devices.
+        received: Push notifications that came, of all devices.
+    """
+
+    def __init__(self, storage: Storage, street: Street, configuration: Configuration) -> None:
+        self.storage = storage
+        self.street = street
+        self.configuration = configuration
+        self.opened: Stream[OpenedPush] = Stream()
+        self.received: Stream[ReceivedPush] = Stream()
+        self._slots: OrderedDict[str, Slot] = OrderedDict()
+
+    def slot(self, key: str) -> Slot:
+        """Find a device's place in memory; the one that was used longest ago makes room for a new one."""
+        slot = self._slots.get(key)
+        if slot is not None:
+            self._slots.move_to_end(key)
+            return slot
+        slot = self._slots[key] = Slot(PREFIX + key)
+        if len(self._slots) > CAPACITY:
+            self._slots.popitem(last=False)
+        return slot
+
+    def peek(self, name: str) -> Slot | None:
+        """Find the place of a stored state's device, where it has one."""
+        return self._slots.get(name.removeprefix(PREFIX))
+
+    def forget_all(self) -> None:
+        """Keep nothing in memory."""
+        for slot in self._slots.values():
+            slot.empty()
+            slot.lost = None
+        self._slots.clear()
+
+    def rescue(self) -> None:
+        """The storage has lost all states: those in memory are to be stored again."""
+        for slot in self._slots.values():
+            slot.lost = slot.state or slot.lost
+            slot.empty()
+
+    def fill(self, slot: Slot, state: DeviceState) -> None:
+        """Put a stored state into a slot."""
+        slot.state, slot.lost, slot.identity = state, None, self.identity(state)
+        slot.last = float("-inf") if state.last_activity is None else state.last_activity
+
+    def identity(self, state: DeviceState) -> Identity:
+        """Make a device's identity ready for the wire."""
+        moved = state.project is not None or state.mapping is not None
+        routes = self.street.routes(state.project, state.mapping) if moved else None
+        return self.street.identity({COOKIE: state.cookie, **state.ids}, state.device_id, routes)
+
+    async def load(self, slot: Slot) -> DeviceState | None:
+        """
+        Read a device's state. To be called under the slot's lock.
+
+        Returns:
+            The state, which for a new device is not stored yet; or None where the integration was stopped.
+        """
+        if slot.state is None and self.street.check_running():
+            stored = await self.storage.load_state(slot.name)
+            if stored is None:
+                fresh = slot.lost or DeviceState(cookie=str(uuid4()), device_id=str(uuid4()))
+                return evolve(fresh, version=0) if self.street.check_running() else None
+            self.fill(slot, decoded(slot.name, stored.value, stored.version, stored.active))
+        if slot.state is None or not self.street.check_running():
+            return None
+        if slot.state.last_activity is None:
+            return slot.state
+        return evolve(slot.state, last_activity=max(slot.last, slot.state.last_activity))
+
+
+def decoded(name: str, value: bytes, version: int, last_activity: float | None) -> DeviceState:
+    """
+    Read a stored state.
+
+    Raises:
+        StorageError: It can't be read.
+    """
+    try:
+        return DeviceState.decode(value, version=version, last_activity=last_activity)
+    except ValueError as error:
+        raise StorageError(f"The stored state {name!r} can't be read: {error}.") from error
+
+
+class DeviceScope:
+    """One device, as the rooms see it."""
+
+    __slots__ = ("_devices", "_key", "_timeout", "configuration", "opened", "received", "street")
+
+    def __init__(self, key: str, devices: Devices) -> None:
+        self.street = devices.street
+        self.configuration = devices.configuration
+        self.opened = devices.opened
+        self.received = devices.received
+        self._key = key
+        self._devices = devices
+        automatic = self.configuration.automatic_session_tracking
+        self._timeout = self.configuration.session_timeout if automatic else None
+
+    async def keep(self, draft: Draft) -> Receipt:
+        """Keep a draft."""
+        slot = self._devices.slot(self._key)
+        identity, now = slot.identity, self.street.stamp()
+        if identity is not None and self._is_awake(slot, now):
+            try:
+                return await self.street.keep(identity, draft, slot.check(self._touch(slot, now)), now)
+            except StateConflictError:
+                self._expire(slot, identity)
+        return (await self._wake_with(((None, draft),), now))[0]
+
+    async def keep_all(self, drafts: Drafts) -> list[Receipt]:
+        """Keep drafts in one commit."""
+        first = drafts[0][0]
+        if first is not None and all(who is not None for who, _ in drafts):
+            # The device has no part in it, and must not come to life for it.
+            return await self.street.keep_all(first, drafts)
+        slot = self._devices.slot(self._key)
+        identity, now = slot.identity, self.street.stamp()
+        if identity is not None and self._is_awake(slot, now):
+            try:
+                return await self.street.keep_all(identity, drafts, slot.check(self._touch(slot, now)))
+            except StateConflictError:
+                self._expire(slot, identity)
+        return await self._wake_with(drafts, now)
+
+    def _is_awake(self, slot: Slot, now: float) -> bool:
+        return slot.launched and (self._timeout is None or now - slot.last < self._timeout)
+
+    def _touch(self, slot: Slot, now: float) -> float | None:
+        if self._timeout is None:
+            return None
+        slot.last = max(slot.last, now)
+        return now
+
+    async def _wake_with(self, drafts: Drafts, now: float) -> list[Receipt]:
+        """Keep drafts with the device's coming to life, or to another session."""
+
+        def plan(state: DeviceState, moments: Moments) -> Outcome:
+            return state, [Told(who or state, draft.kind, _stamped(draft, moments)) for who, draft in drafts]
+
+        receipts = await self.change(plan, at=now)
+        return receipts if len(receipts) == len(drafts) else [self.street.dropped() for _ in drafts]
+
+    async def identify(self, ids: Mapping[str, str], draft: Draft) -> Receipt:
+        """Remember ids and keep the update, both in one commit."""
+
+        def plan(state: DeviceState, moments: Moments) -> Outcome:
+            known = evolve(state, ids=MappingProxyType({**state.ids, **ids}))
+            return known, [Told(known, draft.kind, _stamped(draft, moments))]
+
+        return (await self.change(plan))[-1]
+
+    async def look(self) -> DeviceState | None:
+        """Bring the device to life and tell what it remembers."""
+        if not self.street.check_running():
+            return None
+        await self.change(nothing)
+        slot = self._devices.slot(self._key)
+        async with slot.lock:
+            return await self._devices.load(slot)
+
+    async def remember(self, projects: Sequence[ExponeaProject]) -> None:
+        """Keep the keys of projects that the device is to be switched to."""
+        await self.street.remember(projects)
+
+    async def change(
+        self,
+        plan: Plan,
+        *,
+        before: Plan = nothing,
+        wake: bool = True,
+        launch: bool = False,
+        at: float | None = None,
+    ) -> list[Receipt]:
+        """Change what the device remembers and keep what is told of it, in one commit."""
+        reserved = self.street.reserve(MOMENTS)
+        moments = Moments(reserved) if at is None else Moments(at, reserved)
+        slot = self._devices.slot(self._key)
+        async with slot.lock:
+            while True:
+                kept = await self._devices.load(slot)
+                if kept is None:
+                    return [self.street.dropped()]
+                state, told = before(kept, moments)
+                if wake:
+                    state, woken = self._woken(state, moments, launch=launch or not slot.launched)
+                    told = [*told, *woken]
+                state, wanted = plan(state, moments)
+                try:
+                    receipts = await self._write(slot, kept, state, [*told, *wanted])
+                except StateConflictError:
+                    # Another process was faster, or the sweep: see what there is now.
+                    slot.empty()
+                    moments.rewind()
+                    continue
+                slot.launched = True
+                return receipts[len(told) :]
+
+    def _woken(self, state: DeviceState, moments: Moments, *, launch: bool) -> Outcome:
+        told: list[Told] = []
+        if state.version == 0:
+            told.append(installed(state, moments, self.configuration))
+        if self.configuration.automatic_session_tracking:
+            state, more = active(state, moments, self.configuration)
+            told += more
+        if launch and self.configuration.automatic_push_notification:
+            state, more = checked(state, moments, self.configuration)
+            told += more
+        return state, told
+
+    async def _write(self, slot: Slot, kept: DeviceState, state: DeviceState, told: Sequence[Told]) -> list[Receipt]:
+        identity = self._devices.identity(state)
+        drafted = [(self._who(each, state, identity), self._draft(each)) for each in told]
+        drafts = [(who, draft) for who, draft in drafted if draft is not None]
+        change: StateChange | StateCheck = StateChange(
+            slot.name, state.encode(), kept.version, active=state.last_activity, seen=kept.last_activity
+        )
+        if kept.version and evolve(state, last_activity=kept.last_activity) == kept:
+            change = StateCheck(slot.name, kept.version, state.last_activity)
+        else:
+            state = evolve(state, version=kept.version + 1)
+        receipts = iter(await self.street.keep_all(identity, drafts, (change,)))
+        if self.street.check_running():
+            self._devices.fill(slot, state)
+        return [self.street.dropped() if draft is None else next(receipts) for _, draft in drafted]
+
+    def _who(self, told: Told, state: DeviceState, identity: Identity) -> Identity:
+        if isinstance(told.who, Identity):
+            return told.who
+        return identity if told.who is state else self._devices.identity(told.who)
+
+    def _draft(self, told: Told) -> Draft | None:
+        event = told.event
+        if isinstance(event, Draft):
+            return event
+        if told.kind is EventType.TRACK_CUSTOMER:
+            draft = self.street.draft_customer(event.properties, defaults=False)
+        elif told.kind is EventType.CAMPAIGN_CLICK:
+            draft = self.street.draft_click(event.name, event.properties)
+        else:
+            return self.street.draft_event(told.kind, event)
+        return draft and draft._replace(timestamp=self.street.moment(event.timestamp))
+
+    def _expire(self, slot: Slot, identity: Identity) -> None:
+        """Another process has changed the state: read it again, unless that has been done already."""
+        if slot.identity is identity:
+            slot.empty()
+
+
+def _stamped(draft: Draft, moments: Moments) -> Draft:
+    return draft if draft.timestamp is not None else draft._replace(timestamp=moments.next())

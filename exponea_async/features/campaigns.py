@@ -1,0 +1,59 @@
+"""
+Links of campaigns that lead somebody here.
+"""
+
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from exponea_async.features._links import read_link
+from exponea_async.features._scope import Scope
+from exponea_async.features._state import DeviceState, Moments, Outcome, Told
+from exponea_async.models import Event, EventType, Moment
+
+
+class CampaignVerbs:
+    """The verbs of campaigns."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def _scope(self) -> Scope: ...
+
+    async def handle_campaign_click(self, url: str, timestamp: Moment = None) -> bool:
+        """
+        Take a link that somebody opened.
+
+        Its campaign becomes part of the session that starts with it, or within ten seconds. A link with an
+        ``xnpe_cmp`` is also told to Engagement as a click.
+
+        Args:
+            url: The link, of any scheme.
+            timestamp: When; by default the moment of the call.
+
+        Returns:
+            Whether a click was tracked.
+
+        Raises:
+            InvalidEventError: The timestamp is no moment, or the subject remembers nothing.
+            StorageError: The storage refused; nothing was kept.
+            LifecycleError: The client was not started, or is closed.
+        """
+        scope = self._scope
+        moment = scope.street.moment(timestamp)
+        if not scope.street.check_running() or read_link(url, 0.0) is None:
+            return False
+
+        def remember(state: DeviceState, moments: Moments) -> Outcome:
+            return evolve(state, campaign=read_link(url, moments.first)), ()
+
+        def plan(state: DeviceState, moments: Moments) -> Outcome:
+            campaign = read_link(url, moments.first)
+            if campaign is None or not campaign.is_click:
+                return state, ()
+            at = moments.next() if moment is None else moment
+            return state, [Told(state, EventType.CAMPAIGN_CLICK, Event(url, {"platform": "server"}, at))]
+
+        return bool(await scope.change(plan, before=remember))

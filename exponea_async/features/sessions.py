@@ -1,0 +1,119 @@
+"""
+Sessions: started and ended by hand, or going on with each sign of life.
+"""
+
+import logging
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from exponea_async.features._scope import Scope
+from exponea_async.features._sessions import begun, ended
+from exponea_async.features._state import DeviceState, Moments, Outcome, nothing
+from exponea_async.models import Moment, Receipt
+
+LOG = logging.getLogger("exponea_async")
+
+
+class SessionVerbs:
+    """The verbs of sessions."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def _scope(self) -> Scope: ...
+
+    async def track_session_start(self, timestamp: Moment = None) -> Receipt:
+        """
+        Start a session by hand, where sessions are not tracked automatically.
+
+        One that is open is ended first, unless ``manual_session_auto_close=False``: then its end is never told.
+
+        Args:
+            timestamp: When; by default the moment of the call.
+
+        Returns:
+            The receipt of the start; a dropped one where sessions are automatic.
+
+        Raises:
+            InvalidEventError: The timestamp is no moment, or the subject remembers nothing.
+            StorageError: The storage refused; nothing was kept.
+            LifecycleError: The client was not started, or is closed.
+        """
+        scope = self._scope
+        if _is_ignored(scope, "track_session_start"):
+            return scope.street.dropped()
+        moment = scope.street.moment(timestamp)
+
+        def plan(state: DeviceState, moments: Moments) -> Outcome:
+            at = moments.next() if moment is None else moment
+            told = []
+            if state.session_start is not None and scope.configuration.manual_session_auto_close:
+                told.append(ended(state, at, scope.configuration))
+            state, started = begun(state, at, scope.configuration)
+            return state, [*told, started]
+
+        return (await scope.change(plan))[-1]
+
+    async def track_session_end(self, timestamp: Moment = None) -> Receipt:
+        """
+        End the session by hand, where sessions are not tracked automatically.
+
+        Args:
+            timestamp: When; by default the moment of the call.
+
+        Returns:
+            The receipt of the end; a dropped one where sessions are automatic, or none is open.
+
+        Raises:
+            InvalidEventError: The timestamp is no moment, or the subject remembers nothing.
+            StorageError: The storage refused; nothing was kept.
+            LifecycleError: The client was not started, or is closed.
+        """
+        scope = self._scope
+        if _is_ignored(scope, "track_session_end"):
+            return scope.street.dropped()
+        moment = scope.street.moment(timestamp)
+
+        def plan(state: DeviceState, moments: Moments) -> Outcome:
+            if state.session_start is None:
+                LOG.warning("track_session_end() is ignored: no session is open.")
+                return state, ()
+            told = ended(state, moments.next() if moment is None else moment, scope.configuration)
+            return evolve(state, session_start=None), [told]
+
+        receipts = await scope.change(plan)
+        return receipts[-1] if receipts else scope.street.dropped()
+
+    async def resume(self) -> None:
+        """
+        Tell that the application became active: a session goes on or starts, and the push token is checked again.
+
+        Raises:
+            InvalidEventError: The subject remembers nothing.
+            StorageError: The storage refused; nothing was kept.
+            LifecycleError: The client was not started, or is closed.
+        """
+        await self._scope.change(nothing, launch=True)
+
+    async def pause(self) -> None:
+        """
+        Tell that the application went away: that is the session's last activity, unless it comes back in time.
+
+        Raises:
+            InvalidEventError: The subject remembers nothing.
+            StorageError: The storage refused; nothing was kept.
+            LifecycleError: The client was not started, or is closed.
+        """
+        await self._scope.change(nothing)
+
+
+def _is_ignored(scope: Scope, verb: str) -> bool:
+    if not scope.street.check_running():
+        return True
+    if scope.configuration.automatic_session_tracking:
+        LOG.warning("%s() is ignored: sessions are tracked automatically.", verb)
+        return True
+    return False
