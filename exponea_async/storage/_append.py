@@ -65,7 +65,7 @@ class Append:
     def run(self) -> list[Entry]:
         """Write the entries, in order; returns those that have to wait for room."""
         blocked: list[Entry] = []
-        self._ledger.look_versions_up(state.key for entry in self._entries for state in entry.states)
+        self._ledger.look_versions_up({state.key for entry in self._entries for state in entry.states})
         for place, entry in enumerate(self._entries):
             # Set before, for a transaction that is run again on a fresh file.
             entry.written = entry.error = None

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from exponea_async.errors import StorageError
 from exponea_async.storage._append import Entry
 from exponea_async.storage._claims import Claim
-from exponea_async.storage._group import Group, Job, Lease
+from exponea_async.storage._group import Group, Job, Lease, Look
 from exponea_async.storage._ledger import Ledger
 from exponea_async.storage.base import Leased, Record, StateChange, StateCheck, Written
 
@@ -99,7 +99,9 @@ class Commits:
 
     def look(self, work: Callable[[Ledger], T]) -> "asyncio.Future[T]":
         """Have work done on one state of the file, without a right to write."""
-        return self.run(lambda ledger: ledger.look(work))
+        future: asyncio.Future[T] = self._future()
+        self._looks.append(Look(work, future))
+        return future
 
     def run(self, work: Callable[[Ledger], T]) -> "asyncio.Future[T]":
         """Have work done outside a transaction."""

@@ -5,6 +5,7 @@ What goes to the connection's thread in one hop, and what comes of it for each c
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from itertools import groupby
 from typing import Any
 
 from exponea_async.storage._append import Append, Entry
@@ -41,6 +42,12 @@ class Job:
             self.error = translated(error, ledger.path) or error
         self.done = True
 
+    def fail(self, error: Exception) -> None:
+        """Note an error that is that of others too: one that is raised in many places gathers all their tracebacks."""
+        self.error = copy(error)
+        self.error.__cause__ = error.__cause__
+        self.done = True
+
     def answer(self) -> None:
         """Give the caller what came of it."""
         if self.future.done():
@@ -49,6 +56,12 @@ class Job:
             self.future.set_exception(self.error)
         else:
             self.future.set_result(self.result)
+
+
+class Look(Job):
+    """A job that only reads, in one transaction with those beside it."""
+
+    __slots__ = ()
 
 
 class Lease(Job):
@@ -69,7 +82,7 @@ class Group:
     What goes to the connection's thread in one hop.
 
     Attributes:
-        looks: Jobs that come first: they read, or see to their transactions themselves.
+        looks: Jobs that come first: they only read, or see to their transactions themselves.
         changes: Jobs of the transaction that come before the writes: they may make room.
         writes: New records and states.
         leases: Jobs of the transaction that come last, to find what has just been written.
@@ -110,8 +123,12 @@ class Group:
 
     def run(self, ledger: Ledger) -> None:
         """Do everything, on the connection's thread."""
-        for look in self.looks:
-            look.run_apart(ledger)
+        for kind, jobs in groupby(self.looks, type):
+            if kind is Look:
+                _look(ledger, list(jobs))
+            else:
+                for job in jobs:
+                    job.run_apart(ledger)
         if self.writes or self.changes or (self.leases and ledger.look(self._is_due)):
             ledger.transact(self._change)
             self.committed = True
@@ -158,3 +175,23 @@ class Group:
                 own = copy(error)
                 own.__cause__ = error.__cause__
                 member.future.set_exception(own)
+
+
+def _look(ledger: Ledger, looks: Sequence[Job]) -> None:
+    """Have looks done in one transaction: for a small one, its begin and its end are most of the price."""
+
+    def run_each(ledger: Ledger) -> None:
+        for look in looks:
+            look.run_apart(ledger)
+
+    for look in looks:
+        look.done = False
+    try:
+        ledger.look(run_each)
+    except Exception as error:
+        if is_damage(error):
+            raise
+        # There was no transaction. That is the trouble of the looks only: the writes beside them are still tried.
+        for look in looks:
+            if not look.done:
+                look.fail(translated(error, ledger.path) or error)

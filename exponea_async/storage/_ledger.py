@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeVar
 
 from exponea_async.storage._schema import ROUTE_SHIFT
@@ -181,16 +182,16 @@ class Ledger(sqlite3.Connection):
         """Tell how many records may still come; negative where revived ones are too many."""
         return self.max_records - self.taken() - sum(route.last - route.cursor for route in self.routes.values())
 
-    def look_versions_up(self, keys: Iterable[str]) -> None:
+    def look_versions_up(self, keys: AbstractSet[str]) -> None:
         """Make sure that `versions` tells those of some states; they are remembered until somebody else writes."""
         versions = self.versions
-        unknown = list({key for key in keys if key not in versions})
+        unknown = keys - versions.keys()
         if unknown and len(versions) + len(unknown) > VERSIONS:
-            # Not all of them, nor the oldest: who goes round more keys than there is room for shall still find some.
+            # Not all, nor the oldest: who goes round more keys than there is room for shall still find some of them.
             for key in list(versions)[::2]:
                 del versions[key]
-            unknown = list({key for key in keys if key not in versions})
-        for marks, some in chunks(unknown):
+            unknown = keys - versions.keys()
+        for marks, some in chunks(list(unknown)):
             versions.update(dict.fromkeys(some, 0))
             versions.update(self.execute(f"SELECT key, version FROM state WHERE key IN ({marks})", some).fetchall())
 

@@ -1,5 +1,5 @@
 """
-Small words for the tests of storages, and the fixtures for those of files.
+Small words for the tests of storages, and their fixtures.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -11,6 +11,7 @@ import pytest
 from exponea_async.errors import DamagedFileError
 from exponea_async.storage._ledger import Ledger
 from exponea_async.storage.base import DeadLetter, Leased, Record, Settlement, Storage
+from exponea_async.storage.memory import MemoryStorage
 from exponea_async.storage.sqlite import SQLiteStorage
 
 T = TypeVar("T")
@@ -59,6 +60,45 @@ async def bury(storage: Storage, *names: str, route: str = "shop", reason: str =
     return written.ids
 
 
+WhenFull = Literal["raise", "wait", "drop_oldest"]
+
+
+class MakeStorage(Protocol):
+    """Makes an open storage; each is closed after the test."""
+
+    def __call__(self, max_records: int = ..., when_full: WhenFull = ...) -> Awaitable[Storage]: ...
+
+
+@pytest.fixture(name="backend", params=["sqlite", "memory"])
+def each_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Storage]:
+    def make(**settings: Any) -> Storage:
+        if request.param == "memory":
+            return MemoryStorage(**settings)
+        return SQLiteStorage(tmp_path / "queue.sqlite", **settings)
+
+    return make
+
+
+@pytest.fixture(name="make_storage")
+async def storage_maker(backend: Callable[..., Storage]) -> AsyncIterator[MakeStorage]:
+    made: list[Storage] = []
+
+    async def make(max_records: int = 1_000_000, when_full: WhenFull = "raise") -> Storage:
+        storage = backend(max_records=max_records, when_full=when_full)
+        made.append(storage)
+        await storage.open()
+        return storage
+
+    yield make
+    for storage in made:
+        await storage.aclose()
+
+
+@pytest.fixture(name="storage")
+async def open_storage(make_storage: MakeStorage) -> Storage:
+    return await make_storage()
+
+
 class OpenFile(Protocol):
     """Opens the storage of a test's file; each is closed after the test."""
 
@@ -67,7 +107,7 @@ class OpenFile(Protocol):
         *,
         durability: Literal["process", "power"] = ...,
         max_records: int = ...,
-        when_full: Literal["raise", "wait", "drop_oldest"] = ...,
+        when_full: WhenFull = ...,
         report: Callable[[DamagedFileError], None] = ...,
         lock_timeout: float = ...,
     ) -> Awaitable[SQLiteStorage]: ...

@@ -4,12 +4,26 @@ What every backend keeps to.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
 
 import pytest
-from stores import LEASE, NOW, bodies, bury, dead, delivered, ids, later, record, records, take
+from stores import (
+    LEASE,
+    NOW,
+    MakeStorage,
+    bodies,
+    bury,
+    dead,
+    delivered,
+    each_backend,  # noqa: F401 - a fixture
+    ids,
+    later,
+    open_storage,  # noqa: F401 - a fixture
+    record,
+    records,
+    storage_maker,  # noqa: F401 - a fixture
+    take,
+)
 
 from exponea_async.errors import QueueFullError, StateConflictError, StorageError
 from exponea_async.storage.base import (
@@ -23,46 +37,6 @@ from exponea_async.storage.base import (
     Storage,
     Written,
 )
-from exponea_async.storage.memory import MemoryStorage
-from exponea_async.storage.sqlite import SQLiteStorage
-
-WhenFull = Literal["raise", "wait", "drop_oldest"]
-
-
-class MakeStorage(Protocol):
-    """Makes an open storage."""
-
-    def __call__(self, max_records: int = ..., when_full: WhenFull = ...) -> Awaitable[Storage]: ...
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Storage]:
-    def make(**settings: Any) -> Storage:
-        if request.param == "memory":
-            return MemoryStorage(**settings)
-        return SQLiteStorage(tmp_path / "queue.sqlite", **settings)
-
-    return make
-
-
-@pytest.fixture
-async def make_storage(backend: Callable[..., Storage]) -> AsyncIterator[MakeStorage]:
-    made: list[Storage] = []
-
-    async def make(max_records: int = 1_000_000, when_full: WhenFull = "raise") -> Storage:
-        storage = backend(max_records=max_records, when_full=when_full)
-        made.append(storage)
-        await storage.open()
-        return storage
-
-    yield make
-    for storage in made:
-        await storage.aclose()
-
-
-@pytest.fixture
-async def storage(make_storage: MakeStorage) -> Storage:
-    return await make_storage()
 
 
 async def started(work: "asyncio.Task[Written]") -> bool:
@@ -852,6 +826,7 @@ CALLS: Sequence[Call] = (
     lambda storage: storage.revive(),
     lambda storage: storage.purge(),
     lambda storage: storage.load_state("k"),
+    lambda storage: storage.expired_sessions(NOW, 1),
     lambda storage: storage.wipe(),
 )
 
