@@ -185,13 +185,14 @@ class Ledger(sqlite3.Connection):
     def look_versions_up(self, keys: AbstractSet[str]) -> None:
         """Make sure that `versions` tells those of some states; they are remembered until somebody else writes."""
         versions = self.versions
-        unknown = keys - versions.keys()
+        # Subtracting the dictionary's keys would go through all of them.
+        unknown = [key for key in keys if key not in versions]
         if unknown and len(versions) + len(unknown) > VERSIONS:
             # Not all, nor the oldest: who goes round more keys than there is room for shall still find some of them.
             for key in list(versions)[::2]:
                 del versions[key]
-            unknown = keys - versions.keys()
-        for marks, some in chunks(list(unknown)):
+            unknown = [key for key in keys if key not in versions]
+        for marks, some in chunks(unknown):
             versions.update(dict.fromkeys(some, 0))
             versions.update(self.execute(f"SELECT key, version FROM state WHERE key IN ({marks})", some).fetchall())
 
