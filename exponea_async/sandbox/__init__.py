@@ -7,6 +7,7 @@ from exponea_async.sandbox.faults import Fault, Faults
 from exponea_async.sandbox.records import (
     CustomerView,
     Project,
+    PushToken,
     RejectedCommand,
     RequestLog,
     StoredEvent,
@@ -19,6 +20,7 @@ __all__ = [
     "Fault",
     "Faults",
     "Project",
+    "PushToken",
     "RejectedCommand",
     "RequestLog",
     "Sandbox",

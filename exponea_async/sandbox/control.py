@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from aiohttp import web
-from attrs import asdict
+from attrs import asdict, has
 
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.faults import Fault, Faults
@@ -119,7 +119,18 @@ def _page(request: web.Request, name: str, items: list[Any]) -> web.Response:
     except ValueError:
         return failure(400, "limit and offset should be whole numbers of at least 0.")
     chosen: Iterable[Any] = islice(items, offset, offset + limit)
-    return Answer({name: [asdict(item, recurse=False) for item in chosen], "total": len(items)})
+    return Answer({name: [_told(item) for item in chosen], "total": len(items)})
+
+
+def _told(item: Any) -> dict[str, Any]:
+    # Not recursive, for attrs would copy properties of any size.
+    return asdict(item, recurse=False, value_serializer=_plain)
+
+
+def _plain(_item: Any, _field: Any, value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_told(each) if has(type(each)) else each for each in value]
+    return value
 
 
 def _whole(request: web.Request, name: str, default: int) -> int:

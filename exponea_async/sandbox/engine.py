@@ -12,10 +12,11 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from exponea_async.sandbox import push
 from exponea_async.sandbox.checks import Command, CommandError, read_click, read_customer, read_event
 from exponea_async.sandbox.encoding import dumps
 from exponea_async.sandbox.identity import COOKIE, Profile, Profiles
-from exponea_async.sandbox.records import CustomerView, RejectedCommand, StoredEvent
+from exponea_async.sandbox.records import CustomerView, PushToken, RejectedCommand, StoredEvent
 
 MAX_REJECTED = 1000
 SUMMARY_CHARACTERS = 300
@@ -35,12 +36,14 @@ class Book:
         self.duplicates = 0
         self.rejected = 0
         self._nobody = Profile(NOBODY)
+        self._owners = push.Owners()
 
     def update(self, command: Command, now: float) -> None:
         """Applies an update of a customer."""
         profile = self._admit(command.ids)
         moment = now if command.at is None else command.at
         profile.update((name, (value, moment)) for name, value in command.properties.items())
+        self._note(profile, push.told_by_properties(command.properties, moment))
 
     def add(self, command: Command, now: float, number: int) -> None:
         """Stores an event, unless its customer already has the very same one."""
@@ -54,6 +57,7 @@ class Book:
         self.events[number] = StoredEvent(
             self.project, profile.key, command.ids, command.event_type, timestamp, command.properties, now
         )
+        self._note(profile, push.told_by_event(command.event_type, command.properties, timestamp))
 
     def views(self) -> list[CustomerView]:
         """Tells all customers, oldest first."""
@@ -65,7 +69,13 @@ class Book:
         if profile.cookies:
             ids[COOKIE] = tuple(profile.cookies)
         properties = {name: value for name, (value, _) in profile.properties.items()}
-        return CustomerView(self.project, profile.key, ids, properties, len(profile.events))
+        tokens = self._owners.shown(profile.tokens)
+        return CustomerView(self.project, profile.key, ids, properties, len(profile.events), tokens)
+
+    def _note(self, profile: Profile, fresh: Iterable[PushToken]) -> None:
+        told = tuple(fresh)
+        push.note(profile.tokens, told)
+        self._owners.note(told)
 
     def _admit(self, ids: dict[str, str]) -> Profile:
         profile, absorbed = self.profiles.admit(ids)

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import Factory, define
 
+from exponea_async.sandbox import push
 from exponea_async.sandbox.checks import CommandError
 
 COOKIE = "cookie"
@@ -34,6 +35,7 @@ class Profile:
         cookies: Its cookies, oldest first; the values mean nothing.
         properties: Each property with the UNIX second of its last update.
         events: The numbers of its events by their digest.
+        tokens: What is known last of its push tokens.
     """
 
     key: int
@@ -41,6 +43,7 @@ class Profile:
     cookies: dict[str, None] = Factory(dict)
     properties: dict[str, tuple[Any, float]] = Factory(dict)
     events: dict[bytes, int] = Factory(dict)
+    tokens: push.Tokens = Factory(dict)
 
     def update(self, properties: Iterable[tuple[str, tuple[Any, float]]]) -> None:
         """Takes over each property whose kept value is not newer."""
@@ -121,6 +124,7 @@ class Profiles:
         own = list(profile.properties.items())
         profile.update(other.properties.items())
         profile.update(own)
+        push.note(profile.tokens, other.tokens.values())
 
     def _attach(self, profile: Profile, pairs: Iterable[tuple[str, str]]) -> None:
         for kind, value in pairs:

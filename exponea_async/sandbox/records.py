@@ -58,6 +58,26 @@ class StoredEvent:
 
 
 @frozen
+class PushToken:
+    """
+    What is known last of a customer's push notifications on one platform and application.
+
+    Attributes:
+        token: The push token.
+        platform: ``android``, ``huawei`` or ``ios``.
+        application_id: The application.
+        valid: Whether it can be sent to; not after it was invalidated, or permission denied.
+        at: Since when, UNIX seconds.
+    """
+
+    token: str
+    platform: str
+    application_id: str
+    valid: bool
+    at: float
+
+
+@frozen
 class CustomerView:
     """
     A customer as the platform would show it.
@@ -68,6 +88,7 @@ class CustomerView:
         ids: The values of each kind of id; only ``cookie`` ever has more than one.
         properties: Its properties.
         events: How many events it owns.
+        push_tokens: Its push tokens, the current ones and those that are not valid any more.
     """
 
     project: str
@@ -75,6 +96,7 @@ class CustomerView:
     ids: dict[str, tuple[str, ...]]
     properties: dict[str, Any]
     events: int
+    push_tokens: tuple[PushToken, ...] = ()
 
 
 @frozen

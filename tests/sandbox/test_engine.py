@@ -76,10 +76,12 @@ class TestEvents:
         assert engine.customers() == []
 
     def test_a_click_with_ids_belongs_to_their_customer(self, engine: Engine) -> None:
-        """A campaign click with ids is that customer's event."""
-        engine.execute("shop", "campaigns/clicks", {"customer_ids": {"cookie": "c"}, "url": "https://x.example"})
+        """A campaign click with ids is that customer's event, at the moment it tells."""
+        click = {"url": "https://x.example", "timestamp": 5.5, "properties": {"platform": "server"}}
 
+        assert engine.execute("shop", "campaigns/clicks", {"customer_ids": {"cookie": "c"}, **click}) == ()
         assert owned(engine, cookie="c") == ["campaign_click"]
+        assert engine.events()[0].timestamp == 5.5
 
 
 class TestDuplicates:
