@@ -10,7 +10,7 @@ import pytest
 
 from exponea_async.errors import DamagedFileError
 from exponea_async.storage._ledger import Ledger
-from exponea_async.storage.base import DeadLetter, Leased, Record, Settlement, Storage
+from exponea_async.storage.base import DeadLetter, Leased, Record, Settlement, StateChange, Storage
 from exponea_async.storage.memory import MemoryStorage
 from exponea_async.storage.sqlite import SQLiteStorage
 
@@ -58,6 +58,23 @@ async def bury(storage: Storage, *names: str, route: str = "shop", reason: str =
     await take(storage, only=route)
     await storage.settle(dead(*written.ids, reason=reason))
     return written.ids
+
+
+async def active(storage: Storage, key: str = "k") -> float | None:
+    """Tell a state's activity."""
+    state = await storage.load_state(key)
+    assert state
+    return state.active
+
+
+async def create(storage: Storage, *moments: float | None) -> None:
+    """Make states ``k0``, ``k1`` and so on, with these activities."""
+    await storage.write([], [StateChange(f"k{n}", b"v", 0, moment) for n, moment in enumerate(moments)])
+
+
+async def expired(storage: Storage, before: float = NOW, limit: int = 100) -> list[str]:
+    """Tell the keys of expired sessions."""
+    return [key for key, _ in await storage.expired_sessions(before, limit)]
 
 
 WhenFull = Literal["raise", "wait", "drop_oldest"]

@@ -3,7 +3,7 @@ What calls cost, counted in steps and not in time.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from exponea_async.storage import _claims, _queries
 from exponea_async.storage._append import Append, Entry
 from exponea_async.storage._file import open_ledger
 from exponea_async.storage._ledger import Ledger
+from exponea_async.storage.base import Record, StateChange, StateCheck
 
 
 class TestCost:
@@ -32,9 +33,15 @@ class TestCost:
 
     def fill(self, ledger: Ledger, total: int) -> None:
         written = sum(route.last - route.cursor for route in ledger.routes.values()) + ledger.taken()
-        entry = Entry(records(*map(str, range(written, total))), (), asyncio.Future(loop=asyncio.new_event_loop()))
+        self.write(ledger, records(*map(str, range(written, total))))
+
+    def write(
+        self, ledger: Ledger, records: Sequence[Record] = (), states: Sequence[StateChange | StateCheck] = ()
+    ) -> None:
+        entry = Entry(records, states, asyncio.Future(loop=asyncio.new_event_loop()))
         entry.future.get_loop().close()
         ledger.transact(lambda ledger: Append(ledger, [entry]).run())
+        assert entry.written
 
     def steps(self, ledger: Ledger, work: Callable[[], Any]) -> int:
         """Count the steps of SQLite's machine that work takes; they don't depend on the time of day."""
@@ -64,15 +71,35 @@ class TestCost:
         claim = _claims.Claim(50, NOW + LEASE, NOW, frozenset(), None)
         again = _claims.Claim(50, NOW + 2 * LEASE, NOW + LEASE, frozenset(), None)
         held: list[str] = []
-        entry = Entry(records("a"), (), asyncio.Future(loop=asyncio.new_event_loop()))
-        entry.future.get_loop().close()
         return [
             lambda: ledger.look(lambda ledger: _claims.has_due(ledger, claim)),
             lambda: held.extend(ids(ledger.transact(lambda ledger: _claims.lease(ledger, claim)))),
             lambda: ledger.transact(lambda ledger: _claims.lease(ledger, again)),
             lambda: ledger.transact(lambda ledger: _claims.settle(ledger, delivered(*held))),
-            lambda: ledger.transact(lambda ledger: Append(ledger, [entry]).run()),
+            lambda: self.write(ledger, records("a")),
             lambda: ledger.look(_queries.pending),
             # What another process writes makes this one read its place again.
             lambda: ledger.transact(Ledger.reload),
+        ]
+
+    def test_it_does_not_grow_with_the_states(self, ledger: Ledger) -> None:
+        """Touches, their versions known or not, and looks cost the same beside 100,000 states."""
+        costs = []
+        self.write(ledger, records("a"))
+        for start, total in ((0, 1_000), (1_000, 100_000)):
+            self.write(ledger, states=[StateChange(f"k{n}", b"v" * 99, 0, active=NOW + n) for n in range(start, total)])
+            costs.append([self.steps(ledger, work) for work in self.state_works(ledger, NOW + total)])
+
+        for few, many in zip(*costs, strict=True):
+            assert abs(many - few) <= few / 5
+
+    def state_works(self, ledger: Ledger, now: float) -> list[Callable[[], Any]]:
+        known, unknown = ([StateCheck(f"k{n}", 1, active=now + n + more) for n in range(200, 300)] for more in (0, 1))
+        return [
+            lambda: ledger.look(lambda ledger: _queries.expired_sessions(ledger, NOW + 500, 100)),
+            lambda: self.write(ledger, records("a"), [StateCheck("k150", 1, active=now)]),
+            lambda: self.write(ledger, records("a"), known),
+            ledger.versions.clear,
+            lambda: self.write(ledger, records("a"), unknown),
+            lambda: ledger.look(lambda ledger: _queries.load_state(ledger, "k7")),
         ]

@@ -4,7 +4,7 @@ Any sequence of calls, held against a model simple enough to be believed.
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from stores import LEASE, NOW, dead, delivered, later
 
 from exponea_async.errors import StateConflictError
-from exponea_async.storage.base import HORIZON, Record, StateChange, StateCheck, Storage
+from exponea_async.storage.base import HORIZON, Record, State, StateChange, StateCheck, Storage
 from exponea_async.storage.memory import MemoryStorage
 from exponea_async.storage.sqlite import SQLiteStorage
 
@@ -24,6 +24,8 @@ T = TypeVar("T")
 ROUTES = st.sampled_from(["x", "y"])
 KEYS = st.sampled_from(["k", "l"])
 CHOICE = st.integers(0, 1_000)
+#: Moments of activity; few, so that they meet.
+MOMENTS = st.none() | st.integers(-2, 3).map(float)
 
 
 @define
@@ -50,7 +52,7 @@ class StorageMachine(RuleBasedStateMachine):
         self.count = 0
         self.waiting: dict[str, Known] = {}
         self.letters: dict[str, tuple[Known, str]] = {}
-        self.states: dict[str, tuple[bytes, int]] = {}
+        self.states: dict[str, State] = {}
         self.seen: set[str] = set()
         self.open()
 
@@ -146,22 +148,41 @@ class StorageMachine(RuleBasedStateMachine):
         """Time passes, or the clock is set."""
         self.now += seconds
 
-    @rule(key=KEYS, wrong=st.booleans(), checked=st.booleans(), value=st.none() | st.binary(max_size=3))
-    def change_state(self, key: str, *, wrong: bool, checked: bool, value: bytes | None) -> None:
-        """A state changes if its version is right, and only then is the record written that comes with it."""
-        version = self.states.get(key, (b"", 0))[1] + wrong
-        state = StateCheck(key, version) if checked else StateChange(key, value, version)
+    @rule(key=KEYS, wrong=st.booleans(), value=st.none() | st.binary(max_size=3), active=MOMENTS, seen=MOMENTS)
+    def change_state(
+        self, key: str, *, wrong: bool, value: bytes | None, active: float | None, seen: float | None
+    ) -> None:
+        """A state changes if nobody was faster, and only then is the record written that comes with it."""
+        known = self.states.get(key)
+        late = seen is not None and known is not None and known.active is not None and known.active > seen
+        change = StateChange(key, value, (known.version if known else 0) + wrong, active, seen)
+        held = self.writes([change])
+        assert held is not (wrong or late)
+        if held:
+            self.follow(change)
+
+    @rule(wanted=st.lists(st.tuples(KEYS, MOMENTS), min_size=1, max_size=4), wrong=st.booleans())
+    def touch(self, wanted: list[tuple[str, float | None]], *, wrong: bool) -> None:
+        """Touches raise the activity of the states that are there, all of them or, in a conflict, none."""
+        versions = {key: state.version for key, state in self.states.items()}
+        checks = [StateCheck(key, versions.get(key, 0), active) for key, active in wanted]
+        checks += [StateCheck("m", 1, 9.0)] * wrong
+        assert self.writes(checks) is not wrong
+        for key, active in () if wrong else wanted:
+            known = self.states.get(key)
+            if known and active is not None and (known.active is None or known.active < active):
+                self.states[key] = State(known.value, known.version, active)
+
+    def writes(self, states: Sequence[StateChange | StateCheck]) -> bool:
+        """Write a record on conditions; tells whether they held."""
         body = f"{self.count}".encode()
         self.count += 1
         try:
-            written = self.run_(self.storage.write([Record("x", body, self.now)], [state]))
+            written = self.run_(self.storage.write([Record("x", body, self.now)], states))
         except StateConflictError:
-            assert wrong
-            return
-        assert not wrong
+            return False
         self.waiting[written.ids[0]] = Known("x", body)
-        if isinstance(state, StateChange):
-            self.follow(state)
+        return True
 
     def follow(self, change: StateChange) -> None:
         if change.value is None:
@@ -170,7 +191,17 @@ class StorageMachine(RuleBasedStateMachine):
         stored = self.run_(self.storage.load_state(change.key))
         assert stored is not None
         assert stored.version == change.version + 1 or change.version == 0
-        self.states[change.key] = (change.value, stored.version)
+        self.states[change.key] = State(change.value, stored.version, change.active)
+
+    @rule(before=MOMENTS, limit=st.integers(0, 3))
+    def expire(self, before: float | None, limit: int) -> None:
+        """The expired come by their activity, and no others."""
+        before = 9.0 if before is None else before
+        late = [(s.active, key, s) for key, s in self.states.items() if s.active is not None and s.active < before]
+        late.sort(key=lambda each: each[:2])
+
+        found = self.run_(self.storage.expired_sessions(before, limit))
+        assert found == [(key, state) for _, key, state in late][:limit]
 
     @rule()
     @precondition(lambda self: self.count % 3 == 0)
@@ -189,8 +220,7 @@ class StorageMachine(RuleBasedStateMachine):
         fates = dict.fromkeys(self.waiting, "queued") | {key: reason for key, (_, reason) in self.letters.items()}
         assert self.run_(self.storage.find(self.seen | fates.keys())) == fates
         for key in ("k", "l"):
-            state = self.run_(self.storage.load_state(key))
-            assert (state and (state.value, state.version)) == self.states.get(key)
+            assert self.run_(self.storage.load_state(key)) == self.states.get(key)
 
     @invariant()
     def everything_remains(self) -> None:

@@ -17,6 +17,7 @@ from stores import (
     bodies,
     bury,
     content,
+    create,
     delivered,
     file_opener,  # noqa: F401 - a fixture
     file_path,  # noqa: F401 - a fixture
@@ -219,6 +220,33 @@ class TestGroupCommit:
         with pytest.raises(StorageError, match="changed meanwhile"):
             await other.write(records("a"), [StateCheck("k", 1)])
         assert len([sql for sql in looked if "FROM state" in sql]) == 1
+
+    async def test_looks_share_a_transaction(self, open_file: OpenFile) -> None:
+        """A thousand looks at once are one transaction of reading, and each gets its own answer."""
+        storage = await open_file()
+        await create(storage, *range(1_000))
+        seen: list[str] = []
+        await on_thread(storage, lambda ledger: ledger.set_trace_callback(seen.append))
+        states = await asyncio.gather(*(storage.load_state(f"k{n}") for n in range(1_000)))
+
+        assert [state and state.active for state in states] == list(range(1_000))
+        assert seen.count("BEGIN") == 1
+
+    async def test_looks_without_a_transaction(self, open_file: OpenFile) -> None:
+        """Where no look is possible each caller hears it, in an error of its own, and the writer beside them not."""
+        storage = await open_file()
+        begins = iter([sqlite3.SQLITE_DENY])
+
+        def authorize(action: int, *_: str | None) -> int:
+            return next(begins, sqlite3.SQLITE_OK) if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+
+        await on_thread(storage, lambda ledger: ledger.set_authorizer(authorize))
+        looks = [storage.load_state("k"), storage.pending(), storage.load_state("l")]
+        results = await asyncio.gather(*looks, storage.write(records("a")), return_exceptions=True)
+
+        assert [type(result) for result in results[:3]] == [sqlite3.DatabaseError] * 3
+        assert len(set(map(id, results))) == 4
+        assert bodies(await storage.waiting(9)) == ["a"]
 
     async def test_the_loop_never_waits_for_the_disk(self, open_file: OpenFile) -> None:
         """No statement runs on the event loop's thread, whatever is called, opening and closing included."""
