@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from support import PROJECT, Configure, Connect, Heard
+from support import PROJECT, SOMEONE, Configure, Connect, Heard, speak_of
 
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings
 from exponea_async._pipeline import sender
@@ -45,11 +45,13 @@ def configure(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-async def connect(configure: Configure) -> AsyncIterator[Connect]:
+async def connect(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     clients: list[Exponea] = []
 
-    async def start(*, hooks: Hooks | None = None, **settings: Any) -> Exponea:
+    async def start(*, hooks: Hooks | None = None, device: bool = False, **settings: Any) -> Exponea:
         client = Exponea(configure(**settings), hooks=hooks)
+        if not device:
+            speak_of(SOMEONE, client, monkeypatch)
         clients.append(client)
         await client.start()
         return client

@@ -16,6 +16,8 @@ from exponea_async import Configuration, Event, Exponea, Hooks, Notice
 from exponea_async._pipeline.wire import read_command
 
 PROJECT = "shop"
+#: A customer, of whom nothing is tracked but what a test tracks.
+SOMEONE = {"registered": "someone"}
 
 
 class Configure(Protocol):
@@ -25,9 +27,19 @@ class Configure(Protocol):
 
 
 class Connect(Protocol):
-    """Starts a client of the sandbox, which is closed after the test, uploading nothing."""
+    """
+    Starts a client of the sandbox, which is closed after the test, uploading nothing.
 
-    async def __call__(self, *, hooks: Hooks | None = None, **settings: Any) -> Exponea: ...
+    Its verbs are about a customer when nothing is bound; with `device` they are about the default device, which tracks
+    its coming to life, too.
+    """
+
+    async def __call__(self, *, hooks: Hooks | None = None, device: bool = False, **settings: Any) -> Exponea: ...
+
+
+def speak_of(ids: Mapping[str, str], client: Exponea, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a client's verbs be about a customer when nothing is bound, in whatever task."""
+    monkeypatch.setattr(client, "_default", client.for_customer(ids))
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
