@@ -17,6 +17,10 @@ from exponea_async.storage.base import Record, StateChange, StateCheck, Written
 #: their statements stay in the connection's cache.
 INSERTS = tuple((size * 3, "INSERT INTO record VALUES " + ",".join(["(?,?,?)"] * size)) for size in (128, 32, 8, 4, 2))
 INSERT_ONE = "INSERT INTO record VALUES (?,?,?)"
+PUT = (
+    "INSERT INTO state (key, value, version, active) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
+    " SET value = excluded.value, version = excluded.version, active = excluded.active"
+)
 #: The index is written to only where the activity does change.
 TOUCH = "UPDATE state SET active = ?1 WHERE key = ?2 AND (active IS NULL OR active < ?1)"
 
@@ -122,8 +126,7 @@ class Append:
             ledger.set_counter("state", max(ledger.counter("state"), change.version))
             return
         version = (change.version or ledger.counter("state")) + 1
-        row = (change.key, change.value, version, change.active)
-        ledger.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", row)
+        ledger.execute(PUT, (change.key, change.value, version, change.active))
         ledger.versions[change.key] = version
 
     def _add(self, records: Sequence[Record]) -> tuple[str, ...]:
@@ -148,7 +151,7 @@ class Append:
         self._values = []
 
     def _write_touches(self) -> None:
-        # In the order of the keys, so that neighbours meet on a page.
+        # In the order of the keys, in which they are looked up.
         touches = sorted(self._touches.items())
         if touches:
             self._ledger.executemany(TOUCH, [(active, key) for key, active in touches])

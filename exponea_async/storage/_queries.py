@@ -81,7 +81,7 @@ def load_state(ledger: Ledger, key: str) -> State | None:
 
 def expired_sessions(ledger: Ledger, before: float, limit: int) -> list[tuple[str, State]]:
     """Look at the states without activity since a moment."""
-    # The index holds the keys too, and so gives this order without sorting.
+    # The order of the index: nothing is sorted.
     sql = "SELECT key, value, version, active FROM state WHERE active < ? ORDER BY active, key LIMIT ?"
     return [(key, State(*rest)) for key, *rest in ledger.execute(sql, (before, max(0, limit)))]
 

@@ -19,7 +19,8 @@ from exponea_async.errors import StorageError
 ROUTE_SHIFT = 44
 
 #: ``counter`` holds the highest route number ever given, and the highest version that a deleted state had, so that
-#: neither ids nor versions come twice, not even after a wipe.
+#: neither ids nor versions come twice, not even after a wipe. States lie in the order in which they were made, not in
+#: that of their keys: those that are active at the same time are often of the same age, and then share pages.
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE route (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, cursor INTEGER NOT NULL);
@@ -34,9 +35,9 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX dead_died_at ON dead (died_at);
     CREATE TABLE state (
-        key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER NOT NULL, active REAL
-    ) WITHOUT ROWID;
-    CREATE INDEX state_active ON state (active) WHERE active IS NOT NULL;
+        id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value BLOB NOT NULL, version INTEGER NOT NULL, active REAL
+    );
+    CREATE INDEX state_active ON state (active, key) WHERE active IS NOT NULL;
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
 )
