@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from phones import Phone, phone_in_hand
 from support import PROJECT, SOMEONE, Configure, Connect, Heard, speak_of
 
-from exponea_async import Configuration, Exponea, Hooks, UploadSettings
+from exponea_async import Configuration, Exponea, Hooks, UploadSettings, sweeper
 from exponea_async._pipeline import sender
 from exponea_async.sandbox import Sandbox
 
@@ -59,6 +60,14 @@ async def connect(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> Asyn
     yield start
     for client in clients:
         await client.aclose(timeout=0)
+
+
+@pytest.fixture
+async def phone(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Phone]:
+    # The sweeper looks once at the start, and then when a test asks it to.
+    monkeypatch.setattr(sweeper, "PERIOD", 3600.0)
+    async with phone_in_hand(configure) as phone:
+        yield phone
 
 
 @pytest.fixture

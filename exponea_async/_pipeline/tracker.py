@@ -289,11 +289,12 @@ class Tracker:
             self._tell_dropped(written.dropped)
         self._wake()
 
-    def dropped(self, reason: str = "before_track returned None") -> Receipt:
+    def dropped(self, reason: str = "before_track returned None", *, count: str = "") -> Receipt:
         """Make the receipt for what is not kept."""
         if self._stopped:
-            reason = "the integration is stopped"
-            self._counters.dropped["stopped"] += 1
+            reason, count = "the integration is stopped", "stopped"
+        if count:
+            self._counters.dropped[count] += 1
         receipt = self._receipts.issue(Written(()))
         receipt.resolve(DroppedError(reason))
         return receipt

@@ -94,8 +94,8 @@ class Street(Protocol):
         """Keep the keys of projects that somebody is to be switched to; raises `StorageError`."""
         ...
 
-    def dropped(self, reason: str = "before_track returned None") -> Receipt:
-        """Make the receipt for what is not kept."""
+    def dropped(self, reason: str = "before_track returned None", *, count: str = "") -> Receipt:
+        """Make the receipt for what is not kept, and count it under a name, if one is given."""
         ...
 
     def check_running(self) -> bool:

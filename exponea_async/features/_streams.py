@@ -5,7 +5,8 @@ What happened to push notifications, for whoever wants to listen.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 
@@ -21,44 +22,55 @@ class Stream(Generic[T]):
 
     def __init__(self) -> None:
         self._early: deque[T] = deque(maxlen=HELD)
-        self._listeners: list[_Listener[T]] = []
+        # Whoever breaks out of a loop and goes away need not say so.
+        self._listeners: WeakSet[Listener[T]] = WeakSet()
 
     def tell(self, value: T) -> None:
         """Let all listeners know."""
-        if not self._listeners:
+        listeners = [listener for listener in self._listeners if not listener.is_closed]
+        if not listeners:
             self._early.append(value)
-        for listener in self._listeners:
+        for listener in listeners:
             listener.hear(value)
 
-    def listen(self) -> AsyncIterator[T]:
-        """Begin to listen, at once; iterate over what comes, and close it with ``aclose()`` or the end of the loop."""
-        listener = _Listener(self._early)
+    def listen(self) -> "Listener[T]":
+        """Begin to listen, at once."""
+        listener = Listener(self._early)
         self._early.clear()
-        self._listeners.append(listener)
-        return self._values(listener)
-
-    async def _values(self, listener: "_Listener[T]") -> AsyncIterator[T]:
-        try:
-            while True:
-                yield await listener.next()
-        finally:
-            self._listeners.remove(listener)
+        self._listeners.add(listener)
+        return listener
 
 
-class _Listener(Generic[T]):
+class Listener(AsyncIterator[T]):
+    """
+    What one listener gets: an async iterator, which ends with ``aclose()``.
+
+    Args:
+        early: What happened before.
+    """
+
     def __init__(self, early: deque[T]) -> None:
+        self.is_closed = False
         self._held: deque[T] = deque(early, maxlen=HELD)
         self._news = asyncio.Event()
-        if self._held:
-            self._news.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._held:
+            if self.is_closed:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        return self._held.popleft()
 
     def hear(self, value: T) -> None:
+        """Take a value in."""
         self._held.append(value)
         self._news.set()
 
-    async def next(self) -> T:
-        await self._news.wait()
-        value = self._held.popleft()
-        if not self._held:
-            self._news.clear()
-        return value
+    async def aclose(self) -> None:
+        """Hear nothing more: what was heard is told still, and then it ends."""
+        self.is_closed = True
+        self._news.set()

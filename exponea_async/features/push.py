@@ -2,7 +2,7 @@
 Push notifications: the token that they are sent to, and what became of them.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -17,7 +17,8 @@ from exponea_async.features._payloads import (
 )
 from exponea_async.features._rules import may_track
 from exponea_async.features._scope import Scope
-from exponea_async.features._state import DeviceState, Moments, Outcome, Plan, Told
+from exponea_async.features._state import DeviceState, Moments, Outcome, Plan, Told, nothing
+from exponea_async.features._streams import Listener
 from exponea_async.features._tokens import Platform, handle, track
 from exponea_async.models import OpenedPush, Receipt, ReceivedPush
 
@@ -141,15 +142,12 @@ class PushVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         scope, read = self._scope, read_payload(payload)
-
-        def plan(state: DeviceState, moments: Moments) -> Outcome:
-            at = moments.next() if read.received_at is None else read.received_at
-            return state, [Told(state, *delivered_event(read, received_at=at))]
-
+        if not scope.street.check_running():
+            return scope.street.dropped()
+        allowed = may_track(read.consent, consider_consent=consider_consent)
+        receipt = await _tracked(scope, read, _delivery(read) if allowed else nothing)
         scope.received.tell(ReceivedPush(dict(payload)))
-        if not may_track(read.consent, consider_consent=consider_consent):
-            return scope.street.dropped("there is no consent to track the notification")
-        return (await scope.change(plan))[-1]
+        return receipt
 
     async def track_clicked_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:  # noqa: FBT001, FBT002 - the vendor's signature
         """
@@ -172,8 +170,7 @@ class PushVerbs:
         """
         scope, read = self._scope, read_payload(payload)
         allowed = may_track(read.consent, consider_consent=consider_consent, url=read.action.url)
-        receipts = await scope.change(_click(read, allowed=allowed), before=_led_by(read))
-        return receipts[-1] if receipts else scope.street.dropped("there is no consent to track the notification")
+        return await _tracked(scope, read, _click(read) if allowed else nothing, before=_led_by(read))
 
     async def handle_push_notification_opened(
         self,
@@ -183,30 +180,57 @@ class PushVerbs:
         """
         Take a press on a push notification: track it as `track_clicked_push` does, and tell `opened_push_stream`.
         """
-        read = read_payload(payload)
-        self._scope.opened.tell(OpenedPush(read.action.kind or "app", read.action.url, dict(read.attributes)))
-        return await self.track_clicked_push(payload, consider_consent)
+        scope, read = self._scope, read_payload(payload)
+        if not scope.street.check_running():
+            return scope.street.dropped()
+        receipt = await self.track_clicked_push(payload, consider_consent)
+        scope.opened.tell(OpenedPush(read.action.kind or "app", read.action.url, dict(read.attributes)))
+        return receipt
 
-    def opened_push_stream(self) -> AsyncIterator[OpenedPush]:
+    def opened_push_stream(self) -> Listener[OpenedPush]:
         """
         Listen to presses on push notifications, of all devices of the client.
 
         The first listener also gets those from before anybody listened, at most 100.
+
+        Returns:
+            An async iterator, which ends with its ``aclose()``.
         """
         return self._scope.opened.listen()
 
-    def received_push_stream(self) -> AsyncIterator[ReceivedPush]:
+    def received_push_stream(self) -> Listener[ReceivedPush]:
         """
         Listen to push notifications that came, of all devices of the client.
 
         The first listener also gets those from before anybody listened, at most 100.
+
+        Returns:
+            An async iterator, which ends with its ``aclose()``.
         """
         return self._scope.received.listen()
 
 
-def _click(payload: Payload, *, allowed: bool) -> Plan:
+async def _tracked(scope: Scope, payload: Payload, plan: Plan, *, before: Plan = nothing) -> Receipt:
+    """Track what happened to a notification; what may not be tracked is a sign of life all the same."""
+    receipts = await scope.change(nothing if payload.is_self_check else plan, before=before)
+    if receipts:
+        return receipts[-1]
+    if payload.is_self_check:
+        return scope.street.dropped("it only proves that notifications arrive")
+    return scope.street.dropped("there is no consent to track the notification", count="no_consent")
+
+
+def _delivery(payload: Payload) -> Plan:
     def plan(state: DeviceState, moments: Moments) -> Outcome:
-        return state, [Told(state, *clicked_event(payload, clicked_at=moments.next()))] if allowed else ()
+        at = moments.next() if payload.received_at is None else payload.received_at
+        return state, [Told(state, *delivered_event(payload, received_at=at))]
+
+    return plan
+
+
+def _click(payload: Payload) -> Plan:
+    def plan(state: DeviceState, moments: Moments) -> Outcome:
+        return state, [Told(state, *clicked_event(payload, clicked_at=moments.next()))]
 
     return plan
 
