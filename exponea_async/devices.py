@@ -16,7 +16,7 @@ from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.features._ids import COOKIE
 from exponea_async.features._notifications import checked
 from exponea_async.features._scope import Street
-from exponea_async.features._sessions import active, installed
+from exponea_async.features._sessions import active, installed, is_idle
 from exponea_async.features._state import MOMENTS, DeviceState, Moments, Outcome, Plan, Told, nothing
 from exponea_async.features._streams import Stream
 from exponea_async.models import Draft, EventType, Identity, OpenedPush, Receipt, ReceivedPush
@@ -139,7 +139,7 @@ class Devices:
         if slot.state is None and self.street.check_running():
             stored = await self.storage.load_state(slot.name)
             if stored is None:
-                fresh = slot.lost or DeviceState(cookie=str(uuid4()), device_id=str(uuid4()))
+                fresh = slot.lost or DeviceState(cookie=str(uuid4()), device_id=str(uuid4()), is_new=True)
                 return evolve(fresh, version=0) if self.street.check_running() else None
             self.fill(slot, decoded(slot.name, stored.value, stored.version, stored.active))
         if slot.state is None or not self.street.check_running():
@@ -186,7 +186,7 @@ class DeviceScope:
                 return await self.street.keep(identity, draft, slot.check(self._touch(slot, now)), now)
             except StateConflictError:
                 self._expire(slot, identity)
-        return (await self._wake_with(((None, draft),), now))[0]
+        return (await self._wake_with(((None, draft),)))[0]
 
     async def keep_all(self, drafts: Drafts) -> list[Receipt]:
         """Keep drafts in one commit."""
@@ -195,16 +195,17 @@ class DeviceScope:
             # The device has no part in it, and must not come to life for it.
             return await self.street.keep_all(first, drafts)
         slot = self._devices.slot(self._key)
-        identity, now = slot.identity, self.street.stamp()
-        if identity is not None and self._is_awake(slot, now):
+        identity, moments = slot.identity, Moments(self.street.reserve(len(drafts)))
+        if identity is not None and self._is_awake(slot, moments.first):
+            stamped = [(who, _stamped(draft, moments)) for who, draft in drafts]
             try:
-                return await self.street.keep_all(identity, drafts, slot.check(self._touch(slot, now)))
+                return await self.street.keep_all(identity, stamped, slot.check(self._touch(slot, moments.last)))
             except StateConflictError:
                 self._expire(slot, identity)
-        return await self._wake_with(drafts, now)
+        return await self._wake_with(drafts)
 
     def _is_awake(self, slot: Slot, now: float) -> bool:
-        return slot.launched and (self._timeout is None or now - slot.last < self._timeout)
+        return slot.launched and (self._timeout is None or not is_idle(slot.last, now, self._timeout))
 
     def _touch(self, slot: Slot, now: float) -> float | None:
         if self._timeout is None:
@@ -212,13 +213,13 @@ class DeviceScope:
         slot.last = max(slot.last, now)
         return now
 
-    async def _wake_with(self, drafts: Drafts, now: float) -> list[Receipt]:
+    async def _wake_with(self, drafts: Drafts) -> list[Receipt]:
         """Keep drafts with the device's coming to life, or to another session."""
 
         def plan(state: DeviceState, moments: Moments) -> Outcome:
             return state, [Told(who or state, draft.kind, _stamped(draft, moments)) for who, draft in drafts]
 
-        receipts = await self.change(plan, at=now)
+        receipts = await self.change(plan, most=len(drafts))
         return receipts if len(receipts) == len(drafts) else [self.street.dropped() for _ in drafts]
 
     async def identify(self, ids: Mapping[str, str], draft: Draft) -> Receipt:
@@ -241,7 +242,13 @@ class DeviceScope:
 
     async def remember(self, projects: Sequence[ExponeaProject]) -> None:
         """Keep the keys of projects that the device is to be switched to."""
-        await self.street.remember(projects)
+        try:
+            if self.street.check_running():
+                await self.street.remember(projects)
+        except StorageError:
+            # It may be closed because the client is, or was stopped.
+            if self.street.check_running():
+                raise
 
     async def change(
         self,
@@ -250,35 +257,37 @@ class DeviceScope:
         before: Plan = nothing,
         wake: bool = True,
         launch: bool = False,
-        at: float | None = None,
+        most: int = 0,
     ) -> list[Receipt]:
         """Change what the device remembers and keep what is told of it, in one commit."""
-        reserved = self.street.reserve(MOMENTS)
-        moments = Moments(reserved) if at is None else Moments(at, reserved)
+        moments = Moments(self.street.reserve(MOMENTS + most))
         slot = self._devices.slot(self._key)
         async with slot.lock:
             while True:
                 kept = await self._devices.load(slot)
                 if kept is None:
                     return [self.street.dropped()]
+                if kept.last_activity is not None and kept.last_activity >= moments.first:
+                    # What is told now comes after what others have told meanwhile.
+                    moments = Moments(self.street.reserve(MOMENTS + most))
                 state, told = before(kept, moments)
                 if wake:
                     state, woken = self._woken(state, moments, launch=launch or not slot.launched)
                     told = [*told, *woken]
                 state, wanted = plan(state, moments)
                 try:
-                    receipts = await self._write(slot, kept, state, [*told, *wanted])
+                    receipts = await self._write(slot, kept, state, [*told, *wanted], moments.last)
                 except StateConflictError:
                     # Another process was faster, or the sweep: see what there is now.
                     slot.empty()
-                    moments.rewind()
+                    moments = Moments(self.street.reserve(MOMENTS + most))
                     continue
                 slot.launched = True
                 return receipts[len(told) :]
 
     def _woken(self, state: DeviceState, moments: Moments, *, launch: bool) -> Outcome:
         told: list[Told] = []
-        if state.version == 0:
+        if state.is_new:
             told.append(installed(state, moments, self.configuration))
         if self.configuration.automatic_session_tracking:
             state, more = active(state, moments, self.configuration)
@@ -288,17 +297,22 @@ class DeviceScope:
             told += more
         return state, told
 
-    async def _write(self, slot: Slot, kept: DeviceState, state: DeviceState, told: Sequence[Told]) -> list[Receipt]:
+    async def _write(
+        self, slot: Slot, kept: DeviceState, state: DeviceState, told: Sequence[Told], last: float
+    ) -> list[Receipt]:
         identity = self._devices.identity(state)
         drafted = [(self._who(each, state, identity), self._draft(each)) for each in told]
         drafts = [(who, draft) for who, draft in drafted if draft is not None]
+        if self._timeout is not None and state.last_activity is not None:
+            # Its end is not to come before anything that was told within the session.
+            state = evolve(state, last_activity=max(state.last_activity, last))
         change: StateChange | StateCheck = StateChange(
             slot.name, state.encode(), kept.version, active=state.last_activity, seen=kept.last_activity
         )
         if kept.version and evolve(state, last_activity=kept.last_activity) == kept:
             change = StateCheck(slot.name, kept.version, state.last_activity)
         else:
-            state = evolve(state, version=kept.version + 1)
+            state = evolve(state, version=kept.version + 1, is_new=False)
         receipts = iter(await self.street.keep_all(identity, drafts, (change,)))
         if self.street.check_running():
             self._devices.fill(slot, state)

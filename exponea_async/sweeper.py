@@ -4,14 +4,14 @@ The one task that ends the sessions of devices that have fallen silent.
 
 import asyncio
 import logging
-from collections.abc import Callable
-from math import inf, nextafter
+from collections.abc import Callable, Sequence
+from math import inf
 
 from exponea_async.config import Configuration
-from exponea_async.devices import Devices, Slot, decoded
-from exponea_async.errors import ExponeaError, StateConflictError, StorageError
-from exponea_async.features._sessions import closed
-from exponea_async.features._state import DeviceState
+from exponea_async.devices import Devices, Drafts, Slot, decoded
+from exponea_async.errors import ExponeaError, LifecycleError, StateConflictError
+from exponea_async.features._sessions import closed, idle_before
+from exponea_async.features._state import DeviceState, Told
 from exponea_async.models import Event
 from exponea_async.storage.base import State, StateChange
 
@@ -38,6 +38,7 @@ class Sweeper:
         self._configuration = configuration
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
+        self._hopeless: dict[str, int] = {}
 
     def start(self) -> None:
         """Begin to sweep, where sessions are automatic."""
@@ -64,13 +65,14 @@ class Sweeper:
         Raises:
             StorageError: The storage refused.
         """
-        count = 0
-        # What falls silent exactly now is included.
-        before = inf if everyone else nextafter(self._clock() - self._configuration.session_timeout, inf)
-        while silent := await self._devices.storage.expired_sessions(before, BATCH):
-            ended = sum(await asyncio.gather(*[self._end(name, state) for name, state in silent]))
+        count, passed = 0, 0
+        before = inf if everyone else idle_before(self._clock(), self._configuration.session_timeout)
+        # Those that could not be ended must not stand in the way of those behind them.
+        while silent := await self._devices.storage.expired_sessions(before, limit := BATCH + passed):
+            ended = sum(await asyncio.gather(*[self._end(name, state, before) for name, state in silent]))
             count += ended
-            if not ended:
+            passed = len(silent) - ended
+            if not ended and passed < limit:
                 break
         return count
 
@@ -82,27 +84,41 @@ class Sweeper:
                 LOG.warning("Silent sessions could not be ended, and will be later: %s", error)
             await asyncio.sleep(PERIOD)
 
-    async def _end(self, name: str, stored: State) -> bool:
+    async def _end(self, name: str, stored: State, before: float) -> bool:
         slot = self._devices.peek(name)
-        if slot is not None and stored.active is not None and slot.last > stored.active:
-            # It was active just now, and that is still on its way to the storage.
-            return False
+        active = stored.active
+        if slot is not None and active is not None and slot.last > active:
+            if slot.last >= before:
+                # It was active just now, and that is still on its way to the storage.
+                return False
+            # The verb failed, or its caller has given up. It was a sign of life all the same.
+            active = slot.last
         try:
-            kept = decoded(name, stored.value, stored.version, stored.active)
-        except StorageError as error:
-            LOG.error("%s", error)  # noqa: TRY400 - it tells all there is
+            kept = decoded(name, stored.value, stored.version, active)
+            state, told = closed(kept, self._configuration)
+            drafts = self._drafts(told)
+        except LifecycleError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a hook may raise anything, and others' sessions are to end
+            self._complain(name, stored.version, error)
             return False
-        return await self._close(name, kept, slot)
-
-    async def _close(self, name: str, kept: DeviceState, slot: Slot | None) -> bool:
-        street = self._devices.street
-        state, told = closed(kept, self._configuration)
         change = StateChange(name, state.encode(), kept.version, active=None, seen=kept.last_activity)
+        return await self._close(kept, drafts, change, slot)
+
+    def _drafts(self, told: Sequence[Told]) -> Drafts:
+        street = self._devices.street
         drafts = [street.draft_event(each.kind, each.event) for each in told if isinstance(each.event, Event)]
+        return [(None, draft) for draft in drafts if draft is not None]
+
+    def _complain(self, name: str, version: int, error: Exception) -> None:
+        """Tell once what will be tried again and again."""
+        if self._hopeless.get(name) != version:
+            self._hopeless[name] = version
+            LOG.error("The session of %r can't be ended: %s", name, error, exc_info=error)
+
+    async def _close(self, kept: DeviceState, drafts: Drafts, change: StateChange, slot: Slot | None) -> bool:
         try:
-            await street.keep_all(
-                self._devices.identity(kept), [(None, draft) for draft in drafts if draft is not None], (change,)
-            )
+            await self._devices.street.keep_all(self._devices.identity(kept), drafts, (change,))
         except StateConflictError:
             # It was active after all.
             return False

@@ -56,6 +56,7 @@ RESERVED = {
 #: The doors at which anything may come in, and must not get through.
 DOORS = {
     "hooks.Hooks.tell": "a listener of the user's",
+    "sweeper.Sweeper._end": "a hook of the user's, for which other sessions are not to stay open",
     "_pipeline.uploader.Uploader._claim_for_ever": "the upload's loop",
     "_pipeline.uploader.Uploader._send_for_ever": "the upload's loop",
     "cli.app.main": "a script wants one line and a code",

@@ -15,6 +15,9 @@ from exponea_async.models import Event, EventType
 
 #: How long the campaign of a link may be part of a session that starts, in seconds, as the Android SDK has it.
 CAMPAIGN_TTL = 10.0
+#: The moments of one change differ by less, in seconds; a verb's activity is the last of them. A session that comes
+#: so near to the timeout has reached it.
+SPAN = 0.0005
 
 
 def device_properties(configuration: Configuration) -> dict[str, Any]:
@@ -57,20 +60,30 @@ def begun(
 
 def ended(state: DeviceState, at: float, configuration: Configuration) -> Told:
     """Tell the end of the open session; its duration is never negative."""
-    duration = max(0.0, at - (at if state.session_start is None else state.session_start))
+    duration = round(max(0.0, at - (at if state.session_start is None else state.session_start)), 3)
     event = Event("session_end", {**device_properties(configuration), "duration": duration}, at)
     return Told(state, EventType.SESSION_END, event)
 
 
+def is_idle(last: float, now: float, timeout: float) -> bool:
+    """Tell whether the last activity was too long ago for a session to go on: by the timeout, to the moment."""
+    return now - last >= timeout - SPAN
+
+
+def idle_before(now: float, timeout: float) -> float:
+    """Tell the moment before which the last activity was too long ago."""
+    return now - timeout + SPAN
+
+
 def expired(state: DeviceState, now: float, timeout: float) -> bool:
     """Tell whether the open session of a device has been idle for too long."""
-    return state.session_start is not None and now - _last(state) >= timeout
+    return state.session_start is not None and is_idle(last_sign(state), now, timeout)
 
 
 def closed(state: DeviceState, configuration: Configuration) -> Outcome:
     """End the open session of a device at its last activity."""
-    told = ended(state, _last(state), configuration)
-    return evolve(state, session_start=None, last_activity=None), [told]
+    told = [] if state.session_start is None else [ended(state, last_sign(state), configuration)]
+    return evolve(state, session_start=None, last_activity=None), told
 
 
 def active(state: DeviceState, moments: Moments, configuration: Configuration) -> Outcome:
@@ -83,9 +96,12 @@ def active(state: DeviceState, moments: Moments, configuration: Configuration) -
     if state.session_start is None:
         state, started = begun(state, moments.next(), configuration, since=now)
         told.append(started)
-    return evolve(state, last_activity=max(now, _last(state))), told
+        # Its end comes after its start, even if nothing else happens.
+        moments.next()
+    return evolve(state, last_activity=max(now, last_sign(state))), told
 
 
-def _last(state: DeviceState) -> float:
+def last_sign(state: DeviceState) -> float:
+    """Tell when the device was active last in the open session, as far as is known; not before its start."""
     last = state.session_start or 0.0
     return last if state.last_activity is None else max(last, state.last_activity)

@@ -49,6 +49,7 @@ class DeviceState:
         project: The project that it was switched to, instead of the configured one.
         mapping: The projects beside it by event type's name, instead of the configured ones.
         version: How often it was changed; 0 while it is not stored.
+        is_new: Whether nothing has been told of it yet.
     """
 
     cookie: str
@@ -61,9 +62,10 @@ class DeviceState:
     project: Place | None = None
     mapping: Mapping[str, tuple[Place, ...]] | None = None
     version: int = 0
+    is_new: bool = False
 
     def encode(self) -> bytes:
-        """Make the bytes to store; activity and version are stored beside them."""
+        """Make the bytes to store; activity and version are stored beside them, and what is stored is not new."""
         kept: dict[str, Any] = {"cookie": self.cookie, "device_id": self.device_id}
         if self.ids:
             kept["ids"] = dict(self.ids)
@@ -119,25 +121,22 @@ class Moments:
     The moments of one change, in order, no two equal.
 
     Args:
-        first: When the verb was called, UNIX seconds.
-        rest: The one after it, which the others follow closely.
+        first: The first of them, UNIX seconds.
+
+    Attributes:
+        first: The first of them.
+        last: The last one that was told.
     """
 
-    def __init__(self, first: float, rest: float | None = None) -> None:
-        self.first = first
-        self._rest = first + STEP if rest is None else rest
-        self._next, self._begun = first, False
+    def __init__(self, first: float) -> None:
+        self.first = self.last = first
+        self._told = 0
 
     def next(self) -> float:
         """Tell the next one."""
-        moment = self._next
-        self._next = moment + STEP if self._begun else self._rest
-        self._begun = True
-        return moment
-
-    def rewind(self) -> None:
-        """Begin anew, since what came of it was not kept."""
-        self._next, self._begun = self.first, False
+        self.last = self.first + self._told * STEP
+        self._told += 1
+        return self.last
 
 
 @frozen

@@ -56,4 +56,4 @@ class CampaignVerbs:
             at = moments.next() if moment is None else moment
             return state, [Told(state, EventType.CAMPAIGN_CLICK, Event(url, {"platform": "server"}, at))]
 
-        return bool(await scope.change(plan, before=remember))
+        return any(receipt.status != "dropped" for receipt in await scope.change(plan, before=remember))

@@ -11,7 +11,7 @@ from exponea_async.config import Configuration, ConfigurationChange, ExponeaProj
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._notifications import invalidated, reassigned
 from exponea_async.features._scope import Scope
-from exponea_async.features._sessions import active, closed, ended, expired, installed
+from exponea_async.features._sessions import active, closed, ended, expired, installed, last_sign
 from exponea_async.features._state import DeviceState, Moments, Outcome, Place, Told, renewed
 from exponea_async.models import Receipt
 
@@ -66,7 +66,7 @@ class IdentityVerbs:
         await scope.remember(_projects(change, configuration))
 
         def plan(state: DeviceState, moments: Moments) -> Outcome:
-            farewell = [] if state.version == 0 else _farewell(state, moments, configuration)
+            farewell = [] if state.is_new else _farewell(state, moments, configuration)
             state = _switched(renewed(state, cookie), change, configuration)
             welcome = [installed(state, moments, configuration)]
             if configuration.automatic_session_tracking:
@@ -84,7 +84,7 @@ def _farewell(state: DeviceState, moments: Moments, configuration: Configuration
         if expired(state, moments.first, configuration.session_timeout):
             told += closed(state, configuration)[1]
         else:
-            told.append(ended(state, moments.next(), configuration))
+            told.append(ended(state, max(moments.next(), last_sign(state)), configuration))
     return told + invalidated(state, moments, configuration)
 
 

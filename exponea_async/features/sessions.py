@@ -53,7 +53,7 @@ class SessionVerbs:
             if state.session_start is not None and scope.configuration.manual_session_auto_close:
                 told.append(ended(state, at, scope.configuration))
             state, started = begun(state, at, scope.configuration)
-            return state, [*told, started]
+            return evolve(state, last_activity=None), [*told, started]
 
         return (await scope.change(plan))[-1]
 
@@ -82,7 +82,7 @@ class SessionVerbs:
                 LOG.warning("track_session_end() is ignored: no session is open.")
                 return state, ()
             told = ended(state, moments.next() if moment is None else moment, scope.configuration)
-            return evolve(state, session_start=None), [told]
+            return evolve(state, session_start=None, last_activity=None), [told]
 
         receipts = await scope.change(plan)
         return receipts[-1] if receipts else scope.street.dropped()
