@@ -314,8 +314,8 @@ class DeviceScope:
         else:
             state = evolve(state, version=kept.version + 1, is_new=False)
         receipts = iter(await self.street.keep_all(identity, drafts, (change,)))
-        if self.street.check_running():
-            self._devices.fill(slot, state)
+        # Kept is kept: where the client was closed meanwhile, the caller is not to be told otherwise.
+        self._devices.fill(slot, state)
         return [self.street.dropped() if draft is None else next(receipts) for _, draft in drafted]
 
     def _who(self, told: Told, state: DeviceState, identity: Identity) -> Identity:
