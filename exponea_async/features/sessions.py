@@ -14,6 +14,9 @@ from exponea_async.models import Moment, Receipt
 
 LOG = logging.getLogger("exponea_async")
 
+AUTOMATIC = "sessions are tracked automatically"
+NONE_OPEN = "no session is open"
+
 
 class SessionVerbs:
     """The verbs of sessions."""
@@ -43,8 +46,8 @@ class SessionVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         scope = self._scope
-        if _is_ignored(scope, "track_session_start"):
-            return scope.street.dropped()
+        if await _is_ignored(scope, "track_session_start"):
+            return scope.street.dropped(AUTOMATIC)
         moment = scope.street.moment(timestamp)
 
         def plan(state: DeviceState, moments: Moments) -> Outcome:
@@ -73,19 +76,19 @@ class SessionVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         scope = self._scope
-        if _is_ignored(scope, "track_session_end"):
-            return scope.street.dropped()
+        if await _is_ignored(scope, "track_session_end"):
+            return scope.street.dropped(AUTOMATIC)
         moment = scope.street.moment(timestamp)
 
         def plan(state: DeviceState, moments: Moments) -> Outcome:
             if state.session_start is None:
-                LOG.warning("track_session_end() is ignored: no session is open.")
+                LOG.warning("track_session_end() is ignored: %s.", NONE_OPEN)
                 return state, ()
             told = ended(state, moments.next() if moment is None else moment, scope.configuration)
             return evolve(state, session_start=None, last_activity=None), [told]
 
         receipts = await scope.change(plan)
-        return receipts[-1] if receipts else scope.street.dropped()
+        return receipts[-1] if receipts else scope.street.dropped(NONE_OPEN)
 
     async def resume(self) -> None:
         """
@@ -110,10 +113,12 @@ class SessionVerbs:
         await self._scope.change(nothing)
 
 
-def _is_ignored(scope: Scope, verb: str) -> bool:
+async def _is_ignored(scope: Scope, verb: str) -> bool:
     if not scope.street.check_running():
         return True
-    if scope.configuration.automatic_session_tracking:
-        LOG.warning("%s() is ignored: sessions are tracked automatically.", verb)
-        return True
-    return False
+    if not scope.configuration.automatic_session_tracking:
+        return False
+    # A sign of life it is, and a subject without sessions refuses it.
+    await scope.change(nothing)
+    LOG.warning("%s() is ignored: %s.", verb, AUTOMATIC)
+    return True
