@@ -4,6 +4,7 @@ Whose event it is: devices, customers, and the current one.
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,8 +17,27 @@ from exponea_async.storage.base import StateChange
 JANE = {"registered": "jane@example.com"}
 
 
+#: What a device tracks by itself when it comes to life.
+LIFE = ["installation", "session_start"]
+
+
+@pytest.fixture
+def connect(connect: Connect) -> Connect:
+    """Let the verbs of clients be about the default device."""
+    return partial(connect, device=True)
+
+
+async def names_of(client: Exponea) -> list[str]:
+    return [data.get("event_type", "") for data in await kept(client)]
+
+
+async def tracked(client: Exponea) -> list[dict[str, Any]]:
+    """Tell what was tracked, without what devices track by themselves."""
+    return [data for data in await kept(client) if data.get("event_type") not in LIFE]
+
+
 async def ids_of(client: Exponea) -> list[dict[str, str]]:
-    return [data["customer_ids"] for data in await kept(client)]
+    return [data["customer_ids"] for data in await tracked(client)]
 
 
 class TestDevices:
@@ -28,18 +48,20 @@ class TestDevices:
             await client.device("tg:1").identify_customer(Customer({"telegram": "1"}))
             await client.device("tg:1").track_event(Event("ping"))
             await client.aclose()
-        first, event, again, last = await kept(await connect(flush_mode="MANUAL"))
+        client = await connect(flush_mode="MANUAL")
+        first, event, again, last = await tracked(client)
 
         assert first["customer_ids"] == event["customer_ids"] == again["customer_ids"] == last["customer_ids"]
         assert event["properties"] == last["properties"]
         assert set(event["customer_ids"]) == {"cookie", "telegram"}
+        assert (await names_of(client))[:2] == LIFE
 
     async def test_devices_are_strangers(self, connect: Connect) -> None:
         """Each device has ids of its own; the client's own device is one of them."""
         client = await connect(flush_mode="MANUAL")
         for subject in (client, client.device("default"), client.device("tg:1"), client.device("tg:2")):
             await subject.track_event(Event("ping"))
-        own, default, one, two = await kept(client)
+        own, default, one, two = await tracked(client)
 
         assert own["customer_ids"] == default["customer_ids"]
         assert len({data["customer_ids"]["cookie"] for data in (own, one, two)}) == 3
@@ -122,12 +144,17 @@ class TestDevices:
 
         assert await client.device(key).get_customer_cookie() != await client.get_customer_cookie()
 
-    async def test_opening_tracks_nothing(self, connect: Connect) -> None:
-        """A device that is only opened gets its cookie, and leaves no trace on the platform."""
+    async def test_opening_is_coming_to_life(self, connect: Connect) -> None:
+        """A device that is only opened tells its installation and a session, once, with its cookie and device id."""
         client = await connect(flush_mode="MANUAL")
         await client.device("tg:1").open()
+        await client.device("tg:1").open()
+        cookie = await client.device("tg:1").get_customer_cookie()
+        everything = await kept(client)
 
-        assert await kept(client) == []
+        assert [data["event_type"] for data in everything] == LIFE
+        assert [data["customer_ids"] for data in everything] == [{"cookie": cookie}] * 2
+        assert len({data["properties"]["device_id"] for data in everything}) == 1
         assert repr(client.device("tg:1")) == "<Device 'tg:1'>"
 
     async def test_a_client_alone_makes_no_device(self, connect: Connect) -> None:
@@ -136,14 +163,16 @@ class TestDevices:
         await client.for_customer(JANE).track_event(Event("ping"))
         await client.track_many([(JANE, Event("ping"))])
 
+        assert await names_of(client) == ["ping", "ping"]
         assert await client._storage.load_state("device:default") is None
 
     async def test_one_device_in_many_tasks(self, connect: Connect) -> None:
-        """A new device that is used by many at once is made once."""
+        """A new device that is used by many at once is made once, and comes to life once."""
         client = await connect(flush_mode="MANUAL")
         await asyncio.gather(*(client.device("tg:1").track_event(Event("ping")) for _ in range(100)))
 
-        assert len({ids["cookie"] for ids in await ids_of(client)}) == 1
+        assert len({data["customer_ids"]["cookie"] for data in await kept(client)}) == 1
+        assert await names_of(client) == [*LIFE, *["ping"] * 100]
 
     async def test_concurrent_identifies_lose_nothing(self, connect: Connect) -> None:
         """Ids that come at once are all remembered."""
@@ -155,7 +184,7 @@ class TestDevices:
 
     async def test_more_devices_than_fit_in_memory(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
         """Devices that had to leave memory are who they were when they come back, also while they are in use."""
-        monkeypatch.setattr("exponea_async.subjects.CAPACITY", 5)
+        monkeypatch.setattr("exponea_async.devices.CAPACITY", 5)
         client = await connect(flush_mode="MANUAL")
         keys = [f"tg:{number}" for number in range(60)]
         for _ in range(3):
@@ -164,17 +193,18 @@ class TestDevices:
 
         found = {(ids["telegram"], ids["cookie"]) for ids in await ids_of(client)}
         assert len(found) == 60
+        assert (await names_of(client)).count("installation") == 60
         assert len(client._devices._slots) == 5
 
     async def test_a_state_that_cannot_be_read(self, connect: Connect) -> None:
         """A device whose stored state is none says so; others are not harmed."""
         client = await connect(flush_mode="MANUAL")
         await client._storage.write((), (StateChange("device:tg:1", b'{"cookie": 1', 0),))
-        with pytest.raises(StorageError, match="'tg:1'"):
+        with pytest.raises(StorageError, match="'device:tg:1'"):
             await client.device("tg:1").track_event(Event("ping"))
 
         await client.device("tg:2").track_event(Event("ping"))
-        assert len(await kept(client)) == 1
+        assert await names_of(client) == [*LIFE, "ping"]
 
 
 class TestTwoProcesses:
@@ -187,6 +217,7 @@ class TestTwoProcesses:
         )
 
         assert cookies[::2] == cookies[1::2]
+        assert sorted(await names_of(one)) == sorted(LIFE * 30)
 
     async def test_ids_that_another_one_has_learned(self, connect: Connect) -> None:
         """After one client has identified the device, the next event of the other one carries the new ids."""
@@ -219,6 +250,7 @@ class TestTwoProcesses:
         await one.stop_integration()
         await two.track_event(Event("ping"))
 
+        assert await names_of(two) == [*LIFE, "ping"]
         (ids,) = await ids_of(two)
         assert set(ids) == {"cookie"}
         assert ids["cookie"] != cookie
@@ -233,7 +265,7 @@ class TestCustomers:
         await tracker.track_event(Event("a", {"application_id": "evil"}))
         await tracker.identify_customer(Customer({"crm": "1"}, {"n": 1}))
         await tracker.track_event(Event("b"))
-        _, first, update, second = await kept(client)
+        _, first, update, second = await tracked(client)
 
         assert first["customer_ids"] == second["customer_ids"] == JANE
         assert first["properties"] == second["properties"] == {"application_id": "default-application"}
@@ -244,7 +276,7 @@ class TestCustomers:
         client = await connect(flush_mode="MANUAL")
         for subject in (client.for_customer(JANE), client):
             await subject.track_event(Event("ping", {"device_id": "till 5"}))
-        told, own = await kept(client)
+        told, own = await tracked(client)
 
         assert told["properties"]["device_id"] == "till 5"
         assert own["properties"]["device_id"] != "till 5"
@@ -361,9 +393,9 @@ async def test_the_platform_joins_what_belongs_together(connect: Connect, sandbo
     await client.track_event(Event("after"))
     await client.device("tg:1").track_event(Event("other"))
     await client.flush_data(10)
-    await until(lambda: len(sandbox.engine.events()) == 3)
+    await until(lambda: len(sandbox.engine.events()) == 3 + 2 * len(LIFE))
 
     jane = sandbox.engine.customer("shop", JANE)
     assert jane is not None
-    assert (jane.events, len(sandbox.engine.customers())) == (2, 2)
+    assert (jane.events, len(sandbox.engine.customers())) == (2 + len(LIFE), 2)
     assert json.loads(json.dumps(jane.ids)) == {"registered": [JANE["registered"]], "cookie": list(jane.ids["cookie"])}

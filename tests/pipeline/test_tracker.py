@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async import Configuration, Event, EventType, Hooks, InvalidEventError, NotStartedError
+from exponea_async._pipeline.keys import Keys
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.tracker import CORRECTION, Stamps, Tracker
 from exponea_async._pipeline.wire import read_command
@@ -73,6 +74,7 @@ class TestTracker:
             counters=Counters(),
             clock=lambda: 5.0,
             wake=lambda: woken.append(1),
+            keys=Keys((), storage),
         )
 
     async def test_nothing_mutable_passes(self, tracker: Tracker) -> None:
