@@ -16,16 +16,41 @@ TRACKING = {
     "track_payment_event": "async (item: PurchasedItem, timestamp: datetime | float | None = None) -> Receipt",
     "identify_customer": "async (customer: Customer) -> Receipt",
 }
-IDENTITY = {"get_customer_cookie": "async () -> str"}
+IDENTITY = {
+    "get_customer_cookie": "async () -> str",
+    "anonymize": "async (change: ConfigurationChange | None = None) -> list[Receipt]",
+}
+SESSIONS = {
+    "track_session_start": "async (timestamp: datetime | float | None = None) -> Receipt",
+    "track_session_end": "async (timestamp: datetime | float | None = None) -> Receipt",
+    "resume": "async () -> None",
+    "pause": "async () -> None",
+}
+PUSH = {
+    "track_push_token": "async (token: str) -> Receipt",
+    "track_hms_push_token": "async (token: str) -> Receipt",
+    "track_apns_push_token": "async (token: str) -> Receipt",
+    "handle_push_token": "async (token: str) -> list[Receipt]",
+    "handle_hms_push_token": "async (token: str) -> list[Receipt]",
+    "verify_push_status_and_track_push_token": "async (authorized: bool | None = None) -> list[Receipt]",
+    "is_bloomreach_notification": "(payload: Mapping[str, Any]) -> bool",
+    "track_delivered_push": "async (payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt",
+    "track_clicked_push": "async (payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt",
+    "handle_push_notification_opened": "async (payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt",
+    "opened_push_stream": "() -> Listener[OpenedPush]",
+    "received_push_stream": "() -> Listener[ReceivedPush]",
+}
+CAMPAIGNS = {"handle_campaign_click": "async (url: str, timestamp: datetime | float | None = None) -> bool"}
+LIFE = IDENTITY | SESSIONS | PUSH | CAMPAIGNS
 
-DEVICE = TRACKING | IDENTITY | {"open": "async () -> None", "key": "attribute"}
+DEVICE = TRACKING | LIFE | {"open": "async () -> None", "key": "attribute"}
 CUSTOMER = TRACKING | {"ids": "attribute"}
 CLIENT = (
     TRACKING
-    | IDENTITY
+    | LIFE
     | {
         "start": "async () -> None",
-        "aclose": "async (timeout: float | None = 10.0) -> None",
+        "aclose": "async (timeout: float | None = 10.0, *, end_sessions: bool = False) -> None",
         "device": "(key: str) -> Device",
         "for_customer": "(ids: Mapping[str, str]) -> CustomerTracker",
         "bind": "(subject: Device | CustomerTracker) -> AbstractContextManager[None]",
@@ -52,9 +77,9 @@ def spelled(kind: Any) -> str:
     if isinstance(kind, type) and not getattr(kind, "__args__", None):
         return "None" if kind is type(None) else kind.__name__
     text = inspect.formatannotation(kind)
-    for module in ("exponea_async.models.", "exponea_async.config.", "exponea_async.subjects.", "collections.abc."):
-        text = text.replace(module, "")
-    for module in ("datetime.", "contextlib.", "typing."):
+    for module in ("models", "config", "subjects", "features._streams"):
+        text = text.replace(f"exponea_async.{module}.", "")
+    for module in ("collections.abc.", "datetime.", "contextlib.", "typing."):
         text = text.replace(module, "")
     return text
 
@@ -68,7 +93,9 @@ def shown(member: Any) -> str:
         return "attribute"
     signature = inspect.signature(function)
     parameters = [
-        f"{each.name}: {spelled(each.annotation)}" + ("" if each.default is each.empty else f" = {each.default!r}")
+        ("*, " if each.kind is each.KEYWORD_ONLY else "")
+        + f"{each.name}: {spelled(each.annotation)}"
+        + ("" if each.default is each.empty else f" = {each.default!r}")
         for each in list(signature.parameters.values())[1:]
     ]
     awaited = "async " if inspect.iscoroutinefunction(function) else ""
