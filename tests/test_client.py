@@ -37,6 +37,7 @@ from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.storage.sqlite import SQLiteStorage
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+PUSH = {"source": "xnpe_platform", "notification_id": 1, "data": {"campaign_name": "a"}}
 ITEM = PurchasedItem(7.99, "EUR", "card", "mug-1", "Blue mug")
 
 Verb = Callable[[Exponea], Awaitable[Any]]
@@ -47,11 +48,23 @@ TRACKING: dict[str, Verb] = {
     "device": lambda client: client.device("tg:1").track_event(Event("ping")),
     "device identify": lambda client: client.device("tg:1").identify_customer(Customer({"registered": "r"})),
     "customer": lambda client: client.for_customer({"registered": "r"}).track_event(Event("ping")),
+    "track_session_start": lambda client: client.device("tg:1").track_session_start(),
+    "track_session_end": lambda client: client.device("tg:1").track_session_end(),
+    "track_push_token": lambda client: client.device("tg:1").track_push_token("token"),
+    "track_delivered_push": lambda client: client.device("tg:1").track_delivered_push(PUSH),
+    "track_clicked_push": lambda client: client.device("tg:1").track_clicked_push(PUSH),
+    "handle_push_notification_opened": lambda client: client.device("tg:1").handle_push_notification_opened(PUSH),
 }
 OTHERS: dict[str, Verb] = {
     "track_many": lambda client: client.track_many(numbered(3)),
     "get_customer_cookie": lambda client: client.get_customer_cookie(),
     "open": lambda client: client.device("tg:1").open(),
+    "anonymize": lambda client: client.device("tg:1").anonymize(),
+    "resume": lambda client: client.device("tg:1").resume(),
+    "pause": lambda client: client.device("tg:1").pause(),
+    "handle_push_token": lambda client: client.device("tg:1").handle_push_token("token"),
+    "verify_push": lambda client: client.device("tg:1").verify_push_status_and_track_push_token(),
+    "handle_campaign_click": lambda client: client.device("tg:1").handle_campaign_click("https://x.com/?xnpe_cmp=a"),
     "flush_data": lambda client: client.flush_data(),
 }
 VERBS = TRACKING | OTHERS
@@ -72,7 +85,8 @@ class TestLife:
         async with Exponea(configure()) as client:
             await client.track_event(Event("ping"))
 
-        assert [event.event_type for event in sandbox.engine.events()] == ["ping"]
+        arrived = sorted(sandbox.engine.events(), key=lambda event: event.timestamp)
+        assert [event.event_type for event in arrived] == ["installation", "session_start", "ping"]
 
     async def test_starting_twice_is_starting_once(self, configure: Configure) -> None:
         """A second start, also at the same time, does nothing."""
@@ -221,7 +235,7 @@ class TestClosing:
 
     async def test_whoever_got_an_answer_has_a_record(self, connect: Connect, sandbox: Sandbox) -> None:
         """Verbs that race with the end either keep their event or raise."""
-        client = await connect()
+        client = await connect(device=True)
         tracker = client.for_customer({"registered": "r"})
         running = [asyncio.create_task(tracker.track_event(event)) for event in numbered(300)]
         running += [asyncio.create_task(client.track_event(event)) for event in numbered(300, 300)]
@@ -234,7 +248,7 @@ class TestClosing:
         assert all(isinstance(outcome, Receipt | LifecycleError) for outcome in outcomes)
         again = await connect()
         await again.flush_data(10)
-        assert {event.properties["number"] for event in sandbox.engine.events()} == kept
+        assert {event.properties["number"] for event in sandbox.engine.events(event_type="ping")} == kept
 
     async def test_a_paused_project_is_not_waited_for(self, connect: Connect, sandbox: Sandbox) -> None:
         """Closing asks it once more, and no longer."""
@@ -363,7 +377,7 @@ class TestCancelling:
 
     async def test_a_cancelled_identify_leaves_a_device_that_works(self, connect: Connect, sandbox: Sandbox) -> None:
         """Whether or not the cancelled ids were kept, the next event agrees with what is stored."""
-        client = await connect()
+        client = await connect(device=True)
         for patience in range(12):
             task = asyncio.create_task(client.identify_customer(Customer({"registered": f"r{patience}"})))
             for _ in range(patience):
@@ -382,12 +396,14 @@ class TestCancelling:
 class TestTwoClients:
     async def test_two_clients_do_not_meet(self, connect: Connect, tmp_path: Path, sandbox: Sandbox) -> None:
         """Clients with files of their own share nothing."""
-        one, two = await connect(project_token="one"), await connect(project_token="two", storage=tmp_path / "2")
+        one = await connect(device=True, project_token="one")
+        two = await connect(device=True, project_token="two", storage=tmp_path / "2")
         await asyncio.gather(one.track_event(Event("a")), two.track_event(Event("b")))
         await asyncio.gather(one.flush_data(10), two.flush_data(10))
 
-        assert [(event.project, event.event_type) for event in sandbox.engine.events("one")] == [("one", "a")]
-        assert [(event.project, event.event_type) for event in sandbox.engine.events("two")] == [("two", "b")]
+        for project, name in (("one", "a"), ("two", "b")):
+            found = sorted((event.project, event.event_type) for event in sandbox.engine.events(project))
+            assert found == sorted((project, each) for each in ("installation", "session_start", name))
         assert await one.get_customer_cookie() != await two.get_customer_cookie()
 
     async def test_two_clients_on_one_file_send_each_event_once(self, connect: Connect, sandbox: Sandbox) -> None:
@@ -431,7 +447,7 @@ class TestStopping:
 
     async def test_the_other_verbs_do_nothing_then(self, connect: Connect) -> None:
         """Many events are dropped one by one; there is no cookie, and nothing to flush."""
-        client = await connect()
+        client = await connect(device=True)
         await client.stop_integration()
 
         assert [receipt.status for receipt in await client.track_many(numbered(3))] == ["dropped"] * 3
@@ -462,7 +478,10 @@ class TestStopping:
         receipt = await device.track_event(Event("after"))
         await receipt.delivered(10)
 
-        before, after = sandbox.engine.events()
+        (before,) = sandbox.engine.events(event_type="before")
+        (after,) = sandbox.engine.events(event_type="after")
+        cookies = [event.customer_ids["cookie"] for event in sandbox.engine.events(event_type="installation")]
+        assert sorted(cookies) == sorted(event.customer_ids["cookie"] for event in (before, after))
         assert before.customer_ids["cookie"] != after.customer_ids["cookie"]
         assert before.properties["device_id"] != after.properties["device_id"]
         assert set(after.customer_ids) == {"cookie"}
@@ -583,12 +602,12 @@ class TestStopping:
 
     async def test_a_client_that_was_never_started(self, connect: Connect, configure: Configure) -> None:
         """It wipes what its predecessor left."""
-        client = await connect(flush_mode="MANUAL")
+        client = await connect(device=True, flush_mode="MANUAL")
         cookie = await client.get_customer_cookie()
         await client.aclose()
         await Exponea(configure()).stop_integration()
 
-        assert await (await connect()).get_customer_cookie() != cookie
+        assert await (await connect(device=True)).get_customer_cookie() != cookie
 
 
 async def refuse(_: SQLiteStorage) -> None:
@@ -598,16 +617,16 @@ async def refuse(_: SQLiteStorage) -> None:
 class TestClearing:
     async def test_everything_is_wiped(self, connect: Connect, configure: Configure, sandbox: Sandbox) -> None:
         """Nothing that a client has stored outlives it, and nothing is sent."""
-        client = await connect(flush_mode="MANUAL")
+        client = await connect(device=True, flush_mode="MANUAL")
         await client.track_event(Event("ping"))
         cookie = await client.get_customer_cookie()
         await client.aclose()
         await Exponea.clear_local_customer_data(configure())
         await Exponea.clear_local_customer_data(configure())
 
-        again = await connect(flush_mode="MANUAL")
-        assert await again.get_customer_cookie() != cookie
+        again = await connect(device=True, flush_mode="MANUAL")
         assert (await again.flush_data(), sandbox.request_count) == (FlushResult(0, 0, 0), 0)
+        assert await again.get_customer_cookie() != cookie
 
     async def test_not_while_a_client_runs(self, connect: Connect, configure: Configure, tmp_path: Path) -> None:
         """A running client's data is its own, however the file is named; another file's is not."""
@@ -645,7 +664,7 @@ class TestClearing:
 class TestSettings:
     async def test_the_cookie_is_a_lowercase_uuid(self, connect: Connect) -> None:
         """The soft id is a UUID of version 4, in lowercase."""
-        assert UUID4.fullmatch(await (await connect()).get_customer_cookie())
+        assert UUID4.fullmatch(await (await connect(device=True)).get_customer_cookie())
 
     async def test_default_properties_are_replaced(self, connect: Connect, sandbox: Sandbox) -> None:
         """New defaults are for later events, and a copy of what was given."""
@@ -684,14 +703,13 @@ class TestSettings:
         assert sandbox.request_count == 0
 
     async def test_the_clock_is_a_parameter(self, configure: Configure, sandbox: Sandbox) -> None:
-        """Events are stamped by the clock that was given, in seconds."""
+        """Events are stamped by the clock that was given, in seconds, those of the device's own too."""
         async with Exponea(configure(), clock=lambda: 5) as client:
             await client.track_many(numbered(3))
         stamps = sorted(event.timestamp for event in sandbox.engine.events())
 
-        assert stamps[0] == 5.0
-        assert len(set(stamps)) == 3
-        assert stamps[-1] < 5.001
+        assert len(stamps) == len(set(stamps)) == 5
+        assert 5.0 <= stamps[0] <= stamps[-1] < 5.001
 
     async def test_the_numbers_add_up(self, connect: Connect, sandbox: Sandbox) -> None:
         """Every record is counted once on its way in and once on its way out."""
