@@ -17,7 +17,7 @@ from aiohttp import web
 from attrs import define, field, frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import PROJECT, Configure, Connect, Heard, Scripted, Seen, numbered, until
+from support import PROJECT, SOMEONE, Configure, Connect, Heard, Scripted, Seen, numbered, until
 
 from exponea_async import (
     Configuration,
@@ -78,7 +78,7 @@ def spawn(script: str, *arguments: object) -> "subprocess.Popen[bytes]":
 
 def numbers(sandbox: Sandbox) -> list[int]:
     """Tell the numbers of the events in the books."""
-    return [event.properties["number"] for event in sandbox.engine.events(PROJECT)]
+    return [event.properties["number"] for event in sandbox.engine.events(PROJECT, "ping")]
 
 
 async def dead_numbers(client: Exponea) -> dict[int, str]:
@@ -258,7 +258,8 @@ class TestAnyMixOfAnswers:
                 upload=upload,
             )
             async with Exponea(configuration, hooks=Hooks(listeners=[heard])) as client:
-                receipts = await client.track_many(numbered(30))
+                with client.bind(client.for_customer(SOMEONE)):
+                    receipts = await client.track_many(numbered(30))
                 while (await client.flush_data()).remaining:
                     pass
                 dead, pending, stats = await dead_numbers(client), await client._storage.pending(), client.stats()
@@ -293,7 +294,7 @@ async def spoil(client: Exponea, path: Path) -> None:
 class TestBadDisks:
     async def test_a_full_disk(self, connect: Connect, sandbox: Sandbox) -> None:
         """Who is told that there is no room has nothing kept, everybody else is delivered, and space heals it."""
-        client = await connect(flush_mode="MANUAL")
+        client = await connect(device=True, flush_mode="MANUAL")
         await client.identify_customer(Customer({"registered": "r"}))
         await squeeze(client, 60)
         outcomes: list[Any] = []
@@ -332,16 +333,18 @@ class TestBadDisks:
         client._storage._lock_timeout = 0.05  # type: ignore[attr-defined]
         sandbox.faults.add(Fault("latency", seconds=0.1))
         async with client:
-            await client.track_many(numbered(10))
+            customer = client.for_customer(SOMEONE)
+            with client.bind(customer):
+                await client.track_many(numbered(10))
             await until(lambda: sandbox.request_count == 1)
             file = sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)
             file.execute("BEGIN IMMEDIATE")
             with pytest.raises(StorageError, match="locked") as raised:
-                await client.track_event(Event("ping", {"number": 10}))
+                await customer.track_event(Event("ping", {"number": 10}))
             await asyncio.sleep(0.2)
             file.execute("ROLLBACK")
             file.close()
-            await client.track_event(Event("ping", {"number": 11}))
+            await customer.track_event(Event("ping", {"number": 11}))
             result = await client.flush_data(20)
 
         assert raised.value.retryable
@@ -351,7 +354,7 @@ class TestBadDisks:
 
     async def test_a_damaged_file(self, connect: Connect, sandbox: Sandbox, tmp_path: Path, heard: Heard) -> None:
         """A file that breaks while it is in use is moved aside; devices stay who they are, also after a restart."""
-        client = await connect(flush_mode="MANUAL", hooks=Hooks(listeners=[heard]))
+        client = await connect(device=True, flush_mode="MANUAL", hooks=Hooks(listeners=[heard]))
         await client.track_many(numbered(300))
         await client.identify_customer(Customer({"registered": "r"}))
         cookies = await client.device("tg:1").get_customer_cookie(), await client.get_customer_cookie()
@@ -366,13 +369,14 @@ class TestBadDisks:
         )
         await client.flush_data(10)
         await client.aclose()
-        again = await connect(flush_mode="MANUAL")
+        again = await connect(device=True, flush_mode="MANUAL")
         await again.track_event(Event("ping", {"number": 3}))
         await again.flush_data(10)
 
         assert (await again.device("tg:1").get_customer_cookie(), await again.get_customer_cookie()) == cookies
         assert {receipt.status for receipt in receipts} == {"delivered"}
-        ids = {event.properties["number"]: event.customer_ids for event in sandbox.engine.events()}
+        ids = {event.properties["number"]: event.customer_ids for event in sandbox.engine.events(event_type="ping")}
+        assert {event.event_type for event in sandbox.engine.events()} == {"ping"}
         assert (ids[1]["registered"], ids[2]) == ("r", {"cookie": cookies[0]})
         assert ids[3] == {"cookie": cookies[1], "registered": "r", "crm": "1"}
         (notice,) = [notice for notice in heard if notice.kind == "damaged"]
@@ -434,9 +438,11 @@ class TestBadClocks:
     async def test_the_clock_of_events(self, configure: Configure, sandbox: Sandbox) -> None:
         """Stamps follow a clock that is corrected, in both directions."""
         readings = iter([1000.0, 1001.0, 500.0, 500.0, 2000.0])
-        async with Exponea(configure(), clock=readings.__next__) as client:
+        # With automatic sessions the clock is asked more often.
+        settings = configure(automatic_session_tracking=False)
+        async with Exponea(settings, clock=readings.__next__) as client:
             for event in numbered(5):
-                await client.track_event(event)
+                await client.for_customer(SOMEONE).track_event(event)
 
         stamps = {event.properties["number"]: event.timestamp for event in sandbox.engine.events()}
         assert [round(stamps[number], 3) for number in range(5)] == [1000, 1001, 500, 500, 2000]
