@@ -8,8 +8,9 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 
 from exponea_async.config import Configuration, ExponeaProject
 from exponea_async.errors import StateConflictError, StorageError
@@ -24,9 +25,10 @@ from exponea_async.storage.base import StateChange, StateCheck, Storage
 
 LOG = logging.getLogger("exponea_async")
 
-#: Devices whose state is kept in memory; that of others is read again when they are active.
-CAPACITY = 50_000
+#: Devices that are kept in memory, about 800 bytes each, so up to 80 MB; others are read again when they are active.
+CAPACITY = 100_000
 PREFIX = "device:"
+NEVER = float("-inf")
 
 Drafts = Sequence[tuple[Identity | None, Draft]]
 
@@ -34,29 +36,33 @@ Drafts = Sequence[tuple[Identity | None, Draft]]
 @define(eq=False)
 class Slot:
     """
-    One device in memory.
+    One device in memory: what each event needs, and the rest packed as it is stored.
 
     Attributes:
         name: Under which key its state is stored.
         identity: Its identity, ready for the wire, or None while its state is not known.
-        state: What it remembers.
-        lost: What it remembered, where the storage has lost it.
+        packed: What it remembers, but for its activity.
+        version: The version of that; 0 while it is not known or not stored.
         last: Its last activity within an automatic session; far in the past where none is open.
+        lost: What it remembered, where the storage has lost it.
         launched: Whether it has come to life since the client was made.
-        lock: Held while the state is read or changed.
     """
 
     name: str
     identity: Identity | None = None
-    state: DeviceState | None = None
-    lost: DeviceState | None = None
-    last: float = float("-inf")
+    packed: bytes = b""
+    version: int = 0
+    last: float = NEVER
+    lost: bytes = b""
     launched: bool = False
-    lock: Lock = field(factory=Lock)
 
     def empty(self) -> None:
         """Forget what may no longer be true."""
-        self.state = self.identity = None
+        self.packed, self.version, self.identity = b"", 0, None
+
+    def state(self) -> DeviceState:
+        """Unpack what it remembers; its last activity may be on its way to the storage still."""
+        return decoded(self.name, self.packed, self.version, None if self.last == NEVER else self.last)
 
     def check(self, now: float | None) -> tuple[StateCheck]:
         """
@@ -65,7 +71,7 @@ class Slot:
         It rides on each write, so that this process never goes on under an identity that another one has replaced.
         With a moment it is a sign of life, too.
         """
-        return (StateCheck(self.name, self.state.version if self.state else 0, now),)
+        return (StateCheck(self.name, self.version, now),)
 
 
 class Devices:
@@ -89,39 +95,49 @@ class Devices:
         self.opened: Stream[OpenedPush] = Stream()
         self.received: Stream[ReceivedPush] = Stream()
         self._slots: OrderedDict[str, Slot] = OrderedDict()
+        # Only those in use, for hardly any device is ever changed by two at once.
+        self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
-    def slot(self, key: str) -> Slot:
+    def slot(self, name: str) -> Slot:
         """Find a device's place in memory; the one that was used longest ago makes room for a new one."""
-        slot = self._slots.get(key)
+        slot = self._slots.get(name)
         if slot is not None:
-            self._slots.move_to_end(key)
+            self._slots.move_to_end(name)
             return slot
-        slot = self._slots[key] = Slot(PREFIX + key)
+        slot = self._slots[name] = Slot(name)
         if len(self._slots) > CAPACITY:
             self._slots.popitem(last=False)
         return slot
 
     def peek(self, name: str) -> Slot | None:
-        """Find the place of a stored state's device, where it has one."""
-        return self._slots.get(name.removeprefix(PREFIX))
+        """Find a device's place in memory, where it has one."""
+        return self._slots.get(name)
+
+    def lock(self, name: str) -> Lock:
+        """Find the lock to hold while a device's state is read or changed; to be held on to meanwhile."""
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = Lock()
+        return lock
 
     def forget_all(self) -> None:
         """Keep nothing in memory."""
         for slot in self._slots.values():
             slot.empty()
-            slot.lost = None
+            slot.lost = b""
         self._slots.clear()
 
     def rescue(self) -> None:
         """The storage has lost all states: those in memory are to be stored again."""
         for slot in self._slots.values():
-            slot.lost = slot.state or slot.lost
+            slot.lost = slot.packed or slot.lost
             slot.empty()
 
-    def fill(self, slot: Slot, state: DeviceState) -> None:
+    def fill(self, slot: Slot, state: DeviceState, packed: bytes) -> None:
         """Put a stored state into a slot."""
-        slot.state, slot.lost, slot.identity = state, None, self.identity(state)
-        slot.last = float("-inf") if state.last_activity is None else state.last_activity
+        slot.packed, slot.version, slot.lost, slot.identity = packed, state.version, b"", self.identity(state)
+        # Somebody may have been active while it was written or read.
+        slot.last = NEVER if state.last_activity is None else max(slot.last, state.last_activity)
 
     def identity(self, state: DeviceState) -> Identity:
         """Make a device's identity ready for the wire."""
@@ -131,22 +147,23 @@ class Devices:
 
     async def load(self, slot: Slot) -> DeviceState | None:
         """
-        Read a device's state. To be called under the slot's lock.
+        Read a device's state. To be called under its lock.
 
         Returns:
             The state, which for a new device is not stored yet; or None where the integration was stopped.
         """
-        if slot.state is None and self.street.check_running():
+        if slot.identity is None and self.street.check_running():
             stored = await self.storage.load_state(slot.name)
             if stored is None:
-                fresh = slot.lost or DeviceState(cookie=str(uuid4()), device_id=str(uuid4()), is_new=True)
-                return evolve(fresh, version=0) if self.street.check_running() else None
-            self.fill(slot, decoded(slot.name, stored.value, stored.version, stored.active))
-        if slot.state is None or not self.street.check_running():
-            return None
-        if slot.state.last_activity is None:
-            return slot.state
-        return evolve(slot.state, last_activity=max(slot.last, slot.state.last_activity))
+                return self._born(slot) if self.street.check_running() else None
+            state = decoded(slot.name, stored.value, stored.version, stored.active)
+            self.fill(slot, state, stored.value)
+        return slot.state() if slot.identity is not None and self.street.check_running() else None
+
+    def _born(self, slot: Slot) -> DeviceState:
+        if slot.lost:
+            return decoded(slot.name, slot.lost, 0, None if slot.last == NEVER else slot.last)
+        return DeviceState(cookie=str(uuid4()), device_id=str(uuid4()), is_new=True)
 
 
 def decoded(name: str, value: bytes, version: int, last_activity: float | None) -> DeviceState:
@@ -165,21 +182,21 @@ def decoded(name: str, value: bytes, version: int, last_activity: float | None) 
 class DeviceScope:
     """One device, as the rooms see it."""
 
-    __slots__ = ("_devices", "_key", "_timeout", "configuration", "opened", "received", "street")
+    __slots__ = ("_devices", "_name", "_timeout", "configuration", "opened", "received", "street")
 
     def __init__(self, key: str, devices: Devices) -> None:
         self.street = devices.street
         self.configuration = devices.configuration
         self.opened = devices.opened
         self.received = devices.received
-        self._key = key
+        self._name = PREFIX + key
         self._devices = devices
         automatic = self.configuration.automatic_session_tracking
         self._timeout = self.configuration.session_timeout if automatic else None
 
     async def keep(self, draft: Draft) -> Receipt:
         """Keep a draft."""
-        slot = self._devices.slot(self._key)
+        slot = self._devices.slot(self._name)
         identity, now = slot.identity, self.street.stamp()
         if identity is not None and self._is_awake(slot, now):
             try:
@@ -194,7 +211,7 @@ class DeviceScope:
         if first is not None and all(who is not None for who, _ in drafts):
             # The device has no part in it, and must not come to life for it.
             return await self.street.keep_all(first, drafts)
-        slot = self._devices.slot(self._key)
+        slot = self._devices.slot(self._name)
         identity, moments = slot.identity, Moments(self.street.reserve(len(drafts)))
         if identity is not None and self._is_awake(slot, moments.first):
             stamped = [(who, _stamped(draft, moments)) for who, draft in drafts]
@@ -236,8 +253,8 @@ class DeviceScope:
         if not self.street.check_running():
             return None
         await self.change(nothing)
-        slot = self._devices.slot(self._key)
-        async with slot.lock:
+        slot = self._devices.slot(self._name)
+        async with self._devices.lock(self._name):
             return await self._devices.load(slot)
 
     async def remember(self, projects: Sequence[ExponeaProject]) -> None:
@@ -261,8 +278,8 @@ class DeviceScope:
     ) -> list[Receipt]:
         """Change what the device remembers and keep what is told of it, in one commit."""
         moments = Moments(self.street.reserve(MOMENTS + most))
-        slot = self._devices.slot(self._key)
-        async with slot.lock:
+        slot = self._devices.slot(self._name)
+        async with self._devices.lock(self._name):
             while True:
                 kept = await self._devices.load(slot)
                 if kept is None:
@@ -306,16 +323,15 @@ class DeviceScope:
         if self._timeout is not None and state.last_activity is not None:
             # Its end is not to come before anything that was told within the session.
             state = evolve(state, last_activity=max(state.last_activity, last))
-        change: StateChange | StateCheck = StateChange(
-            slot.name, state.encode(), kept.version, active=state.last_activity, seen=kept.last_activity
-        )
-        if kept.version and evolve(state, last_activity=kept.last_activity) == kept:
-            change = StateCheck(slot.name, kept.version, state.last_activity)
-        else:
+        packed = slot.packed
+        change: StateChange | StateCheck = StateCheck(slot.name, kept.version, state.last_activity)
+        if not kept.version or evolve(state, last_activity=kept.last_activity) != kept:
+            packed = state.encode()
+            change = StateChange(slot.name, packed, kept.version, active=state.last_activity, seen=kept.last_activity)
             state = evolve(state, version=kept.version + 1, is_new=False)
         receipts = iter(await self.street.keep_all(identity, drafts, (change,)))
         # Kept is kept: where the client was closed meanwhile, the caller is not to be told otherwise.
-        self._devices.fill(slot, state)
+        self._devices.fill(slot, state, packed)
         return [self.street.dropped() if draft is None else next(receipts) for _, draft in drafted]
 
     def _who(self, told: Told, state: DeviceState, identity: Identity) -> Identity:
