@@ -156,7 +156,7 @@ async def play(customers: int, seed: int, seconds: float, progress: Progress) ->
             started = time.monotonic()
             stats = await _Hour(settings, sandbox.faults, books, seconds, progress).play(visits(customers, seed))
             took = time.monotonic() - started
-            balance = books.balance(sandbox.engine, await _dead_letters(settings))
+            balance = books.balance(sandbox.engine, await _dead_letters(settings), stats.tracked)
     return Outcome(balance, stats, took)
 
 
@@ -179,6 +179,8 @@ class _Hour:
             async with self._progress.telling(lambda: self._told(exponea.stats())):
                 await asyncio.gather(self._trouble(len(plans)), *(self._visit(exponea, plan) for plan in plans))
                 await exponea.flush_data(PATIENCE)
+                # The shop closes, and so do the visits that are still open.
+                await exponea.aclose(PATIENCE, end_sessions=True)
             return exponea.stats()
 
     async def _visit(self, exponea: Exponea, plan: Visit) -> None:

@@ -12,7 +12,7 @@ from cli_stage import run
 
 from exponea_async import Customer, Event
 from exponea_async._pipeline.encoding import encode_object
-from exponea_async.cli.books import MARK, Books
+from exponea_async.cli.books import LIFE, MARK, Books
 from exponea_async.cli.shop import HOUR, visits
 from exponea_async.sandbox import Engine, Sandbox
 from exponea_async.sandbox.records import StoredEvent
@@ -94,7 +94,7 @@ class TestBooks:
             engine.execute("shop", "customers/events", data)
         engine.execute("shop", "customers", {"customer_ids": customer.ids, "properties": dict(customer.properties)})
         dead = b'"name":"customers/events","data":{"properties":%b}}' % encode_object(events[2].properties, "")
-        balance = books.balance(engine, [DeadLetter("1", "route", dead, 0.0, 0.0, "no")])
+        balance = books.balance(engine, [DeadLetter("1", "route", dead, 0.0, 0.0, "no")], tracked=5)
         assert (balance.tracked, balance.delivered, balance.rejected, balance.lost) == (5, 3, 1, 1)
 
     def test_strangers_do_not_count(self) -> None:
@@ -104,4 +104,16 @@ class TestBooks:
         stranger = evolve(event, properties={MARK: 99})
         data = {"customer_ids": {"cookie": "c"}, "event_type": "ping", "properties": stranger.properties}
         engine.execute("shop", "customers/events", data)
-        assert books.balance(engine, []).lost == 1
+        assert books.balance(engine, [], tracked=1).lost == 1
+
+    @pytest.mark.parametrize("name", sorted(LIFE))
+    @pytest.mark.parametrize(("kept", "lost"), [(1, 0), (2, 1)])
+    def test_what_devices_track_by_themselves(self, name: str, kept: int, lost: int) -> None:
+        """Of what was made twice and kept once nothing is lost; of what was kept twice and arrived once, one is."""
+        books, engine = Books(), Engine()
+        books.mark_event(Event(name))
+        last = books.mark_event(Event(name))
+        data = {"customer_ids": {"cookie": "c"}, "event_type": name, "properties": dict(last.properties)}
+        engine.execute("shop", "customers/events", data)
+        balance = books.balance(engine, [], tracked=kept)
+        assert (balance.tracked, balance.delivered, balance.lost) == (kept, 1, lost)
