@@ -34,7 +34,7 @@ async def run(block: str, names: dict[str, Any]) -> None:
 
 
 def test_the_first_program_runs_by_itself(tmp_path: Path) -> None:
-    """The tour begins with a whole program, which runs in a file of its own and shows its two arrivals."""
+    """The tour begins with a whole program, which runs in a file of its own and shows what arrived."""
     (tmp_path / "tour.py").write_text(BLOCKS[0], encoding="utf-8")
 
     done = subprocess.run(
@@ -43,6 +43,8 @@ def test_the_first_program_runs_by_itself(tmp_path: Path) -> None:
 
     assert done.stderr == ""
     assert re.search(r"<Receipt \S+: delivered>", done.stdout)
+    names = [line.split()[0] for line in done.stdout.splitlines()[1:]]
+    assert sorted(names) == ["installation", "purchase", "session_start"]
     assert "purchase {'cookie': '" in done.stdout
     assert "'registered': 'jane@example.com'" in done.stdout
 

@@ -73,6 +73,22 @@ class TestTrack:
         assert ids[0] == ids[1] != ids[2]
         assert ids[3] == {**ids[2], "registered": "jane@example.com"}
 
+    def test_devices_come_to_life(self, stage: Stage) -> None:
+        """A device tells its installation and a session beside its first event; the command tells of the event."""
+        outcome = stage.run("track", "ping", "--json")
+        assert (outcome.code, outcome.json["status"], len(outcome.json["ids"])) == (0, "delivered", 1)
+        stage.run("track", "pong")
+        stage.run("identify", *JANE, "--device", "default")
+        arrived = sorted(stage.events, key=lambda event: event.timestamp)
+        assert [event.event_type for event in arrived] == ["installation", "session_start", "ping", "pong"]
+
+    def test_the_verdict_is_that_of_the_event(self, stage: Stage) -> None:
+        """What becomes of a device's own events does not change what is told of the one that was asked for."""
+        stage.fault("reject", times=2)
+        outcome = stage.run("track", "ping", "--wait", "20", "--json")
+        assert (outcome.code, outcome.json["status"]) == (0, "delivered")
+        assert stage.run("queue", "stats", "--json").json["dead"] == 2
+
     def test_wait_for_the_verdict(self, stage: Stage) -> None:
         """With --wait it tells what Engagement said, in any flush mode."""
         assert stage.run("track", "ping", "--wait", "20", "--json").json["status"] == "delivered"
@@ -185,10 +201,11 @@ class TestFlush:
         return stage
 
     def test_it_uploads_what_waits(self, waiting: Stage) -> None:
-        """All that waits is delivered."""
+        """All that waits is delivered, the device's own events too."""
         outcome = waiting.run("flush", "--json")
-        assert (outcome.code, outcome.json) == (0, {"delivered": 2, "rejected": 0, "remaining": 0})
-        assert len(waiting.events) == 2
+        assert (outcome.code, outcome.json) == (0, {"delivered": 4, "rejected": 0, "remaining": 0})
+        names = sorted(event.event_type for event in waiting.events)
+        assert names == ["installation", "ping", "pong", "session_start"]
 
     def test_rejections_have_a_code(self, waiting: Stage) -> None:
         """What is rejected on the way is told."""
@@ -201,4 +218,4 @@ class TestFlush:
         """What can't be sent in time remains, and the code tells so."""
         waiting.fault("status", status=503)
         outcome = waiting.run("flush", "--timeout", "0.2", "--json")
-        assert (outcome.code, outcome.json) == (4, {"delivered": 0, "rejected": 0, "remaining": 2})
+        assert (outcome.code, outcome.json) == (4, {"delivered": 0, "rejected": 0, "remaining": 4})
