@@ -86,6 +86,7 @@ class Devices:
     Attributes:
         opened: Presses on push notifications, of all devices.
         received: Push notifications that came, of all devices.
+        present: Those in front of somebody, whose sessions go on whether or not they track anything.
     """
 
     def __init__(self, storage: Storage, street: Street, configuration: Configuration) -> None:
@@ -94,6 +95,7 @@ class Devices:
         self.configuration = configuration
         self.opened: Stream[OpenedPush] = Stream()
         self.received: Stream[ReceivedPush] = Stream()
+        self.present: set[Slot] = set()
         self._slots: OrderedDict[str, Slot] = OrderedDict()
         # Only those in use, for hardly any device is ever changed by two at once.
         self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
@@ -106,7 +108,7 @@ class Devices:
             return slot
         slot = self._slots[name] = Slot(name)
         if len(self._slots) > CAPACITY:
-            self._slots.popitem(last=False)
+            self.present.discard(self._slots.popitem(last=False)[1])
         return slot
 
     def peek(self, name: str) -> Slot | None:
@@ -126,6 +128,7 @@ class Devices:
             slot.empty()
             slot.lost = b""
         self._slots.clear()
+        self.present.clear()
 
     def rescue(self) -> None:
         """The storage has lost all states: those in memory are to be stored again."""
@@ -159,6 +162,17 @@ class Devices:
             state = decoded(slot.name, stored.value, stored.version, stored.active)
             self.fill(slot, state, stored.value)
         return slot.state() if slot.identity is not None and self.street.check_running() else None
+
+    async def touch(self, slot: Slot, now: float) -> None:
+        """Say that a device is active now, within the session that it is known to have."""
+        if slot.identity is None or slot.last == NEVER:
+            return
+        try:
+            await self.storage.write((), slot.check(now))
+        except StateConflictError:
+            slot.empty()
+        else:
+            slot.last = max(slot.last, now)
 
     def _born(self, slot: Slot) -> DeviceState:
         if slot.lost:
@@ -222,7 +236,9 @@ class DeviceScope:
         return await self._wake_with(drafts)
 
     def _is_awake(self, slot: Slot, now: float) -> bool:
-        return slot.launched and (self._timeout is None or not is_idle(slot.last, now, self._timeout))
+        if self._timeout is None or slot in self._devices.present:
+            return slot.launched
+        return slot.launched and not is_idle(slot.last, now, self._timeout)
 
     def _touch(self, slot: Slot, now: float) -> float | None:
         if self._timeout is None:
@@ -259,9 +275,13 @@ class DeviceScope:
 
     async def remember(self, projects: Sequence[ExponeaProject]) -> None:
         """Keep the keys of projects that the device is to be switched to."""
+        slot = self._devices.slot(self._name)
         try:
-            if self.street.check_running():
-                await self.street.remember(projects)
+            async with self._devices.lock(self._name):
+                state = await self._devices.load(slot)
+            if state is not None:
+                address = state.project.base_url if state.project else self.configuration.base_url
+                await self.street.remember([evolve(each, base_url=each.base_url or address) for each in projects])
         except StorageError:
             # It may be closed because the client is, or was stopped.
             if self.street.check_running():
@@ -273,7 +293,7 @@ class DeviceScope:
         *,
         before: Plan = nothing,
         wake: bool = True,
-        launch: bool = False,
+        present: bool | None = None,
         most: int = 0,
     ) -> list[Receipt]:
         """Change what the device remembers and keep what is told of it, in one commit."""
@@ -287,9 +307,11 @@ class DeviceScope:
                 if kept.last_activity is not None and kept.last_activity >= moments.first:
                     # What is told now comes after what others have told meanwhile.
                     moments = Moments(self.street.reserve(MOMENTS + most))
+                if slot in self._devices.present and kept.last_activity is not None:
+                    kept = evolve(kept, last_activity=max(kept.last_activity, moments.first))
                 state, told = before(kept, moments)
                 if wake:
-                    state, woken = self._woken(state, moments, launch=launch or not slot.launched)
+                    state, woken = self._woken(state, moments, launch=present or not slot.launched)
                     told = [*told, *woken]
                 state, wanted = plan(state, moments)
                 try:
@@ -300,6 +322,8 @@ class DeviceScope:
                     moments = Moments(self.street.reserve(MOMENTS + most))
                     continue
                 slot.launched = True
+                if present is not None:
+                    (self._devices.present.add if present else self._devices.present.discard)(slot)
                 return receipts[len(told) :]
 
     def _woken(self, state: DeviceState, moments: Moments, *, launch: bool) -> Outcome:

@@ -9,7 +9,7 @@ from math import inf
 
 from exponea_async.config import Configuration
 from exponea_async.devices import Devices, Drafts, Slot, decoded
-from exponea_async.errors import ExponeaError, LifecycleError, StateConflictError
+from exponea_async.errors import ExponeaError, LifecycleError, StateConflictError, StorageError
 from exponea_async.features._sessions import closed, idle_before
 from exponea_async.features._state import DeviceState, Told
 from exponea_async.models import Event
@@ -46,11 +46,16 @@ class Sweeper:
             self._task = asyncio.create_task(self._sweep_for_ever(), name="exponea_async: sweep")
 
     async def aclose(self) -> None:
-        """End the task."""
+        """End the task. Whatever is in front of somebody was active until now."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+            try:
+                await self._attend()
+            except StorageError as error:
+                LOG.warning("The last activity of devices in front of somebody was not kept: %s", error)
+            self._devices.present.clear()
 
     async def sweep(self, *, everyone: bool = False) -> int:
         """
@@ -65,6 +70,8 @@ class Sweeper:
         Raises:
             StorageError: The storage refused.
         """
+        # That they are there is written down a few times within the timeout.
+        await self._attend(self._configuration.session_timeout / 4)
         count, passed = 0, 0
         before = inf if everyone else idle_before(self._clock(), self._configuration.session_timeout)
         # Those that could not be ended must not stand in the way of those behind them.
@@ -84,8 +91,17 @@ class Sweeper:
                 LOG.warning("Silent sessions could not be ended, and will be later: %s", error)
             await asyncio.sleep(PERIOD)
 
+    async def _attend(self, rest: float = 0.0) -> None:
+        """Devices in front of somebody are active; write that down where it was so long ago, in seconds."""
+        now = self._clock()
+        late = [slot for slot in self._devices.present if now - slot.last >= rest]
+        for start in range(0, len(late), BATCH):
+            await asyncio.gather(*[self._devices.touch(slot, now) for slot in late[start : start + BATCH]])
+
     async def _end(self, name: str, stored: State, before: float) -> bool:
         slot = self._devices.peek(name)
+        if slot in self._devices.present and before < inf:
+            return False
         active = stored.active
         if slot is not None and active is not None and slot.last > active:
             if slot.last >= before:

@@ -323,6 +323,7 @@ class TestRefusals:
             await asyncio.gather(*tasks, return_exceptions=True)
             clock.now += TIMEOUT
         await client.track_event(Event("last"))
+        await client.pause()
         clock.now += TIMEOUT
         await client._sweeper.sweep()
 

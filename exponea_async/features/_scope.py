@@ -144,7 +144,7 @@ class Scope(Protocol):
         ...
 
     async def change(
-        self, plan: Plan, *, before: Plan = nothing, wake: bool = True, launch: bool = False
+        self, plan: Plan, *, before: Plan = nothing, wake: bool = True, present: bool | None = None
     ) -> list[Receipt]:
         """
         Change what the subject remembers and keep what is told of it, in one commit.
@@ -153,7 +153,8 @@ class Scope(Protocol):
             plan: The change.
             before: A change that comes before the subject's own sign of life.
             wake: Whether the change is a sign of life, which starts a session and so on.
-            launch: Whether it counts as a start of the application.
+            present: Whether the application is in front of somebody from now on. While it is, its session goes on by
+                itself; that it is now counts as a start, too. None leaves things as they are.
 
         Returns:
             The receipts of what the plan told.
@@ -174,5 +175,13 @@ class Scope(Protocol):
         ...
 
     async def remember(self, projects: Sequence[ExponeaProject]) -> None:
-        """Keep the keys of projects that the subject is to be switched to."""
+        """
+        Keep the keys of projects that the subject is to be switched to.
+
+        One without an address is reached where the subject's own project is.
+
+        Raises:
+            InvalidEventError: The subject remembers nothing.
+            StorageError: The storage refused.
+        """
         ...

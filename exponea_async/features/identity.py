@@ -63,7 +63,8 @@ class IdentityVerbs:
             raise InvalidEventError("change", f"a {type(change).__name__} is no change", "Give a ConfigurationChange.")
         scope, cookie = self._scope, str(uuid4())
         configuration = scope.configuration
-        await scope.remember(_projects(change, configuration))
+        if change is not None:
+            await scope.remember(_projects(change))
 
         def plan(state: DeviceState, moments: Moments) -> Outcome:
             farewell = [] if state.is_new else _farewell(state, moments, configuration)
@@ -88,14 +89,12 @@ def _farewell(state: DeviceState, moments: Moments, configuration: Configuration
     return told + invalidated(state, moments, configuration)
 
 
-def _projects(change: ConfigurationChange | None, configuration: Configuration) -> list[ExponeaProject]:
-    """Tell the projects that a change names, with their addresses."""
-    if change is None:
-        return []
+def _projects(change: ConfigurationChange) -> list[ExponeaProject]:
+    """Tell the projects that a change names, with the new main project's address where they have none of their own."""
     named = [change.project] if change.project else []
     for projects in (change.mapping or {}).values():
         named += projects
-    address = (change.project and change.project.base_url) or configuration.base_url
+    address = change.project.base_url if change.project else None
     return [evolve(project, base_url=project.base_url or address) for project in named]
 
 

@@ -92,14 +92,16 @@ class SessionVerbs:
 
     async def resume(self) -> None:
         """
-        Tell that the application became active: a session goes on or starts, and the push token is checked again.
+        Tell that the application came in front of somebody: a session goes on or starts, and the push token is checked.
+
+        Until `pause()`, or the end of the client, the session goes on by itself, whether or not anything is tracked.
 
         Raises:
             InvalidEventError: The subject remembers nothing.
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        await self._scope.change(nothing, launch=True)
+        await self._scope.change(nothing, present=True)
 
     async def pause(self) -> None:
         """
@@ -110,7 +112,7 @@ class SessionVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        await self._scope.change(nothing)
+        await self._scope.change(nothing, present=False)
 
 
 async def _is_ignored(scope: Scope, verb: str) -> bool:

@@ -180,7 +180,11 @@ class TestHowOften:
     @pytest.mark.parametrize("frequency", TokenFrequency)
     async def test_another_application(self, phone: Phone, frequency: TokenFrequency, change: dict[str, str]) -> None:
         """After an update of the application the token is told once, at the device's first verb."""
-        before = {"app_version": "1", "application_id": "com.example.one", "push_token_tracking_frequency": frequency}
+        before: dict[str, Any] = {
+            "app_version": "1",
+            "application_id": "com.example.one",
+            "push_token_tracking_frequency": frequency,
+        }
         await (await phone.start(**before)).handle_push_token("A")
         client = await phone.restart(**before | change)
         await client.get_customer_cookie()
@@ -193,7 +197,10 @@ class TestHowOften:
 
     async def test_not_without_being_asked(self, phone: Phone) -> None:
         """Where push notifications are the application's own business, only its calls tell tokens."""
-        settings = {"automatic_push_notification": False, "push_token_tracking_frequency": "EVERY_LAUNCH"}
+        settings: dict[str, Any] = {
+            "automatic_push_notification": False,
+            "push_token_tracking_frequency": "EVERY_LAUNCH",
+        }
         await (await phone.start(**settings)).track_push_token("A")
         client = await phone.restart(**settings)
         await client.resume()

@@ -1,0 +1,317 @@
+"""
+Who a device is, and how it becomes somebody else's: cookies, ``anonymize``, other projects.
+"""
+
+import sqlite3
+import stat
+from typing import Any
+
+import pytest
+from attrs import evolve
+from phones import Kept, Phone
+from support import Configure
+
+from exponea_async import (
+    BasicAuth,
+    ConfigurationChange,
+    Customer,
+    Event,
+    EventType,
+    Exponea,
+    ExponeaProject,
+    InvalidEventError,
+    PurchasedItem,
+)
+from exponea_async.sandbox import Project, Sandbox
+
+NEW = ExponeaProject("new-project", "new-key")
+FINANCE = ExponeaProject("finance", "finance-key")
+ITEM = PurchasedItem(12.5, "EUR", "card", "mug-1", "Blue mug")
+COOKIE = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+Line = tuple[str, dict[str, str], str, float]
+
+
+def lines(kept: list[Kept]) -> list[Line]:
+    """Tell name, ids, project and moment."""
+    return [(each.name, each.ids, each.project, each.at) for each in kept]
+
+
+async def grown_up(phone: Phone, **settings: Any) -> Exponea:
+    """Start a client whose device is Jane's for half a minute, in a session from 10 to 40, with a token."""
+    client = await phone.start(at=10.0, **settings)
+    await client.identify_customer(Customer({"registered": "jane"}))
+    await client.handle_push_token("T")
+    phone.now = 40.0
+    return client
+
+
+class TestAnonymize:
+    @pytest.mark.parametrize("change", [None, ConfigurationChange(project=NEW)])
+    async def test_the_order(self, phone: Phone, change: ConfigurationChange | None) -> None:
+        """The old customer is told first, in the old project; then comes the new one, in the new project."""
+        client = await grown_up(phone)
+        jane = {"cookie": await client.get_customer_cookie(), "registered": "jane"}
+        told = await phone.new(lambda: client.anonymize(change))
+        somebody = {"cookie": await client.get_customer_cookie()}
+        project = "shop" if change is None else "new-project"
+
+        assert lines(told) == [
+            ("session_end", jane, "shop", 40),
+            ("notification_state", jane, "shop", 40),
+            ("installation", somebody, project, 40),
+            ("session_start", somebody, project, 40),
+            ("notification_state", somebody, project, 40),
+        ]
+        assert told[0].own == {"duration": 30}
+        assert [(each.own["valid"], each.own["description"]) for each in (told[1], told[4])] == [
+            (False, "Invalidated"),
+            (True, "Permission granted"),
+        ]
+        assert len({each.properties["device_id"] for each in told}) == 1
+        assert somebody["cookie"] != jane["cookie"]
+
+    async def test_without_automatic_sessions(self, phone: Phone) -> None:
+        """Where sessions are by hand, none is told, and the one that was open is nobody's."""
+        client = await grown_up(phone, automatic_session_tracking=False)
+        await client.track_session_start()
+        told = await phone.new(client.anonymize)
+
+        assert [each.name for each in told] == ["notification_state", "installation", "notification_state"]
+        assert (await client.track_session_end()).status == "dropped"
+
+    async def test_without_a_token(self, phone: Phone) -> None:
+        """Without a token nothing is told of one."""
+        client = await phone.start()
+        await client.track_event(Event("ping"))
+        told = await phone.new(client.anonymize)
+
+        assert [each.name for each in told] == ["session_end", "installation", "session_start"]
+
+    async def test_as_the_very_first_verb(self, phone: Phone) -> None:
+        """A device that nobody was has no farewell to say."""
+        client = await phone.start()
+        receipts = await client.anonymize()
+
+        assert [name for name, _ in await phone.told()] == ["installation", "session_start"]
+        assert [receipt.status for receipt in receipts] == ["queued", "queued"]
+        assert {each.ids["cookie"] for each in await phone.kept()} == {await client.get_customer_cookie()}
+
+    async def test_after_a_long_silence(self, phone: Phone) -> None:
+        """A session that was over ends at its last activity, not at the farewell."""
+        client = await phone.start()
+        await client.track_event(Event("ping"))
+        phone.now = 1020
+        await client.track_event(Event("ping"))
+        phone.now = 5000
+        await client.anonymize()
+
+        assert await phone.sessions() == [("start", 1000), ("end", 1020, 20), ("start", 5000)]
+
+    async def test_the_new_session_is_remembered(self, phone: Phone) -> None:
+        """The session that starts with the new customer goes on: no second start, and an exact end."""
+        client = await grown_up(phone)
+        await client.anonymize()
+        phone.now = 50
+        await client.track_event(Event("ping"))
+        await phone.sweep(at=200)
+
+        assert await phone.sessions() == [("start", 10), ("end", 40, 30), ("start", 40), ("end", 50, 10)]
+
+    async def test_what_waits_stays(self, phone: Phone) -> None:
+        """What was tracked before keeps its ids and its project, to the letter."""
+        client = await grown_up(phone)
+        before = await phone.kept()
+        await client.anonymize(ConfigurationChange(project=NEW, mapping={}))
+
+        assert (await phone.kept())[: len(before)] == before
+
+    async def test_one_commit(self, phone: Phone) -> None:
+        """All of it is one transaction, state included."""
+        client = await grown_up(phone)
+        before = client.stats().commits
+        await client.anonymize()
+
+        assert client.stats().commits == before + 1
+
+    async def test_each_device_for_itself(self, phone: Phone) -> None:
+        """One device's farewell leaves the others alone."""
+        client = await phone.start()
+        one, two = client.device("tg:1"), client.device("tg:2")
+        cookies = await one.get_customer_cookie(), await two.get_customer_cookie()
+        await one.anonymize(ConfigurationChange(project=NEW))
+        await two.track_event(Event("ping"))
+
+        assert await one.get_customer_cookie() != cookies[0]
+        assert await two.get_customer_cookie() == cookies[1]
+        assert [(each.project, each.ids) for each in await phone.kept("ping")] == [("shop", {"cookie": cookies[1]})]
+
+    @pytest.mark.parametrize("change", [5, "new-project", NEW, {}])
+    async def test_no_change(self, phone: Phone, change: Any) -> None:
+        """What is no change is refused, and nothing has happened."""
+        client = await grown_up(phone)
+        before = await phone.kept()
+        with pytest.raises(InvalidEventError, match="ConfigurationChange"):
+            await client.anonymize(change)
+
+        assert await phone.kept() == before
+
+    @pytest.mark.parametrize("verb", ["anonymize", "get_customer_cookie"])
+    async def test_a_customer_has_no_cookie(self, phone: Phone, verb: str) -> None:
+        """Whoever speaks about a customer is told that identities are a device's."""
+        client = await phone.start()
+        with (
+            client.bind(client.for_customer({"registered": "R"})),
+            pytest.raises(InvalidEventError, match="Use a device"),
+        ):
+            await getattr(client, verb)()
+        assert await phone.kept() == []
+
+
+class TestAnotherProject:
+    @pytest.fixture
+    async def sandbox(self) -> Any:
+        projects = [Project("shop", ["key"]), Project("new-project", ["new-key"]), Project("finance", ["finance-key"])]
+        async with Sandbox(projects=[*projects, Project("private", basic=[("id", "secret")])]) as running:
+            yield running
+
+    async def test_it_arrives_there(self, phone: Phone, sandbox: Sandbox) -> None:
+        """The old project gets the farewell and the new one the new customer, each under its own key."""
+        client = await grown_up(phone)
+        await client.anonymize(ConfigurationChange(project=NEW))
+        await client.track_event(Event("ping"))
+        await client.handle_campaign_click("https://shop.example/?xnpe_cmp=1")
+        result = await client.flush_data(10)
+
+        assert (result.rejected, result.remaining) == (0, 0)
+        types = [event.event_type for event in sandbox.engine.events("new-project")]
+        assert sorted(types) == ["campaign_click", "installation", "notification_state", "ping", "session_start"]
+        assert len(sandbox.engine.events("shop")) == 5
+
+    async def test_it_comes_through_a_restart(self, phone: Phone, sandbox: Sandbox) -> None:
+        """Another process goes on in the new project, and has the key for what waits."""
+        client = await grown_up(phone)
+        await client.anonymize(ConfigurationChange(project=NEW))
+        client = await phone.restart()
+        await client.track_event(Event("ping"))
+        result = await client.flush_data(10)
+
+        assert (result.rejected, result.remaining) == (0, 0)
+        assert [event.event_type for event in sandbox.engine.events("shop")].count("ping") == 0
+        assert len(sandbox.engine.events("new-project", "ping")) == 1
+
+    async def test_switched_twice(self, phone: Phone, sandbox: Sandbox) -> None:
+        """What was tracked before a second switch arrives where it was meant to, even after a restart."""
+        client = await grown_up(phone)
+        await client.anonymize(ConfigurationChange(project=NEW))
+        await client.track_event(Event("first"))
+        await client.anonymize(ConfigurationChange(project=FINANCE))
+        await client.track_event(Event("second"))
+        result = await (await phone.restart()).flush_data(10)
+
+        assert (result.rejected, result.remaining) == (0, 0)
+        assert len(sandbox.engine.events("new-project", "first")) == 1
+        assert len(sandbox.engine.events("finance", "second")) == 1
+
+    async def test_private_access(self, phone: Phone, sandbox: Sandbox) -> None:
+        """A pair of key id and secret is remembered like a public key."""
+        client = await phone.start()
+        await client.anonymize(ConfigurationChange(project=ExponeaProject("private", BasicAuth("id", "secret"))))
+        result = await (await phone.restart()).flush_data(10)
+
+        assert result.delivered == 2
+
+    async def test_an_address_is_inherited(self, phone: Phone, sandbox: Sandbox) -> None:
+        """A project without an address is reached where the one before it was; so are those beside it."""
+        other = Sandbox(projects=[Project("new-project", ["new-key"]), Project("finance", ["finance-key"])])
+        async with other:
+            client = await phone.start()
+            await client.anonymize(ConfigurationChange(project=evolve(NEW, base_url=other.url)))
+            await client.anonymize(ConfigurationChange(mapping={EventType.PAYMENT: [FINANCE]}))
+            await client.track_payment_event(ITEM)
+            await client.anonymize(ConfigurationChange(project=FINANCE))
+            result = await (await phone.restart()).flush_data(10)
+
+            assert (result.rejected, result.remaining) == (0, 0)
+            assert len(other.engine.events("finance", "payment")) == 1
+            assert len(other.engine.events("finance", "installation")) == 1
+            assert sandbox.engine.events() == []
+
+    async def test_the_keys_are_nobodys_business(self, phone: Phone, configure: Configure) -> None:
+        """Keys lie in the queue's file, which is the user's own, and in no name of a record or a device."""
+        client = await phone.start()
+        await client.anonymize(ConfigurationChange(project=NEW))
+        file = configure().storage
+        assert file is not None
+        with sqlite3.connect(file) as database:
+            dump = "\n".join(database.iterdump())
+
+        assert stat.S_IMODE(configure().storage.stat().st_mode) == 0o600  # type: ignore[union-attr]
+        # As bytes it is written in hexadecimal digits.
+        assert dump.upper().count(b'"new-key"'.hex().upper()) == 2
+        assert "new-key" not in repr(client) + str([record.route for record in await client._storage.waiting(100)])
+
+    async def test_they_go_with_the_rest(self, phone: Phone, sandbox: Sandbox) -> None:
+        """After a stop neither the switch nor its key is remembered."""
+        client = await phone.start()
+        await client.anonymize(ConfigurationChange(project=NEW))
+        await client.stop_integration()
+        await client.start()
+        await client.track_event(Event("ping"))
+
+        assert {each.project for each in await phone.kept()} == {"shop"}
+        assert client._keys.routes == client._keys.routes[:2]
+
+    @pytest.mark.parametrize("moment", ["before", "after a stop", "after the end"])
+    async def test_when_nothing_runs(self, phone: Phone, moment: str) -> None:
+        """A switch is refused or dropped like any verb, and no key is written."""
+        client = phone.make()
+        if moment != "before":
+            await client.start()
+            await (client.stop_integration() if moment == "after a stop" else client.aclose())
+        if moment == "after a stop":
+            assert [receipt.status for receipt in await client.anonymize(ConfigurationChange(project=NEW))] == [
+                "dropped"
+            ]
+        else:
+            with pytest.raises(Exception, match="not started" if moment == "before" else "closed"):
+                await client.anonymize(ConfigurationChange(project=NEW))
+
+
+class TestTheMapping:
+    @pytest.mark.parametrize(
+        ("mapping", "projects"),
+        [
+            (None, {"shop", "finance"}),
+            ({}, {"shop"}),
+            ({EventType.PAYMENT: [NEW]}, {"shop", "new-project"}),
+            ({"SESSION_START": [NEW]}, {"shop"}),
+        ],
+    )
+    @pytest.mark.parametrize("restarted", [True, False])
+    async def test_what_becomes_of_it(
+        self,
+        phone: Phone,
+        restarted: bool,  # noqa: FBT001
+        mapping: Any,
+        projects: set[str],
+    ) -> None:
+        """None keeps the projects beside the main one, an empty mapping clears them, another one replaces them."""
+        settings: dict[str, Any] = {"project_mapping": {EventType.PAYMENT: [FINANCE]}}
+        client = await phone.start(**settings)
+        await client.anonymize(ConfigurationChange(mapping=mapping))
+        if restarted:
+            client = await phone.restart(**settings)
+        await client.track_payment_event(ITEM)
+
+        assert {each.project for each in await phone.kept("payment")} == projects
+
+    async def test_beside_another_project(self, phone: Phone) -> None:
+        """Another main project keeps those beside it, unless they change, too."""
+        client = await phone.start(project_mapping={EventType.PAYMENT: [FINANCE]})
+        await client.anonymize(ConfigurationChange(project=NEW))
+        await client.track_payment_event(ITEM)
+        await client.anonymize(ConfigurationChange(project=FINANCE))
+        await client.track_payment_event(ITEM)
+
+        assert [each.project for each in await phone.kept("payment")] == ["new-project", "finance", "finance"]
