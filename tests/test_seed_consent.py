@@ -1,0 +1,288 @@
+"""
+What the vendor's page on tracking promises, sentence by sentence: push notifications, payments, and the end of it all.
+
+Each test meets the sandbox over HTTP.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from phones import Phone
+from support import Configure
+
+from exponea_async import Customer, Event, Exponea, FlushMode, LifecycleError, PurchasedItem
+from exponea_async.sandbox import Sandbox, StoredEvent
+
+PAYLOAD = {
+    "source": "xnpe_platform",
+    "title": "Sale",
+    "attributes": {"campaign_id": "c-1", "sent_timestamp": 990.0},
+    "url_params": {"utm_source": "push"},
+}
+
+
+async def arrived(phone: Phone, sandbox: Sandbox, *types: str) -> list[StoredEvent]:
+    """Upload what waits, and tell the events on the platform, all or of some types, in the order of their moments."""
+    result = await phone.client.flush_data(20)
+    assert (result.rejected, result.remaining) == (0, 0)
+    found = [event for event in sandbox.engine.events() if not types or event.event_type in types]
+    return sorted(found, key=lambda event: event.timestamp)
+
+
+class TestPushNotifications:
+    async def test_the_token_is_tracked_automatically_each_time_the_app_becomes_active(
+        self, phone: Phone, sandbox: Sandbox
+    ) -> None:
+        """How often the same one is told is a setting."""
+        client = await phone.start(push_token_tracking_frequency="EVERY_LAUNCH")
+        await client.handle_push_token("token")
+        await client.resume()
+        await (await phone.restart(at=1001.0, push_token_tracking_frequency="EVERY_LAUNCH")).resume()
+
+        assert len(await arrived(phone, sandbox, "notification_state")) == 3
+
+    async def test_automatic_push_notification_tracking_can_be_disabled(self, phone: Phone, sandbox: Sandbox) -> None:
+        """It is then up to the developer to track push notifications by hand."""
+        client = await phone.start(automatic_push_notification=False, push_token_tracking_frequency="EVERY_LAUNCH")
+        await client.track_push_token("token")
+        await client.resume()
+
+        assert len(await arrived(phone, sandbox, "notification_state")) == 1
+
+    async def test_the_token_is_assigned_to_the_currently_logged_in_customer(
+        self, phone: Phone, sandbox: Sandbox
+    ) -> None:
+        """For Firebase and for Huawei alike."""
+        client = await phone.start()
+        await client.identify_customer(Customer({"registered": "jane@example.com"}))
+        await client.track_push_token("value-of-push-token")
+        await client.track_hms_push_token("value-of-push-token")
+
+        told = await arrived(phone, sandbox, "notification_state")
+        assert [event.properties["platform"] for event in told] == ["android", "huawei"]
+        assert {event.customer_ids["registered"] for event in told} == {"jane@example.com"}
+
+    async def test_a_token_is_tracked_immediately_regardless_of_the_frequency(
+        self, phone: Phone, sandbox: Sandbox
+    ) -> None:
+        """By hand, that is."""
+        client = await phone.start(push_token_tracking_frequency="ON_TOKEN_CHANGE")
+        await client.track_push_token("token")
+        await client.track_push_token("token")
+
+        assert len(await arrived(phone, sandbox, "notification_state")) == 2
+
+    async def test_anonymize_ensures_that_the_token_is_removed_from_the_profile(
+        self, phone: Phone, sandbox: Sandbox
+    ) -> None:
+        """No two customers share a token after one has signed out."""
+        client = await phone.start()
+        await client.identify_customer(Customer({"registered": "jane@example.com"}))
+        await client.track_push_token("token")
+        await client.anonymize()
+        await client.identify_customer(Customer({"registered": "joe@example.com"}))
+
+        states: dict[int, bool] = {}
+        for event in await arrived(phone, sandbox, "notification_state"):
+            states[event.customer] = event.properties["valid"]
+        assert sorted(states.values()) == [False, True]
+
+    async def test_delivery_and_click_may_be_tracked_manually(self, phone: Phone, sandbox: Sandbox) -> None:
+        """From the notification's payload; delivery comes before click."""
+        client = await phone.start()
+        await client.track_delivered_push(PAYLOAD)
+        phone.now = 1005
+        await client.track_clicked_push(PAYLOAD)
+
+        delivered, clicked = await arrived(phone, sandbox, "campaign")
+        assert (delivered.properties["status"], clicked.properties["status"]) == ("delivered", "clicked")
+        assert {event.properties["campaign_id"] for event in (delivered, clicked)} == {"c-1"}
+
+    async def test_tracking_may_require_explicit_consent(self, phone: Phone, sandbox: Sandbox) -> None:
+        """What says that there is none is not tracked, unless the caller knows better."""
+        client = await phone.start()
+        unwilling = {**PAYLOAD, "has_tracking_consent": False}
+        await client.track_delivered_push(unwilling)
+        await client.track_clicked_push(unwilling)
+        assert await arrived(phone, sandbox, "campaign") == []
+
+        await client.track_delivered_push(unwilling, consider_consent=False)
+        assert len(await arrived(phone, sandbox, "campaign")) == 1
+
+
+async def test_payments_have_a_convenience_method(phone: Phone, sandbox: Sandbox) -> None:
+    """A purchased item becomes a payment, at the moment of the call or one of the caller's."""
+    client = await phone.start()
+    item = PurchasedItem(12.34, "EUR", "Virtual", "handbag", "Awesome leather handbag")
+    await client.track_payment_event(item)
+    await client.track_payment_event(item, timestamp=500.5)
+
+    then, now = await arrived(phone, sandbox, "payment")
+    assert (then.timestamp, round(now.timestamp, 3)) == (500.5, 1000)
+    assert {name: value for name, value in now.properties.items() if not name.endswith("_id") or name == "item_id"} == {
+        "brutto": 12.34,
+        "currency": "EUR",
+        "payment_system": "Virtual",
+        "item_id": "handbag",
+        "product_title": "Awesome leather handbag",
+    }
+
+
+async def lived(phone: Phone) -> dict[str, Any]:
+    """Let a client live, and tell who its device was."""
+    client = await phone.start()
+    await client.identify_customer(Customer({"registered": "jane@example.com"}))
+    await client.track_push_token("token")
+    await client.handle_campaign_click("https://shop.example/?utm_source=a&xnpe_cmp=1")
+    return (await phone.kept("installation"))[0].properties | {"cookie": await client.get_customer_cookie()}
+
+
+async def assert_fresh(phone: Phone, sandbox: Sandbox, before: dict[str, Any]) -> None:
+    """The next one to start is a stranger, of whom the platform hears first."""
+    await phone.client.track_event(Event("ping"))
+    events = await arrived(phone, sandbox)
+    assert [event.event_type for event in events] == ["installation", "session_start", "ping"]
+    assert all(set(event.customer_ids) == {"cookie"} for event in events)
+    assert not set(before.values()) & {events[0].customer_ids["cookie"], events[0].properties["device_id"]}
+
+
+class TestClearLocalCustomerData:
+    async def test_it_removes_all_locally_stored_information(
+        self, phone: Phone, sandbox: Sandbox, configure: Configure
+    ) -> None:
+        """Token, unsent events, session and customer record; the platform hears nothing of it."""
+        before = await lived(phone)
+        await phone.client.aclose(timeout=0)
+        await Exponea.clear_local_customer_data(configure())
+        assert sandbox.request_count == 0
+
+        await phone.start()
+        await assert_fresh(phone, sandbox, before)
+
+    async def test_it_is_called_before_the_sdk_is_initialized(self, phone: Phone, configure: Configure) -> None:
+        """While one runs, it is refused."""
+        await phone.start()
+        with pytest.raises(LifecycleError, match="stop_integration"):
+            await Exponea.clear_local_customer_data(configure())
+
+    async def test_each_application_group_is_cleared_separately(
+        self, tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One group's data are none of another's."""
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        cookies: dict[str, list[str]] = {"one": [], "two": []}
+        for _ in range(2):
+            for group, seen in cookies.items():
+                async with Exponea(configure(storage=None, app_group=group, flush_mode="MANUAL")) as client:
+                    seen.append(await client.get_customer_cookie())
+            await Exponea.clear_local_customer_data(configure(storage=None), "one")
+
+        assert cookies["one"][0] != cookies["one"][1]
+        assert cookies["two"][0] == cookies["two"][1]
+
+
+class TestStopIntegration:
+    async def test_it_deletes_all_information_stored_locally(self, phone: Phone, sandbox: Sandbox) -> None:
+        """Previously tracked events that haven't been flushed yet included; nothing is sent."""
+        before = await lived(phone)
+        await phone.client.stop_integration()
+        assert sandbox.request_count == 0
+
+        await phone.restart()
+        await assert_fresh(phone, sandbox, before)
+
+    async def test_the_next_initialization_is_a_fresh_new_start(self, phone: Phone, sandbox: Sandbox) -> None:
+        """Of the same client, too."""
+        before = await lived(phone)
+        await phone.client.stop_integration()
+        await phone.client.start()
+        await assert_fresh(phone, sandbox, before)
+
+    async def test_it_may_be_called_without_initializing(self, phone: Phone, sandbox: Sandbox) -> None:
+        """Then nothing that was stored is uploaded, and the customer is not recreated."""
+        before = await lived(phone)
+        await phone.client.aclose(timeout=0)
+        await phone.make().stop_integration()
+        assert sandbox.request_count == 0
+
+        await phone.start()
+        await assert_fresh(phone, sandbox, before)
+
+    async def test_it_drops_any_method_invocation_until_the_next_start(self, phone: Phone, sandbox: Sandbox) -> None:
+        """Events, sessions, tokens, pushes, links and flushes: nothing is tracked or uploaded."""
+        client = await phone.start()
+        await client.stop_integration()
+        phone.now = 2000
+        receipts = [
+            await client.track_event(Event("ping")),
+            await client.identify_customer(Customer({"registered": "R"})),
+            await client.track_session_start(),
+            await client.track_session_end(),
+            await client.track_push_token("token"),
+            *await client.handle_push_token("token"),
+            *await client.verify_push_status_and_track_push_token(),
+            *await client.anonymize(),
+            await client.track_delivered_push(PAYLOAD),
+            await client.track_clicked_push(PAYLOAD),
+            await client.handle_push_notification_opened(PAYLOAD),
+        ]
+        await client.resume()
+        await client.pause()
+
+        assert {receipt.status for receipt in receipts} == {"dropped"}
+        assert await client.handle_campaign_click("https://shop.example/?xnpe_cmp=1") is False
+        assert await client.get_customer_cookie() == ""
+        result = await client.flush_data(5)
+        assert (result.delivered, result.remaining, sandbox.request_count) == (0, 0, 0)
+
+    async def test_it_stops_handling_of_received_push_notifications(self, phone: Phone) -> None:
+        """Whoever listens hears nothing more."""
+        client = await phone.start()
+        received = client.received_push_stream()
+        await client.stop_integration()
+        await client.track_delivered_push(PAYLOAD)
+        await received.aclose()
+
+        assert [push async for push in received] == []
+
+    async def test_it_stops_session_tracking(self, phone: Phone, sandbox: Sandbox) -> None:
+        """No end is told of the session that was open, then or later."""
+        client = await phone.start()
+        await client.resume()
+        await client.stop_integration()
+        phone.now = 5000
+        await client.start()
+        await phone.sweep()
+
+        assert await arrived(phone, sandbox) == []
+
+    async def test_tracked_data_can_be_uploaded_first(self, phone: Phone, sandbox: Sandbox) -> None:
+        """In the page's three steps: manual mode, flush, stop."""
+        client = await phone.start(flush_mode=FlushMode.PERIOD)
+        await client.track_event(Event("ping"))
+        await client.set_flush_mode(FlushMode.MANUAL)
+        await client.flush_data()
+        await client.stop_integration()
+
+        assert len(sandbox.engine.events(event_type="ping")) == 1
+
+    async def test_or_in_one(self, phone: Phone, sandbox: Sandbox) -> None:
+        """A stop may flush by itself."""
+        client = await phone.start()
+        await client.track_event(Event("ping"))
+        await client.stop_integration(flush=True)
+
+        assert len(sandbox.engine.events(event_type="ping")) == 1
+        assert client.is_stopped
+
+
+async def test_who_denies_consent_is_not_tracked_at_all(phone: Phone, sandbox: Sandbox) -> None:
+    """A client that is not started stores nothing and sends nothing."""
+    client = phone.make()
+    with pytest.raises(LifecycleError, match="not started"):
+        await client.track_event(Event("ping"))
+    await phone.start()
+
+    assert await phone.kept() == []
+    assert sandbox.request_count == 0
