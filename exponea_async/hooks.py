@@ -69,7 +69,8 @@ class Hooks:
 
     Args:
         before_track: A plain function that gets each `Event` before it is kept and returns it, changed or not, or
-            None to drop it. What it raises reaches the caller of the verb, and nothing is kept.
+            None to drop it. What it raises reaches the caller of the verb, and nothing is kept. It sees what a device
+            tracks by itself, too, and such an event more than once where another process changes the device meanwhile.
         listeners: Plain functions that get each `Notice`. They run on the event loop and must be quick; what they
             raise is logged.
 
