@@ -205,20 +205,18 @@ class ReceivedPush:
 @frozen
 class Identity:
     """
-    Who an event is about, ready for the wire.
+    Who an event is about, ready for the wire. There is one for each device in memory, so it holds nothing else.
 
     Attributes:
-        ids: The identifiers by kind.
-        device_id: The device's id, or None where there is no device.
-        encoded_ids: `ids` as JSON.
+        encoded_ids: The identifiers by kind, as JSON.
         encoded_stamps: The properties stamped on each event as JSON members, without the braces.
+        is_device: Whether a device's id is among the stamps.
         routes: Where each kind goes, where that is not as configured.
     """
 
-    ids: Mapping[str, str]
-    device_id: str | None
     encoded_ids: bytes
     encoded_stamps: bytes
+    is_device: bool
     routes: Mapping[EventType, tuple[str, ...]] | None = None
 
 

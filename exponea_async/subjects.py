@@ -28,14 +28,15 @@ DEFAULT_DEVICE = "default"
 class _CustomerScope:
     """A customer somebody told us about, as the rooms see it."""
 
-    __slots__ = ("_identity", "configuration", "opened", "received", "street")
+    __slots__ = ("_identity", "_ids", "configuration", "opened", "received", "street")
 
-    def __init__(self, identity: Identity, devices: Devices) -> None:
+    def __init__(self, ids: Mapping[str, str], devices: Devices) -> None:
         self.street: Street = devices.street
         self.configuration: Configuration = devices.configuration
         self.opened = devices.opened
         self.received = devices.received
-        self._identity = identity
+        self._ids = ids
+        self._identity: Identity = self.street.identity(ids, None)
 
     async def keep(self, draft: Draft) -> Receipt:
         """Keep a draft."""
@@ -47,7 +48,7 @@ class _CustomerScope:
 
     async def identify(self, ids: Mapping[str, str], draft: Draft) -> Receipt:
         """Keep the update, for these ids beside the tracker's own; nothing is remembered."""
-        identity = self.street.identity({**self._identity.ids, **ids}, None)
+        identity = self.street.identity({**self._ids, **ids}, None)
         return await self.street.keep(identity, draft)
 
     async def look(self) -> NoReturn:
@@ -122,7 +123,7 @@ class CustomerTracker(TrackingVerbs):
         self.ids = MappingProxyType(read_ids(ids, "ids"))
         if not self.ids:
             raise InvalidEventError("ids", "there is none", "Give at least one, such as {'registered': 'jane@x.com'}.")
-        self._own = _CustomerScope(devices.street.identity(self.ids, None), devices)
+        self._own = _CustomerScope(self.ids, devices)
 
     @property
     def _scope(self) -> Scope:

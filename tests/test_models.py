@@ -25,7 +25,7 @@ VALUES: list[Any] = [
     Customer({"registered": "jane@example.com"}, {"vip": True}),
     PurchasedItem(7.99, "EUR", "card", "p-1", "Shoes"),
     FlushResult(delivered=1, rejected=2, remaining=3),
-    Identity({"cookie": "c"}, None, b'{"cookie":"c"}', b""),
+    Identity(b'{"cookie":"c"}', b"", is_device=False),
     Stats(
         tracked=1,
         delivered=1,

@@ -157,7 +157,9 @@ class Tracker:
         stamps = {APPLICATION_ID: self._application_id}
         if device_id is not None:
             stamps[DEVICE_ID] = device_id
-        return Identity(dict(ids), device_id, encode_object(ids, "ids"), encode_object(stamps, "")[1:-1], routes)
+        # Copies, for orjson's own bytes hold on to a buffer of some thousand.
+        encoded_ids, encoded_stamps = b"{%b}" % encode_object(ids, "ids")[1:-1], encode_object(stamps, "")[1:-1]
+        return Identity(encoded_ids, encoded_stamps, device_id is not None, routes)
 
     def routes(
         self, project: Project | None, mapping: Mapping[str, Sequence[Project]] | None
@@ -327,7 +329,7 @@ def _command(who: Identity, draft: Draft) -> bytes:
     if draft.kind is _CLICK:
         return click_command(who.encoded_ids, draft.name, timestamp, b"{%b}" % draft.properties)
     stamps = who.encoded_stamps
-    if draft.own_device and who.device_id is None:
+    if draft.own_device and not who.is_device:
         stamps = b"%b,%b" % (stamps, draft.own_device)
     properties = b"{%b,%b}" % (draft.properties, stamps) if draft.properties else b"{%b}" % stamps
     return event_command(who.encoded_ids, draft.name, timestamp, properties)
