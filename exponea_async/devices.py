@@ -130,6 +130,11 @@ class Devices:
         self._slots.clear()
         self.present.clear()
 
+    def end_streams(self) -> None:
+        """Let whoever listens go."""
+        self.opened.end()
+        self.received.end()
+
     def rescue(self) -> None:
         """The storage has lost all states: those in memory are to be stored again."""
         for slot in self._slots.values():

@@ -24,6 +24,7 @@ class Stream(Generic[T]):
         self._early: deque[T] = deque(maxlen=HELD)
         # Whoever breaks out of a loop and goes away need not say so.
         self._listeners: WeakSet[Listener[T]] = WeakSet()
+        self._is_over = False
 
     def tell(self, value: T) -> None:
         """Let all listeners know."""
@@ -38,12 +39,20 @@ class Stream(Generic[T]):
         listener = Listener(self._early)
         self._early.clear()
         self._listeners.add(listener)
+        if self._is_over:
+            listener.end()
         return listener
+
+    def end(self) -> None:
+        """Nothing more will happen: all listeners come to their end, also those still to come."""
+        self._is_over = True
+        for listener in self._listeners:
+            listener.end()
 
 
 class Listener(AsyncIterator[T]):
     """
-    What one listener gets: an async iterator, which ends with ``aclose()``.
+    What one listener gets: an async iterator, which ends with ``aclose()`` or the client.
 
     Args:
         early: What happened before.
@@ -72,5 +81,9 @@ class Listener(AsyncIterator[T]):
 
     async def aclose(self) -> None:
         """Hear nothing more: what was heard is told still, and then it ends."""
+        self.end()
+
+    def end(self) -> None:
+        """Come to the end."""
         self.is_closed = True
         self._news.set()

@@ -194,7 +194,7 @@ class PushVerbs:
         The first listener also gets those from before anybody listened, at most 100.
 
         Returns:
-            An async iterator, which ends with its ``aclose()``.
+            An async iterator, which ends with its ``aclose()`` or that of the client.
         """
         return self._scope.opened.listen()
 
@@ -205,7 +205,7 @@ class PushVerbs:
         The first listener also gets those from before anybody listened, at most 100.
 
         Returns:
-            An async iterator, which ends with its ``aclose()``.
+            An async iterator, which ends with its ``aclose()`` or that of the client.
         """
         return self._scope.received.listen()
 

@@ -262,6 +262,18 @@ class TestStreams:
             await listener.aclose()
         assert heard.result() == ["app"]
 
+    async def test_the_clients_end(self, phone: Phone) -> None:
+        """A loop over a listener ends with the client, and so does one that begins later."""
+        client = await phone.start()
+        early = client.received_push_stream()
+        await client.track_delivered_push(push(number=1))
+        await client.aclose(timeout=0)
+
+        async with asyncio.timeout(20):
+            assert [each.data["number"] async for each in early] == [1]
+            assert [each async for each in client.received_push_stream()] == []
+            assert [each async for each in client.opened_push_stream()] == []
+
     async def test_one_that_went_away(self, phone: Phone) -> None:
         """Whoever leaves a loop and forgets the listener is not waited for."""
         client = await phone.start()

@@ -201,6 +201,15 @@ class TestByThemselves:
         assert end.properties["device_type"] == "server"
         assert isinstance(end.properties["duration"], float)
 
+    async def test_what_stands_for_the_device_counts(self, phone: Phone) -> None:
+        """A default property does not take the place of a device's, whatever else an event tells; others get in."""
+        client = await phone.start(default_properties={"os_name": "evil", "utm_source": "evil", "ip": ""})
+        await client.handle_campaign_click("https://shop.example/?utm_source=mail")
+        (start,) = await phone.kept("session_start")
+
+        assert start.properties["os_name"] != "evil"
+        assert (start.own["utm_source"], start.own["ip"]) == ("mail", "")
+
     @pytest.mark.parametrize("verb", ["track_session_start", "track_session_end"])
     async def test_by_hand_all_the_same(self, phone: Phone, caplog: pytest.LogCaptureFixture, verb: str) -> None:
         """Starts and ends by hand are ignored with a warning where sessions are automatic."""
@@ -295,6 +304,18 @@ class TestTheSweeper:
         await live(phone, [(50_000, "resume")])
 
         assert await phone.sessions() == [("start", 1000), ("end", 1020, 20), ("start", 50_000)]
+
+    async def test_another_process_sees_who_is_there(self, phone: Phone) -> None:
+        """What is in front of somebody in one process is not ended by another one, as long as the one runs."""
+        first = await phone.start()
+        await live(phone, [(1000, "resume"), *((moment, "sweep") for moment in range(1020, 1181, 20))])
+        await phone.start()
+        assert await phone.sweep(at=1190) == 0
+        assert await phone.sweep(at=1300) == 1
+
+        await first._sweeper.sweep()
+        await first.track_event(Event("ping"))
+        assert await phone.sessions() == [("start", 1000), ("end", 1180, 180), ("start", 1300)]
 
     async def test_ending_all_on_closing(self, phone: Phone) -> None:
         """A client may end all sessions when it closes, each at its device's last activity."""
