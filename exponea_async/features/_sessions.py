@@ -16,7 +16,7 @@ from exponea_async.models import Event, EventType
 #: How long the campaign of a link may be part of a session that starts, in seconds, as the Android SDK has it.
 CAMPAIGN_TTL = 10.0
 #: The moments of one change differ by less, in seconds; a verb's activity is the last of them. A session that comes
-#: so near to the timeout has reached it.
+#: so near to the timeout has reached it, and a campaign that is no older than its time and this is still alive.
 SPAN = 0.0005
 
 
@@ -52,7 +52,7 @@ def begun(
         since: From when its duration counts, where that is not the same.
     """
     campaign = state.campaign
-    led = campaign.properties() if campaign is not None and is_alive(campaign, at, CAMPAIGN_TTL) else {}
+    led = campaign.properties() if campaign is not None and is_alive(campaign, at, CAMPAIGN_TTL + SPAN) else {}
     event = Event("session_start", {**device_properties(configuration), **led}, at)
     fresh = evolve(state, session_start=at if since is None else since, campaign=None)
     return fresh, Told(fresh, EventType.SESSION_START, event)
