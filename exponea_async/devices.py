@@ -309,7 +309,7 @@ class DeviceScope:
                 kept = await self._devices.load(slot)
                 if kept is None:
                     return [self.street.dropped()]
-                if kept.last_activity is not None and kept.last_activity >= moments.first:
+                if self._is_overtaken(kept, moments.first):
                     # What is told now comes after what others have told meanwhile.
                     moments = Moments(self.street.reserve(MOMENTS + most))
                 if slot in self._devices.present and kept.last_activity is not None:
@@ -330,6 +330,13 @@ class DeviceScope:
                 if present is not None:
                     (self._devices.present.add if present else self._devices.present.discard)(slot)
                 return receipts[len(told) :]
+
+    def _is_overtaken(self, kept: DeviceState, first: float) -> bool:
+        """Tell whether others may have told something of the device since a moment."""
+        if kept.last_activity is not None:
+            return kept.last_activity >= first
+        # Within the timeout no session can have begun and ended.
+        return self._timeout is not None and self.street.stamp() - first >= self._timeout
 
     def _woken(self, state: DeviceState, moments: Moments, *, launch: bool) -> Outcome:
         told: list[Told] = []

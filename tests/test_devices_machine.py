@@ -202,7 +202,7 @@ class Machine(RuleBasedStateMachine):
 
     # Life
 
-    @rule(seconds=st.sampled_from([1.0, 9.5, 10.0, 15.0, 50.0, 59.0, 60.0, 61.0, 500.0]))
+    @rule(seconds=st.sampled_from([1.75, 9.5, 16.0, 50.0, 59.0, 60.0, 61.0, 500.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 

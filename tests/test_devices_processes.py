@@ -16,7 +16,7 @@ import pytest
 from attrs import define, field
 from support import Configure, kept
 
-from exponea_async import Exponea
+from exponea_async import Event, Exponea
 from exponea_async.sandbox import Sandbox
 
 #: How many verbs each process does in the long run, for which there is time only where this is set.
@@ -170,3 +170,26 @@ async def test_fifty_devices(configure: Configure, sandbox: Sandbox, tmp_path: P
     assert (len(sandbox.engine.events()), sandbox.engine.duplicates) == (len(events), 0)
     ends = sum(data.get("event_type") == "session_end" for data in commands)
     assert ends > customers > 50
+
+
+async def test_a_wait_longer_than_the_timeout(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verb that waits while another process begins and ends a session tells of the one after it."""
+    settings, now = configure(flush_mode="MANUAL", session_timeout=60), 1_700_000_000.0
+    async with Exponea(settings, clock=lambda: now) as client:
+        load = client._storage.load_state
+
+        async def slow(name: str) -> Any:
+            nonlocal now
+            async with Exponea(settings, clock=lambda: now) as other:
+                now += 1
+                await other.device("default").open()
+                now += 60
+                await other._sweeper.sweep()
+            return await load(name)
+
+        monkeypatch.setattr(client._storage, "load_state", slow)
+        await client.track_event(Event("ping"))
+        told = sorted(await kept(client), key=lambda data: float(data["timestamp"]))
+
+    wanted = ["installation", "session_start", "session_end", "session_start", "ping"]
+    assert [data["event_type"] for data in told] == wanted
