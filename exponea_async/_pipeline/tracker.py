@@ -236,11 +236,12 @@ class Tracker:
     ) -> Receipt:
         """Keep one draft: what `keep_all` does, at less cost for the usual case of one project."""
         routes = (who.routes or self._routes)[draft.kind]
-        if draft.timestamp is None:
-            draft = draft._replace(timestamp=self._stamps.next() if now is None else now)
+        moment = draft.timestamp
+        if moment is None:
+            moment = self._stamps.next() if now is None else now
         if self._refusal is not None or self._stopped or len(routes) > 1:
-            return (await self.keep_all(who, ((None, draft),), states))[0]
-        record = Record(routes[0], _command(who, draft), time.time())
+            return (await self.keep_all(who, ((None, draft._replace(timestamp=moment)),), states))[0]
+        record = Record(routes[0], _command(who, draft, moment), time.time())
         try:
             written = await self._storage.write((record,), states)
         except StorageError:
@@ -266,8 +267,7 @@ class Tracker:
         ends: list[int] = []
         for other, draft in drafts:
             about = other or who
-            stamped = draft if draft.timestamp is not None else draft._replace(timestamp=self._stamps.next())
-            body = _command(about, stamped)
+            body = _command(about, draft, self._stamps.next() if draft.timestamp is None else draft.timestamp)
             for route in (about.routes or self._routes)[draft.kind]:
                 records.append(Record(route, body, at))  # noqa: PERF401 - slower for one
             ends.append(len(records))
@@ -322,8 +322,7 @@ def _without_stamps(properties: Mapping[str, Any]) -> tuple[Mapping[str, Any], b
     return rest, encode_object(device, "properties")[1:-1]
 
 
-def _command(who: Identity, draft: Draft) -> bytes:
-    timestamp = draft.timestamp or 0.0
+def _command(who: Identity, draft: Draft, timestamp: float) -> bytes:
     if not draft.name:
         return customer_command(who.encoded_ids, timestamp, b"{%b}" % draft.properties)
     if draft.kind is _CLICK:
