@@ -4,6 +4,7 @@ Who a device is, and how it becomes somebody else's: cookies, ``anonymize``, oth
 
 import sqlite3
 import stat
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -243,7 +244,7 @@ class TestAnotherProject:
         await client.anonymize(ConfigurationChange(project=NEW))
         file = configure().storage
         assert file is not None
-        with sqlite3.connect(file) as database:
+        with closing(sqlite3.connect(file)) as database:
             dump = "\n".join(database.iterdump())
 
         assert stat.S_IMODE(configure().storage.stat().st_mode) == 0o600  # type: ignore[union-attr]
