@@ -10,6 +10,7 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -541,7 +542,7 @@ class TestStopping:
         receipts = await asyncio.gather(*running)
 
         assert {receipt.status for receipt in receipts} == {"dropped"}
-        with sqlite3.connect(tmp_path / "queue.sqlite") as file:
+        with closing(sqlite3.connect(tmp_path / "queue.sqlite")) as file:
             assert file.execute("SELECT (SELECT count(*) FROM record), (SELECT count(*) FROM state)").fetchone() == (
                 0,
                 0,
