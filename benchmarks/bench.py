@@ -12,8 +12,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ if "--without-orjson" in sys.argv:
     # Before the package is imported, which looks for it.
     sys.modules["orjson"] = None  # type: ignore[assignment]
 
-from exponea_async import Configuration, Event, FlushMode, QueueSettings, UploadSettings
+from exponea_async import Configuration, Event, Exponea, FlushMode, QueueSettings, UploadSettings
 
 
 def event(number: int) -> Event:
@@ -45,6 +45,13 @@ def configuration(storage: Path, base_url: str = "http://127.0.0.1:9", **changes
         "upload": UploadSettings(requests_per_second=1e6),
     }
     return Configuration(**{**settings, **changes})
+
+
+@asynccontextmanager
+async def customer(exponea: Exponea) -> AsyncIterator[None]:
+    """Track for a customer, who has no session, inside a block."""
+    with exponea.bind(exponea.for_customer({"registered": "jane@example.com"})):
+        yield
 
 
 @contextmanager

@@ -24,7 +24,7 @@ BATCH = 50
 
 async def fill(path: Path, base_url: str, total: int = TOTAL) -> None:
     """Put events into a queue."""
-    async with Exponea(bench.configuration(path, base_url)) as exponea:
+    async with Exponea(bench.configuration(path, base_url)) as exponea, bench.customer(exponea):
         for first in range(0, total, 500):
             await exponea.track_many([bench.event(number) for number in range(first, first + 500)])
 
