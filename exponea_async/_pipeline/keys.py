@@ -31,6 +31,7 @@ class Keys:
         self._storage = storage
         self._headers = _headers(projects)
         self._configured = frozenset(self._headers)
+        self._changed: set[str] = set()
 
     @property
     def routes(self) -> tuple[str, ...]:
@@ -48,6 +49,11 @@ class Keys:
             self._headers[route] = authorization_header(_decoded(stored.value))
         return self._headers.get(route)
 
+    def take_changed(self) -> set[str]:
+        """Tell the routes that have got another key since this was asked last."""
+        changed, self._changed = self._changed, set()
+        return changed
+
     def forget(self) -> None:
         """Keep the configured ones only."""
         self._headers = {route: header for route, header in self._headers.items() if route in self._configured}
@@ -64,6 +70,7 @@ class Keys:
                 if route not in self._configured and self._headers.get(route) != header:
                     await self._keep(_name(route), _encoded(project.authorization_token))
                     self._headers[route] = header
+                    self._changed.add(route)
 
     async def _keep(self, name: str, value: bytes) -> None:
         while True:

@@ -91,6 +91,11 @@ class Sender:
         self._backoff = Backoff(settings)
         self.gates: dict[str, Gate] = {route: Gate() for route in keys.routes}
 
+    def renew(self) -> None:
+        """Let projects that have got another key show at once whether they work now."""
+        for route in self._keys.take_changed():
+            self.gates.setdefault(route, Gate()).nudge(_now())
+
     async def send(self, batch: Batch) -> None:
         """Send a batch, and halves of it where it is refused, until each record has a verdict."""
         gate = self.gates.setdefault(batch.route, Gate())

@@ -133,6 +133,7 @@ class Uploader:
         """Lease what may be sent now; tells whether there may be more."""
         self._wake.clear()
         self._hurry.clear()
+        self._sender.renew()
         now, gates = _now(), self._sender.gates
         for route in [route for route, gate in gates.items() if gate.may_probe(now)]:
             await self._probe(route)

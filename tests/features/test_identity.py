@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 from phones import Kept, Phone
-from support import Configure
+from support import Configure, until
 
 from exponea_async import (
     BasicAuth,
@@ -237,6 +237,18 @@ class TestAnotherProject:
             assert len(other.engine.events("finance", "payment")) == 1
             assert len(other.engine.events("finance", "installation")) == 1
             assert sandbox.engine.events() == []
+
+    async def test_a_key_that_is_put_right_counts_at_once(self, phone: Phone, sandbox: Sandbox) -> None:
+        """A project that was paused for a wrong key goes on with the next change, not with its next probe."""
+        client = await phone.start(flush_mode="IMMEDIATE")
+        await client.anonymize(ConfigurationChange(project=evolve(NEW, authorization_token="wrong")))
+        await until(lambda: len(client.stats().paused) == 1)
+        await client.anonymize(ConfigurationChange(project=NEW))
+        await until(
+            lambda: not client.stats().paused and len(sandbox.engine.events("new-project", "installation")) == 2
+        )
+
+        assert client.stats().rejected == 0
 
     async def test_the_keys_are_nobodys_business(self, phone: Phone, configure: Configure) -> None:
         """Keys lie in the queue's file, which is the user's own, and in no name of a record or a device."""
