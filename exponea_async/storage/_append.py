@@ -21,8 +21,8 @@ PUT = (
     "INSERT INTO state (key, value, version, active) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
     " SET value = excluded.value, version = excluded.version, active = excluded.active"
 )
-#: The index is written to only where the activity does change.
-TOUCH = "UPDATE state SET active = ?1 WHERE key = ?2 AND (active IS NULL OR active < ?1)"
+#: The index is written to only where the activity does change. No numbered parameters: some Pythons refuse them.
+TOUCH = "UPDATE state SET active = ? WHERE key = ? AND (active IS NULL OR active < ?)"
 
 
 class Entry:
@@ -154,7 +154,7 @@ class Append:
         # In the order of the keys, in which they are looked up.
         touches = sorted(self._touches.items())
         if touches:
-            self._ledger.executemany(TOUCH, [(active, key) for key, active in touches])
+            self._ledger.executemany(TOUCH, [(active, key, active) for key, active in touches])
 
     # Room
 
