@@ -45,13 +45,15 @@ BESIDE = {
     ("hooks", "_checks"): "hooks are checked as settings are",
     ("client", "flushes"): "the flush modes are a part of the client, and a file of their own",
     ("subjects", "devices"): "what a device remembers is a file of its own",
+    ("subjects", "scopes"): "and so is how the rooms see a subject",
+    ("scopes", "devices"): "a device's scope changes what it remembers",
     ("sweeper", "devices"): "and so is the task that ends the sessions of all devices",
     ("__main__", "cli"): "python -m is the command line",
 }
-FLOORS |= {"_checks": 2, "_environment": 2, "_places": 3}
+FLOORS |= {"_checks": 2, "_environment": 2, "_places": 3, "_json": 1, "messages": 2, "scopes": 4}
 
 #: Who meets the pipeline only through the hall.
-APART = ("features", "devices", "subjects", "sweeper")
+APART = ("features", "devices", "scopes", "subjects", "sweeper")
 
 #: Who may import what comes from outside.
 RESERVED = {

@@ -71,19 +71,6 @@ def encode_object(values: Mapping[str, Any], path: str) -> bytes:
     return encoded
 
 
-def decode(data: bytes) -> Any:
-    """
-    Decode JSON bytes.
-
-    Raises:
-        ValueError: They are none.
-    """
-    try:
-        return _loads(data)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
 def encode_text(text: str, path: str) -> bytes:
     """
     Encode a text as a JSON string.
@@ -161,33 +148,18 @@ def _json_dumps(value: Any) -> bytes:
     return _json_encode(value).encode()
 
 
-def _json_loads(data: bytes) -> Any:
-    text = data.decode()
-    value = _json_decode(text)
-    if "\\ud" in text.lower():
-        # An escaped half of a surrogate pair is no text: it fails here and not where it is stored or shown.
-        _json_dumps(value)
-    return value
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
 # Cycles never come this far, and neither does what is nested too deeply.
 _json_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
-_json_decode = json.JSONDecoder(parse_constant=_refuse).decode
 _encode_fast: Callable[[Mapping[str, Any]], bytes | None]
 _dumps: Callable[[Any], bytes]
-_loads: Callable[[bytes], Any]
 if orjson:
     _ORJSON_OPTIONS = (
         orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
     )
     _ROUND = (b"[" * (1024 - MAX_DEPTH), b"]" * (1024 - MAX_DEPTH))
-    _encode_fast, _dumps, _loads = _orjson_fast, orjson.dumps, orjson.loads
+    _encode_fast, _dumps = _orjson_fast, orjson.dumps
 else:
-    _encode_fast, _dumps, _loads = _json_fast, _json_dumps, _json_loads
+    _encode_fast, _dumps = _json_fast, _json_dumps
 
 
 def _fits(number: int) -> bool:

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from exponea_async._pipeline.encoding import MAX_MESSAGE, decode, encode_number
+from exponea_async._json import decode
+from exponea_async._pipeline.encoding import MAX_MESSAGE, encode_number
 from exponea_async.errors import InvalidEventError, ProjectPausedError, RejectedError, UnavailableError
 from exponea_async.models import EventType
 from exponea_async.storage.base import Leased

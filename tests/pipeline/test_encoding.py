@@ -376,25 +376,6 @@ class TestProperties:
 
         assert outcomes[0] == outcomes[1]
 
-    @UNHURRIED
-    @given(
-        st.binary(max_size=40)
-        | values.map(lambda value: json.dumps(expected(value)).encode())
-        | st.lists(st.sampled_from([*'{}[]:,"\\ \n-.0123e', "true", "null", "NaN", "\\ud800", "é"])).map(
-            lambda tokens: "".join(tokens).encode()
-        )
-    )
-    def test_decoding_raises_nothing_but_value_errors(self, data: bytes) -> None:
-        """Whatever comes, either codec decodes it or raises a ValueError, and both do the same."""
-        outcomes = []
-        for module in (FAST, PLAIN):
-            try:
-                outcomes.append(module.decode(data))
-            except ValueError:
-                outcomes.append("refused")
-
-        assert outcomes[0] == outcomes[1]
-
 
 class TestTexts:
     @pytest.mark.parametrize("text", ["purchase", "Nákup \U0001f6d2", 'say "hi"', Text("t"), Size.LARGE])
@@ -445,31 +426,3 @@ class TestMoments:
             encoding.unix_seconds(moment, "timestamp")
 
         assert caught.value.path == "timestamp"
-
-
-class TestDecoding:
-    @pytest.mark.parametrize(
-        "data",
-        [
-            b"",
-            b"{",
-            b"1 2",
-            b"NaN",
-            b"[Infinity]",
-            b"\xff",
-            b"\xef\xbb\xbf{}",
-            b'"\\ud800"',
-            "{}".encode("utf-16"),
-            pytest.param(b"[" * 100_000, id="deep"),
-        ],
-    )
-    def test_what_is_no_json_is_a_value_error(self, encoding: ModuleType, data: bytes) -> None:
-        """The leniencies of the standard library are taken back."""
-        with pytest.raises(ValueError):  # noqa: PT011 - no more is promised
-            encoding.decode(data)
-
-    def test_json_is_decoded(self, encoding: ModuleType) -> None:
-        """Texts with escapes, numbers and nesting come back, blanks around them or not."""
-        assert encoding.decode(b' {"a": [1, 2.5, "\\u00e9\\ud83d\\uded2", null]}\n') == {
-            "a": [1, 2.5, "é\U0001f6d2", None]
-        }
