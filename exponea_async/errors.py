@@ -18,6 +18,7 @@ Everything that this package raises on purpose, in one tree.
     │   ├── DroppedError                     given up on purpose before it was ever sent
     │   ├── ProjectPausedError               the key or the project is wrong; events wait
     │   └── UnavailableError                 no usable answer; the pipeline tries again by itself
+    ├── RefusedError                         an answer that says no to a question
     └── DeliveryTimeoutError (TimeoutError)  no verdict within the time that the caller gave
 """
 
@@ -194,6 +195,21 @@ class UnavailableError(DeliveryError):
         super().__init__(f"Engagement is unavailable: {reason}")
         self.status = status
         self.retry_after = retry_after
+
+
+class RefusedError(ExponeaError):
+    """
+    Engagement does not give what was asked for, and asking again does not help.
+
+    Attributes:
+        reason: What it said, or what was missing.
+        status: The HTTP status; 0 where nothing was asked, 200 where the answer itself says no.
+    """
+
+    def __init__(self, reason: str, *, status: int = 200, hint: str = "") -> None:
+        super().__init__(f"Engagement refused: {reason}", hint=hint)
+        self.reason = reason
+        self.status = status
 
 
 class DeliveryTimeoutError(ExponeaError, TimeoutError):

@@ -3,17 +3,43 @@ The doors between the rooms, the subjects and the pipeline. They know each other
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from attrs import frozen
 
 from exponea_async.config import Configuration, ExponeaProject
 from exponea_async.features._state import DeviceState, Place, Plan, nothing
 from exponea_async.features._streams import Stream
+from exponea_async.features._who import Who
 from exponea_async.models import Draft, Event, EventType, Identity, Moment, OpenedPush, Receipt, ReceivedPush
 from exponea_async.storage.base import StateChange, StateCheck
+
+T = TypeVar("T")
+
+
+@frozen
+class Call:
+    """
+    A question to the platform, whose answer somebody waits for.
+
+    Attributes:
+        path: Where it goes, below the project's address; ``{project}`` in it stands for the project's token.
+        body: What is asked, as JSON types; None makes it a GET.
+        is_personal: Whether the customer's own token opens it, where the host provides one.
+        tries: How often it is asked at the most, with waits between, where there is no usable answer.
+    """
+
+    path: str
+    body: Mapping[str, Any] | None = None
+    is_personal: bool = False
+    tries: int = 1
 
 
 class Street(Protocol):
     """Where the one-way street to the platform begins, as subjects see it."""
+
+    #: Whether drafts carry their events along, for somebody who listens.
+    is_heard: bool
 
     def stamp(self) -> float:
         """Tell the moment of a call, UNIX seconds, which no other one has."""
@@ -108,6 +134,14 @@ class Street(Protocol):
         ...
 
 
+class Shared(Protocol):
+    """What rooms keep for all subjects of a client."""
+
+    def __getitem__(self, kind: type[T]) -> T:
+        """Find a room's part by its class."""
+        ...
+
+
 class Scope(Protocol):
     """Whom the verbs of a room are about."""
 
@@ -184,4 +218,59 @@ class Scope(Protocol):
             InvalidEventError: The subject remembers nothing.
             StorageError: The storage refused.
         """
+        ...
+
+    # For rooms that load something
+
+    @property
+    def parts(self) -> Shared:
+        """What rooms keep for all subjects, by its class."""
+        ...
+
+    @property
+    def is_device(self) -> bool:
+        """Whether the subject is a device, which remembers things."""
+        ...
+
+    async def who(self, *, wake: bool = True) -> Who | None:
+        """
+        Tell who the subject is now; None where the integration is stopped.
+
+        Args:
+            wake: Whether to bring a device to life for it, as each verb does; background work must not.
+
+        Raises:
+            StorageError: The storage refused.
+            LifecycleError: The client is not running.
+        """
+        ...
+
+    async def call(self, who: Who, call: Call) -> bytes | None:
+        """
+        Ask the platform something about a customer.
+
+        Returns:
+            The body of its answer; None where the integration is stopped.
+
+        Raises:
+            RefusedError: The platform refused, or the host provides no token for the customer.
+            UnavailableError: There was no usable answer.
+            LifecycleError: The client is not running, or was closed meanwhile.
+        """
+        ...
+
+    def anonymized(self) -> None:
+        """Let the rooms know that the device is another customer's from now on."""
+        ...
+
+    async def hear(self, kind: EventType, event: Event) -> None:
+        """Let the rooms hear of something that may not be tracked, for want of consent."""
+        ...
+
+    async def load(self, name: str) -> bytes | None:
+        """Read what `save` kept for the device under a name; nothing where the subject remembers nothing."""
+        ...
+
+    async def save(self, name: str, value: bytes | None) -> None:
+        """Keep something for the device beside its state, or forget it; what can't be kept is logged, and lost."""
         ...

@@ -1,0 +1,88 @@
+"""
+The platform's answers to questions: what is in their envelopes. Pure, but for large ones, which are read on a thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from attrs import frozen
+
+from exponea_async._json import decode, elements, members
+from exponea_async.errors import RefusedError, UnavailableError
+
+LOG = logging.getLogger("exponea_async")
+
+T = TypeVar("T")
+
+#: Where the platform puts what was asked for.
+PAYLOADS = ("results", "data", "messages", "in_app_content_blocks")
+#: An element of a list may have this many bytes; messages have some thousand.
+MAX_ELEMENT = 2_000_000
+#: Answers from this size on are read on a thread, in bytes: smaller ones take the event loop a millisecond or less.
+ON_THREAD = 32_768
+
+
+@frozen
+class Reply:
+    """
+    What an envelope holds.
+
+    Attributes:
+        elements: The elements of its list, not decoded.
+        sync_token: The mark up to which somebody has been told, or None.
+    """
+
+    elements: tuple[bytes, ...]
+    sync_token: str | None = None
+
+
+def read_reply(body: bytes) -> Reply:
+    """
+    Open an envelope. One without a list holds nothing.
+
+    Raises:
+        RefusedError: The platform says that it failed.
+        UnavailableError: It is no envelope.
+    """
+    try:
+        parts = dict(members(body))
+        succeeded = decode(parts.get("success", b"null"))
+        if succeeded is False:
+            raise RefusedError(_reason(parts))
+        if succeeded is not True:
+            raise UnavailableError("an answer that says nothing of success")
+        payload = next((parts[name] for name in PAYLOADS if parts.get(name, b"null") != b"null"), b"[]")
+        token = decode(parts.get("sync_token", b"null"))
+        return Reply(tuple(elements(payload)), token if isinstance(token, str) else None)
+    except ValueError as error:
+        raise UnavailableError(f"an answer that can't be read: {error}") from error
+
+
+def decoded(pieces: Iterable[bytes], read: Callable[[Any], T], what: str) -> Iterator[T]:
+    """
+    Decode elements one by one; a broken one is left out, and logged.
+
+    Args:
+        pieces: The elements.
+        read: Makes a value of a decoded element, or raises a ValueError, KeyError or TypeError.
+        what: What they are, for the log.
+    """
+    for index, piece in enumerate(pieces):
+        try:
+            if len(piece) > MAX_ELEMENT:
+                raise ValueError(f"{len(piece)} bytes are too many")  # noqa: TRY301 - broken like any other
+            yield read(decode(piece))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            LOG.warning("%s %d of an answer is left out: %s: %s", what, index, type(error).__name__, error)
+
+
+async def on_thread(size: int, work: Callable[[], T]) -> T:
+    """Do some work on what has so many bytes: here, or on a thread where the event loop would notice."""
+    return work() if size < ON_THREAD else await asyncio.to_thread(work)
+
+
+def _reason(parts: dict[str, bytes]) -> str:
+    told = next((parts[name] for name in ("errors", "error", "message") if name in parts), b"the platform says no more")
+    return told[:300].decode(errors="replace")

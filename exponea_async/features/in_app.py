@@ -1,0 +1,35 @@
+"""
+In-app messages: which one to show for an event, and what became of it.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from exponea_async.config import Configuration
+from exponea_async.features._parts import Part
+from exponea_async.features._scope import Scope
+
+
+class InAppMessages(Part):
+    """
+    What is kept of in-app messages for all subjects of a client.
+
+    Args:
+        configuration: The settings.
+        clock: Tells UNIX seconds.
+    """
+
+    def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
+        self._configuration = configuration
+        self._clock = clock
+
+
+class InAppVerbs:
+    """The verbs of in-app messages."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def _scope(self) -> Scope: ...
