@@ -3,6 +3,7 @@ The bad days of a network and a platform, on order.
 """
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,14 @@ _count: Check = and_(instance_of(int), ge(1))
 _whole: Check = and_(instance_of(int), ge(0))
 _seconds: Check = and_(instance_of((int, float)), ge(0))
 _text: Check = optional(instance_of(str))
+
+
+def _pattern(fault: Any, attribute: "Attribute[Any]", value: Any) -> None:
+    _text(fault, attribute, value)
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise ValueError(f"paths should be a regular expression: {error}") from None
 
 
 @frozen
@@ -37,6 +46,7 @@ class Fault:
         probability: Fires at this share of requests, from 0 to 1.
         after: Leaves the first requests in peace.
         path: Only for paths that end with it.
+        paths: Only for paths in which this regular expression is found, such as ``/webxp/``.
         project: Only for this project.
         every_command: Which commands fail, counted over all requests.
 
@@ -57,12 +67,17 @@ class Fault:
     )
     after: int = field(default=0, kw_only=True, validator=_whole)
     path: str | None = field(default=None, kw_only=True, validator=_text)
+    paths: str | None = field(default=None, kw_only=True, validator=_pattern)
     project: str | None = field(default=None, kw_only=True, validator=_text)
     every_command: int = field(default=1, kw_only=True, validator=_count)
 
     def fits(self, path: str, project: str | None) -> bool:
         """Whether it is about such requests at all."""
-        return (self.path is None or path.endswith(self.path)) and self.project in (None, project)
+        return (
+            (self.path is None or path.endswith(self.path))
+            and (self.paths is None or re.search(self.paths, path) is not None)
+            and self.project in (None, project)
+        )
 
     def due(self, seen: int, fired: int, roll: float) -> bool:
         """
