@@ -6,11 +6,12 @@ import argparse
 import asyncio
 import signal
 from contextlib import suppress
+from pathlib import Path
 
 from exponea_async.cli.exits import Exit, UsageError
 from exponea_async.cli.options import Commands, add_json, command, whole
 from exponea_async.cli.terminal import print_json
-from exponea_async.sandbox import Project, Sandbox
+from exponea_async.sandbox import DefinitionError, Project, Sandbox
 
 PORT = 8765
 
@@ -36,6 +37,12 @@ def add_to(commands: Commands) -> None:
         help="a project that exists, and a made-up key that opens it ('key' by default); repeatable",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the order within a batch and of random faults")
+    parser.add_argument(
+        "--definitions",
+        type=Path,
+        metavar="FILE",
+        help="JSON or TOML with the in-app messages, content blocks, inbox messages and so on that it serves",
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -46,7 +53,7 @@ async def run(args: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError, RuntimeError, ValueError):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    sandbox = Sandbox(port=args.port, projects=args.projects, rate_limit=args.rate_limit, seed=args.seed)
+    sandbox = _sandbox(args)
     try:
         await sandbox.start()
     except OSError as error:
@@ -60,6 +67,19 @@ async def run(args: argparse.Namespace) -> int:
     finally:
         await sandbox.aclose()
     return Exit.DONE
+
+
+def _sandbox(args: argparse.Namespace) -> Sandbox:
+    try:
+        return Sandbox(
+            port=args.port,
+            projects=args.projects,
+            rate_limit=args.rate_limit,
+            seed=args.seed,
+            definitions=args.definitions,
+        )
+    except DefinitionError as error:
+        raise UsageError(str(error)) from None
 
 
 def _port(text: str) -> int:

@@ -1,9 +1,12 @@
 """
-A local stand-in of the Engagement tracking API, with its rules, its limits and its bad days.
+A local stand-in of the Engagement platform, with its rules, its limits and its bad days.
 """
 
+from exponea_async.sandbox.definitions import Definitions
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.faults import Fault, Faults
+from exponea_async.sandbox.inbox import InboxSync
+from exponea_async.sandbox.jwt import issue_token
 from exponea_async.sandbox.records import (
     CustomerView,
     Project,
@@ -13,16 +16,21 @@ from exponea_async.sandbox.records import (
     StoredEvent,
 )
 from exponea_async.sandbox.server import Sandbox
+from exponea_async.sandbox.shapes import DefinitionError
 
 __all__ = [
     "CustomerView",
+    "DefinitionError",
+    "Definitions",
     "Engine",
     "Fault",
     "Faults",
+    "InboxSync",
     "Project",
     "PushToken",
     "RejectedCommand",
     "RequestLog",
     "Sandbox",
     "StoredEvent",
+    "issue_token",
 ]

@@ -1,13 +1,15 @@
 """
-Who may come in: local requests only, with a credential of the project, and not too many a second. Pure.
+Who may come in: local requests only, with a credential of the project or the customer, and not too many a
+second. Pure.
 """
 
 import math
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+from exponea_async.sandbox.jwt import JwtError, read_token
 from exponea_async.sandbox.records import Project
 
 LOCAL_HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
@@ -54,8 +56,9 @@ class Access:
     """The projects and their credentials; without any project, each exists and any credential will do."""
 
     def __init__(self, projects: Iterable[Project]) -> None:
+        self._projects = {project.token: project for project in projects}
         self._keys: dict[str, frozenset[Credential]] = {
-            project.token: frozenset([*project.tokens, *project.basic]) for project in projects
+            token: frozenset([*project.tokens, *project.basic]) for token, project in self._projects.items()
         }
 
     def check(self, project: str, header: str) -> None:
@@ -77,6 +80,33 @@ class Access:
         if any(key in keys for keys in self._keys.values()):
             raise AccessError(403, "The API key belongs to another project.")
         raise AccessError(401, "The API key is invalid.")
+
+    def check_customer(self, project: str, header: str, now: float) -> Mapping[str, str] | None:
+        """
+        Lets a request pass that may come with a customer's token instead of a project's key.
+
+        Returns:
+            The ids that the token vouches for; None where nothing needs to be vouched for.
+
+        Raises:
+            AccessError: As `check`, and 401 for a token that is no good, or for a key where a token is required.
+        """
+        known, (scheme, _, token) = self._projects.get(project), header.strip().partition(" ")
+        if scheme.lower() != "bearer":
+            self.check(project, header)
+            if known is not None and known.require_jwt:
+                raise AccessError(401, "This needs a customer's token.")
+            return None
+        if not self._projects and token.strip():
+            return None
+        if self._projects and known is None:
+            raise AccessError(404, "The project does not exist.")
+        if known is None or not known.jwt_secret:
+            raise AccessError(401, "The project knows no customer's tokens.")
+        try:
+            return read_token(known.jwt_secret, token.strip(), now)
+        except JwtError as error:
+            raise AccessError(401, str(error)) from None
 
 
 class RateLimit:

@@ -58,7 +58,7 @@ def read_customer(data: object) -> Command:
         CommandError: Something is wrong with it.
     """
     fields = _object(data)
-    errors = _id_errors(fields.get("customer_ids"), required=True)
+    errors = id_errors(fields.get("customer_ids"), required=True)
     errors += _time_errors(fields, "update_timestamp")
     properties, canonical = _properties(fields, errors)
     if errors:
@@ -74,7 +74,7 @@ def read_event(data: object) -> Command:
         CommandError: Something is wrong with it.
     """
     fields = _object(data)
-    errors = _id_errors(fields.get("customer_ids"), required=True)
+    errors = id_errors(fields.get("customer_ids"), required=True)
     event_type = fields.get("event_type")
     errors += _text_errors(event_type, "event_type")
     errors += _time_errors(fields, "timestamp")
@@ -92,7 +92,7 @@ def read_click(data: object) -> Command:
         CommandError: Something is wrong with it.
     """
     fields = _object(data)
-    errors = _id_errors(fields.get("customer_ids"), required=False)
+    errors = id_errors(fields.get("customer_ids"), required=False)
     errors += _text_errors(fields.get("url"), "url")
     errors += _time_errors(fields, "timestamp")
     properties, _ = _properties(fields, errors)
@@ -100,6 +100,19 @@ def read_click(data: object) -> Command:
         raise CommandError(errors)
     clicked = {**properties, "url": fields["url"]}
     return Command(fields.get("customer_ids") or {}, clicked, dumps(clicked), fields.get("timestamp"), CLICK)
+
+
+def id_errors(ids: object, *, required: bool) -> list[str]:
+    """Tells what is wrong with a customer's ids, in the platform's words."""
+    if not ids and (ids is None or ids == {}):
+        return ["At least one id should be specified."] if required else []
+    if not isinstance(ids, dict):
+        return ["customer_ids should be an object."]
+    return [
+        f"The id {kind!r} should be a non-empty string."
+        for kind, value in ids.items()
+        if not kind or not value or not isinstance(value, str)
+    ]
 
 
 def _object(data: object) -> dict[str, Any]:
@@ -113,18 +126,6 @@ def _object(data: object) -> dict[str, Any]:
     if size >= MAX_MESSAGE_BYTES:
         raise CommandError([f"The message has {size} bytes; it should be smaller than 800 KB."])
     return data
-
-
-def _id_errors(ids: object, *, required: bool) -> list[str]:
-    if not ids and (ids is None or ids == {}):
-        return ["At least one id should be specified."] if required else []
-    if not isinstance(ids, dict):
-        return ["customer_ids should be an object."]
-    return [
-        f"The id {kind!r} should be a non-empty string."
-        for kind, value in ids.items()
-        if not kind or not value or not isinstance(value, str)
-    ]
 
 
 def _text_errors(value: object, name: str) -> list[str]:

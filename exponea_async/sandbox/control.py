@@ -1,5 +1,5 @@
 """
-The sandbox's own routes: look into the books, order faults, start afresh.
+The sandbox's own routes: look into the books, define messages, order faults, start afresh.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,10 +9,12 @@ from typing import Any
 from aiohttp import web
 from attrs import asdict, has
 
+from exponea_async.sandbox.definitions import Definitions
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.faults import Fault, Faults
-from exponea_async.sandbox.messages import Answer, BodyError, failure, read_json
+from exponea_async.sandbox.messages import Answer, BodyError, failure, read_json, read_object
 from exponea_async.sandbox.records import CustomerView
+from exponea_async.sandbox.shapes import DefinitionError
 from exponea_async.sandbox.traffic import Traffic
 
 DEFAULT_LIMIT = 100
@@ -22,9 +24,12 @@ MAX_LIMIT = 1000
 class ControlApi:
     """Answers the requests of the sandbox's user."""
 
-    def __init__(self, engine: Engine, faults: Faults, traffic: Traffic, reset: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: Engine, faults: Faults, definitions: Definitions, traffic: Traffic, reset: Callable[[], None]
+    ) -> None:
         self._engine = engine
         self._faults = faults
+        self._definitions = definitions
         self._traffic = traffic
         self._reset = reset
 
@@ -39,6 +44,9 @@ class ControlApi:
             web.get("/sandbox/faults", self._get_faults),
             web.post("/sandbox/faults", self._post_faults),
             web.delete("/sandbox/faults", self._delete_faults),
+            web.get("/sandbox/messages", self._get_messages),
+            web.post("/sandbox/messages", self._post_messages),
+            web.delete("/sandbox/messages", self._delete_messages),
             web.post("/sandbox/reset", self._post_reset),
         ]
 
@@ -83,6 +91,24 @@ class ControlApi:
         self._faults.clear()
         return await self._get_faults(request)
 
+    async def _get_messages(self, _request: web.Request) -> web.Response:
+        return Answer(_shown(self._definitions.told()))
+
+    async def _post_messages(self, request: web.Request) -> web.Response:
+        if (refusal := _foreign(request)) is not None:
+            return refusal
+        try:
+            self._definitions.load(await read_object(request))
+        except BodyError as error:
+            return failure(error.status, error.reason)
+        except DefinitionError as error:
+            return failure(400, str(error))
+        return await self._get_messages(request)
+
+    async def _delete_messages(self, request: web.Request) -> web.Response:
+        self._definitions.clear()
+        return await self._get_messages(request)
+
     async def _post_reset(self, request: web.Request) -> web.Response:
         if (refusal := _foreign(request)) is not None:
             return refusal
@@ -102,6 +128,14 @@ def _faults(body: Any) -> list[Fault]:
         return [Fault(**each) for each in (body if isinstance(body, list) else [body])]
     except (TypeError, ValueError) as error:
         raise BodyError(400, f"That is no fault: {error.args[0]}") from None
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shown(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_shown(inner) for inner in value]
+    return "(a callable)" if callable(value) else value
 
 
 def _is_called(view: CustomerView, wanted: str) -> bool:

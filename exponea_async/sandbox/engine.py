@@ -5,7 +5,7 @@ The books of the sandbox: what every command would leave in the platform. No I/O
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from itertools import count
 from typing import Any
@@ -70,7 +70,17 @@ class Book:
             ids[COOKIE] = tuple(profile.cookies)
         properties = {name: value for name, (value, _) in profile.properties.items()}
         tokens = self._owners.shown(profile.tokens)
-        return CustomerView(self.project, profile.key, ids, properties, len(profile.events), tokens)
+        read = tuple(profile.read)
+        return CustomerView(self.project, profile.key, ids, properties, len(profile.events), tokens, read)
+
+    def link(self, ids: dict[str, str]) -> None:
+        """Makes the owners of these ids one customer."""
+        self._admit(ids)
+
+    def mark_read(self, ids: dict[str, str], messages: Iterable[str]) -> None:
+        """Writes down that a customer has read messages of its inbox."""
+        profile = self.profiles.recognize(ids) or self._admit(ids)
+        profile.read.update(dict.fromkeys(messages))
 
     def _note(self, profile: Profile, fresh: Iterable[PushToken]) -> None:
         told = tuple(fresh)
@@ -192,6 +202,34 @@ class Engine:
         book = self._books.get(project)
         profile = book.profiles.find(ids) if book else None
         return book.view(profile) if book and profile else None
+
+    def recognize(self, project: str, ids: Mapping[str, str]) -> CustomerView:
+        """
+        Tells the customer who asks for something with these ids, which are added to those known of it.
+
+        Whom the books don't know has the key 0.
+        """
+        book = self._books.get(project)
+        profile = book.profiles.recognize(ids) if book else None
+        view = CustomerView(project, NOBODY, {}, {}, 0) if book is None or profile is None else book.view(profile)
+        fresh = {kind: (value,) for kind, value in ids.items() if kind not in view.ids}
+        return evolve(view, ids={**view.ids, **fresh})
+
+    def link(self, project: str, ids: dict[str, str]) -> tuple[str, ...]:
+        """Makes the owners of these ids one customer; tells the errors, none where it succeeded."""
+        try:
+            self._book(project).link(ids)
+        except CommandError as error:
+            return error.errors
+        return ()
+
+    def mark_read(self, project: str, ids: dict[str, str], messages: Iterable[str]) -> tuple[str, ...]:
+        """Writes down that a customer has read messages of its inbox; tells the errors, none where it succeeded."""
+        try:
+            self._book(project).mark_read(ids, messages)
+        except CommandError as error:
+            return error.errors
+        return ()
 
     def summary(self) -> dict[str, ProjectSummary]:
         """Tells the counts of each project."""

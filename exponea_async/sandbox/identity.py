@@ -5,7 +5,7 @@ Who is who: the customers of one project and how their ids merge. Pure.
 hard: a customer has at most one value of it, and the value belongs to one customer for good.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -36,6 +36,7 @@ class Profile:
         properties: Each property with the UNIX second of its last update.
         events: The numbers of its events by their digest.
         tokens: What is known last of its push tokens.
+        read: The ids of the inbox messages that it has read; the values mean nothing.
     """
 
     key: int
@@ -44,6 +45,7 @@ class Profile:
     properties: dict[str, tuple[Any, float]] = Factory(dict)
     events: dict[bytes, int] = Factory(dict)
     tokens: push.Tokens = Factory(dict)
+    read: dict[str, None] = Factory(dict)
 
     def update(self, properties: Iterable[tuple[str, tuple[Any, float]]]) -> None:
         """Takes over each property whose kept value is not newer."""
@@ -78,6 +80,19 @@ class Profiles:
             if pair in self._owners:
                 return self._owners[pair]
         return None
+
+    def recognize(self, ids: Mapping[str, str]) -> Profile | None:
+        """
+        Finds the customer whom `admit` would settle on, and changes nothing.
+
+        A cookie doesn't count where a hard id says that it is now someone else's.
+        """
+        wanted = {kind: value for kind, value in ids.items() if kind != COOKIE}
+        for pair in wanted.items():
+            if pair in self._owners:
+                return self._owners[pair]
+        visitor = self._owners.get((COOKIE, ids.get(COOKIE, "")))
+        return visitor if visitor is not None and _agree(visitor.hard, wanted) else None
 
     def admit(self, ids: dict[str, str]) -> tuple[Profile, list[Profile]]:
         """
@@ -125,6 +140,7 @@ class Profiles:
         profile.update(other.properties.items())
         profile.update(own)
         push.note(profile.tokens, other.tokens.values())
+        profile.read.update(other.read)
 
     def _attach(self, profile: Profile, pairs: Iterable[tuple[str, str]]) -> None:
         for kind, value in pairs:

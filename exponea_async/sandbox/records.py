@@ -26,11 +26,23 @@ class Project:
         token: The project token, as it stands in the URL.
         tokens: API keys accepted as ``Authorization: Token <key>``.
         basic: Pairs of key id and secret accepted as ``Authorization: Basic``.
+        jwt_secret: With what customers' tokens are signed, accepted as ``Authorization: Bearer <token>`` for the inbox
+            and for content blocks; none are accepted where None.
+        require_jwt: Whether those routes are closed to anything but a customer's token.
+
+    Raises:
+        ValueError: A token is required, but there is no secret.
     """
 
     token: str
     tokens: tuple[str, ...] = field(default=(), converter=_strings, repr=False)
     basic: tuple[tuple[str, str], ...] = field(default=(), converter=_pairs, repr=False)
+    jwt_secret: str | None = field(default=None, kw_only=True, repr=False)
+    require_jwt: bool = field(default=False, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.require_jwt and not self.jwt_secret:
+            raise ValueError("require_jwt needs a jwt_secret.")
 
 
 @frozen
@@ -89,6 +101,7 @@ class CustomerView:
         properties: Its properties.
         events: How many events it owns.
         push_tokens: Its push tokens, the current ones and those that are not valid any more.
+        read_messages: The ids of the inbox messages that it has read.
     """
 
     project: str
@@ -97,6 +110,7 @@ class CustomerView:
     properties: dict[str, Any]
     events: int
     push_tokens: tuple[PushToken, ...] = ()
+    read_messages: tuple[str, ...] = ()
 
 
 @frozen
@@ -122,7 +136,7 @@ class RejectedCommand:
 @frozen
 class RequestLog:
     """
-    A request that was answered or cut; it holds no header, query or body.
+    A request that was answered or cut. Of tracking, it holds no query or body; of nothing a credential.
 
     Attributes:
         at: When it arrived, UNIX seconds.
@@ -132,6 +146,9 @@ class RequestLog:
         seconds: How long it took.
         size: The length of its body on the wire, in bytes.
         commands: How many commands it carried.
+        scheme: The scheme of its ``Authorization``: ``Token``, ``Basic``, ``Bearer``, or empty.
+        query: Its query; empty for tracking.
+        body: Its JSON body, where it is no longer than 32 KiB; None for tracking.
     """
 
     at: float
@@ -141,3 +158,11 @@ class RequestLog:
     seconds: float
     size: int
     commands: int
+    scheme: str = ""
+    query: str = ""
+    body: Any = None
+
+    @property
+    def target(self) -> str:
+        """The path with the query."""
+        return f"{self.path}?{self.query}" if self.query else self.path

@@ -11,9 +11,12 @@ from aiohttp import web
 
 from exponea_async.sandbox.access import Access
 from exponea_async.sandbox.control import ControlApi
+from exponea_async.sandbox.definitions import Definitions, Source
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.faults import Faults
+from exponea_async.sandbox.inbox import InboxSync
 from exponea_async.sandbox.messages import MAX_BODY_BYTES
+from exponea_async.sandbox.messages_api import MessagesApi
 from exponea_async.sandbox.records import Project, RequestLog
 from exponea_async.sandbox.tracking import TrackingApi
 from exponea_async.sandbox.traffic import Traffic
@@ -25,7 +28,7 @@ SHUTDOWN_SECONDS = 0.2
 
 class Sandbox:
     """
-    A local stand-in of the Engagement tracking API; an async context manager.
+    A local stand-in of the Engagement platform; an async context manager.
 
     It may be started again after `aclose`, on the same port and with the same books, as after an outage.
 
@@ -34,20 +37,40 @@ class Sandbox:
         projects: The projects that exist. Without any, every token is a project and every credential valid.
         rate_limit: Requests a second, beyond which the answer is 429; no limit where None.
         seed: Of everything random: the order within a batch, and faults with a probability.
+        definitions: What there is for customers to begin with: the path of a JSON or TOML file, or a mapping.
+        hard_ids_only: Whether the inbox of a customer without a hard id is always empty.
 
     Attributes:
         engine: The books.
         faults: What is to go wrong.
+        messages: What there is for customers: in-app messages, content blocks, inbox messages, and all else.
+        sync: The sync tokens of the inboxes.
+
+    Raises:
+        DefinitionError: The definitions can't be read, or something is wrong in them.
     """
 
     def __init__(
-        self, *, port: int = 0, projects: Iterable[Project] = (), rate_limit: int | None = None, seed: int = 0
+        self,
+        *,
+        port: int = 0,
+        projects: Iterable[Project] = (),
+        rate_limit: int | None = None,
+        seed: int = 0,
+        definitions: Source | None = None,
+        hard_ids_only: bool = False,
     ) -> None:
         self.engine = Engine(seed=seed)
         self.faults = Faults(seed)
         self._traffic = Traffic(self.faults, rate_limit)
-        self._tracking = TrackingApi(self.engine, Access(projects), self.faults)
-        self._control = ControlApi(self.engine, self.faults, self._traffic, self.reset)
+        self.messages = Definitions()
+        self.messages.load(definitions or {})
+        self._first = self.messages.told()
+        self.sync = InboxSync(self.engine, hard_ids_only=hard_ids_only)
+        access = Access(projects)
+        self._tracking = TrackingApi(self.engine, access, self.faults)
+        self._messages = MessagesApi(self.engine, access, self.messages, self.sync)
+        self._control = ControlApi(self.engine, self.faults, self.messages, self._traffic, self.reset)
         self._port = port
         self._runner: web.AppRunner | None = None
 
@@ -77,12 +100,12 @@ class Sandbox:
 
     @property
     def requests(self) -> deque[RequestLog]:
-        """The latest 1,000 tracking requests, oldest first."""
+        """The latest 1,000 requests of SDKs, oldest first."""
         return self._traffic.requests
 
     @property
     def request_count(self) -> int:
-        """How many tracking requests have arrived."""
+        """How many requests of SDKs have arrived."""
         return self._traffic.request_count
 
     async def start(self) -> None:
@@ -114,13 +137,17 @@ class Sandbox:
         await runner.cleanup()
 
     def reset(self) -> None:
-        """Starts afresh: empties the books and the log, and takes all faults away."""
+        """Starts afresh: empties the books and the log, takes all faults away, and defines what there was at first."""
         self.engine.reset()
         self.faults.clear()
         self._traffic.reset()
+        self.sync.reset()
+        self.messages.clear()
+        self.messages.load(self._first)
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[self._traffic.middleware], client_max_size=MAX_BODY_BYTES)
         app.add_routes(self._tracking.routes())
+        app.add_routes(self._messages.routes())
         app.add_routes(self._control.routes())
         return app

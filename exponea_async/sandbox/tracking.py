@@ -40,7 +40,7 @@ class TrackingApi:
                 project = self._admit(request)
                 data = await read_object(request)
             except AccessError as error:
-                return _denial(error)
+                return denial(error)
             except BodyError as error:
                 return failure(error.status, error.reason)
             refused = self._faults.refuser(request.path, project)()
@@ -56,7 +56,7 @@ class TrackingApi:
             project = self._admit(request)
             commands = _commands(await read_object(request))
         except AccessError as error:
-            return _denial(error)
+            return denial(error)
         except BodyError as error:
             return Answer({"success": False, "message": error.reason}, error.status)
         start = self._engine.now()
@@ -69,7 +69,7 @@ class TrackingApi:
         try:
             self._admit(request)
         except AccessError as error:
-            return _denial(error)
+            return denial(error)
         return Answer({"success": True, "time": self._engine.now()})
 
     def _admit(self, request: web.Request) -> str:
@@ -93,7 +93,8 @@ def _commands(body: dict[str, Any]) -> list[object]:
     return commands
 
 
-def _denial(error: AccessError) -> Answer:
+def denial(error: AccessError) -> Answer:
+    """Makes the answer to a request that may not come in."""
     if error.status == 404:
         return failure(404, error.reason)
     return Answer({"errors": {"_global": [error.reason]}}, error.status)

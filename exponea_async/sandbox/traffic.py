@@ -5,18 +5,26 @@ What every request passes through: the check of its host, the faults, the rate l
 import asyncio
 import time
 from collections import Counter, deque
+from typing import Any
 
 from aiohttp import web
+from attrs import evolve
 
 from exponea_async.sandbox.access import RateLimit, is_local
+from exponea_async.sandbox.encoding import dumps
 from exponea_async.sandbox.faults import Fault, Faults
-from exponea_async.sandbox.messages import failure
+from exponea_async.sandbox.messages import BodyError, failure, read_json
 from exponea_async.sandbox.records import RequestLog
 from exponea_async.sandbox.tracking import Handler
 
 MAX_LOGGED = 1000
 CONTROL = "/sandbox/"
 CUT = 0
+TRACKING = "/track/"
+TRACKED = object()
+# A thousand requests are kept.
+MAX_KEPT_BYTES = 32_768
+SCHEMES = ("Token", "Basic", "Bearer")
 
 
 class CutError(Exception):
@@ -76,11 +84,14 @@ class Traffic:
 
     async def _logged(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         at, started = time.time(), time.perf_counter()
-        status, commands = 500, 0
+        status, commands, body = 500, 0, TRACKED
         self.request_count += 1
         try:
+            body = await _kept_body(request)
             response = await self._exposed(request, handler)
             status, commands = response.status, getattr(response, "commands", 0)
+        except BodyError as error:
+            status, response = error.status, failure(error.status, error.reason)
         except CutError as cut:
             status, commands = CUT, cut.commands
             response = _cut(request)
@@ -89,13 +100,14 @@ class Traffic:
             raise
         finally:
             seconds, size = time.perf_counter() - started, request.content.total_bytes
-            log = RequestLog(at, request.method, request.path, status, seconds, size, commands)
+            log = RequestLog(at, request.method, request.path, status, seconds, size, commands, _scheme(request))
             self.statuses[status] += 1
-            self.requests.append(log)
+            self.requests.append(log if body is TRACKED else evolve(log, query=request.query_string, body=body))
         return response
 
     async def _exposed(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        plan = self._faults.plan(request.path, request.match_info.get("token"))
+        project = request.match_info.get("token") or request.query.get("project_id")
+        plan = self._faults.plan(request.path, project)
         if plan.latency:
             await self._hold(plan.latency)
         if plan.fault is not None and plan.fault.kind != "drop_after":
@@ -121,6 +133,30 @@ class Traffic:
             return
         # Closing has to be quick: who is held is not answered any more.
         raise CutError
+
+
+def _scheme(request: web.Request) -> str:
+    # Only a known word: what stands there alone may be the key itself.
+    word = request.headers.get("Authorization", "").strip().partition(" ")[0].capitalize()
+    return word if word in SCHEMES else ""
+
+
+async def _kept_body(request: web.Request) -> Any:
+    """Reads the body for the log, before anything goes wrong; the route finds it read."""
+    if request.path.startswith(TRACKING):
+        return TRACKED
+    if not request.can_read_body:
+        return None
+    try:
+        body = await read_json(request)
+        return body if len(dumps(body)) <= MAX_KEPT_BYTES else None
+    except BodyError as error:
+        if error.status == 413:
+            # What is left of it would look like a body of its own to the route.
+            raise
+        return None
+    except ValueError:
+        return None
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

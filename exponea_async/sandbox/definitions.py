@@ -1,0 +1,242 @@
+"""
+All that the platform has to say to customers, as the sandbox's user defined it.
+"""
+
+import json
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from attrs import define, frozen
+
+from exponea_async.sandbox import shapes
+from exponea_async.sandbox.sections import Groups, Section
+from exponea_async.sandbox.shapes import DefinitionError, Shape, check, check_block, check_consent
+
+Source = str | Path | Mapping[str, Any]
+RouteName = Literal[
+    "inappmessages",
+    "bundle",
+    "inappcontentblocks",
+    "appinbox/fetch",
+    "appinbox/markasread",
+    "segments",
+    "link-ids",
+    "consents",
+    "attributes",
+    "self-check",
+]
+PROJECTS = "projects"
+
+
+@define
+class RawAnswer:
+    """
+    An answer as it goes over the wire, whatever the definitions say.
+
+    Attributes:
+        body: Its body.
+        status: Its HTTP status.
+        content_type: Its media type.
+        times: How often it is still given; without end where None.
+    """
+
+    body: bytes
+    status: int
+    content_type: str
+    times: int | None
+
+
+@frozen
+class _Planned:
+    """An element of a source, and where it goes."""
+
+    section: Section
+    element: Any
+    project: str | None
+
+
+class Definitions:
+    """
+    What the platform has for its customers.
+
+    Attributes:
+        in_app_messages: The in-app messages.
+        content_blocks: The in-app content blocks; ``personal`` is the answer for a customer, or a list of such, of
+            which the first whose ``for`` is met is given.
+        inbox: The messages of the App Inbox.
+        consents: The consent categories.
+        segments: The segments of each category, such as ``segments["discovery"]``.
+        recommendations: The recommended items of each engine, by its id.
+        attributes: The values of other attributes by their type, such as ``attributes["segmentation"]``; the id of
+            each is its ``id``, of a consent its category.
+    """
+
+    def __init__(self) -> None:
+        self.in_app_messages = Section("in_app_messages", partial(check, shape=shapes.IN_APP_MESSAGE))
+        self.content_blocks = Section("content_blocks", check_block)
+        self.inbox = Section("inbox", partial(check, shape=shapes.INBOX_MESSAGE), defaults=_inbox_defaults)
+        self.consents = Section("consents", check_consent)
+        self.segments = _groups("segments", shapes.SEGMENT)
+        self.recommendations = _groups("recommendations", shapes.RECOMMENDED_ITEM, id_name="item_id")
+        self.attributes = _groups("attributes", shapes.ATTRIBUTE)
+        self._raw: dict[str, RawAnswer] = {}
+
+    def load(self, source: Source) -> None:
+        """
+        Defines what stands in a JSON or TOML file, or in a mapping of the same keys; what is there already stays.
+
+        Args:
+            source: The path of a file, whose name ends with ``.json`` or ``.toml``, or a mapping.
+
+        Raises:
+            DefinitionError: It can't be read, or something is wrong in it. Nothing was defined.
+        """
+        data = source if isinstance(source, Mapping) else _read(Path(source))
+        planned = list(self._planned(data, "", None))
+        for each in planned:
+            each.section.put(each.element, project=each.project)
+
+    def clear(self) -> None:
+        """Takes all definitions and raw answers away."""
+        for section in self._sections().values():
+            section.clear()
+        for groups in self._groups().values():
+            groups.clear()
+        self._raw.clear()
+
+    def answer(
+        self,
+        route: RouteName,
+        body: bytes | str,
+        *,
+        status: int = 200,
+        content_type: str = "application/json",
+        times: int | None = None,
+    ) -> None:
+        """
+        Lets a route give one answer, byte by byte, to whoever may come in.
+
+        Args:
+            route: Which.
+            body: The body.
+            status: The HTTP status.
+            content_type: The media type.
+            times: How often; until `answer_again` where None.
+
+        Raises:
+            ValueError: There is no such route.
+        """
+        if route not in get_args(RouteName):
+            raise ValueError(f"There is no route {route!r}; there are {', '.join(get_args(RouteName))}.")
+        raw = body.encode() if isinstance(body, str) else body
+        self._raw[route] = RawAnswer(raw, status, content_type, times)
+
+    def answer_again(self, route: RouteName) -> None:
+        """Lets a route answer from the definitions again."""
+        self._raw.pop(route, None)
+
+    def take_raw(self, route: RouteName) -> RawAnswer | None:
+        """Tells the raw answer that a route is to give now, and counts it."""
+        raw = self._raw.get(route)
+        if raw is None or raw.times is None:
+            return raw
+        raw.times -= 1
+        if raw.times <= 0:
+            del self._raw[route]
+        return raw
+
+    def told(self) -> dict[str, Any]:
+        """Tells all definitions in the shape of a file."""
+        projects = {name for section in self._all() for name in section.projects()}
+        told = self._told(None)
+        if projects:
+            told[PROJECTS] = {project: self._told(project) for project in sorted(projects)}
+        return told
+
+    def _told(self, project: str | None) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            name: elements for name, section in self._sections().items() if (elements := section.told(project))
+        }
+        for name, groups in self._groups().items():
+            inner = {key: elements for key, section in groups.items() if (elements := section.told(project))}
+            if inner:
+                told[name] = inner
+        return told
+
+    def _planned(self, data: Any, place: str, project: str | None) -> Iterator[_Planned]:
+        if not isinstance(data, Mapping):
+            raise DefinitionError(place.rstrip(".") or "definitions", "should be an object")
+        for name, value in data.items():
+            inner = f"{place}{name}"
+            if name in (sections := self._sections()):
+                yield from _elements(sections[name], value, inner, project)
+            elif name in (groups := self._groups()):
+                for key, elements in _object(value, inner).items():
+                    yield from _elements(groups[name][key], elements, f"{inner}.{key}", project)
+            elif name == PROJECTS and project is None:
+                for token, its in _object(value, inner).items():
+                    yield from self._planned(its, f"{inner}.{token}.", token)
+            else:
+                raise DefinitionError(inner, f"is unknown; there are {', '.join([*sections, *groups, PROJECTS])}")
+
+    def _sections(self) -> dict[str, Section]:
+        return {
+            "in_app_messages": self.in_app_messages,
+            "content_blocks": self.content_blocks,
+            "inbox": self.inbox,
+            "consents": self.consents,
+        }
+
+    def _groups(self) -> dict[str, Groups]:
+        return {
+            "segments": self.segments,
+            "recommendations": self.recommendations,
+            "attributes": self.attributes,
+        }
+
+    def _all(self) -> Iterator[Section]:
+        yield from self._sections().values()
+        for groups in self._groups().values():
+            yield from (section for _, section in groups.items())
+
+
+def _groups(name: str, shape: Shape, *, id_name: str = "id") -> Groups:
+    examine = partial(check, shape=shape)
+    return Groups(lambda key: Section(f"{name}.{key}", examine, id_name=id_name))
+
+
+def _inbox_defaults() -> dict[str, Any]:
+    return {"is_read": False, "create_time": time.time()}
+
+
+def _elements(section: Section, elements: Any, place: str, project: str | None) -> Iterator[_Planned]:
+    if not isinstance(elements, list | tuple):
+        raise DefinitionError(place, "should be a list")
+    for number, element in enumerate(elements):
+        section.check(element, f"{place}[{number}]")
+        yield _Planned(section, element, project)
+
+
+def _object(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise DefinitionError(place, "should be an object")
+    return value
+
+
+_READERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomllib.loads}
+
+
+def _read(path: Path) -> Any:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DefinitionError(str(path), "should be a .json or a .toml file")
+    try:
+        return reader(path.read_text("utf-8"))
+    except OSError as error:
+        raise DefinitionError(str(path), f"can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DefinitionError(str(path), f"is no valid {path.suffix[1:].upper()}: {error}") from None
