@@ -9,8 +9,6 @@ from exponea_async.config import (
     Configuration,
     ConfigurationChange,
     ExponeaProject,
-    QueueSettings,
-    UploadSettings,
 )
 from exponea_async.errors import (
     ClosedError,
@@ -44,6 +42,7 @@ from exponea_async.models import (
     TokenFrequency,
 )
 from exponea_async.observability import export_metrics
+from exponea_async.settings import QueueSettings, UploadSettings
 from exponea_async.subjects import CustomerTracker, Device
 
 __all__ = [

@@ -15,8 +15,10 @@ from weakref import WeakSet, ref
 from attrs import evolve
 
 from exponea_async import _places as places
+from exponea_async._pipeline.calls import Calls
 from exponea_async._pipeline.keys import Keys
 from exponea_async._pipeline.receipts import Receipts
+from exponea_async._pipeline.retrying import Pace
 from exponea_async._pipeline.tracker import Tracker
 from exponea_async._pipeline.upload import Upload
 from exponea_async.config import Configuration
@@ -29,11 +31,17 @@ from exponea_async.errors import (
     NotStartedError,
     StorageError,
 )
+from exponea_async.features._parts import Parts
 from exponea_async.features._scope import Scope
 from exponea_async.features.bulk import BulkVerbs
 from exponea_async.features.campaigns import CampaignVerbs
+from exponea_async.features.content_blocks import ContentBlocks, ContentBlockVerbs
+from exponea_async.features.fetch import FetchVerbs
 from exponea_async.features.identity import IdentityVerbs
+from exponea_async.features.in_app import InAppMessages, InAppVerbs
+from exponea_async.features.inbox import Inbox, InboxVerbs
 from exponea_async.features.push import PushVerbs
+from exponea_async.features.segments import Segments, SegmentVerbs
 from exponea_async.features.sessions import SessionVerbs
 from exponea_async.features.tracking import TrackingVerbs
 from exponea_async.flushes import Flushes
@@ -49,7 +57,20 @@ LOG = logging.getLogger("exponea_async")
 CLOSE_TIMEOUT = 10.0
 
 
-class Exponea(Flushes, TrackingVerbs, BulkVerbs, IdentityVerbs, SessionVerbs, PushVerbs, CampaignVerbs):
+class Exponea(
+    Flushes,
+    TrackingVerbs,
+    BulkVerbs,
+    IdentityVerbs,
+    SessionVerbs,
+    PushVerbs,
+    CampaignVerbs,
+    InAppVerbs,
+    ContentBlockVerbs,
+    InboxVerbs,
+    SegmentVerbs,
+    FetchVerbs,
+):
     """
     A client of Bloomreach Engagement.
 
@@ -89,7 +110,10 @@ class Exponea(Flushes, TrackingVerbs, BulkVerbs, IdentityVerbs, SessionVerbs, Pu
             keys=self._keys,
         )
         self._tracker.refuse(NotStartedError("The client is not started.", hint="Use 'async with' or await start()."))
-        self._devices = Devices(self._storage, self._tracker, configuration)
+        self._pace = Pace(configuration.upload.requests_per_second)
+        self._calls = Calls(configuration, self._keys, self._pace)
+        self._parts = Parts(part(configuration, clock) for part in (InAppMessages, ContentBlocks, Inbox, Segments))
+        self._devices = Devices(self._storage, self._tracker, configuration, self._parts, self._calls)
         self._sweeper = Sweeper(self._devices, configuration, clock)
         self._default = Device(DEFAULT_DEVICE, self._devices)
         self._default_properties = configuration.default_properties
@@ -139,8 +163,10 @@ class Exponea(Flushes, TrackingVerbs, BulkVerbs, IdentityVerbs, SessionVerbs, Pu
             self._stopped = self._wiped = False
             self._receipts.open()
             self._tracker.admit()
+            self._calls.open()
             await self._upload.flusher.start()
             self._sweeper.start()
+            self._parts.start(self._default._scope)  # noqa: SLF001 - composed of the same verbs
 
     def _launch(self) -> Upload:
         settings = self._configuration
@@ -154,6 +180,7 @@ class Exponea(Flushes, TrackingVerbs, BulkVerbs, IdentityVerbs, SessionVerbs, Pu
             period=self._flush_period,
             written=self._written,
             keys=self._keys,
+            pace=self._pace,
         )
 
     async def aclose(
@@ -179,6 +206,7 @@ class Exponea(Flushes, TrackingVerbs, BulkVerbs, IdentityVerbs, SessionVerbs, Pu
             if upload is not None and end_sessions and not self._closed:
                 await self._end_sessions()
             self._closed = True
+            await self._parts.aclose()
             self._devices.end_streams()
             self._tracker.refuse(ClosedError("The client is closed.", hint="Make a new one."))
             if upload is None:
@@ -204,6 +232,7 @@ class Exponea(Flushes, TrackingVerbs, BulkVerbs, IdentityVerbs, SessionVerbs, Pu
     async def _shut(self, upload: Upload) -> None:
         self._upload = None
         self._running.discard(self)
+        await self._calls.aclose()
         await upload.aclose()
         await self._storage.aclose()
 
@@ -232,6 +261,7 @@ class Exponea(Flushes, TrackingVerbs, BulkVerbs, IdentityVerbs, SessionVerbs, Pu
                 await upload.flusher.flush(None, insist=False)
             self._stopped = True
             self._tracker.stop()
+            self._parts.clear()
             await self._sweeper.aclose()
             # First all that is under way comes to its end, so that nothing is sent or written after the wipe.
             if upload is not None:

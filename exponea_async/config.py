@@ -16,11 +16,10 @@ from exponea_async import _checks as checks
 from exponea_async._environment import Environment
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
+from exponea_async.settings import QueueSettings, UploadSettings
 
 BASE_URL = "https://api.exponea.com"
 APPLICATION_ID = "default-application"
-#: One command may have 800 KB (819,200 bytes), and the request has a frame round it.
-SMALLEST_BATCH = 820_000 + 1_000
 
 #: What a key of `Configuration.project_mapping` stands for. ``APP_INBOX`` is the iOS SDK's word for both.
 ROUTED = {name: (kind,) for name, kind in EventType.__members__.items()} | {
@@ -122,67 +121,6 @@ class ConfigurationChange:
     __reduce__ = checks.remade
 
 
-@frozen(kw_only=True)
-class QueueSettings:
-    """
-    How events wait.
-
-    Args:
-        max_records: How many records the queue holds at the most.
-        when_full: ``"raise"`` a `QueueFullError`, ``"wait"`` for room, or ``"drop_oldest"``.
-        max_age: How old a record may become before it goes to the dead letters, in seconds; 30 days by default.
-        durability: What a kept event survives: the end of the ``"process"``, or a loss of ``"power"``.
-    """
-
-    max_records: int = field(default=1_000_000, validator=checks.whole(1))
-    when_full: Literal["raise", "wait", "drop_oldest"] = field(
-        default="raise", validator=checks.one_of(("raise", "wait", "drop_oldest"))
-    )
-    max_age: float = field(default=30 * 86_400.0, converter=checks.seconds, validator=checks.finite("seconds"))
-    durability: Literal["process", "power"] = field(default="process", validator=checks.one_of(("process", "power")))
-
-
-def _check_backoff(settings: "UploadSettings", attribute: "Attribute[Any]", value: float) -> None:
-    if value < settings.backoff_initial:
-        trouble = f"{value} is below backoff_initial, {settings.backoff_initial}"
-        raise ConfigurationError(attribute.name, trouble, "Use backoff_initial or more.")
-
-
-@frozen(kw_only=True)
-class UploadSettings:
-    """
-    How events are sent.
-
-    Args:
-        batch_size: Commands in one request at the most; the platform takes up to 50.
-        max_batch_bytes: Bytes of one request's body at the most.
-        concurrency: Requests under way at once.
-        requests_per_second: Requests begun in a second; the platform allows 100 for each address.
-        request_timeout: How long one request may take, in seconds.
-        backoff_initial: The first wait after a failure, in seconds.
-        backoff_max: The longest wait after a failure, in seconds.
-        linger: How long immediate mode waits for company for an event, in seconds.
-        gzip: Whether bodies are compressed.
-    """
-
-    batch_size: int = field(default=50, validator=checks.whole(1, 50))
-    max_batch_bytes: int = field(
-        default=1_000_000,
-        validator=checks.whole(SMALLEST_BATCH, why=", so that the largest command, 800 KB (819,200 bytes), fits in"),
-    )
-    concurrency: int = field(default=4, validator=checks.whole(1))
-    requests_per_second: float = field(
-        default=100.0, converter=checks.number, validator=checks.finite("a number of requests")
-    )
-    request_timeout: float = field(default=30.0, converter=checks.seconds, validator=checks.finite("seconds"))
-    backoff_initial: float = field(default=0.5, converter=checks.seconds, validator=checks.finite("seconds"))
-    backoff_max: float = field(
-        default=60.0, converter=checks.seconds, validator=[checks.finite("seconds"), _check_backoff]
-    )
-    linger: float = field(default=0.02, converter=checks.seconds, validator=checks.finite("seconds", zero=True))
-    gzip: bool = field(default=False, validator=checks.flag)
-
-
 def _main_address(value: str | None) -> str:
     return checks.address(BASE_URL if value is None else value) or ""
 
@@ -225,9 +163,15 @@ class Configuration:
         application_id: Stamped on events; None or ``""`` is the default.
         app_version: The application's version, a device property.
         app_group: Keeps the data of several applications apart.
-        customer_token_provider: An async function that gives the customer's JWT.
+        customer_token_provider: An async function that gives the customer's JWT, for the app inbox and content
+            blocks. One that takes an argument gets the customer's ids, as a mapping.
         push_token_storage: Push tokens as an ``"event"``, or as customer ``"property"`` as SDKs below 2.3.0 did.
         in_app_content_block_placeholders_auto_load: Placeholders whose content blocks are loaded ahead.
+        message_platform: Whose messages are shown, ``"android"`` or ``"ios"``: Engagement makes them for phones.
+        preload_messages: Whether ``anonymize()`` loads in-app messages, content blocks and the app inbox of the new
+            customer ahead.
+        resource_loader: An async function that gets the address of a picture or font that a message needs, and gives
+            its bytes, or None where there are none. Without it nothing is loaded, and messages are shown as they are.
         storage: A file's path, ``"memory:"``, or a Redis address; None is a file of the project's own.
         queue: How events wait.
         upload: How events are sent.
@@ -264,14 +208,19 @@ class Configuration:
     application_id: str = field(default=APPLICATION_ID, converter=_application_id, validator=checks.application_id)
     app_version: str | None = field(default=None, validator=checks.optional(checks.text))
     app_group: str | None = field(default=None, validator=checks.optional(checks.text))
-    customer_token_provider: Callable[[], Awaitable[str]] | None = field(
-        default=None, repr=False, validator=checks.optional(checks.function)
+    customer_token_provider: Callable[[], Awaitable[str]] | Callable[[Mapping[str, str]], Awaitable[str]] | None = (
+        field(default=None, repr=False, validator=checks.optional(checks.function))
     )
     push_token_storage: Literal["event", "property"] = field(
         default="event", validator=checks.one_of(("event", "property"))
     )
     in_app_content_block_placeholders_auto_load: tuple[str, ...] = field(
         default=(), converter=checks.words, validator=checks.placeholders
+    )
+    message_platform: Literal["android", "ios"] = field(default="android", validator=checks.one_of(("android", "ios")))
+    preload_messages: bool = field(default=True, validator=checks.flag)
+    resource_loader: Callable[[str], Awaitable[bytes | None]] | None = field(
+        default=None, repr=False, validator=checks.optional(checks.function)
     )
     storage: str | os.PathLike[str] | None = field(
         default=None, repr=checks.masked, validator=checks.optional(checks.storage)

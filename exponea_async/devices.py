@@ -5,22 +5,21 @@ Devices: what each remembers, in memory and in the storage, and how it is change
 import logging
 from asyncio import Lock
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
-from attrs import define, evolve
+from attrs import define
 
-from exponea_async.config import Configuration, ExponeaProject
+from exponea_async.config import Configuration
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.features._ids import COOKIE
-from exponea_async.features._notifications import checked
-from exponea_async.features._scope import Street
-from exponea_async.features._sessions import active, installed, is_idle
-from exponea_async.features._state import MOMENTS, DeviceState, Moments, Outcome, Plan, Told, nothing
+from exponea_async.features._parts import Parts
+from exponea_async.features._scope import Calls, Scope, Street
+from exponea_async.features._state import DeviceState
 from exponea_async.features._streams import Stream
-from exponea_async.models import Draft, EventType, Identity, OpenedPush, Receipt, ReceivedPush
+from exponea_async.features._who import Heard
+from exponea_async.models import Draft, Identity, OpenedPush, ReceivedPush
 from exponea_async.storage.base import StateChange, StateCheck, Storage
 
 LOG = logging.getLogger("exponea_async")
@@ -82,6 +81,8 @@ class Devices:
         storage: Where they are kept.
         street: Takes what they track.
         configuration: The settings.
+        parts: What rooms keep for all subjects.
+        calls: Asks the platform.
 
     Attributes:
         opened: Presses on push notifications, of all devices.
@@ -89,10 +90,14 @@ class Devices:
         present: Those in front of somebody, whose sessions go on whether or not they track anything.
     """
 
-    def __init__(self, storage: Storage, street: Street, configuration: Configuration) -> None:
+    def __init__(
+        self, storage: Storage, street: Street, configuration: Configuration, parts: Parts, calls: Calls
+    ) -> None:
         self.storage = storage
         self.street = street
         self.configuration = configuration
+        self.parts = parts
+        self.calls = calls
         self.opened: Stream[OpenedPush] = Stream()
         self.received: Stream[ReceivedPush] = Stream()
         self.present: set[Slot] = set()
@@ -179,6 +184,33 @@ class Devices:
         else:
             slot.last = max(slot.last, now)
 
+    def tell(self, scope: Scope, heard: Heard) -> None:
+        """Let the rooms that listen hear of something."""
+        self.parts.heard(scope, heard)
+        self.street.is_heard = self.parts.is_listening
+
+    async def load_beside(self, name: str) -> bytes | None:
+        """Read what is kept for a device beside its state."""
+        stored = await self.storage.load_state(name)
+        return stored.value if stored is not None else None
+
+    async def save_beside(self, name: str, value: bytes | None) -> None:
+        """
+        Keep something for a device beside its state, or forget it; whoever comes last is right.
+
+        Raises:
+            StorageError: The storage refused.
+        """
+        while True:
+            stored = await self.storage.load_state(name)
+            if (stored.value if stored else None) == value:
+                return
+            try:
+                await self.storage.write((), (StateChange(name, value, stored.version if stored else 0),))
+            except StateConflictError:
+                continue
+            return
+
     def _born(self, slot: Slot) -> DeviceState:
         if slot.lost:
             return decoded(slot.name, slot.lost, 0, None if slot.last == NEVER else slot.last)
@@ -196,202 +228,3 @@ def decoded(name: str, value: bytes, version: int, last_activity: float | None) 
         return DeviceState.decode(value, version=version, last_activity=last_activity)
     except ValueError as error:
         raise StorageError(f"The stored state {name!r} can't be read: {error}.") from error
-
-
-class DeviceScope:
-    """One device, as the rooms see it."""
-
-    __slots__ = ("_devices", "_name", "_timeout", "configuration", "opened", "received", "street")
-
-    def __init__(self, key: str, devices: Devices) -> None:
-        self.street = devices.street
-        self.configuration = devices.configuration
-        self.opened = devices.opened
-        self.received = devices.received
-        self._name = PREFIX + key
-        self._devices = devices
-        automatic = self.configuration.automatic_session_tracking
-        self._timeout = self.configuration.session_timeout if automatic else None
-
-    async def keep(self, draft: Draft) -> Receipt:
-        """Keep a draft."""
-        slot = self._devices.slot(self._name)
-        identity, now = slot.identity, self.street.stamp()
-        if identity is not None and self._is_awake(slot, now):
-            try:
-                return await self.street.keep(identity, draft, slot.check(self._touch(slot, now)), now)
-            except StateConflictError:
-                self._expire(slot, identity)
-        return (await self._wake_with(((None, draft),)))[0]
-
-    async def keep_all(self, drafts: Drafts) -> list[Receipt]:
-        """Keep drafts in one commit."""
-        first = drafts[0][0]
-        if first is not None and all(who is not None for who, _ in drafts):
-            # The device has no part in it, and must not come to life for it.
-            return await self.street.keep_all(first, drafts)
-        slot = self._devices.slot(self._name)
-        identity, moments = slot.identity, Moments(self.street.reserve(len(drafts)))
-        if identity is not None and self._is_awake(slot, moments.first):
-            stamped = [(who, _stamped(draft, moments)) for who, draft in drafts]
-            try:
-                return await self.street.keep_all(identity, stamped, slot.check(self._touch(slot, moments.last)))
-            except StateConflictError:
-                self._expire(slot, identity)
-        return await self._wake_with(drafts)
-
-    def _is_awake(self, slot: Slot, now: float) -> bool:
-        if self._timeout is None or slot in self._devices.present:
-            return slot.launched
-        return slot.launched and not is_idle(slot.last, now, self._timeout)
-
-    def _touch(self, slot: Slot, now: float) -> float | None:
-        if self._timeout is None:
-            return None
-        slot.last = max(slot.last, now)
-        return now
-
-    async def _wake_with(self, drafts: Drafts) -> list[Receipt]:
-        """Keep drafts with the device's coming to life, or to another session."""
-
-        def plan(state: DeviceState, moments: Moments) -> Outcome:
-            return state, [Told(who or state, draft.kind, _stamped(draft, moments)) for who, draft in drafts]
-
-        receipts = await self.change(plan, most=len(drafts))
-        return receipts if len(receipts) == len(drafts) else [self.street.dropped() for _ in drafts]
-
-    async def identify(self, ids: Mapping[str, str], draft: Draft) -> Receipt:
-        """Remember ids and keep the update, both in one commit."""
-
-        def plan(state: DeviceState, moments: Moments) -> Outcome:
-            known = evolve(state, ids=MappingProxyType({**state.ids, **ids}))
-            return known, [Told(known, draft.kind, _stamped(draft, moments))]
-
-        return (await self.change(plan))[-1]
-
-    async def look(self) -> DeviceState | None:
-        """Bring the device to life and tell what it remembers."""
-        if not self.street.check_running():
-            return None
-        await self.change(nothing)
-        slot = self._devices.slot(self._name)
-        async with self._devices.lock(self._name):
-            return await self._devices.load(slot)
-
-    async def remember(self, projects: Sequence[ExponeaProject]) -> None:
-        """Keep the keys of projects that the device is to be switched to."""
-        slot = self._devices.slot(self._name)
-        try:
-            async with self._devices.lock(self._name):
-                state = await self._devices.load(slot)
-            if state is not None:
-                address = state.project.base_url if state.project else self.configuration.base_url
-                await self.street.remember([evolve(each, base_url=each.base_url or address) for each in projects])
-        except StorageError:
-            # It may be closed because the client is, or was stopped.
-            if self.street.check_running():
-                raise
-
-    async def change(
-        self,
-        plan: Plan,
-        *,
-        before: Plan = nothing,
-        wake: bool = True,
-        present: bool | None = None,
-        most: int = 0,
-    ) -> list[Receipt]:
-        """Change what the device remembers and keep what is told of it, in one commit."""
-        moments = Moments(self.street.reserve(MOMENTS + most))
-        slot = self._devices.slot(self._name)
-        async with self._devices.lock(self._name):
-            while True:
-                kept = await self._devices.load(slot)
-                if kept is None:
-                    return [self.street.dropped()]
-                if self._is_overtaken(kept, moments.first):
-                    # What is told now comes after what others have told meanwhile.
-                    moments = Moments(self.street.reserve(MOMENTS + most))
-                if slot in self._devices.present and kept.last_activity is not None:
-                    kept = evolve(kept, last_activity=max(kept.last_activity, moments.first))
-                state, told = before(kept, moments)
-                if wake:
-                    state, woken = self._woken(state, moments, launch=present or not slot.launched)
-                    told = [*told, *woken]
-                state, wanted = plan(state, moments)
-                try:
-                    receipts = await self._write(slot, kept, state, [*told, *wanted], moments.last)
-                except StateConflictError:
-                    # Another process was faster, or the sweep: see what there is now.
-                    slot.empty()
-                    moments = Moments(self.street.reserve(MOMENTS + most))
-                    continue
-                slot.launched = True
-                if present is not None:
-                    (self._devices.present.add if present else self._devices.present.discard)(slot)
-                return receipts[len(told) :]
-
-    def _is_overtaken(self, kept: DeviceState, first: float) -> bool:
-        """Tell whether others may have told something of the device since a moment."""
-        if kept.last_activity is not None:
-            return kept.last_activity >= first
-        # Within the timeout no session can have begun and ended.
-        return self._timeout is not None and self.street.stamp() - first >= self._timeout
-
-    def _woken(self, state: DeviceState, moments: Moments, *, launch: bool) -> Outcome:
-        told: list[Told] = []
-        if state.is_new:
-            told.append(installed(state, moments, self.configuration))
-        if self.configuration.automatic_session_tracking:
-            state, more = active(state, moments, self.configuration)
-            told += more
-        if launch and self.configuration.automatic_push_notification:
-            state, more = checked(state, moments, self.configuration)
-            told += more
-        return state, told
-
-    async def _write(
-        self, slot: Slot, kept: DeviceState, state: DeviceState, told: Sequence[Told], last: float
-    ) -> list[Receipt]:
-        identity = self._devices.identity(state)
-        drafted = [(self._who(each, state, identity), self._draft(each)) for each in told]
-        drafts = [(who, draft) for who, draft in drafted if draft is not None]
-        if self._timeout is not None and state.last_activity is not None:
-            # Its end is not to come before anything that was told within the session.
-            state = evolve(state, last_activity=max(state.last_activity, last))
-        packed = slot.packed
-        change: StateChange | StateCheck = StateCheck(slot.name, kept.version, state.last_activity)
-        if not kept.version or evolve(state, last_activity=kept.last_activity) != kept:
-            packed = state.encode()
-            change = StateChange(slot.name, packed, kept.version, active=state.last_activity, seen=kept.last_activity)
-            state = evolve(state, version=kept.version + 1, is_new=False)
-        receipts = iter(await self.street.keep_all(identity, drafts, (change,)))
-        # Kept is kept: where the client was closed meanwhile, the caller is not to be told otherwise.
-        self._devices.fill(slot, state, packed)
-        return [self.street.dropped() if draft is None else next(receipts) for _, draft in drafted]
-
-    def _who(self, told: Told, state: DeviceState, identity: Identity) -> Identity:
-        if isinstance(told.who, Identity):
-            return told.who
-        return identity if told.who is state else self._devices.identity(told.who)
-
-    def _draft(self, told: Told) -> Draft | None:
-        event = told.event
-        if isinstance(event, Draft):
-            return event
-        if told.kind is EventType.TRACK_CUSTOMER:
-            draft = self.street.draft_customer(event.properties, defaults=False)
-        elif told.kind is EventType.CAMPAIGN_CLICK:
-            draft = self.street.draft_click(event.name, event.properties)
-        else:
-            return self.street.draft_event(told.kind, event)
-        return draft and draft._replace(timestamp=self.street.moment(event.timestamp))
-
-    def _expire(self, slot: Slot, identity: Identity) -> None:
-        """Another process has changed the state: read it again, unless that has been done already."""
-        if slot.identity is identity:
-            slot.empty()
-
-
-def _stamped(draft: Draft, moments: Moments) -> Draft:
-    return draft if draft.timestamp is not None else draft._replace(timestamp=moments.next())

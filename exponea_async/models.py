@@ -232,6 +232,7 @@ class Draft(NamedTuple):
         properties: The properties as JSON members, without the braces.
         timestamp: When it happened, UNIX seconds; None is stamped when it is kept.
         own_device: A ``device_id`` of the caller's own, as a JSON member, for subjects that have none.
+        event: The event with its default properties, where somebody wants to hear of it.
     """
 
     kind: EventType
@@ -239,6 +240,7 @@ class Draft(NamedTuple):
     properties: bytes
     timestamp: float | None
     own_device: bytes = b""
+    event: Event | None = None
 
 
 class Receipt:

@@ -8,33 +8,39 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from exponea_async.config import Configuration, ExponeaProject
-from exponea_async.devices import Devices, DeviceScope, Drafts
+from exponea_async.config import ExponeaProject
+from exponea_async.devices import Devices, Drafts
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._ids import read_ids
-from exponea_async.features._scope import Scope, Street
+from exponea_async.features._scope import Scope
 from exponea_async.features._state import Plan
+from exponea_async.features._who import Who
 from exponea_async.features.campaigns import CampaignVerbs
+from exponea_async.features.content_blocks import ContentBlockVerbs
+from exponea_async.features.fetch import FetchVerbs
 from exponea_async.features.identity import IdentityVerbs
+from exponea_async.features.in_app import InAppVerbs
+from exponea_async.features.inbox import InboxVerbs
 from exponea_async.features.push import PushVerbs
+from exponea_async.features.segments import SegmentVerbs
 from exponea_async.features.sessions import SessionVerbs
 from exponea_async.features.tracking import TrackingVerbs
-from exponea_async.models import Draft, Identity, Receipt
+from exponea_async.models import Draft, Event, EventType, Identity, Receipt
+from exponea_async.scopes import DeviceScope, Doors
 
 #: The key of the device that `Exponea`'s verbs are about when nothing is bound.
 DEFAULT_DEVICE = "default"
 
 
-class _CustomerScope:
+class _CustomerScope(Doors):
     """A customer somebody told us about, as the rooms see it."""
 
-    __slots__ = ("_identity", "_ids", "configuration", "opened", "received", "street")
+    __slots__ = ("_identity", "_ids")
+
+    is_device = False
 
     def __init__(self, ids: Mapping[str, str], devices: Devices) -> None:
-        self.street: Street = devices.street
-        self.configuration: Configuration = devices.configuration
-        self.opened = devices.opened
-        self.received = devices.received
+        super().__init__(devices)
         self._ids = ids
         self._identity: Identity = self.street.identity(ids, None)
 
@@ -63,13 +69,41 @@ class _CustomerScope:
         """Refuse: there is nothing that `plan` could change."""
         raise _nothing_remembered()
 
+    async def who(self, *, wake: bool = True) -> Who | None:  # noqa: ARG002 - the protocol has it
+        """Tell who the customer is; None where the integration is stopped."""
+        return Who(self._ids, self._main()) if self.street.check_running() else None
+
+    def anonymized(self) -> None:
+        """Nobody is told: a customer stays the same one."""
+
+    async def hear(self, kind: EventType, event: Event) -> None:
+        """Nobody hears of a customer's events: what they lead to could not be remembered."""
+
+    async def load(self, name: str) -> bytes | None:  # noqa: ARG002 - the protocol has it
+        """Nothing is kept."""
+        return None
+
+    async def save(self, name: str, value: bytes | None) -> None:
+        """Keep nothing."""
+
 
 def _nothing_remembered() -> InvalidEventError:
     trouble = "a customer tracker remembers nothing: no cookie, session or push token"
     return InvalidEventError("subject", trouble, "Use a device.")
 
 
-class Device(TrackingVerbs, IdentityVerbs, SessionVerbs, PushVerbs, CampaignVerbs):
+class Device(
+    TrackingVerbs,
+    IdentityVerbs,
+    SessionVerbs,
+    PushVerbs,
+    CampaignVerbs,
+    InAppVerbs,
+    ContentBlockVerbs,
+    InboxVerbs,
+    SegmentVerbs,
+    FetchVerbs,
+):
     """
     An end user's device, or what stands for one: a bot's chat, a worker, a command-line tool.
 
@@ -106,7 +140,7 @@ class Device(TrackingVerbs, IdentityVerbs, SessionVerbs, PushVerbs, CampaignVerb
         await self._scope.look()
 
 
-class CustomerTracker(TrackingVerbs):
+class CustomerTracker(TrackingVerbs, InAppVerbs, ContentBlockVerbs, InboxVerbs, FetchVerbs):
     """
     A customer whose ids are given with each use; nothing is remembered. For web backends.
 

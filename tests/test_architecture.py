@@ -39,6 +39,8 @@ FLOORS = {
 #: Imports within a floor, beside those within one part. Each has its reason.
 BESIDE = {
     ("config", "models"): "settings name event types and flush modes",
+    ("config", "settings"): "those of queue and upload are a file of their own",
+    ("settings", "_checks"): "and are checked by the same rules",
     ("config", "_checks"): "the rules of settings are a file of their own",
     ("config", "_environment"): "and so is how they are read from variables",
     ("_environment", "_checks"): "variables are read by the same rules",
@@ -50,7 +52,7 @@ BESIDE = {
     ("sweeper", "devices"): "and so is the task that ends the sessions of all devices",
     ("__main__", "cli"): "python -m is the command line",
 }
-FLOORS |= {"_checks": 2, "_environment": 2, "_places": 3, "_json": 1, "messages": 2, "scopes": 4}
+FLOORS |= {"_checks": 2, "_environment": 2, "_places": 3, "_json": 1, "messages": 2, "settings": 2, "scopes": 4}
 
 #: Who meets the pipeline only through the hall.
 APART = ("features", "devices", "scopes", "subjects", "sweeper")
@@ -70,6 +72,7 @@ DOORS = {
     "sweeper.Sweeper._end": "a hook of the user's, for which other sessions are not to stay open",
     "_pipeline.uploader.Uploader._claim_for_ever": "the upload's loop",
     "_pipeline.uploader.Uploader._send_for_ever": "the upload's loop",
+    "_pipeline.calls.Calls._customer_token": "a function of the user's, which may raise anything",
     "cli.app.main": "a script wants one line and a code",
     "storage._group._look": "a look's trouble is not that of the writes beside it",
     "storage._group.Job.run_apart": "a look's trouble is its caller's, who gets it",

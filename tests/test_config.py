@@ -20,11 +20,10 @@ from exponea_async.config import (
     Configuration,
     ConfigurationChange,
     ExponeaProject,
-    QueueSettings,
-    UploadSettings,
 )
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
+from exponea_async.settings import QueueSettings, UploadSettings
 
 SECRET = "s3cret"
 
@@ -73,6 +72,9 @@ class TestDefaults:
             "customer_token_provider": None,
             "push_token_storage": "event",
             "in_app_content_block_placeholders_auto_load": (),
+            "message_platform": "android",
+            "preload_messages": True,
+            "resource_loader": None,
             "storage": None,
             "queue": QueueSettings(max_records=1_000_000, when_full="raise", max_age=2_592_000, durability="process"),
             "upload": UploadSettings(
@@ -373,6 +375,9 @@ class TestChoices:
             ("app_version", ["", " ", 5]),
             ("app_group", ["", 5]),
             ("customer_token_provider", ["jwt", 5]),
+            ("resource_loader", ["https://img.example", 5]),
+            ("message_platform", ["Android", "web", None, 1]),
+            ("preload_messages", ["yes", None, 1]),
             ("in_app_content_block_placeholders_auto_load", ["one", 5, [1], [""], {"a": 1}]),
             ("queue", [None, {}, UploadSettings()]),
             ("upload", [None, {}, QueueSettings()]),

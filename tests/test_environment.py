@@ -8,9 +8,10 @@ from typing import Any
 import attrs
 import pytest
 
-from exponea_async.config import BasicAuth, Configuration, ExponeaProject, QueueSettings, UploadSettings
+from exponea_async.config import BasicAuth, Configuration, ExponeaProject
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
+from exponea_async.settings import QueueSettings, UploadSettings
 
 SECRET = "s3cret"
 ENOUGH = {"EXPONEA_PROJECT_TOKEN": "main", "EXPONEA_AUTHORIZATION_TOKEN": SECRET}
@@ -109,7 +110,7 @@ class TestReading:
         names = [f"EXPONEA_{name.upper()}" for name in attrs.fields_dict(Configuration) if name[0] != "_"]
         names += [f"EXPONEA_QUEUE_{name.upper()}" for name in attrs.fields_dict(QueueSettings)]
         names += [f"EXPONEA_UPLOAD_{name.upper()}" for name in attrs.fields_dict(UploadSettings)]
-        others = {"EXPONEA_QUEUE", "EXPONEA_UPLOAD", "EXPONEA_CUSTOMER_TOKEN_PROVIDER"}
+        others = {"EXPONEA_QUEUE", "EXPONEA_UPLOAD", "EXPONEA_CUSTOMER_TOKEN_PROVIDER", "EXPONEA_RESOURCE_LOADER"}
 
         Configuration.from_env({**dict.fromkeys(set(names) - others, ""), **ENOUGH})
 

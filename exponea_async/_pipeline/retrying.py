@@ -4,11 +4,17 @@ How long to wait and when to stop, said once.
 
 import asyncio
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from exponea_async._pipeline.wire import LONGEST_WAIT
-from exponea_async.config import UploadSettings
-from exponea_async.errors import StorageError
+from exponea_async.errors import StorageError, UnavailableError
+from exponea_async.settings import UploadSettings
 
 #: A project that refuses our key is asked again after this many seconds, then ever more seldom.
 PAUSE_INITIAL = 60.0
@@ -48,6 +54,18 @@ def storage_attempts() -> AsyncRetrying:
         retry=retry_if_exception_type(StorageError),
         wait=wait_random_exponential(multiplier=0.1, max=5.0),
         reraise=True,
+    )
+
+
+def call_attempts(backoff: Backoff, tries: int) -> AsyncRetrying:
+    """Ask again while there is no usable answer, so often at the most, with waits between."""
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return backoff.seconds(state.attempt_number, getattr(error, "retry_after", None))
+
+    return AsyncRetrying(
+        retry=retry_if_exception_type(UnavailableError), wait=wait, stop=stop_after_attempt(tries), reraise=True
     )
 
 

@@ -14,10 +14,10 @@ from exponea_async._pipeline.retrying import Backoff, Pace, pause_seconds
 from exponea_async._pipeline.settling import Settler
 from exponea_async._pipeline.transport import Transport
 from exponea_async._pipeline.wire import Answer, Verdict, read_answer, request_body
-from exponea_async.config import UploadSettings
 from exponea_async.errors import ExponeaError, ProjectPausedError, RejectedError, UnavailableError
 from exponea_async.hooks import Hooks, Notice
 from exponea_async.observability import Counters
+from exponea_async.settings import UploadSettings
 from exponea_async.storage.base import Leased
 
 LOG = logging.getLogger("exponea_async")
@@ -67,6 +67,7 @@ class Sender:
         hooks: Hear of trouble.
         settings: Tell how to send.
         keys: Tell which key opens which project.
+        pace: Spaces requests out.
         max_retries: After how many failures of its own a record is a dead letter.
     """
 
@@ -79,6 +80,7 @@ class Sender:
         hooks: Hooks,
         settings: UploadSettings,
         keys: Keys,
+        pace: Pace,
         max_retries: int,
     ) -> None:
         self._transport = transport
@@ -87,7 +89,7 @@ class Sender:
         self._hooks = hooks
         self._keys = keys
         self._max_retries = max_retries
-        self._pace = Pace(settings.requests_per_second)
+        self._pace = pace
         self._backoff = Backoff(settings)
         self.gates: dict[str, Gate] = {route: Gate() for route in keys.routes}
 

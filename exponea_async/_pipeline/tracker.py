@@ -107,6 +107,8 @@ class Tracker:
         }
         self._refusal: LifecycleError | None = None
         self._stopped = False
+        #: Whether drafts carry their events along, for somebody who listens.
+        self.is_heard = False
 
     # Life
 
@@ -199,7 +201,8 @@ class Tracker:
             properties, own_device = _without_stamps(properties)
         encoded = encode_object(properties, "properties")[1:-1]
         moment = None if timestamp is None else unix_seconds(timestamp, "timestamp")
-        return Draft(kind, name_json, encoded, moment, own_device)
+        heard = Event(name, properties, moment) if self.is_heard else None
+        return Draft(kind, name_json, encoded, moment, own_device, heard)
 
     def _changed(self, changed: Event | None) -> Event | None:
         if changed is None:

@@ -86,15 +86,35 @@ class Transport:
         Raises:
             UnavailableError: There was no answer.
         """
+        return await self.send("POST", url, body, authorization)
+
+    async def send(
+        self, method: str, url: str, body: bytes | None, authorization: str, *, most: int = MAX_ANSWER
+    ) -> Answer:
+        """
+        Make one request.
+
+        Args:
+            method: ``"GET"`` or ``"POST"``.
+            url: Where to.
+            body: What to send, or nothing.
+            authorization: What opens it.
+            most: How many bytes the answer may have.
+
+        Raises:
+            UnavailableError: There was no answer, or one of no end.
+        """
         headers: dict[str, str] = {"Authorization": _Secret(authorization)}
-        if self._gzip:
+        if self._gzip and body is not None:
             headers["Content-Encoding"] = "gzip"
             body = await _compressed(body)
         try:
-            # A redirect is not followed: it would turn the POST into a GET, or carry the key elsewhere.
-            data = io.BytesIO(body) if len(body) >= LARGE_BODY else body
-            async with self._session.post(url, data=data, headers=headers, allow_redirects=False) as response:
-                return await _read(response)
+            # A redirect is not followed: it would turn a POST into a GET, or carry the key elsewhere.
+            data = io.BytesIO(body) if body is not None and len(body) >= LARGE_BODY else body
+            async with self._session.request(
+                method, url, data=data, headers=headers, allow_redirects=False
+            ) as response:
+                return await _read(response, most)
         except TimeoutError as error:
             raise UnavailableError("no answer in time") from error
         except _TROUBLES as error:
@@ -105,11 +125,11 @@ class Transport:
         await self._session.close()
 
 
-async def _read(response: aiohttp.ClientResponse) -> Answer:
+async def _read(response: aiohttp.ClientResponse, most: int) -> Answer:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > MAX_ANSWER:
+        if len(body) > most:
             raise UnavailableError("an answer of no end", status=response.status)
     return Answer(
         status=response.status,

@@ -9,6 +9,7 @@ from contextlib import suppress
 from exponea_async._pipeline.flushing import Flusher
 from exponea_async._pipeline.keys import Keys
 from exponea_async._pipeline.receipts import Receipts
+from exponea_async._pipeline.retrying import Pace
 from exponea_async._pipeline.sender import Sender
 from exponea_async._pipeline.settling import Settler
 from exponea_async._pipeline.transport import Transport
@@ -40,6 +41,7 @@ class Upload:
         period: Seconds between the uploads of `FlushMode.PERIOD`.
         written: Set by whoever has written records.
         keys: Tell which key opens which project.
+        pace: Spaces requests out.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Upload:
         period: float,
         written: asyncio.Event,
         keys: Keys,
+        pace: Pace,
     ) -> None:
         settings = configuration.upload
         # Every project gets another chance.
@@ -69,6 +72,7 @@ class Upload:
             hooks=hooks,
             settings=settings,
             keys=keys,
+            pace=pace,
             max_retries=configuration.flush_max_retries,
         )
         uploader = Uploader(

@@ -24,7 +24,7 @@ LONGEST_WAIT = 1800.0
 #: about the compression, and no record is to die of that.
 _REFUSED = frozenset({400, 409, 413, 422})
 #: Answers that ask for patience; 5xx do so too.
-_BUSY = frozenset({408, 425, 429})
+BUSY = frozenset({408, 425, 429})
 #: Answers are shown up to this length, in characters.
 _LONGEST_REASON = 1000
 _SECONDS = re.compile(r"\s*\d+(\.\d+)?\s*", re.ASCII)
@@ -183,10 +183,10 @@ def read_answer(answer: Answer, batch: Sequence[Leased]) -> Verdict:
     if 200 <= status < 300:
         return _read_results(answer, batch)
     if status in _REFUSED:
-        raise RejectedError(_explained(answer))
-    if status >= 500 or status in _BUSY or status < 200:
-        raise UnavailableError(_explained(answer), status=status, retry_after=answer.retry_after)
-    raise ProjectPausedError(batch[0].route, status, _explained(answer))
+        raise RejectedError(explained(answer))
+    if status >= 500 or status in BUSY or status < 200:
+        raise UnavailableError(explained(answer), status=status, retry_after=answer.retry_after)
+    raise ProjectPausedError(batch[0].route, status, explained(answer))
 
 
 def read_retry_after(value: str | None, now: float) -> float | None:
@@ -213,7 +213,7 @@ def _read_results(answer: Answer, batch: Sequence[Leased]) -> Verdict:
         return Verdict((batch[0].id,))
     results = content.get("results")
     if not results and content.get("success") is False:
-        raise RejectedError(_explained(answer))
+        raise RejectedError(explained(answer))
     if not isinstance(results, list):
         raise UnavailableError("a success without results", status=answer.status)
     return _sorted_out(_by_id(results, batch), batch)
@@ -251,7 +251,7 @@ def _sorted_out(results: Mapping[Any, Any], batch: Sequence[Leased]) -> Verdict:
     return Verdict(tuple(delivered), tuple(rejected), tuple(unanswered))
 
 
-def _explained(answer: Answer) -> str:
+def explained(answer: Answer) -> str:
     """Tell an answer in words: the status, and what the platform says itself."""
     said = f"redirect to {_storable(answer.location)}" if answer.location else _reasons(_decoded(answer.body))
     return f"HTTP {answer.status}" + (f": {said}" if said else "")

@@ -19,11 +19,12 @@ from exponea_async.cli.options import seconds as duration
 from exponea_async.cli.shop import HOUR, Visit, What, visits
 from exponea_async.cli.terminal import Progress, number, print_facts, print_json
 from exponea_async.client import Exponea
-from exponea_async.config import Configuration, UploadSettings
+from exponea_async.config import Configuration
 from exponea_async.errors import DamagedFileError
 from exponea_async.hooks import Hooks, Notice
 from exponea_async.models import Event, PurchasedItem, Stats
 from exponea_async.sandbox import Fault, Faults, Sandbox
+from exponea_async.settings import UploadSettings
 from exponea_async.storage.base import DeadLetter
 from exponea_async.subjects import CustomerTracker, Device
 

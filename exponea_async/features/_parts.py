@@ -24,8 +24,13 @@ class Part:
         """Whether it wants to hear what is tracked. Once there is a reason, it says so to ``street.is_heard``."""
         return False
 
-    def start(self) -> None:
-        """The client was started, maybe again after the integration was stopped."""
+    def start(self, scope: Scope) -> None:
+        """
+        The client was started, maybe again after the integration was stopped.
+
+        Args:
+            scope: Some subject, for what is asked of the project itself; it is not to be brought to life for that.
+        """
 
     def heard(self, scope: Scope, heard: Heard) -> None:
         """Something was tracked on a device; only told while somebody listens."""
@@ -55,7 +60,7 @@ class Parts:
     """
 
     def __init__(self, parts: Iterable[Part]) -> None:
-        self._parts: dict[type[Part], Any] = {type(part): part for part in parts}
+        self._parts: dict[type[Any], Any] = {type(part): part for part in parts}
 
     def __getitem__(self, kind: type[P]) -> P:
         return cast("P", self._parts[kind])
@@ -65,10 +70,10 @@ class Parts:
         """Whether any wants to hear what is tracked."""
         return any(part.is_listening for part in self._parts.values())
 
-    def start(self) -> None:
+    def start(self, scope: Scope) -> None:
         """Tell all that the client was started."""
         for part in self._parts.values():
-            part.start()
+            part.start(scope)
 
     def heard(self, scope: Scope, heard: Heard) -> None:
         """Tell those that listen."""

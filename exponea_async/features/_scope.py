@@ -134,6 +134,22 @@ class Street(Protocol):
         ...
 
 
+class Calls(Protocol):
+    """Who asks the platform."""
+
+    async def ask(
+        self,
+        project: Place,
+        path: str,
+        body: Mapping[str, Any] | None,
+        *,
+        ids: Mapping[str, str] | None = None,
+        tries: int = 1,
+    ) -> bytes:
+        """Ask about something of a project; raises as `Scope.call` does."""
+        ...
+
+
 class Shared(Protocol):
     """What rooms keep for all subjects of a client."""
 
@@ -230,6 +246,10 @@ class Scope(Protocol):
     @property
     def is_device(self) -> bool:
         """Whether the subject is a device, which remembers things."""
+        ...
+
+    def of(self, key: str) -> "Scope":
+        """Tell the scope of a device, by its key."""
         ...
 
     async def who(self, *, wake: bool = True) -> Who | None:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from attrs import astuple, evolve, field, frozen
 
+from exponea_async.features._displays import Display, as_list, from_list
 from exponea_async.features._links import Campaign
 from exponea_async.features._tokens import TokenMemory
 from exponea_async.models import Draft, Event, EventType, Identity
@@ -48,6 +49,8 @@ class DeviceState:
         token: The push token that was tracked last.
         project: The project that it was switched to, instead of the configured one.
         mapping: The projects beside it by event type's name, instead of the configured ones.
+        messages: When in-app messages were shown and pressed here, by their ids.
+        blocks: The same of content blocks.
         version: How often it was changed; 0 while it is not stored.
         is_new: Whether nothing has been told of it yet.
     """
@@ -61,6 +64,8 @@ class DeviceState:
     token: TokenMemory | None = None
     project: Place | None = None
     mapping: Mapping[str, tuple[Place, ...]] | None = None
+    messages: Mapping[str, Display] = field(factory=lambda: MappingProxyType({}))
+    blocks: Mapping[str, Display] = field(factory=lambda: MappingProxyType({}))
     version: int = 0
     is_new: bool = False
 
@@ -75,6 +80,10 @@ class DeviceState:
             kept["campaign"] = self.campaign.as_dict()
         if self.token is not None:
             kept["token"] = self.token.as_dict()
+        if self.messages:
+            kept["messages"] = as_list(self.messages)
+        if self.blocks:
+            kept["blocks"] = as_list(self.blocks)
         if self.project is not None:
             kept["project"] = list(astuple(self.project))
         if self.mapping is not None:
@@ -102,6 +111,8 @@ class DeviceState:
                 last_activity=last_activity,
                 campaign=Campaign.from_dict(kept["campaign"]) if "campaign" in kept else None,
                 token=TokenMemory.from_dict(kept["token"]) if "token" in kept else None,
+                messages=MappingProxyType(from_list(kept.get("messages", ()))),
+                blocks=MappingProxyType(from_list(kept.get("blocks", ()))),
                 project=Place(*kept["project"]) if "project" in kept else None,
                 mapping=None
                 if mapping is None
@@ -173,6 +184,8 @@ def renewed(state: DeviceState, cookie: str) -> DeviceState:
         state,
         cookie=cookie,
         ids=MappingProxyType({}),
+        messages=MappingProxyType({}),
+        blocks=MappingProxyType({}),
         session_start=None,
         last_activity=None,
         campaign=None,

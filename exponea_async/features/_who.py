@@ -22,12 +22,14 @@ class Who:
         ids: The ids, the cookie among them where there is one.
         place: The project.
         device: The key of the device; None for a customer tracker.
+        device_id: The device's own id, an event property; None for a customer tracker.
         mark: Stands for ids and project; who has another one is somebody else.
     """
 
     ids: Mapping[str, str]
     place: Place
     device: str | None = None
+    device_id: str | None = None
     mark: str = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:

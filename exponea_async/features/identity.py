@@ -76,7 +76,9 @@ class IdentityVerbs:
             state, token = reassigned(state, moments, configuration)
             return state, [*farewell, *welcome, *token]
 
-        return await scope.change(plan, wake=False)
+        receipts = await scope.change(plan, wake=False)
+        scope.anonymized()
+        return receipts
 
 
 def _farewell(state: DeviceState, moments: Moments, configuration: Configuration) -> list[Told]:
