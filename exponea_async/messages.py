@@ -294,6 +294,22 @@ class Recommendation:
     data: Mapping[str, Any] = _NOTHING
 
 
+@frozen
+class CustomerAttribute:
+    """
+    What the platform says of an attribute of a customer.
+
+    Attributes:
+        success: Whether it says what the attribute is; where it does not, that is mostly for want of permission.
+        value: What the attribute is, as JSON types; None where there was no success.
+        error: Why there was none, or None.
+    """
+
+    success: bool
+    value: Any = None
+    error: str | None = None
+
+
 @frozen(kw_only=True)
 class ConsentSources:
     """
