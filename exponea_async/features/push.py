@@ -146,6 +146,9 @@ class PushVerbs:
             return scope.street.dropped()
         allowed = may_track(read.consent, consider_consent=consider_consent)
         receipt = await _tracked(scope, read, _delivery(read) if allowed else nothing)
+        if not allowed:
+            at = scope.street.stamp() if read.received_at is None else read.received_at
+            await scope.hear(*delivered_event(read, received_at=at))
         scope.received.tell(ReceivedPush(dict(payload)))
         return receipt
 
@@ -170,7 +173,10 @@ class PushVerbs:
         """
         scope, read = self._scope, read_payload(payload)
         allowed = may_track(read.consent, consider_consent=consider_consent, url=read.action.url)
-        return await _tracked(scope, read, _click(read) if allowed else nothing, before=_led_by(read))
+        receipt = await _tracked(scope, read, _click(read) if allowed else nothing, before=_led_by(read))
+        if not allowed:
+            await scope.hear(*clicked_event(read, clicked_at=scope.street.stamp()))
+        return receipt
 
     async def handle_push_notification_opened(
         self,
