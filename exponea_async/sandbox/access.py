@@ -85,6 +85,8 @@ class Access:
         """
         Lets a request pass that may come with a customer's token instead of a project's key.
 
+        Without any project there is no secret either, and each token will do.
+
         Returns:
             The ids that the token vouches for; None where nothing needs to be vouched for.
 

@@ -61,12 +61,12 @@ class Attributes:
         _check_options(asked)
         if engine not in self._definitions.recommendations.names(project):
             return _unknown(f"The recommendation engine {engine!r} does not exist.")
-        items = self._definitions.recommendations[engine].delivered(project, customer)
+        items = self._definitions.recommendations.delivered(engine, project, customer)
         size, wanted = asked.get("size", USUAL_SIZE), asked.get("catalogAttributesWhitelist")
         return {"success": True, "value": [_narrowed(item, wanted) for item in items[:size]]}
 
     def _other(self, project: str, customer: CustomerView, kind: str, name: str) -> dict[str, Any]:
-        for each in self._definitions.attributes[kind].delivered(project, customer):
+        for each in self._definitions.attributes.delivered(kind, project, customer):
             if isinstance(each, dict) and each.get("id") == name:
                 return {"success": True, "value": each.get("value")}
         if kind == "property" and name in customer.properties:

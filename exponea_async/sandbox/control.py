@@ -133,7 +133,7 @@ def _faults(body: Any) -> list[Fault]:
 def _shown(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _shown(inner) for name, inner in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_shown(inner) for inner in value]
     return "(a callable)" if callable(value) else value
 

@@ -52,10 +52,10 @@ class RawAnswer:
 
 @frozen
 class _Planned:
-    """An element of a source, and where it goes."""
+    """Checked elements, and where they go; a section may come into being only then."""
 
-    section: Section
-    element: Any
+    section: Callable[[], Section]
+    elements: list[Any]
     project: str | None
 
 
@@ -98,7 +98,7 @@ class Definitions:
         data = source if isinstance(source, Mapping) else _read(Path(source))
         planned = list(self._planned(data, "", None))
         for each in planned:
-            each.section.put(each.element, project=each.project)
+            each.section().put(*each.elements, project=each.project)
 
     def clear(self) -> None:
         """Takes all definitions and raw answers away."""
@@ -162,7 +162,11 @@ class Definitions:
             name: elements for name, section in self._sections().items() if (elements := section.told(project))
         }
         for name, groups in self._groups().items():
-            inner = {key: elements for key, section in groups.items() if (elements := section.told(project))}
+            inner = {
+                key: elements
+                for key, section in groups.items()
+                if (elements := section.told(project)) or (project is None and section.is_empty)
+            }
             if inner:
                 told[name] = inner
         return told
@@ -173,10 +177,12 @@ class Definitions:
         for name, value in data.items():
             inner = f"{place}{name}"
             if name in (sections := self._sections()):
-                yield from _elements(sections[name], value, inner, project)
+                elements = _list(value, inner)
+                for number, each in enumerate(elements):
+                    sections[name].check(each, f"{inner}[{number}]")
+                yield _Planned(partial(sections.__getitem__, name), elements, project)
             elif name in (groups := self._groups()):
-                for key, elements in _object(value, inner).items():
-                    yield from _elements(groups[name][key], elements, f"{inner}.{key}", project)
+                yield from _planned_groups(groups[name], _object(value, inner), inner, project)
             elif name == PROJECTS and project is None:
                 for token, its in _object(value, inner).items():
                     yield from self._planned(its, f"{inner}.{token}.", token)
@@ -213,12 +219,18 @@ def _inbox_defaults() -> dict[str, Any]:
     return {"is_read": False, "create_time": time.time()}
 
 
-def _elements(section: Section, elements: Any, place: str, project: str | None) -> Iterator[_Planned]:
-    if not isinstance(elements, list | tuple):
+def _planned_groups(groups: Groups, data: Mapping[str, Any], place: str, project: str | None) -> Iterator[_Planned]:
+    for name, value in data.items():
+        elements = _list(value, f"{place}.{name}")
+        for number, each in enumerate(elements):
+            groups.check(name, each, f"{place}.{name}[{number}]")
+        yield _Planned(partial(groups.__getitem__, name), elements, project)
+
+
+def _list(value: Any, place: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
         raise DefinitionError(place, "should be a list")
-    for number, element in enumerate(elements):
-        section.check(element, f"{place}[{number}]")
-        yield _Planned(section, element, project)
+    return list(value)
 
 
 def _object(value: Any, place: str) -> Mapping[str, Any]:

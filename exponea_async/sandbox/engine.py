@@ -79,6 +79,7 @@ class Book:
 
     def mark_read(self, ids: dict[str, str], messages: Iterable[str]) -> None:
         """Writes down that a customer has read messages of its inbox."""
+        # Ids of whom nothing is recognized can't be in conflict.
         profile = self.profiles.recognize(ids) or self._admit(ids)
         profile.read.update(dict.fromkeys(messages))
 
@@ -223,13 +224,9 @@ class Engine:
             return error.errors
         return ()
 
-    def mark_read(self, project: str, ids: dict[str, str], messages: Iterable[str]) -> tuple[str, ...]:
-        """Writes down that a customer has read messages of its inbox; tells the errors, none where it succeeded."""
-        try:
-            self._book(project).mark_read(ids, messages)
-        except CommandError as error:
-            return error.errors
-        return ()
+    def mark_read(self, project: str, ids: dict[str, str], messages: Iterable[str]) -> None:
+        """Writes down that a customer has read messages of its inbox; one that the books don't know is created."""
+        self._book(project).mark_read(ids, messages)
 
     def summary(self) -> dict[str, ProjectSummary]:
         """Tells the counts of each project."""

@@ -192,7 +192,7 @@ class MessagesApi:
         self._sync.recall(token, call.project, call.ids)
         known = [message.get("id") for message in self._delivered_inbox(call) if isinstance(message, dict)]
         _refuse([f"The message {id_!r} does not exist." for id_ in wanted if id_ not in known])
-        _refuse(self._engine.mark_read(call.project, call.ids, wanted))
+        self._engine.mark_read(call.project, call.ids, wanted)
         return _success()
 
     def _delivered_inbox(self, call: Call) -> list[Any]:
@@ -209,7 +209,7 @@ class MessagesApi:
         names = dict.fromkeys([*CATEGORIES, *segments.names(call.project)])
         if not customer.key:
             return Answer({name: [] for name in names})
-        return Answer({name: segments[name].delivered(call.project, customer) for name in names})
+        return Answer({name: segments.delivered(name, call.project, customer) for name in names})
 
     def _link(self, call: Call) -> Answer:
         external = call.body.get("external_ids")
@@ -245,7 +245,7 @@ def _success(**payload: Any) -> Answer:
 
 
 def _as_it_is(raw: RawAnswer) -> web.Response:
-    return web.Response(body=raw.body, status=raw.status, content_type=raw.content_type)
+    return web.Response(body=raw.body, status=raw.status, headers={"Content-Type": raw.content_type})
 
 
 def _refuse(errors: list[str] | tuple[str, ...]) -> None:

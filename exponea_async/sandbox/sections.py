@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 
-from exponea_async.sandbox.personal import CONDITION, delivered
+from exponea_async.sandbox.personal import CONDITION, applies, delivered
 from exponea_async.sandbox.records import CustomerView
 
 Check = Callable[[Any, str], None]
 Defaults = Callable[[], Mapping[str, Any]]
 
 
-@frozen
+@frozen(eq=False)
 class Entry:
     """
     One definition.
@@ -62,16 +62,17 @@ class Section:
                 are given a `CustomerView` and return such an object, a list of them, or None for nothing.
             project: The token of the only project that has them; each has where None.
             to: Whom they are for, such as ``{"registered": "jane@x.com"}``.
-            check: Whether they have to be right; else anything is taken, and sent as it is.
+            check: Whether they have to be right; else anything is taken, next to others of the same id, and sent as it
+                is, but for ``for`` and placeholders.
 
         Raises:
             DefinitionError: An element is wrong. None was defined.
         """
         entries = []
         for number, each in enumerate(elements):
-            element = {**each, CONDITION: dict(to)} if to is not None and isinstance(each, Mapping) else each
+            element = each if to is None else _addressed(each, to)
             if check:
-                self.check(element, f"{self._name}[{number}]")
+                self.check(element if isinstance(each, Mapping) else each, f"{self._name}[{number}]")
             entries.append(self._entry(element, project, checked=check))
         for entry in entries:
             self._keep(entry)
@@ -101,27 +102,33 @@ class Section:
         wanted = [entry for entry in self._entries if entry.id == id_ and entry.project == project]
         if not wanted:
             raise KeyError(id_)
-        changed = {id(entry): evolve(entry, element={**entry.element, **deepcopy(dict(fields))}) for entry in wanted}
+        changed = {
+            id(entry): self._entry({**entry.element, **fields}, project, checked=entry.checked) for entry in wanted
+        }
         for entry in changed.values():
             if entry.checked:
                 self.check(entry.element, f"{self._name}[{id_}]")
         self._entries = [changed.get(id(entry), entry) for entry in self._entries]
 
-    def remove(self, id_: str, *, project: str | None = None) -> None:
+    def remove(self, which: str | Callable[..., Any], *, project: str | None = None) -> None:
         """
         Takes an element away.
 
         Args:
-            id_: Its id.
+            which: Its id, or the callable that it is.
             project: As it was defined.
 
         Raises:
             KeyError: There is no such element.
         """
-        left = [entry for entry in self._entries if entry.id != id_ or entry.project != project]
-        if len(left) == len(self._entries):
-            raise KeyError(id_)
-        self._entries = left
+        gone = [
+            entry
+            for entry in self._entries
+            if entry.project == project and (entry.id == which or entry.element is which)
+        ]
+        if not gone:
+            raise KeyError(which)
+        self._entries = [entry for entry in self._entries if entry not in gone]
 
     def clear(self) -> None:
         """Takes all elements away, of all projects."""
@@ -150,11 +157,11 @@ class Section:
         return told
 
     def elements(self, project: str) -> list[Any]:
-        """Tells what a project has, whomever it is for; of several with one id, the first."""
+        """Tells what a project has without a look at any customer; of several with one id, the first."""
         seen: set[str] = set()
         told = []
         for entry in self.of(project):
-            if not entry.checked or entry.id not in seen:
+            if not callable(entry.element) and not (entry.checked and entry.id in seen):
                 told.append(entry.element)
             if entry.id is not None:
                 seen.add(entry.id)
@@ -163,6 +170,11 @@ class Section:
     def told(self, project: str | None) -> list[Any]:
         """Tells the elements that were defined for just this project, or for all where None."""
         return [deepcopy(entry.element) for entry in self._entries if entry.project == project]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is defined, for no project."""
+        return not self._entries
 
     def projects(self) -> Iterator[str]:
         """Tells the projects that have elements of their own."""
@@ -203,8 +215,22 @@ class Groups:
         return self._sections[name]
 
     def names(self, project: str) -> list[str]:
-        """Tells the names under which a project has anything."""
-        return [name for name, section in self._sections.items() if section.of(project)]
+        """Tells the names under which a project has anything; also those that are there, but empty for all."""
+        return [name for name, section in self._sections.items() if section.is_empty or section.of(project)]
+
+    def check(self, name: str, element: Any, place: str) -> None:
+        """
+        Checks an element for the section of a name, and does nothing else.
+
+        Raises:
+            DefinitionError: It is wrong.
+        """
+        self._make(name).check(element, place)
+
+    def delivered(self, name: str, project: str, customer: CustomerView) -> list[Any]:
+        """Makes what a customer gets of the section of a name, if there is one."""
+        section = self._sections.get(name)
+        return [] if section is None else section.delivered(project, customer)
 
     def items(self) -> list[tuple[str, Section]]:
         """Tells all sections with their names."""
@@ -215,8 +241,14 @@ class Groups:
         self._sections.clear()
 
 
+def _addressed(element: Any, to: Mapping[str, Any]) -> Any:
+    if isinstance(element, Mapping):
+        return {**element, CONDITION: dict(to)}
+    return lambda customer: delivered(element, customer) if applies(to, customer) else None
+
+
 def _same(entry: Entry, other: Entry) -> bool:
-    if entry.id is None or not (entry.checked and other.checked):
+    if entry.id is None or (entry.id, entry.project) != (other.id, other.project):
         return False
-    mine, its = entry.element.get(CONDITION), other.element.get(CONDITION)
-    return (entry.id, entry.project, mine) == (other.id, other.project, its)
+    both_checked = entry.checked and other.checked
+    return both_checked and bool(entry.element.get(CONDITION) == other.element.get(CONDITION))

@@ -201,6 +201,7 @@ def check_block(element: Any, place: str) -> None:
     if callable(element):
         raise DefinitionError(place, "should be an object; only its personal part may be a callable")
     check(element, place, CONTENT_BLOCK)
+    _refuse_callables({name: element[name] for name in element if name not in (CONDITION, "personal")}, place)
     personal = element.get("personal")
     if personal is None:
         if element.get("content_type") is None:
@@ -224,6 +225,7 @@ def check_consent(element: Any, place: str) -> None:
     if callable(element):
         raise DefinitionError(place, "should be an object")
     check(element, place, CONSENT)
+    _refuse_callables(element, place)
     if CONDITION in element:
         raise DefinitionError(f"{place}.{CONDITION}", "is not possible; a consent category is for everybody")
 
@@ -251,6 +253,18 @@ def _check_condition(condition: Any, place: str) -> None:
                 raise DefinitionError(f"{place}.{name}", "should be an object")
         elif not _is_text(wanted) and not _texts(wanted):
             raise DefinitionError(f"{place}.{name}", "should be a non-empty string, or a list of such")
+
+
+def _refuse_callables(value: Any, place: str) -> None:
+    """Refuses callables in what is told without a look at any customer."""
+    if callable(value):
+        raise DefinitionError(place, "should not be a callable; it is the same for everybody")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _refuse_callables(inner, f"{place}.{name}")
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            _refuse_callables(inner, f"{place}[{number}]")
 
 
 def _check_json(value: Any, place: str) -> None:

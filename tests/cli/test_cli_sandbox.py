@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from cli_stage import run, start
@@ -73,6 +74,25 @@ def test_projects_and_keys() -> None:
         assert post(url, "wrong") == 401
         assert post(url, "key", "other") == 200
         assert post(url, "right", "third") == 404
+
+
+def test_definitions(tmp_path: Path) -> None:
+    """With --definitions, it tells what stands in the file."""
+    path = tmp_path / "some.toml"
+    path.write_text('[[segments.own]]\nid = "s1"\nsegmentation_id = "g1"\n')
+    with serving("--definitions", str(path)) as line:
+        url = f"{line.strip()}/sandbox/messages"
+        with urllib.request.urlopen(url) as answer:
+            assert json.load(answer) == {"segments": {"own": [{"id": "s1", "segmentation_id": "g1"}]}}
+
+
+def test_broken_definitions(tmp_path: Path) -> None:
+    """What is wrong with the definitions is told in a line, with its place."""
+    path = tmp_path / "some.json"
+    path.write_text('{"inbox": [{"id": "i"}]}')
+    outcome = run("sandbox", "--definitions", str(path))
+    assert outcome.code == 2
+    assert "inbox[0].type: is missing" in outcome.err
 
 
 def test_port_that_is_taken() -> None:

@@ -34,6 +34,9 @@ def fired(fault: Fault, requests: int) -> list[int]:
         ({"probability": 1.0}, [1, 2, 3, 4, 5, 6, 7, 8]),
         ({"path": "/customers/events", "times": 1}, [1]),
         ({"path": "/batch"}, []),
+        ({"paths": "/track/.*/events$", "times": 1}, [1]),
+        ({"paths": "shop", "path": "/events", "times": 1}, [1]),
+        ({"paths": "^/webxp"}, []),
         ({"project": "shop", "times": 1}, [1]),
         ({"project": "other"}, []),
     ],
@@ -152,6 +155,8 @@ def test_a_spent_fault_draws_no_more_than_it_did() -> None:
         ("drop", {"every": 0}),
         ("drop", {"times": -1}),
         ("drop", {"path": 5}),
+        ("drop", {"paths": 5}),
+        ("drop", {"paths": "("}),
         ("reject", {"every_command": 0}),
     ],
 )

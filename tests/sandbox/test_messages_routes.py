@@ -198,7 +198,7 @@ class TestAttributes:
     async def test_what_the_books_know(self, asker: Asker, sandbox: Sandbox) -> None:
         """Properties and ids are read from the books, all else from the definitions."""
         sandbox.messages.attributes["segmentation"].put({"id": "g1", "value": "vip"}, to={"registered": "jane@x.com"})
-        sandbox.messages.attributes["consent"].put({"id": "newsletter", "value": True})
+        sandbox.messages.attributes["consent"].put({"id": "sms", "value": False}, {"id": "newsletter", "value": True})
         wanted = [
             {"type": "property", "property": "first_name"},
             {"type": "id", "id": "registered"},
@@ -303,9 +303,10 @@ class TestAllRoutes:
             "segments": asker.segments,
         }
         for route, call in calls.items():
-            sandbox.messages.answer(route, b"\xff{", status=203, times=1)
-            first, second = await call(), await call()
-            assert (first.status, first.raw, second.status) == (203, b"\xff{", 200)
+            sandbox.messages.answer(route, b"\xff{", status=203, times=2)
+            replies = [await call() for _ in range(3)]
+            assert [reply.status for reply in replies] == [203, 203, 200]
+            assert replies[0].raw == b"\xff{"
 
         sandbox.messages.answer("consents", "null", content_type="text/plain")
         assert [(await asker.consents()).raw for _ in range(2)] == [b"null", b"null"]
@@ -349,13 +350,15 @@ class TestTraffic:
         """The log holds the query, the scheme and the body, but no credential."""
         await asker.in_app(JANE)
         await evolve(asker, authorization="hidden").segments()
-        await asker.ask("POST", "/webxp/s/shop/inappmessages", {"much": "x" * 40_000})
+        for body in (b'{"much": "%s"}' % (b"x" * 40_000), b"{", b"[" * 300 + b"]" * 300):
+            async with asker.session.post(asker.url + POSTS[0], data=body):
+                pass
 
-        first, second, third = sandbox.requests
+        first, second, *others = sandbox.requests
         assert first.target == "/webxp/s/shop/inappmessages?compatibility=3"
         assert (first.scheme, first.body) == ("Token", {"customer_ids": JANE, "device": "android"})
         assert (second.scheme, second.query, second.body) == ("", "cookie=c1", None)
-        assert third.body is None
+        assert [each.body for each in others] == [None] * 3
         assert "hidden" not in str(sandbox.requests)
 
     async def test_a_body_that_is_too_large(self, asker: Asker) -> None:
