@@ -1,5 +1,17 @@
 """
 All that the platform has to say to customers, as the sandbox's user defined it.
+
+A file of definitions, JSON or TOML, has any of these keys, and elements with the keys of the wire:
+
+- ``in_app_messages``, ``content_blocks``, ``inbox``, ``consents``: a list of elements.
+- ``segments``, ``recommendations``, ``attributes``: an object of such lists, by category, by engine's id, by type. An
+  attribute is ``{"id": …, "value": …}``.
+- ``projects``: an object of all these keys again, by token, for what only one project has.
+
+An element that is not for everybody has ``for``: ids and properties, as in
+``{"registered": "jane@x.com", "properties": {"vip": true}}``; a list of values means any of them. ``{{ first_name }}``
+in a text is the customer's property, escaped for HTML. A content block without ``content_type`` has ``personal``, the
+answer for a customer, or a list of such, of which the first whose ``for`` is met is given.
 """
 
 import json
