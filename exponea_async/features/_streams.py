@@ -1,11 +1,12 @@
 """
-What happened to push notifications, for whoever wants to listen.
+What happens to push notifications and messages, for whoever wants to listen.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Generic, Self, TypeVar
+from collections.abc import AsyncIterator, Generator
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 from weakref import WeakSet
 
 T = TypeVar("T")
@@ -18,35 +19,51 @@ HELD = 100
 class Stream(Generic[T]):
     """
     Values that happen, for any number of listeners. The first one also gets what happened before anybody listened.
+
+    Args:
+        held: How much is held for a listener who has not come yet.
     """
 
-    def __init__(self) -> None:
-        self._early: deque[T] = deque(maxlen=HELD)
+    def __init__(self, held: int = HELD) -> None:
+        self._early: deque[T] = deque(maxlen=held)
         # Whoever breaks out of a loop and goes away need not say so.
         self._listeners: WeakSet[Listener[T]] = WeakSet()
         self._is_over = False
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody listens."""
+        return len(self._listeners) > 0
+
     def tell(self, value: T) -> None:
         """Let all listeners know."""
-        listeners = [listener for listener in self._listeners if not listener.is_closed]
-        if not listeners:
+        if not self._listeners:
             self._early.append(value)
-        for listener in listeners:
+        for listener in self._listeners:
             listener.hear(value)
 
     def listen(self) -> "Listener[T]":
         """Begin to listen, at once."""
-        listener = Listener(self._early)
+        listener = Listener(self, self._early)
         self._early.clear()
-        self._listeners.add(listener)
         if self._is_over:
             listener.end()
+        else:
+            self._listeners.add(listener)
         return listener
+
+    def leave(self, listener: "Listener[T]") -> None:
+        """Tell a listener nothing more."""
+        self._listeners.discard(listener)
+
+    def forget(self) -> None:
+        """Hold nothing any more of what happened before anybody listened."""
+        self._early.clear()
 
     def end(self) -> None:
         """Nothing more will happen: all listeners come to their end, also those still to come."""
         self._is_over = True
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             listener.end()
 
 
@@ -55,16 +72,35 @@ class Listener(AsyncIterator[T]):
     What one listener gets: an async iterator, which ends with ``aclose()`` or the client.
 
     Args:
+        stream: What it listens to, which lives as long as anybody does.
         early: What happened before.
     """
 
-    def __init__(self, early: deque[T]) -> None:
-        self.is_closed = False
+    def __init__(self, stream: Stream[T], early: deque[T]) -> None:
+        self._stream: Stream[T] | None = stream
         self._held: deque[T] = deque(early, maxlen=HELD)
         self._news = asyncio.Event()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it hears nothing more."""
+        return self._stream is None
+
     def __aiter__(self) -> Self:
         return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        # Where the vendor's SDK has a stream in the future, awaiting it gives itself.
+        return self
+        yield
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
     async def __anext__(self) -> T:
         while not self._held:
@@ -85,5 +121,7 @@ class Listener(AsyncIterator[T]):
 
     def end(self) -> None:
         """Come to the end."""
-        self.is_closed = True
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.leave(self)
         self._news.set()
