@@ -22,9 +22,11 @@ class Stream(Generic[T]):
 
     Args:
         held: How much is held for a listener who has not come yet.
+        most: How much is held for one who does not keep up.
     """
 
-    def __init__(self, held: int = HELD) -> None:
+    def __init__(self, held: int = HELD, most: int = HELD) -> None:
+        self.most = most
         self._early: deque[T] = deque(maxlen=held)
         # Whoever breaks out of a loop and goes away need not say so.
         self._listeners: WeakSet[Listener[T]] = WeakSet()
@@ -78,7 +80,7 @@ class Listener(AsyncIterator[T]):
 
     def __init__(self, stream: Stream[T], early: deque[T]) -> None:
         self._stream: Stream[T] | None = stream
-        self._held: deque[T] = deque(early, maxlen=HELD)
+        self._held: deque[T] = deque(early, maxlen=stream.most)
         self._news = asyncio.Event()
 
     @property

@@ -1,0 +1,297 @@
+"""
+From events to in-app messages: what is heard of devices, and which message is shown for it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from random import Random
+from weakref import WeakValueDictionary
+
+from attrs import evolve
+
+from exponea_async.config import Configuration
+from exponea_async.errors import DeliveryError, ExponeaError
+from exponea_async.features._banners import BANNER
+from exponea_async.features._choice import pick
+from exponea_async.features._displays import Display
+from exponea_async.features._filters import Occasion
+from exponea_async.features._in_app_actions import Actions
+from exponea_async.features._in_app_cache import Cache, Loaded
+from exponea_async.features._in_app_content import Definition, due, matching, priority_of
+from exponea_async.features._in_app_loader import Loader
+from exponea_async.features._in_app_presenter import Presenter
+from exponea_async.features._in_app_stage import MOST_DEVICES, Request, Requests, Stage, Visits
+from exponea_async.features._parts import Part
+from exponea_async.features._scope import Scope
+from exponea_async.features._state import DeviceState, Moments, Outcome
+from exponea_async.features._streams import Listener, Stream
+from exponea_async.features._tasks import Tasks
+from exponea_async.features._who import Heard, Who
+from exponea_async.messages import InAppMessage
+from exponea_async.models import Event, EventType, Receipt
+
+LOG = logging.getLogger("exponea_async")
+
+#: Events upon which messages are shown but never loaded, as in the vendor's SDKs.
+QUIET = frozenset({EventType.PUSH_DELIVERED, EventType.PUSH_OPENED, EventType.SESSION_END})
+#: Identified customers whose upload is waited for; the messages of more are loaded with their next event.
+MOST_UPLOADS = 1_000
+#: Under which name those listen who want the messages of all devices; no device has it.
+ALL = ""
+
+Found = list[tuple[Occasion, list[Definition]]]
+
+
+class InAppMessages(Part):
+    """
+    What is kept of in-app messages for all subjects of a client.
+
+    Args:
+        configuration: The settings.
+        clock: Tells UNIX seconds.
+
+    Attributes:
+        actions: Told of what happens to messages.
+        stage: What is shown where.
+        presenter: Shows messages.
+    """
+
+    def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
+        self._configuration = configuration
+        self._clock = clock
+        self._chance = Random()  # noqa: S311 - nothing that anybody would want to foretell
+        self._tasks = Tasks()
+        self._cache = Cache()
+        self._loader = Loader(self._cache, self._tasks, clock, configuration.message_platform, self._landed)
+        self._requests = Requests()
+        self._visits = Visits()
+        self._uploads: dict[str, asyncio.Task[None]] = {}
+        # By the device; each is there for as long as somebody listens.
+        self._streams: WeakValueDictionary[str, Stream[InAppMessage]] = WeakValueDictionary()
+        self._is_over = False
+        self.actions = Actions()
+        self.stage = Stage()
+        self.presenter = Presenter(configuration, self.stage, self.actions, self._tasks)
+
+    # Its life
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether anybody waits for messages."""
+        return len(self._streams) > 0
+
+    def listen(self, scope: Scope, device: str | None) -> Listener[InAppMessage]:
+        """Begin to hand out the messages of a device; None is of all."""
+        key = ALL if device is None else device
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._streams[key] = Stream(held=0, most=MOST_DEVICES)
+        listener = stream.listen()
+        if self._is_over:
+            listener.end()
+        scope.street.is_heard = scope.street.is_heard or self.is_listening
+        return listener
+
+    def start(self, scope: Scope) -> None:  # noqa: ARG002 - the default device's, which has no part in it
+        """The client was started."""
+        self._visits.clear(self._clock())
+
+    def clear(self) -> None:
+        """The integration was stopped."""
+        self._tasks.cancel()
+        self._loader.clear()
+        self._uploads.clear()
+        self._cache.clear()
+        self._requests.clear()
+        self.stage.clear()
+        self.actions.clear()
+        self.presenter.clear()
+
+    async def aclose(self) -> None:
+        """The client is closing."""
+        self._is_over = True
+        for stream in list(self._streams.values()):
+            stream.end()
+        self.actions.end()
+        self.clear()
+        await self._tasks.aclose()
+
+    # What is heard
+
+    def heard(self, scope: Scope, heard: Heard) -> None:
+        """Show a message upon an event, or have messages loaded for it."""
+        who, device, kind = heard.who, heard.who.device, heard.kind
+        if device is None:
+            return
+        if kind is EventType.SESSION_START:
+            self._visits.begin(device, heard.timestamp)
+        if not self._is_wanted(device) or _is_show(heard.event):
+            return
+        occasion = Occasion(heard.event.name, heard.event.properties, heard.timestamp)
+        self._requests.add(device, Request(occasion, who.mark, _now()))
+        if self._loader.is_loading(who):
+            return
+        loaded = self._cache.find(who.mark)
+        if loaded is not None and (kind in QUIET or loaded.is_good_for(heard.timestamp)):
+            self._pick(scope, who, loaded)
+        elif device not in self._uploads and self._loader.may_start(who):
+            self._loader.start(scope, who, heard.timestamp, asks=kind not in QUIET)
+
+    def identified(self, scope: Scope, receipt: Receipt) -> None:
+        """Have messages loaded anew, once the platform knows who the customer is."""
+        device = _key(scope)
+        if device is None:
+            return
+        self._requests.drop(device)
+        earlier = self._uploads.pop(device, None)
+        if earlier is not None:
+            earlier.cancel()
+        if self._is_wanted(device) and len(self._uploads) < MOST_UPLOADS:
+            work = self._after_upload(scope, device, receipt)
+            self._uploads[device] = self._tasks.start(work, name="in-app messages after an identify")
+
+    def anonymized(self, scope: Scope) -> None:
+        """Show nothing of the old customer's any more, and have the new one's messages loaded."""
+        device = _key(scope)
+        if device is None:
+            return
+        self.stage.drop(device)
+        earlier = self._uploads.pop(device, None)
+        if earlier is not None:
+            earlier.cancel()
+        # What was tracked of the new customer waits already, and what was of the old one does not any more.
+        if self._is_wanted(device) and self._configuration.preload_messages:
+            self._tasks.start(self._preload(scope), name="in-app messages of a new customer")
+
+    def _is_wanted(self, device: str) -> bool:
+        return ALL in self._streams or device in self._streams
+
+    async def _after_upload(self, scope: Scope, device: str, receipt: Receipt) -> None:
+        me = asyncio.current_task()
+        try:
+            with suppress(DeliveryError):
+                await receipt.delivered()
+        finally:
+            if self._uploads.get(device) is me:
+                del self._uploads[device]
+        if receipt.status == "delivered" and (who := await scope.who(wake=False)) is not None:
+            self._loader.start(scope, who, self._clock(), fresh=True)
+
+    async def _preload(self, scope: Scope) -> None:
+        try:
+            who = await scope.who(wake=False)
+            if who is not None and not self._loader.is_loading(who):
+                await self._loader.load(scope, who, self._clock())
+        except ExponeaError as error:
+            LOG.debug("In-app messages could not be loaded ahead: %s", error)
+
+    # From events to messages
+
+    def _landed(self, scope: Scope, who: Who, loaded: Loaded | None) -> None:
+        if loaded is not None and who.device is not None:
+            self._pick(scope, who, loaded)
+
+    def _pick(self, scope: Scope, who: Who, loaded: Loaded) -> None:
+        """Choose among what is meant for the events that wait; from here on none of them waits."""
+        device = who.device or ALL
+        waiting, now = self._requests.take(device, _now()), self._clock()
+        if self.stage.is_busy(device):
+            return
+        found: Found = []
+        for each in waiting:
+            if each.mark == who.mark:
+                meant = matching(loaded.content.upon(each.occasion.event_type), each.occasion, now)
+                if meant:
+                    found.append((each.occasion, meant))
+        if found:
+            self._tasks.start(self._hand_over(scope, who, found), name="showing an in-app message")
+
+    async def _hand_over(self, scope: Scope, who: Who, found: Found) -> None:
+        definition = await self._chosen(scope, who, found)
+        message = None if definition is None else await self.presenter.show(scope, who, definition)
+        if message is None or who.device is None:
+            return
+        streams = [self._streams.get(key) for key in (who.device, ALL)]
+        for stream in streams:
+            if stream is not None:
+                stream.tell(message)
+        if not any(streams):
+            # Whoever listened has gone meanwhile.
+            self.stage.leave(message)
+
+    async def choose(self, scope: Scope, event: Event) -> InAppMessage | None:
+        """Choose a message for an event, and show it."""
+        tracked = _as_tracked(scope, event)
+        who = None if tracked is None or _is_show(tracked) else await scope.who()
+        if tracked is None or who is None or self.stage.is_busy(who.device):
+            return None
+        occasion = _occasion(scope, who, tracked, self._clock())
+        loaded = await self._loader.load(scope, who, occasion.timestamp or 0.0)
+        if loaded is None:
+            return None
+        meant = matching(loaded.content.upon(occasion.event_type), occasion, self._clock())
+        definition = await self._chosen(scope, who, [(occasion, meant)]) if meant else None
+        return None if definition is None else await self.presenter.show(scope, who, definition)
+
+    async def _chosen(self, scope: Scope, who: Who, found: Found) -> Definition | None:
+        displays: Mapping[str, Display] = {}
+        start = self._visits.since
+        if scope.is_device:
+            now, state = await scope.who(wake=False), await _state(scope)
+            if state is None or now is None or now.mark != who.mark:
+                return None
+            displays, start = state.messages, self._visits.start_of(who.device, state.session_start)
+        fresh = [(occasion, due(meant, displays, start)) for occasion, meant in found]
+        chosen = pick(fresh, priority_of, self._chance)
+        return None if chosen is None else chosen[1]
+
+
+async def _state(scope: Scope) -> DeviceState | None:
+    """Tell what a device remembers without bringing it to life; None where the integration is stopped."""
+    found: DeviceState | None = None
+
+    def plan(state: DeviceState, _: Moments) -> Outcome:
+        nonlocal found
+        found = state
+        return state, ()
+
+    await scope.change(plan, wake=False)
+    return found
+
+
+def _as_tracked(scope: Scope, event: Event) -> Event | None:
+    """Make of an event what would be tracked of it, with default properties; None where nothing would be."""
+    street, was_heard = scope.street, scope.street.is_heard
+    street.is_heard = True
+    try:
+        draft = street.draft_event(EventType.TRACK_EVENT, event)
+    finally:
+        street.is_heard = was_heard
+    if draft is None or draft.event is None:
+        return None
+    return evolve(draft.event, timestamp=draft.timestamp)
+
+
+def _occasion(scope: Scope, who: Who, event: Event, now: float) -> Occasion:
+    """Make of an event what triggers get to see, with all that would be stamped on it."""
+    stamps = {"application_id": scope.configuration.application_id}
+    if who.device_id is not None:
+        stamps["device_id"] = who.device_id
+    moment = event.timestamp
+    return Occasion(event.name, {**event.properties, **stamps}, moment if isinstance(moment, float) else now)
+
+
+def _is_show(event: Event) -> bool:
+    """Tell whether an event says that something was shown, upon which nothing else is: there would be no end to it."""
+    return event.name == BANNER and event.properties.get("action") == "show"
+
+
+def _key(scope: Scope) -> str | None:
+    key = getattr(scope, "key", None)
+    return key if isinstance(key, str) else None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
