@@ -1,0 +1,552 @@
+"""
+Which events triggers match.
+"""
+
+import json
+import re
+import time
+from collections import UserDict
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum, StrEnum
+from typing import Any
+from uuid import UUID
+
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vectors_filters import BROKEN, CART, CART_TIME, CASES, MATCH, NEVER, Case, condition
+
+from exponea_async.features._filters import MAX_PATTERN, FilterError, Occasion, Trigger, read_trigger, text_of
+
+CART_UPDATE = Occasion("cart_update", CART, CART_TIME)
+
+TEAL = condition("color", "string", "equals", "Teal")
+RED = condition("color", "string", "equals", "Red")
+NO_COUNT = condition("qty", "number", "greater than")
+
+
+def trigger(*conditions: Mapping[str, Any], event_type: str = "cart_update") -> Trigger:
+    """Read a trigger with conditions."""
+    read = read_trigger({"event_type": event_type, "filter": list(conditions)})
+    assert read is not None
+    return read
+
+
+def matches(value: object, **properties: Any) -> bool:
+    """Tell whether a condition on ``x`` holds true of an event with these properties."""
+    assert isinstance(value, dict)
+    return trigger(value).matches(Occasion("cart_update", properties))
+
+
+class TestConditions:
+    @pytest.mark.parametrize("case", [pytest.param(case, id=case.number) for case in CASES if case.outcome != BROKEN])
+    def test_each_operator(self, case: Case) -> None:
+        """A condition holds true or not as it does in the Android SDK, and one with the wrong operands never does."""
+        read = trigger(case.condition)
+        assert read.matches(CART_UPDATE) is (case.outcome == MATCH)
+        if case.outcome == NEVER:
+            assert read.trouble
+
+    @pytest.mark.parametrize("case", [pytest.param(case, id=case.number) for case in CASES if case.outcome == BROKEN])
+    def test_what_is_unknown(self, case: Case) -> None:
+        """A word that nobody knows makes the whole message unusable."""
+        with pytest.raises(FilterError, match="is none of"):
+            trigger(case.condition)
+
+    @pytest.mark.parametrize(
+        ("operator", "more", "expected"),
+        [
+            pytest.param("contains", {"value": "ea"}, True, id="value-as-operand"),
+            pytest.param("contains", {}, False, id="no-value"),
+            pytest.param("is", {}, False, id="is-without-value"),
+            pytest.param("in between", {"value": "1"}, False, id="one-of-two"),
+            pytest.param("in", {"value": "Teal"}, True, id="in"),
+            pytest.param("not in", {}, True, id="not-in-nothing"),
+        ],
+    )
+    def test_any_operator_in_a_boolean(self, operator: str, more: dict[str, str], *, expected: bool) -> None:
+        """A boolean condition takes the operators of the others, with its value as the operand."""
+        assert trigger(condition("color", "boolean", operator, **more)).matches(CART_UPDATE) is expected
+
+    @pytest.mark.parametrize(
+        ("kind", "operator", "operand"),
+        [
+            pytest.param("number", "equals", "7", id="string-in-number"),
+            pytest.param("string", "equal to", "7.0", id="number-in-string"),
+            pytest.param("string", "is", "7", id="boolean-in-string"),
+        ],
+    )
+    def test_any_operator_anywhere(self, kind: str, operator: str, operand: str) -> None:
+        """The type of a condition does not limit its operators."""
+        assert trigger(condition("qty", kind, operator, operand)).matches(CART_UPDATE)
+
+
+FILTERS: dict[str, tuple[Occasion, list[Mapping[str, Any]], bool]] = {
+    "W01": (CART_UPDATE, [], True),
+    "W02": (evolve(CART_UPDATE, event_type="Cart_Update"), [], False),
+    "W03": (evolve(CART_UPDATE, event_type="purchase"), [], False),
+    "W04": (CART_UPDATE, [TEAL, condition("qty", "number", "greater than", "6")], True),
+    "W05": (CART_UPDATE, [TEAL, condition("qty", "number", "greater than", "7")], False),
+    "W06": (CART_UPDATE, [RED, NO_COUNT], False),
+    "W07": (CART_UPDATE, [TEAL, NO_COUNT], False),
+    "W10": (
+        evolve(CART_UPDATE, properties={**CART, "application_id": "shop-app"}),
+        [condition("application_id", "string", "equals", "shop-app")],
+        True,
+    ),
+    "W11": (
+        evolve(CART_UPDATE, properties={"language": "cs", **CART}),
+        [condition("language", "string", "equals", "cs")],
+        True,
+    ),
+    "W12": (evolve(CART_UPDATE, timestamp=None), [condition("timestamp", "string", "is set")], False),
+    "W13": (
+        evolve(CART_UPDATE, timestamp=1700000000.001),
+        [condition("timestamp", "number", "greater than", "1700000000")],
+        True,
+    ),
+    "W14": (
+        CART_UPDATE,
+        [condition("price", "number", "greater than", "10"), condition("price", "number", "less than", "20")],
+        True,
+    ),
+}
+
+
+class TestTriggers:
+    @pytest.mark.parametrize(
+        ("occasion", "conditions", "expected"), [pytest.param(*case, id=number) for number, case in FILTERS.items()]
+    )
+    def test_whole_filters(self, occasion: Occasion, conditions: list[Mapping[str, Any]], *, expected: bool) -> None:
+        """The type must be the same to the letter, and all conditions hold true."""
+        assert trigger(*conditions).matches(occasion) is expected
+
+    @pytest.mark.parametrize("value", [pytest.param(None, id="W08")])
+    def test_no_trigger(self, value: object) -> None:
+        """A message without a trigger is shown upon nothing."""
+        assert read_trigger(value) is None
+
+    @pytest.mark.parametrize("more", [pytest.param({"type": "event"}, id="W09")])
+    def test_what_else_a_trigger_has(self, more: dict[str, str]) -> None:
+        """What the platform adds makes no difference."""
+        source = {"event_type": "cart_update", "filter": [TEAL]}
+        assert read_trigger(source | more) == read_trigger(source)
+
+    @pytest.mark.parametrize(
+        "case", [pytest.param(case, id=f"W15-{case.number}") for case in CASES if case.outcome != BROKEN]
+    )
+    def test_it_is_written_as_it_was_read(self, case: Case) -> None:
+        """A trigger that is written and read again is the same, and is written the same."""
+        once = trigger(case.condition, TEAL)
+        twice = read_trigger(json.loads(json.dumps(once.as_dict())))
+        assert twice == once
+        assert twice.as_dict() == once.as_dict()
+
+    def test_what_is_written(self) -> None:
+        """All that matters is written, operands in their order, and all of them constants."""
+        conditions = [
+            condition("color", "string", "in", "Red", "Teal"),
+            condition("timestamp", "number", "less than", "7"),
+            condition("vip", "boolean", "is", value="true"),
+            condition("vip", "boolean", "is set"),
+        ]
+        source = {"event_type": "cart_update", "filter": conditions}
+        assert trigger(*conditions).as_dict() == source
+
+    @pytest.mark.parametrize("operands", [pytest.param({}, id="W16"), pytest.param({"operands": None}, id="null")])
+    def test_no_operands(self, operands: dict[str, None]) -> None:
+        """An operator that takes no operands needs no list of them."""
+        constraint = {"type": "string", "operator": "is set", **operands}
+        assert trigger({"attribute": {"type": "property", "property": "color"}, "constraint": constraint}).matches(
+            CART_UPDATE
+        )
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            pytest.param("cart_update", id="text"),
+            pytest.param([], id="list"),
+            pytest.param({}, id="empty"),
+            pytest.param({"filter": []}, id="no-type"),
+            pytest.param({"event_type": None, "filter": []}, id="null-type"),
+            pytest.param({"event_type": 7, "filter": []}, id="number-type"),
+            pytest.param({"event_type": "a"}, id="no-filter"),
+            pytest.param({"event_type": "a", "filter": None}, id="null-filter"),
+            pytest.param({"event_type": "a", "filter": {}}, id="object-filter"),
+            pytest.param({"event_type": "a", "filter": [None]}, id="null-condition"),
+            pytest.param({"event_type": "a", "filter": [{}]}, id="empty-condition"),
+            pytest.param({"event_type": "a", "filter": [{**TEAL, "attribute": "color"}]}, id="text-attribute"),
+            pytest.param({"event_type": "a", "filter": [{**TEAL, "attribute": {"type": "property"}}]}, id="no-name"),
+            pytest.param({"event_type": "a", "filter": [{**TEAL, "constraint": None}]}, id="no-constraint"),
+            pytest.param({"event_type": "a", "filter": [{**TEAL, "constraint": {"type": []}}]}, id="list-type"),
+        ],
+    )
+    def test_what_can_not_be_read(self, value: object) -> None:
+        """A trigger that is not written as it should be is an error that says so."""
+        with pytest.raises(FilterError, match=r"^A \w+ is no "):
+            read_trigger(value)
+
+    @pytest.mark.parametrize("operands", ["Teal", {}, [None], ["Teal"], [{}], [{"value": 7}], [{"value": None}]])
+    def test_operands_that_can_not_be_read(self, operands: object) -> None:
+        """Operands are constants, which are texts."""
+        constraint = {"type": "string", "operator": "in", "operands": operands}
+        with pytest.raises(FilterError):
+            trigger({**TEAL, "constraint": constraint})
+
+    def test_a_value_that_can_not_be_read(self) -> None:
+        """The value of a boolean condition is a text."""
+        with pytest.raises(FilterError):
+            trigger({**TEAL, "constraint": {"type": "boolean", "operator": "is", "value": True}})
+
+
+class Size(Enum):
+    LARGE = "L"
+    SOME = 7
+
+
+class Tint(StrEnum):
+    TEAL = "teal"
+
+
+NESTED: list[Any] = []
+NESTED.append(NESTED)
+
+
+class TestTexts:
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            ("Teal", "Teal"),
+            (Tint.TEAL, "teal"),
+            (True, "true"),
+            (False, "false"),
+            (7, "7"),
+            (-(2**63), "-9223372036854775808"),
+            (2.0, "2.0"),
+            (19.5, "19.5"),
+            (1e22, "1e+22"),
+            (Decimal("19.50"), "19.5"),
+            (datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC), "1700000000.0"),
+            (date(2023, 11, 14), "2023-11-14"),
+            (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+            (Size.LARGE, "L"),
+            (Size.SOME, "7"),
+            ([1, None, "á", [True]], '[1,"á",[true]]'),
+            (("a", 2.0), '["a",2.0]'),
+            ({"b": {"c": None, "d": 1}, "a": Decimal(1)}, '{"b":{"d":1},"a":1.0}'),
+            (UserDict({"a": 1}), '{"a":1}'),
+            ({"b", "a"}, '["a","b"]'),
+        ],
+    )
+    def test_what_a_value_is_compared_by(self, value: object, expected: str) -> None:
+        """The text of a value is what goes over the wire."""
+        assert text_of(value) == expected
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            None,
+            object(),
+            b"teal",
+            str,
+            Size,
+            10**5000,
+            [10**5000],
+            {10**5000},
+            {1: "a"},
+            {"a": object()},
+            Decimal("sNaN"),
+            datetime.min,  # noqa: DTZ901 - what must not crash
+            NESTED,
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_what_has_no_text(self, value: object) -> None:
+        """What can't be sent has no text, so that no comparison holds true, while it is a value all the same."""
+        if value is not None and not isinstance(value, datetime):
+            assert matches(condition("x", "string", "has value"), x=value)
+        if not isinstance(value, datetime):
+            assert text_of(value) is None
+        assert not matches(condition("x", "string", "equals", ""), x=value)
+        assert not matches(condition("x", "number", "not between", "1", "2"), x=value)
+
+    @pytest.mark.parametrize(
+        ("text", "is_number"),
+        [
+            *[(text, True) for text in ("7", "+7", "-7", "007", "7.0", "1e3", "1E+3", "1.5e-3", "0", "9" * 400)],
+            *[
+                (text, False)
+                for text in ("", " 7", "7\n", "7d", "0x10", "1_000", ".5", "5.", "1e", "NaN", "inf", "\u0667")
+            ],
+        ],
+    )
+    def test_what_is_a_number(self, text: str, *, is_number: bool) -> None:
+        """Numbers are digits with a sign, a fraction and an exponent; nothing else that some language takes for one."""
+        assert matches(condition("x", "number", "greater than", "-1e9"), x=text) is is_number
+        assert bool(trigger(condition("x", "number", "equal to", text)).trouble) is not is_number
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("Infinity")])
+    def test_what_is_no_finite_number(self, value: object) -> None:
+        """What JSON has no number for is none."""
+        assert not matches(condition("x", "number", "not between", "1", "2"), x=value)
+
+
+#: Patterns that are known to take Python for ever with the right text, and beginnings of such texts.
+HOSTILE = [
+    ("(a+)+$", "a"),
+    ("([a-zA-Z]+)*$", "a"),
+    ("(a|aa)+$", "a"),
+    ("(a|a?)+$", "a"),
+    ("(.*a){20}$", "a"),
+    ("(x+x+)+y", "x"),
+    ("(?:a*)*b", "a"),
+    ("(?i)(a+)+$", "a"),
+    ("(?x)( a+ )+ $", "a"),
+    ("(?=(a+)+b)", "a"),
+    ("(?<!b)(a+)+$", "a"),
+    ("(?P<many>a+)+(?P=many)$", "a"),
+    ("(a*)*\\1b", "a"),
+    ("(?#why)(a+)+$", "a"),
+    ("(a)?(?(1)(a+)+|b)$", "a"),
+    ("(a{1,50}){1,50}b", "a"),
+    ("a?" * 30 + "a" * 30, "a"),
+    ("(.*)(.*)(.*)(.*)=", "a"),
+    (".*?.*?.*?=", "a"),
+    ("[^=]*[^=]*[^=]*=", "a"),
+    ("\\s+$", " "),
+    ("\\d+\\d+\\d+x", "1"),
+    ("^(([a-z])+.)+[A-Z]([a-z])+$", "a"),
+    ("^(\\w+\\s?)*$", "a "),
+    (
+        "^([a-zA-Z0-9])(([\\-.]|[_]+)?([a-zA-Z0-9]+))*(@){1}[a-z0-9]+[.]{1}(([a-z]{2,3})|([a-z]{2,3}[.]{1}[a-z]{2,3}))$",
+        "a",
+    ),
+    ("[]a]+[^]b]+[a\\]]+c", "a"),
+    ("(?:(?:(?:){1000}){1000}){1000}x", "a"),
+    ("(?:(?:(?:\\b){100}){100}){100}x", "a"),
+]
+
+
+ATOMS = st.sampled_from(["a", "b", ".", "[ab]", "[^b]", "\\w", "(a)", "(?:ab)", "^", "$", "\\b", "(?=a)"])
+SIGNS = st.sampled_from(["", "*", "+", "?", "*?", "+?", "{2}", "{1,3}", "{,2}"])
+PIECES = st.builds(lambda atom, sign: atom if atom in ("^", "$", "\\b") else atom + sign, ATOMS, SIGNS)
+NESTS = st.builds(
+    lambda inner, sign: f"(?:{inner}){sign}", st.lists(PIECES, min_size=1, max_size=3).map("|".join), SIGNS
+)
+
+
+class TestHostile:
+    @pytest.mark.parametrize(("pattern", "text"), HOSTILE)
+    def test_patterns_that_explode(self, pattern: str, text: str) -> None:
+        """No pattern takes long, however long the text is that it is looked for in."""
+        read = trigger(condition("x", "string", "regex", pattern))
+        start = time.perf_counter()
+        for length in (*range(48), 64, 80, 100, 150, 200, 400, 800, 1600, 10_000, 1_000_000):
+            read.matches(Occasion("cart_update", {"x": text * length + "!"}))
+        assert time.perf_counter() - start < 5
+
+    @pytest.mark.parametrize(
+        "pattern",
+        [
+            pytest.param("a" * (MAX_PATTERN + 1), id="long"),
+            pytest.param("a{99999999999}", id="many"),
+            pytest.param(".*(?i)a", id="late-flag"),
+            pytest.param(".*+*", id="twice"),
+            pytest.param("\\", id="open-escape"),
+            pytest.param("[a", id="open-set"),
+        ],
+    )
+    def test_patterns_that_are_refused(self, pattern: str) -> None:
+        """What can't be read, or is larger than any campaign needs, matches nothing, and says why."""
+        read = trigger(condition("x", "string", "regex", pattern))
+        assert "regular expression" in (read.trouble or "")
+        assert not read.matches(Occasion("cart_update", {"x": "a"}))
+
+    def test_patterns_that_python_warns_of(self) -> None:
+        """What a later Python may read otherwise is read as this one does."""
+        assert matches(condition("x", "string", "regex", "[[a]"), x="[")
+
+    @pytest.mark.parametrize(
+        ("pattern", "text", "expected"),
+        [
+            ("checkout", "checkou" * 2000 + "checkout", True),
+            ("checkout", "checkou" * 2000, False),
+            (".*checkout.*", "checkou" * 2000 + "checkout", True),
+            (".*checkout.*?", "checkou" * 2000, False),
+            ("^/products/.*$", "/products/" * 1600, True),
+            ("https?://(www\\.)?shop\\.example/(en|de)/.*", f"https://shop.example/de/{'a' * 10_000}", True),
+            ("^(\\d{1,3}\\.){3}\\d{1,3}$", "127.0.0.1", True),
+            ("^(\\d{1,3}\\.){3}\\d{1,3}$", "127.0.0." * 2000, False),
+            ("cart.*total", f"cart{'a' * 600}total", True),
+            ("utm_[a-z]+=(spring|summer)", f"https://shop.example/?{'a=1&' * 100}utm_campaign=summer", True),
+            ("^[\\w.+-]+@[\\w-]+\\.[\\w.-]+$", "jane.doe+shopping@mail.shop.example", True),
+            ("^[\\w.+-]+@[\\w-]+\\.[\\w.-]+$", "jane.doe", False),
+        ],
+    )
+    def test_patterns_of_everyday(self, pattern: str, text: str, *, expected: bool) -> None:
+        """What campaigns look for is found in texts as long as they come."""
+        assert matches(condition("x", "string", "regex", pattern), x=text) is expected
+
+    def test_texts_that_are_too_long(self) -> None:
+        """A text for which a pattern may take too long is not what it looks for, even if it would be found at once."""
+        explosive = condition("x", "string", "regex", "(a+)+b")
+        assert matches(explosive, x="aab")
+        assert not matches(explosive, x="aab" * 10)
+
+    @settings(deadline=2000)
+    @given(st.lists(PIECES, max_size=4).map("".join), st.text("ab\n", max_size=5))
+    def test_what_is_found_is_what_python_finds(self, pattern: str, text: str) -> None:
+        """The bound changes nothing about texts that are short enough."""
+        assert matches(condition("x", "string", "regex", pattern), x=text) is (re.search(pattern, text) is not None)
+
+    @settings(deadline=2000)
+    @given(st.lists(PIECES | NESTS, min_size=1, max_size=8).map("".join), st.sampled_from([20, 60, 200, 700, 5000]))
+    def test_no_pattern_takes_long(self, pattern: str, length: int) -> None:
+        """Whatever repetitions stand in and beside each other, the answer comes soon."""
+        matches(condition("x", "string", "regex", f"{pattern}c"), x="a" * length)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+VALUES = JSON | st.sampled_from(["Teal", "7", "7.0", "true", "1e3", 7, 2.0, True]) | st.decimals() | st.datetimes()
+WORDS = st.sampled_from(["", "Teal", "ea", "7", "7.0", "2", "1000", "true", "seven", "-1"]) | st.text(max_size=3)
+OPERATORS = [
+    *("is set", "is not set", "has value", "has no value", "equals", "does not equal", "in", "not in", "contains"),
+    *("does not contain", "starts with", "ends with", "is", "equal to", "in between", "not between", "less than"),
+    *("greater than",),
+]
+CONDITIONS = st.builds(
+    lambda attribute, kind, operator, operands: condition(attribute, kind, operator, *operands),
+    st.sampled_from(["x", "y", "timestamp"]),
+    st.sampled_from(["string", "number"]),
+    st.sampled_from(OPERATORS),
+    st.lists(WORDS, max_size=2),
+)
+
+
+def digits(text: str) -> bool:
+    return text != "" and set(text) <= set("0123456789")
+
+
+def is_number(text: str) -> bool:
+    """Tell in words of its own what a number is."""
+    mantissa, letter, exponent = text.lower().partition("e")
+    whole, dot, fraction = mantissa.partition(".")
+    signless = [part[1:] if part[:1] in ("+", "-") else part for part in (whole, exponent)]
+    return digits(signless[0]) and (not dot or digits(fraction)) and (not letter or digits(signless[1]))
+
+
+def plain_text(value: Any) -> str | None:
+    """Tell in words of its own what the text of a JSON value is."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(without_null(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def without_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_null(each) for name, each in value.items() if each is not None}
+    return [without_null(each) for each in value if each is not None] if isinstance(value, list) else value
+
+
+def foretold(constraint: Mapping[str, Any], value: Any, *, is_set: bool) -> bool:
+    """Tell in words of its own whether a condition holds true."""
+    operator, operands = constraint["operator"], [each["value"] for each in constraint["operands"]]
+    presence = {
+        "is set": is_set,
+        "is not set": not is_set,
+        "has value": is_set and value is not None,
+        "has no value": is_set and value is None,
+    }
+    if operator in presence:
+        return not operands and presence[operator]
+    text = plain_text(value)
+    if text is None or (operator not in ("in", "not in") and len(operands) != 1 + operator.endswith("between")):
+        return False
+    if operator in ("equal to", "in between", "not between", "less than", "greater than"):
+        return all(map(is_number, [text, *operands])) and foretold_number(operator, float(text), *map(float, operands))
+    return foretold_text(operator, text, operands)
+
+
+def foretold_number(operator: str, number: float, *bounds: float) -> bool:
+    low, high = bounds[0], bounds[-1]
+    below, above = number < low, number > high
+    answers = {"less than": below, "greater than": above, "not between": below or above}
+    return answers.get(operator, not below and not above)
+
+
+def foretold_text(operator: str, text: str, operands: list[str]) -> bool:
+    found = {
+        "contain": any(text[place:].startswith(each) for each in operands for place in range(len(text) + 1)),
+        "start": any(text[: len(each)] == each for each in operands),
+        "end": any(text[::-1][: len(each)] == each[::-1] for each in operands),
+    }
+    *negation, word = operator.removesuffix(" with").removeprefix("does ").split()
+    return found.get(word.rstrip("s"), text in operands) is not bool(negation)
+
+
+class TestOracle:
+    @given(CONDITIONS, st.dictionaries(st.sampled_from(["x", "y"]), JSON | WORDS), st.none() | st.floats(0, 1e6))
+    def test_a_condition_is_what_it_says(
+        self, source: dict[str, Any], properties: dict[str, Any], timestamp: float | None
+    ) -> None:
+        """Every operator agrees with a plain retelling of what it means."""
+        attribute = source["attribute"]
+        values = properties if "property" in attribute else {} if timestamp is None else {None: timestamp}
+        name = attribute.get("property")
+        expected = foretold(source["constraint"], values.get(name), is_set=name in values)
+        assert trigger(source).matches(Occasion("cart_update", properties, timestamp)) is expected
+
+    @given(st.lists(CONDITIONS, max_size=4), st.dictionaries(st.sampled_from(["x", "y"]), VALUES))
+    def test_all_conditions_count(self, sources: list[dict[str, Any]], properties: dict[str, Any]) -> None:
+        """A trigger matches when each of its conditions would alone."""
+        occasion = Occasion("cart_update", properties)
+        assert trigger(*sources).matches(occasion) is all(trigger(each).matches(occasion) for each in sources)
+
+
+SHAPES = st.fixed_dictionaries(
+    {},
+    optional={
+        "event_type": st.just("cart_update") | JSON,
+        "filter": st.lists(
+            CONDITIONS
+            | JSON
+            | st.fixed_dictionaries(
+                {"attribute": st.just(TEAL["attribute"]) | JSON},
+                optional={
+                    "constraint": JSON
+                    | st.fixed_dictionaries(
+                        {"type": st.sampled_from(["string", "boolean"]) | JSON, "operator": st.sampled_from(OPERATORS)},
+                        optional={"operands": JSON, "value": JSON},
+                    )
+                },
+            ),
+            max_size=3,
+        )
+        | JSON,
+    },
+)
+
+
+class TestAnything:
+    @given(JSON | SHAPES, st.dictionaries(st.sampled_from(["x", "color"]), VALUES))
+    def test_any_json_is_an_answer(self, value: Any, properties: dict[str, Any]) -> None:
+        """Whatever stands in the place of a trigger, it is one, or none, or the error of this purpose."""
+        try:
+            read = read_trigger(value)
+        except FilterError:
+            return
+        if read is not None:
+            assert read.matches(Occasion("cart_update", properties)) in (True, False)
+            assert read_trigger(read.as_dict()) == read
+
+    @given(st.text(max_size=20) | st.text("()[]{}?*+|^$\\.,:=!<>#Pix01ab-", max_size=20))
+    def test_any_pattern_is_an_answer(self, pattern: str) -> None:
+        """Whatever stands in the place of a regular expression, there is an answer."""
+        assert matches(condition("x", "string", "regex", pattern), x="Teal") in (True, False)
