@@ -18,7 +18,7 @@ from exponea_async.features._scope import Scope
 from exponea_async.features._state import DeviceState
 from exponea_async.features._who import Who
 from exponea_async.messages import InAppContentBlock, InAppContentBlockAction
-from exponea_async.models import Event, Receipt
+from exponea_async.models import Event, EventType, Receipt
 
 INVALID_HTML = "Invalid HTML or empty"
 INVALID_ACTION = "Invalid action definition"
@@ -131,6 +131,8 @@ async def track(
     event = event_of(scope, placeholder, block, action, text=text, link=link, error=error)
     allowed = may_track(has_tracking_consent(block), consider_consent=consider_consent, url=link)
     ids = block.customer_ids or None
+    if ids is not None and allowed and not scope.is_device and scope.street.check_running():
+        return await _tell_of_customer(scope, event, ids)
     receipt = await tell(scope, event, allowed=allowed, ids=ids, wake=wake, update=update, only_for=only_for)
     if receipt is None:
         raise OvertakenError
