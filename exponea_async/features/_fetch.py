@@ -204,8 +204,8 @@ def _attribute(piece: bytes) -> CustomerAttribute:
         return CustomerAttribute(success=False, error=f"a value that can't be read: {error}")
     if isinstance(result, Mapping) and result.get("success") is True:
         return CustomerAttribute(success=True, value=result.get("value"))
-    error = result.get("error") or result.get("errors") if isinstance(result, Mapping) else None
-    return CustomerAttribute(success=False, error=_told(error))
+    reason = result.get("error") or result.get("errors") if isinstance(result, Mapping) else None
+    return CustomerAttribute(success=False, error=_told(reason))
 
 
 def _reason(result: Mapping[str, bytes]) -> str:

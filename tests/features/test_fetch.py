@@ -191,7 +191,10 @@ class TestConsents:
             public_api=False,
             tracked_from_scenario=True,
         )
-        translations = {"": {"description": None, "name": "Newsletter"}, "en": {"name": "Newsletter"}}
+        translations: dict[str, dict[str, str | None]] = {
+            "": {"description": None, "name": "Newsletter"},
+            "en": {"name": "Newsletter"},
+        }
         consent = Consent("newsletter", legitimate_interest=False, sources=sources, translations=translations)
         assert await client.fetch_consents() == [consent]
         asked = sandbox.requests[-1]
