@@ -92,7 +92,7 @@ def event_of(
         variant_name=message.variant_name,
         category=message.consent_category_tracking,
     )
-    text, link = (button.text, button.url) if button else (None, None)
+    text, link = (button.text, button.url and button.url.strip()) if button else (None, None)
     return banner(
         configuration,
         action,
@@ -106,7 +106,7 @@ def event_of(
 
 def is_allowed(message: InAppMessage, *, consider_consent: bool = True, url: str | None = None) -> bool:
     """Tell whether something about a message may be tracked; a click on a link may be forced by it."""
-    return may_track(message.has_tracking_consent, consider_consent=consider_consent, url=url)
+    return may_track(message.has_tracking_consent, consider_consent=consider_consent, url=url and url.strip())
 
 
 def shown(message_id: str) -> Update:

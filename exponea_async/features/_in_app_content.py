@@ -179,7 +179,8 @@ def _buttons(payload: Mapping[str, Any], *, is_rich: bool) -> Iterator[InAppMess
             continue
         kind = (_text(button, "button_type") or "").lower()
         known = kind if kind in _KINDS else "deep-link"
-        yield InAppMessageButton(_text(button, "button_text"), _text(button, "button_link"), known)
+        link = _text(button, "button_link")
+        yield InAppMessageButton(_text(button, "button_text"), link and link.strip(), known)
 
 
 def _button_objects(payload: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -56,7 +56,7 @@ class Loader:
         tasks: Where loading goes on.
         clock: Tells UNIX seconds.
         platform: Whose messages, ``"android"`` or ``"ios"``.
-        landed: Told of each end, with the messages or None, at once.
+        landed: Told of each end at once: with the messages or None, and whether the platform might be asked.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Loader:
         tasks: Tasks,
         clock: Callable[[], float],
         platform: str,
-        landed: Callable[[Scope, Who, Loaded | None], None],
+        landed: Callable[[Scope, Who, Loaded | None, bool], None],
     ) -> None:
         self._cache = cache
         self._tasks = tasks
@@ -137,7 +137,7 @@ class Loader:
             flight = self._flights.get(who.mark)
             if flight is not None and flight.task is me:
                 del self._flights[who.mark]
-                self._landed(scope, who, loaded)
+                self._landed(scope, who, loaded, asks)
         return loaded
 
     async def _asked(self, scope: Scope, who: Who) -> Loaded | None:

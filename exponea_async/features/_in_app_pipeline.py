@@ -189,9 +189,14 @@ class InAppMessages(Part):
 
     # From events to messages
 
-    def _landed(self, scope: Scope, who: Who, loaded: Loaded | None) -> None:
-        if loaded is not None and who.device is not None:
+    def _landed(self, scope: Scope, who: Who, loaded: Loaded | None, asked: bool) -> None:  # noqa: FBT001 - a callback
+        if who.device is None:
+            return
+        if loaded is not None:
             self._pick(scope, who, loaded)
+        elif not asked:
+            # What is shown without being loaded for was looked for, in vain.
+            self._requests.drop(who.device)
 
     def _pick(self, scope: Scope, who: Who, loaded: Loaded) -> None:
         """Choose among what is meant for the events that wait; from here on none of them waits."""
