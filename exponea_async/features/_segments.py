@@ -27,7 +27,7 @@ Segments = Mapping[str, tuple[Segment, ...]]
 #: For so long an answer counts as fresh, in seconds, as in the Android SDK.
 FRESH = 5.0
 #: An answer may have this many bytes; a customer is in some dozens of segments, of 70 bytes each.
-MAX_ANSWER = 1_000_000
+MAX_ANSWER = 250_000
 #: What tells segments apart; others that have no such thing are of some category of the project's own.
 _IDS = ("id", "segmentation_id")
 
