@@ -139,6 +139,14 @@ async def track(
     return receipt
 
 
+async def _tell_of_customer(scope: Scope, event: Event, ids: Mapping[str, str]) -> Receipt:
+    """Track an event of a customer, who need not be the one that a tracker is about now."""
+    draft = scope.street.draft_event(EventType.BANNER, event)
+    if draft is None:
+        return scope.street.dropped()
+    return (await scope.keep_all([(scope.street.identity(ids, None), draft)]))[0]
+
+
 async def show(scope: Scope, placeholder: str, block: InAppContentBlock, viewer: Viewer, *, if_due: bool) -> float:
     """
     Track that a block is shown, and remember it.

@@ -20,23 +20,21 @@ def arranged(
     """
     Choose and order blocks.
 
-    As in the vendor's SDKs, a function that raises chooses all, or leaves the order as it is, and where one changes
-    no order, it is that of the priorities, and of the names where these are equal.
+    As in the vendor's SDKs, a function that raises chooses all, or leaves the order as it came.
 
     Args:
         blocks: The blocks.
         leave_out: Tells those that are to be shown; None shows all.
-        sort: Puts them into an order; None is that of the priorities.
+        sort: Puts them into another order than that of priorities, and of names where these are equal.
     """
     chosen = blocks if leave_out is None else _asked(leave_out, blocks)
     kept = blocks if chosen is None else chosen
     usual = rotation(kept, lambda block: block.load_priority, lambda block: block.name)
     if sort is None:
         return usual
-    wanted = _asked(sort, kept)
-    if wanted is None:
-        return kept
-    return usual if wanted == kept else wanted
+    # Who gives back what it got has changed nothing, also where it sorted it.
+    wanted = _asked(sort, usual)
+    return kept if wanted is None else wanted
 
 
 def _asked(arrange: Arrange, blocks: list[InAppContentBlock]) -> list[InAppContentBlock] | None:

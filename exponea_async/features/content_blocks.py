@@ -231,8 +231,8 @@ class ContentBlockVerbs:
             max_messages_count: How many blocks at the most; 0 is all.
             scroll_delay: How long each has its turn, in seconds; at 0 or below nothing moves by itself.
             filter_content_blocks: Gets a list of the blocks and gives those to show; where it raises, all are.
-            sort_content_blocks: Gets a list of these and gives them in another order; where it raises, or changes
-                nothing, the order stays: by priority, equal ones by name.
+            sort_content_blocks: Gets a list of these, by priority and equal ones by name, and gives them in another
+                order; where it raises, they stay as they came.
             override_default_behavior: Whether the host knows by itself what to open: a click gives no link.
             track_actions: Whether clicks and closes are tracked; what is shown, and errors, are always.
 
