@@ -284,6 +284,33 @@ class TestStreams:
         await world.track()
         assert held(stream) == [["a"]]
 
+    async def test_first_load_at_a_launch(self, world: World) -> None:
+        """Who still waits for the first load gets it when the device comes to life again."""
+        world.answer(discovery=["a"])
+        world.fail("segments")
+        stream = await world.listen(include_first_load=True)
+        world.recover()
+        # As where a device that was long out of use comes back into memory.
+        world.client._devices.forget_all()
+        await world.client.track_event(Event("ping"))
+        await world.quiet()
+        assert held(stream) == [["a"]]
+
+    async def test_older_answers_do_not_do(self, world: World) -> None:
+        """What was asked before the wait was over is not taken for what has to be asked after it."""
+        world.answer(discovery=["a"])
+        stream = await world.listen()
+        before = world.loads
+        world.sandbox.faults.add(Fault("latency", seconds=0.5, paths="/segments$", times=1))
+        call = asyncio.create_task(world.client.get_segments("discovery", force=True))
+        device = world.part.of(world.client._scope)
+        await until(lambda: device._loading is not None)
+        device.refresh()
+        assert await call == [A]
+        await world.quiet()
+        assert world.loads == before + 2
+        await stream.aclose()
+
     async def test_refused_events(self, world: World) -> None:
         """An event that was refused makes nobody ask; the next one that was accepted does."""
         stream = await world.listen()
