@@ -20,9 +20,9 @@ LOG = logging.getLogger("exponea_async")
 
 #: A mailbox holds so many messages, and so many bytes of them as they came; the newest stay.
 MOST, MOST_BYTES = 1_000, 8_000_000
-#: Mailboxes in memory, and the bytes of their messages as they came, of which Python makes about five times as many.
+#: Mailboxes in memory, and the bytes of their messages as they came, of which Python makes five to eight times as many.
 #: Others are read from the storage again.
-CAPACITY, CAPACITY_BYTES = 1_000, 32_000_000
+CAPACITY, CAPACITY_BYTES = 1_000, 16_000_000
 #: More than a mailbox that was packed here can have.
 _MAX_UNPACKED = 4 * MOST_BYTES
 _EMPTY: Mapping[str, "Entry"] = MappingProxyType({})

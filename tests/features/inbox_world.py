@@ -57,6 +57,11 @@ class Gate:
         """Let all pass."""
         self._is_open.set()
 
+    def close(self) -> None:
+        """Let nobody pass any more."""
+        self._is_open.clear()
+        self._arrived.clear()
+
     async def reached(self) -> None:
         """Wait until somebody stands before it."""
         await self._arrived.wait()

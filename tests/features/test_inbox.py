@@ -5,10 +5,13 @@ The app inbox through the verbs: for whom messages are fetched, what is kept of 
 import asyncio
 import builtins
 import logging
+import random
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from attrs import evolve
 from inbox_world import FETCH, MARK_AS_READ, World, html, ids_of, push
 from phones import Phone
 from support import until
@@ -83,6 +86,50 @@ class TestWhoseTheyAre:
         await until(lambda: inbox._store.is_empty)
         await until(lambda: not inbox._tasks._tasks)
         assert await client._devices.load_beside("inbox:default") is None
+
+    async def test_another_mark(self, world: World) -> None:
+        """What is kept is given to nobody else, even before it is forgotten."""
+        client = await world.phone.start()
+        await world.fetched(push())
+        who = await client._scope.who()
+        assert who is not None
+        inbox = client._parts[Inbox]
+        assert await inbox.find(client._scope, who, "m1") is not None
+        assert await inbox.find(client._scope, evolve(who, ids={"registered": "jane"}), "m1") is None
+
+    async def test_a_late_answer(self, world: World) -> None:
+        """An answer for who is somebody else by now is not kept."""
+        client = await world.phone.start(customer_token_provider=world.gate)
+        world.put(push())
+        fetch = asyncio.create_task(world.fetch())
+        await world.gate.reached()
+        await client.identify_customer(Customer({"registered": "jane"}))
+        world.sandbox.faults.add(Fault("status", status=503, path=FETCH, after=1))
+        world.gate.open()
+        with pytest.raises(UnavailableError):
+            await fetch
+        assert len(world.asked()) == 2
+        assert client._parts[Inbox]._store.is_empty
+        assert await client._devices.load_beside("inbox:default") is None
+
+    async def test_at_any_moment(self, world: World) -> None:
+        """Whenever customers change, each answer is one customer's: whom it says it is for."""
+        client = await world.phone.start()
+        names = ["jane", "joe", "jim"]
+        await registered(world, *names)
+        chance = random.Random(7)
+        fetches: list[asyncio.Task[list[AppInboxMessage]]] = []
+        for _ in range(30):
+            await client.identify_customer(Customer({"registered": chance.choice(names)}))
+            fetches += [asyncio.create_task(world.fetch()) for _ in range(chance.randrange(3))]
+            await asyncio.sleep(chance.choice([0.0, 0.001, 0.005]))
+        for told in await asyncio.gather(*fetches):
+            assert [each.customer_ids["registered"] for each in told] == ids_of(told)
+            assert len(told) == 1
+        await client.identify_customer(Customer({"registered": "joe"}))
+        assert ids_of(await world.fetch()) == ["joe"]
+        await world.phone.restart()
+        assert ids_of(await world.fetch()) == ["joe"]
 
     async def test_another_project(self, world: World) -> None:
         """A device that was switched to another project asks there."""
@@ -226,17 +273,20 @@ class TestMarking:
         assert await world.phone.kept() == before
 
     async def test_while_fetching(self, world: World) -> None:
-        """A mark that is made while an answer is under way stays."""
-        world.gate.open()
+        """A mark that is made while an answer is under way, which does not know of it, stays."""
         client = await world.phone.start(customer_token_provider=world.gate)
+        world.gate.open()
         message = await world.fetched(push())
-        world.sandbox.faults.add(Fault("latency", seconds=0.3, path=FETCH))
+        world.gate.close()
+        world.sandbox.messages.answer("appinbox/fetch", '{"success": true, "sync_token": "later"}')
         fetch = asyncio.create_task(world.fetch())
-        assert await client.mark_app_inbox_as_read(message)
-        await fetch
-        kept = await client.fetch_app_inbox_item("m1")
-        assert kept is not None
-        assert kept.is_read
+        await world.gate.reached()
+        inbox = client._parts[Inbox]
+        who = await client._scope.who(wake=False)
+        assert who is not None
+        await inbox.note_read(client._scope, who, message.id)
+        world.gate.open()
+        assert [each.is_read for each in await fetch] == [True]
 
     async def test_by_a_tracker(self, world: World) -> None:
         """A customer's message can be marked too."""
@@ -273,6 +323,24 @@ class TestMarking:
         await client.stop_integration()
         assert not await client.mark_app_inbox_as_read(message)
         assert world.asked(MARK_AS_READ) == []
+
+    async def test_broken_off(self, world: World) -> None:
+        """A mark that is under way when the integration is stopped is none; when the client is closed, it says so."""
+        world.sandbox.faults.add(Fault("timeout", seconds=30.0, path=MARK_AS_READ))
+        client = await world.phone.start()
+        message = await world.fetched(push())
+        count = world.sandbox.request_count
+        mark = asyncio.create_task(client.mark_app_inbox_as_read(message))
+        await until(lambda: world.sandbox.request_count > count)
+        await client.stop_integration()
+        assert await mark is False
+        await client.start()
+        count = world.sandbox.request_count
+        mark = asyncio.create_task(client.mark_app_inbox_as_read(message))
+        await until(lambda: world.sandbox.request_count > count)
+        await client.aclose(timeout=0)
+        with pytest.raises(ClosedError):
+            await mark
 
     @pytest.mark.parametrize("message", [None, {"id": "m1"}, "m1"])
     async def test_no_message(self, world: World, message: Any) -> None:
@@ -375,6 +443,9 @@ class TestBreakingOff:
         world.gate.open()
         told = await asyncio.gather(*fetches, return_exceptions=True)
         assert [type(each) for each in told] == [UnavailableError] * 3
+        assert isinstance(told[0], BaseException)
+        frames = [frame.name for frame in traceback.extract_tb(told[0].__traceback__)]
+        assert frames.count("_given") == frames.count("fetch_app_inbox") == 1
         assert len(world.asked()) == 1
 
     @pytest.mark.parametrize("where", ["provider", "wire"])
@@ -406,6 +477,14 @@ class TestBreakingOff:
         await client.aclose(timeout=0)
         with pytest.raises(ClosedError):
             await client.fetch_app_inbox()
+
+    async def test_closing(self, world: World) -> None:
+        """Nothing more begins while the client is closing."""
+        client = await world.phone.start()
+        await client._parts[Inbox].aclose()
+        with pytest.raises(ClosedError):
+            await client.fetch_app_inbox()
+        assert world.asked() == []
 
     async def _under_way(self, world: World, where: str) -> Any:
         """Start a fetch that waits for the host's provider, or for the platform."""

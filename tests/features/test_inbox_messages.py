@@ -126,6 +126,7 @@ class TestReading:
         )
         assert message.actions == (AppInboxAction("app", "Open"),)
         assert message.tracking_data == {"campaign_id": "c2", "utm_source": "mail"}
+        assert read_one(push(actions="[{")).actions == ()
 
     @pytest.mark.parametrize(
         ("told", "action"),

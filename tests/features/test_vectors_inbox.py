@@ -168,6 +168,7 @@ async def other_customer_meanwhile(world: World) -> None:
     await client.identify_customer(Customer({"registered": "joe"}))
     late = asyncio.create_task(world.fetch())
     await world.all_wait()
+    assert world.gate.calls == 1
     world.gate.open()
     assert [ids_of(each) for each in await asyncio.gather(early, late)] == [["for joe"], ["for joe"]]
     told = [(body["customer_ids"]["registered"], body.get("sync_token")) for body in world.bodies()]
