@@ -84,6 +84,8 @@ class Cache:
         self._definitions: dict[bytes, Definition] = {}
         # How many customers have a list, and how many lists have a message, by what stands for them.
         self._uses: dict[bytes, int] = {}
+        # Messages that can't be read, so that it is said once of each and not of each customer who has it.
+        self._broken: set[bytes] = set()
         #: What distinct messages take, in bytes.
         self.cost = 0
 
@@ -116,9 +118,10 @@ class Cache:
             if key not in found:
                 # Asked once: on a thread, what is known now may be forgotten in a moment.
                 known = found[key] = self._definitions.get(key)
-                if known is None:
+                if known is None and key not in self._broken:
                     fresh.append(piece)
         found.update({each.digest: each for each in _read(fresh)})
+        self._remember_broken(key for key, each in found.items() if each is None)
         return Content(digest, tuple(each for each in found.values() if each is not None))
 
     def put(self, mark: str, content: Content, at: float) -> Loaded:
@@ -145,6 +148,11 @@ class Cache:
         self._uses.clear()
         self.cost = 0
 
+    def _remember_broken(self, keys: Iterable[bytes]) -> None:
+        if len(self._broken) > MOST:
+            self._broken = set()
+        self._broken.update(keys)
+
     def _taken(self, content: Content) -> Content:
         """Count a customer who has a list, and give the list that the others have who have the same."""
         known = self._contents.get(content.digest)
@@ -156,8 +164,9 @@ class Cache:
         return known
 
     def _shared(self, definition: Definition) -> Definition:
-        known = self._definitions.setdefault(definition.digest, definition)
-        if known is definition:
+        known = self._definitions.get(definition.digest)
+        if known is None:
+            known = self._definitions[definition.digest] = definition
             self.cost += known.cost
         self._uses[definition.digest] = self._uses.get(definition.digest, 0) + 1
         return known

@@ -2,8 +2,10 @@
 In-app messages as Engagement sends them: what is needed to choose one, and what is handed to whoever shows it. Pure.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
+from time import perf_counter
 from typing import Any
 
 from attrs import evolve, frozen
@@ -14,11 +16,17 @@ from exponea_async.features._filters import Occasion, Trigger, read_trigger
 from exponea_async.features._rules import has_consent
 from exponea_async.messages import InAppMessage, InAppMessageButton
 
+LOG = logging.getLogger("exponea_async")
+
 CONTROL_GROUP = -1
 #: A message that slides in closes by itself after this, in seconds, as in the vendor's SDKs.
 SLIDE_IN_TIMEOUT = 4.0
 #: No message is delayed or shown for longer than this, in seconds.
 LONGEST = 86_400.0
+#: Choosing takes some microseconds; triggers that make it take longer than this, in seconds, were not made by people.
+LONGEST_CHOICE = 0.5
+#: Conditions of a trigger at the most; campaigns have a few.
+MOST_CONDITIONS = 100
 
 #: Names above this many characters would not fit into an event.
 LONGEST_NAME = 1_000
@@ -91,9 +99,12 @@ def read_definition(value: Any, source: bytes) -> Definition:
         KeyError: Something is missing that it has to have.
     """
     message = read_message(value)
+    trigger = read_trigger(message.trigger)
+    if trigger is not None and len(trigger.conditions) > MOST_CONDITIONS:
+        raise ValueError(f"a trigger has {len(trigger.conditions)} conditions")
     return Definition(
         id=message.id,
-        trigger=read_trigger(message.trigger),
+        trigger=trigger,
         dates=read_date_filter(message.date_filter),
         frequency=message.frequency,
         priority=message.load_priority,
@@ -140,11 +151,14 @@ def read_message(value: Any) -> InAppMessage:
 
 def matching(definitions: tuple[Definition, ...], occasion: Occasion, now: float) -> list[Definition]:
     """Keep what is meant for an event, and for a moment, UNIX seconds; how often it was shown is another question."""
-    return [
-        each
-        for each in definitions
-        if each.trigger is not None and each.dates.passes(now) and each.trigger.matches(occasion)
-    ]
+    found, began = [], perf_counter()
+    for each in definitions:
+        if each.trigger is not None and each.dates.passes(now) and each.trigger.matches(occasion):
+            found.append(each)
+        if perf_counter() - began > LONGEST_CHOICE:
+            LOG.warning("Some in-app messages take too long to choose among, and the rest of them is left out.")
+            break
+    return found
 
 
 def due(definitions: list[Definition], displays: Mapping[str, Display], visit_start: float) -> list[Definition]:
