@@ -206,9 +206,9 @@ class Exponea(
             if upload is not None and end_sessions and not self._closed:
                 await self._end_sessions()
             self._closed = True
+            self._tracker.refuse(ClosedError("The client is closed.", hint="Make a new one."))
             await self._parts.aclose()
             self._devices.end_streams()
-            self._tracker.refuse(ClosedError("The client is closed.", hint="Make a new one."))
             if upload is None:
                 await self._receipts.aclose()
                 return

@@ -70,16 +70,21 @@ class Doors:
 class DeviceScope(Doors):
     """One device, as the rooms see it."""
 
-    __slots__ = ("_name", "_timeout", "key")
+    __slots__ = ("_key", "_name", "_timeout")
 
     is_device = True
 
     def __init__(self, key: str, devices: Devices) -> None:
         super().__init__(devices)
-        self.key = key
+        self._key = key
         self._name = PREFIX + key
         automatic = self.configuration.automatic_session_tracking
         self._timeout = self.configuration.session_timeout if automatic else None
+
+    @property
+    def key(self) -> str:
+        """The key of the device."""
+        return self._key
 
     async def keep(self, draft: Draft) -> Receipt:
         """Keep a draft."""

@@ -38,6 +38,7 @@ class _CustomerScope(Doors):
     __slots__ = ("_identity", "_ids")
 
     is_device = False
+    key = None
 
     def __init__(self, ids: Mapping[str, str], devices: Devices) -> None:
         super().__init__(devices)

@@ -64,6 +64,10 @@ RESERVED = {
     "aiosqlite": ("storage.sqlite",),
     "redis": ("storage.redis",),
     "sqlite3": ("storage.sqlite", "storage._"),
+    "nh3": ("features._html",),
+    "selectolax": ("features._html",),
+    "tinycss2": ("features._css",),
+    "regex": ("features._patterns",),
 }
 
 #: The doors at which anything may come in, and must not get through.

@@ -244,6 +244,11 @@ class Scope(Protocol):
         ...
 
     @property
+    def key(self) -> str | None:
+        """The key of the device; None for a customer tracker."""
+        ...
+
+    @property
     def is_device(self) -> bool:
         """Whether the subject is a device, which remembers things."""
         ...

@@ -181,5 +181,5 @@ def _check(category: str) -> None:
 
 def _key(scope: Scope) -> str | None:
     """Tell the key of a device; None where the subject is none."""
-    key: str | None = getattr(scope, "key", None)
+    key = scope.key
     return key
