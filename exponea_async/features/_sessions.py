@@ -93,7 +93,10 @@ def active(state: DeviceState, moments: Moments, configuration: Configuration) -
     if expired(state, now, configuration.session_timeout):
         state, ends = closed(state, configuration)
         told += ends
-    if state.session_start is None:
+    if state.session_start is not None:
+        # What leads somebody back into an open session is no part of a later one, as in the Android SDK.
+        state = evolve(state, campaign=None) if state.campaign else state
+    else:
         state, started = begun(state, moments.next(), configuration, since=now)
         told.append(started)
         # Its end comes after its start, even if nothing else happens.
