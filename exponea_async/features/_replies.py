@@ -5,6 +5,7 @@ The platform's answers to questions: what is in their envelopes. Pure, but for l
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -20,6 +21,10 @@ T = TypeVar("T")
 PAYLOADS = ("results", "data", "messages", "in_app_content_blocks")
 #: An element of a list may have this many bytes; messages have some thousand.
 MAX_ELEMENT = 2_000_000
+#: A list may have this many elements; those behind them are left out.
+MAX_ELEMENTS = 10_000
+#: So many broken elements of an answer are told in the log one by one, and the others by their number.
+TOLD = 3
 #: Answers from this size on are read on a thread, in bytes: smaller ones take the event loop a millisecond or less.
 ON_THREAD = 32_768
 
@@ -55,7 +60,10 @@ def read_reply(body: bytes) -> Reply:
             raise UnavailableError("an answer that says nothing of success")
         payload = next((parts[name] for name in PAYLOADS if parts.get(name, b"null") != b"null"), b"[]")
         token = decode(parts.get("sync_token", b"null"))
-        return Reply(tuple(elements(payload)), token if isinstance(token, str) else None)
+        found = tuple(islice(elements(payload), MAX_ELEMENTS + 1))
+        if len(found) > MAX_ELEMENTS:
+            LOG.warning("An answer has more than %d elements; the others are left out.", MAX_ELEMENTS)
+        return Reply(found[:MAX_ELEMENTS], token if isinstance(token, str) else None)
     except ValueError as error:
         raise UnavailableError(f"an answer that can't be read: {error}") from error
 
@@ -69,13 +77,18 @@ def decoded(pieces: Iterable[bytes], read: Callable[[Any], T], what: str) -> Ite
         read: Makes a value of a decoded element, or raises a ValueError, KeyError or TypeError.
         what: What they are, for the log.
     """
+    broken = 0
     for index, piece in enumerate(pieces):
         try:
             if len(piece) > MAX_ELEMENT:
                 raise ValueError(f"{len(piece)} bytes are too many")  # noqa: TRY301 - broken like any other
             yield read(decode(piece))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            LOG.warning("%s %d of an answer is left out: %s: %s", what, index, type(error).__name__, error)
+            broken += 1
+            if broken <= TOLD:
+                LOG.warning("%s %d of an answer is left out: %s: %s", what, index, type(error).__name__, error)
+    if broken > TOLD:
+        LOG.warning("%d more of an answer are left out.", broken - TOLD)
 
 
 async def on_thread(size: int, work: Callable[[], T]) -> T:
