@@ -64,6 +64,11 @@ class Definition:
         return self.content_type is None
 
     @property
+    def is_kept(self) -> bool:
+        """Whether it can ever be shown; as in the vendor's SDKs, of what has content of its own only HTML can."""
+        return self.is_personalized or _type(self.content_type) == HTML
+
+    @property
     def often(self) -> str:
         """How often it may be shown; where nothing is said, always."""
         return self.frequency or ALWAYS
@@ -74,7 +79,7 @@ def read_definition(value: Any) -> Definition:
     Read a content block from the list of all.
 
     Raises:
-        ValueError: It is none, or can't be shown anywhere.
+        ValueError: It is none.
     """
     source = _mapping(value)
     placeholders = source.get("placeholders")
@@ -216,12 +221,8 @@ def _type(value: str | None) -> str:
 
 
 def _static_type(value: object) -> str | None:
-    """Tell the type of a block's own content; as the vendor's SDKs do, only HTML is kept of those that have one."""
-    if value is None:
-        return None
-    if not isinstance(value, str) or value.lower() != HTML:
-        raise ValueError(f"{value!r:.60} is no type of content that can be shown")
-    return value
+    # What is no text is no type that is known, and not the lack of one, which would make the block personalised.
+    return value if value is None or isinstance(value, str) else UNKNOWN
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -80,10 +80,25 @@ def action_of(action: HtmlAction) -> InAppContentBlockAction:
     return InAppContentBlockAction(_TYPES[action.kind], action.text, action.url)
 
 
-def pressed(block: InAppContentBlock, url: str) -> InAppContentBlockAction | None:
-    """Find what was pressed in a block by the address that was opened; None where it has none such."""
+def pressed(block: InAppContentBlock, action: InAppContentBlockAction | str) -> InAppContentBlockAction | None:
+    """
+    Tell what was pressed in a block.
+
+    Args:
+        block: The block.
+        action: What was pressed, or the address that was opened.
+
+    Returns:
+        What was pressed; None where nothing in the block has that address.
+
+    Raises:
+        InvalidEventError: It is neither.
+    """
+    if not isinstance(action, str):
+        check_action(action)
+        return action
     known = {HtmlAction(_kind(each), each.url, each.name): each for each in block.actions if each.url is not None}
-    found = find_action(known, url)
+    found = find_action(known, action)
     return None if found is None else known[found]
 
 
@@ -127,6 +142,8 @@ async def track(
         LifecycleError: The client is not running.
     """
     check_block(placeholder, block)
+    if action == "click":
+        check_action(pressed)
     text, link = (None, None) if pressed is None else (pressed.name, pressed.url)
     event = event_of(scope, placeholder, block, action, text=text, link=link, error=error)
     allowed = may_track(has_tracking_consent(block), consider_consent=consider_consent, url=link)
@@ -268,6 +285,18 @@ def check_block(placeholder: object, block: object) -> None:
     check_placeholder(placeholder)
     if not isinstance(block, InAppContentBlock):
         raise InvalidEventError("content_block", f"a {type(block).__name__} is none", "Give an InAppContentBlock.")
+
+
+def check_action(action: object) -> None:
+    """
+    Refuse what can't have been pressed.
+
+    Raises:
+        InvalidEventError: It is no action.
+    """
+    if not isinstance(action, InAppContentBlockAction) or not isinstance(action.type, str):
+        trouble = f"{action!r:.60} is none"
+        raise InvalidEventError("action", trouble, "Give an InAppContentBlockAction.")
 
 
 def check_placeholder(placeholder: object) -> None:

@@ -90,7 +90,7 @@ class Loads:
     def renew(self, scope: Scope, who: Who) -> "asyncio.Task[Bundle | None] | None":
         """Load all blocks of a customer's project, also where there are some; None right after that has failed."""
         load = self._bundle_loads.get(who.place)
-        if load is None and not self._is_paused(who.place, ("bundle", who.place)):
+        if load is None and not self._is_paused(who.place, ("bundle", who.place), who.mark):
             work = self._guarded(lambda: self._load_bundle(scope, who), who, refused=("bundle", who.place))
             load = self.tasks.start(work, name="content blocks")
             _register(self._bundle_loads, [who.place], load)
@@ -160,7 +160,7 @@ class Loads:
         return found
 
     async def _guarded(self, work: Callable[[], Awaitable[T | None]], who: Who, *, refused: object) -> T | None:
-        """Do some work; where it fails, say so once and pause, for all of the project or only for what was refused."""
+        """Do some work; where it fails, say so once and pause: for all of the project, or only what was refused."""
         try:
             result = await work()
         except LifecycleError:
@@ -169,7 +169,7 @@ class Loads:
             level = logging.DEBUG if who.place in self._troubled else logging.WARNING
             LOG.log(level, "Content blocks of project %s can't be loaded now: %s", who.place.project_token, error)
             self._troubled.add(who.place)
-            self._pause(refused if isinstance(error, RefusedError) else who.place)
+            self._pause(_key(error, who, refused))
             return None
         self._troubled.discard(who.place)
         return result
@@ -202,6 +202,14 @@ async def landed(load: "asyncio.Task[T | None]", end: float | None = None) -> T 
     return None if not load.done() or load.cancelled() else load.result()
 
 
+def _key(error: ExponeaError, who: Who, refused: object) -> object:
+    """Tell what is to pause after an error."""
+    if not isinstance(error, RefusedError):
+        return who.place
+    # Where nothing was asked, it is the host that has no token for this customer; others may have one.
+    return refused if error.status else who.mark
+
+
 def _register(loads: dict[K, "asyncio.Task[T]"], keys: list[K], load: "asyncio.Task[T]") -> None:
     """Let others find a load by some keys, until its end."""
     loads.update(dict.fromkeys(keys, load))
@@ -216,7 +224,8 @@ def _register(loads: dict[K, "asyncio.Task[T]"], keys: list[K], load: "asyncio.T
 
 
 def _read_bundle(answer: bytes, now: float) -> Bundle:
-    return Bundle.made(decoded(read_reply(answer).elements, read_definition, "content block"), now)
+    read = decoded(read_reply(answer).elements, read_definition, "content block")
+    return Bundle.made((each for each in read if each.is_kept), now)
 
 
 def _read_found(answer: bytes, ids: frozenset[str], now: float) -> Found:

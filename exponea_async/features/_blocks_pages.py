@@ -21,6 +21,8 @@ MAX_BYTES = 32_000_000
 #: What one page may need of pictures and fonts, and how many bytes of them.
 MAX_RESOURCES = 64
 MAX_LOADED = 8_000_000
+#: How long one of them may take to be loaded, in seconds.
+TIMEOUT = 5.0
 
 #: Making HTML safe takes so many times as long as decoding as much JSON.
 _COST = 8
@@ -98,7 +100,11 @@ async def _loaded(loader: ResourceLoader, urls: list[str]) -> dict[str, bytes] |
 
 async def _resource(loader: ResourceLoader, url: str) -> bytes | None:
     try:
-        data = await loader(url)
+        async with asyncio.timeout(TIMEOUT):
+            data = await loader(url)
+    except TimeoutError:
+        LOG.warning("resource_loader took longer than %g seconds.", TIMEOUT)
+        return None
     except Exception:
         LOG.exception("resource_loader raised.")
         return None

@@ -18,6 +18,7 @@ from exponea_async.features._blocks_events import (
     NOT_PRESSED,
     OvertakenError,
     Viewer,
+    check_block,
     check_placeholder,
     interact,
     is_close,
@@ -200,8 +201,9 @@ class Carousel:
             StorageError: The storage refused.
             LifecycleError: The client is not running.
         """
+        check_block(self.placeholder_id, block)
+        found = pressed(block, action)
         async with self._door:
-            found = pressed(block, action) if isinstance(action, str) else action
             if action == NOT_PRESSED or not self._scope.street.check_running():
                 return None
             if found is None:
@@ -230,6 +232,10 @@ class Carousel:
         self._is_paused = False
         self._wake()
 
+    async def aclose(self) -> None:
+        """End the rotation and the streams of changes, as the end of the ``async with`` block does."""
+        self.end()
+
     def clear(self) -> None:
         """Take all blocks out, as is done where the integration is stopped."""
         had, self._viewer = self._viewer is not None, None
@@ -239,7 +245,7 @@ class Carousel:
             self._take((), -1)
 
     def end(self) -> None:
-        """End the rotation and the streams of changes, as is done at the end of the ``async with`` block."""
+        """End the rotation and the streams of changes, as is done where the client is closed."""
         self._is_over = True
         self._stream.end()
         self._wake()

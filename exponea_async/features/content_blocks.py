@@ -182,7 +182,7 @@ class ContentBlockVerbs:
         """
         scope = self._scope
         check_block(placeholder_id, block)
-        found = pressed(block, action) if isinstance(action, str) else action
+        found = pressed(block, action)
         if action == NOT_PRESSED or not scope.street.check_running():
             return None
         if found is None:

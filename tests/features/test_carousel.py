@@ -7,10 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from blocks_world import BUNDLE, FORCED, LINK, World, personal, static
+from blocks_world import BUNDLE, FORCED, LINK, Gate, World, personal, static
 from phones import Phone
 
-from exponea_async import Customer, InvalidEventError
+from exponea_async import Customer, Event, Hooks, InvalidEventError
 from exponea_async.features._carousel import Carousel, CarouselChange
 from exponea_async.features._streams import Listener
 from exponea_async.messages import InAppContentBlock
@@ -101,7 +101,7 @@ class TestTurns:
             waiting = asyncio.ensure_future(anext(turns))
             await asyncio.sleep(0.02)
             assert not waiting.done()
-            carousel.end()
+            await carousel.aclose()
             with pytest.raises(StopAsyncIteration):
                 await waiting
 
@@ -328,6 +328,45 @@ class TestWhose:
         shows = [each.ids.get("registered") for each in await world.phone.kept("banner")]
         assert shows == [None, "jane"]
 
+    async def test_another_customer_at_the_last_moment(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also who has become another one just before a block is tracked gets what is for the new one."""
+        world.put(personal("a"), personal("b"))
+        client = await world.phone.start()
+        async with client.content_block_carousel("top", scroll_delay=0) as carousel:
+            choose = world.part.blocks.choices
+
+            async def choices(*args: Any, **options: Any) -> Any:
+                found = await choose(*args, **options)
+                if len(names) > 0:
+                    await client.identify_customer(Customer({"registered": names.pop()}))
+                return found
+
+            async def is_present(*_: Any) -> bool:
+                return True
+
+            names = ["bob"]
+            monkeypatch.setattr(world.part.blocks, "choices", choices)
+            monkeypatch.setattr(world.part.blocks, "is_present", is_present)
+            await client.identify_customer(Customer({"registered": "jane"}))
+            block = await carousel.next()
+            assert block is not None
+            assert (block.id, block.customer_ids["registered"]) == ("a", "bob")
+        assert [each.ids.get("registered") for each in await world.phone.kept("banner")] == [None, "bob"]
+
+    @pytest.mark.parametrize("act", ["reload", "next"])
+    async def test_many_changes_at_once(self, world: World, act: str) -> None:
+        """However customers and turns cross each other, each is tracked as shown what was loaded for this one."""
+        world.put(*(personal(name) for name in "abc"))
+        client = await world.phone.start()
+        carousel = client.content_block_carousel("top", scroll_delay=0)
+        for number in range(20):
+            block, _ = await asyncio.gather(
+                getattr(carousel, act)(), client.identify_customer(Customer({"registered": str(number)}))
+            )
+            assert block is not None
+            last = (await world.phone.kept("banner"))[-1]
+            assert last.ids == block.customer_ids
+
     async def test_who_is_bound(self, world: World) -> None:
         """A carousel is about who was current when it was made."""
         world.put(static("a"))
@@ -371,6 +410,43 @@ class TestItsEnd:
         with pytest.raises(StopAsyncIteration):
             await asyncio.wait_for(waiting, 20)
         assert await told(changes) == ["messages", "show a"]
+
+    async def test_a_stop_while_it_loads(self, world: World) -> None:
+        """What is loaded while the integration is stopped is not in it."""
+        world.put(static("a"))
+        gate = Gate(free=0)
+        client = await world.phone.start(customer_token_provider=gate)
+        carousel = client.content_block_carousel("top")
+        loading = asyncio.create_task(carousel.reload())
+        await gate.reached()
+        await client.stop_integration()
+        assert await loading is None
+        assert (carousel.count, carousel.index) == (0, -1)
+
+    async def test_a_stop_while_it_tracks(self, world: World) -> None:
+        """A block that was being tracked as shown while all is taken out has no turn."""
+        world.put(static("a"), static("b"))
+
+        def stop(event: Event) -> Event:
+            if event.properties.get("banner_id") == "b":
+                carousel.clear()
+            return event
+
+        client = await world.phone.start(hooks=Hooks(before_track=stop))
+        carousel = client.content_block_carousel("top")
+        await carousel.reload()
+        assert await carousel.next() is None
+        assert (carousel.count, carousel.block) == (0, None)
+
+    async def test_a_press_before_it_was_loaded(self, world: World) -> None:
+        """A block of before is told of, though the carousel does not know it."""
+        world.put(static("a"))
+        client = await world.phone.start()
+        block = await world.block()
+        carousel = client.content_block_carousel("top")
+        assert await carousel.click(block, LINK) == LINK
+        await carousel.close(block)
+        assert await world.told() == [("show", "a"), ("click", "a"), ("close", "a")]
 
     async def test_it_is_let_go(self, world: World) -> None:
         """A carousel that nobody holds is forgotten."""

@@ -17,6 +17,7 @@ from exponea_async import (
     DroppedError,
     Event,
     ExponeaProject,
+    Hooks,
     InvalidEventError,
     NotStartedError,
 )
@@ -350,6 +351,21 @@ class TestACustomer:
         assert (await world.last()).ids == {"registered": "jane"}
 
 
+class TestHooks:
+    @pytest.mark.parametrize("who", ["device", "customer"])
+    async def test_an_event_that_is_dropped(self, world: World, who: str) -> None:
+        """What a hook does not want tracked is not, and the block is there all the same."""
+        world.put(static(frequency="only_once"))
+        hooks = Hooks(before_track=lambda event: None if event.name == "banner" else event)
+        client = await world.phone.start(hooks=hooks)
+        subject = client.device("d") if who == "device" else client.for_customer({"registered": "jane"})
+        block = await world.block(of=subject)
+        assert await subject.click_content_block("top", block, LINK) == LINK
+        assert (await subject.track_in_app_content_block_close("top", block)).status == "dropped"
+        assert await world.told() == []
+        assert (await world.shown(of=subject) is None) is (who == "device")
+
+
 class TestMisuse:
     @pytest.mark.parametrize("placeholder", ["", None, 5])
     async def test_no_placeholder(self, world: World, placeholder: Any) -> None:
@@ -381,6 +397,21 @@ class TestMisuse:
         for act in acts:
             with pytest.raises(InvalidEventError, match="content_block"):
                 await act()
+
+    @pytest.mark.parametrize("action", [None, 5, {"url": LINK}, InAppContentBlockAction(None)])  # type: ignore[arg-type]
+    async def test_no_action(self, world: World, action: Any) -> None:
+        """What nobody can have pressed is refused."""
+        client = await world.phone.start()
+        carousel = client.content_block_carousel("top")
+        acts: list[Callable[[], Any]] = [
+            lambda: client.click_content_block("top", MADE, action),
+            lambda: client.track_in_app_content_block_click("top", MADE, action),
+            lambda: carousel.click(MADE, action),
+        ]
+        for act in acts:
+            with pytest.raises(InvalidEventError, match="action"):
+                await act()
+        assert await world.phone.kept() == []
 
     async def test_after_a_stop(self, world: World) -> None:
         """A stopped client shows, tracks and opens nothing."""

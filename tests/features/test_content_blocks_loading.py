@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from blocks_world import BUNDLE, PERSONAL, Gate, World, personal, static
 from phones import Phone
+from support import until
 
 from exponea_async import ClosedError, ConfigurationChange, Customer, ExponeaProject
 from exponea_async.features import _blocks_kept, _blocks_loads, content_blocks
-from exponea_async.sandbox import Sandbox
+from exponea_async.sandbox import Fault, Sandbox
 
 WHO_AM_I = {"ttl_seconds": 120, "content_type": "html"}
 
@@ -134,6 +135,18 @@ class TestWhileItLoads:
         assert not world.part.blocks.loads._bundles
         await client.start()
         assert await world.shown() == "p1"
+
+    @pytest.mark.parametrize("path", [BUNDLE, PERSONAL])
+    async def test_a_stop_while_the_platform_thinks(self, world: World, path: str) -> None:
+        """Who waits for the platform when the integration is stopped gets nothing, too."""
+        world.put(personal())
+        world.sandbox.faults.add(Fault("timeout", seconds=60, path=path))
+        client = await world.phone.start()
+        asking = asyncio.create_task(client.content_block("top"))
+        await until(lambda: any(armed.fired for armed in world.sandbox.faults._armed))
+        await client.stop_integration()
+        assert await asking is None
+        assert len(world.customers) == 0
 
     @pytest.mark.parametrize("free", [0, 1])
     async def test_a_close(self, world: World, free: int) -> None:
@@ -279,6 +292,22 @@ class TestBadDays:
         shown = [await world.shown(of=each) for each in (jane, stranger, jane, stranger)]
         assert shown == ["p1", "s1", "p1", "s1"]
 
+    async def test_a_start_without_a_token(self, world: World) -> None:
+        """Where the host has no token for nobody yet, the first customer is not kept waiting for that."""
+        world.put(static())
+
+        async def provider(ids: Any) -> str:
+            if "registered" not in ids:
+                raise LookupError(ids)
+            return "token"
+
+        client = await world.phone.start(
+            customer_token_provider=provider, in_app_content_block_placeholders_auto_load=["top"]
+        )
+        await world.idle()
+        assert world.asked() == []
+        assert await world.shown(of=client.for_customer({"registered": "jane"})) == "s1"
+
 
 BROKEN = ["", "{", "null", "[]", '"x"', "5", "{}", '{"success": null}', '{"success": "yes"}', '{"success": false}']
 HOLLOW = [
@@ -353,6 +382,16 @@ class TestHostileAnswers:
         await world.phone.start()
         assert await world.shown("place2999") == "s2999"
 
+    async def test_what_is_for_others(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        """Blocks that only applications on phones can show are no trouble."""
+        world.put(static("n", content_type="native"), static("f", content_type="foo"), static("s1"))
+        world.put(static("odd", content_type=5), check=False)
+        await world.phone.start()
+        with caplog.at_level(logging.WARNING):
+            assert {await world.shown() for _ in range(10)} == {"s1"}
+        assert [each for each in caplog.records if "left out" in each.message] == []
+        assert world.asked() == ["bundle"]
+
     async def test_an_id_twice(self, world: World) -> None:
         """Of several blocks with one id the first counts."""
         told = {"success": True, "in_app_content_blocks": [static("a", name="one"), static("a", name="two")]}
@@ -383,6 +422,17 @@ class TestMemory:
         assert len(world.customers) == 2
         assert await world.shown("side") == "huge"
         assert (len(world.customers), world.customers.size) == (0, 0)
+
+    async def test_projects(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of so many projects blocks are kept."""
+        monkeypatch.setattr(_blocks_loads, "MAX_PROJECTS", 1)
+        world.put(static())
+        client = await world.phone.start()
+        await world.block()
+        await world.device("other").anonymize(ConfigurationChange(project=ExponeaProject("outlet", "key")))
+        await world.idle()
+        assert [each.project_token for each in world.part.blocks.loads._bundles] == ["outlet"]
+        assert await world.shown(of=client) == "s1"
 
     async def test_a_device(self, world: World) -> None:
         """Of who a device was before nothing is kept."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from blocks_world import World, static
+from blocks_world import World, personal, static
 from hypothesis import given
 from hypothesis import strategies as st
 from phones import Phone
@@ -84,6 +84,11 @@ class TestWhatIsRead:
         assert status_of(read_definition(static()), None) == OK
         assert not can_show(read_definition({**static(), "content_type": None}), None)
 
+    @pytest.mark.parametrize("ttl", [None, True, "60", -5, 10**400, [], float("inf")])
+    def test_no_time_to_live(self, ttl: Any) -> None:
+        """What is no span of time is none at all."""
+        assert read_personal({"id": "a", "ttl_seconds": ttl}, 0.0).ttl == 0
+
     @pytest.mark.parametrize("consent", [None, True, 1, "true", False, 0, "no", {}])
     def test_consent(self, consent: Any) -> None:
         """Consent is read as it is of notifications: what is not said is a yes."""
@@ -137,6 +142,19 @@ class TestResources:
         assert page is not None
         assert PICTURE in page.html
 
+    async def test_a_loader_that_signs_out(self, world: World) -> None:
+        """Who has become somebody else while a picture is loaded is shown what is for the new one."""
+        world.put(personal(html=f"<img src='{PICTURE}'>"))
+
+        async def load(url: str) -> bytes:
+            await client.anonymize()
+            return b"png"
+
+        client = await world.phone.start(resource_loader=load)
+        block = await world.block()
+        assert block.customer_ids == {"cookie": await client.get_customer_cookie()}
+        assert [each.ids for each in await world.phone.kept("banner")] == [block.customer_ids]
+
     async def test_with_one(self, world: World) -> None:
         """A picture that the host loads is put into the page, once for all."""
         loaded: list[str] = []
@@ -166,6 +184,18 @@ class TestResources:
         assert await world.shown() is None
         assert await world.told() == [("error", "s1")]
         assert await world.shown() == "s1"
+
+    async def test_a_slow_one(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A loader that takes too long has nothing."""
+        monkeypatch.setattr(_blocks_pages, "TIMEOUT", 0.01)
+
+        async def load(url: str) -> bytes:
+            await asyncio.Event().wait()
+            return b""
+
+        world.put(static(html=f"<img src='{PICTURE}'>"))
+        await world.phone.start(resource_loader=load)
+        assert await world.shown() is None
 
     async def test_too_many(self, world: World) -> None:
         """A block that needs pictures without end loads none of them."""
