@@ -5,19 +5,10 @@ All comparisons are of texts, as in the vendor's SDKs, and tell upper from lower
 null has no text, and fails every comparison, the negative ones too.
 
 A trigger is compiled when it is read, and matches nothing where a number of operands or a regular expression is wrong.
-
-Python can't stop a regular expression that runs for too long. So a bound of the steps that it may take is computed from
-the pattern and the length of the text: how many ways there are to spread the text over the repetitions, each tried out
-from every place in the text. It never runs on texts for which the bound is above `MAX_STEPS`, and matches none of them:
-one wide repetition is good for a thousand characters, two for a hundred. A repetition round something that can itself
-match in several ways, such as ``(a+)+`` or ``(a|ab)*``, explodes, and is good for a few characters only.
 """
 
 import json
-import math
 import re
-import warnings
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
@@ -27,13 +18,9 @@ from uuid import UUID
 
 from attrs import field, frozen
 
-#: What a regular expression may cost at most: tens of milliseconds at worst.
-MAX_STEPS = 2_000_000
-#: Characters of a pattern, and of a text that one is looked for in.
-MAX_PATTERN, MAX_TEXT = 500, 16_384
+from exponea_async.features._patterns import PatternError, compile_pattern
 
 _DEPTH = 100
-_ANYTHING = ([".", "*"], [".", "*?"])
 _ABSENT = object()
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _ORIGINS, _KINDS = ("property", "timestamp"), ("string", "number", "boolean")
@@ -251,20 +238,10 @@ def _number(text: str) -> float | None:
 
 
 def _searched(pattern: str) -> Callable[[str], bool]:
-    if len(pattern) > MAX_PATTERN:
-        raise _NeverError(f"a regular expression has more than {MAX_PATTERN} characters")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a later Python may read otherwise
-            re.compile(pattern)
-            tokens = _tokens(pattern)
-            search = re.compile("".join(tokens)).search
-        longest = bisect_left(range(MAX_TEXT + 1), 1, key=lambda length: _steps(tokens, length) > MAX_STEPS) - 1
-    except (re.error, OverflowError, RecursionError) as error:
-        raise _NeverError(f"a regular expression can't be read: {error}") from error
-    if longest < 0:
-        raise _NeverError("a regular expression may take too long")
-    return lambda text: len(text) <= longest and search(text) is not None
+        return compile_pattern(pattern).found_in
+    except PatternError as error:
+        raise _NeverError(str(error)) from error
 
 
 _OPERATORS: Mapping[str, tuple[int | None, _Make]] = {
@@ -337,63 +314,3 @@ _PLAIN: tuple[tuple[Any, Callable[[Any, int], Any]], ...] = (
     (list | tuple, _plain_list),
     (set | frozenset, lambda values, depth: sorted(_plain_list(values, depth), key=repr)),
 )
-
-# What a pattern that `re` has read consists of: escapes, sets, repetitions, beginnings of groups, single characters.
-_TOKEN = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(?:[*+?]|\{(?:[0-9]+,?[0-9]*|,[0-9]*)\})[?+]?"
-    r"|\(\?[aimsu]+\)|\((?:\?(?:[aimsu-]*:|[=!>]|<[=!]|P<\w+>))?|.",
-    re.DOTALL,
-)
-_REPETITION = re.compile(r"([*+?])|\{([0-9]*)(,?)([0-9]*)\}")
-
-
-def _tokens(pattern: str) -> list[str]:
-    tokens = _TOKEN.findall(pattern)
-    # At its ends a search finds the same without them, and much faster.
-    while tokens[:2] in _ANYTHING:
-        del tokens[:2]
-    while tokens[-2:] in _ANYTHING:
-        del tokens[-2:]
-    return tokens
-
-
-def _steps(tokens: list[str], length: int) -> float:
-    """Tell how many steps a search takes at most in a text of a length."""
-    steps = _bound(tokens[::-1], length)[1]
-    return steps + length if tokens[:1] == ["^"] and "|" not in tokens else steps * (length + 1)
-
-
-def _bound(tokens: list[str], length: int) -> tuple[float, float]:
-    """
-    Tell in how many ways a group can match at a place at most, and how many steps it takes to try them all.
-
-    It takes the group's tokens, the bracket that closes it too, from the end of the list.
-    """
-    ways, steps, branches = 1.0, 1.0, 1
-    while tokens and (part := tokens.pop()) != ")":
-        branches += part == "|"
-        # A character that must be there is a fifth of a step: only repetitions and groups are places to come back to.
-        inner, cost = 1.0, 0.2
-        if part[0] == "(" and part[-1] != ")":
-            if part == "(" and tokens[-1][0] == "?":  # a comment, a condition or the like
-                return math.inf, math.inf
-            inner, cost = _bound(tokens, length)
-        elif part[0] == "\\" and part[1:].isdigit():  # what a group found before may be as long as the text
-            cost += length
-        if repetition := _REPETITION.match(tokens[-1]) if tokens else None:
-            tokens.pop()
-            inner, cost = _repeated(repetition, inner, cost, length)
-        steps += ways * cost
-        ways *= inner
-    return ways * branches, steps
-
-
-def _repeated(repetition: re.Match[str], ways: float, steps: float, length: int) -> tuple[float, float]:
-    sign, least, comma, most = repetition.groups()
-    low = int(least or 0) if sign is None else int(sign == "+")
-    high = 1 if sign == "?" else int(most) if most else math.inf if sign or comma else low
-    # Beyond the least number each round takes a character.
-    rounds = min(high, low + length)
-    if rounds * math.log2(ways) > 60:
-        return math.inf, math.inf
-    return (rounds - low + 1) * ways**rounds, max(rounds, 1) * ways**rounds * steps
