@@ -14,12 +14,12 @@ from exponea_async.features._replies import decoded, read_reply
 LIFETIME = 1800.0
 #: What distinct messages may take in memory, in bytes. Most customers have the same ones, which count once.
 BUDGET = 64_000_000
-#: Customers whose messages are in memory, at about 400 bytes each beside the messages, so 40 MB at the most.
+#: Customers whose messages are in memory, at about 200 bytes each beside the messages, so 20 MB at the most.
 CAPACITY = 100_000
 #: Messages of one customer that are looked at; campaigns have some dozens.
 MOST = 1_000
-#: What a list of messages takes beside them, in bytes, and for each of them.
-_LIST, _PLACE = 1_000, 150
+#: What a list of messages takes beside them, in bytes, and for each of them, as measured.
+PER_LIST, PER_PLACE = 1_000, 20
 
 
 @frozen(eq=False)
@@ -202,4 +202,4 @@ def _read(sources: Iterable[bytes]) -> Iterator[Definition]:
 
 
 def _cost(content: Content) -> int:
-    return _LIST + _PLACE * len(content.definitions)
+    return PER_LIST + PER_PLACE * len(content.definitions)

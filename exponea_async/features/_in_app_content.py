@@ -31,6 +31,8 @@ MOST_CONDITIONS = 100
 #: Names above this many characters would not fit into an event.
 LONGEST_NAME = 1_000
 
+#: So many are looked at between looks at the clock.
+_PART = 10
 #: Whole numbers beyond this are none to JSON.
 _MOST = 2**53
 _TYPES = frozenset({"modal", "alert", "fullscreen", "slide_in", "freeform"})
@@ -151,11 +153,16 @@ def read_message(value: Any) -> InAppMessage:
 
 def matching(definitions: tuple[Definition, ...], occasion: Occasion, now: float) -> list[Definition]:
     """Keep what is meant for an event, and for a moment, UNIX seconds; how often it was shown is another question."""
-    found, began = [], perf_counter()
-    for each in definitions:
-        if each.trigger is not None and each.dates.passes(now) and each.trigger.matches(occasion):
-            found.append(each)
-        if perf_counter() - began > LONGEST_CHOICE:
+    found: list[Definition] = []
+    latest = perf_counter() + LONGEST_CHOICE
+    for first in range(0, len(definitions), _PART):
+        part = definitions[first : first + _PART]
+        found += [
+            each
+            for each in part
+            if each.trigger is not None and each.dates.passes(now) and each.trigger.matches(occasion)
+        ]
+        if perf_counter() > latest:
             LOG.warning("Some in-app messages take too long to choose among, and the rest of them is left out.")
             break
     return found
@@ -163,6 +170,8 @@ def matching(definitions: tuple[Definition, ...], occasion: Occasion, now: float
 
 def due(definitions: list[Definition], displays: Mapping[str, Display], visit_start: float) -> list[Definition]:
     """Keep what somebody may be shown once more, whose visit began at a moment, UNIX seconds."""
+    if not displays:
+        return definitions
     return [each for each in definitions if may_show(each.frequency, displays.get(each.id), visit_start)]
 
 

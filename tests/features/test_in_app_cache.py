@@ -13,7 +13,7 @@ from in_app_world import has, message, upon
 
 from exponea_async.errors import RefusedError, UnavailableError
 from exponea_async.features._filters import Occasion
-from exponea_async.features._in_app_cache import Cache
+from exponea_async.features._in_app_cache import PER_LIST, PER_PLACE, Cache
 from exponea_async.features._in_app_content import (
     Definition,
     digest_of,
@@ -174,7 +174,7 @@ class TestSharing:
         assert first is not None
         assert second is not None
         assert first.content.definitions[1] is second.content.definitions[0]
-        assert cache.cost == sum(definition(id_=each).cost for each in "abc") + 2 * 1_000 + 4 * 150
+        assert cache.cost == sum(definition(id_=each).cost for each in "abc") + 2 * PER_LIST + 4 * PER_PLACE
 
     def test_nothing_is_left(self) -> None:
         """When the last customer who has a message goes, the message goes."""
@@ -244,7 +244,7 @@ class TestRoom:
         contents = {id(each.content): each.content for each in cache._customers.values()}.values()
         there = {id(each): each for content in contents for each in content.definitions}.values()
         assert cache.cost == sum(each.cost for each in there) + sum(
-            1_000 + 150 * len(each.definitions) for each in contents
+            PER_LIST + PER_PLACE * len(each.definitions) for each in contents
         )
 
 

@@ -1,0 +1,198 @@
+"""
+What in-app messages cost: memory of many customers who have them, and the time to choose one for an event.
+"""
+
+import gc
+import json
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import bench
+
+from exponea_async.features._choice import pick
+from exponea_async.features._displays import Display
+from exponea_async.features._filters import Occasion
+from exponea_async.features._in_app_cache import BUDGET, Cache
+from exponea_async.features._in_app_content import due, matching, priority_of
+from exponea_async.features._in_app_loader import _packed
+
+CUSTOMERS = 10_000
+MESSAGES = 50
+#: Customers who have one message that nobody else has.
+NEIGHBOURS = 2_000
+#: Customers none of whom has a message of another one's: far more of them than there is room for.
+STRANGERS = 1_000
+ROUNDS = 2_000
+
+
+def message(number: int, salt: str = "") -> dict[str, Any]:
+    """Make a message as a campaign of a shop would have it."""
+    condition = {
+        "attribute": {"type": "property", "property": "price"},
+        "constraint": {
+            "type": "number",
+            "operator": "greater than",
+            "operands": [{"type": "constant", "value": str(number % 10)}],
+        },
+    }
+    button = {
+        "button_text": "Open the basket",
+        "button_type": "deep-link",
+        "button_link": f"shop://basket?from={number}",
+        "button_text_color": "#ffffff",
+        "button_background_color": "#222222",
+    }
+    return {
+        "id": f"{salt}5f0c{number:020d}",
+        "name": f"Campaign {number}",
+        "message_type": "modal",
+        "frequency": "once_per_visit",
+        "payload": {
+            "title": "Still thinking?",
+            "body_text": "Your basket waits, and what is in it is ten percent off until midnight. " * 3,
+            "image_url": f"https://img.example/{number}.png",
+            "title_text_color": "#000000",
+            "title_text_size": "22px",
+            "body_text_color": "#333333",
+            "body_text_size": "14px",
+            "background_color": "#ffffff",
+            "buttons": [button, {**button, "button_type": "cancel", "button_text": "Later"}],
+        },
+        "variant_id": 0,
+        "variant_name": "Variant A",
+        "trigger": {"type": "event", "event_type": "view_item", "filter": [condition]},
+        "date_filter": {"enabled": True, "from_date": 1_700_000_000, "to_date": 4_000_000_000},
+        "load_priority": number % 5,
+        "load_delay": 0,
+        "close_timeout": None,
+        "is_html": False,
+        "has_tracking_consent": True,
+    }
+
+
+def answer(salt: str = "") -> bytes:
+    """Make the platform's answer for a customer."""
+    return json.dumps({"success": True, "results": [message(number, salt) for number in range(MESSAGES)]}).encode()
+
+
+def resident() -> float:
+    """Tell the memory in use, in megabytes, without what is only waiting to be collected."""
+    gc.collect()
+    return bench.resident()
+
+
+def grown(fill: Callable[[Cache], None]) -> tuple[int, float, float]:
+    """Fill a cache in a process of its own; how many it holds, the memory that takes and is taken for it, in MB."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(_grown, fill).result()
+
+
+def _grown(fill: Callable[[Cache], None]) -> tuple[int, float, float]:
+    # What reading itself takes is taken before.
+    body = answer("first")
+    for _ in range(20):
+        Cache().read(body)
+    before, cache = resident(), Cache()
+    fill(cache)
+    return len(cache), resident() - before, cache.cost / 1e6
+
+
+def alike(cache: Cache) -> None:
+    """Have many customers with the same messages, each of whom got an answer of their own."""
+    body = answer()
+    for number in range(CUSTOMERS):
+        cache.put(f"{number:032x}", cache.read(bytes(bytearray(body))), time.time())
+
+
+def overlapping(cache: Cache) -> None:
+    """Have many customers with the same messages, but for one of their own, and one that is left out."""
+    common = [message(number) for number in range(MESSAGES)]
+    for number in range(NEIGHBOURS):
+        own = [each for index, each in enumerate(common) if index != number % MESSAGES]
+        own.append({**message(number), "id": f"own-{number}"})
+        body = json.dumps({"success": True, "results": own}).encode()
+        cache.put(f"{number:032x}", cache.read(body), time.time())
+
+
+def strangers(cache: Cache) -> None:
+    """Have many customers with messages of their own."""
+    for number in range(STRANGERS):
+        cache.put(f"{number:032x}", cache.read(answer(f"{number}-")), time.time())
+
+
+def memory() -> None:
+    """Print what is kept in memory, and on disk."""
+    body = answer()
+    bench.row(f"an answer of {MESSAGES} messages", f"{len(body) / 1000:,.0f} KB")
+    bench.row("  as it is stored for a device", f"{len(_packed(body, '0' * 32, time.time())) / 1000:,.1f} KB")
+    for label, fill, target in (
+        ("the same messages", alike, "target under 10 MB"),
+        ("one message of their own each", overlapping, ""),
+        ("all different", strangers, f"room for {BUDGET / 1e6:.0f} MB"),
+    ):
+        held, size, counted = grown(fill)
+        bench.row(f"{held:,} customers, {label}", f"{size:,.1f} MB", "", target)
+        bench.row("  counted, and what it takes in truth", f"{counted:,.1f} MB", f"{size / counted:.2f}")
+        bench.row("  each", f"{size / held * 1e3:,.1f} KB")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Tell how long some work takes, in seconds."""
+    started = time.perf_counter()
+    for _ in range(ROUNDS):
+        work()
+    return (time.perf_counter() - started) / ROUNDS
+
+
+def speed() -> None:
+    """Print how long it takes to choose."""
+    content = Cache().read(answer())
+    event, now = bench.event(1), time.time()
+    displays = {each.id: Display(now - 86_400.0) for each in content.definitions}
+    names = list(displays)
+    chance = random.Random(1)
+
+    def limit() -> int:
+        found = 0
+        for name in names:
+            if displays.get(name) is not None:
+                found += 1
+        return found
+
+    def choose(name: str) -> object:
+        occasion = Occasion(name, event.properties, now)
+        meant = matching(content.upon(name), occasion, now)
+        return pick([(occasion, due(meant, displays, now))], priority_of, chance) if meant else None
+
+    bare = bench.median_of(9, lambda: seconds(limit))
+    bench.row(f"a bare loop of {MESSAGES} look-ups", f"{bare * 1e6:.1f} us", "1.0")
+    for label, name in (
+        (f"choosing among {MESSAGES} for an event", "view_item"),
+        ("an event that none is for", "ping"),
+    ):
+        took = bench.median_of(9, lambda name=name: seconds(lambda: choose(name)))  # type: ignore[misc]
+        bench.row(label, f"{took * 1e6:.1f} us", f"{took / bare:.1f}", "target under 50 us")
+    body = answer("new")
+    reading = bench.median_of(5, lambda: seconds_once(lambda: Cache().read(body)))
+    bench.row("reading an answer that nobody had", f"{reading * 1e3:.1f} ms")
+    cache = Cache()
+    cache.put("known", cache.read(body), now)
+    again = bench.median_of(9, lambda: seconds_once(lambda: cache.read(body)))
+    bench.row("reading one that somebody has", f"{again * 1e3:.2f} ms", f"{again / reading:.3f}")
+
+
+def seconds_once(work: Callable[[], object]) -> float:
+    """Tell how long some work takes once, in seconds."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    bench.headline(f"in-app messages: {MESSAGES} for each customer")
+    memory()
+    speed()
