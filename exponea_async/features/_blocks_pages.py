@@ -5,12 +5,12 @@ The HTML of content blocks made safe: once for all who see the same.
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from sys import getsizeof
 from weakref import WeakValueDictionary
 
 from exponea_async.features._html import HtmlAction, Page, read_html, resource_urls
+from exponea_async.features._in_app_resources import Load, MissingResourceError, ResourceCache
 from exponea_async.features._replies import on_thread
 
 LOG = logging.getLogger("exponea_async")
@@ -18,16 +18,9 @@ LOG = logging.getLogger("exponea_async")
 #: What is kept of it in memory: pages, and about how many bytes; what was asked for longest ago makes room.
 MAX_PAGES = 2_000
 MAX_BYTES = 32_000_000
-#: What one page may need of pictures and fonts, and how many bytes of them.
-MAX_RESOURCES = 64
-MAX_LOADED = 8_000_000
-#: How long one of them may take to be loaded, in seconds.
-TIMEOUT = 5.0
 
 #: Making HTML safe takes so many times as long as decoding as much JSON.
 _COST = 8
-
-ResourceLoader = Callable[[str], Awaitable[bytes | None]]
 
 
 class Pages:
@@ -38,8 +31,8 @@ class Pages:
         loader: Loads the pictures and fonts that a page needs, which are put into it; None leaves them on the web.
     """
 
-    def __init__(self, loader: ResourceLoader | None) -> None:
-        self._loader = loader
+    def __init__(self, loader: Load | None) -> None:
+        self._resources = ResourceCache(loader)
         self._pages: OrderedDict[bytes, Page] = OrderedDict()
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self.size = 0
@@ -68,47 +61,27 @@ class Pages:
 
     def clear(self) -> None:
         """Forget everything."""
+        self._resources.clear()
         self._pages.clear()
         self.size = 0
 
     async def _made(self, source: str) -> Page | None:
-        size, loader = len(source), self._loader
-        if loader is None:
-            return await on_thread(size * _COST, lambda: read_html(source, ensure_close=False))
-        needed = await on_thread(size * _COST, lambda: resource_urls(source))
-        loaded = await _loaded(loader, list(dict.fromkeys((*needed.images, *needed.fonts))))
-        if loaded is None:
+        size = len(source) * _COST
+        if not self._resources.is_used:
+            return await on_thread(size, lambda: read_html(source, ensure_close=False))
+        needed = await on_thread(size, lambda: resource_urls(source))
+        try:
+            loaded = await self._resources.load((*needed.images, *needed.fonts))
+        except MissingResourceError as error:
+            LOG.warning("A content block can't be shown: %s", error)
             return None
-        return await on_thread(size * _COST, lambda: read_html(source, ensure_close=False, resources=loaded))
+        return await on_thread(size, lambda: read_html(source, ensure_close=False, resources=loaded))
 
     def _keep(self, key: bytes, page: Page) -> None:
         self._pages[key] = page
         self.size += _weight(page)
         while len(self._pages) > MAX_PAGES or self.size > MAX_BYTES:
             self.size -= _weight(self._pages.popitem(last=False)[1])
-
-
-async def _loaded(loader: ResourceLoader, urls: list[str]) -> dict[str, bytes] | None:
-    """Load what a page needs; None where something can't be loaded, or is too much."""
-    if len(urls) > MAX_RESOURCES:
-        return None
-    found = await asyncio.gather(*(_resource(loader, url) for url in urls))
-    loaded = {url: data for url, data in zip(urls, found, strict=True) if data is not None}
-    is_whole = len(loaded) == len(urls) and sum(map(len, loaded.values())) <= MAX_LOADED
-    return loaded if is_whole else None
-
-
-async def _resource(loader: ResourceLoader, url: str) -> bytes | None:
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            data = await loader(url)
-    except TimeoutError:
-        LOG.warning("resource_loader took longer than %g seconds.", TIMEOUT)
-        return None
-    except Exception:
-        LOG.exception("resource_loader raised.")
-        return None
-    return data if isinstance(data, bytes) else None
 
 
 def _weight(page: Page) -> int:

@@ -3,6 +3,7 @@ What is read of content blocks, whatever a platform sends, and their HTML made s
 """
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phones import Phone
 
-from exponea_async.features import _blocks_pages
+from exponea_async.features import _blocks_pages, _in_app_resources
 from exponea_async.features._blocks import (
     OK,
     can_show,
@@ -135,6 +136,18 @@ class TestPages:
         assert await Pages(None).read(source) is None
 
 
+class TestTheExtra:
+    async def test_it_is_missing(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who shows HTML without the libraries for it is told what to install; nothing is told to be shown."""
+        world.put(static("a"), static("b", html="", placeholders=("side",)))
+        await world.phone.start()
+        monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)
+        with pytest.raises(ImportError, match=r"exponea-async\[html\]"):
+            await world.client.content_block("top")
+        assert await world.shown("side") == "b"
+        assert await world.told() == [("show", "b")]
+
+
 class TestResources:
     async def test_without_a_loader(self) -> None:
         """Pictures stay on the web where nobody loads them."""
@@ -169,7 +182,7 @@ class TestResources:
         assert all("data:image/png;base64,cG5n" in str(each.html) for each in blocks)
         assert loaded == [PICTURE]
 
-    @pytest.mark.parametrize("answer", [None, "text", LookupError("secret"), b"x" * 9_000_000])
+    @pytest.mark.parametrize("answer", [None, "text", LookupError("broken")])
     async def test_one_that_fails(self, world: World, answer: Any) -> None:
         """A block whose picture can't be had is an error, and tried again the next time."""
         answers = [answer, b"png"]
@@ -187,7 +200,7 @@ class TestResources:
 
     async def test_a_slow_one(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """A loader that takes too long has nothing."""
-        monkeypatch.setattr(_blocks_pages, "TIMEOUT", 0.01)
+        monkeypatch.setattr(_in_app_resources, "LONGEST", 0.01)
 
         async def load(url: str) -> bytes:
             await asyncio.Event().wait()
@@ -205,7 +218,13 @@ class TestResources:
             loaded.append(url)
             return b"png"
 
-        world.put(static(html="".join(f"<img src='https://img.example/{number}'>" for number in range(65))))
+        world.put(
+            static(
+                html="".join(
+                    f"<img src='https://img.example/{number}'>" for number in range(_in_app_resources.MOST + 1)
+                )
+            )
+        )
         await world.phone.start(resource_loader=load)
         assert await world.shown() is None
         assert loaded == []
