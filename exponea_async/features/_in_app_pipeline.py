@@ -141,7 +141,7 @@ class InAppMessages(Part):
 
     def identified(self, scope: Scope, receipt: Receipt) -> None:
         """Have messages loaded anew, once the platform knows who the customer is."""
-        device = _key(scope)
+        device = scope.key
         if device is None:
             return
         self._requests.drop(device)
@@ -154,7 +154,7 @@ class InAppMessages(Part):
 
     def anonymized(self, scope: Scope) -> None:
         """Show nothing of the old customer's any more, and have the new one's messages loaded."""
-        device = _key(scope)
+        device = scope.key
         if device is None:
             return
         self.stage.drop(device)
@@ -291,11 +291,6 @@ def _occasion(scope: Scope, who: Who, event: Event, now: float) -> Occasion:
 def _is_show(event: Event) -> bool:
     """Tell whether an event says that something was shown, upon which nothing else is: there would be no end to it."""
     return event.name == BANNER and event.properties.get("action") == "show"
-
-
-def _key(scope: Scope) -> str | None:
-    key = getattr(scope, "key", None)
-    return key if isinstance(key, str) else None
 
 
 def _now() -> float:

@@ -216,7 +216,9 @@ class Presenter:
             self._actions.tell(InAppMessageAction("error", message, error_message=text))
 
     def _time_out(self, scope: Scope, message: InAppMessage) -> None:
-        self._tasks.start(self.close(scope, message, None, interaction=False), name="closing an in-app message")
+        # Left at once, so that nobody is told twice where somebody closes it now.
+        if self._stage.leave(message):
+            self._tasks.start(self.close(scope, message, None, interaction=False), name="closing an in-app message")
 
 
 async def _is_still(scope: Scope, who: Who) -> bool:

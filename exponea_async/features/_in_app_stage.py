@@ -15,6 +15,8 @@ from exponea_async.messages import InAppMessage
 PATIENCE = 3.0
 #: Types of events of one device that wait at once, and devices of which something is remembered.
 MOST_TYPES, MOST_DEVICES = 100, 100_000
+#: Messages that are made ready or wait to be shown, on all devices; each of them is a task.
+MOST_PREPARED = 10_000
 
 
 @frozen
@@ -117,8 +119,8 @@ class Stage:
         return device in self._devices
 
     def prepare(self, message: tuple[str, str]) -> bool:
-        """Begin to prepare a message for a device; refused where that is being done already."""
-        if message in self._preparing:
+        """Begin to prepare a message for a device; refused where that is being done already, or there are too many."""
+        if message in self._preparing or len(self._preparing) >= MOST_PREPARED:
             return False
         self._preparing.add(message)
         return True
