@@ -13,7 +13,6 @@ from attrs import define
 
 from exponea_async.config import Configuration
 from exponea_async.errors import StateConflictError, StorageError
-from exponea_async.features._ids import COOKIE
 from exponea_async.features._parts import Parts
 from exponea_async.features._scope import Calls, Scope, Street
 from exponea_async.features._state import DeviceState
@@ -156,7 +155,7 @@ class Devices:
         """Make a device's identity ready for the wire."""
         moved = state.project is not None or state.mapping is not None
         routes = self.street.routes(state.project, state.mapping) if moved else None
-        return self.street.identity({COOKIE: state.cookie, **state.ids}, state.device_id, routes)
+        return self.street.identity(state.customer_ids, state.device_id, routes)
 
     async def load(self, slot: Slot) -> DeviceState | None:
         """

@@ -3,12 +3,9 @@ What Engagement has to say to a customer: the values that the rooms of messages 
 """
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Literal
 
 from attrs import field, frozen
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @frozen
@@ -62,12 +59,12 @@ class InAppMessage:
     frequency: str = "always"
     variant_id: int = 0
     variant_name: str = ""
-    payload: Mapping[str, Any] = field(default=_NOTHING, repr=False)
+    payload: Mapping[str, Any] = field(factory=dict, repr=False)
     payload_html: str | None = field(default=None, repr=False)
     html: str | None = field(default=None, repr=False)
     buttons: tuple[InAppMessageButton, ...] = ()
     trigger: Mapping[str, Any] | None = field(default=None, repr=False)
-    date_filter: Mapping[str, Any] = field(default=_NOTHING, repr=False)
+    date_filter: Mapping[str, Any] = field(factory=dict, repr=False)
     load_priority: int | None = None
     load_delay: float = 0.0
     close_timeout: float | None = None
@@ -191,7 +188,7 @@ class InAppContentBlock:
     content_type: str | None = None
     content: Mapping[str, Any] | None = field(default=None, repr=False)
     personalized_data: PersonalizedData | None = None
-    customer_ids: Mapping[str, str] = field(default=_NOTHING, repr=False)
+    customer_ids: Mapping[str, str] = field(factory=dict, repr=False)
 
 
 @frozen
@@ -238,17 +235,17 @@ class AppInboxMessage:
     type: str
     is_read: bool = False
     create_time: float | None = None
-    content: Mapping[str, Any] = field(default=_NOTHING, repr=False)
+    content: Mapping[str, Any] = field(factory=dict, repr=False)
     title: str | None = None
     message: str | None = None
     image_url: str | None = None
     html: str | None = field(default=None, repr=False)
     action: AppInboxAction | None = None
     actions: tuple[AppInboxAction, ...] = ()
-    tracking_data: Mapping[str, Any] = field(default=_NOTHING, repr=False)
+    tracking_data: Mapping[str, Any] = field(factory=dict, repr=False)
     has_tracking_consent: bool = True
     consent_category_tracking: str | None = None
-    customer_ids: Mapping[str, str] = field(default=_NOTHING, repr=False)
+    customer_ids: Mapping[str, str] = field(factory=dict, repr=False)
     sync_token: str | None = field(default=None, repr=False)
 
 
@@ -291,7 +288,7 @@ class Recommendation:
     item_id: str
     recommendation_id: str
     recommendation_variant_id: str | None = None
-    data: Mapping[str, Any] = _NOTHING
+    data: Mapping[str, Any] = field(factory=dict)
 
 
 @frozen

@@ -12,7 +12,6 @@ from exponea_async.config import ExponeaProject
 from exponea_async.devices import Devices, Drafts, Slot
 from exponea_async.errors import ExponeaError, StateConflictError, StorageError
 from exponea_async.features._displays import purged
-from exponea_async.features._ids import COOKIE
 from exponea_async.features._notifications import checked
 from exponea_async.features._scope import Call, Shared
 from exponea_async.features._sessions import active, installed, is_idle
@@ -98,7 +97,7 @@ class DeviceScope(Doors):
                 self._expire(slot, identity)
             else:
                 if who is not None:
-                    self._tell(who, draft, now, receipt)
+                    self._tell(who, draft, now if draft.timestamp is None else draft.timestamp, receipt)
                 return receipt
         return (await self._wake_with(((None, draft),)))[0]
 
@@ -269,7 +268,9 @@ class DeviceScope(Doors):
             for each, (_, draft), receipt in zip(told, drafted, tracked, strict=True):
                 if draft is not None and draft.event is not None:
                     about = each.who if isinstance(each.who, DeviceState) else state
-                    self._tell(self._who_of(about), draft, draft.timestamp or last, receipt)
+                    self._tell(
+                        self._who_of(about), draft, last if draft.timestamp is None else draft.timestamp, receipt
+                    )
         return tracked
 
     def _who(self, told: Told, state: DeviceState, identity: Identity) -> Identity:
@@ -304,7 +305,7 @@ class DeviceScope(Doors):
         return None if state is None else self._who_of(state)
 
     def _who_of(self, state: DeviceState) -> Who:
-        return Who({COOKIE: state.cookie, **state.ids}, state.project or self._main(), self.key, state.device_id)
+        return Who(state.customer_ids, state.project or self._main(), self.key, state.device_id)
 
     def _tell(self, who: Who, draft: Draft, at: float, receipt: Receipt | None) -> None:
         """Let the rooms hear of an event, with all the properties that it goes out with."""

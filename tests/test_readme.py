@@ -7,6 +7,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import tomllib
 from inspect import CO_COROUTINE
 from pathlib import Path
 from types import FunctionType
@@ -23,6 +24,8 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"
 PROMISED = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
 #: What the README's first program imports, and the later examples lean on.
 IMPORTED = ("Configuration", "Customer", "Event", "Exponea")
+#: What the README's sandbox has for customers.
+(DEFINITIONS,) = re.findall(r"^```toml\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 async def run(block: str, names: dict[str, Any]) -> None:
@@ -53,7 +56,7 @@ def test_the_first_program_runs_by_itself(tmp_path: Path) -> None:
 async def test_each_example_runs(block: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each later example runs inside a client's block, and prints what stands beside it."""
     names: dict[str, Any] = {name: getattr(exponea_async, name) for name in IMPORTED}
-    async with Sandbox() as sandbox:
+    async with Sandbox(definitions=tomllib.loads(DEFINITIONS)) as sandbox:
         configuration = Configuration(
             project_token="my-project",
             authorization_token="my-public-api-key",

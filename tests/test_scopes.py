@@ -105,6 +105,16 @@ class TestHearing:
         assert (heard.who.ids, heard.who.device) == ({"cookie": cookie}, "default")
         assert round(heard.timestamp, 3) == 1000.0
 
+    async def test_a_moment_of_its_own_is_heard(self, phone: Phone) -> None:
+        """An event that was given a moment has happened then, be it 0."""
+        client = await phone.start()
+        await client.track_event(Event("first"))
+        probe = probed(client)
+        for moment in (20.0, 0.0):
+            await client.track_event(Event("a", timestamp=moment))
+
+        assert [heard.timestamp for heard in probe.heard_of] == [20.0, 0.0]
+
     async def test_what_a_device_tracks_by_itself_is_heard(self, phone: Phone) -> None:
         """Its coming to life and the sessions, in order, each once."""
         client = await phone.start(at=1000)

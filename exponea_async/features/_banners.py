@@ -8,13 +8,13 @@ from typing import Any, Literal
 from attrs import evolve, frozen
 
 from exponea_async.config import Configuration
-from exponea_async.features._ids import COOKIE
+from exponea_async.features._owners import owner_of
 from exponea_async.features._rules import is_forced
-from exponea_async.features._scope import Scope, Street
+from exponea_async.features._scope import Scope
 from exponea_async.features._sessions import device_properties
 from exponea_async.features._state import DeviceState, Moments, Outcome, Told
 from exponea_async.features._who import Who
-from exponea_async.models import Event, EventType, Identity, Receipt
+from exponea_async.models import Event, EventType, Receipt
 
 BANNER = "banner"
 #: How the platforms call themselves in events.
@@ -129,17 +129,17 @@ async def tell(
     if not scope.street.check_running():
         return scope.street.dropped()
     if not scope.is_device:
-        return await _tell_of_customer(scope, event, allowed=allowed)
+        return await _tell_of_customer(scope, event, ids, allowed=allowed)
     found = False
 
     def plan(state: DeviceState, moments: Moments) -> Outcome:
         nonlocal found
-        found = only_for is None or _ids(state) == only_for.ids
+        found = only_for is None or state.customer_ids == only_for.ids
         if not found:
             return state, ()
         at = moments.next()
         changed = update(state, at) if update else state
-        told = Told(_owner(scope.street, changed, ids), EventType.BANNER, evolve(event, timestamp=at))
+        told = Told(owner_of(scope.street, changed, ids), EventType.BANNER, evolve(event, timestamp=at))
         return changed, [told] if allowed else []
 
     receipts = await scope.change(plan, wake=wake)
@@ -152,24 +152,16 @@ async def tell(
     return _unconsented(scope)
 
 
-async def _tell_of_customer(scope: Scope, event: Event, *, allowed: bool) -> Receipt:
+async def _tell_of_customer(scope: Scope, event: Event, ids: Mapping[str, str] | None, *, allowed: bool) -> Receipt:
     if not allowed:
         return _unconsented(scope)
     draft = scope.street.draft_event(EventType.BANNER, event)
-    return scope.street.dropped() if draft is None else await scope.keep(draft)
+    if draft is None:
+        return scope.street.dropped()
+    if not ids:
+        return await scope.keep(draft)
+    return (await scope.keep_all([(scope.street.identity(ids, None), draft)]))[0]
 
 
 def _unconsented(scope: Scope) -> Receipt:
     return scope.street.dropped("there is no consent to track it", count="no_consent")
-
-
-def _ids(state: DeviceState) -> dict[str, str]:
-    return {COOKIE: state.cookie, **state.ids}
-
-
-def _owner(street: Street, state: DeviceState, ids: Mapping[str, str] | None) -> DeviceState | Identity:
-    if not ids or dict(ids) == _ids(state):
-        return state
-    moved = state.project is not None or state.mapping is not None
-    routes = street.routes(state.project, state.mapping) if moved else None
-    return street.identity(ids, state.device_id, routes)

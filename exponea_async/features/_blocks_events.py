@@ -18,7 +18,7 @@ from exponea_async.features._scope import Scope
 from exponea_async.features._state import DeviceState
 from exponea_async.features._who import Who
 from exponea_async.messages import InAppContentBlock, InAppContentBlockAction
-from exponea_async.models import Event, EventType, Receipt
+from exponea_async.models import Event, Receipt
 
 INVALID_HTML = "Invalid HTML or empty"
 INVALID_ACTION = "Invalid action definition"
@@ -70,7 +70,7 @@ async def viewer_of(scope: Scope, visit_start: float) -> Viewer | None:
         who = await scope.who(wake=False)
         if state is None or who is None:
             return None
-        if who.ids == {"cookie": state.cookie, **state.ids}:
+        if who.ids == state.customer_ids:
             start = visit_start if state.session_start is None else state.session_start
             return Viewer(who, state.blocks, start)
 
@@ -148,20 +148,10 @@ async def track(
     event = event_of(scope, placeholder, block, action, text=text, link=link, error=error)
     allowed = may_track(has_tracking_consent(block), consider_consent=consider_consent, url=link)
     ids = block.customer_ids or None
-    if ids is not None and allowed and not scope.is_device and scope.street.check_running():
-        return await _tell_of_customer(scope, event, ids)
     receipt = await tell(scope, event, allowed=allowed, ids=ids, wake=wake, update=update, only_for=only_for)
     if receipt is None:
         raise OvertakenError
     return receipt
-
-
-async def _tell_of_customer(scope: Scope, event: Event, ids: Mapping[str, str]) -> Receipt:
-    """Track an event of a customer, who need not be the one that a tracker is about now."""
-    draft = scope.street.draft_event(EventType.BANNER, event)
-    if draft is None:
-        return scope.street.dropped()
-    return (await scope.keep_all([(scope.street.identity(ids, None), draft)]))[0]
 
 
 async def show(scope: Scope, placeholder: str, block: InAppContentBlock, viewer: Viewer, *, if_due: bool) -> float:
@@ -221,7 +211,7 @@ async def interact(
     def update(state: DeviceState, at: float) -> DeviceState:
         nonlocal moment
         moment = at
-        if block.customer_ids and dict(block.customer_ids) != {"cookie": state.cookie, **state.ids}:
+        if block.customer_ids and dict(block.customer_ids) != state.customer_ids:
             # The customer it was shown to is gone: the present one has not done anything with it.
             return state
         return _with(state, block, evolve(state.blocks.get(block.id) or Display(), interacted=at))

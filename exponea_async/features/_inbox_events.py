@@ -10,11 +10,12 @@ from attrs import evolve
 
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._ids import read_ids
+from exponea_async.features._owners import owner_of
 from exponea_async.features._rules import is_forced
-from exponea_async.features._scope import Scope, Street
+from exponea_async.features._scope import Scope
 from exponea_async.features._state import DeviceState, Moments, Outcome, Told
 from exponea_async.messages import AppInboxAction, AppInboxMessage
-from exponea_async.models import Event, EventType, Identity, Receipt
+from exponea_async.models import Event, EventType, Receipt
 
 LOG = logging.getLogger("exponea_async")
 
@@ -95,7 +96,7 @@ async def _kept(scope: Scope, kind: EventType, event: Event, ids: Mapping[str, s
     if scope.is_device:
 
         def plan(state: DeviceState, moments: Moments) -> Outcome:
-            about = _identity(street, state, ids) if ids else state
+            about = owner_of(street, state, ids)
             return state, [Told(about, kind, evolve(event, timestamp=moments.next()))] if ids else []
 
         receipts = await scope.change(plan)
@@ -104,12 +105,6 @@ async def _kept(scope: Scope, kind: EventType, event: Event, ids: Mapping[str, s
         return None
     draft = street.draft_event(kind, event)
     return (await scope.keep_all([(street.identity(ids, None), draft)]))[0] if draft else street.dropped()
-
-
-def _identity(street: Street, state: DeviceState, ids: Mapping[str, str]) -> Identity:
-    moved = state.project is not None or state.mapping is not None
-    routes = street.routes(state.project, state.mapping) if moved else None
-    return street.identity(ids, state.device_id, routes)
 
 
 def _always(message: AppInboxMessage, platform: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ PAYLOADS = ("results", "data", "messages", "in_app_content_blocks")
 #: An element of a list may have this many bytes; messages have some thousand.
 MAX_ELEMENT = 2_000_000
 #: A list may have this many elements; those behind them are left out.
-MAX_ELEMENTS = 10_000
+MAX_ELEMENTS = 200_000
 #: So many broken elements of an answer are told in the log one by one, and the others by their number.
 TOLD = 3
 #: Answers from this size on are read on a thread, in bytes: smaller ones take the event loop a millisecond or less.

@@ -10,6 +10,7 @@ from typing import Any, Self
 from attrs import astuple, evolve, field, frozen
 
 from exponea_async.features._displays import Display, as_list, from_list
+from exponea_async.features._ids import COOKIE
 from exponea_async.features._links import Campaign
 from exponea_async.features._tokens import TokenMemory
 from exponea_async.models import Draft, Event, EventType, Identity
@@ -68,6 +69,11 @@ class DeviceState:
     blocks: Mapping[str, Display] = field(factory=lambda: MappingProxyType({}))
     version: int = 0
     is_new: bool = False
+
+    @property
+    def customer_ids(self) -> dict[str, str]:
+        """All its ids, as they go out with what it tracks."""
+        return {COOKIE: self.cookie, **self.ids}
 
     def encode(self) -> bytes:
         """Make the bytes to store; activity and version are stored beside them, and what is stored is not new."""

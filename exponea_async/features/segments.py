@@ -41,7 +41,7 @@ class Segments(Part):
         Raises:
             InvalidEventError: The subject is none.
         """
-        key = _key(scope)
+        key = scope.key
         if key is None:
             trouble = "a customer tracker has no cookie, by which segments are found"
             raise InvalidEventError("subject", trouble, "Use a device.")
@@ -73,17 +73,17 @@ class Segments(Part):
 
     def identified(self, scope: Scope, receipt: Receipt) -> None:
         """Ask for segments once the customer's ids have been uploaded."""
-        self._follow(_key(scope), receipt)
+        self._follow(scope.key, receipt)
 
     def launched(self, scope: Scope) -> None:
         """Ask for segments where somebody wants those that are loaded first."""
-        device = self._devices.get(_key(scope) or "")
+        device = self._devices.get(scope.key or "")
         if device is not None and device.wants_first:
             device.refresh()
 
     def anonymized(self, scope: Scope) -> None:
         """Forget the segments of the one who has gone; those of the new customer are not asked for by this."""
-        device = self._devices.get(_key(scope) or "")
+        device = self._devices.get(scope.key or "")
         if device is not None:
             device.forget()
         self._tasks.start(scope.save(NAME, None), name="forgetting segments")
@@ -177,9 +177,3 @@ class SegmentVerbs:
 def _check(category: str) -> None:
     if not isinstance(category, str) or not category:
         raise InvalidEventError("exposing_category", f"{category!r:.60} is no non-empty text", "Such as 'discovery'.")
-
-
-def _key(scope: Scope) -> str | None:
-    """Tell the key of a device; None where the subject is none."""
-    key = scope.key
-    return key
