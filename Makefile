@@ -42,7 +42,7 @@ format: $(READY) ## put the code into form
 	$(BIN)/ruff check --fix .
 
 bench: $(READY) ## the benchmarks, each beside its limit
-	@for each in track drain loop memory imports devices; do $(BIN)/python benchmarks/$$each.py || exit 1; done
+	@for each in track drain loop memory imports devices messages; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

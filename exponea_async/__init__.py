@@ -28,6 +28,7 @@ from exponea_async.errors import (
     StorageError,
     UnavailableError,
 )
+from exponea_async.features._carousel import Carousel, CarouselChange
 from exponea_async.hooks import Hooks, Notice
 from exponea_async.messages import (
     AppInboxAction,
@@ -65,6 +66,8 @@ __all__ = [
     "AppInboxAction",
     "AppInboxMessage",
     "BasicAuth",
+    "Carousel",
+    "CarouselChange",
     "ClosedError",
     "Configuration",
     "ConfigurationChange",

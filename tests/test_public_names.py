@@ -41,13 +41,52 @@ PUSH = {
     "received_push_stream": "() -> Listener[ReceivedPush]",
 }
 CAMPAIGNS = {"handle_campaign_click": "async (url: str, timestamp: datetime | float | None = None) -> bool"}
+IN_APP = {
+    "in_app_messages": "() -> Listener[InAppMessage]",
+    "in_app_message_for": "async (event: Event) -> InAppMessage | None",
+    "click_in_app_message": "async (message: InAppMessage, button: InAppMessageButton) -> str | None",
+    "close_in_app_message": "async (message: InAppMessage, button: InAppMessageButton | None = None, interaction: bool = True) -> None",
+    "fail_in_app_message": "async (message: InAppMessage, error_message: str) -> None",
+    "in_app_message_action_stream": "(override_default_behavior: bool = False, track_actions: bool = True) -> Listener[InAppMessageAction]",
+    "track_in_app_message_click": "async (message: InAppMessage, button: InAppMessageButton, consider_consent: bool = True) -> Receipt",
+    "track_in_app_message_close": "async (message: InAppMessage, button: InAppMessageButton | None = None, interaction: bool = True, consider_consent: bool = True) -> Receipt",
+}
+BLOCKS = {
+    "content_block": "async (placeholder_id: str) -> InAppContentBlock | None",
+    "click_content_block": "async (placeholder_id: str, block: InAppContentBlock, action: InAppContentBlockAction | str) -> str | None",
+    "close_content_block": "async (placeholder_id: str, block: InAppContentBlock) -> None",
+    "content_block_carousel": "(placeholder_id: str, max_messages_count: int = 0, scroll_delay: float = 3.0, filter_content_blocks: Callable[[list[InAppContentBlock]], Iterable[InAppContentBlock]] | None = None, sort_content_blocks: Callable[[list[InAppContentBlock]], Iterable[InAppContentBlock]] | None = None, override_default_behavior: bool = False, track_actions: bool = True) -> Carousel",
+    "track_in_app_content_block_shown": "async (placeholder_id: str, content_block: InAppContentBlock, consider_consent: bool = True) -> Receipt",
+    "track_in_app_content_block_click": "async (placeholder_id: str, content_block: InAppContentBlock, action: InAppContentBlockAction, consider_consent: bool = True) -> Receipt",
+    "track_in_app_content_block_close": "async (placeholder_id: str, content_block: InAppContentBlock, consider_consent: bool = True) -> Receipt",
+    "track_in_app_content_block_error": "async (placeholder_id: str, content_block: InAppContentBlock, error_message: str, consider_consent: bool = True) -> Receipt",
+}
+INBOX = {
+    "fetch_app_inbox": "async () -> list[AppInboxMessage]",
+    "fetch_app_inbox_item": "async (message_id: str) -> AppInboxMessage | None",
+    "mark_app_inbox_as_read": "async (message: AppInboxMessage) -> bool",
+    "track_app_inbox_opened": "async (message: AppInboxMessage, consider_consent: bool = True) -> Receipt",
+    "track_app_inbox_click": "async (action: AppInboxAction, message: AppInboxMessage, consider_consent: bool = True) -> Receipt",
+}
+SEGMENTS = {
+    "get_segments": "async (exposing_category: str, force: bool = False) -> list[dict[str, str]]",
+    "segmentation_data_stream": "(exposing_category: str, include_first_load: bool = False) -> Listener[list[dict[str, str]]]",
+}
+FETCH = {
+    "fetch_recommendations": "async (options: RecommendationOptions) -> list[Recommendation]",
+    "fetch_consents": "async () -> list[Consent]",
+    "fetch_attributes": "async (attributes: Sequence[Mapping[str, Any]]) -> list[CustomerAttribute]",
+}
 LIFE = IDENTITY | SESSIONS | PUSH | CAMPAIGNS
+MESSAGES = IN_APP | BLOCKS | INBOX | FETCH
 
-DEVICE = TRACKING | LIFE | {"open": "async () -> None", "key": "attribute"}
-CUSTOMER = TRACKING | {"ids": "attribute"}
+DEVICE = TRACKING | LIFE | MESSAGES | SEGMENTS | {"open": "async () -> None", "key": "attribute"}
+CUSTOMER = TRACKING | MESSAGES | {"ids": "attribute"}
 CLIENT = (
     TRACKING
     | LIFE
+    | MESSAGES
+    | SEGMENTS
     | {
         "start": "async () -> None",
         "aclose": "async (timeout: float | None = 10.0, *, end_sessions: bool = False) -> None",
@@ -77,7 +116,7 @@ def spelled(kind: Any) -> str:
     if isinstance(kind, type) and not getattr(kind, "__args__", None):
         return "None" if kind is type(None) else kind.__name__
     text = inspect.formatannotation(kind)
-    for module in ("models", "config", "subjects", "features._streams"):
+    for module in ("models", "config", "messages", "subjects", "features._streams", "features._carousel"):
         text = text.replace(f"exponea_async.{module}.", "")
     for module in ("collections.abc.", "datetime.", "contextlib.", "typing."):
         text = text.replace(module, "")
