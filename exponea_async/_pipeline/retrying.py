@@ -7,6 +7,7 @@ import asyncio
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
+    retry_if_exception,
     retry_if_exception_type,
     stop_after_attempt,
     wait_random_exponential,
@@ -19,6 +20,8 @@ from exponea_async.settings import UploadSettings
 #: A project that refuses our key is asked again after this many seconds, then ever more seldom.
 PAUSE_INITIAL = 60.0
 PAUSE_MAX = 3600.0
+#: Who asks something waits for so long at the most, in seconds, because the platform asked for it.
+PATIENCE = 30.0
 
 
 class Backoff:
@@ -58,15 +61,20 @@ def storage_attempts() -> AsyncRetrying:
 
 
 def call_attempts(backoff: Backoff, tries: int) -> AsyncRetrying:
-    """Ask again while there is no usable answer, so often at the most, with waits between."""
+    """
+    Ask again while there is no usable answer, so often at the most, with waits between.
+
+    Where the platform wants a longer wait than `PATIENCE` nobody asks again: somebody waits for the answer.
+    """
+
+    def is_worth_it(error: BaseException) -> bool:
+        return isinstance(error, UnavailableError) and (error.retry_after or 0.0) <= PATIENCE
 
     def wait(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         return backoff.seconds(state.attempt_number, getattr(error, "retry_after", None))
 
-    return AsyncRetrying(
-        retry=retry_if_exception_type(UnavailableError), wait=wait, stop=stop_after_attempt(tries), reraise=True
-    )
+    return AsyncRetrying(retry=retry_if_exception(is_worth_it), wait=wait, stop=stop_after_attempt(tries), reraise=True)
 
 
 class Pace:
