@@ -4,13 +4,14 @@ What is asked of the platform about a customer, and what it answers. Pure.
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from contextlib import suppress
+from itertools import islice, zip_longest
 from types import MappingProxyType
 from typing import Any
 
-from exponea_async._json import decode, elements, members
+from exponea_async._json import decode, members
 from exponea_async.errors import InvalidEventError, RefusedError, UnavailableError
-from exponea_async.features._replies import MAX_ELEMENT, decoded, read_reply
+from exponea_async.features._replies import MAX_ELEMENT, MAX_MEMBERS, decoded, read_reply, taken
 from exponea_async.messages import Consent, ConsentSources, CustomerAttribute, Recommendation, RecommendationOptions
 
 #: The field that names what is asked for, by the type of the attribute.
@@ -85,10 +86,10 @@ def read_recommendations(body: bytes) -> list[Recommendation]:
     if not results:
         raise RefusedError("an answer without results")
     try:
-        result = dict(members(results[0]))
-        if decode(result.get("success", b"null")) is not True or result.get("value", b"null") == b"null":
+        result = dict(islice(members(results[0]), MAX_MEMBERS))
+        if result.get("success") != b"true" or result.get("value", b"null") == b"null":
             raise RefusedError(_reason(result))
-        items = list(elements(result["value"]))
+        items = taken(result["value"])
     except ValueError as error:
         raise UnavailableError(f"recommendations that can't be read: {error}") from error
     return list(decoded(items, _recommended, "item"))
@@ -216,7 +217,10 @@ def _reason(result: Mapping[str, bytes]) -> str:
 def _told(error: Any) -> str:
     if not error:
         return "the platform says no more"
-    return (error if isinstance(error, str) else json.dumps(error))[:_TEXT]
+    # What is nested as deeply as can be read may be nested too deeply to be written.
+    with suppress(RecursionError):
+        return (error if isinstance(error, str) else json.dumps(error))[:_TEXT]
+    return "the platform's reason can't be told"
 
 
 def _is_text(value: object) -> bool:

@@ -23,6 +23,10 @@ PAYLOADS = ("results", "data", "messages", "in_app_content_blocks")
 MAX_ELEMENT = 2_000_000
 #: A list may have this many elements; those behind them are left out.
 MAX_ELEMENTS = 200_000
+#: An envelope may have this many members; it has some few.
+MAX_MEMBERS = 1_000
+#: A longer sync token is none, in bytes as it came.
+MAX_TOKEN = 32_768
 #: So many broken elements of an answer are told in the log one by one, and the others by their number.
 TOLD = 3
 #: Answers from this size on are read on a thread, in bytes: smaller ones take the event loop a millisecond or less.
@@ -52,20 +56,30 @@ def read_reply(body: bytes) -> Reply:
         UnavailableError: It is no envelope.
     """
     try:
-        parts = dict(members(body))
-        succeeded = decode(parts.get("success", b"null"))
-        if succeeded is False:
+        parts = dict(islice(members(body), MAX_MEMBERS))
+        # Not decoded: whatever else stands there may be of any size.
+        succeeded = parts.get("success")
+        if succeeded == b"false":
             raise RefusedError(_reason(parts))
-        if succeeded is not True:
+        if succeeded != b"true":
             raise UnavailableError("an answer that says nothing of success")
         payload = next((parts[name] for name in PAYLOADS if parts.get(name, b"null") != b"null"), b"[]")
-        token = decode(parts.get("sync_token", b"null"))
-        found = tuple(islice(elements(payload), MAX_ELEMENTS + 1))
-        if len(found) > MAX_ELEMENTS:
-            LOG.warning("An answer has more than %d elements; the others are left out.", MAX_ELEMENTS)
-        return Reply(found[:MAX_ELEMENTS], token if isinstance(token, str) else None)
+        return Reply(taken(payload), _token(parts.get("sync_token", b"null")))
     except ValueError as error:
         raise UnavailableError(f"an answer that can't be read: {error}") from error
+
+
+def taken(payload: bytes) -> tuple[bytes, ...]:
+    """
+    Cut a list into its elements, as many of them as it may have; that there are more is logged.
+
+    Raises:
+        ValueError: It has no end, or is no list.
+    """
+    found = tuple(islice(elements(payload), MAX_ELEMENTS + 1))
+    if len(found) > MAX_ELEMENTS:
+        LOG.warning("An answer has more than %d elements; the others are left out.", MAX_ELEMENTS)
+    return found[:MAX_ELEMENTS]
 
 
 def decoded(pieces: Iterable[bytes], read: Callable[[Any], T], what: str) -> Iterator[T]:
@@ -94,6 +108,11 @@ def decoded(pieces: Iterable[bytes], read: Callable[[Any], T], what: str) -> Ite
 async def on_thread(size: int, work: Callable[[], T]) -> T:
     """Do some work on what has so many bytes: here, or on a thread where the event loop would notice."""
     return work() if size < ON_THREAD else await asyncio.to_thread(work)
+
+
+def _token(piece: bytes) -> str | None:
+    token = decode(piece) if len(piece) <= MAX_TOKEN else None
+    return token if isinstance(token, str) else None
 
 
 def _reason(parts: dict[str, bytes]) -> str:

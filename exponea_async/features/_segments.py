@@ -5,16 +5,17 @@ Segments of a customer: what the platform answers, what is remembered of it, and
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import quote
 
 from attrs import frozen
 
-from exponea_async._json import decode, elements, members
+from exponea_async._json import decode, members
 from exponea_async.errors import RefusedError, UnavailableError
 from exponea_async.features._ids import COOKIE
-from exponea_async.features._replies import decoded
+from exponea_async.features._replies import decoded, taken
 from exponea_async.features._scope import Call
 from exponea_async.features._who import Who
 
@@ -28,6 +29,8 @@ Segments = Mapping[str, tuple[Segment, ...]]
 FRESH = 5.0
 #: An answer may have this many bytes; a customer is in some dozens of segments, of 70 bytes each.
 MAX_ANSWER = 250_000
+#: An answer may have this many categories; a project has three, and some of its own.
+MAX_CATEGORIES = 100
 #: What tells segments apart; others that have no such thing are of some category of the project's own.
 _IDS = ("id", "segmentation_id")
 
@@ -87,7 +90,7 @@ def read_segments(body: bytes) -> Segments:
     if len(body) > MAX_ANSWER:
         raise UnavailableError(f"an answer of {len(body)} bytes is too large for segments")
     try:
-        parts = dict(members(body))
+        parts = dict(islice(members(body), MAX_CATEGORIES))
     except ValueError as error:
         raise UnavailableError(f"segments that can't be read: {error}") from error
     if parts.get("success") == b"false":
@@ -130,13 +133,16 @@ def _as_set(segments: tuple[Segment, ...] | None) -> frozenset[frozenset[tuple[s
 
 
 def _categories(parts: Mapping[str, bytes]) -> Iterator[tuple[str, tuple[Segment, ...]]]:
+    broken = 0
     for category, piece in parts.items():
         try:
-            pieces = list(elements(piece))
+            pieces = taken(piece)
         except ValueError:
-            LOG.warning("A category of segments is left out, since it is no list.")
+            broken += 1
         else:
             yield category, tuple(decoded(pieces, _segment, "segment"))
+    if broken:
+        LOG.warning("%d categories of segments are left out, since they are no lists.", broken)
 
 
 def _segment(value: Any) -> Segment:
