@@ -4,9 +4,9 @@ How content blocks are loaded: once for all who ask at the same time.
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from exponea_async.config import Configuration
 from exponea_async.errors import ExponeaError, LifecycleError, RefusedError
@@ -229,5 +229,12 @@ def _read_bundle(answer: bytes, now: float) -> Bundle:
 
 
 def _read_found(answer: bytes, ids: frozenset[str], now: float) -> Found:
-    read = decoded(read_reply(answer).elements, lambda value: read_personal(value, now), "personal content block")
-    return {each.id: each for each in read if each.id in ids}
+    found: dict[str, PersonalizedData] = {}
+
+    def read(value: Any) -> None:
+        # Of what nobody asked for, and of what comes again, nothing is read, and nothing told in the log.
+        if value["id"] in ids and value["id"] not in found:
+            found[value["id"]] = read_personal(value, now)
+
+    deque(decoded(read_reply(answer).elements, read, "personal content block"), maxlen=0)
+    return found
