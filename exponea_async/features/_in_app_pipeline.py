@@ -200,16 +200,15 @@ class InAppMessages(Part):
 
     def _pick(self, scope: Scope, who: Who, loaded: Loaded) -> None:
         """Choose among what is meant for the events that wait; from here on none of them waits."""
-        device = who.device or ALL
-        waiting, now = self._requests.take(device, _now()), self._clock()
+        device, now = who.device or ALL, self._clock()
+        waiting = self._requests.take(device, who.mark, _now())
         if self.stage.is_busy(device):
             return
-        found: Found = []
-        for each in waiting:
-            if each.mark == who.mark:
-                meant = matching(loaded.content.upon(each.occasion.event_type), each.occasion, now)
-                if meant:
-                    found.append((each.occasion, meant))
+        matched = [
+            (each.occasion, matching(loaded.content.upon(each.occasion.event_type), each.occasion, now))
+            for each in waiting
+        ]
+        found = [each for each in matched if each[1]]
         if found:
             self._tasks.start(self._hand_over(scope, who, found), name="showing an in-app message")
 

@@ -63,9 +63,16 @@ class Requests:
         if len(waiting) > MOST_TYPES:
             del waiting[next(iter(waiting))]
 
-    def take(self, device: str, now: float) -> list[Request]:
-        """Give out what waits on a device and was not left waiting for too long; nothing of it waits any more."""
-        waiting = self._devices.pop(device, {})
+    def take(self, device: str, mark: str, now: float) -> list[Request]:
+        """
+        Give out what waits on a device for a customer and was not left waiting for too long; it waits no more.
+
+        What waits for somebody else stays.
+        """
+        waiting = self._devices.get(device, {})
+        if any(each.mark != mark for each in waiting.values()):
+            return []
+        self.drop(device)
         return [each for each in waiting.values() if each.since + PATIENCE > now]
 
     def drop(self, device: str) -> None:

@@ -11,7 +11,7 @@ from in_app_world import World, message, taken, types
 from phones import Phone
 from support import until
 
-from exponea_async import Customer, Event
+from exponea_async import Customer, Event, QueueSettings
 from exponea_async.sandbox import Sandbox
 
 ANN, BEN = {"registered": "ann@x.com"}, {"registered": "ben@x.com"}
@@ -50,6 +50,48 @@ class TestAtOnce:
         )
         await world.rest()
         assert await world.told() == ["show"]
+
+    @pytest.mark.parametrize("html", [False, True])
+    async def test_two_that_are_delayed(self, world: World, html: bool) -> None:  # noqa: FBT001
+        """Of two that are made ready beside each other one is shown, and the other one is not told of."""
+        sign = asyncio.Event()
+
+        async def load(_url: str) -> bytes:
+            await sign.wait()
+            return b"data"
+
+        source = f"<img src='{PICTURE['image_url']}'><p>Sale</p>"
+        fields = {"is_html": True, "payload_html": source} if html else {"payload": PICTURE}
+        messages = message("a", **fields), message("b", "y", **fields)
+        client = await world.start(*messages, resource_loader=load)
+        await world.track("z")
+        await client.track_event(Event("x"))
+        await client.track_event(Event("y"))
+        await until(lambda: len(world.part.stage._preparing) == 2)
+        sign.set()
+        assert len(await world.given()) == 1
+        assert await world.told() == ["show"]
+
+    async def test_one_that_fails_beside_one_that_is_shown(self, world: World) -> None:
+        """While a message is shown nobody looks at another one, and at what is wrong with it."""
+
+        async def load(_url: str) -> None:
+            return None
+
+        client = await world.start(message("a"), message("b", "y", payload=PICTURE), resource_loader=load)
+        await world.first()
+        await client.track_event(Event("y"))
+        await world.rest()
+        assert await world.told() == ["show"]
+
+    async def test_a_queue_that_is_full(self, world: World) -> None:
+        """A message whose show can't be kept is not shown, and is not in the way of the next one."""
+        client = await world.start(message(), queue=QueueSettings(max_records=3))
+        await client.track_event(Event("y"))
+        assert await world.track() == []
+        assert len(world.part.stage) == 0
+        await client.flush_data()
+        assert await client.in_app_message_for(Event("x")) is not None
 
     async def test_many_devices(self, world: World) -> None:
         """Each has its own, and nothing is left of those that are over."""
@@ -142,16 +184,57 @@ class TestAnotherCustomer:
         assert types(actions) == ["error"]
 
     async def test_while_it_is_chosen(self, world: World) -> None:
-        """The moment between an event and its message is enough to become somebody else."""
+        """The moment between an event and its message is enough to become somebody else, who is not told of it."""
         client = await world.start(message())
         await world.track("y")
-        tracking = asyncio.create_task(client.track_event(Event("x")))
+        await client.track_event(Event("x"))
         await client.anonymize()
-        await tracking
-        for given in await world.given():
-            state = await client._scope.look()
-            assert state is not None
-            assert set(state.messages) == {given.id}
+        assert await world.shown() == []
+        assert await world.told() == []
+
+    @pytest.mark.parametrize("first_comes_first", [True, False])
+    async def test_two_answers(self, world: World, first_comes_first: bool) -> None:  # noqa: FBT001
+        """Of two answers about one customer the one that was asked for last counts, in whichever order they come."""
+        client = await world.start(message("new"))
+        await client.identify_customer(Customer(ANN))
+        await client.flush_data()
+        await until(lambda: world.fetches == 2)
+        await world.rest()
+        gates = [asyncio.Event(), asyncio.Event()]
+        waiting, ask = iter(gates), client._devices.calls.ask
+
+        async def held(*args: Any, **options: Any) -> bytes:
+            await next(waiting).wait()
+            return await ask(*args, **options)
+
+        world.monkeypatch.setattr(client._devices.calls, "ask", held)
+        world.phone.now += 4000
+        await client.track_event(Event("y"))
+        (first,) = world.part._loader._flights.values()
+        await client.identify_customer(Customer(ANN, {"likes": "mugs"}))
+        await client.flush_data()
+        await until(lambda: list(world.part._loader._flights.values()) not in ([], [first]))
+        for index in (0, 1) if first_comes_first else (1, 0):
+            gates[index].set()
+            if index == 0:
+                assert await first.task is None
+            else:
+                await until(lambda: world.part._loader._flights == {})
+                world.sandbox.messages.in_app_messages.clear()
+        assert await world.track() == ["new"]
+
+    async def test_what_waited_before_an_identify(self, world: World) -> None:
+        """It is not shown upon after it, even where the customer stays the same."""
+        client = await world.start(message())
+        await client.identify_customer(Customer(ANN))
+        await world.rest()
+        world.hold()
+        world.part._uploads.clear()
+        await client.track_event(Event("x"))
+        assert len(world.part._requests) == 1
+        await client.identify_customer(Customer(ANN, {"likes": "mugs"}))
+        await world.release()
+        assert await world.shown() == []
 
 
 class TestEnds:

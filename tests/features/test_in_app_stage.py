@@ -41,8 +41,8 @@ class TestRequests:
         requests = Requests()
         requests.add("a", request("old", since=10.0))
         requests.add("a", request("new", since=10.5))
-        assert [each.occasion.event_type for each in requests.take("a", 10.0 + PATIENCE)] == ["new"]
-        assert requests.take("a", 0.0) == []
+        assert [each.occasion.event_type for each in requests.take("a", "ann", 10.0 + PATIENCE)] == ["new"]
+        assert requests.take("a", "ann", 0.0) == []
 
     def test_the_latest_of_a_type(self) -> None:
         """Of a type the latest event waits, and of two at one moment the second."""
@@ -50,14 +50,15 @@ class TestRequests:
         last = request(moment=5.0)
         for each in (request(moment=5.0), request(moment=2.0), last, request(moment=4.0)):
             requests.add("a", each)
-        assert requests.take("a", 0.0)[0] is last
+        assert requests.take("a", "ann", 0.0)[0] is last
 
     def test_somebody_else(self) -> None:
         """What one customer did does not wait with what another one did."""
         requests = Requests()
         requests.add("a", request("x", mark="ann"))
         requests.add("a", request("y", mark="ben"))
-        assert [each.mark for each in requests.take("a", 0.0)] == ["ben"]
+        assert requests.take("a", "ann", 0.0) == []
+        assert [each.mark for each in requests.take("a", "ben", 0.0)] == ["ben"]
 
     def test_devices_that_are_never_asked_about(self) -> None:
         """They are forgotten as soon as others come."""
@@ -81,7 +82,7 @@ class TestRequests:
             latest = {
                 name: max(m for d, n, m in adds if (d, n) == (device, name)) for d, name, _ in adds if d == device
             }
-            waiting = requests.take(device, now - PATIENCE)
+            waiting = requests.take(device, "ann", now - PATIENCE)
             assert {each.occasion.event_type: each.moment for each in waiting} == latest
         assert len(requests) == 0
 
