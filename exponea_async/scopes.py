@@ -159,11 +159,12 @@ class DeviceScope(Doors):
         self._devices.parts.identified(self, receipt)
         return receipt
 
-    async def look(self) -> DeviceState | None:
-        """Bring the device to life and tell what it remembers."""
+    async def look(self, *, wake: bool = True) -> DeviceState | None:
+        """Tell what the device remembers."""
         if not self.street.check_running():
             return None
-        await self.change(nothing)
+        if wake:
+            await self.change(nothing)
         slot = self._devices.slot(self._name)
         async with self._devices.lock(self._name):
             return await self._devices.load(slot)
@@ -294,14 +295,7 @@ class DeviceScope(Doors):
 
     async def who(self, *, wake: bool = True) -> Who | None:
         """Tell who the device is now."""
-        if wake:
-            state = await self.look()
-        else:
-            if not self.street.check_running():
-                return None
-            slot = self._devices.slot(self._name)
-            async with self._devices.lock(self._name):
-                state = await self._devices.load(slot)
+        state = await self.look(wake=wake)
         return None if state is None else self._who_of(state)
 
     def _who_of(self, state: DeviceState) -> Who:

@@ -58,7 +58,7 @@ class _CustomerScope(Doors):
         identity = self.street.identity({**self._ids, **ids}, None)
         return await self.street.keep(identity, draft)
 
-    async def look(self) -> NoReturn:
+    async def look(self, *, wake: bool = True) -> NoReturn:  # noqa: ARG002 - the protocol has it
         """Refuse: there is nothing to see."""
         raise _nothing_remembered()
 

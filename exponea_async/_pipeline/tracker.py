@@ -178,7 +178,7 @@ class Tracker:
         else:
             yield from (route_of(beside, kind) for beside in mapping.get(kind.name, ()))
 
-    def draft_event(self, kind: EventType, event: Event) -> Draft | None:
+    def draft_event(self, kind: EventType, event: Event, *, heard: bool = False) -> Draft | None:
         """Check and encode an event as it is now."""
         if (self._refusal is not None or self._stopped) and not self.check_running():
             return None
@@ -201,8 +201,8 @@ class Tracker:
             properties, own_device = _without_stamps(properties)
         encoded = encode_object(properties, "properties")[1:-1]
         moment = None if timestamp is None else unix_seconds(timestamp, "timestamp")
-        heard = Event(name, properties, moment) if self.is_heard else None
-        return Draft(kind, name_json, encoded, moment, own_device, heard)
+        carried = Event(name, properties, moment) if heard or self.is_heard else None
+        return Draft(kind, name_json, encoded, moment, own_device, carried)
 
     def _changed(self, changed: Event | None) -> Event | None:
         if changed is None:

@@ -25,7 +25,6 @@ from exponea_async.features._in_app_presenter import Presenter
 from exponea_async.features._in_app_stage import MOST_DEVICES, Request, Requests, Stage, Visits
 from exponea_async.features._parts import Part
 from exponea_async.features._scope import Scope
-from exponea_async.features._state import DeviceState, Moments, Outcome
 from exponea_async.features._streams import Listener, Stream
 from exponea_async.features._tasks import Tasks
 from exponea_async.features._who import Heard, Who
@@ -243,7 +242,7 @@ class InAppMessages(Part):
         displays: Mapping[str, Display] = {}
         start = self._visits.since
         if scope.is_device:
-            now, state = await scope.who(wake=False), await _state(scope)
+            now, state = await scope.who(wake=False), await scope.look(wake=False)
             if state is None or now is None or now.mark != who.mark:
                 return None
             displays, start = state.messages, self._visits.start_of(who.device, state.session_start)
@@ -252,30 +251,10 @@ class InAppMessages(Part):
         return None if chosen is None else chosen[1]
 
 
-async def _state(scope: Scope) -> DeviceState | None:
-    """Tell what a device remembers without bringing it to life; None where the integration is stopped."""
-    found: DeviceState | None = None
-
-    def plan(state: DeviceState, _: Moments) -> Outcome:
-        nonlocal found
-        found = state
-        return state, ()
-
-    await scope.change(plan, wake=False)
-    return found
-
-
 def _as_tracked(scope: Scope, event: Event) -> Event | None:
     """Make of an event what would be tracked of it, with default properties; None where nothing would be."""
-    street, was_heard = scope.street, scope.street.is_heard
-    street.is_heard = True
-    try:
-        draft = street.draft_event(EventType.TRACK_EVENT, event)
-    finally:
-        street.is_heard = was_heard
-    if draft is None or draft.event is None:
-        return None
-    return evolve(draft.event, timestamp=draft.timestamp)
+    draft = scope.street.draft_event(EventType.TRACK_EVENT, event, heard=True)
+    return None if draft is None or draft.event is None else evolve(draft.event, timestamp=draft.timestamp)
 
 
 def _occasion(scope: Scope, who: Who, event: Event, now: float) -> Occasion:

@@ -73,9 +73,14 @@ class Street(Protocol):
         """Tell where each kind goes, for who has another project, or other ones beside it, than the configured."""
         ...
 
-    def draft_event(self, kind: EventType, event: Event) -> Draft | None:
+    def draft_event(self, kind: EventType, event: Event, *, heard: bool = False) -> Draft | None:
         """
         Check and encode an event as it is now; None where it is dropped.
+
+        Args:
+            kind: Its kind.
+            event: The event.
+            heard: Whether the draft is to carry the event along, also while nobody listens.
 
         Raises:
             InvalidEventError: It can't be sent as it is.
@@ -215,9 +220,12 @@ class Scope(Protocol):
         """
         ...
 
-    async def look(self) -> DeviceState | None:
+    async def look(self, *, wake: bool = True) -> DeviceState | None:
         """
-        Bring the subject to life and tell what it remembers; None where the integration is stopped.
+        Tell what the subject remembers; None where the integration is stopped.
+
+        Args:
+            wake: Whether to bring it to life for that, as each verb does; background work must not.
 
         Raises:
             InvalidEventError: The subject remembers nothing.
