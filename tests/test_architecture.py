@@ -78,7 +78,7 @@ DOORS = {
     "_pipeline.uploader.Uploader._send_for_ever": "the upload's loop",
     "_pipeline.calls.Calls._customer_token": "a function of the user's, which may raise anything",
     "features._carousel_order._asked": "a function of the user's; the carousel is shown without it",
-    "features._in_app_resources._loaded": "a function of the user's; the message is not shown without what it loads",
+    "features._resource_cache._loaded": "a function of the user's; the message is not shown without what it loads",
     "cli.app.main": "a script wants one line and a code",
     "storage._group._look": "a look's trouble is not that of the writes beside it",
     "storage._group.Job.run_apart": "a look's trouble is its caller's, who gets it",

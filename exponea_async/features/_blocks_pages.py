@@ -10,8 +10,8 @@ from sys import getsizeof
 from weakref import WeakValueDictionary
 
 from exponea_async.features._html import HtmlAction, Page, read_html, resource_urls
-from exponea_async.features._in_app_resources import Load, MissingResourceError, ResourceCache
 from exponea_async.features._replies import on_thread
+from exponea_async.features._resource_cache import Load, MissingResourceError, ResourceCache
 
 LOG = logging.getLogger("exponea_async")
 

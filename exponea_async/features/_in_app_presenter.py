@@ -14,9 +14,9 @@ from exponea_async.features._banners import tell
 from exponea_async.features._html import CLOSE, Page, read_html, resource_urls
 from exponea_async.features._in_app_actions import Actions, event_of, is_allowed, link_to_open, pressed, shown
 from exponea_async.features._in_app_content import Definition, payload_urls
-from exponea_async.features._in_app_resources import MissingResourceError, ResourceCache
 from exponea_async.features._in_app_stage import Stage
 from exponea_async.features._replies import on_thread
+from exponea_async.features._resource_cache import MissingResourceError, ResourceCache
 from exponea_async.features._scope import Scope
 from exponea_async.features._tasks import Tasks
 from exponea_async.features._who import Who

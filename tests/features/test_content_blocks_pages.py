@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phones import Phone
 
-from exponea_async.features import _blocks_pages, _in_app_resources
+from exponea_async.features import _blocks_pages, _resource_cache
 from exponea_async.features._blocks import (
     OK,
     can_show,
@@ -200,7 +200,7 @@ class TestResources:
 
     async def test_a_slow_one(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """A loader that takes too long has nothing."""
-        monkeypatch.setattr(_in_app_resources, "LONGEST", 0.01)
+        monkeypatch.setattr(_resource_cache, "LONGEST", 0.01)
 
         async def load(url: str) -> bytes:
             await asyncio.Event().wait()
@@ -221,7 +221,7 @@ class TestResources:
         world.put(
             static(
                 html="".join(
-                    f"<img src='https://img.example/{number}'>" for number in range(_in_app_resources.MOST + 1)
+                    f"<img src='https://img.example/{number}'>" for number in range(_resource_cache.MOST + 1)
                 )
             )
         )

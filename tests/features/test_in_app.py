@@ -24,7 +24,7 @@ from exponea_async import (
     RefusedError,
     UnavailableError,
 )
-from exponea_async.features import _in_app_presenter, _in_app_resources
+from exponea_async.features import _in_app_presenter, _resource_cache
 from exponea_async.messages import InAppMessage, InAppMessageButton
 from exponea_async.sandbox import Fault, Sandbox
 
@@ -517,7 +517,7 @@ class TestContent:
     @pytest.mark.parametrize("fault", ["raises", "hangs", "gives a text"])
     async def test_a_way_that_fails(self, world: World, fault: str) -> None:
         """Whatever it does, the message is not shown, and that is told."""
-        world.monkeypatch.setattr(_in_app_resources, "LONGEST", 0.05)
+        world.monkeypatch.setattr(_resource_cache, "LONGEST", 0.05)
 
         async def load(_url: str) -> Any:
             if fault == "raises":

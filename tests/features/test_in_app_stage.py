@@ -12,10 +12,10 @@ from phones import Phone
 from support import until
 
 from exponea_async import Customer, Event
-from exponea_async.features import _in_app_loader, _in_app_pipeline, _in_app_resources, _in_app_stage
+from exponea_async.features import _in_app_loader, _in_app_pipeline, _in_app_stage, _resource_cache
 from exponea_async.features._filters import Occasion
-from exponea_async.features._in_app_resources import MissingResourceError, ResourceCache
 from exponea_async.features._in_app_stage import PATIENCE, Request, Requests, Stage, Visits
+from exponea_async.features._resource_cache import MissingResourceError, ResourceCache
 from exponea_async.messages import InAppMessage
 from exponea_async.sandbox import Sandbox
 
@@ -155,8 +155,8 @@ class TestResources:
 
     async def test_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is used longest ago makes room, and what is too large is not kept."""
-        monkeypatch.setattr(_in_app_resources, "BUDGET", 10)
-        monkeypatch.setattr(_in_app_resources, "LARGEST", 6)
+        monkeypatch.setattr(_resource_cache, "BUDGET", 10)
+        monkeypatch.setattr(_resource_cache, "LARGEST", 6)
         asked: list[str] = []
 
         async def load(url: str) -> bytes:
