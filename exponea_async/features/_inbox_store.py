@@ -69,7 +69,10 @@ class Store:
             # Something newer may be there by now, of the same customer or another.
             kept = self._mailboxes.get(who.device) or mailbox
             packed = await on_thread(kept.size, partial(pack, kept, self._application_id))
-            await scope.save(NAME, packed)
+            now = await scope.who(wake=False)
+            # Of somebody who has gone meanwhile nothing is to be stored: it may have been forgotten by now.
+            if now is not None and now.mark == kept.mark:
+                await scope.save(NAME, packed)
 
     async def forget(self, scope: Scope, who: Who) -> None:
         """Forget the mailbox of a device."""

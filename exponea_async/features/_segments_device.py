@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any
 
 from exponea_async.errors import DeliveryError
+from exponea_async.features._ids import COOKIE
 from exponea_async.features._replies import on_thread
 from exponea_async.features._scope import Scope
 from exponea_async.features._segments import Known, ask_for, link_for, news, read_segments
@@ -140,15 +141,18 @@ class DeviceSegments(Stream[Told]):
         """
         while (who := await self._scope.who()) is not None:
             known = None if force else await self._kept(who)
-            if known is not None and known.is_fresh(self._clock()):
-                return known.of(category)
-            loading = self._load(who)
-            await asyncio.wait([loading])
-            if loading.cancelled() or loading.exception() is not None:
+            if known is None or not known.is_fresh(self._clock()):
+                loading = self._load(who)
+                await asyncio.wait([loading])
+                if loading.cancelled() or loading.exception() is not None:
+                    break
+                known = loading.result()
+            now = await self._scope.who(wake=False)
+            if now is None or now.ids[COOKIE] != who.ids[COOKIE]:
                 break
-            if (known := loading.result()) is not None:
+            # Who was identified meanwhile is asked about anew.
+            if known is not None and now.mark == who.mark:
                 return known.of(category)
-            # The device became another customer's meanwhile, or the integration was stopped.
         return []
 
     async def _greet(self) -> None:

@@ -105,8 +105,12 @@ class FetchVerbs:
         return [] if body is None else await on_thread(len(body), lambda: read_attributes(body, len(asked)))
 
     async def _ask_attributes(self, asked: list[dict[str, Any]]) -> bytes | None:
-        who = await self._scope.who()
-        if who is None:
-            return None
-        question = {"customer_ids": dict(who.ids), "attributes": asked}
-        return await self._scope.call(who, Call(_ATTRIBUTES, question, tries=TRIES))
+        scope = self._scope
+        while (who := await scope.who()) is not None:
+            question = {"customer_ids": dict(who.ids), "attributes": asked}
+            body = await scope.call(who, Call(_ATTRIBUTES, question, tries=TRIES))
+            now = await scope.who(wake=False)
+            if now is None or now.mark == who.mark:
+                return None if now is None else body
+            # What was said of the customer before is not for the present one, of whom it is asked anew.
+        return None

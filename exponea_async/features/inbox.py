@@ -100,9 +100,9 @@ class Inbox(Part):
         return (await self._store.load(scope, who)).message(message_id)
 
     async def note_read(self, scope: Scope, who: Who, message_id: str) -> None:
-        """Remember that a customer has read a message."""
-        mailbox = await self._store.load(scope, who)
-        if message_id in mailbox.entries:
+        """Remember that a customer has read a message, if it is theirs what is kept."""
+        mailbox, now = await self._store.load(scope, who), await scope.who(wake=False)
+        if now is not None and now.mark == who.mark and message_id in mailbox.entries:
             await self._store.save(scope, who, mailbox.read(message_id))
 
     # What the client tells
@@ -260,14 +260,16 @@ class InboxVerbs:
             ExponeaError: As `fetch_app_inbox`.
         """
         scope = self._scope
-        who = await scope.who()
-        if who is None:
-            return None
         inbox = scope.parts[Inbox]
-        found = await inbox.find(scope, who, message_id)
-        if found is not None:
-            return found
-        return next((each for each in await inbox.fetch(scope) if each.id == message_id), None)
+        while (who := await scope.who()) is not None:
+            found = await inbox.find(scope, who, message_id)
+            if found is None:
+                return next((each for each in await inbox.fetch(scope) if each.id == message_id), None)
+            now = await scope.who(wake=False)
+            if now is not None and now.mark == who.mark:
+                return found
+            # It was read from the storage, which takes a moment: the customer is another one by now.
+        return None
 
     async def mark_app_inbox_as_read(self, message: AppInboxMessage) -> bool:
         """
