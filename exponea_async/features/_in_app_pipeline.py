@@ -161,7 +161,7 @@ class InAppMessages(Part):
         if earlier is not None:
             earlier.cancel()
         # What was tracked of the new customer waits already, and what was of the old one does not any more.
-        if self._is_wanted(device) and self._configuration.preload_messages:
+        if self._configuration.preload_messages:
             self._tasks.start(self._preload(scope), name="in-app messages of a new customer")
 
     def _is_wanted(self, device: str) -> bool:
