@@ -31,6 +31,11 @@ NO_ACTION = "no_action"
 #: The same of what can be pressed in HTML; to close is an action of nobody's, as in the Android SDK.
 _HTML_KINDS = {"browser": "browser", "deep-link": "deeplink"}
 
+#: Characters of what is told in events, whose properties may have 16 KB.
+MAX_TEXT = 4_000
+#: Bytes of what is told in events of what Engagement wants in them, for one property and for all.
+MAX_PROPERTY, MAX_PROPERTIES = 16_000, 200_000
+
 #: What a content has in common with the payload of a push notification, but for what can be pressed.
 _SHARED = ("attributes", "url_params")
 
@@ -107,7 +112,9 @@ def read_message(head: Head, stamp: Stamp, read_page: ReadPage) -> AppInboxMessa
     payload = read_payload(_payload(content, is_html=is_html))
     page = _page(content, read_page) if is_html else None
     campaign = payload.campaign(stamp.at)
-    tracking = {name: value for name, value in payload.attributes.items() if name != "event_type"}
+    tracking = {**payload.attributes, **(campaign.properties() if campaign else {})}
+    tracking.pop("event_type", None)
+    category = payload.consent_category
     return AppInboxMessage(
         id=head.id,
         type=element["type"],
@@ -120,9 +127,9 @@ def read_message(head: Head, stamp: Stamp, read_page: ReadPage) -> AppInboxMessa
         html=None if page is None else page.html,
         action=None if is_html else _main_action(content),
         actions=tuple(_pressable(page) if is_html else _buttons(content)),
-        tracking_data=MappingProxyType({**tracking, **(campaign.properties() if campaign else {})}),
+        tracking_data=MappingProxyType(_fitting(tracking)),
         has_tracking_consent=payload.consent,
-        consent_category_tracking=payload.consent_category or None,
+        consent_category_tracking=category if category and len(category) <= MAX_TEXT else None,
         customer_ids=stamp.ids,
         sync_token=stamp.sync_token,
     )
@@ -167,6 +174,17 @@ def _payload(content: Mapping[str, Any], *, is_html: bool) -> dict[str, Any]:
     return payload
 
 
+def _fitting(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what fits into an event: what does not is lost, and the event is not."""
+    kept, left = {}, MAX_PROPERTIES
+    for name, value in properties.items():
+        size = len(name) + len(json.dumps(value))
+        if size <= min(MAX_PROPERTY, left):
+            kept[name] = value
+            left -= size
+    return kept
+
+
 def _text(source: Mapping[str, Any], name: str) -> str | None:
     """Tell a text; numbers and truth values become one, as in the Android SDK."""
     value = source.get(name)
@@ -187,8 +205,8 @@ def _buttons(content: Mapping[str, Any]) -> Iterator[AppInboxAction]:
     buttons = content.get("actions")
     if isinstance(buttons, str):
         try:
-            buttons = json.loads(buttons)
-        except (ValueError, RecursionError):
+            buttons = decode(buttons.encode())
+        except ValueError:
             LOG.warning("The actions of a message of the app inbox can't be read.")
     for button in buttons if isinstance(buttons, list) else ():
         if isinstance(button, dict):

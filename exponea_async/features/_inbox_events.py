@@ -10,6 +10,7 @@ from attrs import evolve
 
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._ids import read_ids
+from exponea_async.features._inbox import MAX_TEXT
 from exponea_async.features._owners import owner_of
 from exponea_async.features._rules import is_forced
 from exponea_async.features._scope import Scope
@@ -52,8 +53,8 @@ def clicked(action: AppInboxAction, message: AppInboxMessage, platform: str) -> 
     properties = {
         **message.tracking_data,
         "status": "clicked",
-        "url": action.url or "app",
-        "cta": action.title or "inbox",
+        "url": (action.url or "app")[:MAX_TEXT],
+        "cta": (action.title or "inbox")[:MAX_TEXT],
         **({"tracking_forced": True} if is_forced(action.url) else {}),
         **_always(message, platform),
     }
