@@ -95,7 +95,7 @@ def read_segments(body: bytes) -> Segments:
         raise UnavailableError(f"segments that can't be read: {error}") from error
     if parts.get("success") == b"false":
         raise RefusedError("an answer without success instead of segments")
-    return MappingProxyType(dict(_categories(parts)))
+    return MappingProxyType({category: tuple(its) for category, its in _categories(parts).items()})
 
 
 def news(before: Segments | None, now: Segments) -> frozenset[str]:
@@ -132,17 +132,28 @@ def _as_set(segments: tuple[Segment, ...] | None) -> frozenset[frozenset[tuple[s
     return None if segments is None else frozenset(frozenset(segment.items()) for segment in segments)
 
 
-def _categories(parts: Mapping[str, bytes]) -> Iterator[tuple[str, tuple[Segment, ...]]]:
+def _categories(parts: Mapping[str, bytes]) -> dict[str, list[Segment]]:
+    found: dict[str, list[Segment]] = {}
+    current: list[Segment] = []
     broken = 0
-    for category, piece in parts.items():
-        try:
-            pieces = taken(piece)
-        except ValueError:
-            broken += 1
-        else:
-            yield category, tuple(decoded(pieces, _segment, "segment"))
+
+    def walked() -> Iterator[bytes]:
+        nonlocal current, broken
+        for category, piece in parts.items():
+            try:
+                pieces = taken(piece)
+            except ValueError:
+                broken += 1
+            else:
+                current = found[category] = []
+                yield from pieces
+
+    # All in one go, for the log to stay short. Each is read before the next is asked for.
+    for segment in decoded(walked(), _segment, "segment"):
+        current.append(segment)  # noqa: PERF402 - it is another one for each category
     if broken:
         LOG.warning("%d categories of segments are left out, since they are no lists.", broken)
+    return found
 
 
 def _segment(value: Any) -> Segment:
