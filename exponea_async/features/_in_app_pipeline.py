@@ -4,7 +4,7 @@ From events to in-app messages: what is heard of devices, and which message is s
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from random import Random
 from weakref import WeakValueDictionary
@@ -28,7 +28,7 @@ from exponea_async.features._scope import Scope
 from exponea_async.features._streams import Listener, Stream
 from exponea_async.features._tasks import Tasks
 from exponea_async.features._who import Heard, Who
-from exponea_async.messages import InAppMessage
+from exponea_async.messages import InAppMessage, InAppMessageAction
 from exponea_async.models import Event, EventType, Receipt
 
 LOG = logging.getLogger("exponea_async")
@@ -98,13 +98,21 @@ class InAppMessages(Part):
         self._visits.clear(self._clock())
 
     def clear(self) -> None:
-        """The integration was stopped."""
+        """The integration was stopped: what is shown is dismissed."""
+        self._dismiss(self.stage.clear())
+        self._forget()
+
+    def _dismiss(self, messages: Iterable[InAppMessage]) -> None:
+        """Have the host take messages away, of which nothing is tracked any more."""
+        for message in messages:
+            self.actions.tell(InAppMessageAction("close", message, interaction=False))
+
+    def _forget(self) -> None:
         self._tasks.cancel()
         self._loader.clear()
         self._uploads.clear()
         self._cache.clear()
         self._requests.clear()
-        self.stage.clear()
         self.actions.clear()
         self.presenter.clear()
 
@@ -114,7 +122,8 @@ class InAppMessages(Part):
         for stream in list(self._streams.values()):
             stream.end()
         self.actions.end()
-        self.clear()
+        self.stage.clear()
+        self._forget()
         await self._tasks.aclose()
 
     # What is heard
@@ -156,7 +165,7 @@ class InAppMessages(Part):
         device = scope.key
         if device is None:
             return
-        self.stage.drop(device)
+        self._dismiss(self.stage.drop(device))
         earlier = self._uploads.pop(device, None)
         if earlier is not None:
             earlier.cancel()

@@ -159,18 +159,18 @@ class Stage:
         self._devices.pop(message.device).stop()
         return True
 
-    def drop(self, device: str) -> None:
-        """Show nothing more on a device."""
+    def drop(self, device: str) -> list[InAppMessage]:
+        """Show nothing more on a device; tells what was shown."""
         shown = self._devices.pop(device, None)
-        if shown is not None:
-            shown.stop()
+        if shown is None:
+            return []
+        shown.stop()
+        return [shown.message]
 
-    def clear(self) -> None:
-        """Show nothing more."""
-        for shown in self._devices.values():
-            shown.stop()
-        self._devices.clear()
+    def clear(self) -> list[InAppMessage]:
+        """Show nothing more; tells what was shown."""
         self._preparing.clear()
+        return [message for device in list(self._devices) for message in self.drop(device)]
 
     def _is_on(self, message: InAppMessage) -> bool:
         shown = self._devices.get(message.device or "")

@@ -158,7 +158,8 @@ class InAppVerbs:
         Listen to what happens to in-app messages, of all devices of the client.
 
         The first listener also gets the last action from before anybody listened. What the last listener asked for
-        holds until its ``aclose()``.
+        holds until its ``aclose()``. A message that is dismissed, by ``stop_integration()`` or by an ``anonymize()``
+        of its device, is told as closed by nobody, and not tracked.
 
         Args:
             override_default_behavior: Whether `click_in_app_message` gives no link to open.

@@ -280,6 +280,7 @@ class TestOneAtATime:
         actions = client.in_app_message_action_stream()
         taken(actions)
         await client.stop_integration()
+        assert types(actions) == ["close"]  # it was dismissed
         assert await client.click_in_app_message(given, given.buttons[0]) is None
         await client.close_in_app_message(given)
         await client.fail_in_app_message(given, "x")
