@@ -98,6 +98,8 @@ class Customers:
         """Keep what blocks say to a customer, beside what is known already."""
         self.settle(who)
         customer = self._customers.pop(who.mark, None) or Customer(who.device)
+        # A customer tracker may have come first, with the same ids.
+        customer.device = who.device or customer.device
         self.size -= customer.size if customer.blocks else 0
         customer.put(found)
         if not customer.blocks:

@@ -236,6 +236,11 @@ class Carousel:
         """End the rotation and the streams of changes, as the end of the ``async with`` block does."""
         self.end()
 
+    def leave_to(self, device: str | None, mark: str = "") -> None:
+        """Take all blocks out where a device is another customer's by now, for whom a mark stands."""
+        if self._scope.key == device and self._viewer is not None and self._viewer.who.mark != mark:
+            self.clear()
+
     def clear(self) -> None:
         """Take all blocks out, as is done where the integration is stopped."""
         had, self._viewer = self._viewer is not None, None
@@ -251,15 +256,19 @@ class Carousel:
         self._wake()
 
     async def __aiter__(self) -> AsyncIterator[InAppContentBlock]:
-        if self._viewer is None and not self._is_over:
-            await self.reload()
         told = -1
-        while not self._is_over and (block := self.block) is not None:
+        while not self._is_over and (block := await self._current()) is not None:
             if told != self._turn:
                 told = self._turn
                 yield block
             elif await self._is_time():
                 await self._scroll(told)
+
+    async def _current(self) -> InAppContentBlock | None:
+        """Tell the block whose turn it is; what was loaded for somebody is for nobody else."""
+        if self._viewer is None or not await self._room.is_present(self._scope, self._viewer):
+            await self.reload()
+        return self.block
 
     async def _is_time(self) -> bool:
         """Wait for the next block's turn; tells False where something else happened first."""
@@ -327,6 +336,8 @@ class Carousel:
             return None
         if block.id not in self._shown:
             moment = await show(self._scope, self.placeholder_id, block, viewer, if_due=False)
+            if not await self._room.is_present(self._scope, viewer):
+                raise OvertakenError
             if self._viewer is not viewer:
                 # The integration was stopped meanwhile.
                 return None

@@ -66,11 +66,13 @@ class ContentBlocks(Part):
 
     def identified(self, scope: Scope, receipt: Receipt) -> None:  # noqa: ARG002 - the base has it
         """Forget what blocks said to whoever the device was before."""
-        if len(self.blocks.loads.customers):
+        if len(self.blocks.loads.customers) or self.carousels:
             self.blocks.loads.tasks.start(self._forget(scope), name="forgetting content blocks")
 
     def anonymized(self, scope: Scope) -> None:
         """Forget what blocks said to whoever the device was before, and load the list of all anew, as at a start."""
+        for carousel in list(self.carousels):
+            carousel.leave_to(scope.key)
         loads = self.blocks.loads
         if loads.is_used or self._preloads:
             loads.tasks.start(self._renew(scope), name="renewing content blocks")
@@ -101,6 +103,8 @@ class ContentBlocks(Part):
     async def _forget(self, scope: Scope) -> None:
         if (who := await scope.who(wake=False)) is not None:
             self.blocks.loads.customers.settle(who)
+            for carousel in list(self.carousels):
+                carousel.leave_to(who.device, who.mark)
 
     async def _renew(self, scope: Scope) -> None:
         who = await scope.who(wake=False)
