@@ -1,7 +1,8 @@
 """
 A page of an aiohttp application with a content block in it.
 
-``python examples/aiohttp_page.py`` serves it with a sandbox of its own, until Ctrl-C.
+``python examples/aiohttp_page.py`` serves it with a sandbox of its own, until Ctrl-C. It needs the extra
+``html``.
 """
 
 import asyncio

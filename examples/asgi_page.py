@@ -1,7 +1,8 @@
 """
 The same page as a plain ASGI application, without any framework.
 
-``python examples/asgi_page.py`` serves it with uvicorn and a sandbox of its own, until Ctrl-C.
+``python examples/asgi_page.py`` serves it with uvicorn and a sandbox of its own, until Ctrl-C. It
+needs uvicorn and the extra ``html``.
 """
 
 import asyncio
@@ -108,6 +109,7 @@ async def main(port: int = 8080) -> None:
         settings = Configuration(
             project_token="shop", authorization_token="key", base_url=sandbox.url, storage="memory:"
         )
+        print(f"http://127.0.0.1:{port}/")
         await uvicorn.Server(uvicorn.Config(ShopPage(settings), port=port, log_level="warning")).serve()
 
 

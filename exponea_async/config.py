@@ -168,11 +168,11 @@ class Configuration:
         push_token_storage: Push tokens as an ``"event"``, or as customer ``"property"`` as SDKs below 2.3.0 did.
         in_app_content_block_placeholders_auto_load: Placeholders whose content blocks are loaded ahead.
         message_platform: Whose messages are shown, ``"android"`` or ``"ios"``: Engagement makes them for phones.
-        preload_messages: Whether ``anonymize()`` loads in-app messages, content blocks and the app inbox of the new
-            customer ahead.
+        preload_messages: Whether ``anonymize()`` loads content blocks and the app inbox of the new customer ahead, and
+            in-app messages where somebody listens.
         resource_loader: An async function that gets the address of a picture or font that a message needs, and gives
             its bytes, or None where there are none. Without it nothing is loaded, and messages are shown as they are.
-        storage: A file's path, ``"memory:"``, or a Redis address; None is a file of the project's own.
+        storage: A file's path, or ``"memory:"``; None is a file of the project's own.
         queue: How events wait.
         upload: How events are sent.
 

@@ -85,8 +85,9 @@ class InAppVerbs:
         """
         Take a press on a button or link of an in-app message, which is shown no more.
 
-        It is tracked with the message's consent, or where the link forces it, unless ``track_actions`` is False. A
-        button that closes the message closes it.
+        It is tracked with the message's consent, or where the link forces it, unless ``track_actions`` is False: of
+        whoever the message's device is now, or, where a customer tracker gave the message, of the subject that this
+        is called on, so call it on the same one. A button that closes the message closes it.
 
         Args:
             message: The message.
@@ -114,8 +115,8 @@ class InAppVerbs:
         """
         Take the end of an in-app message, which is shown no more.
 
-        It is tracked with the message's consent, unless ``track_actions`` is False. A message with a `close_timeout`
-        closes by itself, without interaction.
+        It is tracked with the message's consent, unless ``track_actions`` is False; of whom, `click_in_app_message`
+        says. A message with a `close_timeout` closes by itself, without interaction.
 
         Args:
             message: The message.

@@ -131,8 +131,8 @@ class SegmentVerbs:
 
         Returns:
             Segments as Engagement has them, such as ``{"id": "...", "segmentation_id": "..."}``; none where the
-            platform can't be asked, which is logged, where the customer was anonymized meanwhile, or where the
-            integration is stopped.
+            platform does not know the customer yet, where it can't be asked, which is logged, where the customer was
+            anonymized meanwhile, or where the integration is stopped.
 
         Raises:
             InvalidEventError: The category is no text, or the subject is no device.
