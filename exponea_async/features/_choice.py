@@ -21,9 +21,10 @@ def best(candidates: Iterable[_Candidate], priority_of: Callable[[_Candidate], f
         candidates: Which could be shown.
         priority_of: Tells a candidate's priority, or None.
     """
-    rated = [(candidate, priority_of(candidate)) for candidate in candidates]
-    bar = max((priority for _, priority in rated if priority is not None), default=0)
-    return [candidate for candidate, priority in rated if (priority or 0) >= bar]
+    among = list(candidates)
+    priorities = list(map(priority_of, among))
+    bar = max([priority for priority in priorities if priority is not None], default=0)
+    return [each for each, priority in zip(among, priorities, strict=True) if (priority or 0) >= bar]
 
 
 def pick(

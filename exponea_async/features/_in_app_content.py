@@ -3,8 +3,9 @@ In-app messages as Engagement sends them: what is needed to choose one, and what
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
+from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +18,9 @@ from exponea_async.features._rules import has_consent
 from exponea_async.messages import InAppMessage, InAppMessageButton
 
 LOG = logging.getLogger("exponea_async")
+
+#: Tells a definition's priority, or None. It is asked of each for every event, and in C at half the price.
+priority_of: Callable[["Definition"], int | None] = attrgetter("priority")
 
 CONTROL_GROUP = -1
 #: A message that slides in closes by itself after this, in seconds, as in the vendor's SDKs.
@@ -154,13 +158,13 @@ def read_message(value: Any) -> InAppMessage:
 def matching(definitions: tuple[Definition, ...], occasion: Occasion, now: float) -> list[Definition]:
     """Keep what is meant for an event, and for a moment, UNIX seconds; how often it was shown is another question."""
     found: list[Definition] = []
-    latest = perf_counter() + LONGEST_CHOICE
+    second, latest = int(now), perf_counter() + LONGEST_CHOICE
     for first in range(0, len(definitions), _PART):
         part = definitions[first : first + _PART]
         found += [
             each
             for each in part
-            if each.trigger is not None and each.dates.passes(now) and each.trigger.matches(occasion)
+            if each.trigger is not None and each.dates.passes(second) and each.trigger.matches(occasion)
         ]
         if perf_counter() > latest:
             LOG.warning("Some in-app messages take too long to choose among, and the rest of them is left out.")
@@ -173,11 +177,6 @@ def due(definitions: list[Definition], displays: Mapping[str, Display], visit_st
     if not displays:
         return definitions
     return [each for each in definitions if may_show(each.frequency, displays.get(each.id), visit_start)]
-
-
-def priority_of(definition: Definition) -> int | None:
-    """Tell a message's priority, or None."""
-    return definition.priority
 
 
 def payload_urls(message: InAppMessage) -> list[str]:
