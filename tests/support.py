@@ -3,9 +3,11 @@ What the tests of the client share: a platform that follows a script, and patien
 """
 
 import asyncio
+import importlib.util
 import json
+import sys
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Protocol, Self
 
 import pytest
@@ -156,3 +158,16 @@ class Scripted:
 async def kept(client: Exponea) -> list[dict[str, Any]]:
     """Tell the data of what waits in a client's queue, in order: what will go over the wire."""
     return [read_command(record.body)["data"] for record in await client._storage.waiting(100_000)]
+
+
+def copy_of(name: str, *, without: str = "") -> ModuleType:
+    """Load a copy of a module of its own, one that does not find a library where one is named."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        if without:
+            patch.setitem(sys.modules, without, None)
+        spec.loader.exec_module(module)
+    return module

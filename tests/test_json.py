@@ -2,15 +2,14 @@
 JSON that comes in: decoded by either codec alike, and cut into pieces without being decoded.
 """
 
-import importlib.util
 import json
-import sys
 from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import copy_of
 
 from exponea_async._json import decode, elements, members
 
@@ -19,20 +18,7 @@ NAME = "exponea_async._json"
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def codec(*, orjson: bool) -> ModuleType:
-    """Load a copy of the module that finds orjson, or does not."""
-    spec = importlib.util.find_spec(NAME)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        if not orjson:
-            patch.setitem(sys.modules, "orjson", None)
-        spec.loader.exec_module(module)
-    return module
-
-
-FAST, PLAIN = codec(orjson=True), codec(orjson=False)
+FAST, PLAIN = copy_of(NAME), copy_of(NAME, without="orjson")
 
 VALUES = st.recursive(
     st.none()

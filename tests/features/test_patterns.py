@@ -2,30 +2,22 @@
 Regular expressions: what is found, by which engine, and that none of them takes long.
 """
 
-import importlib.util
 import logging
 import re
-import sys
 import time
 from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import copy_of
 
 NAME = "exponea_async.features._patterns"
 
 
 def engine(*, extra: bool, always: bool = False) -> ModuleType:
     """Load a copy of the module that finds the extra, or does not, or uses it for whatever it can."""
-    spec = importlib.util.find_spec(NAME)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        if not extra:
-            patch.setitem(sys.modules, "regex", None)
-        spec.loader.exec_module(module)
+    module = copy_of(NAME, without="" if extra else "regex")
     if always:
         module.MAX_STEPS = -1  # type: ignore[attr-defined]
     return module

@@ -3,10 +3,8 @@ Values to JSON bytes, with orjson and with the standard library: the same bytes,
 """
 
 import enum
-import importlib.util
 import json
 import math
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import copy_of
 
 from exponea_async.errors import InvalidEventError
 
@@ -29,20 +28,7 @@ NAME = "exponea_async._pipeline.encoding"
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def codec(*, orjson: bool) -> ModuleType:
-    """Load a copy of the module that finds orjson, or does not."""
-    spec = importlib.util.find_spec(NAME)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        if not orjson:
-            patch.setitem(sys.modules, "orjson", None)
-        spec.loader.exec_module(module)
-    return module
-
-
-FAST, PLAIN = codec(orjson=True), codec(orjson=False)
+FAST, PLAIN = copy_of(NAME), copy_of(NAME, without="orjson")
 
 
 @pytest.fixture(params=[FAST, PLAIN], ids=["orjson", "json"])
