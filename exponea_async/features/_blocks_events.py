@@ -17,7 +17,7 @@ from exponea_async.features._rules import may_track
 from exponea_async.features._scope import Scope
 from exponea_async.features._state import DeviceState
 from exponea_async.features._who import Who
-from exponea_async.messages import InAppContentBlock, InAppContentBlockAction
+from exponea_async.messages import InAppContentBlock, InAppContentBlockAction, PersonalizedData
 from exponea_async.models import Event, Receipt
 
 INVALID_HTML = "Invalid HTML or empty"
@@ -28,6 +28,20 @@ NOT_PRESSED = "about:blank"
 _TYPES = {"browser": "BROWSER", "deep-link": "DEEPLINK", CLOSE: "CLOSE"}
 _KINDS = {type_: kind for kind, type_ in _TYPES.items()}
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+#: What the fields of a block that is told of, and of what was pressed in it, have to be.
+_FIELDS: Mapping[str, Any] = MappingProxyType(
+    {
+        "id": str,
+        "name": str,
+        "frequency": str | None,
+        "actions": tuple | list,
+        "content_type": str | None,
+        "consent_category_tracking": str | None,
+        "personalized_data": PersonalizedData | None,
+        "customer_ids": Mapping,
+    }
+)
+_WORDS: Mapping[str, Any] = MappingProxyType({"type": str, "name": str | None, "url": str | None})
 
 
 class OvertakenError(Exception):
@@ -275,6 +289,9 @@ def check_block(placeholder: object, block: object) -> None:
     check_placeholder(placeholder)
     if not isinstance(block, InAppContentBlock):
         raise InvalidEventError("content_block", f"a {type(block).__name__} is none", "Give an InAppContentBlock.")
+    _check_fields("content_block", block, _FIELDS)
+    if block.personalized_data is not None:
+        _check_fields("content_block.personalized_data", block.personalized_data, {"content_type": str | None})
 
 
 def check_action(action: object) -> None:
@@ -284,9 +301,15 @@ def check_action(action: object) -> None:
     Raises:
         InvalidEventError: It is no action.
     """
-    if not isinstance(action, InAppContentBlockAction) or not isinstance(action.type, str):
-        trouble = f"{action!r:.60} is none"
-        raise InvalidEventError("action", trouble, "Give an InAppContentBlockAction.")
+    if not isinstance(action, InAppContentBlockAction):
+        raise InvalidEventError("action", f"a {type(action).__name__} is none", "Give an InAppContentBlockAction.")
+    _check_fields("action", action, _WORDS)
+
+
+def _check_fields(path: str, value: object, fields: Mapping[str, Any]) -> None:
+    for name, kind in fields.items():
+        if not isinstance(each := getattr(value, name), kind):
+            raise InvalidEventError(f"{path}.{name}", f"a {type(each).__name__} is none", "Give it as you got it.")
 
 
 def check_placeholder(placeholder: object) -> None:

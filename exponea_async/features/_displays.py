@@ -124,7 +124,8 @@ def from_list(kept: Iterable[Iterable[Any]]) -> dict[str, Display]:
     Raises:
         TypeError: It is something else.
     """
-    return {name: Display(*moments) for name, *moments in kept}
+    # A name that is no text was a host's mistake, and must not make the whole device unreadable.
+    return {name: Display(*moments) for name, *moments in kept if isinstance(name, str)}
 
 
 def _is_fresh(display: Display, since: float) -> bool:

@@ -4,6 +4,7 @@ The events of the app inbox. They are about the customer whom a message was load
 
 import logging
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from attrs import evolve
@@ -21,6 +22,17 @@ from exponea_async.models import Event, EventType, Receipt
 LOG = logging.getLogger("exponea_async")
 
 CAMPAIGN = "campaign"
+#: What the fields of a message that is told of, and of what was pressed in it, have to be.
+_FIELDS: Mapping[str, Any] = MappingProxyType(
+    {
+        "id": str,
+        "tracking_data": Mapping,
+        "consent_category_tracking": str | None,
+        "customer_ids": Mapping,
+        "sync_token": str | None,
+    }
+)
+_WORDS: Mapping[str, Any] = MappingProxyType({"title": str | None, "url": str | None})
 
 
 def stamped_ids(message: AppInboxMessage) -> dict[str, str]:
@@ -31,7 +43,9 @@ def stamped_ids(message: AppInboxMessage) -> dict[str, str]:
         InvalidEventError: It is no message, or they are no ids.
     """
     if not isinstance(message, AppInboxMessage):
-        raise InvalidEventError("message", f"{message!r:.60} is no AppInboxMessage", "Give one of fetch_app_inbox().")
+        trouble = f"a {type(message).__name__} is no AppInboxMessage"
+        raise InvalidEventError("message", trouble, "Give one of fetch_app_inbox().")
+    _check_fields("message", message, _FIELDS)
     return read_ids(message.customer_ids, "message.customer_ids")
 
 
@@ -48,7 +62,8 @@ def clicked(action: AppInboxAction, message: AppInboxMessage, platform: str) -> 
         InvalidEventError: It is no action.
     """
     if not isinstance(action, AppInboxAction):
-        raise InvalidEventError("action", f"{action!r:.60} is no AppInboxAction", "The action comes first.")
+        raise InvalidEventError("action", f"a {type(action).__name__} is no AppInboxAction", "The action comes first.")
+    _check_fields("action", action, _WORDS)
     # What was pressed is a fact, which a message's own properties don't change, as in the iOS SDK.
     properties = {
         **message.tracking_data,
@@ -106,6 +121,12 @@ async def _kept(scope: Scope, kind: EventType, event: Event, ids: Mapping[str, s
         return None
     draft = street.draft_event(kind, event)
     return (await scope.keep_all([(street.identity(ids, None), draft)]))[0] if draft else street.dropped()
+
+
+def _check_fields(path: str, value: object, fields: Mapping[str, Any]) -> None:
+    for name, kind in fields.items():
+        if not isinstance(each := getattr(value, name), kind):
+            raise InvalidEventError(f"{path}.{name}", f"a {type(each).__name__} is none", "Give it as you got it.")
 
 
 def _always(message: AppInboxMessage, platform: str) -> dict[str, Any]:

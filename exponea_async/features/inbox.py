@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, frozen
 
 from exponea_async.config import Configuration
-from exponea_async.errors import ClosedError, ExponeaError, RefusedError, UnavailableError
+from exponea_async.errors import ClosedError, ExponeaError, InvalidEventError, RefusedError, UnavailableError
 from exponea_async.features._inbox import HTML, Stamp
 from exponea_async.features._inbox_cache import Entry, Mailbox, read_entries
 from exponea_async.features._inbox_events import clicked, opened, stamped_ids, track
@@ -257,8 +257,11 @@ class InboxVerbs:
             The message; None where there is none.
 
         Raises:
+            InvalidEventError: The id is no text.
             ExponeaError: As `fetch_app_inbox`.
         """
+        if not isinstance(message_id, str):
+            raise InvalidEventError("message_id", f"a {type(message_id).__name__} is no text", "Give a message's id.")
         scope = self._scope
         inbox = scope.parts[Inbox]
         while (who := await scope.who()) is not None:
