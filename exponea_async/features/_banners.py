@@ -149,6 +149,11 @@ async def tell(
     if allowed:
         return receipts[-1]
     await scope.hear(EventType.BANNER, event)
+    if only_for is not None:
+        # To be heard takes a moment, in which somebody else may have come.
+        now = await scope.who(wake=False)
+        if now is not None and now.ids != only_for.ids:
+            return None
     return _unconsented(scope)
 
 
