@@ -207,7 +207,7 @@ class RefusedError(ExponeaError):
     """
 
     def __init__(self, reason: str, *, status: int = 200, hint: str = "") -> None:
-        super().__init__(f"Engagement refused: {reason}", hint=hint)
+        super().__init__(f"Engagement refused: {reason}{'.' if hint else ''}", hint=hint)
         self.reason = reason
         self.status = status
 

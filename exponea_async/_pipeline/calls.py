@@ -121,7 +121,7 @@ class Calls:
     async def _customer_token(self, ids: Mapping[str, str]) -> str:
         provider: Any = self._configuration.customer_token_provider
         try:
-            token = await (provider(ids) if _takes_ids(provider) else provider())
+            token = await _awaitable(provider(ids) if _takes_ids(provider) else provider())
         except ExponeaError:
             raise
         except Exception as error:
@@ -130,6 +130,12 @@ class Calls:
         if not isinstance(token, str) or not token.strip():
             raise RefusedError("customer_token_provider gave no token", status=0, hint="Return the customer's JWT.")
         return token if token.startswith(BEARER) else BEARER + token
+
+
+def _awaitable(given: Any) -> Any:
+    if not inspect.isawaitable(given):
+        raise RefusedError("customer_token_provider is not async", status=0, hint="Make it an 'async def'.")
+    return given
 
 
 def _takes_ids(provider: Any) -> bool:

@@ -250,10 +250,10 @@ class TestCustomerTokens:
         assert host.seen == []
 
     async def test_a_plain_function_is_no_provider(self, calls_of: Ask) -> None:
-        """One that is not async fails as any other that fails."""
+        """One that is not async is told to be."""
         calls = calls_of(customer_token_provider=lambda: "jwt")
 
-        with pytest.raises(RefusedError, match="raised TypeError"):
+        with pytest.raises(RefusedError, match=r"is not async\. Make it"):
             await calls.ask(project(calls), PATH, {}, ids=IDS)
 
 
