@@ -3,7 +3,6 @@ A carousel: all content blocks of a placeholder, one after the other.
 """
 
 import asyncio
-import math
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -395,5 +394,6 @@ class Carousel:
 def _check_numbers(most: object, delay: object) -> None:
     if not isinstance(most, int):
         raise InvalidEventError("max_messages_count", f"{most!r:.60} is no whole number", "Use 0 for all.")
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or not math.isfinite(delay):
+    # No event loop can wait for numbers beyond measure.
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not abs(delay) < 1e9:
         raise InvalidEventError("scroll_delay", f"{delay!r:.60} is no number of seconds", "Use 0 for no rotation.")
