@@ -3,7 +3,6 @@ What the tests of hostile answers share: each thing that is asked of the platfor
 """
 
 import asyncio
-import gc
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -110,8 +109,6 @@ class Ticking:
         self.gap = 0.0
 
     async def __aenter__(self) -> Self:
-        # What others left behind is not collected here.
-        gc.collect()
         self._task = asyncio.create_task(self._tick())
         await asyncio.sleep(0)
         return self
