@@ -47,6 +47,8 @@ from exponea_async.features._inbox import Stamp
 from exponea_async.features._inbox_cache import read_entries
 from exponea_async.features._replies import read_reply
 from exponea_async.features._segments import read_segments
+from exponea_async.features._state import Place
+from exponea_async.features._who import Who
 from exponea_async.messages import (
     AppInboxAction,
     AppInboxMessage,
@@ -460,7 +462,7 @@ VERBS: Mapping[str, Mapping[str, Any]] = {
     "fetch_attributes": {"attributes": [{"type": "property", "property": "p"}]},
 }
 #: Fields of in-app messages that nobody looks at before they are used.
-UNSEEN = ("message.id", "message.device")
+UNSEEN = ("message.id", "message.device", "message.customer_ids")
 
 
 def odd_calls(arguments: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -548,7 +550,8 @@ JSON = st.recursive(
 
 def read_in_app(body: bytes) -> list[Any]:
     """Read in-app messages, all of them."""
-    return [each.message("d") for each in Cache().read(body).definitions]
+    who = Who({"cookie": "c"}, Place("https://s.example", "shop"), "d")
+    return [each.message(who) for each in Cache().read(body).definitions]
 
 
 def read_bundle(body: bytes) -> list[Any]:
