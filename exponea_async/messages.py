@@ -51,6 +51,7 @@ class InAppMessage:
         has_tracking_consent: Whether what happens to it may be tracked.
         consent_category_tracking: The category of the consent, or None.
         device: The key of the device that it is shown on; None where it is shown for a customer tracker.
+        customer_ids: The customer it is shown to; what happens to it is told of this one.
     """
 
     id: str
@@ -73,6 +74,7 @@ class InAppMessage:
     has_tracking_consent: bool = True
     consent_category_tracking: str | None = None
     device: str | None = None
+    customer_ids: Mapping[str, str] = field(factory=dict, repr=False)
 
     @property
     def title(self) -> str | None:

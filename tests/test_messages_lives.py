@@ -269,7 +269,6 @@ class TestAtAnyMoment:
             assert background() == []
             await client.start()
 
-    @pytest.mark.xfail(reason="what was handed out waits for its host, whoever the device is by then")
     @pytest.mark.parametrize("change", ["anonymize", "stop"])
     async def test_in_app_messages_that_nobody_took(self, world: World, change: str) -> None:
         """A message that was for the one before is not handed to a host who comes for it later."""
@@ -280,7 +279,6 @@ class TestAtAnyMoment:
             await (device.anonymize() if change == "anonymize" else world.client.stop_integration())
             assert [owner_of(each) for each in messages._held] == []
 
-    @pytest.mark.xfail(reason="an in-app message does not know whom it was loaded for")
     async def test_an_in_app_message_of_the_one_before(self, world: World) -> None:
         """What is done with it is no act of the new customer's."""
         device = await world.known()
@@ -314,7 +312,6 @@ class TestAtAnyMoment:
             await device.anonymize()
             assert len(stream._held) == 0
 
-    @pytest.mark.xfail(reason="stored in-app messages stay until the next ones are stored")
     async def test_nothing_stays_on_disk(self, world: World) -> None:
         """What was stored for the one before is forgotten with them."""
         device = await world.known()

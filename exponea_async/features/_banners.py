@@ -106,6 +106,7 @@ async def tell(
     wake: bool = False,
     update: Callable[[DeviceState, float], DeviceState] | None = None,
     only_for: Who | None = None,
+    is_remembered: bool = True,
 ) -> Receipt | None:
     """
     Track a banner event, and what the device is to remember of it, in one commit.
@@ -118,6 +119,7 @@ async def tell(
         wake: Whether it is a sign of life of the customer.
         update: Changes what the device remembers, at a moment, UNIX seconds.
         only_for: Do nothing where the device is somebody else's by now.
+        is_remembered: Whether a device has a part in it at all; otherwise only the customer has.
 
     Returns:
         The receipt; a dropped one where it may not be tracked. None where the device is somebody else's.
@@ -128,7 +130,7 @@ async def tell(
     """
     if not scope.street.check_running():
         return scope.street.dropped()
-    if not scope.is_device:
+    if not scope.is_device or not is_remembered:
         return await _tell_of_customer(scope, event, ids, allowed=allowed)
     found = False
 

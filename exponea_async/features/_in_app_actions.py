@@ -11,13 +11,15 @@ from attrs import evolve
 
 from exponea_async.config import Configuration
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._banners import About, Action, banner
+from exponea_async.features._banners import About, Action, banner, tell
 from exponea_async.features._displays import Display, purged
+from exponea_async.features._ids import COOKIE
 from exponea_async.features._rules import may_track
+from exponea_async.features._scope import Scope
 from exponea_async.features._state import DeviceState
 from exponea_async.features._streams import Listener, Stream
 from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessageButton
-from exponea_async.models import Event
+from exponea_async.models import Event, Receipt
 
 TYPE = "in-app message"
 #: Texts above this many characters may not fit into an event, and are left out of it.
@@ -114,9 +116,35 @@ def shown(message_id: str) -> Update:
     return _remembered(message_id, lambda display, at: evolve(display, displayed=at))
 
 
-def pressed(message_id: str) -> Update:
-    """Make the change that remembers that a message was pressed."""
-    return _remembered(message_id, lambda display, at: evolve(display, interacted=at))
+def pressed(message: InAppMessage) -> Update:
+    """Make the change that remembers that a message was pressed, unless its device is somebody else's by now."""
+    remember = _remembered(message.id, lambda display, at: evolve(display, interacted=at))
+
+    def update(state: DeviceState, at: float) -> DeviceState:
+        is_theirs = message.customer_ids.get(COOKIE, state.cookie) == state.cookie
+        return remember(state, at) if is_theirs else state
+
+    return update
+
+
+async def report(
+    scope: Scope, message: InAppMessage, event: Event, *, allowed: bool, wake: bool, update: Update | None = None
+) -> Receipt:
+    """
+    Track what happened to a message, of the customer that it was shown to.
+
+    Args:
+        scope: Its device; of one for a customer tracker, or made by hand, any subject.
+        message: The message.
+        event: What happened.
+        allowed: Whether it may be tracked.
+        wake: Whether it is a sign of life of the customer.
+        update: Changes what the device remembers.
+    """
+    ids = message.customer_ids or None
+    is_remembered = message.device is not None or ids is None
+    receipt = await tell(scope, event, allowed=allowed, ids=ids, wake=wake, update=update, is_remembered=is_remembered)
+    return scope.street.dropped() if receipt is None else receipt
 
 
 def link_to_open(button: InAppMessageButton) -> str | None:

@@ -15,6 +15,7 @@ from exponea_async._json import decode
 from exponea_async.features._displays import DateFilter, Display, may_show, read_date_filter
 from exponea_async.features._filters import Occasion, Trigger, read_trigger
 from exponea_async.features._rules import has_consent
+from exponea_async.features._who import Who
 from exponea_async.messages import InAppMessage, InAppMessageButton
 
 LOG = logging.getLogger("exponea_async")
@@ -82,9 +83,9 @@ class Definition:
         conditions = len(self.trigger.conditions) if self.trigger else 0
         return len(self.source) + _OVERHEAD + _PER_CONDITION * conditions
 
-    def message(self, device: str | None) -> InAppMessage:
-        """Read all of it, for a device or, where None, for a customer tracker."""
-        return evolve(read_message(decode(self.source)), device=device)
+    def message(self, who: Who) -> InAppMessage:
+        """Read all of it, for a customer."""
+        return evolve(read_message(decode(self.source)), device=who.device, customer_ids=dict(who.ids))
 
 
 def digest_of(data: bytes) -> bytes:

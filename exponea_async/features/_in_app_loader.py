@@ -125,6 +125,10 @@ class Loader:
         self._flights.clear()
         self._in_peace.clear()
 
+    async def forget(self, scope: Scope) -> None:
+        """Forget what is stored for a device."""
+        await scope.save(NAME, None)
+
     async def _load(self, scope: Scope, who: Who, moment: float, *, asks: bool, fresh: bool) -> Loaded | None:
         me, loaded = asyncio.current_task(), None
         try:

@@ -105,6 +105,8 @@ class InAppMessages(Part):
     def _dismiss(self, messages: Iterable[InAppMessage]) -> None:
         """Have the host take messages away, of which nothing is tracked any more."""
         for message in messages:
+            for stream in list(self._streams.values()):
+                stream.withdraw(message)
             self.actions.tell(InAppMessageAction("close", message, interaction=False))
 
     def _forget(self) -> None:
@@ -170,8 +172,7 @@ class InAppMessages(Part):
         if earlier is not None:
             earlier.cancel()
         # What was tracked of the new customer waits already, and what was of the old one does not any more.
-        if self._configuration.preload_messages:
-            self._tasks.start(self._preload(scope), name="in-app messages of a new customer")
+        self._tasks.start(self._renew(scope), name="in-app messages of a new customer")
 
     def _is_wanted(self, device: str) -> bool:
         return ALL in self._streams or device in self._streams
@@ -187,9 +188,11 @@ class InAppMessages(Part):
         if receipt.status == "delivered" and (who := await scope.who(wake=False)) is not None:
             self._loader.start(scope, who, self._clock(), fresh=True)
 
-    async def _preload(self, scope: Scope) -> None:
+    async def _renew(self, scope: Scope) -> None:
+        """Keep nothing of the old customer's, and load the new one's messages ahead, if that is wanted."""
         try:
-            who = await scope.who(wake=False)
+            await self._loader.forget(scope)
+            who = await scope.who(wake=False) if self._configuration.preload_messages else None
             if who is not None and not self._loader.is_loading(who):
                 await self._loader.load(scope, who, self._clock())
         except ExponeaError as error:

@@ -12,7 +12,15 @@ from attrs import evolve
 from exponea_async.config import Configuration
 from exponea_async.features._banners import tell
 from exponea_async.features._html import CLOSE, Page, read_html, resource_urls
-from exponea_async.features._in_app_actions import Actions, event_of, is_allowed, link_to_open, pressed, shown
+from exponea_async.features._in_app_actions import (
+    Actions,
+    event_of,
+    is_allowed,
+    link_to_open,
+    pressed,
+    report,
+    shown,
+)
 from exponea_async.features._in_app_content import Definition, payload_urls
 from exponea_async.features._in_app_stage import Stage
 from exponea_async.features._replies import on_thread
@@ -82,7 +90,7 @@ class Presenter:
             self._stage.prepared(which)
 
     async def _show(self, scope: Scope, who: Who, definition: Definition) -> InAppMessage | None:
-        message = await on_thread(len(definition.source), lambda: definition.message(who.device))
+        message = await on_thread(len(definition.source), lambda: definition.message(who))
         try:
             if definition.is_control:
                 await self._track_show(scope, who, message)
@@ -92,7 +100,7 @@ class Presenter:
                 LOG.info("In-app message %r has nothing to show.", message.name)
         except UnfitError as error:
             LOG.warning("In-app message %r can't be shown: %s.", message.name, error)
-            await self._track_failure(scope, message, str(error), who)
+            await self._track_failure(scope, message, str(error))
         return None
 
     async def _presented(self, scope: Scope, who: Who, message: InAppMessage) -> InAppMessage | None:
@@ -177,12 +185,12 @@ class Presenter:
             await self.close(scope, message, button, interaction=True)
             return None
         self._stage.leave(message)
-        update, is_overridden = pressed(message.id), self._actions.is_overridden
+        update, is_overridden = pressed(message), self._actions.is_overridden
         if self._actions.is_tracked:
             event = event_of(self._configuration, "click", message, interaction=True, button=button)
             allowed = is_allowed(message, url=button.url)
-            await tell(scope, event, allowed=allowed, wake=True, update=update)
-        elif scope.is_device:
+            await report(scope, message, event, allowed=allowed, wake=True, update=update)
+        elif message.device is not None and scope.is_device:
             await scope.change(lambda state, moments: (update(state, moments.next()), ()))
         if not scope.street.check_running():
             return None
@@ -196,22 +204,18 @@ class Presenter:
         self._stage.leave(message)
         if self._actions.is_tracked:
             event = event_of(self._configuration, "close", message, interaction=interaction, button=button)
-            await tell(scope, event, allowed=is_allowed(message), wake=interaction)
+            await report(scope, message, event, allowed=is_allowed(message), wake=interaction)
         if scope.street.check_running():
             self._actions.tell(InAppMessageAction("close", message, button, interaction))
 
     async def fail(self, scope: Scope, message: InAppMessage, error_message: str) -> None:
         """Take that a message could not be shown."""
         self._stage.leave(message)
-        await self._track_failure(scope, message, error_message, None)
+        await self._track_failure(scope, message, error_message)
 
-    async def _track_failure(self, scope: Scope, message: InAppMessage, text: str, about: Who | None) -> None:
-        event, ids = event_of(self._configuration, "error", message, error=text), None
-        if about is not None and scope.is_device:
-            now = await scope.who(wake=False)
-            # Whoever the device is now has nothing to do with it. Somebody of another project is not known there.
-            ids = about.ids if now is not None and now.place == about.place else None
-        await tell(scope, event, allowed=is_allowed(message), ids=ids)
+    async def _track_failure(self, scope: Scope, message: InAppMessage, text: str) -> None:
+        event = event_of(self._configuration, "error", message, error=text)
+        await report(scope, message, event, allowed=is_allowed(message), wake=False)
         if scope.street.check_running():
             self._actions.tell(InAppMessageAction("error", message, error_message=text))
 

@@ -174,7 +174,10 @@ class Stage:
 
     def _is_on(self, message: InAppMessage) -> bool:
         shown = self._devices.get(message.device or "")
-        return shown is not None and shown.message.id == message.id
+        if shown is None or shown.message.id != message.id:
+            return False
+        # One made by hand tells of nobody, and the same one may be shown to the next customer by now.
+        return not message.customer_ids or message.customer_ids == shown.message.customer_ids
 
 
 class Visits:

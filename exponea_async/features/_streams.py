@@ -5,6 +5,7 @@ What happens to push notifications and messages, for whoever wants to listen.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Generator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 from weakref import WeakSet
@@ -62,6 +63,11 @@ class Stream(Generic[T]):
         """Hold nothing any more of what happened before anybody listened."""
         self._early.clear()
 
+    def withdraw(self, value: T) -> None:
+        """Take a value back from those who have not taken it yet."""
+        for listener in self._listeners:
+            listener.unhear(value)
+
     def end(self) -> None:
         """Nothing more will happen: all listeners come to their end, also those still to come."""
         self._is_over = True
@@ -116,6 +122,11 @@ class Listener(AsyncIterator[T]):
         """Take a value in."""
         self._held.append(value)
         self._news.set()
+
+    def unhear(self, value: T) -> None:
+        """Give a value back that nobody has taken yet."""
+        with suppress(ValueError):
+            self._held.remove(value)
 
     async def aclose(self) -> None:
         """Hear nothing more: what was heard is told still, and then it ends."""

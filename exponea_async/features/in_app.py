@@ -7,8 +7,7 @@ The host shows them: it gets a message with all that is to be seen, and says wha
 from typing import TYPE_CHECKING
 
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._banners import tell
-from exponea_async.features._in_app_actions import check_button, check_message, event_of, is_allowed
+from exponea_async.features._in_app_actions import check_button, check_message, event_of, is_allowed, report
 from exponea_async.features._in_app_pipeline import InAppMessages
 from exponea_async.features._scope import Scope
 from exponea_async.features._streams import Listener
@@ -86,8 +85,7 @@ class InAppVerbs:
         Take a press on a button or link of an in-app message, which is shown no more.
 
         It is tracked with the message's consent, or where the link forces it, unless ``track_actions`` is False: of
-        whoever the message's device is now, or, where a customer tracker gave the message, of the subject that this
-        is called on, so call it on the same one. A button that closes the message closes it.
+        the customer that it was shown to, whoever is current now. A button that closes the message closes it.
 
         Args:
             message: The message.
@@ -115,8 +113,8 @@ class InAppVerbs:
         """
         Take the end of an in-app message, which is shown no more.
 
-        It is tracked with the message's consent, unless ``track_actions`` is False; of whom, `click_in_app_message`
-        says. A message with a `close_timeout` closes by itself, without interaction.
+        It is tracked with the message's consent, unless ``track_actions`` is False, of the customer that it was shown
+        to. A message with a `close_timeout` closes by itself, without interaction.
 
         Args:
             message: The message.
@@ -235,8 +233,7 @@ class InAppVerbs:
     async def _track(self, message: InAppMessage, event: Event, *, allowed: bool) -> Receipt:
         scope = self._scope_of(message)
         scope.parts[InAppMessages].stage.leave(message)
-        receipt = await tell(scope, event, allowed=allowed, wake=True)
-        return scope.street.dropped() if receipt is None else receipt
+        return await report(scope, message, event, allowed=allowed, wake=True)
 
     def _scope_of(self, message: InAppMessage) -> Scope:
         """Tell whom something about a message is about: the device that it is shown on, whoever is current."""
