@@ -75,7 +75,7 @@ def owner_of(thing: Any) -> str:
 def _names(thing: Any) -> list[str]:
     if isinstance(thing, InAppMessage):
         text = thing.html or thing.payload.get("title") or ""
-        return [thing.name, _between(text)]
+        return [thing.name, _between(text), name_of(thing.customer_ids)]
     if isinstance(thing, InAppContentBlock):
         assert thing.personalized_data is not None
         variant = thing.personalized_data.variant_name

@@ -292,6 +292,25 @@ class TestAtAnyMoment:
         # And the new customer has not pressed anything.
         assert await device.in_app_message_for(Event("until")) is not None
 
+    @pytest.mark.xfail(reason="a device whose first event is no sign of life is stored without its installation")
+    async def test_a_message_of_before_a_stop(self, world: World) -> None:
+        """What is done with it is told of them, and the device comes to life as ever afterwards."""
+        device = await world.known()
+        message, block = await device.in_app_message_for(Event("always")), await device.content_block("always")
+        assert message is not None
+        assert block is not None
+        await world.client.stop_integration()
+        await world.client.start()
+        await device.fail_in_app_message(message, "broken")
+        await device.close_in_app_message(message, interaction=False)
+        await device.open()
+        await world.client.flush_data()
+        state = await device._scope.look()
+        assert state is not None
+        told = [each for each in world.sandbox.engine.events() if each.customer_ids == state.customer_ids]
+        assert {each.event_type for each in told} == {"installation", "session_start"}
+        assert all(about == owner for about, _, owner in await world.banners())
+
     @pytest.mark.parametrize("change", ["identify", "anonymize"])
     async def test_a_carousel(self, world: World, change: str) -> None:
         """What is in it for the one before is not for the new one to see."""

@@ -170,6 +170,7 @@ class Machine(RuleBasedStateMachine):
         #: What was told by customer trackers, and what was uploaded of devices that are forgotten.
         self.books: Counter[tuple[str, ...]] = Counter()
         self.pending: list[tuple[str, ...]] = []
+        self.messages: list[InAppMessage] = []
         self.blocks: list[InAppContentBlock] = []
         self.inbox: list[AppInboxMessage] = []
         self.patch = pytest.MonkeyPatch()
@@ -345,14 +346,20 @@ class Machine(RuleBasedStateMachine):
         if message:
             assert (owner_of(message), message.id) == (model.name, which)
             model.saw(message)
+            self.messages.append(message)
 
     @precondition(lambda self: not self.is_stopped)
-    @rule(key=st.sampled_from(KEYS), how=st.sampled_from(["click", "close", "fail", "by hand"]))
-    def finish_message(self, key: str, how: str) -> None:
-        device, model = self.about(key)
-        message, model.stage = model.stage, None
-        if message is None:
+    @rule(
+        key=st.sampled_from(KEYS), pick=st.integers(0, 99), how=st.sampled_from(["click", "close", "fail", "by hand"])
+    )
+    def finish_message(self, key: str, pick: int, how: str) -> None:
+        """What is shown on a device, or else whatever was shown to whomever; it is told of them."""
+        message = self.models[key].stage
+        if message is None and self.messages:
+            message = self.messages[pick % len(self.messages)]
+        if message is None or message.device is None:
             return
+        device, model = self.about(message.device)
         verbs: dict[str, Callable[[], Awaitable[Any]]] = {
             "click": lambda: device.click_in_app_message(message, BUTTON),
             "close": lambda: device.close_in_app_message(message),
@@ -362,13 +369,16 @@ class Machine(RuleBasedStateMachine):
         self.run(awaited(verbs[how]()))
         if how != "fail":
             model.wake()
-        if how == "click":
+            self.settle(message.device)
+        if model.stage is not None and (model.stage.id, owner_of(model.stage)) == (message.id, owner_of(message)):
+            model.stage = None
+        if how == "click" and model.owner is not None and message.customer_ids["cookie"] == model.owner.cookie:
             model.messages = model.fresh(model.messages)
-            model.messages[message.id] = evolve(
-                model.messages.get(message.id, Seen()), pressed=model.tick(), at=self.now
-            )
+            known = model.messages.get(message.id, Seen())
+            model.messages[message.id] = evolve(known, pressed=model.tick(), at=self.now)
         if message.id != SECRET:
-            model.tell("banner", {"by hand": "close", "fail": "failed"}.get(how, how), message.id, message.name)
+            what = {"by hand": "close", "fail": "failed"}.get(how, how)
+            self.pending.append((owner_of(message), "banner", what, message.id, owner_of(message)))
 
     @precondition(lambda self: not self.is_stopped)
     @rule(key=st.sampled_from(KEYS), which=st.sampled_from([*FREQUENCIES, SECRET]))
@@ -432,8 +442,8 @@ class Machine(RuleBasedStateMachine):
         message = self.inbox[pick % len(self.inbox)]
         if how == "read":
             if self.run(device.mark_app_inbox_as_read(message)):
-                asked = self.sandbox.requests[-1].body
-                assert name_of(asked["customer_ids"]) == owner_of(message)
+                asked = [each.body for each in self.sandbox.requests if each.path.endswith("/markasread")]
+                assert name_of(asked[-1]["customer_ids"]) == owner_of(message)
         elif how == "open":
             self.run(device.track_app_inbox_opened(message))
         else:
