@@ -29,6 +29,7 @@ from exponea_async.errors import (
     UnavailableError,
 )
 from exponea_async.features._carousel import Carousel, CarouselChange
+from exponea_async.features._streams import Listener
 from exponea_async.hooks import Hooks, Notice
 from exponea_async.messages import (
     AppInboxAction,
@@ -97,6 +98,7 @@ __all__ = [
     "InAppMessageButton",
     "InvalidEventError",
     "LifecycleError",
+    "Listener",
     "NotStartedError",
     "Notice",
     "OpenedPush",

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from exponea_async.config import ExponeaProject
 from exponea_async.devices import Devices, Drafts
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._ids import read_ids
+from exponea_async.features._ids import read_ids, read_key
 from exponea_async.features._scope import Scope
 from exponea_async.features._state import Plan
 from exponea_async.features._who import Who
@@ -118,9 +118,7 @@ class Device(
     __slots__ = ("_own", "key")
 
     def __init__(self, key: str, devices: Devices) -> None:
-        if not isinstance(key, str) or not key:
-            raise InvalidEventError("key", f"{key!r:.60} is no non-empty text", "Give a text, such as 'tg:42'.")
-        self.key = key
+        self.key = read_key(key, "key")
         self._own = DeviceScope(key, devices)
 
     @property

@@ -304,7 +304,6 @@ async def test_large(world: World, surface: Surface, caplog: pytest.LogCaptureFi
         check_log(caplog, case=case)
 
 
-@pytest.mark.xfail(reason="each message tells of its own consent, and each letter of its own parts")
 @surfaces("in-app messages", "inbox")
 async def test_many_words(world: World, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
     """A thousand messages with the same slip are told of in a few lines."""
@@ -499,7 +498,6 @@ async def test_odd_arguments(world: World, verb: str) -> None:
     await (await world.client.device("d").track_event(Event("after"))).delivered()
 
 
-@pytest.mark.xfail(reason="ids and devices of in-app messages are not looked at")
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if "in_app_message" in verb and verb != "in_app_message_for"])
 async def test_odd_messages(world: World, verb: str) -> None:
     """An in-app message whose id or device is no text is refused by name."""

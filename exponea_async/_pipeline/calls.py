@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from attrs import evolve
-
 from exponea_async._pipeline.keys import Keys
 from exponea_async._pipeline.retrying import Backoff, Pace, call_attempts
 from exponea_async._pipeline.transport import Transport
@@ -22,8 +20,6 @@ from exponea_async.errors import ClosedError, ExponeaError, RefusedError, Unavai
 CONCURRENCY = 8
 #: An answer may have this many bytes; the messages of a customer have some thousand.
 MAX_ANSWER = 32_000_000
-#: The reason of a failure is looked for in answers of this many bytes at the most: the event loop waits for it.
-MAX_REASON = 65_536
 #: How a customer's own token is given.
 BEARER = "Bearer "
 
@@ -97,7 +93,7 @@ class Calls:
             answer = await transport.send("GET" if data is None else "POST", url, data, authorization, most=MAX_ANSWER)
         if 200 <= answer.status < 300:
             return answer.body
-        reason = explained(answer if len(answer.body) <= MAX_REASON else evolve(answer, body=b""))
+        reason = explained(answer)
         if answer.status in BUSY or answer.status >= 500:
             raise UnavailableError(reason, status=answer.status, retry_after=answer.retry_after)
         raise RefusedError(reason, status=answer.status)

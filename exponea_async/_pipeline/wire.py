@@ -25,6 +25,8 @@ LONGEST_WAIT = 1800.0
 _REFUSED = frozenset({400, 409, 413, 422})
 #: Answers that ask for patience; 5xx do so too.
 BUSY = frozenset({408, 425, 429})
+#: The reason of a failure is looked for in answers of this many bytes at the most: the event loop waits for it.
+_LARGEST_REASON = 65_536
 #: Answers are shown up to this length, in characters.
 _LONGEST_REASON = 1000
 _SECONDS = re.compile(r"\s*\d+(\.\d+)?\s*", re.ASCII)
@@ -253,7 +255,10 @@ def _sorted_out(results: Mapping[Any, Any], batch: Sequence[Leased]) -> Verdict:
 
 def explained(answer: Answer) -> str:
     """Tell an answer in words: the status, and what the platform says itself."""
-    said = f"redirect to {_storable(answer.location)}" if answer.location else _reasons(_decoded(answer.body))
+    if answer.location:
+        said = f"redirect to {_storable(answer.location)}"
+    else:
+        said = _reasons(_decoded(answer.body)) if len(answer.body) <= _LARGEST_REASON else ""
     return f"HTTP {answer.status}" + (f": {said}" if said else "")
 
 

@@ -2,6 +2,7 @@
 Which content block a placeholder shows.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
@@ -23,6 +24,7 @@ from exponea_async.features._blocks_loads import Loads
 from exponea_async.features._blocks_pages import Pages
 from exponea_async.features._choice import ranked
 from exponea_async.features._displays import may_show
+from exponea_async.features._resources import check_installed
 from exponea_async.features._scope import Scope
 from exponea_async.messages import InAppContentBlock, PersonalizedData
 
@@ -63,6 +65,7 @@ class Blocks:
         self.pages = Pages(configuration.resource_loader)
         self.since = clock()
         self._clock = clock
+        self._is_ready = False
         self._chance = Random()  # noqa: S311 - which block is shown is no secret
 
     def clear(self) -> None:
@@ -104,6 +107,10 @@ class Blocks:
             viewer: Whom they are shown to.
             everything: Whether to load also what may not be shown now, as the Android SDK does for a carousel.
         """
+        if not self._is_ready:
+            # Said at the first call, and not once there is a block that needs them.
+            await asyncio.to_thread(check_installed)
+            self._is_ready = True
         bundle = await self.loads.bundle(scope, viewer.who)
         if bundle is None:
             return []

@@ -12,6 +12,7 @@ from exponea_async.errors import InvalidEventError
 from exponea_async.features._banners import About, Action, banner, tell
 from exponea_async.features._blocks import MAX_TEXT, has_tracking_consent, told_type
 from exponea_async.features._displays import ALWAYS, Display, may_show
+from exponea_async.features._fields import Fields, check_fields
 from exponea_async.features._html import CLOSE, HtmlAction, find_action
 from exponea_async.features._rules import may_track
 from exponea_async.features._scope import Scope
@@ -29,7 +30,7 @@ _TYPES = {"browser": "BROWSER", "deep-link": "DEEPLINK", CLOSE: "CLOSE"}
 _KINDS = {type_: kind for kind, type_ in _TYPES.items()}
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 #: What the fields of a block that is told of, and of what was pressed in it, have to be.
-_FIELDS: Mapping[str, Any] = MappingProxyType(
+_FIELDS: Fields = MappingProxyType(
     {
         "id": str,
         "name": str,
@@ -41,7 +42,7 @@ _FIELDS: Mapping[str, Any] = MappingProxyType(
         "customer_ids": Mapping,
     }
 )
-_WORDS: Mapping[str, Any] = MappingProxyType({"type": str, "name": str | None, "url": str | None})
+_WORDS: Fields = MappingProxyType({"type": str, "name": str | None, "url": str | None})
 
 
 class OvertakenError(Exception):
@@ -289,9 +290,9 @@ def check_block(placeholder: object, block: object) -> None:
     check_placeholder(placeholder)
     if not isinstance(block, InAppContentBlock):
         raise InvalidEventError("content_block", f"a {type(block).__name__} is none", "Give an InAppContentBlock.")
-    _check_fields("content_block", block, _FIELDS)
+    check_fields("content_block", block, _FIELDS)
     if block.personalized_data is not None:
-        _check_fields("content_block.personalized_data", block.personalized_data, {"content_type": str | None})
+        check_fields("content_block.personalized_data", block.personalized_data, {"content_type": str | None})
 
 
 def check_action(action: object) -> None:
@@ -303,13 +304,7 @@ def check_action(action: object) -> None:
     """
     if not isinstance(action, InAppContentBlockAction):
         raise InvalidEventError("action", f"a {type(action).__name__} is none", "Give an InAppContentBlockAction.")
-    _check_fields("action", action, _WORDS)
-
-
-def _check_fields(path: str, value: object, fields: Mapping[str, Any]) -> None:
-    for name, kind in fields.items():
-        if not isinstance(each := getattr(value, name), kind):
-            raise InvalidEventError(f"{path}.{name}", f"a {type(each).__name__} is none", "Give it as you got it.")
+    check_fields("action", action, _WORDS)
 
 
 def check_placeholder(placeholder: object) -> None:

@@ -5,8 +5,9 @@ How content blocks are loaded: once for all who ask at the same time.
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from exponea_async.config import Configuration
 from exponea_async.errors import ExponeaError, LifecycleError, RefusedError
@@ -27,7 +28,8 @@ T = TypeVar("T")
 #: The list of all blocks is loaded again in the background once it is older than this, in seconds: phones load it at
 #: each start, and servers run for months.
 MAX_AGE = 30 * 60.0
-#: How long a caller waits for something to be loaded, in seconds; it is loaded on for the next one.
+#: How long callers wait for something to be loaded, in seconds from its begin; it is loaded on for later ones. So a
+#: platform that hangs slows down the pages of five seconds, and not all of them.
 PATIENCE = 5.0
 #: After something could not be loaded, for so many seconds nobody tries again, and nobody waits.
 PAUSE = 10.0
@@ -64,6 +66,7 @@ class Loads:
         self._bundle_loads: dict[Place, asyncio.Task[Bundle | None]] = {}
         # By customer and block, so that who asks for a block that is under way waits for that.
         self._loads: dict[tuple[str, str], asyncio.Task[Found | None]] = {}
+        self._begun: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
         self._pauses: dict[object, float] = {}
         self._troubled: set[Place] = set()
 
@@ -82,7 +85,7 @@ class Loads:
         bundle = self._bundles.get(who.place)
         if bundle is None:
             load = self.renew(scope, who)
-            return None if load is None else await landed(load)
+            return None if load is None else await self._landed(load)
         if not 0 <= self._clock() - bundle.loaded_at <= MAX_AGE:
             self.renew(scope, who)
         return bundle
@@ -92,7 +95,7 @@ class Loads:
         load = self._bundle_loads.get(who.place)
         if load is None and not self._is_paused(who.place, ("bundle", who.place), who.mark):
             work = self._guarded(lambda: self._load_bundle(scope, who), who, refused=("bundle", who.place))
-            load = self.tasks.start(work, name="content blocks")
+            load = self._start(work, "content blocks")
             _register(self._bundle_loads, [who.place], load)
         return load
 
@@ -114,9 +117,8 @@ class Loads:
         if not loads:
             return known
         found: dict[str, PersonalizedData] = {}
-        end = asyncio.get_running_loop().time() + PATIENCE
         for load in loads:
-            found |= await landed(load, end) or {}
+            found |= await self._landed(load) or {}
         # What was just loaded counts also where it holds for no time at all, or there was no room to keep it.
         return {**self.customers.get(who), **found}
 
@@ -129,8 +131,13 @@ class Loads:
 
     def _begin(self, scope: Scope, who: Who, ids: list[str]) -> "asyncio.Task[Found | None]":
         work = self._guarded(lambda: self._load_personal(scope, who, ids), who, refused=who.mark)
-        load = self.tasks.start(work, name="personal content blocks")
+        load = self._start(work, "personal content blocks")
         _register(self._loads, [(who.mark, each) for each in ids], load)
+        return load
+
+    def _start(self, work: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
+        load = self.tasks.start(work, name=name)
+        self._begun[load] = asyncio.get_running_loop().time()
         return load
 
     async def _load_bundle(self, scope: Scope, who: Who) -> Bundle | None:
@@ -174,6 +181,13 @@ class Loads:
         self._troubled.discard(who.place)
         return result
 
+    async def _landed(self, load: "asyncio.Task[T | None]") -> T | None:
+        """Wait for a load that others may wait for too; None where there is nothing, or nobody waits any longer."""
+        begun = self._begun.get(load, 0.0)
+        left = max(0.0, begun + PATIENCE - asyncio.get_running_loop().time())
+        await asyncio.wait({load}, timeout=left)
+        return None if not load.done() or load.cancelled() else load.result()
+
     def _pause(self, key: object) -> None:
         now = asyncio.get_running_loop().time()
         self._pauses = {each: end for each, end in self._pauses.items() if end > now} | {key: now + PAUSE}
@@ -181,25 +195,6 @@ class Loads:
     def _is_paused(self, *keys: object) -> bool:
         now = asyncio.get_running_loop().time()
         return any(self._pauses.get(key, now) > now for key in keys)
-
-
-async def landed(load: "asyncio.Task[T | None]", end: float | None = None) -> T | None:
-    """
-    Wait for a load that others may wait for too.
-
-    Args:
-        load: The load.
-        end: How long to wait at the most, as the event loop's time; None is `PATIENCE` from now.
-
-    Returns:
-        What was loaded; None where there is nothing, it takes too long, or was broken off.
-
-    Raises:
-        LifecycleError: The client was closed.
-    """
-    left = PATIENCE if end is None else max(0.0, end - asyncio.get_running_loop().time())
-    await asyncio.wait({load}, timeout=left)
-    return None if not load.done() or load.cancelled() else load.result()
 
 
 def _key(error: ExponeaError, who: Who, refused: object) -> object:

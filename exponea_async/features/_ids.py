@@ -10,6 +10,23 @@ from exponea_async.errors import InvalidEventError
 COOKIE = "cookie"
 
 
+def read_key(key: str, path: str) -> str:
+    """
+    Check the key of a device.
+
+    Raises:
+        InvalidEventError: It is no non-empty text.
+    """
+    if not isinstance(key, str) or not key:
+        raise InvalidEventError(path, f"{key!r:.60} is no non-empty text", "Give a text, such as 'tg:42'.")
+    if not key.isascii():
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            raise InvalidEventError(path, "it has half of a surrogate pair in it", "Give a whole text.") from None
+    return key
+
+
 def read_ids(ids: Mapping[str, str], path: str) -> dict[str, str]:
     """
     Check a customer's ids.

@@ -3,7 +3,7 @@ What happened to in-app messages: the events about it, what devices remember of 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from weakref import ref
 
@@ -13,7 +13,8 @@ from exponea_async.config import Configuration
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._banners import About, Action, banner, tell
 from exponea_async.features._displays import Display, purged
-from exponea_async.features._ids import COOKIE
+from exponea_async.features._fields import Fields, check_fields
+from exponea_async.features._ids import COOKIE, read_ids, read_key
 from exponea_async.features._rules import may_track
 from exponea_async.features._scope import Scope
 from exponea_async.features._state import DeviceState
@@ -25,6 +26,19 @@ TYPE = "in-app message"
 #: Texts above this many characters may not fit into an event, and are left out of it.
 LONGEST_TEXT = 4_000
 
+#: What the fields of a message that is told of, and of what was pressed in it, have to be.
+_FIELDS: Fields = MappingProxyType(
+    {
+        "id": str,
+        "name": str,
+        "message_type": str,
+        "variant_name": str | None,
+        "consent_category_tracking": str | None,
+        "device": str | None,
+        "customer_ids": Mapping,
+    }
+)
+_WORDS: Fields = MappingProxyType({"text": str | None, "url": str | None})
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 Update = Callable[[DeviceState, float], DeviceState]
@@ -162,6 +176,11 @@ def check_message(message: InAppMessage) -> None:
     """
     if not isinstance(message, InAppMessage):
         raise InvalidEventError("message", f"a {type(message).__name__} is no InAppMessage", "Give one that was shown.")
+    check_fields("message", message, _FIELDS)
+    if message.customer_ids:
+        read_ids(message.customer_ids, "message.customer_ids")
+    if message.device is not None:
+        read_key(message.device, "message.device")
 
 
 def check_button(button: InAppMessageButton | None, *, needed: bool) -> None:
@@ -176,10 +195,7 @@ def check_button(button: InAppMessageButton | None, *, needed: bool) -> None:
     if not isinstance(button, InAppMessageButton):
         trouble = f"a {type(button).__name__} is no InAppMessageButton"
         raise InvalidEventError("button", trouble, "Give one of message.buttons, or InAppMessageButton(text, url).")
-    for name in ("text", "url"):
-        value = getattr(button, name)
-        if value is not None and not isinstance(value, str):
-            raise InvalidEventError(f"button.{name}", f"a {type(value).__name__} is no text", "Give a text, or None.")
+    check_fields("button", button, _WORDS)
 
 
 def _remembered(message_id: str, change: Callable[[Display, float], Display]) -> Update:

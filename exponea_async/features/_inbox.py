@@ -9,7 +9,6 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -120,17 +119,17 @@ def read_message(head: Head, stamp: Stamp, read_page: ReadPage) -> AppInboxMessa
         type=element["type"],
         is_read=element.get("is_read") is True,
         create_time=head.create_time,
-        content=MappingProxyType(content),
+        content=content,
         title=_text(content, "title"),
         message=_text(content, "pre_header" if is_html else "message"),
         image_url=_text(content, "image"),
         html=None if page is None else page.html,
         action=None if is_html else _main_action(content),
         actions=tuple(_pressable(page) if is_html else _buttons(content)),
-        tracking_data=MappingProxyType(_fitting(tracking)),
+        tracking_data=_fitting(tracking),
         has_tracking_consent=payload.consent,
         consent_category_tracking=category if category and len(category) <= MAX_TEXT else None,
-        customer_ids=stamp.ids,
+        customer_ids=dict(stamp.ids),
         sync_token=stamp.sync_token,
     )
 

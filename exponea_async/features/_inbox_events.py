@@ -10,6 +10,7 @@ from typing import Any
 from attrs import evolve
 
 from exponea_async.errors import InvalidEventError
+from exponea_async.features._fields import Fields, check_fields
 from exponea_async.features._ids import read_ids
 from exponea_async.features._inbox import MAX_TEXT
 from exponea_async.features._owners import owner_of
@@ -23,7 +24,7 @@ LOG = logging.getLogger("exponea_async")
 
 CAMPAIGN = "campaign"
 #: What the fields of a message that is told of, and of what was pressed in it, have to be.
-_FIELDS: Mapping[str, Any] = MappingProxyType(
+_FIELDS: Fields = MappingProxyType(
     {
         "id": str,
         "tracking_data": Mapping,
@@ -32,7 +33,7 @@ _FIELDS: Mapping[str, Any] = MappingProxyType(
         "sync_token": str | None,
     }
 )
-_WORDS: Mapping[str, Any] = MappingProxyType({"title": str | None, "url": str | None})
+_WORDS: Fields = MappingProxyType({"title": str | None, "url": str | None})
 
 
 def stamped_ids(message: AppInboxMessage) -> dict[str, str]:
@@ -45,7 +46,7 @@ def stamped_ids(message: AppInboxMessage) -> dict[str, str]:
     if not isinstance(message, AppInboxMessage):
         trouble = f"a {type(message).__name__} is no AppInboxMessage"
         raise InvalidEventError("message", trouble, "Give one of fetch_app_inbox().")
-    _check_fields("message", message, _FIELDS)
+    check_fields("message", message, _FIELDS)
     return read_ids(message.customer_ids, "message.customer_ids")
 
 
@@ -63,7 +64,7 @@ def clicked(action: AppInboxAction, message: AppInboxMessage, platform: str) -> 
     """
     if not isinstance(action, AppInboxAction):
         raise InvalidEventError("action", f"a {type(action).__name__} is no AppInboxAction", "The action comes first.")
-    _check_fields("action", action, _WORDS)
+    check_fields("action", action, _WORDS)
     # What was pressed is a fact, which a message's own properties don't change, as in the iOS SDK.
     properties = {
         **message.tracking_data,
@@ -121,12 +122,6 @@ async def _kept(scope: Scope, kind: EventType, event: Event, ids: Mapping[str, s
         return None
     draft = street.draft_event(kind, event)
     return (await scope.keep_all([(street.identity(ids, None), draft)]))[0] if draft else street.dropped()
-
-
-def _check_fields(path: str, value: object, fields: Mapping[str, Any]) -> None:
-    for name, kind in fields.items():
-        if not isinstance(each := getattr(value, name), kind):
-            raise InvalidEventError(f"{path}.{name}", f"a {type(each).__name__} is none", "Give it as you got it.")
 
 
 def _always(message: AppInboxMessage, platform: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -79,6 +80,18 @@ def html_extra() -> Iterator[None]:
         yield
     except ImportError as error:
         raise ImportError("Reading HTML needs an extra: pip install 'exponea-async[html]'") from error
+
+
+def check_installed() -> None:
+    """
+    Import the libraries that HTML is read with ahead, which takes some milliseconds.
+
+    Raises:
+        ImportError: They are not installed; ``pip install 'exponea-async[html]'`` brings them.
+    """
+    with html_extra():
+        for name in ("nh3", "selectolax.lexbor", "tinycss2"):
+            import_module(name)
 
 
 def scheme_of(url: str) -> str:

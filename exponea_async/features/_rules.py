@@ -3,6 +3,7 @@ The rules of what may be tracked. Pure.
 """
 
 import logging
+from functools import lru_cache
 
 from exponea_async.features._links import read_query
 
@@ -28,8 +29,14 @@ def has_consent(value: object) -> bool:
         return value == 1
     word = value.lower() if isinstance(value, str) else None
     if word not in _YES | _NO:
-        LOG.warning("A has_tracking_consent of type %s is not understood; nothing is tracked.", type(value).__name__)
+        _tell_once(type(value).__name__)
     return word in _YES
+
+
+@lru_cache(maxsize=100)
+def _tell_once(kind: str) -> None:
+    # A slip in a campaign is in each of its messages.
+    LOG.warning("A has_tracking_consent of type %s is not understood; nothing is tracked.", kind)
 
 
 def is_forced(url: str | None) -> bool:

@@ -160,6 +160,20 @@ class TestWhileItLoads:
         with suppress(ClosedError):
             assert await asking is None
 
+    async def test_a_platform_that_hangs(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only those who come at first wait for it; all others are served at once, until there is an answer."""
+        monkeypatch.setattr(_blocks_loads, "PATIENCE", 0.3)
+        world.put(static())
+        gate = Gate(free=0)
+        await world.phone.start(customer_token_provider=gate)
+        assert await world.shown() is None
+        async with asyncio.timeout(6.0):  # with a wait for each they would take twelve seconds
+            for _ in range(40):
+                assert await world.shown() is None
+        gate.open()
+        await world.idle()
+        assert await world.shown() == "s1"
+
     async def test_a_slow_platform(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """A page does not wait for long, and the next one finds what was loaded meanwhile."""
         monkeypatch.setattr(_blocks_loads, "PATIENCE", 0.01)

@@ -138,14 +138,15 @@ class TestPages:
 
 class TestTheExtra:
     async def test_it_is_missing(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who shows HTML without the libraries for it is told what to install; nothing is told to be shown."""
-        world.put(static("a"), static("b", html="", placeholders=("side",)))
+        """Who has not the libraries for HTML is told what to install at the first call, be there a block or none."""
         await world.phone.start()
         monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)
+        for _ in range(2):
+            with pytest.raises(ImportError, match=r"exponea-async\[html\]"):
+                await world.client.content_block("top")
         with pytest.raises(ImportError, match=r"exponea-async\[html\]"):
-            await world.client.content_block("top")
-        assert await world.shown("side") == "b"
-        assert await world.told() == [("show", "b")]
+            await world.client.content_block_carousel("top").reload()
+        assert await world.told() == []
 
 
 class TestResources:
