@@ -221,9 +221,7 @@ class TestResources:
 
         world.put(
             static(
-                html="".join(
-                    f"<img src='https://img.example/{number}'>" for number in range(_resource_cache.MOST + 1)
-                )
+                html="".join(f"<img src='https://img.example/{number}'>" for number in range(_resource_cache.MOST + 1))
             )
         )
         await world.phone.start(resource_loader=load)
