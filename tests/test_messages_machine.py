@@ -82,7 +82,8 @@ class Model:
     step: int = 0
     owner: Owner | None = None
     ids: dict[str, str] = field(factory=dict)
-    since: int = 0
+    began: int = 0
+    since: dict[str, int] = field(factory=dict)
     visit: int | None = None
     last: float = 0.0
     launched: bool = False
@@ -214,6 +215,9 @@ class Machine(RuleBasedStateMachine):
             known = {each.owner.cookie for each in self.models.values() if each.owner is not None}
             assert state.cookie not in known
             model.owner.cookie = state.cookie
+        if model.owner is not None:
+            # Who was somebody else for a while is the one of before again.
+            model.since.setdefault(model.name, model.began)
         return model
 
     async def state(self, key: str) -> DeviceState:
@@ -316,8 +320,7 @@ class Machine(RuleBasedStateMachine):
 
     def identified(self, model: Model, ids: dict[str, str]) -> None:
         model.wake()
-        if ids.items() - model.ids.items():
-            model.since = self.personal.answers
+        model.began = self.personal.answers
         model.ids |= ids
         model.blocks = {}
 
@@ -329,7 +332,7 @@ class Machine(RuleBasedStateMachine):
         if model.visit is not None and self.now - model.last >= TIMEOUT:
             model.now = model.last
         model.anonymize()
-        model.since, model.last = self.personal.answers, self.now
+        model.began, model.last = self.personal.answers, self.now
         self.settle(key)
 
     # What is given out
@@ -360,6 +363,9 @@ class Machine(RuleBasedStateMachine):
         if message is None or message.device is None:
             return
         device, model = self.about(message.device)
+        if how == "fail" and model.owner is None:
+            # Such a device is stored without its installation, which has a test of its own.
+            return
         verbs: dict[str, Callable[[], Awaitable[Any]]] = {
             "click": lambda: device.click_in_app_message(message, BUTTON),
             "close": lambda: device.close_in_app_message(message),
@@ -370,6 +376,9 @@ class Machine(RuleBasedStateMachine):
         if how != "fail":
             model.wake()
             self.settle(message.device)
+        elif model.visit is not None:
+            # It is no sign of life, but no session ends before what was told in it.
+            model.last = self.now
         if model.stage is not None and (model.stage.id, owner_of(model.stage)) == (message.id, owner_of(message)):
             model.stage = None
         if how == "click" and model.owner is not None and message.customer_ids["cookie"] == model.owner.cookie:
@@ -464,7 +473,7 @@ class Machine(RuleBasedStateMachine):
         assert model.owner is not None
         for each in segments:
             assert owner_of(each) == name_of({"cookie": model.owner.cookie})
-            assert int(each["segmentation_id"]) > model.since
+            assert int(each["segmentation_id"]) > model.since[model.name]
 
     @precondition(lambda self: not self.is_stopped)
     @rule(key=st.sampled_from(KEYS))
@@ -504,7 +513,7 @@ class Machine(RuleBasedStateMachine):
             model.anonymize()
         else:
             self.identified(model, hard)
-        model.since = min(model.since, since)
+        model.began = since
         after = self.settle(key).name
         cookies = {name.partition(";")[0] for name in (before, after)}
         for each in given:
