@@ -210,6 +210,10 @@ class DeviceScope(Doors):
                     state, woken = self._woken(state, moments, launch=present or not slot.launched)
                     told = [*told, *woken]
                 state, wanted = plan(state, moments)
+                if kept.is_new and not wake and all(each.kind is not EventType.INSTALL for each in wanted):
+                    # Whatever is told first of a device, it comes to life with that.
+                    wake, moments = True, Moments(self.street.reserve(MOMENTS + most))
+                    continue
                 try:
                     receipts = await self._write(slot, kept, state, [*told, *wanted], moments.last)
                 except StateConflictError:

@@ -13,12 +13,19 @@ from support import PROJECT, SOMEONE, Configure, Connect, Heard, speak_of
 
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings, sweeper
 from exponea_async._pipeline import sender
+from exponea_async.features import _rules
 from exponea_async.sandbox import Sandbox
 
 #: Nobody has to wait, and a server that hangs is soon given up.
 QUICK = UploadSettings(
     backoff_initial=0.01, backoff_max=0.05, linger=0.002, requests_per_second=100_000, request_timeout=5.0
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_told() -> None:
+    # What is told once in the log is told once in each test.
+    _rules._tell_once.cache_clear()
 
 
 @pytest.fixture

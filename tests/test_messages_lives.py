@@ -292,7 +292,6 @@ class TestAtAnyMoment:
         # And the new customer has not pressed anything.
         assert await device.in_app_message_for(Event("until")) is not None
 
-    @pytest.mark.xfail(reason="a device whose first event is no sign of life is stored without its installation")
     async def test_a_message_of_before_a_stop(self, world: World) -> None:
         """What is done with it is told of them, and the device comes to life as ever afterwards."""
         device = await world.known()

@@ -15,6 +15,7 @@ from phones import Phone
 
 from exponea_async import Event
 from exponea_async.errors import RefusedError, UnavailableError
+from exponea_async.features import _in_app_stage
 from exponea_async.features._in_app_cache import Cache
 from exponea_async.sandbox import Sandbox
 
@@ -104,6 +105,12 @@ class Ticking:
             await asyncio.sleep(0.001)
             last, before = loop.time(), last
             self.gap = max(self.gap, last - before)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    # However long a busy machine takes to read a huge answer, its messages are not to come too late.
+    monkeypatch.setattr(_in_app_stage, "PATIENCE", 60.0)
 
 
 async def told(world: World, body: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async.features._rules import _tell_once, has_consent, is_forced, may_track
+from exponea_async.features._rules import has_consent, is_forced, may_track
 
 WORDS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
@@ -45,7 +45,6 @@ class TestConsent:
     @pytest.mark.parametrize("value", ["jane@example.com", 1.0, ["jane@example.com"], b"1"])
     def test_what_is_not_understood(self, value: object, caplog: pytest.LogCaptureFixture) -> None:
         """What is neither a yes nor a no is told of by its type, once, and never by what is in it."""
-        _tell_once.cache_clear()
         assert not has_consent(value)
         assert not has_consent(value)
         assert len(caplog.records) == 1
