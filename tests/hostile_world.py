@@ -2,7 +2,6 @@
 What the tests of hostile answers share: each thing that is asked of the platform, with good answers and how to ask.
 """
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -100,30 +99,6 @@ class Platform:
             return await self.answer(request)
         results = [{"command_id": each["command_id"], "success": True} for each in json.loads(body)["commands"]]
         return web.json_response({"success": True, "results": results})
-
-
-class Ticking:
-    """Tells for how long the event loop was kept from others at the most, within a block."""
-
-    def __init__(self) -> None:
-        self.gap = 0.0
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._tick())
-        await asyncio.sleep(0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.sleep(0.002)
-        self._task.cancel()
-
-    async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        last = loop.time()
-        while True:
-            await asyncio.sleep(0.001)
-            last, before = loop.time(), last
-            self.gap = max(self.gap, last - before)
 
 
 def check_log(caplog: pytest.LogCaptureFixture, lines: int = LINES, *, case: str = "") -> None:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import ModuleType, TracebackType
 from typing import Any, Protocol, Self
@@ -171,3 +172,30 @@ def copy_of(name: str, *, without: str = "") -> ModuleType:
             patch.setitem(sys.modules, without, None)
         spec.loader.exec_module(module)
     return module
+
+
+class Ticking:
+    """
+    Tells how long others would have waited for the event loop at the most, within a block.
+
+    It counts the time that the loop's own thread was computing in one go, so that a busy machine changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.gap = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._tick())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.sleep(0.002)
+        self._task.cancel()
+
+    async def _tick(self) -> None:
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0.001)
+            last, before = time.thread_time(), last
+            self.gap = max(self.gap, last - before)

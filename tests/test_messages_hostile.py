@@ -25,7 +25,6 @@ from hostile_world import (
     TELLING,
     Platform,
     Surface,
-    Ticking,
     World,
     check_log,
     conforms,
@@ -34,7 +33,7 @@ from hostile_world import (
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from support import Connect
+from support import Connect, Ticking
 
 from exponea_async import Event
 from exponea_async.errors import ExponeaError, InvalidEventError, RefusedError, UnavailableError

@@ -2,16 +2,16 @@
 In-app messages from a platform that answers anything: events are kept, other messages are shown, nobody waits.
 """
 
-import asyncio
 import json
 import logging
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from in_app_world import World, has, message, page, upon
 from phones import Phone
+from support import Ticking
 
 from exponea_async import Event
 from exponea_async.errors import RefusedError, UnavailableError
@@ -82,29 +82,6 @@ ODD_ELEMENTS = {
 @pytest.fixture
 def world(phone: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(phone, sandbox, monkeypatch)
-
-
-class Ticking:
-    """Tells for how long the event loop was kept from others at the most, within a block."""
-
-    def __init__(self) -> None:
-        self.gap = 0.0
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._tick())
-        await asyncio.sleep(0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-
-    async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        last = loop.time()
-        while True:
-            await asyncio.sleep(0.001)
-            last, before = loop.time(), last
-            self.gap = max(self.gap, last - before)
 
 
 @pytest.fixture(autouse=True)
