@@ -314,11 +314,12 @@ class DeviceScope(Doors):
             event = evolve(draft.event, properties=properties, timestamp=at)
             self._devices.tell(self, Heard(draft.kind, event, who, receipt))
 
-    async def hear(self, kind: EventType, event: Event) -> None:
+    async def hear(self, kind: EventType, event: Event, *, state: DeviceState | None = None) -> None:
         """Let the rooms hear of something that may not be tracked, for want of consent."""
         if not self.street.is_heard:
             return
-        draft, who = self.street.draft_event(kind, event), await self.who(wake=False)
+        draft = self.street.draft_event(kind, event)
+        who = await self.who(wake=False) if state is None else self._who_of(state)
         if draft is not None and who is not None:
             self._tell(who, draft, self.street.stamp() if draft.timestamp is None else draft.timestamp, None)
 

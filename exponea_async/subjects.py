@@ -13,7 +13,7 @@ from exponea_async.devices import Devices, Drafts
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._ids import read_ids, read_key
 from exponea_async.features._scope import Scope
-from exponea_async.features._state import Plan
+from exponea_async.features._state import DeviceState, Plan
 from exponea_async.features._who import Who
 from exponea_async.features.campaigns import CampaignVerbs
 from exponea_async.features.content_blocks import ContentBlockVerbs
@@ -77,7 +77,7 @@ class _CustomerScope(Doors):
     def anonymized(self) -> None:
         """Nobody is told: a customer stays the same one."""
 
-    async def hear(self, kind: EventType, event: Event) -> None:
+    async def hear(self, kind: EventType, event: Event, *, state: DeviceState | None = None) -> None:
         """Nobody hears of a customer's events: what they lead to could not be remembered."""
 
     async def load(self, name: str) -> bytes | None:  # noqa: ARG002 - the protocol has it

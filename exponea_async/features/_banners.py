@@ -132,12 +132,12 @@ async def tell(
         return scope.street.dropped()
     if not scope.is_device or not is_remembered:
         return await _tell_of_customer(scope, event, ids, allowed=allowed)
-    found = False
+    found: DeviceState | None = None
 
     def plan(state: DeviceState, moments: Moments) -> Outcome:
         nonlocal found
-        found = only_for is None or state.customer_ids == only_for.ids
-        if not found:
+        found = state if only_for is None or state.customer_ids == only_for.ids else None
+        if found is None:
             return state, ()
         at = moments.next()
         changed = update(state, at) if update else state
@@ -145,12 +145,12 @@ async def tell(
         return changed, [told] if allowed else []
 
     receipts = await scope.change(plan, wake=wake)
-    if not found:
+    if found is None:
         # Also where the integration was stopped meanwhile, and nothing was asked of the plan.
         return None if scope.street.check_running() else scope.street.dropped()
     if allowed:
         return receipts[-1]
-    await scope.hear(EventType.BANNER, event)
+    await scope.hear(EventType.BANNER, event, state=found)
     if only_for is not None:
         # To be heard takes a moment, in which somebody else may have come.
         now = await scope.who(wake=False)

@@ -296,8 +296,15 @@ class Scope(Protocol):
         """Let the rooms know that the device is another customer's from now on."""
         ...
 
-    async def hear(self, kind: EventType, event: Event) -> None:
-        """Let the rooms hear of something that may not be tracked, for want of consent."""
+    async def hear(self, kind: EventType, event: Event, *, state: DeviceState | None = None) -> None:
+        """
+        Let the rooms hear of something that may not be tracked, for want of consent.
+
+        Args:
+            kind: Its kind.
+            event: The event.
+            state: The device as it was then; None is as it is now.
+        """
         ...
 
     async def load(self, name: str) -> bytes | None:
