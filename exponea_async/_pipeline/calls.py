@@ -5,6 +5,7 @@ Questions to the platform, whose answers somebody waits for.
 import asyncio
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -21,7 +22,8 @@ CONCURRENCY = 8
 #: An answer may have this many bytes; the messages of a customer have some thousand.
 MAX_ANSWER = 32_000_000
 #: How a customer's own token is given.
-BEARER = "Bearer "
+BEARER = "Bearer"
+_TOKEN = re.compile(r"[!-~]+")
 
 
 class Calls:
@@ -123,9 +125,13 @@ class Calls:
         except Exception as error:
             # Its words may hold a secret; they are in the error behind this one.
             raise RefusedError(f"customer_token_provider raised {type(error).__name__}", status=0) from error
-        if not isinstance(token, str) or not token.strip():
+        # A line break at the end comes with whatever is read from a file; one within would begin another header.
+        words = token.split() if isinstance(token, str) else []
+        if words[:1] == [BEARER]:
+            del words[0]
+        if len(words) != 1 or not _TOKEN.fullmatch(words[0]):
             raise RefusedError("customer_token_provider gave no token", status=0, hint="Return the customer's JWT.")
-        return token if token.startswith(BEARER) else BEARER + token
+        return f"{BEARER} {words[0]}"
 
 
 def _awaitable(given: Any) -> Any:

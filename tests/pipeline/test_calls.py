@@ -222,7 +222,9 @@ class TestCustomerTokens:
 
         assert host.keys == ["Bearer jwt-of-jane"]
 
-    @pytest.mark.parametrize("token", [None, "", "  ", 5, b"jwt"])
+    @pytest.mark.parametrize(
+        "token", [None, "", "  ", 5, b"jwt", "Bearer ", "a b", "a\r\nX-Evil: 1", "a\x00", "é", "\ud800"]
+    )
     async def test_no_token_no_request(self, host: Host, calls_of: Ask, token: Any) -> None:
         """Where the host provides nothing that is one, nothing is asked."""
 
@@ -234,6 +236,18 @@ class TestCustomerTokens:
             await calls.ask(project(calls), PATH, {}, ids=IDS, tries=4)
 
         assert (caught.value.status, host.seen) == (0, [])
+
+    @pytest.mark.parametrize("token", ["jwt\n", " jwt ", "Bearer jwt\r\n"])
+    async def test_blanks_round_a_token_are_none_of_it(self, host: Host, calls_of: Ask, token: str) -> None:
+        """What is read from a file ends with a line break, which no header can have."""
+
+        async def provide() -> str:
+            return token
+
+        calls = calls_of(customer_token_provider=provide)
+        await calls.ask(project(calls), PATH, {}, ids=IDS)
+
+        assert host.keys == ["Bearer jwt"]
 
     async def test_a_provider_that_fails_tells_no_secret(self, host: Host, calls_of: Ask) -> None:
         """Its words may hold one, so only its class is told; the error itself stands behind."""
