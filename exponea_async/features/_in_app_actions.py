@@ -2,7 +2,6 @@
 What happened to in-app messages: the events about it, what devices remember of it, and who listens to it.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from weakref import ref
@@ -15,6 +14,7 @@ from exponea_async.features._banners import About, Action, banner, tell
 from exponea_async.features._displays import Display, purged
 from exponea_async.features._fields import Fields, check_fields
 from exponea_async.features._ids import COOKIE, read_ids, read_key
+from exponea_async.features._resources import safe_link, scheme_of
 from exponea_async.features._rules import may_track
 from exponea_async.features._scope import Scope
 from exponea_async.features._state import DeviceState
@@ -39,7 +39,6 @@ _FIELDS: Fields = MappingProxyType(
     }
 )
 _WORDS: Fields = MappingProxyType({"text": str | None, "url": str | None})
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 Update = Callable[[DeviceState, float], DeviceState]
 
@@ -162,9 +161,9 @@ async def report(
 
 
 def link_to_open(button: InAppMessageButton) -> str | None:
-    """Tell the link that is to be opened, as a whole address; None where there is none."""
-    url = (button.url or "").strip()
-    return url if _SCHEME.match(url) else None
+    """Tell the link that is to be opened, as a whole address; None where there is none, or it could run something."""
+    url = safe_link(button.url or "")
+    return url if url is not None and scheme_of(url) else None
 
 
 def check_message(message: InAppMessage) -> None:

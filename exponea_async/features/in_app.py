@@ -92,7 +92,8 @@ class InAppVerbs:
             button: One of its buttons; or another one, with what it says and where it leads to.
 
         Returns:
-            The link that the host is to open now; None where there is none, or ``override_default_behavior``.
+            The link that the host is to open now; None where there is none, it could run something, as a
+            ``javascript:`` one, or ``override_default_behavior``.
 
         Raises:
             InvalidEventError: The message or the button is none.

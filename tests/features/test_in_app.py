@@ -291,7 +291,17 @@ class TestOneAtATime:
 
     @pytest.mark.parametrize(
         ("url", "opened"),
-        [(" app://x ", "app://x"), ("mailto:a@b.c", "mailto:a@b.c"), ("www.x.com", None), ("", None), (None, None)],
+        [
+            (" app://x ", "app://x"),
+            ("mailto:a@b.c", "mailto:a@b.c"),
+            ("www.x.com", None),
+            ("", None),
+            (None, None),
+            ("javascript:alert(1)", None),
+            (" JavaScript:alert(1)", None),
+            ("java\nscript:alert(1)", None),
+            ("data:text/html,<script>alert(1)</script>", None),
+        ],
     )
     async def test_links(self, world: World, url: str | None, opened: str | None) -> None:
         """A link to open is a whole address."""
