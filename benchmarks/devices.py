@@ -14,7 +14,8 @@ from pathlib import Path
 import bench
 from loop import lags, show
 
-from exponea_async import Exponea, devices
+from exponea_async import Exponea
+from exponea_async.devices import store as devices
 
 ROUNDS = 9
 TOTAL = 20_000

@@ -12,9 +12,9 @@ import bench
 import sink
 
 from exponea_async import Exponea
-from exponea_async._pipeline.wire import request_body
+from exponea_async._pipeline.commands import request_body
 from exponea_async.storage.base import Leased
-from exponea_async.storage.sqlite import SQLiteStorage
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 ROUNDS = 5
 TOTAL = 20_000

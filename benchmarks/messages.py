@@ -13,12 +13,12 @@ from typing import Any
 
 import bench
 
-from exponea_async.features._choice import pick
-from exponea_async.features._displays import Display
-from exponea_async.features._filters import Occasion
-from exponea_async.features._in_app_cache import BUDGET, Cache
-from exponea_async.features._in_app_content import due, matching, priority_of
-from exponea_async.features._in_app_loader import _packed
+from exponea_async.devices.impressions import Display
+from exponea_async.features._shared.targeting.filters import Occasion
+from exponea_async.features._shared.targeting.priority import pick
+from exponea_async.features.in_app.cache import BUDGET, Cache
+from exponea_async.features.in_app.loader import _packed
+from exponea_async.features.in_app.parsing import due, matching, priority_of
 
 CUSTOMERS = 10_000
 MESSAGES = 50

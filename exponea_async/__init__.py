@@ -2,6 +2,7 @@
 The asyncio-native tracking SDK for Bloomreach Engagement.
 """
 
+from exponea_async._internal.streams import Listener
 from exponea_async._version import __version__
 from exponea_async.client import Exponea
 from exponea_async.config import (
@@ -9,6 +10,8 @@ from exponea_async.config import (
     Configuration,
     ConfigurationChange,
     ExponeaProject,
+    QueueSettings,
+    UploadSettings,
 )
 from exponea_async.errors import (
     ClosedError,
@@ -28,8 +31,7 @@ from exponea_async.errors import (
     StorageError,
     UnavailableError,
 )
-from exponea_async.features._carousel import Carousel, CarouselChange
-from exponea_async.features._streams import Listener
+from exponea_async.features.content_blocks.carousel import Carousel, CarouselChange
 from exponea_async.hooks import Hooks, Notice
 from exponea_async.messages import (
     AppInboxAction,
@@ -60,7 +62,6 @@ from exponea_async.models import (
     TokenFrequency,
 )
 from exponea_async.observability import export_metrics
-from exponea_async.settings import QueueSettings, UploadSettings
 from exponea_async.subjects import CustomerTracker, Device
 
 __all__ = [

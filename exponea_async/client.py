@@ -8,21 +8,24 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, ClassVar, Self
 from weakref import WeakSet, ref
 
 from attrs import evolve
 
-from exponea_async import _places as places
-from exponea_async._pipeline.calls import Calls
-from exponea_async._pipeline.keys import Keys
+from exponea_async._pipeline.api import Calls
+from exponea_async._pipeline.credentials import Keys
 from exponea_async._pipeline.receipts import Receipts
-from exponea_async._pipeline.retrying import Pace
-from exponea_async._pipeline.tracker import Tracker
-from exponea_async._pipeline.upload import Upload
+from exponea_async._pipeline.recorder import Tracker
+from exponea_async._pipeline.retry import Pace
+from exponea_async._pipeline.runtime import Upload
 from exponea_async.config import Configuration
-from exponea_async.devices import Devices
+from exponea_async.devices.context import Scope
+from exponea_async.devices.expirer import Sweeper
+from exponea_async.devices.features import Parts
+from exponea_async.devices.store import Devices
 from exponea_async.errors import (
     ClosedError,
     ConfigurationError,
@@ -31,25 +34,22 @@ from exponea_async.errors import (
     NotStartedError,
     StorageError,
 )
-from exponea_async.features._parts import Parts
-from exponea_async.features._scope import Scope
 from exponea_async.features.bulk import BulkVerbs
 from exponea_async.features.campaigns import CampaignVerbs
-from exponea_async.features.content_blocks import ContentBlocks, ContentBlockVerbs
-from exponea_async.features.fetch import FetchVerbs
+from exponea_async.features.content_blocks.verbs import ContentBlocks, ContentBlockVerbs
+from exponea_async.features.fetch.verbs import FetchVerbs
 from exponea_async.features.identity import IdentityVerbs
-from exponea_async.features.in_app import InAppMessages, InAppVerbs
-from exponea_async.features.inbox import Inbox, InboxVerbs
-from exponea_async.features.push import PushVerbs
-from exponea_async.features.segments import Segments, SegmentVerbs
+from exponea_async.features.in_app.verbs import InAppMessages, InAppVerbs
+from exponea_async.features.inbox.verbs import Inbox, InboxVerbs
+from exponea_async.features.push.verbs import PushVerbs
+from exponea_async.features.segments.verbs import Segments, SegmentVerbs
 from exponea_async.features.sessions import SessionVerbs
 from exponea_async.features.tracking import TrackingVerbs
-from exponea_async.flushes import Flushes
 from exponea_async.hooks import Hooks, Notice
-from exponea_async.models import FlushMode, Stats
+from exponea_async.models import FlushMode, FlushResult, Stats
 from exponea_async.observability import Counters
+from exponea_async.storage import selection as places
 from exponea_async.subjects import DEFAULT_DEVICE, CustomerTracker, Device, Subject, bind, bound
-from exponea_async.sweeper import Sweeper
 
 LOG = logging.getLogger("exponea_async")
 
@@ -58,7 +58,6 @@ CLOSE_TIMEOUT = 10.0
 
 
 class Exponea(
-    Flushes,
     TrackingVerbs,
     BulkVerbs,
     IdentityVerbs,
@@ -303,6 +302,72 @@ class Exponea(
         if any(places.place_of(each.configuration, each.configuration.app_group) == place for each in cls._running):
             raise LifecycleError("A client is running on this storage.", hint="Await its stop_integration() instead.")
         await places.wipe(configuration, group)
+
+    # Uploads
+
+    @property
+    def flush_mode(self) -> FlushMode:
+        """When queued events are uploaded."""
+        return self._flush_mode
+
+    async def set_flush_mode(self, mode: FlushMode | str) -> None:
+        """
+        Change when queued events are uploaded.
+
+        Args:
+            mode: A `FlushMode` or its name.
+
+        Raises:
+            ConfigurationError: It is none.
+        """
+        self._flush_mode = evolve(self._configuration, flush_mode=mode).flush_mode
+        if self._upload is not None:
+            await self._upload.flusher.set_mode(self._flush_mode)
+
+    @property
+    def flush_period(self) -> float:
+        """Seconds between uploads in `FlushMode.PERIOD`."""
+        return self._flush_period
+
+    async def set_flush_period(self, period: float | timedelta) -> None:
+        """
+        Change the time between uploads in `FlushMode.PERIOD`; it begins anew.
+
+        Args:
+            period: Seconds, or a timedelta.
+
+        Raises:
+            ConfigurationError: It is no duration above 0.
+        """
+        self._flush_period = evolve(self._configuration, flush_period=period).flush_period
+        if self._upload is not None:
+            await self._upload.flusher.set_period(self._flush_period)
+
+    async def flush_data(self, timeout: float | None = None) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
+        """
+        Upload all that was written before this call, in any flush mode; flushes asked for meanwhile join in.
+
+        It waits through outages, but not for a project that is paused because its key or address is wrong.
+
+        Args:
+            timeout: When to leave it at that, in seconds; None waits as long as it takes.
+
+        Returns:
+            What was achieved, and what remains.
+
+        Raises:
+            StorageError: The storage refused.
+            LifecycleError: The client was not started, or is closed.
+        """
+        if not self._tracker.check_running() or self._upload is None:
+            return FlushResult(0, 0, 0)
+        try:
+            return await self._upload.flusher.flush(timeout)
+        except StorageError:
+            # It may be closed because the client is.
+            if self._tracker.check_running():
+                raise
+            return FlushResult(0, 0, 0)
 
     # Subjects
 

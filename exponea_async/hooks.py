@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
 
-from exponea_async import _checks as checks
+from exponea_async._internal import validation as checks
 from exponea_async.errors import ExponeaError
 from exponea_async.models import Event
 

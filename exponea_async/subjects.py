@@ -9,24 +9,24 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from exponea_async.config import ExponeaProject
-from exponea_async.devices import Devices, Drafts
+from exponea_async.devices.context import Scope
+from exponea_async.devices.customers import Who
+from exponea_async.devices.device_context import DeviceScope, Doors
+from exponea_async.devices.ids import read_ids, read_key
+from exponea_async.devices.state import DeviceState, Plan
+from exponea_async.devices.store import Devices, Drafts
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._ids import read_ids, read_key
-from exponea_async.features._scope import Scope
-from exponea_async.features._state import DeviceState, Plan
-from exponea_async.features._who import Who
 from exponea_async.features.campaigns import CampaignVerbs
-from exponea_async.features.content_blocks import ContentBlockVerbs
-from exponea_async.features.fetch import FetchVerbs
+from exponea_async.features.content_blocks.verbs import ContentBlockVerbs
+from exponea_async.features.fetch.verbs import FetchVerbs
 from exponea_async.features.identity import IdentityVerbs
-from exponea_async.features.in_app import InAppVerbs
-from exponea_async.features.inbox import InboxVerbs
-from exponea_async.features.push import PushVerbs
-from exponea_async.features.segments import SegmentVerbs
+from exponea_async.features.in_app.verbs import InAppVerbs
+from exponea_async.features.inbox.verbs import InboxVerbs
+from exponea_async.features.push.verbs import PushVerbs
+from exponea_async.features.segments.verbs import SegmentVerbs
 from exponea_async.features.sessions import SessionVerbs
 from exponea_async.features.tracking import TrackingVerbs
 from exponea_async.models import Draft, Event, EventType, Identity, Receipt
-from exponea_async.scopes import DeviceScope, Doors
 
 #: The key of the device that `Exponea`'s verbs are about when nothing is bound.
 DEFAULT_DEVICE = "default"

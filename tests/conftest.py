@@ -11,9 +11,10 @@ from attrs import evolve
 from phones import Phone, phone_in_hand
 from support import PROJECT, SOMEONE, Configure, Connect, Heard, speak_of
 
-from exponea_async import Configuration, Exponea, Hooks, UploadSettings, sweeper
+from exponea_async import Configuration, Exponea, Hooks, UploadSettings
 from exponea_async._pipeline import sender
-from exponea_async.features import _rules
+from exponea_async.devices import expirer as sweeper
+from exponea_async.features._shared import consent as _rules
 from exponea_async.sandbox import Sandbox
 
 #: Nobody has to wait, and a server that hangs is soon given up.

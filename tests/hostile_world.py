@@ -15,10 +15,10 @@ from attrs import frozen
 from support import Connect
 
 from exponea_async import Customer, Device, Event, Exponea
-from exponea_async.features.content_blocks import ContentBlocks
-from exponea_async.features.in_app import InAppMessages
-from exponea_async.features.inbox import Inbox
-from exponea_async.features.segments import Segments
+from exponea_async.features.content_blocks.verbs import ContentBlocks
+from exponea_async.features.in_app.verbs import InAppMessages
+from exponea_async.features.inbox.verbs import Inbox
+from exponea_async.features.segments.verbs import Segments
 from exponea_async.messages import RecommendationOptions
 from exponea_async.sandbox import Sandbox
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from attrs import frozen
 
 from exponea_async import Configuration, Event, Exponea, Hooks, Notice
-from exponea_async._pipeline.wire import read_command
+from exponea_async._pipeline.commands import read_command
 
 PROJECT = "shop"
 #: A customer, of whom nothing is tracked but what a test tracks.

@@ -30,7 +30,7 @@ from exponea_async import (
     UploadSettings,
 )
 from exponea_async.sandbox import Fault, Sandbox
-from exponea_async.storage.sqlite import SQLiteStorage
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 #: How long leases last in processes that are to be killed, in seconds.
 LEASE = 0.5
@@ -54,7 +54,8 @@ asyncio.run(main(*sys.argv[1:]))
 TRACK_AND_TELL = """
 import asyncio, os, sys
 from exponea_async import Configuration, Event, Exponea, UploadSettings
-from exponea_async._pipeline import settling, uploader
+from exponea_async._pipeline import uploader
+from exponea_async._pipeline import acknowledger as settling
 
 settling.LEASE = uploader.LEASE = float(sys.argv.pop())
 

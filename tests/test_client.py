@@ -35,7 +35,7 @@ from exponea_async import (
     StorageError,
 )
 from exponea_async.sandbox import Fault, Sandbox
-from exponea_async.storage.sqlite import SQLiteStorage
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 PUSH = {"source": "xnpe_platform", "notification_id": 1, "data": {"campaign_name": "a"}}

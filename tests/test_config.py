@@ -20,10 +20,11 @@ from exponea_async.config import (
     Configuration,
     ConfigurationChange,
     ExponeaProject,
+    QueueSettings,
+    UploadSettings,
 )
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
-from exponea_async.settings import QueueSettings, UploadSettings
 
 SECRET = "s3cret"
 

@@ -15,7 +15,7 @@ from attrs import frozen
 from support import Configure, kept
 
 from exponea_async import Configuration, Customer, Device, Event, Exponea, StorageError
-from exponea_async.storage._ledger import Ledger
+from exponea_async.storage.sqlite.connection import Ledger
 
 JANE = {"registered": "jane"}
 
@@ -23,8 +23,8 @@ JANE = {"registered": "jane"}
 DIE_AT_EACH_STEP = """
 import asyncio, itertools, os, shutil, sqlite3, sys
 from exponea_async import Configuration, Customer, Event, Exponea
-from exponea_async.storage._ledger import Ledger
-from exponea_async.sweeper import Sweeper
+from exponea_async.storage.sqlite.connection import Ledger
+from exponea_async.devices.expirer import Sweeper
 
 Sweeper.start = lambda self: None  # it would make steps of its own
 

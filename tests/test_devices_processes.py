@@ -25,7 +25,8 @@ TIMEOUT = 0.05
 
 LIVE = """
 import asyncio, os, random, sys
-from exponea_async import Configuration, Customer, Event, Exponea, sweeper
+from exponea_async import Configuration, Customer, Event, Exponea
+from exponea_async.devices import expirer as sweeper
 
 sweeper.PERIOD = 0.02
 

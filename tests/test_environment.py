@@ -8,10 +8,9 @@ from typing import Any
 import attrs
 import pytest
 
-from exponea_async.config import BasicAuth, Configuration, ExponeaProject
+from exponea_async.config import BasicAuth, Configuration, ExponeaProject, QueueSettings, UploadSettings
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
-from exponea_async.settings import QueueSettings, UploadSettings
 
 SECRET = "s3cret"
 ENOUGH = {"EXPONEA_PROJECT_TOKEN": "main", "EXPONEA_AUTHORIZATION_TOKEN": SECRET}

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import copy_of
 
-from exponea_async._json import decode, elements, members
+from exponea_async._internal.json import decode, elements, members
 
-NAME = "exponea_async._json"
+NAME = "exponea_async._internal.json"
 #: A slow machine is no failure.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

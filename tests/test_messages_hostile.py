@@ -36,18 +36,18 @@ from hypothesis import strategies as st
 from support import Connect, Ticking
 
 from exponea_async import Event
+from exponea_async.devices.customers import Who
+from exponea_async.devices.state import Place
 from exponea_async.errors import ExponeaError, InvalidEventError, RefusedError, UnavailableError
-from exponea_async.features._blocks import handed_out
-from exponea_async.features._blocks_loads import _read_bundle, _read_found
-from exponea_async.features._fetch import read_attributes, read_consents, read_recommendations
-from exponea_async.features._html import read_html
-from exponea_async.features._in_app_cache import Cache
-from exponea_async.features._inbox import Stamp
-from exponea_async.features._inbox_cache import read_entries
-from exponea_async.features._replies import read_reply
-from exponea_async.features._segments import read_segments
-from exponea_async.features._state import Place
-from exponea_async.features._who import Who
+from exponea_async.features._shared.envelopes import read_reply
+from exponea_async.features._shared.html.reader import read_html
+from exponea_async.features.content_blocks.loader import _read_bundle, _read_found
+from exponea_async.features.content_blocks.parsing import handed_out
+from exponea_async.features.fetch.parsing import read_attributes, read_consents, read_recommendations
+from exponea_async.features.in_app.cache import Cache
+from exponea_async.features.inbox.mailbox import read_entries
+from exponea_async.features.inbox.parsing import Stamp
+from exponea_async.features.segments.parsing import read_segments
 from exponea_async.messages import (
     AppInboxAction,
     AppInboxMessage,

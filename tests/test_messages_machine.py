@@ -34,9 +34,9 @@ from personalised import (
 )
 
 from exponea_async import Configuration, Customer, Device, Event, Exponea, UploadSettings
+from exponea_async.devices.state import DeviceState
 from exponea_async.errors import RefusedError, UnavailableError
-from exponea_async.features import _blocks_loads
-from exponea_async.features._state import DeviceState
+from exponea_async.features.content_blocks import loader as _blocks_loads
 from exponea_async.messages import AppInboxAction, AppInboxMessage, InAppContentBlock, InAppMessage, InAppMessageButton
 from exponea_async.sandbox import Fault, Sandbox
 

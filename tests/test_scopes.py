@@ -22,11 +22,11 @@ from exponea_async import (
     Receipt,
     RefusedError,
 )
-from exponea_async.features._displays import Display
-from exponea_async.features._parts import Part
-from exponea_async.features._scope import Call, Scope
-from exponea_async.features._state import DeviceState, Moments, Outcome
-from exponea_async.features._who import Heard
+from exponea_async.devices.context import Call, Scope
+from exponea_async.devices.customers import Heard
+from exponea_async.devices.features import Part
+from exponea_async.devices.impressions import Display
+from exponea_async.devices.state import DeviceState, Moments, Outcome
 from exponea_async.models import EventType
 from exponea_async.sandbox import Fault, Sandbox
 

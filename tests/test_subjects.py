@@ -184,7 +184,7 @@ class TestDevices:
 
     async def test_more_devices_than_fit_in_memory(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
         """Devices that had to leave memory are who they were when they come back, also while they are in use."""
-        monkeypatch.setattr("exponea_async.devices.CAPACITY", 5)
+        monkeypatch.setattr("exponea_async.devices.store.CAPACITY", 5)
         client = await connect(flush_mode="MANUAL")
         keys = [f"tg:{number}" for number in range(60)]
         for _ in range(3):

@@ -20,7 +20,7 @@ from uuid import UUID
 
 import attrs
 
-from exponea_async._checks import shown
+from exponea_async._internal.validation import shown
 from exponea_async.errors import InvalidEventError
 
 try:

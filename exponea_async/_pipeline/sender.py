@@ -8,16 +8,16 @@ from collections.abc import Sequence
 
 from attrs import define
 
-from exponea_async._pipeline.gates import Gate
-from exponea_async._pipeline.keys import Keys
-from exponea_async._pipeline.retrying import Backoff, Pace, pause_seconds
-from exponea_async._pipeline.settling import Settler
+from exponea_async._pipeline.acknowledger import Settler
+from exponea_async._pipeline.circuit_breaker import Gate
+from exponea_async._pipeline.commands import Answer, Verdict, read_answer, request_body
+from exponea_async._pipeline.credentials import Keys
+from exponea_async._pipeline.retry import Backoff, Pace, pause_seconds
 from exponea_async._pipeline.transport import Transport
-from exponea_async._pipeline.wire import Answer, Verdict, read_answer, request_body
+from exponea_async.config import UploadSettings
 from exponea_async.errors import ExponeaError, ProjectPausedError, RejectedError, UnavailableError
 from exponea_async.hooks import Hooks, Notice
 from exponea_async.observability import Counters
-from exponea_async.settings import UploadSettings
 from exponea_async.storage.base import Leased
 
 LOG = logging.getLogger("exponea_async")

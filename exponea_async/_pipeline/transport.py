@@ -12,7 +12,7 @@ import zlib
 
 import aiohttp
 
-from exponea_async._pipeline.wire import Answer, read_retry_after
+from exponea_async._pipeline.commands import Answer, read_retry_after
 from exponea_async._version import __version__
 from exponea_async.config import BasicAuth
 from exponea_async.errors import UnavailableError

@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+from exponea_async._pipeline.acknowledger import LEASE, Settler
+from exponea_async._pipeline.commands import pack
 from exponea_async._pipeline.sender import Batch, Sender
-from exponea_async._pipeline.settling import LEASE, Settler
-from exponea_async._pipeline.wire import pack
+from exponea_async.config import QueueSettings, UploadSettings
 from exponea_async.errors import StorageError
-from exponea_async.settings import QueueSettings, UploadSettings
 from exponea_async.storage.base import Leased, Storage
 
 LOG = logging.getLogger("exponea_async")

@@ -13,14 +13,14 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from exponea_async._version import __version__
-from exponea_async.cli.demo import add_to as add_demo
+from exponea_async.cli.commands.flush import add_to as add_flush
+from exponea_async.cli.commands.queue import add_to as add_queue
+from exponea_async.cli.commands.sandbox import add_to as add_sandbox
+from exponea_async.cli.commands.track import add_to as add_track
+from exponea_async.cli.demo.command import add_to as add_demo
 from exponea_async.cli.exits import EPILOG, Exit, UsageError
-from exponea_async.cli.flush import add_to as add_flush
-from exponea_async.cli.importing import add_to as add_import
-from exponea_async.cli.queues import add_to as add_queue
-from exponea_async.cli.serve import add_to as add_sandbox
+from exponea_async.cli.importer.command import add_to as add_import
 from exponea_async.cli.terminal import LineHandler, complain
-from exponea_async.cli.track import add_to as add_track
 from exponea_async.errors import (
     ConfigurationError,
     DeliveryError,

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from exponea_async.devices.context import Scope, Street
+from exponea_async.devices.ids import read_ids
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._ids import read_ids
-from exponea_async.features._scope import Scope, Street
 from exponea_async.models import Draft, Event, EventType, Identity, Receipt
 
 #: After how many encoded events others get the event loop.

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from exponea_async.features._links import read_link
-from exponea_async.features._scope import Scope
-from exponea_async.features._state import DeviceState, Moments, Outcome, Told
+from exponea_async.devices.campaigns import read_link
+from exponea_async.devices.context import Scope
+from exponea_async.devices.state import DeviceState, Moments, Outcome, Told
 from exponea_async.models import Event, EventType, Moment
 
 

@@ -8,11 +8,11 @@ from uuid import uuid4
 from attrs import evolve
 
 from exponea_async.config import Configuration, ConfigurationChange, ExponeaProject
+from exponea_async.devices.context import Scope
+from exponea_async.devices.sessions import active, closed, ended, expired, installed, last_sign
+from exponea_async.devices.state import DeviceState, Moments, Outcome, Place, Told, renewed
+from exponea_async.devices.token_events import invalidated, reassigned
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._notifications import invalidated, reassigned
-from exponea_async.features._scope import Scope
-from exponea_async.features._sessions import active, closed, ended, expired, installed, last_sign
-from exponea_async.features._state import DeviceState, Moments, Outcome, Place, Told, renewed
 from exponea_async.models import Receipt
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from exponea_async.features._scope import Scope
-from exponea_async.features._sessions import begun, ended
-from exponea_async.features._state import DeviceState, Moments, Outcome, nothing
+from exponea_async.devices.context import Scope
+from exponea_async.devices.sessions import begun, ended
+from exponea_async.devices.state import DeviceState, Moments, Outcome, nothing
 from exponea_async.models import Moment, Receipt
 
 LOG = logging.getLogger("exponea_async")

@@ -6,9 +6,9 @@ import logging
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from exponea_async.devices.context import Scope
+from exponea_async.devices.ids import COOKIE, read_ids
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._ids import COOKIE, read_ids
-from exponea_async.features._scope import Scope
 from exponea_async.models import Customer, Event, EventType, Moment, PurchasedItem, Receipt
 
 LOG = logging.getLogger("exponea_async")

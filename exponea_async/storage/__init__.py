@@ -56,7 +56,7 @@ def open_storage(
             "this release has no Redis backend yet",
             "Use a file's path, 'memory:', or None for the default file.",
         )
-    from exponea_async.storage.sqlite import SQLiteStorage  # noqa: PLC0415
+    from exponea_async.storage.sqlite.storage import SQLiteStorage  # noqa: PLC0415
 
     return SQLiteStorage(
         default_path(project_token, app_group) if storage is None else Path(storage),

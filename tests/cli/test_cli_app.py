@@ -87,7 +87,7 @@ def test_storage_trouble_fails(stage: Stage) -> None:
 
 def test_bug_is_one_line(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even a bug shows no traceback."""
-    monkeypatch.setattr("exponea_async.cli.flush.configuration", lambda args: args.nothing)
+    monkeypatch.setattr("exponea_async.cli.commands.flush.configuration", lambda args: args.nothing)
     outcome = stage.run("flush")
     assert outcome.code == 1
     assert "a bug, AttributeError" in outcome.err

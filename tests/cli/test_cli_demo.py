@@ -12,8 +12,8 @@ from cli_stage import run
 
 from exponea_async import Customer, Event
 from exponea_async._pipeline.encoding import encode_object
-from exponea_async.cli.books import LIFE, MARK, Books
-from exponea_async.cli.shop import HOUR, visits
+from exponea_async.cli.demo.ledger import LIFE, MARK, Books
+from exponea_async.cli.demo.shop import HOUR, visits
 from exponea_async.sandbox import Engine, Sandbox
 from exponea_async.sandbox.records import StoredEvent
 from exponea_async.storage.base import DeadLetter
@@ -52,7 +52,7 @@ class TestDemo:
 
     def test_losses_are_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What the platform's books don't have is lost, and the demo fails."""
-        monkeypatch.setattr("exponea_async.cli.demo.Sandbox", ForgetfulSandbox)
+        monkeypatch.setattr("exponea_async.cli.demo.command.Sandbox", ForgetfulSandbox)
         outcome = run(*SMALL)
         assert outcome.code == 1
         assert outcome.json["lost"] > 10

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cli_stage import PROJECT, Stage, staged, until
 
-from exponea_async.cli.lines import Line, Lines
+from exponea_async.cli.importer.reader import Line, Lines
 
 COLUMNS = """\
  id    date  count  amount
@@ -176,7 +176,7 @@ class TestBadLines:
 
     def test_endless_lines(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         """A line that is too long is passed over without being held, and the next is read."""
-        monkeypatch.setattr("exponea_async.cli.lines.MAX_LINE", 100)
+        monkeypatch.setattr("exponea_async.cli.importer.reader.MAX_LINE", 100)
         path = stage.write("a.jsonl", f"{'x' * 1050}\n{lines(1)}{'y' * 500}")
         outcome = stage.run("import", path, *LINE_OPTIONS, "--json")
         assert (outcome.json["tracked"], outcome.json["bad"]) == (1, 2)
@@ -339,9 +339,9 @@ def _end_leases(queue: Path) -> None:
 class TestQueue:
     def test_it_waits_for_room(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         """A file that is longer than the queue is read as there is room, and no setting makes it lose any."""
-        monkeypatch.setattr("exponea_async.cli.transfer.DEPTH", 100)
-        monkeypatch.setattr("exponea_async.cli.transfer.CHUNK", 50)
-        monkeypatch.setattr("exponea_async.cli.deliveries.MANY", 60)
+        monkeypatch.setattr("exponea_async.cli.importer.job.DEPTH", 100)
+        monkeypatch.setattr("exponea_async.cli.importer.job.CHUNK", 50)
+        monkeypatch.setattr("exponea_async.cli.importer.deliveries.MANY", 60)
         monkeypatch.setenv("EXPONEA_QUEUE_WHEN_FULL", "drop_oldest")
         monkeypatch.setenv("EXPONEA_FLUSH_MODE", "MANUAL")
         outcome = stage.run("import", stage.write("a.jsonl", lines(1000)), *LINE_OPTIONS, "--json")

@@ -9,8 +9,8 @@ from typing import Any
 from phones import Kept, Phone
 
 from exponea_async import Exponea
-from exponea_async.features._blocks_kept import Customers
-from exponea_async.features.content_blocks import ContentBlocks
+from exponea_async.features.content_blocks.cache import Customers
+from exponea_async.features.content_blocks.verbs import ContentBlocks
 from exponea_async.messages import InAppContentBlock
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.subjects import Device

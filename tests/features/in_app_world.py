@@ -12,8 +12,8 @@ from phones import Kept, Phone
 from support import until
 
 from exponea_async import Event, Exponea
-from exponea_async.features._streams import Listener
-from exponea_async.features.in_app import InAppMessages
+from exponea_async._internal.streams import Listener
+from exponea_async.features.in_app.verbs import InAppMessages
 from exponea_async.messages import InAppMessage, InAppMessageAction
 from exponea_async.sandbox import Sandbox
 

@@ -13,8 +13,8 @@ from phones import Phone
 from support import until
 
 from exponea_async import Event, Exponea
-from exponea_async.features import _segments_device
-from exponea_async.features.segments import Segments
+from exponea_async.features.segments import watcher as _segments_device
+from exponea_async.features.segments.verbs import Segments
 from exponea_async.sandbox import Fault, Sandbox
 
 #: Long enough for what happens at once to be within it, and short enough to be waited for.

@@ -11,8 +11,8 @@ from blocks_world import BUNDLE, FORCED, LINK, Gate, World, personal, static
 from phones import Phone
 
 from exponea_async import Customer, Event, Hooks, InvalidEventError
-from exponea_async.features._carousel import Carousel, CarouselChange
-from exponea_async.features._streams import Listener
+from exponea_async._internal.streams import Listener
+from exponea_async.features.content_blocks.carousel import Carousel, CarouselChange
 from exponea_async.messages import InAppContentBlock
 from exponea_async.sandbox import Sandbox
 

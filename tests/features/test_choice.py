@@ -10,8 +10,9 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async.features._choice import best, pick, ranked, rotation
-from exponea_async.features._displays import Display, may_show
+from exponea_async.devices.impressions import Display
+from exponea_async.features._shared.targeting.priority import best, pick, ranked, rotation
+from exponea_async.features._shared.targeting.schedule import may_show
 
 
 @frozen

@@ -14,7 +14,9 @@ from phones import Phone
 from support import until
 
 from exponea_async import ClosedError, ConfigurationChange, Customer, ExponeaProject
-from exponea_async.features import _blocks_kept, _blocks_loads, content_blocks
+from exponea_async.features.content_blocks import cache as _blocks_kept
+from exponea_async.features.content_blocks import loader as _blocks_loads
+from exponea_async.features.content_blocks import verbs as content_blocks
 from exponea_async.sandbox import Fault, Sandbox
 
 WHO_AM_I = {"ttl_seconds": 120, "content_type": "html"}

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phones import Phone
 
-from exponea_async.features import _blocks_pages, _resource_cache
-from exponea_async.features._blocks import (
+from exponea_async.features._shared.html import resource_cache as _resource_cache
+from exponea_async.features.content_blocks import pages as _blocks_pages
+from exponea_async.features.content_blocks.pages import Pages
+from exponea_async.features.content_blocks.parsing import (
     OK,
     can_show,
     handed_out,
@@ -25,7 +27,6 @@ from exponea_async.features._blocks import (
     told_type,
     weight,
 )
-from exponea_async.features._blocks_pages import Pages
 from exponea_async.messages import InAppContentBlock, PersonalizedData
 from exponea_async.sandbox import Sandbox
 

@@ -10,17 +10,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async.features._displays import (
-    MEMORY,
-    DateFilter,
-    Display,
-    as_list,
-    from_list,
-    may_show,
-    purged,
-    read_date_filter,
-)
-from exponea_async.features._filters import FilterError
+from exponea_async.devices.impressions import MEMORY, Display, as_list, from_list, purged
+from exponea_async.features._shared.targeting.filters import FilterError
+from exponea_async.features._shared.targeting.schedule import DateFilter, may_show, read_date_filter
 
 NOW = 2_000_000.0
 VISIT = 5000.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support import Configure, Connect, until
 
 from exponea_async import ClosedError, Exponea, InvalidEventError, NotStartedError, RefusedError, UnavailableError
-from exponea_async.features._fetch import (
+from exponea_async.features.fetch.parsing import (
     checked,
     read_attributes,
     read_consents,

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vectors_filters import BROKEN, CART, CART_TIME, CASES, MATCH, NEVER, Case, condition
 
-from exponea_async.features._filters import FilterError, Occasion, Trigger, read_trigger, text_of
-from exponea_async.features._patterns import MAX_PATTERN
+from exponea_async.features._shared.targeting.filters import FilterError, Occasion, Trigger, read_trigger, text_of
+from exponea_async.features._shared.targeting.patterns import MAX_PATTERN
 
 CART_UPDATE = Occasion("cart_update", CART, CART_TIME)
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from exponea_async.features._html import HtmlAction, Page, find_action, read_html, resource_urls
-from exponea_async.features._resources import Resources
+from exponea_async.features._shared.html.reader import HtmlAction, Page, find_action, read_html, resource_urls
+from exponea_async.features._shared.html.resources import Resources
 
 CLOSE_URL = re.compile(r"https://exponea\.com/close_action_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 IMAGE = "https://i.example/a.png"

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from justhtml import JustHTML
 
-from exponea_async.features import _html
-from exponea_async.features._html import Page, read_html, resource_urls
-from exponea_async.features._resources import names
+from exponea_async.features._shared.html import reader as _html
+from exponea_async.features._shared.html.reader import Page, read_html, resource_urls
+from exponea_async.features._shared.html.resources import names
 
 #: Elements that run, load, send or are read in two ways.
 FORBIDDEN = names(

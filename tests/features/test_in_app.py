@@ -24,7 +24,8 @@ from exponea_async import (
     RefusedError,
     UnavailableError,
 )
-from exponea_async.features import _in_app_presenter, _resource_cache
+from exponea_async.features._shared.html import resource_cache as _resource_cache
+from exponea_async.features.in_app import presenter as _in_app_presenter
 from exponea_async.messages import InAppMessage, InAppMessageButton
 from exponea_async.sandbox import Fault, Sandbox
 

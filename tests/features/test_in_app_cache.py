@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from in_app_world import has, message, upon
 
 from exponea_async.errors import RefusedError, UnavailableError
-from exponea_async.features._filters import Occasion
-from exponea_async.features._in_app_cache import PER_LIST, PER_PLACE, Cache
-from exponea_async.features._in_app_content import (
+from exponea_async.features._shared.targeting.filters import Occasion
+from exponea_async.features.in_app.cache import PER_LIST, PER_PLACE, Cache
+from exponea_async.features.in_app.parsing import (
     Definition,
     digest_of,
     matching,

@@ -15,8 +15,8 @@ from support import Ticking
 
 from exponea_async import Event
 from exponea_async.errors import RefusedError, UnavailableError
-from exponea_async.features import _in_app_stage
-from exponea_async.features._in_app_cache import Cache
+from exponea_async.features.in_app import active as _in_app_stage
+from exponea_async.features.in_app.cache import Cache
 from exponea_async.sandbox import Sandbox
 
 #: The event loop may be kept for so long at the most, in seconds: far more than is usual, for machines that are busy.

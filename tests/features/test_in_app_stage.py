@@ -12,10 +12,13 @@ from phones import Phone
 from support import until
 
 from exponea_async import Customer, Event
-from exponea_async.features import _in_app_loader, _in_app_pipeline, _in_app_stage, _resource_cache
-from exponea_async.features._filters import Occasion
-from exponea_async.features._in_app_stage import PATIENCE, Request, Requests, Stage, Visits
-from exponea_async.features._resource_cache import MissingResourceError, ResourceCache
+from exponea_async.features._shared.html import resource_cache as _resource_cache
+from exponea_async.features._shared.html.resource_cache import MissingResourceError, ResourceCache
+from exponea_async.features._shared.targeting.filters import Occasion
+from exponea_async.features.in_app import active as _in_app_stage
+from exponea_async.features.in_app import loader as _in_app_loader
+from exponea_async.features.in_app import service as _in_app_pipeline
+from exponea_async.features.in_app.active import PATIENCE, Request, Requests, Stage, Visits
 from exponea_async.messages import InAppMessage
 from exponea_async.sandbox import Sandbox
 

@@ -25,7 +25,7 @@ from exponea_async import (
     RefusedError,
     UnavailableError,
 )
-from exponea_async.features.inbox import Inbox
+from exponea_async.features.inbox.verbs import Inbox
 from exponea_async.messages import AppInboxMessage
 from exponea_async.sandbox import Fault, Project, Sandbox, issue_token
 
@@ -190,7 +190,7 @@ class TestWhatIsKept:
 
     async def test_a_refetch_after_eviction(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """A device that has no room in memory finds its messages in the storage again."""
-        monkeypatch.setattr("exponea_async.features._inbox_cache.CAPACITY", 1)
+        monkeypatch.setattr("exponea_async.features.inbox.mailbox.CAPACITY", 1)
         world.put(push())
         client = await world.phone.start()
         for key in ("a", "b"):

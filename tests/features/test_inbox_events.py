@@ -9,9 +9,9 @@ from inbox_world import World, push
 from phones import STAMPS, Phone
 
 from exponea_async import ConfigurationChange, Customer, DroppedError, Event, ExponeaProject, Hooks, InvalidEventError
-from exponea_async.features._parts import Part
-from exponea_async.features._scope import Scope
-from exponea_async.features._who import Heard
+from exponea_async.devices.context import Scope
+from exponea_async.devices.customers import Heard
+from exponea_async.devices.features import Part
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 from exponea_async.sandbox import Sandbox
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inbox_world import html, ids_of, push
 
-from exponea_async import _json
-from exponea_async.features import _inbox_cache
-from exponea_async.features._html import Page, read_html
-from exponea_async.features._inbox import Stamp, read_heads, read_message
-from exponea_async.features._inbox_cache import Mailbox, Mailboxes, pack, read_entries, unpack
+from exponea_async._internal import json as _json
+from exponea_async.features._shared.html.reader import Page, read_html
+from exponea_async.features.inbox import mailbox as _inbox_cache
+from exponea_async.features.inbox.mailbox import Mailbox, Mailboxes, pack, read_entries, unpack
+from exponea_async.features.inbox.parsing import Stamp, read_heads, read_message
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 
 STAMP = Stamp({"registered": "jane"}, 1000.0, "token")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async.features._links import PARAMETERS, Campaign, is_alive, read_link, read_url_params
+from exponea_async.devices.campaigns import PARAMETERS, Campaign, is_alive, read_link, read_url_params
 
 NOW = 1_767_225_600.25
 

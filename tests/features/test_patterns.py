@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import copy_of
 
-NAME = "exponea_async.features._patterns"
+NAME = "exponea_async.features._shared.targeting.patterns"
 
 
 def engine(*, extra: bool, always: bool = False) -> ModuleType:

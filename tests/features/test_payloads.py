@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exponea_async._pipeline.encoding import encode_object, encode_text, unix_seconds
+from exponea_async.devices.campaigns import Campaign
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._links import Campaign
-from exponea_async.features._payloads import (
+from exponea_async.features._shared.consent import may_track
+from exponea_async.features._shared.payload import (
     Action,
     Payload,
     clicked_event,
@@ -22,7 +23,6 @@ from exponea_async.features._payloads import (
     is_bloomreach_notification,
     read_payload,
 )
-from exponea_async.features._rules import may_track
 from exponea_async.models import Event, EventType
 
 ATTRIBUTES = {"campaign_id": "c9", "campaign_name": "Sale", "event_type": "campaign", "sent_timestamp": 1700000200.25}

@@ -9,8 +9,8 @@ import pytest
 from phones import Kept, Phone
 
 from exponea_async import DroppedError, Event, Exponea, InvalidEventError
-from exponea_async.features import _streams
-from exponea_async.features._streams import Listener
+from exponea_async._internal import streams as _streams
+from exponea_async._internal.streams import Listener
 
 PLAIN = "https://shop.example/"
 FORCED = "https://shop.example/?xnpe_force_track=true"

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async import RefusedError, UnavailableError
-from exponea_async.features import _replies
-from exponea_async.features._replies import decoded, on_thread, read_reply
+from exponea_async.features._shared import envelopes as _replies
+from exponea_async.features._shared.envelopes import decoded, on_thread, read_reply
 
 
 def whole(value: Any) -> int:

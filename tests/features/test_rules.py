@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async.features._rules import has_consent, is_forced, may_track
+from exponea_async.features._shared.consent import has_consent, is_forced, may_track
 
 WORDS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),

@@ -24,11 +24,11 @@ from exponea_async import (
     RefusedError,
     UnavailableError,
 )
-from exponea_async.features import _segments_device
-from exponea_async.features._segments import Known, ask_for, link_for, news, read_segments
-from exponea_async.features._segments_device import NAME
-from exponea_async.features._state import Place
-from exponea_async.features._who import Who
+from exponea_async.devices.customers import Who
+from exponea_async.devices.state import Place
+from exponea_async.features.segments import watcher as _segments_device
+from exponea_async.features.segments.parsing import Known, ask_for, link_for, news, read_segments
+from exponea_async.features.segments.watcher import NAME
 from exponea_async.sandbox import CustomerView, Fault, Sandbox
 
 A, B = segment("a"), segment("b")

@@ -10,8 +10,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async.errors import InvalidEventError
-from exponea_async.features._tokens import (
+from exponea_async.devices.push_tokens import (
     Facts,
     Platform,
     TokenMemory,
@@ -23,6 +22,7 @@ from exponea_async.features._tokens import (
     track,
     verify,
 )
+from exponea_async.errors import InvalidEventError
 from exponea_async.models import TokenFrequency
 
 ON_CHANGE, LAUNCH, DAILY = TokenFrequency.ON_TOKEN_CHANGE, TokenFrequency.EVERY_LAUNCH, TokenFrequency.DAILY

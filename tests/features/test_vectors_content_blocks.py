@@ -12,7 +12,7 @@ from blocks_world import FORCED, LINK, Gate, World, personal, static
 from phones import Phone
 
 from exponea_async import Customer
-from exponea_async.features._blocks import is_fresh, read_definition, status_of
+from exponea_async.features.content_blocks.parsing import is_fresh, read_definition, status_of
 from exponea_async.messages import InAppContentBlockAction
 from exponea_async.sandbox import Sandbox
 

@@ -12,8 +12,8 @@ from phones import Phone
 from support import until
 
 from exponea_async import Customer, Event, PurchasedItem
-from exponea_async.features import _in_app_stage
-from exponea_async.features._rules import has_consent, is_forced
+from exponea_async.features._shared.consent import has_consent, is_forced
+from exponea_async.features.in_app import active as _in_app_stage
 from exponea_async.messages import InAppMessage, InAppMessageAction
 from exponea_async.sandbox import Fault, Sandbox
 

@@ -12,7 +12,7 @@ import pytest
 from phones import Kept, Phone
 
 from exponea_async import ConfigurationChange, Customer, Event, ExponeaProject, TokenFrequency
-from exponea_async.features._payloads import Action, clicked_event, delivered_event, read_payload
+from exponea_async.features._shared.payload import Action, clicked_event, delivered_event, read_payload
 
 Scenario = Callable[[Phone], Awaitable[None]]
 VECTORS: list[Any] = []

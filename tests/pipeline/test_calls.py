@@ -12,10 +12,10 @@ from attrs import evolve
 from support import Configure, until
 
 from exponea_async import ClosedError, Configuration, RefusedError, UnavailableError
-from exponea_async._pipeline import calls as calls_module
-from exponea_async._pipeline.calls import Calls
-from exponea_async._pipeline.keys import Keys
-from exponea_async._pipeline.retrying import Pace
+from exponea_async._pipeline import api as calls_module
+from exponea_async._pipeline.api import Calls
+from exponea_async._pipeline.credentials import Keys
+from exponea_async._pipeline.retry import Pace
 from exponea_async.storage.memory import MemoryStorage
 
 IDS = {"cookie": "c", "registered": "jane"}

@@ -4,7 +4,7 @@ Whether a project takes requests now.
 
 import pytest
 
-from exponea_async._pipeline.gates import Gate
+from exponea_async._pipeline.circuit_breaker import Gate
 from exponea_async.errors import ProjectPausedError
 
 

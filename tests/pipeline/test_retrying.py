@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exponea_async._pipeline.retrying import Backoff, Pace, pause_seconds, storage_attempts
+from exponea_async._pipeline.retry import Backoff, Pace, pause_seconds, storage_attempts
+from exponea_async.config import UploadSettings
 from exponea_async.errors import ClosedError, QueueFullError, StorageError
-from exponea_async.settings import UploadSettings
 
 #: A slow machine is no failure.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async import Configuration, Event, EventType, Hooks, InvalidEventError, NotStartedError
-from exponea_async._pipeline.keys import Keys
+from exponea_async._pipeline.commands import read_command
+from exponea_async._pipeline.credentials import Keys
 from exponea_async._pipeline.receipts import Receipts
-from exponea_async._pipeline.tracker import CORRECTION, Stamps, Tracker
-from exponea_async._pipeline.wire import read_command
+from exponea_async._pipeline.recorder import CORRECTION, Stamps, Tracker
 from exponea_async.observability import Counters
 from exponea_async.storage.memory import MemoryStorage
 

@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 from aiohttp import client_exceptions, web
 
+from exponea_async._pipeline.commands import Answer
 from exponea_async._pipeline.transport import (
     _TROUBLES,
     COMPRESS_ON_THREAD,
@@ -27,7 +28,6 @@ from exponea_async._pipeline.transport import (
     Transport,
     authorization_header,
 )
-from exponea_async._pipeline.wire import Answer
 from exponea_async._version import __version__
 from exponea_async.config import BasicAuth
 from exponea_async.errors import UnavailableError

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exponea_async._pipeline.wire import (
+from exponea_async._pipeline.commands import (
     Answer,
     Verdict,
     customer_command,

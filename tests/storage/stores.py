@@ -9,10 +9,10 @@ from typing import Any, Literal, Protocol, TypeVar
 import pytest
 
 from exponea_async.errors import DamagedFileError
-from exponea_async.storage._ledger import Ledger
 from exponea_async.storage.base import DeadLetter, Leased, Record, Settlement, StateChange, Storage
 from exponea_async.storage.memory import MemoryStorage
-from exponea_async.storage.sqlite import SQLiteStorage
+from exponea_async.storage.sqlite.connection import Ledger
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 T = TypeVar("T")
 

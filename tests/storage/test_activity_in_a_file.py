@@ -19,8 +19,8 @@ from stores import (
 )
 
 from exponea_async.errors import StateConflictError
-from exponea_async.storage import _ledger
 from exponea_async.storage.base import State, StateChange, StateCheck, Storage
+from exponea_async.storage.sqlite import connection as _ledger
 
 
 class TestInAFile:

@@ -17,11 +17,12 @@ from stores import (
     records,
 )
 
-from exponea_async.storage import _claims, _queries
-from exponea_async.storage._append import Append, Entry
-from exponea_async.storage._file import open_ledger
-from exponea_async.storage._ledger import Ledger
 from exponea_async.storage.base import Record, StateChange, StateCheck
+from exponea_async.storage.sqlite import leases as _claims
+from exponea_async.storage.sqlite import queries as _queries
+from exponea_async.storage.sqlite.connection import Ledger
+from exponea_async.storage.sqlite.file import open_ledger
+from exponea_async.storage.sqlite.writes import Append, Entry
 
 
 class TestCost:

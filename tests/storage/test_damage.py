@@ -25,9 +25,9 @@ from stores import (
 )
 
 from exponea_async.errors import DamagedFileError, StorageError
-from exponea_async.storage._file import move_aside
 from exponea_async.storage.base import StateChange, StateCheck
-from exponea_async.storage.sqlite import SQLiteStorage
+from exponea_async.storage.sqlite.file import move_aside
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 
 def scribble(path: Path, start: int = 0) -> None:

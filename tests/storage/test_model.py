@@ -17,7 +17,7 @@ from stores import LEASE, NOW, dead, delivered, later
 from exponea_async.errors import StateConflictError
 from exponea_async.storage.base import HORIZON, Record, State, StateChange, StateCheck, Storage
 from exponea_async.storage.memory import MemoryStorage
-from exponea_async.storage.sqlite import SQLiteStorage
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 T = TypeVar("T")
 

@@ -29,7 +29,7 @@ START = """
 import asyncio, os, resource, sys, time
 from exponea_async.errors import StorageError
 from exponea_async.storage.base import Record, Settlement
-from exponea_async.storage.sqlite import SQLiteStorage
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 def tell(*words):
     os.write(1, (" ".join(words) + "\\n").encode())

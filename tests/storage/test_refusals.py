@@ -23,8 +23,8 @@ from stores import (
 )
 
 from exponea_async.errors import StorageError
-from exponea_async.storage._ledger import Ledger
 from exponea_async.storage.base import State, StateChange
+from exponea_async.storage.sqlite.connection import Ledger
 
 
 class TestRefusals:

@@ -31,9 +31,9 @@ from stores import (
 )
 
 from exponea_async.errors import StorageError
-from exponea_async.storage._schema import MIGRATIONS, migrate, schema_version
 from exponea_async.storage.base import State, StateChange, StateCheck
-from exponea_async.storage.sqlite import SQLiteStorage
+from exponea_async.storage.sqlite.schema import MIGRATIONS, migrate, schema_version
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 
 class TestFile:

@@ -13,7 +13,7 @@ from exponea_async.errors import ConfigurationError
 from exponea_async.storage import default_path, open_storage
 from exponea_async.storage.base import Storage
 from exponea_async.storage.memory import MemoryStorage
-from exponea_async.storage.sqlite import SQLiteStorage
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 ODD = [
     "a/b",

@@ -1,0 +1,1 @@
+"""General building blocks that know nothing of the product."""

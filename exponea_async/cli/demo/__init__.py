@@ -1,0 +1,1 @@
+"""The ``demo`` command: a small shop that tracks into the local sandbox."""

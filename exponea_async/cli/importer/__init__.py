@@ -1,0 +1,1 @@
+"""The ``import`` command: events from CSV, JSON lines or fixed-width files."""

@@ -1,0 +1,1 @@
+"""Devices: what each one remembers, and how it changes."""

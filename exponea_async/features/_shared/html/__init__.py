@@ -1,0 +1,1 @@
+"""The HTML of messages, made safe to embed."""

@@ -1,0 +1,1 @@
+"""Rules that decide which message is shown: event filters, dates, frequency and priority."""

@@ -1,0 +1,1 @@
+"""Content blocks: the content of a placeholder, and what became of it."""

@@ -1,0 +1,235 @@
+"""
+How content blocks are loaded: once for all who ask at the same time.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from exponea_async._internal.concurrency import Tasks
+from exponea_async.config import Configuration
+from exponea_async.devices.context import Call, Scope
+from exponea_async.devices.customers import Who
+from exponea_async.devices.state import Place
+from exponea_async.errors import ExponeaError, LifecycleError, RefusedError
+from exponea_async.features._shared.envelopes import decoded, on_thread, read_reply
+from exponea_async.features.content_blocks.cache import Bundle, Customers
+from exponea_async.features.content_blocks.parsing import Definition, is_fresh, read_definition, read_personal
+from exponea_async.messages import PersonalizedData
+
+LOG = logging.getLogger("exponea_async")
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+#: The list of all blocks is loaded again in the background once it is older than this, in seconds: phones load it at
+#: each start, and servers run for months.
+MAX_AGE = 30 * 60.0
+#: How long callers wait for something to be loaded, in seconds from its begin; it is loaded on for later ones. So a
+#: platform that hangs slows down the pages of five seconds, and not all of them.
+PATIENCE = 5.0
+#: After something could not be loaded, for so many seconds nobody tries again, and nobody waits.
+PAUSE = 10.0
+#: How often the platform is asked, where it has no answer.
+TRIES = 4
+#: Projects whose blocks are kept.
+MAX_PROJECTS = 64
+
+BUNDLE = "/wxstatic/projects/{{project}}/bundle-{platform}.json?v=2"
+PERSONAL = "/webxp/s/{project}/inappcontentblocks?v=2"
+
+Found = Mapping[str, PersonalizedData]
+
+
+class Loads:
+    """
+    Content blocks as far as they were loaded.
+
+    Args:
+        configuration: The settings.
+        clock: Tells UNIX seconds.
+
+    Attributes:
+        tasks: What is under way.
+        customers: What blocks say to customers.
+    """
+
+    def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
+        self.tasks = Tasks()
+        self.customers = Customers()
+        self._bundle_path = BUNDLE.format(platform=configuration.message_platform)
+        self._clock = clock
+        self._bundles: OrderedDict[Place, Bundle] = OrderedDict()
+        self._bundle_loads: dict[Place, asyncio.Task[Bundle | None]] = {}
+        # By customer and block, so that who asks for a block that is under way waits for that.
+        self._loads: dict[tuple[str, str], asyncio.Task[Found | None]] = {}
+        self._begun: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
+        self._pauses: dict[object, float] = {}
+        self._troubled: set[Place] = set()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anybody asked for a block."""
+        return bool(self._bundles)
+
+    async def bundle(self, scope: Scope, who: Who) -> Bundle | None:
+        """
+        Tell all blocks of a customer's project; None where they can't be had now.
+
+        Raises:
+            LifecycleError: The client is not running.
+        """
+        bundle = self._bundles.get(who.place)
+        if bundle is None:
+            load = self.renew(scope, who)
+            return None if load is None else await self._landed(load)
+        if not 0 <= self._clock() - bundle.loaded_at <= MAX_AGE:
+            self.renew(scope, who)
+        return bundle
+
+    def renew(self, scope: Scope, who: Who) -> "asyncio.Task[Bundle | None] | None":
+        """Load all blocks of a customer's project, also where there are some; None right after that has failed."""
+        load = self._bundle_loads.get(who.place)
+        if load is None and not self._is_paused(who.place, ("bundle", who.place), who.mark):
+            work = self._guarded(lambda: self._load_bundle(scope, who), who, refused=("bundle", who.place))
+            load = self._start(work, "content blocks")
+            _register(self._bundle_loads, [who.place], load)
+        return load
+
+    async def personal(self, scope: Scope, who: Who, definitions: Iterable[Definition]) -> Found:
+        """
+        Tell what blocks say to a customer, by their ids. What needs loading is loaded, in one request.
+
+        What can't be loaded keeps what it said before.
+
+        Raises:
+            LifecycleError: The client is not running.
+        """
+        known, now = self.customers.get(who), self._clock()
+        wanted = [each.id for each in definitions if not is_fresh(each, known.get(each.id), now)]
+        loads = {self._loads[who.mark, each] for each in wanted if (who.mark, each) in self._loads}
+        missing = [each for each in wanted if (who.mark, each) not in self._loads]
+        if missing and not self._is_paused(who.place, who.mark):
+            loads.add(self._begin(scope, who, missing))
+        if not loads:
+            return known
+        found: dict[str, PersonalizedData] = {}
+        for load in loads:
+            found |= await self._landed(load) or {}
+        # What was just loaded counts also where it holds for no time at all, or there was no room to keep it.
+        return {**self.customers.get(who), **found}
+
+    def clear(self) -> None:
+        """Forget everything, and break off what is under way."""
+        self.tasks.cancel()
+        self.customers.clear()
+        for each in (self._bundles, self._bundle_loads, self._loads, self._pauses, self._troubled):
+            each.clear()
+
+    def _begin(self, scope: Scope, who: Who, ids: list[str]) -> "asyncio.Task[Found | None]":
+        work = self._guarded(lambda: self._load_personal(scope, who, ids), who, refused=who.mark)
+        load = self._start(work, "personal content blocks")
+        _register(self._loads, [(who.mark, each) for each in ids], load)
+        return load
+
+    def _start(self, work: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
+        load = self.tasks.start(work, name=name)
+        self._begun[load] = asyncio.get_running_loop().time()
+        return load
+
+    async def _load_bundle(self, scope: Scope, who: Who) -> Bundle | None:
+        answer = await scope.call(who, Call(self._bundle_path, is_personal=True, tries=TRIES))
+        if answer is None:
+            return None
+        now = self._clock()
+        bundle = await on_thread(len(answer), lambda: _read_bundle(answer, now))
+        self._bundles[who.place] = bundle
+        self._bundles.move_to_end(who.place)
+        if len(self._bundles) > MAX_PROJECTS:
+            self._bundles.popitem(last=False)
+        return bundle
+
+    async def _load_personal(self, scope: Scope, who: Who, ids: list[str]) -> Found | None:
+        body = {"customer_ids": dict(who.ids), "content_block_ids": ids}
+        answer = await scope.call(who, Call(PERSONAL, body, is_personal=True, tries=TRIES))
+        if answer is None:
+            return None
+        now = self._clock()
+        found = await on_thread(len(answer), lambda: _read_found(answer, frozenset(ids), now))
+        present = await scope.who(wake=False)
+        if present is None or present.mark != who.mark:
+            LOG.debug("Content blocks of somebody else than the present customer are not kept.")
+            return None
+        self.customers.put(who, found)
+        return found
+
+    async def _guarded(self, work: Callable[[], Awaitable[T | None]], who: Who, *, refused: object) -> T | None:
+        """Do some work; where it fails, say so once and pause: for all of the project, or only what was refused."""
+        try:
+            result = await work()
+        except LifecycleError:
+            raise
+        except ExponeaError as error:
+            level = logging.DEBUG if who.place in self._troubled else logging.WARNING
+            LOG.log(level, "Content blocks of project %s can't be loaded now: %s", who.place.project_token, error)
+            self._troubled.add(who.place)
+            self._pause(_key(error, who, refused))
+            return None
+        self._troubled.discard(who.place)
+        return result
+
+    async def _landed(self, load: "asyncio.Task[T | None]") -> T | None:
+        """Wait for a load that others may wait for too; None where there is nothing, or nobody waits any longer."""
+        begun = self._begun.get(load, 0.0)
+        left = max(0.0, begun + PATIENCE - asyncio.get_running_loop().time())
+        await asyncio.wait({load}, timeout=left)
+        return None if not load.done() or load.cancelled() else load.result()
+
+    def _pause(self, key: object) -> None:
+        now = asyncio.get_running_loop().time()
+        self._pauses = {each: end for each, end in self._pauses.items() if end > now} | {key: now + PAUSE}
+
+    def _is_paused(self, *keys: object) -> bool:
+        now = asyncio.get_running_loop().time()
+        return any(self._pauses.get(key, now) > now for key in keys)
+
+
+def _key(error: ExponeaError, who: Who, refused: object) -> object:
+    """Tell what is to pause after an error."""
+    if not isinstance(error, RefusedError):
+        return who.place
+    # Where nothing was asked, it is the host that has no token for this customer; others may have one.
+    return refused if error.status else who.mark
+
+
+def _register(loads: dict[K, "asyncio.Task[T]"], keys: list[K], load: "asyncio.Task[T]") -> None:
+    """Let others find a load by some keys, until its end."""
+    loads.update(dict.fromkeys(keys, load))
+
+    def end(_: object) -> None:
+        for key in keys:
+            # Everything may have been forgotten, and another load begun, meanwhile.
+            if loads.get(key) is load:
+                del loads[key]
+
+    load.add_done_callback(end)
+
+
+def _read_bundle(answer: bytes, now: float) -> Bundle:
+    read = decoded(read_reply(answer).elements, read_definition, "content block")
+    return Bundle.made((each for each in read if each.is_kept), now)
+
+
+def _read_found(answer: bytes, ids: frozenset[str], now: float) -> Found:
+    found: dict[str, PersonalizedData] = {}
+
+    def read(value: Any) -> None:
+        # Of what nobody asked for, and of what comes again, nothing is read, and nothing told in the log.
+        if value["id"] in ids and value["id"] not in found:
+            found[value["id"]] = read_personal(value, now)
+
+    deque(decoded(read_reply(answer).elements, read, "personal content block"), maxlen=0)
+    return found

@@ -1,0 +1,148 @@
+"""
+Which content block a placeholder shows.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+
+from attrs import frozen
+
+from exponea_async.config import Configuration
+from exponea_async.devices.context import Scope
+from exponea_async.features._shared.html.resources import check_installed
+from exponea_async.features._shared.targeting.priority import ranked
+from exponea_async.features._shared.targeting.schedule import may_show
+from exponea_async.features.content_blocks.events import (
+    INVALID_HTML,
+    OvertakenError,
+    Viewer,
+    action_of,
+    show,
+    track,
+    viewer_of,
+)
+from exponea_async.features.content_blocks.loader import Loads
+from exponea_async.features.content_blocks.pages import Pages
+from exponea_async.features.content_blocks.parsing import Definition, can_show, handed_out, source_of
+from exponea_async.messages import InAppContentBlock, PersonalizedData
+
+#: How often a choice is begun anew, where the customer became another one, or somebody else was faster.
+ROUNDS = 100
+
+
+@frozen
+class Choice:
+    """
+    A block that may be shown.
+
+    Attributes:
+        definition: The block.
+        data: What it says to the customer; None where it says the same to all.
+    """
+
+    definition: Definition
+    data: PersonalizedData | None
+
+
+class Blocks:
+    """
+    Chooses content blocks and makes them ready.
+
+    Args:
+        configuration: The settings.
+        clock: Tells UNIX seconds.
+
+    Attributes:
+        loads: What was loaded.
+        pages: Their HTML made safe.
+        since: What counts as the begin of a session where none is open, UNIX seconds.
+    """
+
+    def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
+        self.loads = Loads(configuration, clock)
+        self.pages = Pages(configuration.resource_loader)
+        self.since = clock()
+        self._clock = clock
+        self._is_ready = False
+        self._chance = Random()  # noqa: S311 - which block is shown is no secret
+
+    def clear(self) -> None:
+        """Forget everything, and break off what is under way."""
+        self.loads.clear()
+        self.pages.clear()
+
+    async def next(self, scope: Scope, placeholder: str) -> InAppContentBlock | None:
+        """
+        Choose what a placeholder shows next, and track that it does; None where there is nothing.
+
+        Raises:
+            ImportError: The libraries that make HTML safe are missing.
+            StorageError: The storage refused.
+            LifecycleError: The client is not running.
+        """
+        for _ in range(ROUNDS):
+            viewer = await viewer_of(scope, self.since)
+            if viewer is None:
+                break
+            with suppress(OvertakenError):
+                block = await self._shown(scope, placeholder, viewer)
+                if block is not None or await self.is_present(scope, viewer):
+                    return block if scope.street.check_running() else None
+        return None
+
+    async def is_present(self, scope: Scope, viewer: Viewer) -> bool:
+        """Tell whether a customer is the present one still; also where the integration is stopped."""
+        present = await scope.who(wake=False)
+        return present is None or present.mark == viewer.who.mark
+
+    async def choices(self, scope: Scope, placeholder: str, viewer: Viewer, *, everything: bool) -> list[Choice]:
+        """
+        Tell the blocks that a placeholder may show to somebody.
+
+        Args:
+            scope: The subject.
+            placeholder: The placeholder.
+            viewer: Whom they are shown to.
+            everything: Whether to load also what may not be shown now, as the Android SDK does for a carousel.
+        """
+        if not self._is_ready:
+            # Said at the first call, and not once there is a block that needs them.
+            await asyncio.to_thread(check_installed)
+            self._is_ready = True
+        bundle = await self.loads.bundle(scope, viewer.who)
+        if bundle is None:
+            return []
+        blocks, now = bundle.of(placeholder), self._clock()
+        due = [
+            each
+            for each in blocks
+            if each.dates.passes(now) and may_show(each.often, viewer.displays.get(each.id), viewer.visit_start)
+        ]
+        found = await self.loads.personal(scope, viewer.who, blocks if everything else due)
+        choices = [Choice(each, found.get(each.id) if each.is_personalized else None) for each in due]
+        return [each for each in choices if can_show(each.definition, each.data)]
+
+    async def made(self, choice: Choice, viewer: Viewer) -> tuple[InAppContentBlock, bool]:
+        """Make what a user gets of a block, and tell whether its HTML is all right; where it is not, there is none."""
+        definition, data, ids = choice.definition, choice.data, viewer.who.ids
+        source = source_of(definition, data)
+        if source is None:
+            return handed_out(definition, data, ids=ids), True
+        page = await self.pages.read(source)
+        if page is None:
+            return handed_out(definition, data, ids=ids), False
+        actions = tuple(map(action_of, page.actions))
+        return handed_out(definition, data, ids=ids, html=page.html, actions=actions), True
+
+    async def _shown(self, scope: Scope, placeholder: str, viewer: Viewer) -> InAppContentBlock | None:
+        choices = await self.choices(scope, placeholder, viewer, everything=False)
+        for choice in ranked(choices, lambda each: each.definition.load_priority, self._chance):
+            block, is_right = await self.made(choice, viewer)
+            if is_right:
+                await show(scope, placeholder, block, viewer, if_due=True)
+                return block
+            # A hole in a page helps nobody: other than on a phone, the next one gets its turn.
+            await track(scope, placeholder, block, "error", error=INVALID_HTML, only_for=viewer.who, wake=False)
+        return None

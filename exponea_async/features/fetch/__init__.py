@@ -1,0 +1,1 @@
+"""Data of a customer from the platform: recommendations, consents and attributes."""

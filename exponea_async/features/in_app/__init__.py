@@ -1,0 +1,1 @@
+"""In-app messages: which message to show for an event, and what became of it."""

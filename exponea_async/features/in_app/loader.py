@@ -1,0 +1,207 @@
+"""
+In-app messages from the platform: one question at a time for each customer.
+"""
+
+import asyncio
+import json
+import logging
+import zlib
+from collections.abc import Callable
+
+from attrs import frozen
+
+from exponea_async._internal.concurrency import Tasks
+from exponea_async.devices.context import Call, Scope
+from exponea_async.devices.customers import Who
+from exponea_async.devices.state import Place
+from exponea_async.errors import ExponeaError, RefusedError, StorageError
+from exponea_async.features._shared.envelopes import on_thread
+from exponea_async.features.in_app.cache import Cache, Loaded
+
+LOG = logging.getLogger("exponea_async")
+
+PATH = "/webxp/s/{project}/inappmessages?compatibility=3"
+#: As often as the Android SDK asks.
+TRIES = 4
+#: Questions for what was tracked, that are under way or wait for their turn; for more it is too late anyway.
+MOST = 1_000
+#: A project that refused is left in peace for so long, in seconds, but for who asks for it.
+PEACE = 60.0
+#: Under which name a device's messages are stored.
+NAME = "in_app_messages"
+#: Answers that take more than this when they are stored are not, in bytes.
+LARGEST = 1_000_000
+
+
+@frozen(eq=False)
+class Flight:
+    """
+    A question that is under way.
+
+    Attributes:
+        task: Ends with the messages, or with None where they are nobody's any more.
+        asks: Whether the platform is asked where there is nothing else; otherwise only the storage is.
+    """
+
+    task: "asyncio.Task[Loaded | None]"
+    asks: bool
+
+
+class Loader:
+    """
+    Loads messages: from memory, from the storage, from the platform.
+
+    Args:
+        cache: Keeps them in memory.
+        tasks: Where loading goes on.
+        clock: Tells UNIX seconds.
+        platform: Whose messages, ``"android"`` or ``"ios"``.
+        landed: Told of each end at once: with the messages or None, and whether the platform might be asked.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        tasks: Tasks,
+        clock: Callable[[], float],
+        platform: str,
+        landed: Callable[[Scope, Who, Loaded | None, bool], None],
+    ) -> None:
+        self._cache = cache
+        self._tasks = tasks
+        self._clock = clock
+        self._platform = platform
+        self._landed = landed
+        self._flights: dict[str, Flight] = {}
+        self._in_peace: dict[Place, float] = {}
+
+    def is_loading(self, who: Who) -> bool:
+        """Whether something is being loaded for a customer."""
+        return who.mark in self._flights
+
+    def may_start(self, who: Who) -> bool:
+        """Whether loading for what was tracked makes sense."""
+        return len(self._flights) < MOST and self._in_peace.get(who.place, 0.0) <= _now()
+
+    def start(self, scope: Scope, who: Who, moment: float, *, asks: bool = True, fresh: bool = False) -> Flight:
+        """
+        Begin to load, instead of what may be under way: the result of that is not wanted any more.
+
+        Args:
+            scope: The subject.
+            who: The customer.
+            moment: The moment that the messages are for, UNIX seconds; older ones may be too old then.
+            asks: Whether the platform may be asked.
+            fresh: Whether it has to be.
+        """
+        work = self._load(scope, who, moment, asks=asks, fresh=fresh)
+        flight = self._flights[who.mark] = Flight(self._tasks.start(work, name="in-app messages"), asks)
+        return flight
+
+    async def load(self, scope: Scope, who: Who, moment: float) -> Loaded | None:
+        """
+        Give a customer's messages; None where they are somebody else's by now, or the integration was stopped.
+
+        Raises:
+            RefusedError: The platform refused.
+            UnavailableError: There was no usable answer.
+        """
+        while True:
+            flight = self._flights.get(who.mark)
+            if flight is None:
+                loaded = self._cache.find(who.mark)
+                if loaded is not None and loaded.is_good_for(moment):
+                    return loaded
+                flight = self.start(scope, who, moment)
+            # Whoever is cancelled here must not take it away from the others who wait.
+            await asyncio.wait({flight.task})
+            if flight.task.cancelled():
+                return None
+            if flight.asks and self._flights.get(who.mark) in (None, flight):
+                return flight.task.result()
+
+    def clear(self) -> None:
+        """Forget what is under way; its tasks are somebody else's to end."""
+        self._flights.clear()
+        self._in_peace.clear()
+
+    async def forget(self, scope: Scope) -> None:
+        """Forget what is stored for a device."""
+        await scope.save(NAME, None)
+
+    async def _load(self, scope: Scope, who: Who, moment: float, *, asks: bool, fresh: bool) -> Loaded | None:
+        me, loaded = asyncio.current_task(), None
+        try:
+            if not fresh:
+                loaded = self._cache.find(who.mark) or await self._restored(scope, who)
+            if asks and (loaded is None or not loaded.is_good_for(moment)):
+                loaded = None
+                loaded = await self._asked(scope, who)
+        finally:
+            flight = self._flights.get(who.mark)
+            if flight is not None and flight.task is me:
+                del self._flights[who.mark]
+                self._landed(scope, who, loaded, asks)
+        return loaded
+
+    async def _asked(self, scope: Scope, who: Who) -> Loaded | None:
+        body = {"customer_ids": dict(who.ids), "device": self._platform}
+        try:
+            answer = await scope.call(who, Call(PATH, body, tries=TRIES))
+        except RefusedError:
+            self._leave_in_peace(who.place)
+            raise
+        if answer is None:
+            return None
+        content = await on_thread(len(answer), lambda: self._cache.read(answer))
+        now = await scope.who(wake=False)
+        flight = self._flights.get(who.mark)
+        if now is None or now.mark != who.mark or flight is None or flight.task is not asyncio.current_task():
+            LOG.debug("In-app messages came too late: the customer is another one, or they were asked for again.")
+            return None
+        loaded = self._cache.put(who.mark, content, self._clock())
+        if scope.is_device:
+            self._tasks.start(_store(scope, who, answer, loaded.at), name="storing in-app messages")
+        return loaded
+
+    async def _restored(self, scope: Scope, who: Who) -> Loaded | None:
+        try:
+            stored = await scope.load(NAME)
+            if stored is None:
+                return None
+            unpacked = await on_thread(len(stored), lambda: _unpacked(stored, who.mark))
+            if unpacked is None:
+                return None
+            at, body = unpacked
+            content = await on_thread(len(body), lambda: self._cache.read(body))
+        except (ExponeaError, ValueError, KeyError, TypeError, zlib.error) as error:
+            LOG.warning("Stored in-app messages can't be read, and are loaded again: %s", error)
+            return None
+        return self._cache.put(who.mark, content, at)
+
+    def _leave_in_peace(self, place: Place) -> None:
+        now = _now()
+        self._in_peace = {each: until for each, until in self._in_peace.items() if until > now}
+        self._in_peace[place] = now + PEACE
+
+
+async def _store(scope: Scope, who: Who, body: bytes, at: float) -> None:
+    packed = await on_thread(len(body), lambda: _packed(body, who.mark, at))
+    try:
+        await scope.save(NAME, packed if len(packed) <= LARGEST else None)
+    except StorageError as error:
+        LOG.warning("In-app messages could not be stored: %s", error)
+
+
+def _packed(body: bytes, mark: str, at: float) -> bytes:
+    return json.dumps([mark, at]).encode() + b"\n" + zlib.compress(body, 6)
+
+
+def _unpacked(stored: bytes, mark: str) -> tuple[float, bytes] | None:
+    head, _, packed = stored.partition(b"\n")
+    owner, at = json.loads(head)
+    return (float(at), zlib.decompress(packed)) if owner == mark else None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,1 @@
+"""The app inbox: messages to read later."""

@@ -1,0 +1,123 @@
+"""
+Where app inboxes are kept: in memory, and for each device in the storage, so that they survive a restart.
+"""
+
+import asyncio
+import logging
+from functools import partial
+from types import MappingProxyType
+from weakref import WeakValueDictionary
+
+from exponea_async.devices.context import Scope
+from exponea_async.devices.customers import Who
+from exponea_async.features._shared.envelopes import on_thread
+from exponea_async.features.inbox.mailbox import Mailbox, Mailboxes, pack, unpack
+from exponea_async.features.inbox.parsing import ReadPage
+
+LOG = logging.getLogger("exponea_async")
+
+#: Under which name a device's mailbox is stored.
+NAME = "inbox"
+#: To make HTML safe takes so many times as long as to read JSON of the same length.
+HTML_WEIGHT = 40
+
+
+class Store:
+    """
+    The mailboxes of devices. Customer trackers have none.
+
+    Args:
+        application_id: The application; what was stored for another one is not used.
+        read_page: Makes HTML safe.
+    """
+
+    def __init__(self, application_id: str, read_page: ReadPage) -> None:
+        self._application_id = application_id
+        self._read_page = read_page
+        self._mailboxes = Mailboxes()
+        # Only those in use. What is stored last has to be the latest.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in memory."""
+        return not self._mailboxes
+
+    async def load(self, scope: Scope, who: Who) -> Mailbox:
+        """Tell the mailbox of a customer, as far as it is kept."""
+        empty = Mailbox(who.mark)
+        if who.device is None:
+            return empty
+        kept = self._mailboxes.get(who.device)
+        if kept is None:
+            kept = await self._stored(scope, who, empty)
+            if kept is not empty and self._mailboxes.get(who.device) is None:
+                self._mailboxes.put(who.device, kept)
+        return kept if kept.mark == who.mark else empty
+
+    def latest(self, who: Who, mailbox: Mailbox) -> Mailbox:
+        """Tell what became of a customer's mailbox since it was loaded."""
+        kept = self._mailboxes.get(who.device) if who.device is not None else None
+        return kept if kept is not None and kept.mark == who.mark else mailbox
+
+    async def save(self, scope: Scope, who: Who, mailbox: Mailbox) -> None:
+        """Keep the mailbox of a customer, who the device is now."""
+        if who.device is None:
+            return
+        self._mailboxes.put(who.device, mailbox)
+        async with self._lock(who.device):
+            # Something newer may be there by now, of the same customer or another.
+            kept = self._mailboxes.get(who.device) or mailbox
+            packed = await on_thread(kept.size, partial(pack, kept, self._application_id))
+            now = await scope.who(wake=False)
+            # Of somebody who has gone meanwhile nothing is to be stored: it may have been forgotten by now.
+            if now is not None and now.mark == kept.mark:
+                await scope.save(NAME, packed)
+
+    async def forget(self, scope: Scope, who: Who) -> None:
+        """Forget the mailbox of a device."""
+        if who.device is not None:
+            async with self._lock(who.device):
+                await self._drop(scope, who.device)
+
+    async def forget_others(self, scope: Scope, who: Who, *, unseen: bool = False) -> None:
+        """
+        Forget the mailbox of a device, unless it is that of the customer who the device is now.
+
+        Args:
+            scope: The device.
+            who: The customer.
+            unseen: Whether to forget what is stored too, where there is none in memory.
+        """
+        if who.device is None:
+            return
+        async with self._lock(who.device):
+            kept = self._mailboxes.get(who.device)
+            if unseen if kept is None else kept.mark != who.mark:
+                await self._drop(scope, who.device)
+
+    def clear(self) -> None:
+        """Forget all that is in memory."""
+        self._mailboxes.clear()
+
+    async def _drop(self, scope: Scope, device: str) -> None:
+        self._mailboxes.drop(device)
+        await scope.save(NAME, None)
+
+    async def _stored(self, scope: Scope, who: Who, empty: Mailbox) -> Mailbox:
+        value = await scope.load(NAME)
+        if value is None:
+            return empty
+        ids = MappingProxyType(dict(who.ids))
+        read = partial(unpack, value, empty, self._application_id, ids, self._read_page)
+        try:
+            return await on_thread(len(value) * HTML_WEIGHT, read)
+        except ValueError as error:
+            LOG.warning("A stored app inbox can't be read, and counts as empty: %.200s", error)
+            return empty
+
+    def _lock(self, device: str) -> asyncio.Lock:
+        lock = self._locks.get(device)
+        if lock is None:
+            lock = self._locks[device] = asyncio.Lock()
+        return lock

@@ -1,0 +1,1 @@
+"""Push notifications: tokens, deliveries and clicks."""

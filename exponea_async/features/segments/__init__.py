@@ -1,0 +1,1 @@
+"""Segments: the groups that a customer belongs to."""

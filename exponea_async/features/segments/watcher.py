@@ -1,0 +1,243 @@
+"""
+The segments of one device: when they are asked for, and who is told of them.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+from exponea_async._internal.concurrency import Tasks
+from exponea_async._internal.streams import Listener, Stream
+from exponea_async.devices.context import Scope
+from exponea_async.devices.customers import Who
+from exponea_async.devices.ids import COOKIE
+from exponea_async.errors import DeliveryError
+from exponea_async.features._shared.envelopes import on_thread
+from exponea_async.features.segments.parsing import Known, ask_for, link_for, news, read_segments
+from exponea_async.models import Receipt
+
+LOG = logging.getLogger("exponea_async")
+
+Told = list[dict[str, str]]
+
+#: How long to wait for more to happen before segments are asked for, in seconds, as in the Android SDK.
+DEBOUNCE = 5.0
+#: The longest wait, in seconds, of a device to which something happens all the time.
+LONGEST_WAIT = 60.0
+#: How often the platform is asked at the most.
+TRIES = 3
+#: Events whose upload is waited for; of more the oldest are left out, since the upload of a newer one does as well.
+RECEIPTS = 20
+#: Under which name they are kept for the device.
+NAME = "segments"
+
+_NUMBERS = count()
+
+
+class SegmentListener(Listener[Told]):
+    """
+    Who listens to a device's segments of one category. Of what it has not taken yet only the last counts.
+
+    Args:
+        source: The device's segments.
+        category: The category.
+        include_first_load: Whether to tell those first that are loaded next, be they new or not.
+    """
+
+    def __init__(self, source: "DeviceSegments", category: str, *, include_first_load: bool) -> None:
+        super().__init__(source, deque())
+        self.category = category
+        self.wants_first = include_first_load
+        self.number = next(_NUMBERS)
+
+    def hear(self, value: Told) -> None:
+        """Take segments in, instead of those before."""
+        self._held.clear()
+        super().hear(value)
+
+    def forget(self) -> None:
+        """Hold nothing of what was heard."""
+        self._held.clear()
+
+
+class DeviceSegments(Stream[Told]):
+    """
+    The segments of one device. It lives as long as somebody listens, or something is under way.
+
+    Args:
+        scope: The device.
+        clock: Tells UNIX seconds.
+        tasks: The background.
+    """
+
+    def __init__(self, scope: Scope, clock: Callable[[], float], tasks: Tasks) -> None:
+        super().__init__()
+        self._scope = scope
+        self._clock = clock
+        self._tasks = tasks
+        self._due: asyncio.Task[None] | None = None
+        self._since: float | None = None
+        self._loading: tuple[str, asyncio.Task[Known | None]] | None = None
+        self._receipts: deque[Receipt] = deque(maxlen=RECEIPTS)
+        self._following: asyncio.Task[None] | None = None
+
+    # Who listens
+
+    def listen_to(self, category: str, *, include_first_load: bool) -> SegmentListener:
+        """Begin to listen, which brings the device to life as each verb does."""
+        listener = SegmentListener(self, category, include_first_load=include_first_load)
+        self._listeners.add(listener)
+        self._start(self._greet(), "coming to life")
+        return listener
+
+    @property
+    def wants_first(self) -> bool:
+        """Whether somebody waits for the segments that are loaded first."""
+        return any(listener.wants_first for listener in self._ordered())
+
+    def leave(self, listener: Listener[Told]) -> None:
+        """Tell a listener nothing more; without any, nothing more is asked for."""
+        super().leave(listener)
+        if not self.is_heard:
+            self._break_off()
+
+    def forget(self) -> None:
+        """The device is another customer's: who waits gets nothing, and what was told is nobody's business any more."""
+        for listener in self._ordered():
+            listener.forget()
+        if self._due is not None:
+            self._due.cancel()
+        self._due = self._since = None
+        if self._loading is not None:
+            self._loading[1].cancel()
+
+    # What makes segments be asked for
+
+    def follow(self, receipt: Receipt) -> None:
+        """Ask for segments once an event has been uploaded."""
+        self._receipts.append(receipt)
+        if self._following is None or self._following.done():
+            self._following = self._start(self._follow(), "waiting for uploads")
+
+    def refresh(self) -> None:
+        """Ask for segments soon, once nothing more happens."""
+        now = asyncio.get_running_loop().time()
+        self._since = now if self._since is None else self._since
+        if self._due is not None:
+            self._due.cancel()
+        self._due = self._start(self._refresh(min(DEBOUNCE, self._since + LONGEST_WAIT - now)), "refresh")
+
+    async def get(self, category: str, *, force: bool) -> Told:
+        """
+        Tell the segments of a category, those of a moment ago where they will do.
+
+        Raises:
+            StorageError: The storage refused to tell who the device is.
+            LifecycleError: The client is not running.
+        """
+        while (who := await self._scope.who()) is not None:
+            known = None if force else await self._kept(who)
+            if known is None or not known.is_fresh(self._clock()):
+                loading = self._load(who)
+                await asyncio.wait([loading])
+                if loading.cancelled() or loading.exception() is not None:
+                    break
+                known = loading.result()
+            now = await self._scope.who(wake=False)
+            if now is None or now.ids[COOKIE] != who.ids[COOKIE]:
+                break
+            # Who was identified meanwhile is asked about anew.
+            if known is not None and now.mark == who.mark:
+                return known.of(category)
+        return []
+
+    async def _greet(self) -> None:
+        if await self._scope.who() is not None:
+            self.refresh()
+
+    async def _follow(self) -> None:
+        while self._receipts and self.is_heard:
+            with suppress(DeliveryError):
+                await self._receipts.popleft().delivered()
+                self.refresh()
+        self._following = None
+
+    async def _refresh(self, wait: float) -> None:
+        who = await self._scope.who(wake=False)
+        await asyncio.sleep(wait)
+        # What goes on from here is not broken off by what happens meanwhile, which will have another refresh.
+        self._due = self._since = None
+        if who is None or not self.is_heard or not await self._is_still(who):
+            return
+        if self._loading is not None:
+            await asyncio.wait([self._loading[1]])
+        await asyncio.wait([self._load(who)])
+
+    # How they are loaded
+
+    def _load(self, who: Who) -> "asyncio.Task[Known | None]":
+        """Ask the platform, or join those who wait for the same answer."""
+        if self._loading is None or self._loading[0] != who.mark or self._loading[1].done():
+            self._loading = who.mark, self._tasks.start(self._loaded(who), name=f"segments of {who.device}")
+        return self._loading[1]
+
+    async def _loaded(self, who: Who) -> Known | None:
+        """Ask the platform; None where the answer is about somebody else than the device's customer of now."""
+        try:
+            before = await self._kept(who)
+            if before is None and (link := link_for(who, TRIES)) is not None:
+                await self._scope.call(who, link)
+            body = await self._scope.call(who, ask_for(who, TRIES))
+            if body is None:
+                return None
+            segments = await on_thread(len(body), lambda: read_segments(body))
+            if not await self._is_still(who):
+                return None
+            known = Known(who.mark, self._clock(), segments)
+            self._tell(before, known)
+            await self._scope.save(NAME, known.encode())
+        finally:
+            if self._loading is not None and self._loading[1] is asyncio.current_task():
+                self._loading = None
+        return known
+
+    def _tell(self, before: Known | None, known: Known) -> None:
+        changed = news(None if before is None else before.segments, known.segments)
+        for listener in self._ordered():
+            if listener.wants_first or listener.category in changed:
+                listener.wants_first = False
+                listener.hear(known.of(listener.category))
+
+    async def _kept(self, who: Who) -> Known | None:
+        """Find what is remembered of a customer."""
+        kept = await self._scope.load(NAME)
+        try:
+            known = None if kept is None else Known.decode(kept)
+        except ValueError as error:
+            LOG.warning("The stored segments of device %r can't be read: %s", who.device, error)
+            return None
+        return known if known is not None and known.mark == who.mark else None
+
+    async def _is_still(self, who: Who) -> bool:
+        now = await self._scope.who(wake=False)
+        return now is not None and now.mark == who.mark
+
+    def _start(self, work: Coroutine[Any, Any, None], what: str) -> "asyncio.Task[None]":
+        return self._tasks.start(work, name=f"segments, {what}")
+
+    def _break_off(self) -> None:
+        """Wait for nothing more."""
+        for task in (self._due, self._following):
+            if task is not None:
+                task.cancel()
+        self._due = self._since = self._following = None
+        self._receipts.clear()
+
+    def _ordered(self) -> list[SegmentListener]:
+        """Tell who listens, the first one first."""
+        listeners = [each for each in self._listeners if isinstance(each, SegmentListener)]
+        return sorted(listeners, key=lambda each: each.number)
