@@ -13,8 +13,8 @@ from typing import Any
 
 import bench
 
-from exponea_async.devices.impressions import Display
-from exponea_async.features._shared.targeting.filters import Occasion
+from exponea_async.devices.impressions import Impression
+from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.features._shared.targeting.priority import pick
 from exponea_async.features.in_app.cache import BUDGET, Cache
 from exponea_async.features.in_app.loader import _packed
@@ -152,7 +152,7 @@ def speed() -> None:
     """Print how long it takes to choose."""
     content = Cache().read(answer())
     event, now = bench.event(1), time.time()
-    displays = {each.id: Display(now - 86_400.0) for each in content.definitions}
+    displays = {each.id: Impression(now - 86_400.0) for each in content.definitions}
     names = list(displays)
     chance = random.Random(1)
 
@@ -164,7 +164,7 @@ def speed() -> None:
         return found
 
     def choose(name: str) -> object:
-        occasion = Occasion(name, event.properties, now)
+        occasion = TriggerEvent(name, event.properties, now)
         meant = matching(content.upon(name), occasion, now)
         return pick([(occasion, due(meant, displays, now))], priority_of, chance) if meant else None
 

@@ -2,7 +2,7 @@
 The asyncio-native tracking SDK for Bloomreach Engagement.
 """
 
-from exponea_async._internal.streams import Listener
+from exponea_async._internal.streams import Subscription
 from exponea_async._version import __version__
 from exponea_async.client import Exponea
 from exponea_async.config import (
@@ -26,13 +26,13 @@ from exponea_async.errors import (
     NotStartedError,
     ProjectPausedError,
     QueueFullError,
-    RefusedError,
     RejectedError,
+    RequestRefusedError,
     StorageError,
     UnavailableError,
 )
 from exponea_async.features.content_blocks.carousel import Carousel, CarouselChange
-from exponea_async.hooks import Hooks, Notice
+from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.messages import (
     AppInboxAction,
     AppInboxMessage,
@@ -81,6 +81,7 @@ __all__ = [
     "CustomerTracker",
     "DamagedFileError",
     "DeliveryError",
+    "DeliveryEvent",
     "DeliveryTimeoutError",
     "Device",
     "DroppedError",
@@ -99,9 +100,7 @@ __all__ = [
     "InAppMessageButton",
     "InvalidEventError",
     "LifecycleError",
-    "Listener",
     "NotStartedError",
-    "Notice",
     "OpenedPush",
     "PersonalizedData",
     "ProjectPausedError",
@@ -112,10 +111,11 @@ __all__ = [
     "ReceivedPush",
     "Recommendation",
     "RecommendationOptions",
-    "RefusedError",
     "RejectedError",
+    "RequestRefusedError",
     "Stats",
     "StorageError",
+    "Subscription",
     "TokenFrequency",
     "UnavailableError",
     "UploadSettings",

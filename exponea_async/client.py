@@ -15,16 +15,16 @@ from weakref import WeakSet, ref
 
 from attrs import evolve
 
-from exponea_async._pipeline.api import Calls
-from exponea_async._pipeline.credentials import Keys
+from exponea_async._pipeline.api import ApiClient
+from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.receipts import Receipts
-from exponea_async._pipeline.recorder import Tracker
-from exponea_async._pipeline.retry import Pace
-from exponea_async._pipeline.runtime import Upload
+from exponea_async._pipeline.recorder import EventRecorder
+from exponea_async._pipeline.retry import RateLimiter
+from exponea_async._pipeline.runtime import UploadRuntime
 from exponea_async.config import Configuration
-from exponea_async.devices.context import Scope
-from exponea_async.devices.expirer import Sweeper
-from exponea_async.devices.features import Parts
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.expirer import SessionExpirer
+from exponea_async.devices.features import FeatureRegistry
 from exponea_async.devices.store import Devices
 from exponea_async.errors import (
     ClosedError,
@@ -45,7 +45,7 @@ from exponea_async.features.push.verbs import PushVerbs
 from exponea_async.features.segments.verbs import Segments, SegmentVerbs
 from exponea_async.features.sessions import SessionVerbs
 from exponea_async.features.tracking import TrackingVerbs
-from exponea_async.hooks import Hooks, Notice
+from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import FlushMode, FlushResult, Stats
 from exponea_async.observability import Counters
 from exponea_async.storage import selection as places
@@ -97,8 +97,8 @@ class Exponea(
         self._storage = places.storage_of(configuration, configuration.app_group, _damage_report(self))
         self._receipts = Receipts(self._storage)
         self._written = asyncio.Event()
-        self._keys = Keys(configuration.projects, self._storage)
-        self._tracker = Tracker(
+        self._credentials = CredentialStore(configuration.projects, self._storage)
+        self._recorder = EventRecorder(
             configuration=configuration,
             hooks=self._hooks,
             storage=self._storage,
@@ -106,20 +106,22 @@ class Exponea(
             counters=self._counters,
             clock=clock,
             wake=self._written.set,
-            keys=self._keys,
+            keys=self._credentials,
         )
-        self._tracker.refuse(NotStartedError("The client is not started.", hint="Use 'async with' or await start()."))
-        self._pace = Pace(configuration.upload.requests_per_second)
-        self._calls = Calls(configuration, self._keys, self._pace)
-        self._parts = Parts(part(configuration, clock) for part in (InAppMessages, ContentBlocks, Inbox, Segments))
-        self._devices = Devices(self._storage, self._tracker, configuration, self._parts, self._calls)
-        self._sweeper = Sweeper(self._devices, configuration, clock)
+        self._recorder.refuse(NotStartedError("The client is not started.", hint="Use 'async with' or await start()."))
+        self._rate_limiter = RateLimiter(configuration.upload.requests_per_second)
+        self._api = ApiClient(configuration, self._credentials, self._rate_limiter)
+        self._features = FeatureRegistry(
+            part(configuration, clock) for part in (InAppMessages, ContentBlocks, Inbox, Segments)
+        )
+        self._devices = Devices(self._storage, self._recorder, configuration, self._features, self._api)
+        self._session_expirer = SessionExpirer(self._devices, configuration, clock)
         self._default = Device(DEFAULT_DEVICE, self._devices)
         self._default_properties = configuration.default_properties
         self._flush_mode = configuration.flush_mode
         self._flush_period = configuration.flush_period
         self._door = asyncio.Lock()
-        self._upload: Upload | None = None
+        self._upload: UploadRuntime | None = None
         self._stopped = self._wiped = self._closed = False
 
     def __repr__(self) -> str:
@@ -161,15 +163,15 @@ class Exponea(
             self._running.add(self)
             self._stopped = self._wiped = False
             self._receipts.open()
-            self._tracker.admit()
-            self._calls.open()
+            self._recorder.admit()
+            self._api.open()
             await self._upload.flusher.start()
-            self._sweeper.start()
-            self._parts.start(self._default._scope)  # noqa: SLF001 - composed of the same verbs
+            self._session_expirer.start()
+            self._features.start(self._default._context)  # noqa: SLF001 - composed of the same verbs
 
-    def _launch(self) -> Upload:
+    def _launch(self) -> UploadRuntime:
         settings = self._configuration
-        return Upload(
+        return UploadRuntime(
             configuration=settings,
             storage=self._storage,
             receipts=self._receipts,
@@ -178,8 +180,8 @@ class Exponea(
             mode=self._flush_mode,
             period=self._flush_period,
             written=self._written,
-            keys=self._keys,
-            pace=self._pace,
+            keys=self._credentials,
+            pace=self._rate_limiter,
         )
 
     async def aclose(
@@ -201,12 +203,12 @@ class Exponea(
         """
         async with self._door:
             upload = self._upload
-            await self._sweeper.aclose()
+            await self._session_expirer.aclose()
             if upload is not None and end_sessions and not self._closed:
                 await self._end_sessions()
             self._closed = True
-            self._tracker.refuse(ClosedError("The client is closed.", hint="Make a new one."))
-            await self._parts.aclose()
+            self._recorder.refuse(ClosedError("The client is closed.", hint="Make a new one."))
+            await self._features.aclose()
             self._devices.end_streams()
             if upload is None:
                 await self._receipts.aclose()
@@ -224,14 +226,14 @@ class Exponea(
 
     async def _end_sessions(self) -> None:
         try:
-            await self._sweeper.sweep(everyone=True)
+            await self._session_expirer.sweep(everyone=True)
         except StorageError as error:
             LOG.warning("The sessions could not be ended on closing, and will be at the next start: %s", error)
 
-    async def _shut(self, upload: Upload) -> None:
+    async def _shut(self, upload: UploadRuntime) -> None:
         self._upload = None
         self._running.discard(self)
-        await self._calls.aclose()
+        await self._api.aclose()
         await upload.aclose()
         await self._storage.aclose()
 
@@ -259,9 +261,9 @@ class Exponea(
                 await upload.flusher.set_mode(FlushMode.MANUAL)
                 await upload.flusher.flush(None, insist=False)
             self._stopped = True
-            self._tracker.stop()
-            self._parts.clear()
-            await self._sweeper.aclose()
+            self._recorder.stop()
+            self._features.clear()
+            await self._session_expirer.aclose()
             # First all that is under way comes to its end, so that nothing is sent or written after the wipe.
             if upload is not None:
                 await self._shut(upload)
@@ -276,13 +278,13 @@ class Exponea(
         await self._storage.wipe()
         self._wiped = True
         self._devices.forget_all()
-        self._keys.forget()
+        self._credentials.forget()
         reason = "the integration was stopped"
         self._receipts.drop_all(reason)
         LOG.warning("The integration was stopped: %d records were wiped, and nothing is tracked any more.", waiting)
         if waiting:
             self._counters.dropped["stopped"] += waiting
-            self._hooks.tell(Notice("dropped", reason=reason))
+            self._hooks.tell(DeliveryEvent("dropped", reason=reason))
 
     @classmethod
     async def clear_local_customer_data(cls, configuration: Configuration, app_group: str | None = None) -> None:
@@ -359,21 +361,21 @@ class Exponea(
             StorageError: The storage refused.
             LifecycleError: The client was not started, or is closed.
         """
-        if not self._tracker.check_running() or self._upload is None:
+        if not self._recorder.check_running() or self._upload is None:
             return FlushResult(0, 0, 0)
         try:
             return await self._upload.flusher.flush(timeout)
         except StorageError:
             # It may be closed because the client is.
-            if self._tracker.check_running():
+            if self._recorder.check_running():
                 raise
             return FlushResult(0, 0, 0)
 
     # Subjects
 
     @property
-    def _scope(self) -> Scope:
-        return self.current._scope  # noqa: SLF001 - composed of the same verbs
+    def _context(self) -> SubjectContext:
+        return self.current._context  # noqa: SLF001 - composed of the same verbs
 
     @property
     def current(self) -> Subject:
@@ -405,7 +407,7 @@ class Exponea(
         Args:
             subject: A `Device` or `CustomerTracker` of this client.
         """
-        if not isinstance(subject, Subject) or subject._scope.street is not self._tracker:  # noqa: SLF001 - our own
+        if not isinstance(subject, Subject) or subject._context.recorder is not self._recorder:  # noqa: SLF001 - our own
             raise TypeError(f"{subject!r:.60} is no subject of this client. Use its device(key) or for_customer(ids).")
         return bind(self, subject)
 
@@ -434,7 +436,7 @@ class Exponea(
             ConfigurationError: They are no mapping with texts as keys.
         """
         self._default_properties = evolve(self._configuration, default_properties=properties).default_properties
-        self._tracker.set_defaults(self._default_properties)
+        self._recorder.set_defaults(self._default_properties)
 
     def stats(self) -> Stats:
         """Tell in numbers what the client has done."""
@@ -443,7 +445,7 @@ class Exponea(
     def _heal(self, error: DamagedFileError) -> None:
         """The queue's file was damaged and is a fresh one now: devices stay who they are."""
         self._devices.rescue()
-        self._hooks.tell(Notice("damaged", reason=str(error), error=error))
+        self._hooks.tell(DeliveryEvent("damaged", reason=str(error), error=error))
 
 
 def _damage_report(client: Exponea) -> Callable[[DamagedFileError], None]:

@@ -18,7 +18,7 @@ Everything that this package raises on purpose, in one tree.
     │   ├── DroppedError                     given up on purpose before it was ever sent
     │   ├── ProjectPausedError               the key or the project is wrong; events wait
     │   └── UnavailableError                 no usable answer; the pipeline tries again by itself
-    ├── RefusedError                         an answer that says no to a question
+    ├── RequestRefusedError                  an answer that says no to a question
     └── DeliveryTimeoutError (TimeoutError)  no verdict within the time that the caller gave
 """
 
@@ -197,7 +197,7 @@ class UnavailableError(DeliveryError):
         self.retry_after = retry_after
 
 
-class RefusedError(ExponeaError):
+class RequestRefusedError(ExponeaError):
     """
     Engagement does not give what was asked for, and asking again does not help.
 

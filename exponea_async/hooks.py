@@ -17,7 +17,7 @@ LOG = logging.getLogger("exponea_async")
 
 
 @frozen
-class Notice:
+class DeliveryEvent:
     """
     Something that became of records, or of a project.
 
@@ -71,19 +71,19 @@ class Hooks:
         before_track: A plain function that gets each `Event` before it is kept and returns it, changed or not, or
             None to drop it. What it raises reaches the caller of the verb, and nothing is kept. It sees what a device
             tracks by itself, too, and such an event more than once where another process changes the device meanwhile.
-        listeners: Plain functions that get each `Notice`. They run on the event loop and must be quick; what they
-            raise is logged.
+        listeners: Plain functions that get each `DeliveryEvent`. They run on the event loop and must be quick; what
+            they raise is logged.
 
     Raises:
         ConfigurationError: One of them is no function, or an async one.
     """
 
     before_track: Callable[[Event], Event | None] | None = field(default=None, validator=checks.optional(_check_plain))
-    listeners: Sequence[Callable[[Notice], None]] = field(
+    listeners: Sequence[Callable[[DeliveryEvent], None]] = field(
         default=(), converter=_listed, validator=[_check_list, _check_each]
     )
 
-    def tell(self, notice: Notice) -> None:
+    def tell(self, notice: DeliveryEvent) -> None:
         """Let every listener know."""
         for listener in self.listeners:
             try:

@@ -13,7 +13,7 @@ from attrs import field, frozen
 from exponea_async.errors import DeliveryError, DeliveryTimeoutError, DroppedError, ExponeaError
 
 #: A moment: an aware `datetime.datetime`, or UNIX seconds; None means "now".
-Moment = datetime | float | None
+Timestamp = datetime | float | None
 
 
 class EventType(Enum):
@@ -87,7 +87,7 @@ class Event:
 
     name: str
     properties: Mapping[str, Any] = field(factory=dict)
-    timestamp: Moment = None
+    timestamp: Timestamp = None
 
 
 @frozen

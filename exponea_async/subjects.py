@@ -9,11 +9,11 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from exponea_async.config import ExponeaProject
-from exponea_async.devices.context import Scope
-from exponea_async.devices.customers import Who
-from exponea_async.devices.device_context import DeviceScope, Doors
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.customers import CustomerSnapshot
+from exponea_async.devices.device_context import BaseContext, DeviceContext
 from exponea_async.devices.ids import read_ids, read_key
-from exponea_async.devices.state import DeviceState, Plan
+from exponea_async.devices.state import DeviceState, StateUpdate
 from exponea_async.devices.store import Devices, Drafts
 from exponea_async.errors import InvalidEventError
 from exponea_async.features.campaigns import CampaignVerbs
@@ -32,7 +32,7 @@ from exponea_async.models import Draft, Event, EventType, Identity, Receipt
 DEFAULT_DEVICE = "default"
 
 
-class _CustomerScope(Doors):
+class _CustomerScope(BaseContext):
     """A customer somebody told us about, as the rooms see it."""
 
     __slots__ = ("_identity", "_ids")
@@ -43,20 +43,20 @@ class _CustomerScope(Doors):
     def __init__(self, ids: Mapping[str, str], devices: Devices) -> None:
         super().__init__(devices)
         self._ids = ids
-        self._identity: Identity = self.street.identity(ids, None)
+        self._identity: Identity = self.recorder.identity(ids, None)
 
     async def keep(self, draft: Draft) -> Receipt:
         """Keep a draft."""
-        return await self.street.keep(self._identity, draft)
+        return await self.recorder.keep(self._identity, draft)
 
     async def keep_all(self, drafts: Drafts) -> list[Receipt]:
         """Keep drafts in one commit."""
-        return await self.street.keep_all(self._identity, drafts)
+        return await self.recorder.keep_all(self._identity, drafts)
 
     async def identify(self, ids: Mapping[str, str], draft: Draft) -> Receipt:
         """Keep the update, for these ids beside the tracker's own; nothing is remembered."""
-        identity = self.street.identity({**self._ids, **ids}, None)
-        return await self.street.keep(identity, draft)
+        identity = self.recorder.identity({**self._ids, **ids}, None)
+        return await self.recorder.keep(identity, draft)
 
     async def look(self, *, wake: bool = True) -> NoReturn:  # noqa: ARG002 - the protocol has it
         """Refuse: there is nothing to see."""
@@ -66,13 +66,13 @@ class _CustomerScope(Doors):
         """Refuse: nobody would ask for `projects`."""
         raise _nothing_remembered()
 
-    async def change(self, plan: Plan, **_options: Any) -> NoReturn:  # noqa: ARG002 - the protocol has it
+    async def change(self, plan: StateUpdate, **_options: Any) -> NoReturn:  # noqa: ARG002 - the protocol has it
         """Refuse: there is nothing that `plan` could change."""
         raise _nothing_remembered()
 
-    async def who(self, *, wake: bool = True) -> Who | None:  # noqa: ARG002 - the protocol has it
+    async def who(self, *, wake: bool = True) -> CustomerSnapshot | None:  # noqa: ARG002 - the protocol has it
         """Tell who the customer is; None where the integration is stopped."""
-        return Who(self._ids, self._main()) if self.street.check_running() else None
+        return CustomerSnapshot(self._ids, self._main()) if self.recorder.check_running() else None
 
     def anonymized(self) -> None:
         """Nobody is told: a customer stays the same one."""
@@ -119,10 +119,10 @@ class Device(
 
     def __init__(self, key: str, devices: Devices) -> None:
         self.key = read_key(key, "key")
-        self._own = DeviceScope(key, devices)
+        self._own = DeviceContext(key, devices)
 
     @property
-    def _scope(self) -> Scope:
+    def _context(self) -> SubjectContext:
         return self._own
 
     def __repr__(self) -> str:
@@ -136,7 +136,7 @@ class Device(
             StorageError: The storage refused.
             LifecycleError: The client was not started, or is closed.
         """
-        await self._scope.look()
+        await self._context.look()
 
 
 class CustomerTracker(TrackingVerbs, InAppVerbs, ContentBlockVerbs, InboxVerbs, FetchVerbs):
@@ -159,7 +159,7 @@ class CustomerTracker(TrackingVerbs, InAppVerbs, ContentBlockVerbs, InboxVerbs, 
         self._own = _CustomerScope(self.ids, devices)
 
     @property
-    def _scope(self) -> Scope:
+    def _context(self) -> SubjectContext:
         return self._own
 
     def __repr__(self) -> str:

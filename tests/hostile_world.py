@@ -46,7 +46,7 @@ class World:
     async def device(self) -> Device:
         """Make a device of a customer who is known nowhere; or give the only one."""
         for part in (InAppMessages, ContentBlocks, Inbox, Segments):
-            self.client._parts[part].clear()
+            self.client._features[part].clear()
         if self.only is not None:
             return self.only
         self._count += 1

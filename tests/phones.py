@@ -104,7 +104,7 @@ class Phone:
     async def sweep(self, *, at: float | None = None) -> int:
         """Let the sweeper look."""
         self.now = self.now if at is None else at
-        return await self.client._sweeper.sweep()
+        return await self.client._session_expirer.sweep()
 
     async def kept(self, *names: str) -> list[Kept]:
         """Tell what waits in the queue, in order; all of it, or that of some types."""

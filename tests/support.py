@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from attrs import frozen
 
-from exponea_async import Configuration, Event, Exponea, Hooks, Notice
+from exponea_async import Configuration, DeliveryEvent, Event, Exponea, Hooks
 from exponea_async._pipeline.commands import read_command
 
 PROJECT = "shop"
@@ -59,10 +59,10 @@ def numbered(count: int, start: int = 0) -> list[Event]:
     return [Event("ping", {"number": number}) for number in range(start, start + count)]
 
 
-class Heard(list[Notice]):
+class Heard(list[DeliveryEvent]):
     """A listener that keeps what it hears."""
 
-    def __call__(self, notice: Notice) -> None:
+    def __call__(self, notice: DeliveryEvent) -> None:
         """Hear."""
         self.append(notice)
 

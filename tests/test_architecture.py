@@ -63,16 +63,16 @@ RESERVED = {
 #: The functions that catch every exception, each with its reason.
 BROAD_HANDLERS = {
     "hooks.Hooks.tell": "a listener of the user",
-    "devices.expirer.Sweeper._end": "a hook of the user, for which other sessions must not stay open",
+    "devices.expirer.SessionExpirer._end": "a hook of the user, for which other sessions must not stay open",
     "_pipeline.uploader.Uploader._claim_for_ever": "the upload loop",
     "_pipeline.uploader.Uploader._send_for_ever": "the upload loop",
-    "_pipeline.api.Calls._customer_token": "a function of the user, which may raise anything",
+    "_pipeline.api.ApiClient._customer_token": "a function of the user, which may raise anything",
     "features.content_blocks.carousel_order._asked": "a function of the user; the carousel is shown without it",
-    "features._shared.html.resource_cache._loaded": "a function of the user; messages that need its result are not shown",
+    "features._shared.html.resource_cache._loaded": "a function of the user; messages that need it are not shown",
     "cli.app.main": "a script expects one line and an exit code",
     "storage.sqlite.commit_batch._look": "an error of a read must not fail the writes beside it",
     "storage.sqlite.commit_batch.Job.run_apart": "an error of a read is raised to its caller only",
-    "storage.sqlite.group_commit.Commits._serve": "the commit loop: every caller gets the error",
+    "storage.sqlite.group_commit.GroupCommitter._serve": "the commit loop: every caller gets the error",
     "storage.sqlite.storage.SQLiteStorage._hop": "translates SQLite's errors, and raises all others again",
 }
 

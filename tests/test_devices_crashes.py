@@ -15,7 +15,7 @@ from attrs import frozen
 from support import Configure, kept
 
 from exponea_async import Configuration, Customer, Device, Event, Exponea, StorageError
-from exponea_async.storage.sqlite.connection import Ledger
+from exponea_async.storage.sqlite.connection import QueueConnection
 
 JANE = {"registered": "jane"}
 
@@ -23,10 +23,10 @@ JANE = {"registered": "jane"}
 DIE_AT_EACH_STEP = """
 import asyncio, itertools, os, shutil, sqlite3, sys
 from exponea_async import Configuration, Customer, Event, Exponea
-from exponea_async.storage.sqlite.connection import Ledger
-from exponea_async.devices.expirer import Sweeper
+from exponea_async.storage.sqlite.connection import QueueConnection
+from exponea_async.devices.expirer import SessionExpirer
 
-Sweeper.start = lambda self: None  # it would make steps of its own
+SessionExpirer.start = lambda self: None  # it would make steps of its own
 
 def arm(step, after):
     steps = itertools.count(1)
@@ -41,7 +41,7 @@ def arm(step, after):
             return result
         return run
     for name in ("execute", "executemany"):
-        setattr(Ledger, name, deadly(getattr(sqlite3.Connection, name)))
+        setattr(QueueConnection, name, deadly(getattr(sqlite3.Connection, name)))
 
 async def live(path, verb, step, after):
     client = Exponea(Configuration(project_token="shop", authorization_token="key", base_url="http://127.0.0.1:9",
@@ -161,10 +161,10 @@ class Failing:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = 0
         for name in ("execute", "executemany"):
-            monkeypatch.setattr(Ledger, name, self._wrapped(getattr(sqlite3.Connection, name)), raising=False)
+            monkeypatch.setattr(QueueConnection, name, self._wrapped(getattr(sqlite3.Connection, name)), raising=False)
 
     def _wrapped(self, method: Any) -> Any:
-        def run(ledger: Ledger, sql: str, *arguments: Any) -> Any:
+        def run(ledger: QueueConnection, sql: str, *arguments: Any) -> Any:
             if sql != "ROLLBACK" and self.left:
                 self.left -= 1
                 if not self.left:

@@ -189,7 +189,7 @@ class Machine(RuleBasedStateMachine):
         )
         self.client = Exponea(configuration, clock=lambda: self.now)
         # Nothing is swept but by the machine's own rule.
-        self.client._sweeper._sweep_for_ever = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+        self.client._session_expirer._sweep_for_ever = asyncio.Event().wait  # type: ignore[method-assign, assignment]
         await self.client.start()
 
     def about(self, key: str) -> tuple[Device, Model]:
@@ -222,7 +222,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        self.run(self.client._sweeper.sweep())
+        self.run(self.client._session_expirer.sweep())
         for model in self.models.values():
             model.now = self.now
             model.sweep()

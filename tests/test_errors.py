@@ -22,8 +22,8 @@ from exponea_async.errors import (
     NotStartedError,
     ProjectPausedError,
     QueueFullError,
-    RefusedError,
     RejectedError,
+    RequestRefusedError,
     StateConflictError,
     StorageError,
     UnavailableError,
@@ -45,7 +45,7 @@ EXAMPLES: list[ExponeaError] = [
     DroppedError("before_track"),
     ProjectPausedError("https://p.example", 401, "HTTP 401"),
     UnavailableError("HTTP 503", status=503, retry_after=2.0),
-    RefusedError("HTTP 403", status=403),
+    RequestRefusedError("HTTP 403", status=403),
     DeliveryTimeoutError("No verdict after 3 seconds."),
 ]
 

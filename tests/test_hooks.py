@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from exponea_async.errors import ConfigurationError, RejectedError
-from exponea_async.hooks import Hooks, Notice
+from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Event
 
-NOTICE = Notice("rejected", ids=("1", "2"), project="https://p.example", reason="bad", error=RejectedError("bad"))
+NOTICE = DeliveryEvent(
+    "rejected", ids=("1", "2"), project="https://p.example", reason="bad", error=RejectedError("bad")
+)
 
 
-def fail(_notice: Notice) -> None:
+def fail(_notice: DeliveryEvent) -> None:
     raise RuntimeError("my listener is broken")
 
 
@@ -27,13 +29,13 @@ class Listener:
     def keep(self, event: Event) -> Event | None:
         return event
 
-    async def __call__(self, notice: Notice) -> None:
+    async def __call__(self, notice: DeliveryEvent) -> None:
         """Would never be awaited either."""
 
 
 def test_every_listener_hears_everything() -> None:
     """Listeners get the notice itself, in their order."""
-    heard: list[tuple[str, Notice]] = []
+    heard: list[tuple[str, DeliveryEvent]] = []
     hooks = Hooks(listeners=[lambda each: heard.append(("a", each)), lambda each: heard.append(("b", each))])
 
     hooks.tell(NOTICE)
@@ -43,7 +45,7 @@ def test_every_listener_hears_everything() -> None:
 
 def test_a_failing_listener_keeps_nobody_from_hearing(caplog: pytest.LogCaptureFixture) -> None:
     """Its error is logged with traceback on our logger, and the others still hear."""
-    heard: list[Notice] = []
+    heard: list[DeliveryEvent] = []
 
     Hooks(listeners=(fail, heard.append, fail)).tell(NOTICE)
 
@@ -56,7 +58,7 @@ def test_a_failing_listener_keeps_nobody_from_hearing(caplog: pytest.LogCaptureF
 def test_who_interrupts_is_not_held_up() -> None:
     """Only errors are caught, not the end of the program."""
 
-    def interrupt(_notice: Notice) -> None:
+    def interrupt(_notice: DeliveryEvent) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -67,7 +69,7 @@ def test_without_hooks_nothing_happens() -> None:
     """No listener, no before_track: the default."""
     hooks = Hooks()
 
-    hooks.tell(Notice("delivered"))
+    hooks.tell(DeliveryEvent("delivered"))
 
     assert (hooks.before_track, hooks.listeners) == (None, ())
 

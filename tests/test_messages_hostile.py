@@ -36,9 +36,9 @@ from hypothesis import strategies as st
 from support import Connect, Ticking
 
 from exponea_async import Event
-from exponea_async.devices.customers import Who
-from exponea_async.devices.state import Place
-from exponea_async.errors import ExponeaError, InvalidEventError, RefusedError, UnavailableError
+from exponea_async.devices.customers import CustomerSnapshot
+from exponea_async.devices.state import ProjectRef
+from exponea_async.errors import ExponeaError, InvalidEventError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import read_reply
 from exponea_async.features._shared.html.reader import read_html
 from exponea_async.features.content_blocks.loader import _read_bundle, _read_found
@@ -46,7 +46,7 @@ from exponea_async.features.content_blocks.parsing import handed_out
 from exponea_async.features.fetch.parsing import read_attributes, read_consents, read_recommendations
 from exponea_async.features.in_app.cache import Cache
 from exponea_async.features.inbox.mailbox import read_entries
-from exponea_async.features.inbox.parsing import Stamp
+from exponea_async.features.inbox.parsing import FetchInfo
 from exponea_async.features.segments.parsing import read_segments
 from exponea_async.messages import (
     AppInboxAction,
@@ -483,7 +483,7 @@ async def trouble_of(world: World, verb: str, *, seen: bool) -> list[str]:
             result = getattr(device, verb)(**arguments)
             if isinstance(result, Coroutine):
                 await result
-        except (InvalidEventError, RefusedError, UnavailableError):
+        except (InvalidEventError, RequestRefusedError, UnavailableError):
             continue
         except Exception as error:  # noqa: BLE001 - that there is none other is what is to be shown
             trouble.append(f"{place}: {type(error).__name__}: {error}"[:200])
@@ -547,7 +547,7 @@ JSON = st.recursive(
 
 def read_in_app(body: bytes) -> list[Any]:
     """Read in-app messages, all of them."""
-    who = Who({"cookie": "c"}, Place("https://s.example", "shop"), "d")
+    who = CustomerSnapshot({"cookie": "c"}, ProjectRef("https://s.example", "shop"), "d")
     return [each.message(who) for each in Cache().read(body).definitions]
 
 
@@ -564,7 +564,7 @@ def read_found(body: bytes) -> list[Any]:
 
 def read_inbox(body: bytes) -> list[Any]:
     """Read messages of the inbox."""
-    stamp = Stamp({}, 5.0)
+    stamp = FetchInfo({}, 5.0)
     entries = read_entries(read_reply(body).elements, {}, stamp, lambda source: read_html(source, ensure_close=False))
     return [entry.message for entry in entries]
 
@@ -620,5 +620,5 @@ def test_anything_within(name: str, data: st.DataObject) -> None:
 @drawn(body=st.text() | JSON.map(json.dumps))
 def test_any_answer(name: str, body: str) -> None:
     """Anything is an answer, or an error that is known."""
-    with suppress(RefusedError, UnavailableError):
+    with suppress(RequestRefusedError, UnavailableError):
         read(name, body)

@@ -35,7 +35,7 @@ from personalised import (
 
 from exponea_async import Configuration, Customer, Device, Event, Exponea, UploadSettings
 from exponea_async.devices.state import DeviceState
-from exponea_async.errors import RefusedError, UnavailableError
+from exponea_async.errors import RequestRefusedError, UnavailableError
 from exponea_async.features.content_blocks import loader as _blocks_loads
 from exponea_async.messages import AppInboxAction, AppInboxMessage, InAppContentBlock, InAppMessage, InAppMessageButton
 from exponea_async.sandbox import Fault, Sandbox
@@ -53,7 +53,7 @@ EVENTS = (*FREQUENCIES, PAGE, SECRET)
 MONTH = 30 * 86_400.0
 ROUTES = ("/inappmessages", "/bundle-android.json", "/inappcontentblocks", "/fetch", "/markasread", "/segments")
 #: What a platform that is in trouble makes verbs raise.
-TROUBLE = (RefusedError, UnavailableError)
+TROUBLE = (RequestRefusedError, UnavailableError)
 #: Told where somebody else came while something was made ready, which is up to chance.
 TOO_LATE = "error"
 
@@ -200,7 +200,7 @@ class Machine(RuleBasedStateMachine):
             upload=UploadSettings(backoff_initial=0.001, backoff_max=0.002, linger=0.001, requests_per_second=100_000),
         )
         self.client = Exponea(configuration, clock=lambda: self.now)
-        self.client._sweeper._sweep_for_ever = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+        self.client._session_expirer._sweep_for_ever = asyncio.Event().wait  # type: ignore[method-assign, assignment]
         await self.client.start()
 
     def about(self, key: str) -> tuple[Device, Model]:

@@ -37,17 +37,17 @@ PUSH = {
     "track_delivered_push": "async (payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt",
     "track_clicked_push": "async (payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt",
     "handle_push_notification_opened": "async (payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt",
-    "opened_push_stream": "() -> Listener[OpenedPush]",
-    "received_push_stream": "() -> Listener[ReceivedPush]",
+    "opened_push_stream": "() -> Subscription[OpenedPush]",
+    "received_push_stream": "() -> Subscription[ReceivedPush]",
 }
 CAMPAIGNS = {"handle_campaign_click": "async (url: str, timestamp: datetime | float | None = None) -> bool"}
 IN_APP = {
-    "in_app_messages": "() -> Listener[InAppMessage]",
+    "in_app_messages": "() -> Subscription[InAppMessage]",
     "in_app_message_for": "async (event: Event) -> InAppMessage | None",
     "click_in_app_message": "async (message: InAppMessage, button: InAppMessageButton) -> str | None",
     "close_in_app_message": "async (message: InAppMessage, button: InAppMessageButton | None = None, interaction: bool = True) -> None",
     "fail_in_app_message": "async (message: InAppMessage, error_message: str) -> None",
-    "in_app_message_action_stream": "(override_default_behavior: bool = False, track_actions: bool = True) -> Listener[InAppMessageAction]",
+    "in_app_message_action_stream": "(override_default_behavior: bool = False, track_actions: bool = True) -> Subscription[InAppMessageAction]",
     "track_in_app_message_click": "async (message: InAppMessage, button: InAppMessageButton, consider_consent: bool = True) -> Receipt",
     "track_in_app_message_close": "async (message: InAppMessage, button: InAppMessageButton | None = None, interaction: bool = True, consider_consent: bool = True) -> Receipt",
 }
@@ -70,7 +70,7 @@ INBOX = {
 }
 SEGMENTS = {
     "get_segments": "async (exposing_category: str, force: bool = False) -> list[dict[str, str]]",
-    "segmentation_data_stream": "(exposing_category: str, include_first_load: bool = False) -> Listener[list[dict[str, str]]]",
+    "segmentation_data_stream": "(exposing_category: str, include_first_load: bool = False) -> Subscription[list[dict[str, str]]]",
 }
 FETCH = {
     "fetch_recommendations": "async (options: RecommendationOptions) -> list[Recommendation]",
@@ -116,7 +116,7 @@ def spelled(kind: Any) -> str:
     if isinstance(kind, type) and not getattr(kind, "__args__", None):
         return "None" if kind is type(None) else kind.__name__
     text = inspect.formatannotation(kind)
-    for module in ("models", "config", "messages", "subjects", "features._streams", "features._carousel"):
+    for module in ("models", "config", "messages", "subjects", "_internal.streams", "features.content_blocks.carousel"):
         text = text.replace(f"exponea_async.{module}.", "")
     for module in ("collections.abc.", "datetime.", "contextlib.", "typing."):
         text = text.replace(module, "")

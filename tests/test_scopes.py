@@ -20,25 +20,25 @@ from exponea_async import (
     Hooks,
     NotStartedError,
     Receipt,
-    RefusedError,
+    RequestRefusedError,
 )
-from exponea_async.devices.context import Call, Scope
-from exponea_async.devices.customers import Heard
-from exponea_async.devices.features import Part
-from exponea_async.devices.impressions import Display
-from exponea_async.devices.state import DeviceState, Moments, Outcome
+from exponea_async.devices.context import ApiRequest, SubjectContext
+from exponea_async.devices.customers import TrackedEvent
+from exponea_async.devices.features import Feature
+from exponea_async.devices.impressions import Impression
+from exponea_async.devices.state import DeviceState, TimestampSequence, UpdateResult
 from exponea_async.models import EventType
 from exponea_async.sandbox import Fault, Sandbox
 
 PAYLOAD = {"source": "xnpe_platform", "title": "Sale", "has_tracking_consent": "false"}
 
 
-class Probe(Part):
+class Probe(Feature):
     """A part that writes down what it hears."""
 
     def __init__(self) -> None:
         self.listening = True
-        self.heard_of: list[Heard] = []
+        self.heard_of: list[TrackedEvent] = []
         self.signals: list[tuple[str, str]] = []
         self.receipts: list[Receipt] = []
 
@@ -46,17 +46,17 @@ class Probe(Part):
     def is_listening(self) -> bool:
         return self.listening
 
-    def heard(self, scope: Scope, heard: Heard) -> None:
+    def heard(self, scope: SubjectContext, heard: TrackedEvent) -> None:
         self.heard_of.append(heard)
 
-    def launched(self, scope: Scope) -> None:
+    def launched(self, scope: SubjectContext) -> None:
         self.signals.append(("launched", key(scope)))
 
-    def identified(self, scope: Scope, receipt: Receipt) -> None:
+    def identified(self, scope: SubjectContext, receipt: Receipt) -> None:
         self.signals.append(("identified", key(scope)))
         self.receipts.append(receipt)
 
-    def anonymized(self, scope: Scope) -> None:
+    def anonymized(self, scope: SubjectContext) -> None:
         self.signals.append(("anonymized", key(scope)))
 
     def clear(self) -> None:
@@ -69,7 +69,7 @@ class Probe(Part):
         return [heard.event.name for heard in self.heard_of]
 
 
-def key(scope: Scope) -> str:
+def key(scope: SubjectContext) -> str:
     told: Any = scope
     return str(told.key)
 
@@ -77,13 +77,13 @@ def key(scope: Scope) -> str:
 def probed(client: Exponea) -> Probe:
     """Put a probe among the parts of a client, which listens."""
     probe = Probe()
-    client._parts._parts[Probe] = probe
-    client._tracker.is_heard = True
+    client._features._parts[Probe] = probe
+    client._recorder.has_subscribers = True
     return probe
 
 
-def scope_of(client: Exponea, device: str = "default") -> Scope:
-    return client.device(device)._scope
+def scope_of(client: Exponea, device: str = "default") -> SubjectContext:
+    return client.device(device)._context
 
 
 class TestHearing:
@@ -158,7 +158,7 @@ class TestHearing:
         await client.track_event(Event("a"))
         probe.listening = False
         await client.track_event(Event("b"))
-        assert client._tracker.is_heard is False
+        assert client._recorder.has_subscribers is False
         probe.listening = True
         await client.track_event(Event("c"))
 
@@ -244,7 +244,7 @@ class TestWho:
     async def test_a_customer_is_who_was_said(self, phone: Phone) -> None:
         """A tracker has the given ids and no device."""
         client = await phone.start()
-        scope = client.for_customer(SOMEONE)._scope
+        scope = client.for_customer(SOMEONE)._context
         who = await scope.who()
 
         assert who is not None
@@ -304,7 +304,7 @@ class TestKeeping:
 
     async def test_a_customer_keeps_nothing(self, phone: Phone) -> None:
         """A tracker remembers nothing."""
-        scope = (await phone.start()).for_customer(SOMEONE)._scope
+        scope = (await phone.start()).for_customer(SOMEONE)._context
         await scope.save("cache", b"one")
 
         assert await scope.load("cache") is None
@@ -313,8 +313,8 @@ class TestKeeping:
         """They outlive a restart; identify forgets content blocks, anonymize all, and a month what is old."""
         client = await phone.start(at=1000)
 
-        def plan(state: DeviceState, _: Moments) -> Outcome:
-            shown = {"m": Display(1000.0, None), "n": Display(None, 900.5)}
+        def plan(state: DeviceState, _: TimestampSequence) -> UpdateResult:
+            shown = {"m": Impression(1000.0, None), "n": Impression(None, 900.5)}
             return evolve(state, messages=shown, blocks=shown), ()
 
         async def shown() -> tuple[set[str], set[str]]:
@@ -341,7 +341,7 @@ class TestCalls:
         await client.anonymize(ConfigurationChange(project=ExponeaProject("other", "other-key")))
         who = await scope.who()
         assert who is not None
-        assert await scope.call(who, Call("/data/v2/projects/{project}/consent/categories")) is not None
+        assert await scope.call(who, ApiRequest("/data/v2/projects/{project}/consent/categories")) is not None
 
         assert sandbox.requests[-1].path.startswith("/data/v2/projects/other/")
 
@@ -352,13 +352,13 @@ class TestCalls:
         who = await scope.who()
         assert who is not None
         sandbox.faults.add(Fault("timeout", seconds=30.0, paths="/webxp/"))
-        waiting = asyncio.create_task(scope.call(who, Call("/webxp/s/{project}/inappmessages", {}, tries=4)))
+        waiting = asyncio.create_task(scope.call(who, ApiRequest("/webxp/s/{project}/inappmessages", {}, tries=4)))
         await until(lambda: sandbox.request_count > 0)
         await client.stop_integration()
         count = sandbox.request_count
 
         assert await asyncio.wait_for(waiting, 5.0) is None
-        assert await scope.call(who, Call("/webxp/s/{project}/inappmessages", {})) is None
+        assert await scope.call(who, ApiRequest("/webxp/s/{project}/inappmessages", {})) is None
         assert sandbox.request_count == count
 
     async def test_a_closed_client_says_so(self, phone: Phone) -> None:
@@ -370,14 +370,14 @@ class TestCalls:
         await client.aclose(timeout=0)
 
         with pytest.raises(ClosedError):
-            await scope.call(who, Call("/webxp/s/{project}/inappmessages", {}))
+            await scope.call(who, ApiRequest("/webxp/s/{project}/inappmessages", {}))
 
     async def test_a_refusal_comes_through(self, connect: Connect) -> None:
         """What the platform refuses is told to who asks, and tracking goes on."""
         client = await connect()
-        scope = client.for_customer(SOMEONE)._scope
+        scope = client.for_customer(SOMEONE)._context
         who = await scope.who()
         assert who is not None
-        with pytest.raises(RefusedError):
-            await scope.call(who, Call("/nowhere/{project}"))
+        with pytest.raises(RequestRefusedError):
+            await scope.call(who, ApiRequest("/nowhere/{project}"))
         await (await client.track_event(Event("a"))).delivered(timeout=10)

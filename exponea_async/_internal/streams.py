@@ -30,11 +30,11 @@ class Stream(Generic[T]):
         self.most = most
         self._early: deque[T] = deque(maxlen=held)
         # Whoever breaks out of a loop and goes away need not say so.
-        self._listeners: WeakSet[Listener[T]] = WeakSet()
+        self._listeners: WeakSet[Subscription[T]] = WeakSet()
         self._is_over = False
 
     @property
-    def is_heard(self) -> bool:
+    def has_subscribers(self) -> bool:
         """Whether somebody listens."""
         return len(self._listeners) > 0
 
@@ -45,9 +45,9 @@ class Stream(Generic[T]):
         for listener in self._listeners:
             listener.hear(value)
 
-    def listen(self) -> "Listener[T]":
+    def listen(self) -> "Subscription[T]":
         """Begin to listen, at once."""
-        listener = Listener(self, self._early)
+        listener = Subscription(self, self._early)
         self._early.clear()
         if self._is_over:
             listener.end()
@@ -55,7 +55,7 @@ class Stream(Generic[T]):
             self._listeners.add(listener)
         return listener
 
-    def leave(self, listener: "Listener[T]") -> None:
+    def leave(self, listener: "Subscription[T]") -> None:
         """Tell a listener nothing more."""
         self._listeners.discard(listener)
 
@@ -75,7 +75,7 @@ class Stream(Generic[T]):
             listener.end()
 
 
-class Listener(AsyncIterator[T]):
+class Subscription(AsyncIterator[T]):
     """
     What one listener gets: an async iterator, which ends with ``aclose()`` or the client.
 

@@ -12,7 +12,7 @@ from math import inf
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.retry import storage_attempts
 from exponea_async.errors import DeliveryError, RejectedError, StorageError
-from exponea_async.hooks import Hooks, Notice
+from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Leased, Settlement, Storage
 
@@ -22,7 +22,7 @@ LEASE = 15.0
 TOLERANCE = 0.05
 
 
-class Settler:
+class Acknowledger:
     """
     Writes verdicts down in groups, while the uploads go on.
 
@@ -63,7 +63,7 @@ class Settler:
         def tell() -> None:
             self._counters.delivered += len(ids)
             self._receipts.resolve(ids)
-            self._hooks.tell(Notice("delivered", ids))
+            self._hooks.tell(DeliveryEvent("delivered", ids))
 
         self._settle(Settlement(ids, "delivered"), tell)
 
@@ -74,7 +74,7 @@ class Settler:
             error: DeliveryError = RejectedError(reason)
             self._counters.rejected += len(ids)
             self._receipts.resolve(ids, error)
-            self._hooks.tell(Notice("rejected", ids, reason=reason, error=error))
+            self._hooks.tell(DeliveryEvent("rejected", ids, reason=reason, error=error))
 
         self._settle(Settlement(ids, "dead", reason=reason), tell)
 
@@ -92,7 +92,7 @@ class Settler:
 
         def tell() -> None:
             self._counters.retried += len(ids)
-            self._hooks.tell(Notice("retried", ids, reason=reason))
+            self._hooks.tell(DeliveryEvent("retried", ids, reason=reason))
 
         heapq.heappush(self._dues, asyncio.get_running_loop().time() + wait)
         for settlement in _later(records, time.time() + wait, reason, more=int(failed)):

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from exponea_async._pipeline.commands import BUSY, Project, explained, route_of
-from exponea_async._pipeline.credentials import Keys
-from exponea_async._pipeline.retry import Backoff, Pace, call_attempts
+from exponea_async._pipeline.commands import RETRYABLE, Project, explained, route_of
+from exponea_async._pipeline.credentials import CredentialStore
+from exponea_async._pipeline.retry import Backoff, RateLimiter, call_attempts
 from exponea_async._pipeline.transport import Transport
 from exponea_async.config import Configuration
-from exponea_async.errors import ClosedError, ExponeaError, RefusedError, UnavailableError
+from exponea_async.errors import ClosedError, ExponeaError, RequestRefusedError, UnavailableError
 
 #: Questions under way at once; more wait for their turn, so that uploads are never far behind in the queue for a pace.
 CONCURRENCY = 8
@@ -26,7 +26,7 @@ BEARER = "Bearer"
 _TOKEN = re.compile(r"[!-~]+")
 
 
-class Calls:
+class ApiClient:
     """
     Asks the platform.
 
@@ -36,7 +36,7 @@ class Calls:
         pace: Spaces requests out, those of the upload among them.
     """
 
-    def __init__(self, configuration: Configuration, keys: Keys, pace: Pace) -> None:
+    def __init__(self, configuration: Configuration, keys: CredentialStore, pace: RateLimiter) -> None:
         self._configuration = configuration
         self._keys = keys
         self._pace = pace
@@ -96,9 +96,9 @@ class Calls:
         if 200 <= answer.status < 300:
             return answer.body
         reason = explained(answer)
-        if answer.status in BUSY or answer.status >= 500:
+        if answer.status in RETRYABLE or answer.status >= 500:
             raise UnavailableError(reason, status=answer.status, retry_after=answer.retry_after)
-        raise RefusedError(reason, status=answer.status)
+        raise RequestRefusedError(reason, status=answer.status)
 
     def _transport_now(self) -> Transport:
         if not self._open:
@@ -113,7 +113,7 @@ class Calls:
             return await self._customer_token(ids)
         key = await self._keys.find(route_of(project))
         if key is None:
-            raise RefusedError(f"no key is known for project {project.project_token}", status=0)
+            raise RequestRefusedError(f"no key is known for project {project.project_token}", status=0)
         return key
 
     async def _customer_token(self, ids: Mapping[str, str]) -> str:
@@ -124,19 +124,21 @@ class Calls:
             raise
         except Exception as error:
             # Its words may hold a secret; they are in the error behind this one.
-            raise RefusedError(f"customer_token_provider raised {type(error).__name__}", status=0) from error
+            raise RequestRefusedError(f"customer_token_provider raised {type(error).__name__}", status=0) from error
         # A line break at the end comes with whatever is read from a file; one within would begin another header.
         words = token.split() if isinstance(token, str) else []
         if words[:1] == [BEARER]:
             del words[0]
         if len(words) != 1 or not _TOKEN.fullmatch(words[0]):
-            raise RefusedError("customer_token_provider gave no token", status=0, hint="Return the customer's JWT.")
+            raise RequestRefusedError(
+                "customer_token_provider gave no token", status=0, hint="Return the customer's JWT."
+            )
         return f"{BEARER} {words[0]}"
 
 
 def _awaitable(given: Any) -> Any:
     if not inspect.isawaitable(given):
-        raise RefusedError("customer_token_provider is not async", status=0, hint="Make it an 'async def'.")
+        raise RequestRefusedError("customer_token_provider is not async", status=0, hint="Make it an 'async def'.")
     return given
 
 

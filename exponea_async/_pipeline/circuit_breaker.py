@@ -8,7 +8,7 @@ from exponea_async.errors import ProjectPausedError
 
 
 @define
-class Gate:
+class CircuitBreaker:
     """
     One project's health. Moments are the event loop's.
 

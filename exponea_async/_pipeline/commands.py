@@ -24,7 +24,7 @@ LONGEST_WAIT = 1800.0
 #: about the compression, and no record is to die of that.
 _REFUSED = frozenset({400, 409, 413, 422})
 #: Answers that ask for patience; 5xx do so too.
-BUSY = frozenset({408, 425, 429})
+RETRYABLE = frozenset({408, 425, 429})
 #: The reason of a failure is looked for in answers of this many bytes at the most: the event loop waits for it.
 _LARGEST_REASON = 65_536
 #: Answers are shown up to this length, in characters.
@@ -33,7 +33,7 @@ _SECONDS = re.compile(r"\s*\d+(\.\d+)?\s*", re.ASCII)
 
 
 @frozen
-class Answer:
+class HttpResponse:
     """
     What came back for one request.
 
@@ -51,7 +51,7 @@ class Answer:
 
 
 @frozen
-class Verdict:
+class BatchResult:
     """
     What the platform said of some records.
 
@@ -172,7 +172,7 @@ def request_body(batch: Sequence[Leased]) -> bytes:
     return b'{"commands":[%b]}' % b",".join(commands)
 
 
-def read_answer(answer: Answer, batch: Sequence[Leased]) -> Verdict:
+def read_answer(answer: HttpResponse, batch: Sequence[Leased]) -> BatchResult:
     """
     Read what the platform says of a batch.
 
@@ -186,7 +186,7 @@ def read_answer(answer: Answer, batch: Sequence[Leased]) -> Verdict:
         return _read_results(answer, batch)
     if status in _REFUSED:
         raise RejectedError(explained(answer))
-    if status >= 500 or status in BUSY or status < 200:
+    if status >= 500 or status in RETRYABLE or status < 200:
         raise UnavailableError(explained(answer), status=status, retry_after=answer.retry_after)
     raise ProjectPausedError(batch[0].route, status, explained(answer))
 
@@ -207,12 +207,12 @@ def _seconds_until(date: str, now: float) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
 
 
-def _read_results(answer: Answer, batch: Sequence[Leased]) -> Verdict:
+def _read_results(answer: HttpResponse, batch: Sequence[Leased]) -> BatchResult:
     content = _decoded(answer.body)
     if not isinstance(content, dict):
         raise UnavailableError("a success that is no answer of the platform's", status=answer.status)
     if is_click(batch[0].route) and content.get("success") is True:
-        return Verdict((batch[0].id,))
+        return BatchResult((batch[0].id,))
     results = content.get("results")
     if not results and content.get("success") is False:
         raise RejectedError(explained(answer))
@@ -237,7 +237,7 @@ def _name_of(result: Any) -> str | None:
     return str(name) if isinstance(name, str | int) else None
 
 
-def _sorted_out(results: Mapping[Any, Any], batch: Sequence[Leased]) -> Verdict:
+def _sorted_out(results: Mapping[Any, Any], batch: Sequence[Leased]) -> BatchResult:
     delivered: list[str] = []
     rejected: list[tuple[str, str]] = []
     unanswered: list[str] = []
@@ -250,10 +250,10 @@ def _sorted_out(results: Mapping[Any, Any], batch: Sequence[Leased]) -> Verdict:
             rejected.append((record.id, _reasons(result) or "no reason given"))
         else:
             unanswered.append(record.id)
-    return Verdict(tuple(delivered), tuple(rejected), tuple(unanswered))
+    return BatchResult(tuple(delivered), tuple(rejected), tuple(unanswered))
 
 
-def explained(answer: Answer) -> str:
+def explained(answer: HttpResponse) -> str:
     """Tell an answer in words: the status, and what the platform says itself."""
     if answer.location:
         said = f"redirect to {_storable(answer.location)}"

@@ -16,7 +16,7 @@ from exponea_async.storage.base import StateChange, Storage
 _ROUTES = (None, EventType.CAMPAIGN_CLICK)
 
 
-class Keys:
+class CredentialStore:
     """
     The ``Authorization`` headers of the configured projects, and of those that devices were switched to.
 

@@ -6,12 +6,12 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from exponea_async._pipeline.acknowledger import Settler
+from exponea_async._pipeline.acknowledger import Acknowledger
 from exponea_async._pipeline.uploader import Uploader
 from exponea_async.errors import StorageError
 from exponea_async.models import FlushMode, FlushResult
 from exponea_async.observability import Counters
-from exponea_async.storage.base import Mark, Storage
+from exponea_async.storage.base import Storage, Watermark
 
 LOG = logging.getLogger("exponea_async")
 
@@ -37,7 +37,7 @@ class Flusher:
         *,
         storage: Storage,
         uploader: Uploader,
-        settler: Settler,
+        settler: Acknowledger,
         counters: Counters,
         mode: FlushMode,
         period: float,
@@ -121,11 +121,11 @@ class Flusher:
             remaining=await self._storage.remaining(mark),
         )
 
-    async def _drain(self, mark: Mark, started: float, *, insist: bool) -> None:
+    async def _drain(self, mark: Watermark, started: float, *, insist: bool) -> None:
         while self._uploader.is_running and await self._left(mark, started, insist=insist):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):
                     await self._settler.news()
 
-    async def _left(self, mark: Mark, started: float, *, insist: bool) -> int:
+    async def _left(self, mark: Watermark, started: float, *, insist: bool) -> int:
         return await self._storage.remaining(mark, skip=self._uploader.stuck(started, paused_only=insist))

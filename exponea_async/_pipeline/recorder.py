@@ -9,13 +9,13 @@ from functools import lru_cache
 from typing import Any
 
 from exponea_async._pipeline.commands import Project, click_command, customer_command, event_command, route_of
-from exponea_async._pipeline.credentials import Keys
+from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.encoding import encode_object, encode_text, unix_seconds
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async.config import Configuration, ExponeaProject
 from exponea_async.errors import DroppedError, InvalidEventError, LifecycleError, StorageError
-from exponea_async.hooks import Hooks, Notice
-from exponea_async.models import Draft, Event, EventType, Identity, Moment, Receipt
+from exponea_async.hooks import DeliveryEvent, Hooks
+from exponea_async.models import Draft, Event, EventType, Identity, Receipt, Timestamp
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Record, StateChange, StateCheck, Storage, Written
 
@@ -34,7 +34,7 @@ _CLICK = EventType.CAMPAIGN_CLICK
 _encoded_name = lru_cache(maxsize=1024)(encode_text)
 
 
-class Stamps:
+class UniqueClock:
     """
     Moments for events that have none, no two of them equal.
 
@@ -64,7 +64,7 @@ class Stamps:
         return first
 
 
-class Tracker:
+class EventRecorder:
     """
     The beginning of the street.
 
@@ -89,7 +89,7 @@ class Tracker:
         counters: Counters,
         clock: Callable[[], float],
         wake: Callable[[], None],
-        keys: Keys,
+        keys: CredentialStore,
     ) -> None:
         self.set_defaults(configuration.default_properties)
         self._customer_defaults = configuration.allow_default_customer_properties
@@ -99,7 +99,7 @@ class Tracker:
         self._storage = storage
         self._receipts = receipts
         self._counters = counters
-        self._stamps = Stamps(clock)
+        self._stamps = UniqueClock(clock)
         self._wake = wake
         self._keys = keys
         self._routes = {
@@ -108,7 +108,7 @@ class Tracker:
         self._refusal: LifecycleError | None = None
         self._stopped = False
         #: Whether drafts carry their events along, for somebody who listens.
-        self.is_heard = False
+        self.has_subscribers = False
 
     # Life
 
@@ -145,7 +145,7 @@ class Tracker:
         """Tell the first of some moments that follow each other closely, for what one call tracks."""
         return self._stamps.reserve(count)
 
-    def moment(self, timestamp: Moment) -> float | None:
+    def moment(self, timestamp: Timestamp) -> float | None:
         """Tell a moment that a caller gave as UNIX seconds; None is left to be stamped."""
         return None if timestamp is None else unix_seconds(timestamp, "timestamp")
 
@@ -201,7 +201,7 @@ class Tracker:
             properties, own_device = _without_stamps(properties)
         encoded = encode_object(properties, "properties")[1:-1]
         moment = None if timestamp is None else unix_seconds(timestamp, "timestamp")
-        carried = Event(name, properties, moment) if heard or self.is_heard else None
+        carried = Event(name, properties, moment) if heard or self.has_subscribers else None
         return Draft(kind, name_json, encoded, moment, own_device, carried)
 
     def _changed(self, changed: Event | None) -> Event | None:
@@ -308,7 +308,7 @@ class Tracker:
         reason = "the queue was full, and newer events made it leave"
         self._counters.dropped["queue_full"] += len(ids)
         self._receipts.resolve(ids, DroppedError(reason))
-        self._hooks.tell(Notice("dropped", ids, reason=reason))
+        self._hooks.tell(DeliveryEvent("dropped", ids, reason=reason))
 
 
 def _mapping(properties: Any) -> Mapping[str, Any]:

@@ -77,7 +77,7 @@ def call_attempts(backoff: Backoff, tries: int) -> AsyncRetrying:
     return AsyncRetrying(retry=retry_if_exception(is_worth_it), wait=wait, stop=stop_after_attempt(tries), reraise=True)
 
 
-class Pace:
+class RateLimiter:
     """
     An even pace of requests.
 

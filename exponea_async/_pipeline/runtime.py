@@ -6,11 +6,11 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from exponea_async._pipeline.acknowledger import Settler
-from exponea_async._pipeline.credentials import Keys
+from exponea_async._pipeline.acknowledger import Acknowledger
+from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.flush import Flusher
 from exponea_async._pipeline.receipts import Receipts
-from exponea_async._pipeline.retry import Pace
+from exponea_async._pipeline.retry import RateLimiter
 from exponea_async._pipeline.sender import Sender
 from exponea_async._pipeline.transport import Transport
 from exponea_async._pipeline.uploader import Uploader
@@ -27,7 +27,7 @@ LOG = logging.getLogger("exponea_async")
 RELEASE_TIMEOUT = 5.0
 
 
-class Upload:
+class UploadRuntime:
     """
     Wires the parts of the upload and runs them, from its construction to `aclose`.
 
@@ -55,8 +55,8 @@ class Upload:
         mode: FlushMode,
         period: float,
         written: asyncio.Event,
-        keys: Keys,
-        pace: Pace,
+        keys: CredentialStore,
+        pace: RateLimiter,
     ) -> None:
         settings = configuration.upload
         # Every project gets another chance.
@@ -64,7 +64,7 @@ class Upload:
         self._transport = Transport(
             timeout=settings.request_timeout, connections=settings.concurrency, gzip=settings.gzip
         )
-        self._settler = Settler(storage, receipts, counters, hooks)
+        self._settler = Acknowledger(storage, receipts, counters, hooks)
         sender = Sender(
             transport=self._transport,
             settler=self._settler,

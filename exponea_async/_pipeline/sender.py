@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 from attrs import define
 
-from exponea_async._pipeline.acknowledger import Settler
-from exponea_async._pipeline.circuit_breaker import Gate
-from exponea_async._pipeline.commands import Answer, Verdict, read_answer, request_body
-from exponea_async._pipeline.credentials import Keys
-from exponea_async._pipeline.retry import Backoff, Pace, pause_seconds
+from exponea_async._pipeline.acknowledger import Acknowledger
+from exponea_async._pipeline.circuit_breaker import CircuitBreaker
+from exponea_async._pipeline.commands import BatchResult, HttpResponse, read_answer, request_body
+from exponea_async._pipeline.credentials import CredentialStore
+from exponea_async._pipeline.retry import Backoff, RateLimiter, pause_seconds
 from exponea_async._pipeline.transport import Transport
 from exponea_async.config import UploadSettings
 from exponea_async.errors import ExponeaError, ProjectPausedError, RejectedError, UnavailableError
-from exponea_async.hooks import Hooks, Notice
+from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Leased
 
@@ -75,12 +75,12 @@ class Sender:
         self,
         *,
         transport: Transport,
-        settler: Settler,
+        settler: Acknowledger,
         counters: Counters,
         hooks: Hooks,
         settings: UploadSettings,
-        keys: Keys,
-        pace: Pace,
+        keys: CredentialStore,
+        pace: RateLimiter,
         max_retries: int,
     ) -> None:
         self._transport = transport
@@ -91,16 +91,16 @@ class Sender:
         self._max_retries = max_retries
         self._pace = pace
         self._backoff = Backoff(settings)
-        self.gates: dict[str, Gate] = {route: Gate() for route in keys.routes}
+        self.gates: dict[str, CircuitBreaker] = {route: CircuitBreaker() for route in keys.routes}
 
     def renew(self) -> None:
         """Let projects that have got another key show at once whether they work now."""
         for route in self._keys.take_changed():
-            self.gates.setdefault(route, Gate()).nudge(_now())
+            self.gates.setdefault(route, CircuitBreaker()).nudge(_now())
 
     async def send(self, batch: Batch) -> None:
         """Send a batch, and halves of it where it is refused, until each record has a verdict."""
-        gate = self.gates.setdefault(batch.route, Gate())
+        gate = self.gates.setdefault(batch.route, CircuitBreaker())
         if not gate.is_open and not batch.probe:
             self._settler.give_back(batch.records)
             return
@@ -122,7 +122,7 @@ class Sender:
             gate.forget(batch.ids)
             self._settle(batch, verdict)
 
-    async def _post(self, batch: Batch) -> Answer:
+    async def _post(self, batch: Batch) -> HttpResponse:
         key = await self._keys.find(batch.route)
         if key is None:
             raise ProjectPausedError(batch.route, 0, "no key for it is configured")
@@ -135,7 +135,7 @@ class Sender:
         finally:
             self._counters.in_flight -= len(batch.records)
 
-    def _settle(self, batch: Batch, verdict: Verdict) -> None:
+    def _settle(self, batch: Batch, verdict: BatchResult) -> None:
         if verdict.delivered:
             self._settler.deliver(verdict.delivered)
         for key, reason in verdict.rejected:
@@ -148,7 +148,7 @@ class Sender:
 
     # A batch that is refused as a whole
 
-    async def _halve(self, batch: Batch, gate: Gate, reason: str) -> None:
+    async def _halve(self, batch: Batch, gate: CircuitBreaker, reason: str) -> None:
         if len(batch.records) == 1:
             gate.forget(batch.ids)
             self._settler.bury(batch.ids, reason)
@@ -167,7 +167,7 @@ class Sender:
 
     # A project that does not answer
 
-    async def _miss(self, batch: Batch, gate: Gate, error: UnavailableError, started: float) -> None:
+    async def _miss(self, batch: Batch, gate: CircuitBreaker, error: UnavailableError, started: float) -> None:
         if error.status < 500:
             self._close(batch, gate, error, started)
         elif not gate.blames(batch.ids, started):
@@ -181,16 +181,16 @@ class Sender:
             gate.remember(batch.ids)
             self._fail(batch.records[0], str(error))
 
-    def _close(self, batch: Batch, gate: Gate, error: UnavailableError, started: float) -> None:
+    def _close(self, batch: Batch, gate: CircuitBreaker, error: UnavailableError, started: float) -> None:
         was_open, now = gate.is_open, _now()
         wait = self._backoff.seconds(gate.close(started, now), error.retry_after)
         gate.wait(now + wait)
         self._settler.put_off(batch.records, max(gate.until - now, 0.0) + STEP_ASIDE, str(error))
         if was_open:
             LOG.warning("%s %s; its events are kept and tried again.", batch.route, error)
-            self._hooks.tell(Notice("unavailable", project=batch.route, reason=str(error), error=error))
+            self._hooks.tell(DeliveryEvent("unavailable", project=batch.route, reason=str(error), error=error))
 
-    def _pause(self, batch: Batch, gate: Gate, error: ProjectPausedError, started: float) -> None:
+    def _pause(self, batch: Batch, gate: CircuitBreaker, error: ProjectPausedError, started: float) -> None:
         now, was_paused = _now(), gate.paused
         gate.wait(now + pause_seconds(gate.close(started, now)))
         gate.paused = error
@@ -198,15 +198,15 @@ class Sender:
         if not was_paused:
             self._counters.paused[batch.route] = str(error)
             LOG.error("%s", error)
-            self._hooks.tell(Notice("paused", project=batch.route, reason=str(error), error=error))
+            self._hooks.tell(DeliveryEvent("paused", project=batch.route, reason=str(error), error=error))
 
-    def _open(self, route: str, gate: Gate) -> None:
+    def _open(self, route: str, gate: CircuitBreaker) -> None:
         was_open = gate.is_open
         gate.open(_now())
         if not was_open:
             self._counters.paused.pop(route, None)
             LOG.info("%s takes requests again.", route)
-            self._hooks.tell(Notice("resumed", project=route))
+            self._hooks.tell(DeliveryEvent("resumed", project=route))
 
     def keep_on(self, batch: Batch, error: ExponeaError | Exception) -> None:
         """Keep a batch whose sending broke off."""

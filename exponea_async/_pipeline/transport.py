@@ -1,5 +1,5 @@
 """
-One HTTP attempt: bytes out, an `Answer` or an `UnavailableError` back.
+One HTTP attempt: bytes out, an `HttpResponse` or an `UnavailableError` back.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import zlib
 
 import aiohttp
 
-from exponea_async._pipeline.commands import Answer, read_retry_after
+from exponea_async._pipeline.commands import HttpResponse, read_retry_after
 from exponea_async._version import __version__
 from exponea_async.config import BasicAuth
 from exponea_async.errors import UnavailableError
@@ -79,7 +79,7 @@ class Transport:
             trust_env=False,
         )
 
-    async def post(self, url: str, body: bytes, authorization: str) -> Answer:
+    async def post(self, url: str, body: bytes, authorization: str) -> HttpResponse:
         """
         Send a body once.
 
@@ -90,7 +90,7 @@ class Transport:
 
     async def send(
         self, method: str, url: str, body: bytes | None, authorization: str, *, most: int = MAX_ANSWER
-    ) -> Answer:
+    ) -> HttpResponse:
         """
         Make one request.
 
@@ -125,13 +125,13 @@ class Transport:
         await self._session.close()
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> Answer:
+async def _read(response: aiohttp.ClientResponse, most: int) -> HttpResponse:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > most:
             raise UnavailableError("an answer of no end", status=response.status)
-    return Answer(
+    return HttpResponse(
         status=response.status,
         body=bytes(body),
         retry_after=read_retry_after(response.headers.get("Retry-After"), time.time()),

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from exponea_async._pipeline.acknowledger import LEASE, Settler
+from exponea_async._pipeline.acknowledger import LEASE, Acknowledger
 from exponea_async._pipeline.commands import pack
 from exponea_async._pipeline.sender import Batch, Sender
 from exponea_async.config import QueueSettings, UploadSettings
@@ -44,7 +44,7 @@ class Uploader:
         *,
         storage: Storage,
         sender: Sender,
-        settler: Settler,
+        settler: Acknowledger,
         queue: QueueSettings,
         upload: UploadSettings,
         written: asyncio.Event,

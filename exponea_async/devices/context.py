@@ -9,16 +9,16 @@ from attrs import frozen
 
 from exponea_async._internal.streams import Stream
 from exponea_async.config import Configuration, ExponeaProject
-from exponea_async.devices.customers import Who
-from exponea_async.devices.state import DeviceState, Place, Plan, nothing
-from exponea_async.models import Draft, Event, EventType, Identity, Moment, OpenedPush, Receipt, ReceivedPush
+from exponea_async.devices.customers import CustomerSnapshot
+from exponea_async.devices.state import DeviceState, ProjectRef, StateUpdate, nothing
+from exponea_async.models import Draft, Event, EventType, Identity, OpenedPush, Receipt, ReceivedPush, Timestamp
 from exponea_async.storage.base import StateChange, StateCheck
 
 T = TypeVar("T")
 
 
 @frozen
-class Call:
+class ApiRequest:
     """
     A question to the platform, whose answer somebody waits for.
 
@@ -39,7 +39,7 @@ class Street(Protocol):
     """Where the one-way street to the platform begins, as subjects see it."""
 
     #: Whether drafts carry their events along, for somebody who listens.
-    is_heard: bool
+    has_subscribers: bool
 
     def stamp(self) -> float:
         """Tell the moment of a call, UNIX seconds, which no other one has."""
@@ -49,7 +49,7 @@ class Street(Protocol):
         """Tell the first of some moments that follow each other closely, for what one call tracks."""
         ...
 
-    def moment(self, timestamp: Moment) -> float | None:
+    def moment(self, timestamp: Timestamp) -> float | None:
         """
         Tell a moment that a caller gave as UNIX seconds; None is left to be stamped.
 
@@ -68,7 +68,7 @@ class Street(Protocol):
         ...
 
     def routes(
-        self, project: Place | None, mapping: Mapping[str, Sequence[Place]] | None
+        self, project: ProjectRef | None, mapping: Mapping[str, Sequence[ProjectRef]] | None
     ) -> Mapping[EventType, tuple[str, ...]]:
         """Tell where each kind goes, for who has another project, or other ones beside it, than the configured."""
         ...
@@ -144,14 +144,14 @@ class Calls(Protocol):
 
     async def ask(
         self,
-        project: Place,
+        project: ProjectRef,
         path: str,
         body: Mapping[str, Any] | None,
         *,
         ids: Mapping[str, str] | None = None,
         tries: int = 1,
     ) -> bytes:
-        """Ask about something of a project; raises as `Scope.call` does."""
+        """Ask about something of a project; raises as `SubjectContext.call` does."""
         ...
 
 
@@ -163,11 +163,11 @@ class Shared(Protocol):
         ...
 
 
-class Scope(Protocol):
+class SubjectContext(Protocol):
     """Whom the verbs of a room are about."""
 
     @property
-    def street(self) -> Street:
+    def recorder(self) -> Street:
         """The way to the platform."""
         ...
 
@@ -199,7 +199,7 @@ class Scope(Protocol):
         ...
 
     async def change(
-        self, plan: Plan, *, before: Plan = nothing, wake: bool = True, present: bool | None = None
+        self, plan: StateUpdate, *, before: StateUpdate = nothing, wake: bool = True, present: bool | None = None
     ) -> list[Receipt]:
         """
         Change what the subject remembers and keep what is told of it, in one commit.
@@ -247,7 +247,7 @@ class Scope(Protocol):
     # For rooms that load something
 
     @property
-    def parts(self) -> Shared:
+    def features(self) -> Shared:
         """What rooms keep for all subjects, by its class."""
         ...
 
@@ -261,11 +261,11 @@ class Scope(Protocol):
         """Whether the subject is a device, which remembers things."""
         ...
 
-    def of(self, key: str) -> "Scope":
+    def of(self, key: str) -> "SubjectContext":
         """Tell the scope of a device, by its key."""
         ...
 
-    async def who(self, *, wake: bool = True) -> Who | None:
+    async def who(self, *, wake: bool = True) -> CustomerSnapshot | None:
         """
         Tell who the subject is now; None where the integration is stopped.
 
@@ -278,7 +278,7 @@ class Scope(Protocol):
         """
         ...
 
-    async def call(self, who: Who, call: Call) -> bytes | None:
+    async def call(self, who: CustomerSnapshot, call: ApiRequest) -> bytes | None:
         """
         Ask the platform something about a customer.
 

@@ -9,14 +9,14 @@ from typing import cast
 
 from attrs import field, frozen
 
-from exponea_async.devices.state import Place
+from exponea_async.devices.state import ProjectRef
 from exponea_async.models import Event, EventType, Receipt
 
 
 @frozen
-class Who:
+class CustomerSnapshot:
     """
-    A customer of a project, as it was known at one moment; what was loaded for one `Who` is for no other.
+    A customer of a project, as it was known at one moment; what was loaded for one `CustomerSnapshot` is for no other.
 
     Attributes:
         ids: The ids, the cookie among them where there is one.
@@ -27,7 +27,7 @@ class Who:
     """
 
     ids: Mapping[str, str]
-    place: Place
+    place: ProjectRef
     device: str | None = None
     device_id: str | None = None
     mark: str = field(init=False, repr=False)
@@ -38,7 +38,7 @@ class Who:
 
 
 @frozen
-class Heard:
+class TrackedEvent:
     """
     Something that was tracked on a device, or would have been, had there been consent.
 
@@ -51,7 +51,7 @@ class Heard:
 
     kind: EventType
     event: Event
-    who: Who
+    who: CustomerSnapshot
     receipt: Receipt | None = None
 
     @property

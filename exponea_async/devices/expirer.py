@@ -9,8 +9,8 @@ from math import inf
 
 from exponea_async.config import Configuration
 from exponea_async.devices.sessions import closed, idle_before
-from exponea_async.devices.state import DeviceState, Told
-from exponea_async.devices.store import Devices, Drafts, Slot, decoded
+from exponea_async.devices.state import DeviceState, PendingEvent
+from exponea_async.devices.store import CachedDevice, Devices, Drafts, decoded
 from exponea_async.errors import ExponeaError, LifecycleError, StateConflictError, StorageError
 from exponea_async.models import Event
 from exponea_async.storage.base import State, StateChange
@@ -23,7 +23,7 @@ PERIOD = 1.0
 BATCH = 20
 
 
-class Sweeper:
+class SessionExpirer:
     """
     Ends sessions that nobody else will end: whatever process they began in, and whatever became of it.
 
@@ -121,9 +121,9 @@ class Sweeper:
         change = StateChange(name, state.encode(), kept.version, active=None, seen=kept.last_activity)
         return await self._close(kept, drafts, change, slot)
 
-    def _drafts(self, told: Sequence[Told]) -> Drafts:
-        street = self._devices.street
-        drafts = [street.draft_event(each.kind, each.event) for each in told if isinstance(each.event, Event)]
+    def _drafts(self, told: Sequence[PendingEvent]) -> Drafts:
+        recorder = self._devices.recorder
+        drafts = [recorder.draft_event(each.kind, each.event) for each in told if isinstance(each.event, Event)]
         return [(None, draft) for draft in drafts if draft is not None]
 
     def _complain(self, name: str, version: int, error: Exception) -> None:
@@ -132,9 +132,9 @@ class Sweeper:
             self._hopeless[name] = version
             LOG.error("The session of %r can't be ended: %s", name, error, exc_info=error)
 
-    async def _close(self, kept: DeviceState, drafts: Drafts, change: StateChange, slot: Slot | None) -> bool:
+    async def _close(self, kept: DeviceState, drafts: Drafts, change: StateChange, slot: CachedDevice | None) -> bool:
         try:
-            await self._devices.street.keep_all(self._devices.identity(kept), drafts, (change,))
+            await self._devices.recorder.keep_all(self._devices.identity(kept), drafts, (change,))
         except StateConflictError:
             # It was active after all.
             return False

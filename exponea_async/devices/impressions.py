@@ -12,7 +12,7 @@ MEMORY = 30 * 86_400.0
 
 
 @frozen
-class Display:
+class Impression:
     """
     When a message was last shown to somebody, and when they last did something with it.
 
@@ -25,7 +25,7 @@ class Display:
     interacted: float | None = None
 
 
-def purged(displays: Mapping[str, Display], now: float) -> dict[str, Display]:
+def purged(displays: Mapping[str, Impression], now: float) -> dict[str, Impression]:
     """
     Forget of which messages nothing happened for more than `MEMORY`.
 
@@ -39,7 +39,7 @@ def purged(displays: Mapping[str, Display], now: float) -> dict[str, Display]:
     return {name: each for name, each in displays.items() if _is_fresh(each, now - MEMORY)}
 
 
-def as_list(displays: Mapping[str, Display]) -> list[list[Any]]:
+def as_list(displays: Mapping[str, Impression]) -> list[list[Any]]:
     """Tell what is remembered as JSON types, in little room."""
     return [
         [name, each.displayed] if each.interacted is None else [name, each.displayed, each.interacted]
@@ -47,7 +47,7 @@ def as_list(displays: Mapping[str, Display]) -> list[list[Any]]:
     ]
 
 
-def from_list(kept: Iterable[Iterable[Any]]) -> dict[str, Display]:
+def from_list(kept: Iterable[Iterable[Any]]) -> dict[str, Impression]:
     """
     Read what `as_list` told.
 
@@ -55,8 +55,8 @@ def from_list(kept: Iterable[Iterable[Any]]) -> dict[str, Display]:
         TypeError: It is something else.
     """
     # A name that is no text was a host's mistake, and must not make the whole device unreadable.
-    return {name: Display(*moments) for name, *moments in kept if isinstance(name, str)}
+    return {name: Impression(*moments) for name, *moments in kept if isinstance(name, str)}
 
 
-def _is_fresh(display: Display, since: float) -> bool:
+def _is_fresh(display: Impression, since: float) -> bool:
     return any(moment is not None and moment >= since for moment in (display.displayed, display.interacted))

@@ -9,17 +9,17 @@ from exponea_async.devices.state import DeviceState
 from exponea_async.models import Identity
 
 
-def owner_of(street: Street, state: DeviceState, ids: Mapping[str, str] | None) -> DeviceState | Identity:
+def owner_of(recorder: Street, state: DeviceState, ids: Mapping[str, str] | None) -> DeviceState | Identity:
     """
     Tell whom something is about.
 
     Args:
-        street: Makes identities.
+        recorder: Makes identities.
         state: The device as it is now.
         ids: The ids that it was loaded for; None stands for the device's own.
     """
     if not ids or dict(ids) == state.customer_ids:
         return state
     moved = state.project is not None or state.mapping is not None
-    routes = street.routes(state.project, state.mapping) if moved else None
-    return street.identity(ids, state.device_id, routes)
+    routes = recorder.routes(state.project, state.mapping) if moved else None
+    return recorder.identity(ids, state.device_id, routes)

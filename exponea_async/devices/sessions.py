@@ -10,7 +10,7 @@ from attrs import evolve
 from exponea_async._version import __version__
 from exponea_async.config import Configuration
 from exponea_async.devices.campaigns import is_alive
-from exponea_async.devices.state import DeviceState, Moments, Outcome, Told
+from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult
 from exponea_async.models import Event, EventType
 
 #: How long the campaign of a link may be part of a session that starts, in seconds, as the Android SDK has it.
@@ -34,14 +34,16 @@ def device_properties(configuration: Configuration) -> dict[str, Any]:
     return told
 
 
-def installed(state: DeviceState, moments: Moments, configuration: Configuration) -> Told:
+def installed(state: DeviceState, moments: TimestampSequence, configuration: Configuration) -> PendingEvent:
     """Tell that the application was installed, which is told once for each cookie."""
-    return Told(state, EventType.INSTALL, Event("installation", device_properties(configuration), moments.next()))
+    return PendingEvent(
+        state, EventType.INSTALL, Event("installation", device_properties(configuration), moments.next())
+    )
 
 
 def begun(
     state: DeviceState, at: float, configuration: Configuration, *, since: float | None = None
-) -> tuple[DeviceState, Told]:
+) -> tuple[DeviceState, PendingEvent]:
     """
     Start a session, which takes the campaign with it that brought the customer here just now.
 
@@ -55,14 +57,14 @@ def begun(
     led = campaign.properties() if campaign is not None and is_alive(campaign, at, CAMPAIGN_TTL + SPAN) else {}
     event = Event("session_start", {**device_properties(configuration), **led}, at)
     fresh = evolve(state, session_start=at if since is None else since, campaign=None)
-    return fresh, Told(fresh, EventType.SESSION_START, event)
+    return fresh, PendingEvent(fresh, EventType.SESSION_START, event)
 
 
-def ended(state: DeviceState, at: float, configuration: Configuration) -> Told:
+def ended(state: DeviceState, at: float, configuration: Configuration) -> PendingEvent:
     """Tell the end of the open session; its duration is never negative."""
     duration = round(max(0.0, at - (at if state.session_start is None else state.session_start)), 3)
     event = Event("session_end", {**device_properties(configuration), "duration": duration}, at)
-    return Told(state, EventType.SESSION_END, event)
+    return PendingEvent(state, EventType.SESSION_END, event)
 
 
 def is_idle(last: float, now: float, timeout: float) -> bool:
@@ -80,16 +82,16 @@ def expired(state: DeviceState, now: float, timeout: float) -> bool:
     return state.session_start is not None and is_idle(last_sign(state), now, timeout)
 
 
-def closed(state: DeviceState, configuration: Configuration) -> Outcome:
+def closed(state: DeviceState, configuration: Configuration) -> UpdateResult:
     """End the open session of a device at its last activity."""
     told = [] if state.session_start is None else [ended(state, last_sign(state), configuration)]
     return evolve(state, session_start=None, last_activity=None), told
 
 
-def active(state: DeviceState, moments: Moments, configuration: Configuration) -> Outcome:
+def active(state: DeviceState, moments: TimestampSequence, configuration: Configuration) -> UpdateResult:
     """A device is active: its session goes on, or a new one starts after the end of one that has been idle."""
     now = moments.first
-    told: list[Told] = []
+    told: list[PendingEvent] = []
     if expired(state, now, configuration.session_timeout):
         state, ends = closed(state, configuration)
         told += ends

@@ -11,7 +11,7 @@ from attrs import astuple, evolve, field, frozen
 
 from exponea_async.devices.campaigns import Campaign
 from exponea_async.devices.ids import COOKIE
-from exponea_async.devices.impressions import Display, as_list, from_list
+from exponea_async.devices.impressions import Impression, as_list, from_list
 from exponea_async.devices.push_tokens import TokenMemory
 from exponea_async.models import Draft, Event, EventType, Identity
 
@@ -22,7 +22,7 @@ MOMENTS = 8
 
 
 @frozen
-class Place:
+class ProjectRef:
     """
     A project, as it is remembered: without its key.
 
@@ -63,10 +63,10 @@ class DeviceState:
     last_activity: float | None = None
     campaign: Campaign | None = None
     token: TokenMemory | None = None
-    project: Place | None = None
-    mapping: Mapping[str, tuple[Place, ...]] | None = None
-    messages: Mapping[str, Display] = field(factory=lambda: MappingProxyType({}))
-    blocks: Mapping[str, Display] = field(factory=lambda: MappingProxyType({}))
+    project: ProjectRef | None = None
+    mapping: Mapping[str, tuple[ProjectRef, ...]] | None = None
+    messages: Mapping[str, Impression] = field(factory=lambda: MappingProxyType({}))
+    blocks: Mapping[str, Impression] = field(factory=lambda: MappingProxyType({}))
     version: int = 0
     is_new: bool = False
 
@@ -119,21 +119,21 @@ class DeviceState:
                 token=TokenMemory.from_dict(kept["token"]) if "token" in kept else None,
                 messages=MappingProxyType(from_list(kept.get("messages", ()))),
                 blocks=MappingProxyType(from_list(kept.get("blocks", ()))),
-                project=Place(*kept["project"]) if "project" in kept else None,
+                project=ProjectRef(*kept["project"]) if "project" in kept else None,
                 mapping=None
                 if mapping is None
-                else {kind: tuple(Place(*at) for at in it) for kind, it in mapping.items()},
+                else {kind: tuple(ProjectRef(*at) for at in it) for kind, it in mapping.items()},
                 version=version,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _places(kept: list[list[str]]) -> tuple[Place, ...]:
-    return tuple(Place(*at) for at in kept)
+def _places(kept: list[list[str]]) -> tuple[ProjectRef, ...]:
+    return tuple(ProjectRef(*at) for at in kept)
 
 
-class Moments:
+class TimestampSequence:
     """
     The moments of one change, in order, no two equal.
 
@@ -157,7 +157,7 @@ class Moments:
 
 
 @frozen
-class Told:
+class PendingEvent:
     """
     Something that a change of a device tracks.
 
@@ -174,12 +174,12 @@ class Told:
 
 
 #: What comes of a change: the device as it is then, and what is tracked, in order.
-Outcome = tuple[DeviceState, Sequence[Told]]
+UpdateResult = tuple[DeviceState, Sequence[PendingEvent]]
 #: How a verb changes a device. It may be asked more than once, where somebody else changed the device meanwhile.
-Plan = Callable[[DeviceState, Moments], Outcome]
+StateUpdate = Callable[[DeviceState, TimestampSequence], UpdateResult]
 
 
-def nothing(state: DeviceState, _: Moments) -> Outcome:
+def nothing(state: DeviceState, _: TimestampSequence) -> UpdateResult:
     """Change nothing."""
     return state, ()
 

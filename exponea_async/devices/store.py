@@ -13,9 +13,9 @@ from attrs import define
 
 from exponea_async._internal.streams import Stream
 from exponea_async.config import Configuration
-from exponea_async.devices.context import Calls, Scope, Street
-from exponea_async.devices.customers import Heard
-from exponea_async.devices.features import Parts
+from exponea_async.devices.context import Calls, Street, SubjectContext
+from exponea_async.devices.customers import TrackedEvent
+from exponea_async.devices.features import FeatureRegistry
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.models import Draft, Identity, OpenedPush, ReceivedPush
@@ -32,7 +32,7 @@ Drafts = Sequence[tuple[Identity | None, Draft]]
 
 
 @define(eq=False)
-class Slot:
+class CachedDevice:
     """
     One device in memory: what each event needs, and the rest packed as it is stored.
 
@@ -78,7 +78,7 @@ class Devices:
 
     Args:
         storage: Where they are kept.
-        street: Takes what they track.
+        recorder: Takes what they track.
         configuration: The settings.
         parts: What rooms keep for all subjects.
         calls: Asks the platform.
@@ -90,32 +90,32 @@ class Devices:
     """
 
     def __init__(
-        self, storage: Storage, street: Street, configuration: Configuration, parts: Parts, calls: Calls
+        self, storage: Storage, recorder: Street, configuration: Configuration, parts: FeatureRegistry, calls: Calls
     ) -> None:
         self.storage = storage
-        self.street = street
+        self.recorder = recorder
         self.configuration = configuration
-        self.parts = parts
+        self.features = parts
         self.calls = calls
         self.opened: Stream[OpenedPush] = Stream()
         self.received: Stream[ReceivedPush] = Stream()
-        self.present: set[Slot] = set()
-        self._slots: OrderedDict[str, Slot] = OrderedDict()
+        self.present: set[CachedDevice] = set()
+        self._slots: OrderedDict[str, CachedDevice] = OrderedDict()
         # Only those in use, for hardly any device is ever changed by two at once.
         self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
-    def slot(self, name: str) -> Slot:
+    def slot(self, name: str) -> CachedDevice:
         """Find a device's place in memory; the one that was used longest ago makes room for a new one."""
         slot = self._slots.get(name)
         if slot is not None:
             self._slots.move_to_end(name)
             return slot
-        slot = self._slots[name] = Slot(name)
+        slot = self._slots[name] = CachedDevice(name)
         if len(self._slots) > CAPACITY:
             self.present.discard(self._slots.popitem(last=False)[1])
         return slot
 
-    def peek(self, name: str) -> Slot | None:
+    def peek(self, name: str) -> CachedDevice | None:
         """Find a device's place in memory, where it has one."""
         return self._slots.get(name)
 
@@ -145,7 +145,7 @@ class Devices:
             slot.lost = slot.packed or slot.lost
             slot.empty()
 
-    def fill(self, slot: Slot, state: DeviceState, packed: bytes) -> None:
+    def fill(self, slot: CachedDevice, state: DeviceState, packed: bytes) -> None:
         """Put a stored state into a slot."""
         slot.packed, slot.version, slot.lost, slot.identity = packed, state.version, b"", self.identity(state)
         # Somebody may have been active while it was written or read.
@@ -154,25 +154,25 @@ class Devices:
     def identity(self, state: DeviceState) -> Identity:
         """Make a device's identity ready for the wire."""
         moved = state.project is not None or state.mapping is not None
-        routes = self.street.routes(state.project, state.mapping) if moved else None
-        return self.street.identity(state.customer_ids, state.device_id, routes)
+        routes = self.recorder.routes(state.project, state.mapping) if moved else None
+        return self.recorder.identity(state.customer_ids, state.device_id, routes)
 
-    async def load(self, slot: Slot) -> DeviceState | None:
+    async def load(self, slot: CachedDevice) -> DeviceState | None:
         """
         Read a device's state. To be called under its lock.
 
         Returns:
             The state, which for a new device is not stored yet; or None where the integration was stopped.
         """
-        if slot.identity is None and self.street.check_running():
+        if slot.identity is None and self.recorder.check_running():
             stored = await self.storage.load_state(slot.name)
             if stored is None:
-                return self._born(slot) if self.street.check_running() else None
+                return self._born(slot) if self.recorder.check_running() else None
             state = decoded(slot.name, stored.value, stored.version, stored.active)
             self.fill(slot, state, stored.value)
-        return slot.state() if slot.identity is not None and self.street.check_running() else None
+        return slot.state() if slot.identity is not None and self.recorder.check_running() else None
 
-    async def touch(self, slot: Slot, now: float) -> None:
+    async def touch(self, slot: CachedDevice, now: float) -> None:
         """Say that a device is active now, within the session that it is known to have."""
         if slot.identity is None or slot.last == NEVER:
             return
@@ -183,10 +183,10 @@ class Devices:
         else:
             slot.last = max(slot.last, now)
 
-    def tell(self, scope: Scope, heard: Heard) -> None:
+    def tell(self, context: SubjectContext, heard: TrackedEvent) -> None:
         """Let the rooms that listen hear of something."""
-        self.parts.heard(scope, heard)
-        self.street.is_heard = self.parts.is_listening
+        self.features.heard(context, heard)
+        self.recorder.has_subscribers = self.features.is_listening
 
     async def load_beside(self, name: str) -> bytes | None:
         """Read what is kept for a device beside its state."""
@@ -210,7 +210,7 @@ class Devices:
                 continue
             return
 
-    def _born(self, slot: Slot) -> DeviceState:
+    def _born(self, slot: CachedDevice) -> DeviceState:
         if slot.lost:
             return decoded(slot.name, slot.lost, 0, None if slot.last == NEVER else slot.last)
         return DeviceState(cookie=str(uuid4()), device_id=str(uuid4()), is_new=True)

@@ -16,7 +16,7 @@ from exponea_async.devices.push_tokens import (
     reassign,
     verify,
 )
-from exponea_async.devices.state import DeviceState, Moments, Outcome, Told
+from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult
 from exponea_async.models import Event, EventType
 
 
@@ -31,26 +31,28 @@ def facts(configuration: Configuration, now: float, granted: bool | None = None)
     )
 
 
-def told(who: DeviceState, states: Iterable[TokenState], moments: Moments, configuration: Configuration) -> list[Told]:
+def told(
+    who: DeviceState, states: Iterable[TokenState], moments: TimestampSequence, configuration: Configuration
+) -> list[PendingEvent]:
     """Make what is tracked of the states of a token."""
     return [_told(who, state, moments.next(), configuration) for state in states]
 
 
-def _told(who: DeviceState, state: TokenState, at: float, configuration: Configuration) -> Told:
+def _told(who: DeviceState, state: TokenState, at: float, configuration: Configuration) -> PendingEvent:
     if configuration.push_token_storage == "event":  # noqa: S105 - no password
-        return Told(who, EventType.PUSH_TOKEN, Event("notification_state", state.properties(), at))
+        return PendingEvent(who, EventType.PUSH_TOKEN, Event("notification_state", state.properties(), at))
     # As the SDKs below 2.3.0 did: an empty text removes the token.
     properties = {legacy_property(state.platform): state.token if state.valid else ""}
-    return Told(who, EventType.TRACK_CUSTOMER, Event("customer", properties, at))
+    return PendingEvent(who, EventType.TRACK_CUSTOMER, Event("customer", properties, at))
 
 
 def remembered(
     state: DeviceState,
     memory: TokenMemory | None,
     states: Iterable[TokenState],
-    moments: Moments,
+    moments: TimestampSequence,
     configuration: Configuration,
-) -> Outcome:
+) -> UpdateResult:
     """Remember a token, and tell what is to be told of it."""
     fresh = evolve(state, token=memory)
     return fresh, told(fresh, states, moments, configuration)
@@ -58,10 +60,10 @@ def remembered(
 
 def checked(
     state: DeviceState,
-    moments: Moments,
+    moments: TimestampSequence,
     configuration: Configuration,
     granted: bool | None = None,  # noqa: FBT001 - a fact
-) -> Outcome:
+) -> UpdateResult:
     """Check the remembered token again, as is done when the application starts or becomes active."""
     memory, states = verify(
         state.token,
@@ -71,12 +73,12 @@ def checked(
     return remembered(state, memory, states, moments, configuration)
 
 
-def invalidated(state: DeviceState, moments: Moments, configuration: Configuration) -> list[Told]:
+def invalidated(state: DeviceState, moments: TimestampSequence, configuration: Configuration) -> list[PendingEvent]:
     """Tell that the token is no longer this customer's."""
     return told(state, invalidate(state.token), moments, configuration)
 
 
-def reassigned(state: DeviceState, moments: Moments, configuration: Configuration) -> Outcome:
+def reassigned(state: DeviceState, moments: TimestampSequence, configuration: Configuration) -> UpdateResult:
     """Tell the token for the customer that the device belongs to now."""
     memory, states = reassign(state.token, **facts(configuration, moments.first))
     return remembered(state, memory, states, moments, configuration)

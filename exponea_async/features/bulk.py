@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from exponea_async.devices.context import Scope, Street
+from exponea_async.devices.context import Street, SubjectContext
 from exponea_async.devices.ids import read_ids
 from exponea_async.errors import InvalidEventError
 from exponea_async.models import Draft, Event, EventType, Identity, Receipt
@@ -25,7 +25,7 @@ class BulkVerbs:
     if TYPE_CHECKING:
 
         @property
-        def _scope(self) -> Scope: ...
+        def _context(self) -> SubjectContext: ...
 
     async def track_many(self, events: Iterable[Addressed]) -> list[Receipt]:
         """
@@ -43,25 +43,25 @@ class BulkVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        scope = self._scope
+        context = self._context
         drafts: list[tuple[Identity | None, Draft] | None] = []
         for place, given in enumerate(events):
             try:
-                drafts.append(_drafted(scope.street, given))
+                drafts.append(_drafted(context.recorder, given))
             except InvalidEventError as error:
                 raise error.within(f"events[{place}]") from None
             if place % BREATH == BREATH - 1:
                 await asyncio.sleep(0)
         wanted = [draft for draft in drafts if draft is not None]
-        kept = iter(await scope.keep_all(wanted) if wanted else ())
-        return [scope.street.dropped() if draft is None else next(kept) for draft in drafts]
+        kept = iter(await context.keep_all(wanted) if wanted else ())
+        return [context.recorder.dropped() if draft is None else next(kept) for draft in drafts]
 
 
-def _drafted(street: Street, given: Addressed) -> tuple[Identity | None, Draft] | None:
+def _drafted(recorder: Street, given: Addressed) -> tuple[Identity | None, Draft] | None:
     who, event = None, given
     if isinstance(given, tuple) and len(given) == 2:
-        who, event = street.identity(read_ids(given[0], "ids"), None), given[1]
+        who, event = recorder.identity(read_ids(given[0], "ids"), None), given[1]
     if not isinstance(event, Event):
         raise InvalidEventError("event", f"{given!r:.60} is neither an Event nor a pair", "Give (ids, Event).")
-    draft = street.draft_event(EventType.TRACK_EVENT, event)
+    draft = recorder.draft_event(EventType.TRACK_EVENT, event)
     return None if draft is None else (who, draft)

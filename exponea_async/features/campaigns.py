@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from exponea_async.devices.campaigns import read_link
-from exponea_async.devices.context import Scope
-from exponea_async.devices.state import DeviceState, Moments, Outcome, Told
-from exponea_async.models import Event, EventType, Moment
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult
+from exponea_async.models import Event, EventType, Timestamp
 
 
 class CampaignVerbs:
@@ -20,9 +20,9 @@ class CampaignVerbs:
     if TYPE_CHECKING:
 
         @property
-        def _scope(self) -> Scope: ...
+        def _context(self) -> SubjectContext: ...
 
-    async def handle_campaign_click(self, url: str, timestamp: Moment = None) -> bool:
+    async def handle_campaign_click(self, url: str, timestamp: Timestamp = None) -> bool:
         """
         Take a link that somebody opened.
 
@@ -41,19 +41,19 @@ class CampaignVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        scope = self._scope
-        moment = scope.street.moment(timestamp)
-        if not scope.street.check_running() or read_link(url, 0.0) is None:
+        context = self._context
+        moment = context.recorder.moment(timestamp)
+        if not context.recorder.check_running() or read_link(url, 0.0) is None:
             return False
 
-        def remember(state: DeviceState, moments: Moments) -> Outcome:
+        def remember(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
             return evolve(state, campaign=read_link(url, moments.first)), ()
 
-        def plan(state: DeviceState, moments: Moments) -> Outcome:
+        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
             campaign = read_link(url, moments.first)
             if campaign is None or not campaign.is_click:
                 return state, ()
             at = moments.next() if moment is None else moment
-            return state, [Told(state, EventType.CAMPAIGN_CLICK, Event(url, {"platform": "server"}, at))]
+            return state, [PendingEvent(state, EventType.CAMPAIGN_CLICK, Event(url, {"platform": "server"}, at))]
 
-        return any(receipt.status != "dropped" for receipt in await scope.change(plan, before=remember))
+        return any(receipt.status != "dropped" for receipt in await context.change(plan, before=remember))

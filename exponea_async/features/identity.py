@@ -8,9 +8,9 @@ from uuid import uuid4
 from attrs import evolve
 
 from exponea_async.config import Configuration, ConfigurationChange, ExponeaProject
-from exponea_async.devices.context import Scope
+from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.sessions import active, closed, ended, expired, installed, last_sign
-from exponea_async.devices.state import DeviceState, Moments, Outcome, Place, Told, renewed
+from exponea_async.devices.state import DeviceState, PendingEvent, ProjectRef, TimestampSequence, UpdateResult, renewed
 from exponea_async.devices.token_events import invalidated, reassigned
 from exponea_async.errors import InvalidEventError
 from exponea_async.models import Receipt
@@ -24,7 +24,7 @@ class IdentityVerbs:
     if TYPE_CHECKING:
 
         @property
-        def _scope(self) -> Scope: ...
+        def _context(self) -> SubjectContext: ...
 
     async def get_customer_cookie(self) -> str:
         """
@@ -35,7 +35,7 @@ class IdentityVerbs:
             StorageError: The storage refused.
             LifecycleError: The client was not started, or is closed.
         """
-        state = await self._scope.look()
+        state = await self._context.look()
         return state.cookie if state else ""
 
     async def anonymize(self, change: ConfigurationChange | None = None) -> list[Receipt]:
@@ -61,12 +61,12 @@ class IdentityVerbs:
         """
         if change is not None and not isinstance(change, ConfigurationChange):
             raise InvalidEventError("change", f"a {type(change).__name__} is no change", "Give a ConfigurationChange.")
-        scope, cookie = self._scope, str(uuid4())
-        configuration = scope.configuration
+        context, cookie = self._context, str(uuid4())
+        configuration = context.configuration
         if change is not None:
-            await scope.remember(_projects(change))
+            await context.remember(_projects(change))
 
-        def plan(state: DeviceState, moments: Moments) -> Outcome:
+        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
             farewell = [] if state.is_new else _farewell(state, moments, configuration)
             state = _switched(renewed(state, cookie), change, configuration)
             welcome = [installed(state, moments, configuration)]
@@ -76,13 +76,13 @@ class IdentityVerbs:
             state, token = reassigned(state, moments, configuration)
             return state, [*farewell, *welcome, *token]
 
-        receipts = await scope.change(plan, wake=False)
-        scope.anonymized()
+        receipts = await context.change(plan, wake=False)
+        context.anonymized()
         return receipts
 
 
-def _farewell(state: DeviceState, moments: Moments, configuration: Configuration) -> list[Told]:
-    told: list[Told] = []
+def _farewell(state: DeviceState, moments: TimestampSequence, configuration: Configuration) -> list[PendingEvent]:
+    told: list[PendingEvent] = []
     if configuration.automatic_session_tracking and state.session_start is not None:
         if expired(state, moments.first, configuration.session_timeout):
             told += closed(state, configuration)[1]
@@ -106,12 +106,12 @@ def _switched(state: DeviceState, change: ConfigurationChange | None, configurat
     current = state.project.base_url if state.project else configuration.base_url
     address = (change.project and change.project.base_url) or current
     if change.project is not None:
-        state = evolve(state, project=Place(address, change.project.project_token))
+        state = evolve(state, project=ProjectRef(address, change.project.project_token))
     if change.mapping is not None:
         mapping = {kind.name: tuple(_place(it, address) for it in its) for kind, its in change.mapping.items()}
         state = evolve(state, mapping=mapping)
     return state
 
 
-def _place(project: ExponeaProject, address: str) -> Place:
-    return Place(project.base_url or address, project.project_token)
+def _place(project: ExponeaProject, address: str) -> ProjectRef:
+    return ProjectRef(project.base_url or address, project.project_token)

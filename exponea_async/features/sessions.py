@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from exponea_async.devices.context import Scope
+from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.sessions import begun, ended
-from exponea_async.devices.state import DeviceState, Moments, Outcome, nothing
-from exponea_async.models import Moment, Receipt
+from exponea_async.devices.state import DeviceState, TimestampSequence, UpdateResult, nothing
+from exponea_async.models import Receipt, Timestamp
 
 LOG = logging.getLogger("exponea_async")
 
@@ -26,9 +26,9 @@ class SessionVerbs:
     if TYPE_CHECKING:
 
         @property
-        def _scope(self) -> Scope: ...
+        def _context(self) -> SubjectContext: ...
 
-    async def track_session_start(self, timestamp: Moment = None) -> Receipt:
+    async def track_session_start(self, timestamp: Timestamp = None) -> Receipt:
         """
         Start a session by hand, where sessions are not tracked automatically.
 
@@ -45,22 +45,22 @@ class SessionVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        scope = self._scope
-        if await _is_ignored(scope, "track_session_start"):
-            return scope.street.dropped(AUTOMATIC)
-        moment = scope.street.moment(timestamp)
+        context = self._context
+        if await _is_ignored(context, "track_session_start"):
+            return context.recorder.dropped(AUTOMATIC)
+        moment = context.recorder.moment(timestamp)
 
-        def plan(state: DeviceState, moments: Moments) -> Outcome:
+        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
             at = moments.next() if moment is None else moment
             told = []
-            if state.session_start is not None and scope.configuration.manual_session_auto_close:
-                told.append(ended(state, at, scope.configuration))
-            state, started = begun(state, at, scope.configuration)
+            if state.session_start is not None and context.configuration.manual_session_auto_close:
+                told.append(ended(state, at, context.configuration))
+            state, started = begun(state, at, context.configuration)
             return evolve(state, last_activity=None), [*told, started]
 
-        return (await scope.change(plan))[-1]
+        return (await context.change(plan))[-1]
 
-    async def track_session_end(self, timestamp: Moment = None) -> Receipt:
+    async def track_session_end(self, timestamp: Timestamp = None) -> Receipt:
         """
         End the session by hand, where sessions are not tracked automatically.
 
@@ -75,20 +75,20 @@ class SessionVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        scope = self._scope
-        if await _is_ignored(scope, "track_session_end"):
-            return scope.street.dropped(AUTOMATIC)
-        moment = scope.street.moment(timestamp)
+        context = self._context
+        if await _is_ignored(context, "track_session_end"):
+            return context.recorder.dropped(AUTOMATIC)
+        moment = context.recorder.moment(timestamp)
 
-        def plan(state: DeviceState, moments: Moments) -> Outcome:
+        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
             if state.session_start is None:
                 LOG.warning("track_session_end() is ignored: %s.", NONE_OPEN)
                 return state, ()
-            told = ended(state, moments.next() if moment is None else moment, scope.configuration)
+            told = ended(state, moments.next() if moment is None else moment, context.configuration)
             return evolve(state, session_start=None, last_activity=None), [told]
 
-        receipts = await scope.change(plan)
-        return receipts[-1] if receipts else scope.street.dropped(NONE_OPEN)
+        receipts = await context.change(plan)
+        return receipts[-1] if receipts else context.recorder.dropped(NONE_OPEN)
 
     async def resume(self) -> None:
         """
@@ -101,7 +101,7 @@ class SessionVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        await self._scope.change(nothing, present=True)
+        await self._context.change(nothing, present=True)
 
     async def pause(self) -> None:
         """
@@ -112,15 +112,15 @@ class SessionVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        await self._scope.change(nothing, present=False)
+        await self._context.change(nothing, present=False)
 
 
-async def _is_ignored(scope: Scope, verb: str) -> bool:
-    if not scope.street.check_running():
+async def _is_ignored(context: SubjectContext, verb: str) -> bool:
+    if not context.recorder.check_running():
         return True
-    if not scope.configuration.automatic_session_tracking:
+    if not context.configuration.automatic_session_tracking:
         return False
     # A sign of life it is, and a subject without sessions refuses it.
-    await scope.change(nothing)
+    await context.change(nothing)
     LOG.warning("%s() is ignored: %s.", verb, AUTOMATIC)
     return True

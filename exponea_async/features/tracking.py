@@ -6,10 +6,10 @@ import logging
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from exponea_async.devices.context import Scope
+from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.ids import COOKIE, read_ids
 from exponea_async.errors import InvalidEventError
-from exponea_async.models import Customer, Event, EventType, Moment, PurchasedItem, Receipt
+from exponea_async.models import Customer, Event, EventType, PurchasedItem, Receipt, Timestamp
 
 LOG = logging.getLogger("exponea_async")
 
@@ -26,7 +26,7 @@ class TrackingVerbs:
     if TYPE_CHECKING:
 
         @property
-        def _scope(self) -> Scope: ...
+        def _context(self) -> SubjectContext: ...
 
     async def track_event(self, event: Event) -> Receipt:
         """
@@ -44,11 +44,11 @@ class TrackingVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        scope = self._scope
-        draft = scope.street.draft_event(_TRACK_EVENT, event)
-        return scope.street.dropped() if draft is None else await scope.keep(draft)
+        context = self._context
+        draft = context.recorder.draft_event(_TRACK_EVENT, event)
+        return context.recorder.dropped() if draft is None else await context.keep(draft)
 
-    async def track_payment_event(self, item: PurchasedItem, timestamp: Moment = None) -> Receipt:
+    async def track_payment_event(self, item: PurchasedItem, timestamp: Timestamp = None) -> Receipt:
         """
         Track a payment, as the event ``payment``.
 
@@ -62,9 +62,9 @@ class TrackingVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        scope = self._scope
-        draft = scope.street.draft_event(EventType.PAYMENT, payment(item, timestamp))
-        return scope.street.dropped() if draft is None else await scope.keep(draft)
+        context = self._context
+        draft = context.recorder.draft_event(EventType.PAYMENT, payment(item, timestamp))
+        return context.recorder.dropped() if draft is None else await context.keep(draft)
 
     async def identify_customer(self, customer: Customer) -> Receipt:
         """
@@ -84,15 +84,15 @@ class TrackingVerbs:
         """
         if not isinstance(customer, Customer):
             raise InvalidEventError("customer", f"{customer!r:.60} is no Customer", "Give Customer(ids, properties).")
-        scope = self._scope
+        context = self._context
         ids = read_ids(customer.ids, "customer.ids")
         if ids.pop(COOKIE, None) is not None:
             LOG.warning("A 'cookie' given to identify_customer() is ignored: the SDK has its own.")
-        draft = scope.street.draft_customer(customer.properties)
-        return scope.street.dropped() if draft is None else await scope.identify(ids, draft)
+        draft = context.recorder.draft_customer(customer.properties)
+        return context.recorder.dropped() if draft is None else await context.identify(ids, draft)
 
 
-def payment(item: PurchasedItem, timestamp: Moment) -> Event:
+def payment(item: PurchasedItem, timestamp: Timestamp) -> Event:
     """
     Make the event of a payment.
 

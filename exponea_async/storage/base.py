@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from attrs import frozen
 
 #: A due moment further ahead than this, in seconds, comes from a clock that was set back, and counts as due.
-HORIZON = 3600.0
+MAX_DUE_AHEAD = 3600.0
 
 
 @frozen
@@ -61,7 +61,7 @@ class Settlement:
         ids: The records.
         verdict: ``"delivered"`` removes them, ``"later"`` keeps them until `due`, ``"dead"`` moves them to the dead
             letters with `reason`.
-        due: When they fall due again, UNIX seconds, no more than `HORIZON` ahead; for ``"later"`` only.
+        due: When they fall due again, UNIX seconds, no more than `MAX_DUE_AHEAD` ahead; for ``"later"`` only.
         failures: What `Leased.failures` says next time; for ``"later"`` only.
         reason: Why, in words.
     """
@@ -184,7 +184,7 @@ class Pending:
 
 
 #: The last ids given out when the mark was made, by route: what was written before is at or below it.
-Mark = Mapping[str, str]
+Watermark = Mapping[str, str]
 
 
 class Storage(Protocol):
@@ -231,7 +231,7 @@ class Storage(Protocol):
 
         Args:
             limit: How many at the most.
-            seconds: How long they are ours, at most `HORIZON`.
+            seconds: How long they are ours, at most `MAX_DUE_AHEAD`.
             now: UNIX seconds.
             skip: Routes to leave alone.
             only: The one route to take from.
@@ -246,11 +246,11 @@ class Storage(Protocol):
         """Tell the fate of records: ``"queued"`` or the reason of their death; those gone are left out."""
         ...
 
-    async def mark(self) -> Mark:
+    async def mark(self) -> Watermark:
         """Draw a line: `remaining` tells how much from before it is left."""
         ...
 
-    async def remaining(self, mark: Mark, *, skip: Iterable[str] = ()) -> int:
+    async def remaining(self, mark: Watermark, *, skip: Iterable[str] = ()) -> int:
         """Count the records at or below a mark that still wait, routes in `skip` left out."""
         ...
 

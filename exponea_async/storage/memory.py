@@ -19,16 +19,16 @@ from attrs import define, field
 from exponea_async.errors import QueueFullError, StateConflictError, StorageError
 from exponea_async.storage._sessions import Sessions
 from exponea_async.storage.base import (
-    HORIZON,
+    MAX_DUE_AHEAD,
     DeadLetter,
     Leased,
-    Mark,
     Pending,
     Record,
     Settlement,
     State,
     StateChange,
     StateCheck,
+    Watermark,
     Written,
 )
 
@@ -65,7 +65,7 @@ class _Route:
     def due(self, limit: int, now: float) -> list[int]:
         """Tell the taken numbers that are due, or due so late that the clock must have been set back."""
         ripe = self.agenda[: min(limit, bisect_right(self.agenda, (now, inf)))]
-        start = bisect_right(self.agenda, (now + HORIZON, inf))
+        start = bisect_right(self.agenda, (now + MAX_DUE_AHEAD, inf))
         return [seq for _, seq in ripe + self.agenda[start : start + limit - len(ripe)]]
 
 
@@ -217,7 +217,7 @@ class MemoryStorage:
             route = routes[(place + self._turn) % len(routes)]
             taken += self._claim(route, limit - len(taken), now)
         for row in taken:
-            self._schedule(row, now + min(seconds, HORIZON))
+            self._schedule(row, now + min(seconds, MAX_DUE_AHEAD))
         return list(map(_leased, taken))
 
     def _claim(self, route: _Route, limit: int, now: float) -> list[_Row]:
@@ -272,12 +272,12 @@ class MemoryStorage:
         fates = {key: "queued" if key in self._rows else self._dead.get(key) for key in ids}
         return {key: fate if isinstance(fate, str) else fate.reason for key, fate in fates.items() if fate is not None}
 
-    async def mark(self) -> Mark:
+    async def mark(self) -> Watermark:
         """Draw a line under what is written."""
         self._check_open()
         return {name: route.key(route.last) for name, route in self._routes.items()}
 
-    async def remaining(self, mark: Mark, *, skip: Iterable[str] = ()) -> int:
+    async def remaining(self, mark: Watermark, *, skip: Iterable[str] = ()) -> int:
         """Count what is left from before a mark."""
         self._check_open()
         left = 0

@@ -68,7 +68,7 @@ class World:
     @property
     def part(self) -> ContentBlocks:
         """What the client keeps of content blocks."""
-        part: ContentBlocks = self.client._parts[ContentBlocks]
+        part: ContentBlocks = self.client._features[ContentBlocks]
         return part
 
     @property

@@ -12,7 +12,7 @@ from phones import Kept, Phone
 from support import until
 
 from exponea_async import Event, Exponea
-from exponea_async._internal.streams import Listener
+from exponea_async._internal.streams import Subscription
 from exponea_async.features.in_app.verbs import InAppMessages
 from exponea_async.messages import InAppMessage, InAppMessageAction
 from exponea_async.sandbox import Sandbox
@@ -86,7 +86,7 @@ class World:
         self.phone = phone
         self.sandbox = sandbox
         self.monkeypatch = monkeypatch
-        self.messages: Listener[InAppMessage]
+        self.messages: Subscription[InAppMessage]
         self._gate = asyncio.Event()
         self._gate.set()
 
@@ -115,7 +115,7 @@ class World:
     @property
     def part(self) -> InAppMessages:
         """What the client keeps of messages."""
-        return self.client._parts[InAppMessages]
+        return self.client._features[InAppMessages]
 
     async def start(self, *messages: Any, listen: bool = True, **settings: Any) -> Exponea:
         """Start a client, whose host listens, and which tracks no sessions of its own accord."""
@@ -174,14 +174,14 @@ class World:
         return [each.properties["action"] for each in await self.banners()]
 
 
-def taken(listener: Listener[Any]) -> list[Any]:
+def taken(listener: Subscription[Any]) -> list[Any]:
     """Take what a listener has heard."""
     heard = list(listener._held)
     listener._held.clear()
     return heard
 
 
-def types(listener: Listener[InAppMessageAction]) -> list[str]:
+def types(listener: Subscription[InAppMessageAction]) -> list[str]:
     """Take what a listener has heard of actions, and tell their types."""
     return [each.type for each in taken(listener)]
 

@@ -43,7 +43,7 @@ class World:
 
     @property
     def part(self) -> Segments:
-        return self.client._parts[Segments]
+        return self.client._features[Segments]
 
     def answer(self, **categories: Any) -> None:
         """Let the platform tell everybody these segments, by their names or as they are."""

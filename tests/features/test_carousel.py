@@ -11,7 +11,7 @@ from blocks_world import BUNDLE, FORCED, LINK, Gate, World, personal, static
 from phones import Phone
 
 from exponea_async import Customer, Event, Hooks, InvalidEventError
-from exponea_async._internal.streams import Listener
+from exponea_async._internal.streams import Subscription
 from exponea_async.features.content_blocks.carousel import Carousel, CarouselChange
 from exponea_async.messages import InAppContentBlock
 from exponea_async.sandbox import Sandbox
@@ -40,7 +40,7 @@ async def taken(carousel: Carousel, count: int) -> list[str]:
     return found
 
 
-async def told(listener: Listener[CarouselChange]) -> list[str]:
+async def told(listener: Subscription[CarouselChange]) -> list[str]:
     """Tell in words what a listener heard, until the end."""
     return [
         each.type if each.type in ("messages", "empty") else f"{each.type} {each.block and each.block.id}"

@@ -10,7 +10,7 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async.devices.impressions import Display
+from exponea_async.devices.impressions import Impression
 from exponea_async.features._shared.targeting.priority import best, pick, ranked, rotation
 from exponea_async.features._shared.targeting.schedule import may_show
 
@@ -59,7 +59,7 @@ class TestBest:
     @pytest.mark.parametrize("expected", [pytest.param("B", id="R07")])
     def test_who_may_not_be_shown_does_not_count(self, expected: str) -> None:
         """A message of a high priority that was shown often enough is in nobody's way."""
-        displays = {"A": Display(displayed=10.0)}
+        displays = {"A": Impression(displayed=10.0)}
         free = [each for each in messages(A=5, B=1) if may_show("only_once", displays.get(each.name), 5000.0)]
         assert names(best(free, priority_of)) == expected
 

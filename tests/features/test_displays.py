@@ -10,7 +10,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async.devices.impressions import MEMORY, Display, as_list, from_list, purged
+from exponea_async.devices.impressions import MEMORY, Impression, as_list, from_list, purged
 from exponea_async.features._shared.targeting.filters import FilterError
 from exponea_async.features._shared.targeting.schedule import DateFilter, may_show, read_date_filter
 
@@ -84,30 +84,30 @@ class TestFrequency:
     @pytest.mark.parametrize(
         ("frequency", "display", "visit_start", "expected"),
         [
-            pytest.param("always", Display(4000, 4500), VISIT, True, id="Q01"),
-            pytest.param("only_once", Display(), VISIT, True, id="Q02"),
+            pytest.param("always", Impression(4000, 4500), VISIT, True, id="Q01"),
+            pytest.param("only_once", Impression(), VISIT, True, id="Q02"),
             pytest.param("only_once", None, VISIT, True, id="Q02-nothing"),
-            pytest.param("only_once", Display(10), VISIT, False, id="Q03"),
-            pytest.param("only_once", Display(None, 10), VISIT, True, id="Q04"),
+            pytest.param("only_once", Impression(10), VISIT, False, id="Q03"),
+            pytest.param("only_once", Impression(None, 10), VISIT, True, id="Q04"),
             pytest.param("once_per_visit", None, VISIT, True, id="Q05"),
-            pytest.param("once_per_visit", Display(4999), VISIT, True, id="Q06"),
-            pytest.param("once_per_visit", Display(5000), VISIT, False, id="Q07"),
-            pytest.param("once_per_visit", Display(6000), VISIT, False, id="Q08"),
-            pytest.param("once_per_visit", Display(6000), 7000.0, True, id="Q09"),
-            pytest.param("once_per_visit", Display(None, 6000), VISIT, True, id="Q10"),
-            pytest.param("until_visitor_interacts", Display(6000), VISIT, True, id="Q11"),
-            pytest.param("until_visitor_interacts", Display(6000, 6001), VISIT, False, id="Q12"),
-            pytest.param("until_visitor_interacts", Display(6000), VISIT, True, id="Q13-message-closed"),
-            pytest.param("until_visitor_interacts", Display(6000, 6001), VISIT, False, id="Q14-block-closed"),
-            pytest.param("sometimes", Display(1, 1), VISIT, True, id="Q15"),
-            pytest.param("only_once", Display(10), 7000.0, False, id="Q16-message-after-identify"),
+            pytest.param("once_per_visit", Impression(4999), VISIT, True, id="Q06"),
+            pytest.param("once_per_visit", Impression(5000), VISIT, False, id="Q07"),
+            pytest.param("once_per_visit", Impression(6000), VISIT, False, id="Q08"),
+            pytest.param("once_per_visit", Impression(6000), 7000.0, True, id="Q09"),
+            pytest.param("once_per_visit", Impression(None, 6000), VISIT, True, id="Q10"),
+            pytest.param("until_visitor_interacts", Impression(6000), VISIT, True, id="Q11"),
+            pytest.param("until_visitor_interacts", Impression(6000, 6001), VISIT, False, id="Q12"),
+            pytest.param("until_visitor_interacts", Impression(6000), VISIT, True, id="Q13-message-closed"),
+            pytest.param("until_visitor_interacts", Impression(6000, 6001), VISIT, False, id="Q14-block-closed"),
+            pytest.param("sometimes", Impression(1, 1), VISIT, True, id="Q15"),
+            pytest.param("only_once", Impression(10), 7000.0, False, id="Q16-message-after-identify"),
             pytest.param("only_once", None, 7000.0, True, id="Q17-block-after-identify"),
             pytest.param("only_once", None, 7000.0, True, id="Q18-after-anonymize"),
-            pytest.param("ONLY_ONCE", Display(10), VISIT, False, id="upper-case"),
+            pytest.param("ONLY_ONCE", Impression(10), VISIT, False, id="upper-case"),
         ],
     )
     def test_when_it_may_be_shown_again(
-        self, frequency: str, display: Display | None, visit_start: float, *, expected: bool
+        self, frequency: str, display: Impression | None, visit_start: float, *, expected: bool
     ) -> None:
         """A message is shown as often as its frequency allows, and one of an unknown frequency always."""
         assert may_show(frequency, display, visit_start) is expected
@@ -115,11 +115,11 @@ class TestFrequency:
     @pytest.mark.parametrize("days", [pytest.param(31, id="Q19")])
     def test_what_is_forgotten_may_be_shown(self, days: int) -> None:
         """A message of which nothing is remembered any more is a new one."""
-        kept = purged({"m": Display(NOW - days * DAY)}, NOW)
+        kept = purged({"m": Impression(NOW - days * DAY)}, NOW)
         assert may_show("only_once", kept.get("m"), VISIT)
 
-    @pytest.mark.parametrize("before", [pytest.param(Display(), id="Q20")])
-    def test_what_was_only_said_to_be_shown(self, before: Display) -> None:
+    @pytest.mark.parametrize("before", [pytest.param(Impression(), id="Q20")])
+    def test_what_was_only_said_to_be_shown(self, before: Impression) -> None:
         """A display that only is remembered, of a control group, counts like any other."""
         assert may_show("only_once", before, VISIT)
         assert not may_show("only_once", evolve(before, displayed=6000.0), VISIT)
@@ -142,44 +142,44 @@ class TestFrequency:
         }
         stopped = any(moment is not None for moment in stops.get(frequency, []))
         for spelled in (frequency, frequency.upper()):
-            assert may_show(spelled, Display(displayed, interacted), VISIT) is not stopped
+            assert may_show(spelled, Impression(displayed, interacted), VISIT) is not stopped
 
     @given(st.text(), st.floats())
     def test_any_word_is_an_answer(self, frequency: str, visit_start: float) -> None:
         """No frequency is too odd."""
-        assert may_show(frequency, Display(1.0, 2.0), visit_start) in (True, False)
+        assert may_show(frequency, Impression(1.0, 2.0), visit_start) in (True, False)
 
 
 class TestMemory:
     @pytest.mark.parametrize(
         ("display", "expected"),
         [
-            pytest.param(Display(NOW - MEMORY), True, id="30-days"),
-            pytest.param(Display(NOW - MEMORY - 1), False, id="longer"),
-            pytest.param(Display(None, NOW - MEMORY), True, id="interacted-30-days"),
-            pytest.param(Display(None, NOW - MEMORY - 1), False, id="interacted-longer"),
-            pytest.param(Display(NOW - MEMORY - 1, NOW), True, id="interacted-now"),
-            pytest.param(Display(NOW, NOW - MEMORY - 1), True, id="displayed-now"),
-            pytest.param(Display(NOW - MEMORY - 1, NOW - MEMORY - 1), False, id="both-longer"),
-            pytest.param(Display(), False, id="nothing"),
+            pytest.param(Impression(NOW - MEMORY), True, id="30-days"),
+            pytest.param(Impression(NOW - MEMORY - 1), False, id="longer"),
+            pytest.param(Impression(None, NOW - MEMORY), True, id="interacted-30-days"),
+            pytest.param(Impression(None, NOW - MEMORY - 1), False, id="interacted-longer"),
+            pytest.param(Impression(NOW - MEMORY - 1, NOW), True, id="interacted-now"),
+            pytest.param(Impression(NOW, NOW - MEMORY - 1), True, id="displayed-now"),
+            pytest.param(Impression(NOW - MEMORY - 1, NOW - MEMORY - 1), False, id="both-longer"),
+            pytest.param(Impression(), False, id="nothing"),
         ],
     )
-    def test_what_is_forgotten(self, display: Display, *, expected: bool) -> None:
+    def test_what_is_forgotten(self, display: Impression, *, expected: bool) -> None:
         """A message is forgotten when nothing happened of it for more than 30 days."""
         assert purged({"m": display}, NOW) == ({"m": display} if expected else {})
 
     def test_little_room_is_taken(self) -> None:
         """What never happened takes no room where nothing follows."""
-        displays = {"a": Display(1.5), "b": Display(1.5, 2.5), "c": Display(None, 2.5)}
+        displays = {"a": Impression(1.5), "b": Impression(1.5, 2.5), "c": Impression(None, 2.5)}
         assert as_list(displays) == [["a", 1.5], ["b", 1.5, 2.5], ["c", None, 2.5]]
 
     @given(
         st.dictionaries(
             st.text(),
-            st.builds(Display, st.none() | st.floats(0, 1e10), st.none() | st.floats(0, 1e10)),
+            st.builds(Impression, st.none() | st.floats(0, 1e10), st.none() | st.floats(0, 1e10)),
         )
     )
-    def test_what_was_told_is_read(self, displays: dict[str, Display]) -> None:
+    def test_what_was_told_is_read(self, displays: dict[str, Impression]) -> None:
         """What is stored comes back as it was."""
         assert from_list(json.loads(json.dumps(as_list(displays)))) == displays
 

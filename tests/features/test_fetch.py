@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import Configure, Connect, until
 
-from exponea_async import ClosedError, Exponea, InvalidEventError, NotStartedError, RefusedError, UnavailableError
+from exponea_async import (
+    ClosedError,
+    Exponea,
+    InvalidEventError,
+    NotStartedError,
+    RequestRefusedError,
+    UnavailableError,
+)
 from exponea_async.features.fetch.parsing import (
     checked,
     read_attributes,
@@ -144,19 +151,19 @@ class TestRecommendations:
 
     async def test_no_such_engine(self, client: Exponea) -> None:
         """The platform's reason is told."""
-        with pytest.raises(RefusedError, match="66aa"):
+        with pytest.raises(RequestRefusedError, match="66aa"):
             await client.fetch_recommendations(OPTIONS)
 
     @pytest.mark.parametrize(
         ("body", "error"),
         [
-            (answer([]), RefusedError),
-            (b'{"success": true}', RefusedError),
-            (b'{"success": false, "errors": {"_global": ["no"]}}', RefusedError),
-            (answer([{"success": False, "error": "no permission"}]), RefusedError),
-            (answer([{"success": True, "value": None}]), RefusedError),
-            (answer([{"success": True}]), RefusedError),
-            (answer([{"value": [ITEM]}]), RefusedError),
+            (answer([]), RequestRefusedError),
+            (b'{"success": true}', RequestRefusedError),
+            (b'{"success": false, "errors": {"_global": ["no"]}}', RequestRefusedError),
+            (answer([{"success": False, "error": "no permission"}]), RequestRefusedError),
+            (answer([{"success": True, "value": None}]), RequestRefusedError),
+            (answer([{"success": True}]), RequestRefusedError),
+            (answer([{"value": [ITEM]}]), RequestRefusedError),
             (answer([{"success": True, "value": 7}]), UnavailableError),
             (answer(["x"]), UnavailableError),
             (answer("x"), UnavailableError),
@@ -294,7 +301,7 @@ class TestAll:
     async def test_refusals(self, client: Exponea, sandbox: Sandbox, name: str, status: int) -> None:
         """A refusal is told with its status, and not asked again."""
         sandbox.faults.add(Fault("status", status=status))
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RequestRefusedError) as caught:
             await VERBS[name](client)
         assert caught.value.status == status
         assert sandbox.request_count == 1
@@ -322,7 +329,7 @@ class TestAll:
         """Who waits for an answer when the client closes does not wait for ever."""
         sandbox.faults.add(Fault("latency", seconds=60))
         waiting = asyncio.create_task(VERBS[name](client))
-        await until(lambda: client._calls._transport is not None)
+        await until(lambda: client._api._transport is not None)
         await client.aclose()
         with pytest.raises((ClosedError, UnavailableError)):
             await asyncio.wait_for(waiting, 30)
@@ -344,7 +351,7 @@ class TestAll:
         ):
             try:
                 assert isinstance(read(body), list)
-            except (RefusedError, UnavailableError):
+            except (RequestRefusedError, UnavailableError):
                 continue
 
     async def test_large_ones(self, client: Exponea, sandbox: Sandbox) -> None:

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vectors_filters import BROKEN, CART, CART_TIME, CASES, MATCH, NEVER, Case, condition
 
-from exponea_async.features._shared.targeting.filters import FilterError, Occasion, Trigger, read_trigger, text_of
+from exponea_async.features._shared.targeting.filters import FilterError, Trigger, TriggerEvent, read_trigger, text_of
 from exponea_async.features._shared.targeting.patterns import MAX_PATTERN
 
-CART_UPDATE = Occasion("cart_update", CART, CART_TIME)
+CART_UPDATE = TriggerEvent("cart_update", CART, CART_TIME)
 
 TEAL = condition("color", "string", "equals", "Teal")
 RED = condition("color", "string", "equals", "Red")
@@ -37,7 +37,7 @@ def trigger(*conditions: Mapping[str, Any], event_type: str = "cart_update") -> 
 def matches(value: object, **properties: Any) -> bool:
     """Tell whether a condition on ``x`` holds true of an event with these properties."""
     assert isinstance(value, dict)
-    return trigger(value).matches(Occasion("cart_update", properties))
+    return trigger(value).matches(TriggerEvent("cart_update", properties))
 
 
 class TestConditions:
@@ -83,7 +83,7 @@ class TestConditions:
         assert trigger(condition("qty", kind, operator, operand)).matches(CART_UPDATE)
 
 
-FILTERS: dict[str, tuple[Occasion, list[Mapping[str, Any]], bool]] = {
+FILTERS: dict[str, tuple[TriggerEvent, list[Mapping[str, Any]], bool]] = {
     "W01": (CART_UPDATE, [], True),
     "W02": (evolve(CART_UPDATE, event_type="Cart_Update"), [], False),
     "W03": (evolve(CART_UPDATE, event_type="purchase"), [], False),
@@ -119,7 +119,9 @@ class TestTriggers:
     @pytest.mark.parametrize(
         ("occasion", "conditions", "expected"), [pytest.param(*case, id=number) for number, case in FILTERS.items()]
     )
-    def test_whole_filters(self, occasion: Occasion, conditions: list[Mapping[str, Any]], *, expected: bool) -> None:
+    def test_whole_filters(
+        self, occasion: TriggerEvent, conditions: list[Mapping[str, Any]], *, expected: bool
+    ) -> None:
         """The type must be the same to the letter, and all conditions hold true."""
         assert trigger(*conditions).matches(occasion) is expected
 
@@ -312,7 +314,7 @@ class TestPatterns:
         """What can't be read, or is larger than any campaign needs, matches nothing, and says why."""
         read = trigger(condition("x", "string", "regex", pattern))
         assert "regular expression" in (read.trouble or "")
-        assert not read.matches(Occasion("cart_update", {"x": "a"}))
+        assert not read.matches(TriggerEvent("cart_update", {"x": "a"}))
 
 
 JSON = st.recursive(
@@ -407,12 +409,12 @@ class TestOracle:
         values = properties if "property" in attribute else {} if timestamp is None else {None: timestamp}
         name = attribute.get("property")
         expected = foretold(source["constraint"], values.get(name), is_set=name in values)
-        assert trigger(source).matches(Occasion("cart_update", properties, timestamp)) is expected
+        assert trigger(source).matches(TriggerEvent("cart_update", properties, timestamp)) is expected
 
     @given(st.lists(CONDITIONS, max_size=4), st.dictionaries(st.sampled_from(["x", "y"]), VALUES))
     def test_all_conditions_count(self, sources: list[dict[str, Any]], properties: dict[str, Any]) -> None:
         """A trigger matches when each of its conditions would alone."""
-        occasion = Occasion("cart_update", properties)
+        occasion = TriggerEvent("cart_update", properties)
         assert trigger(*sources).matches(occasion) is all(trigger(each).matches(occasion) for each in sources)
 
 
@@ -449,7 +451,7 @@ class TestAnything:
         except FilterError:
             return
         if read is not None:
-            assert read.matches(Occasion("cart_update", properties)) in (True, False)
+            assert read.matches(TriggerEvent("cart_update", properties)) in (True, False)
             assert read_trigger(read.as_dict()) == read
 
     @given(st.text(max_size=20) | st.text("()[]{}?*+|^$\\.,:=!<>#Pix01ab-", max_size=20))

@@ -273,7 +273,7 @@ class TestAnotherProject:
         await client.track_event(Event("ping"))
 
         assert {each.project for each in await phone.kept()} == {"shop"}
-        assert client._keys.routes == client._keys.routes[:2]
+        assert client._credentials.routes == client._credentials.routes[:2]
 
     @pytest.mark.parametrize("moment", ["before", "after a stop", "after the end"])
     async def test_when_nothing_runs(self, phone: Phone, moment: str) -> None:

@@ -21,7 +21,7 @@ from exponea_async import (
     Hooks,
     InvalidEventError,
     NotStartedError,
-    RefusedError,
+    RequestRefusedError,
     UnavailableError,
 )
 from exponea_async.features._shared.html import resource_cache as _resource_cache
@@ -50,7 +50,7 @@ class TestListening:
         await client.anonymize()
         await world.rest()
         assert world.fetches == 0
-        assert not client._tracker.is_heard
+        assert not client._recorder.has_subscribers
         assert await world.banners() == []
 
     async def test_each_device_has_its_own(self, world: World) -> None:
@@ -93,7 +93,7 @@ class TestListening:
         await client.track_event(Event("x"))
         await world.rest()
         assert world.fetches == 0
-        assert not client._tracker.is_heard
+        assert not client._recorder.has_subscribers
 
     async def test_a_listener_that_goes_too_early(self, world: World) -> None:
         """A message that nobody gets is not in the way of the next one."""
@@ -134,7 +134,7 @@ class TestAskingForOne:
         await client.close_in_app_message(given)
         assert await client.in_app_message_for(Event("x")) is not None
         assert world.fetches == 1
-        assert not client._tracker.is_heard
+        assert not client._recorder.has_subscribers
 
     async def test_a_customer(self, world: World) -> None:
         """Nothing is remembered of a customer: each time is the first one, and many may ask at once."""
@@ -187,7 +187,7 @@ class TestAskingForOne:
             await client.in_app_message_for(Event("x"))
         world.sandbox.faults.clear()
         world.sandbox.faults.add(Fault("status", status=403, paths="/inappmessages$", times=1))
-        with pytest.raises(RefusedError):
+        with pytest.raises(RequestRefusedError):
             await client.in_app_message_for(Event("x"))
         assert await client.in_app_message_for(Event("x")) is not None
 
@@ -344,8 +344,8 @@ class TestLoading:
         await client.track_event(Event("y"))
         await world.rest()
         if stored is None:
-            stored = (await client._scope.load("in_app_messages") or b"")[:-9]
-        await client._scope.save("in_app_messages", stored)
+            stored = (await client._context.load("in_app_messages") or b"")[:-9]
+        await client._context.save("in_app_messages", stored)
         world.part._cache.clear()
         assert await world.track() == ["m"]
         assert world.fetches == 2
@@ -357,7 +357,7 @@ class TestLoading:
         world.sandbox.messages.in_app_messages.clear()
         await client.anonymize()
         assert await world.track() == []
-        await client._scope.load("in_app_messages")
+        await client._context.load("in_app_messages")
         assert world.fetches == 2
 
     async def test_memory_that_is_short(self, world: World) -> None:
@@ -496,7 +496,7 @@ class TestContent:
         client = await world.start()
         assert await world.track() == []
         assert await world.banners() == []
-        state = await client._scope.look()
+        state = await client._context.look()
         assert state is not None
         assert state.messages == {}
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from in_app_world import has, message, upon
 
-from exponea_async.errors import RefusedError, UnavailableError
-from exponea_async.features._shared.targeting.filters import Occasion
+from exponea_async.errors import RequestRefusedError, UnavailableError
+from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.features.in_app.cache import PER_LIST, PER_PLACE, Cache
 from exponea_async.features.in_app.parsing import (
     Definition,
@@ -148,7 +148,7 @@ class TestReading:
 
     def test_no_trigger(self) -> None:
         """A message without a trigger is never shown."""
-        assert matching((definition(trigger=None),), Occasion("x", {}), 0.0) == []
+        assert matching((definition(trigger=None),), TriggerEvent("x", {}), 0.0) == []
 
 
 class TestSharing:
@@ -257,7 +257,7 @@ class TestAnswers:
 
     def test_a_failure(self) -> None:
         """The platform may say that it failed."""
-        with pytest.raises(RefusedError, match="not today"):
+        with pytest.raises(RequestRefusedError, match="not today"):
             Cache().read(b'{"success": false, "errors": ["not today"]}')
 
     @pytest.mark.parametrize(

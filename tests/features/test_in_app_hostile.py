@@ -14,7 +14,7 @@ from phones import Phone
 from support import Ticking
 
 from exponea_async import Event
-from exponea_async.errors import RefusedError, UnavailableError
+from exponea_async.errors import RequestRefusedError, UnavailableError
 from exponea_async.features.in_app import active as _in_app_stage
 from exponea_async.features.in_app.cache import Cache
 from exponea_async.sandbox import Sandbox
@@ -105,7 +105,7 @@ async def told(world: World, body: str) -> list[str]:
 async def test_answers(world: World, body: str) -> None:
     """Nothing is shown for an answer that is none; the next answer is as good as ever, and who asks is told."""
     assert await told(world, body) == []
-    with pytest.raises((UnavailableError, RefusedError)):
+    with pytest.raises((UnavailableError, RequestRefusedError)):
         await world.client.in_app_message_for(Event("x"))
     world.sandbox.messages.answer("inappmessages", answer(GOOD))
     assert await world.track() == ["good"]
@@ -180,5 +180,5 @@ def test_any_bytes(body: bytes) -> None:
     """Any bytes are an answer, or an error that is known."""
     try:
         Cache().read(body)
-    except (UnavailableError, RefusedError):
+    except (UnavailableError, RequestRefusedError):
         return

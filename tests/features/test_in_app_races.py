@@ -318,7 +318,7 @@ class TestEnds:
         """Fifty messages take some kilobytes."""
         await world.start(*[message(f"m{number}", load_priority=number) for number in range(50)])
         assert await world.track() == ["m49"]
-        stored = await world.client._scope.load("in_app_messages")
+        stored = await world.client._context.load("in_app_messages")
         assert stored is not None
         raw = len(json.dumps([message(f"m{number}") for number in range(50)]))
         assert len(stored) < raw / 8

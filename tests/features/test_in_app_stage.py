@@ -14,11 +14,17 @@ from support import until
 from exponea_async import Customer, Event
 from exponea_async.features._shared.html import resource_cache as _resource_cache
 from exponea_async.features._shared.html.resource_cache import MissingResourceError, ResourceCache
-from exponea_async.features._shared.targeting.filters import Occasion
+from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.features.in_app import active as _in_app_stage
 from exponea_async.features.in_app import loader as _in_app_loader
 from exponea_async.features.in_app import service as _in_app_pipeline
-from exponea_async.features.in_app.active import PATIENCE, Request, Requests, Stage, Visits
+from exponea_async.features.in_app.active import (
+    PATIENCE,
+    ActiveMessages,
+    PendingTrigger,
+    PendingTriggers,
+    SessionStarts,
+)
 from exponea_async.messages import InAppMessage
 from exponea_async.sandbox import Sandbox
 
@@ -30,8 +36,8 @@ def world(phone: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Wo
     return World(phone, sandbox, monkeypatch)
 
 
-def request(name: str = "x", moment: float = 1.0, *, mark: str = "ann", since: float = 0.0) -> Request:
-    return Request(Occasion(name, {}, moment), mark, since)
+def request(name: str = "x", moment: float = 1.0, *, mark: str = "ann", since: float = 0.0) -> PendingTrigger:
+    return PendingTrigger(TriggerEvent(name, {}, moment), mark, since)
 
 
 def shown_on(device: str | None, id_: str = "m") -> InAppMessage:
@@ -41,7 +47,7 @@ def shown_on(device: str | None, id_: str = "m") -> InAppMessage:
 class TestRequests:
     def test_three_seconds(self) -> None:
         """What has waited for three seconds waits no more."""
-        requests = Requests()
+        requests = PendingTriggers()
         requests.add("a", request("old", since=10.0))
         requests.add("a", request("new", since=10.5))
         assert [each.occasion.event_type for each in requests.take("a", "ann", 10.0 + PATIENCE)] == ["new"]
@@ -49,7 +55,7 @@ class TestRequests:
 
     def test_the_latest_of_a_type(self) -> None:
         """Of a type the latest event waits, and of two at one moment the second."""
-        requests = Requests()
+        requests = PendingTriggers()
         last = request(moment=5.0)
         for each in (request(moment=5.0), request(moment=2.0), last, request(moment=4.0)):
             requests.add("a", each)
@@ -57,7 +63,7 @@ class TestRequests:
 
     def test_somebody_else(self) -> None:
         """What one customer did does not wait with what another one did."""
-        requests = Requests()
+        requests = PendingTriggers()
         requests.add("a", request("x", mark="ann"))
         requests.add("a", request("y", mark="ben"))
         assert requests.take("a", "ann", 0.0) == []
@@ -65,7 +71,7 @@ class TestRequests:
 
     def test_devices_that_are_never_asked_about(self) -> None:
         """They are forgotten as soon as others come."""
-        requests = Requests()
+        requests = PendingTriggers()
         for number in range(5):
             requests.add(str(number), request(since=float(number)))
         requests.add("0", request("y", since=2.5))
@@ -77,7 +83,7 @@ class TestRequests:
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.integers(0, 20)), max_size=50))
     def test_any_order(self, adds: list[tuple[str, str, int]]) -> None:
         """Whatever comes, nothing is lost that is in time, and each type of a device waits once."""
-        requests, now = Requests(), 0.0
+        requests, now = PendingTriggers(), 0.0
         for device, name, moment in adds:
             now += 0.1
             requests.add(device, request(name, float(moment), since=now))
@@ -93,7 +99,7 @@ class TestRequests:
 class TestStage:
     async def test_one_at_a_time(self) -> None:
         """A device has one message, and a customer tracker any number."""
-        stage = Stage()
+        stage = ActiveMessages()
         assert stage.enter(shown_on("a"))
         assert not stage.enter(shown_on("a", "n"))
         assert stage.enter(shown_on("b"))
@@ -110,7 +116,7 @@ class TestStage:
         """Hosts that never say what became of messages don't fill the memory."""
         monkeypatch.setattr(_in_app_stage, "MOST_DEVICES", 2)
         monkeypatch.setattr(_in_app_stage, "MOST_PREPARED", 2)
-        stage, visits = Stage(), Visits()
+        stage, visits = ActiveMessages(), SessionStarts()
         for device in "abc":
             stage.enter(shown_on(device))
             visits.begin(device, 5.0)
@@ -122,7 +128,7 @@ class TestStage:
 
     async def test_one_that_left_has_no_timer(self) -> None:
         """A message that is not shown any more does not close by itself."""
-        stage, closed = Stage(), list[str]()
+        stage, closed = ActiveMessages(), list[str]()
         given = InAppMessage(id="m", name="M", device="a", close_timeout=0.0)
         stage.close_later(given, lambda: closed.append("m"))
         stage.enter(given)
@@ -221,7 +227,7 @@ class TestStoring:
         world.monkeypatch.setattr(_in_app_loader, "LARGEST", 10)
         client = await world.start(message())
         assert await world.track() == ["m"]
-        assert await client._scope.load("in_app_messages") is None
+        assert await client._context.load("in_app_messages") is None
 
     async def test_many_at_once(self, world: World) -> None:
         """There is an end to what is asked for at once."""

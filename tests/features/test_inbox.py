@@ -22,7 +22,7 @@ from exponea_async import (
     Customer,
     ExponeaProject,
     InvalidEventError,
-    RefusedError,
+    RequestRefusedError,
     UnavailableError,
 )
 from exponea_async.features.inbox.verbs import Inbox
@@ -82,7 +82,7 @@ class TestWhoseTheyAre:
             assert await client.fetch_app_inbox_item("jane" if name == "joe" else "joe") is None
             assert ids_of(await client.fetch_app_inbox()) == [name]
         await client.identify_customer(Customer({"registered": "jim"}))
-        inbox = client._parts[Inbox]
+        inbox = client._features[Inbox]
         await until(lambda: inbox._store.is_empty)
         await until(lambda: not inbox._tasks._tasks)
         assert await client._devices.load_beside("inbox:default") is None
@@ -91,11 +91,11 @@ class TestWhoseTheyAre:
         """What is kept is given to nobody else, even before it is forgotten."""
         client = await world.phone.start()
         await world.fetched(push())
-        who = await client._scope.who()
+        who = await client._context.who()
         assert who is not None
-        inbox = client._parts[Inbox]
-        assert await inbox.find(client._scope, who, "m1") is not None
-        assert await inbox.find(client._scope, evolve(who, ids={"registered": "jane"}), "m1") is None
+        inbox = client._features[Inbox]
+        assert await inbox.find(client._context, who, "m1") is not None
+        assert await inbox.find(client._context, evolve(who, ids={"registered": "jane"}), "m1") is None
 
     async def test_a_late_answer(self, world: World) -> None:
         """An answer for who is somebody else by now is not kept."""
@@ -109,7 +109,7 @@ class TestWhoseTheyAre:
         with pytest.raises(UnavailableError):
             await fetch
         assert len(world.asked()) == 2
-        assert client._parts[Inbox]._store.is_empty
+        assert client._features[Inbox]._store.is_empty
         assert await client._devices.load_beside("inbox:default") is None
 
     async def test_at_any_moment(self, world: World) -> None:
@@ -185,7 +185,7 @@ class TestWhatIsKept:
         caplog.set_level(logging.INFO)
         await client.anonymize()
         await until(lambda: len(world.asked()) == 1)
-        await until(lambda: not client._parts[Inbox]._tasks._tasks)
+        await until(lambda: not client._features[Inbox]._tasks._tasks)
         assert "inbox" not in caplog.text
 
     async def test_a_refetch_after_eviction(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +242,7 @@ class TestHostileAnswers:
         """An envelope that says no is a refusal."""
         world.sandbox.messages.answer("appinbox/fetch", '{"success": false, "errors": ["closed"]}')
         await world.phone.start()
-        with pytest.raises(RefusedError, match="closed"):
+        with pytest.raises(RequestRefusedError, match="closed"):
             await world.fetch()
 
     @pytest.mark.parametrize("elements", [[None, 7, "x", [], {}], [{"id": 1}], [[[[]]]]])
@@ -281,10 +281,10 @@ class TestMarking:
         world.sandbox.messages.answer("appinbox/fetch", '{"success": true, "sync_token": "later"}')
         fetch = asyncio.create_task(world.fetch())
         await world.gate.reached()
-        inbox = client._parts[Inbox]
-        who = await client._scope.who(wake=False)
+        inbox = client._features[Inbox]
+        who = await client._context.who(wake=False)
         assert who is not None
-        await inbox.note_read(client._scope, who, message.id)
+        await inbox.note_read(client._context, who, message.id)
         world.gate.open()
         assert [each.is_read for each in await fetch] == [True]
 
@@ -384,7 +384,7 @@ class TestSecuredAccess:
 
         async with Sandbox(projects=[Project("shop", ("key",), jwt_secret=SECRET)]) as sandbox:
             client = await phone.start(base_url=sandbox.url, customer_token_provider=provider)
-            with pytest.raises(RefusedError) as caught:
+            with pytest.raises(RequestRefusedError) as caught:
                 await client.fetch_app_inbox()
             assert caught.value.status == 401
             await client.aclose(timeout=0)
@@ -416,7 +416,7 @@ class TestBreakingOff:
         with pytest.raises(asyncio.CancelledError):
             await fetch
         world.gate.open()
-        await until(lambda: not client._parts[Inbox]._flights)
+        await until(lambda: not client._features[Inbox]._flights)
         assert await client.fetch_app_inbox_item("m1") is not None
         assert world.gate.calls == 1
 
@@ -430,7 +430,7 @@ class TestBreakingOff:
         with pytest.raises(asyncio.CancelledError):
             await fetch
         world.gate.open()
-        await until(lambda: not client._parts[Inbox]._flights)
+        await until(lambda: not client._features[Inbox]._flights)
         assert "never retrieved" not in caplog.text
 
     async def test_an_error_for_all(self, world: World) -> None:
@@ -481,7 +481,7 @@ class TestBreakingOff:
     async def test_closing(self, world: World) -> None:
         """Nothing more begins while the client is closing."""
         client = await world.phone.start()
-        await client._parts[Inbox].aclose()
+        await client._features[Inbox].aclose()
         with pytest.raises(ClosedError):
             await client.fetch_app_inbox()
         assert world.asked() == []

@@ -9,9 +9,9 @@ from inbox_world import World, push
 from phones import STAMPS, Phone
 
 from exponea_async import ConfigurationChange, Customer, DroppedError, Event, ExponeaProject, Hooks, InvalidEventError
-from exponea_async.devices.context import Scope
-from exponea_async.devices.customers import Heard
-from exponea_async.devices.features import Part
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.customers import TrackedEvent
+from exponea_async.devices.features import Feature
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 from exponea_async.sandbox import Sandbox
 
@@ -25,18 +25,18 @@ def world(phone: Phone, sandbox: Sandbox) -> World:
     return World(phone, sandbox)
 
 
-class Ears(Part):
+class Ears(Feature):
     """Hears all that is tracked."""
 
     def __init__(self) -> None:
-        self.events: list[Heard] = []
+        self.events: list[TrackedEvent] = []
 
     @property
     def is_listening(self) -> bool:
         """Always."""
         return True
 
-    def heard(self, scope: Scope, heard: Heard) -> None:
+    def heard(self, scope: SubjectContext, heard: TrackedEvent) -> None:
         """Note what was tracked of the app inbox."""
         if heard.kind.name.startswith("APP_INBOX"):
             self.events.append(heard)
@@ -71,8 +71,8 @@ class TestConsent:
     async def test_the_want_of_it(self, world: World) -> None:
         """The want of consent is told by the receipt, and counted; who listens hears of the event all the same."""
         client = await world.phone.start()
-        ears = client._parts._parts[Ears] = Ears()
-        client._tracker.is_heard = True
+        ears = client._features._parts[Ears] = Ears()
+        client._recorder.has_subscribers = True
         message = await world.fetched(push(has_tracking_consent=False))
         receipt = await client.track_app_inbox_opened(message)
         with pytest.raises(DroppedError, match="consent"):

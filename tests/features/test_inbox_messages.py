@@ -16,10 +16,10 @@ from exponea_async._internal import json as _json
 from exponea_async.features._shared.html.reader import Page, read_html
 from exponea_async.features.inbox import mailbox as _inbox_cache
 from exponea_async.features.inbox.mailbox import Mailbox, Mailboxes, pack, read_entries, unpack
-from exponea_async.features.inbox.parsing import Stamp, read_heads, read_message
+from exponea_async.features.inbox.parsing import FetchInfo, read_heads, read_message
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 
-STAMP = Stamp({"registered": "jane"}, 1000.0, "token")
+STAMP = FetchInfo({"registered": "jane"}, 1000.0, "token")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -269,7 +269,7 @@ class TestMailbox:
         """HTML that came again as it was is not read again, but has the new mark."""
         before = mailbox(html())
         assert before.messages[0].html == "<p>News</p>"
-        stamp = Stamp(STAMP.ids, 2000.0, "later")
+        stamp = FetchInfo(STAMP.ids, 2000.0, "later")
         (again,) = read_entries(encoded(html()), before.read("h1").entries, stamp, lambda _: None)
         assert (again.message.html, again.message.sync_token, again.message.is_read) == ("<p>News</p>", "later", False)
 

@@ -10,7 +10,7 @@ from phones import Kept, Phone
 
 from exponea_async import DroppedError, Event, Exponea, InvalidEventError
 from exponea_async._internal import streams as _streams
-from exponea_async._internal.streams import Listener
+from exponea_async._internal.streams import Subscription
 
 PLAIN = "https://shop.example/"
 FORCED = "https://shop.example/?xnpe_force_track=true"
@@ -198,7 +198,7 @@ class TestTime:
         assert [each.at for each in await phone.kept("campaign")] == [1000, 1005]
 
 
-async def taken(listener: Listener[Any], count: int) -> list[Any]:
+async def taken(listener: Subscription[Any], count: int) -> list[Any]:
     """Take values from a listener."""
     async with asyncio.timeout(20):
         return [await anext(listener) for _ in range(count)]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async import RefusedError, UnavailableError
+from exponea_async import RequestRefusedError, UnavailableError
 from exponea_async.features._shared import envelopes as _replies
 from exponea_async.features._shared.envelopes import decoded, on_thread, read_reply
 
@@ -34,7 +34,7 @@ class TestEnvelopes:
     @pytest.mark.parametrize("body", [{"success": True}, {"success": True, "results": None}, {"success": True, "x": 1}])
     def test_without_a_list_it_holds_nothing(self, body: dict[str, Any]) -> None:
         """A missing list is an empty one."""
-        assert read_reply(json.dumps(body).encode()) == _replies.Reply(())
+        assert read_reply(json.dumps(body).encode()) == _replies.Envelope(())
 
     def test_a_token_that_is_no_text_is_none(self) -> None:
         """What nobody could send back does not count."""
@@ -43,10 +43,10 @@ class TestEnvelopes:
     def test_a_failure_is_a_refusal(self) -> None:
         """The platform's own words are told, whatever shape they have."""
         for said in ('"errors": ["no such engine"]', '"error": "no such engine"', '"message": {"a": "no such engine"}'):
-            with pytest.raises(RefusedError, match="no such engine") as caught:
+            with pytest.raises(RequestRefusedError, match="no such engine") as caught:
                 read_reply(f'{{"success": false, {said}}}'.encode())
             assert caught.value.status == 200
-        with pytest.raises(RefusedError):
+        with pytest.raises(RequestRefusedError):
             read_reply(b'{"success": false}')
 
     @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ class TestEnvelopes:
         """Whatever comes, it is an envelope, a refusal or no usable answer."""
         try:
             read_reply(body)
-        except (RefusedError, UnavailableError):
+        except (RequestRefusedError, UnavailableError):
             return
 
     def test_a_list_has_a_bound(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

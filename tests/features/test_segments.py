@@ -21,11 +21,11 @@ from exponea_async import (
     Event,
     InvalidEventError,
     NotStartedError,
-    RefusedError,
+    RequestRefusedError,
     UnavailableError,
 )
-from exponea_async.devices.customers import Who
-from exponea_async.devices.state import Place
+from exponea_async.devices.customers import CustomerSnapshot
+from exponea_async.devices.state import ProjectRef
 from exponea_async.features.segments import watcher as _segments_device
 from exponea_async.features.segments.parsing import Known, ask_for, link_for, news, read_segments
 from exponea_async.features.segments.watcher import NAME
@@ -111,7 +111,7 @@ class TestAnswers:
         """Any JSON is read as segments of texts, or refused with an error of ours."""
         try:
             read = read_segments(json.dumps(value).encode())
-        except (UnavailableError, RefusedError):
+        except (UnavailableError, RequestRefusedError):
             return
         texts = [text for its in read.values() for each in its for pair in each.items() for text in pair]
         assert all(isinstance(text, str) for text in texts)
@@ -154,7 +154,7 @@ class TestNews:
 class TestQuestions:
     def test_cookies_are_quoted(self) -> None:
         """Whatever is in a cookie, it is one part of the address."""
-        who = Who({"cookie": "a/b?{c}&d é", "registered": "x"}, Place("https://x.com", "p"))
+        who = CustomerSnapshot({"cookie": "a/b?{c}&d é", "registered": "x"}, ProjectRef("https://x.com", "p"))
         link = link_for(who, 1)
         assert ask_for(who, 1).path.endswith("?cookie=a%2Fb%3F%7Bc%7D%26d%20%C3%A9")
         assert link is not None
@@ -197,7 +197,7 @@ class TestQuestions:
         world.answer(discovery=["a"])
         world.sandbox.faults.add(Fault("latency", seconds=0.2, paths="/segments$", times=1))
         calls = [asyncio.create_task(world.client.get_segments("discovery")) for _ in range(2)]
-        await until(lambda: world.part.of(world.client._scope)._loading is not None)
+        await until(lambda: world.part.of(world.client._context)._loading is not None)
         calls[0].cancel()
         assert await calls[1] == [A]
         assert world.loads == 1
@@ -215,7 +215,7 @@ class TestQuestions:
         """What is stored and can't be read is asked for again."""
         world.answer(discovery=["a"])
         await world.client.get_segments("discovery")
-        await world.client._scope.save(NAME, b"nonsense")
+        await world.client._context.save(NAME, b"nonsense")
         assert await world.client.get_segments("discovery") == [A]
         assert world.loads == 2
 
@@ -303,7 +303,7 @@ class TestStreams:
         before = world.loads
         world.sandbox.faults.add(Fault("latency", seconds=0.5, paths="/segments$", times=1))
         call = asyncio.create_task(world.client.get_segments("discovery", force=True))
-        device = world.part.of(world.client._scope)
+        device = world.part.of(world.client._context)
         await until(lambda: device._loading is not None)
         device.refresh()
         assert await call == [A]
@@ -337,7 +337,7 @@ class TestStreams:
         monkeypatch.setattr(_segments_device, "LONGEST_WAIT", 0.2)
         world.answer(discovery=["a"])
         stream = world.client.segmentation_data_stream("discovery")
-        device = world.part.of(world.client._scope)
+        device = world.part.of(world.client._context)
         while not world.loads:
             device.refresh()
             await asyncio.sleep(0.01)
@@ -368,7 +368,7 @@ class TestStreams:
         stream = await world.listen()
         for _ in range(_segments_device.RECEIPTS * 3):
             await world.client.track_event(Event("ping"))
-        device = world.part.of(world.client._scope)
+        device = world.part.of(world.client._context)
         assert len(device._receipts) <= _segments_device.RECEIPTS
         assert len(world.part._tasks._tasks) == 1
         before = world.loads
@@ -386,7 +386,7 @@ class TestEnds:
         await world.client.anonymize()
         await world.quiet()
         assert held(stream) == []
-        assert await world.client._scope.load(NAME) is None
+        assert await world.client._context.load(NAME) is None
         assert world.loads == before
 
         await world.upload()
@@ -410,7 +410,7 @@ class TestEnds:
         taken = asyncio.create_task(anext(stream, None))
         world.sandbox.faults.add(Fault("latency", seconds=60, paths="/segments$"))
         call = asyncio.create_task(world.client.get_segments("discovery", force=True))
-        await until(lambda: world.part.of(world.client._scope)._loading is not None)
+        await until(lambda: world.part.of(world.client._context)._loading is not None)
         await world.client.stop_integration()
         assert await asyncio.wait_for(call, 30) == []
         assert await taken is None
@@ -427,7 +427,7 @@ class TestEnds:
         stream = await world.listen()
         world.sandbox.faults.add(Fault("latency", seconds=60, paths="/segments$"))
         call = asyncio.create_task(world.client.get_segments("discovery", force=True))
-        await until(lambda: world.part.of(world.client._scope)._loading is not None)
+        await until(lambda: world.part.of(world.client._context)._loading is not None)
         await world.client.aclose()
         assert await asyncio.wait_for(call, 30) == []
         assert [value async for value in stream if value] == []

@@ -313,7 +313,7 @@ class TestTheSweeper:
         assert await phone.sweep(at=1190) == 0
         assert await phone.sweep(at=1300) == 1
 
-        await first._sweeper.sweep()
+        await first._session_expirer.sweep()
         await first.track_event(Event("ping"))
         assert await phone.sessions() == [("start", 1000), ("end", 1180, 180), ("start", 1300)]
 

@@ -10,7 +10,7 @@ import pytest
 from inbox_world import MARK_AS_READ, World, html, ids_of, push
 from phones import Phone
 
-from exponea_async import Customer, RefusedError, UnavailableError
+from exponea_async import Customer, RequestRefusedError, UnavailableError
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 from exponea_async.sandbox import Fault, Sandbox
 
@@ -201,7 +201,7 @@ async def gone_without_token(world: World) -> None:
     """Without a token there is nothing else to try."""
     world.sandbox.faults.add(Fault("status", status=410))
     await world.phone.start()
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RequestRefusedError) as caught:
         await world.fetch()
     assert caught.value.status == 410
     assert len(world.asked()) == 1
@@ -224,7 +224,7 @@ async def no_customer_token(world: World) -> None:
         return None
 
     await world.phone.start(customer_token_provider=nothing)
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RequestRefusedError) as caught:
         await world.fetch()
     assert caught.value.status == 0
     assert world.asked() == []

@@ -266,7 +266,7 @@ async def customer_changes(world: World) -> None:
     assert world.asked() == []
 
     world.sandbox.faults.add(Fault("latency", seconds=0.3, paths="/segments$", times=1))
-    part = world.part.of(world.client._scope)
+    part = world.part.of(world.client._context)
     part.refresh()
     await until(lambda: "link-ids" in world.asked())
     await world.client.identify_customer(BEN)
@@ -349,7 +349,7 @@ async def anonymized(world: World) -> None:
     await world.client.get_segments("discovery")
     world.sandbox.faults.add(Fault("latency", seconds=60, paths="/segments$"))
     calls = [asyncio.create_task(world.client.get_segments("discovery", force=True)) for _ in range(2)]
-    await until(lambda: world.part.of(world.client._scope)._loading is not None)
+    await until(lambda: world.part.of(world.client._context)._loading is not None)
     await world.client.anonymize()
     assert await asyncio.wait_for(asyncio.gather(*calls), 30) == [[], []]
 

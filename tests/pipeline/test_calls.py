@@ -11,11 +11,11 @@ from aiohttp import web
 from attrs import evolve
 from support import Configure, until
 
-from exponea_async import ClosedError, Configuration, RefusedError, UnavailableError
+from exponea_async import ClosedError, Configuration, RequestRefusedError, UnavailableError
 from exponea_async._pipeline import api as calls_module
-from exponea_async._pipeline.api import Calls
-from exponea_async._pipeline.credentials import Keys
-from exponea_async._pipeline.retry import Pace
+from exponea_async._pipeline.api import ApiClient
+from exponea_async._pipeline.credentials import CredentialStore
+from exponea_async._pipeline.retry import RateLimiter
 from exponea_async.storage.memory import MemoryStorage
 
 IDS = {"cookie": "c", "registered": "jane"}
@@ -60,18 +60,18 @@ async def host() -> AsyncIterator[Host]:
     await runner.cleanup()
 
 
-Ask = Callable[..., Calls]
+Ask = Callable[..., ApiClient]
 
 
 @pytest.fixture
 async def calls_of(host: Host, configure: Configure) -> AsyncIterator[Ask]:
-    made: list[Calls] = []
+    made: list[ApiClient] = []
     storage = MemoryStorage()
     await storage.open()
 
-    def make(**settings: Any) -> Calls:
+    def make(**settings: Any) -> ApiClient:
         configuration = configure(base_url=host.url, **settings)
-        calls = Calls(configuration, Keys(configuration.projects, storage), Pace(100_000.0))
+        calls = ApiClient(configuration, CredentialStore(configuration.projects, storage), RateLimiter(100_000.0))
         calls.open()
         made.append(calls)
         return calls
@@ -81,7 +81,7 @@ async def calls_of(host: Host, configure: Configure) -> AsyncIterator[Ask]:
         await calls.aclose()
 
 
-def project(calls: Calls) -> Any:
+def project(calls: ApiClient) -> Any:
     return calls._configuration.main
 
 
@@ -115,7 +115,7 @@ class TestAnswers:
         host.answers = [status(code, '{"success": false, "errors": ["no such thing"]}')]
         calls = calls_of()
 
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RequestRefusedError) as caught:
             await calls.ask(project(calls), PATH, {}, tries=4)
 
         assert (caught.value.status, len(host.seen)) == (code, 1)
@@ -155,7 +155,7 @@ class TestAnswers:
         calls = calls_of()
         nowhere = evolve(project(calls), base_url="http://127.0.0.1:9")
 
-        with pytest.raises(RefusedError, match="no key is known"):
+        with pytest.raises(RequestRefusedError, match="no key is known"):
             await calls.ask(nowhere, PATH, {})
         await calls._keys.remember([nowhere])
         with pytest.raises(UnavailableError):
@@ -232,7 +232,7 @@ class TestCustomerTokens:
             return token
 
         calls = calls_of(customer_token_provider=provide)
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RequestRefusedError) as caught:
             await calls.ask(project(calls), PATH, {}, ids=IDS, tries=4)
 
         assert (caught.value.status, host.seen) == (0, [])
@@ -256,7 +256,7 @@ class TestCustomerTokens:
             raise ValueError("secret-of-mine")
 
         calls = calls_of(customer_token_provider=provide)
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RequestRefusedError) as caught:
             await calls.ask(project(calls), PATH, {}, ids=IDS, tries=4)
 
         assert "secret-of-mine" not in str(caught.value)
@@ -267,7 +267,7 @@ class TestCustomerTokens:
         """One that is not async is told to be."""
         calls = calls_of(customer_token_provider=lambda: "jwt")
 
-        with pytest.raises(RefusedError, match=r"is not async\. Make it"):
+        with pytest.raises(RequestRefusedError, match=r"is not async\. Make it"):
             await calls.ask(project(calls), PATH, {}, ids=IDS)
 
 
@@ -299,6 +299,6 @@ class TestLife:
 def test_a_client_that_is_never_asked_opens_no_connection(configure: Configure) -> None:
     """Nothing is made before it is needed."""
     configuration: Configuration = configure()
-    calls = Calls(configuration, Keys((), MemoryStorage()), Pace(100.0))
+    calls = ApiClient(configuration, CredentialStore((), MemoryStorage()), RateLimiter(100.0))
 
     assert calls._transport is None

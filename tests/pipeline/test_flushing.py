@@ -361,7 +361,7 @@ class TestUploading:
         self, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What takes longer than a lease is not taken by another process meanwhile."""
-        for module in ("settling", "uploader"):
+        for module in ("acknowledger", "uploader"):
             monkeypatch.setattr(f"exponea_async._pipeline.{module}.LEASE", 0.3)
         sandbox.faults.add(Fault("latency", seconds=1.0, times=1))
         clients: list[Exponea] = [await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")]

@@ -4,23 +4,23 @@ Whether a project takes requests now.
 
 import pytest
 
-from exponea_async._pipeline.circuit_breaker import Gate
+from exponea_async._pipeline.circuit_breaker import CircuitBreaker
 from exponea_async.errors import ProjectPausedError
 
 
 @pytest.fixture
-def gate() -> Gate:
-    return Gate()
+def gate() -> CircuitBreaker:
+    return CircuitBreaker()
 
 
-def closed(until: float = 10.0) -> Gate:
-    gate = Gate()
+def closed(until: float = 10.0) -> CircuitBreaker:
+    gate = CircuitBreaker()
     gate.close(started=1.0, now=2.0)
     gate.wait(until)
     return gate
 
 
-def test_a_new_gate_is_open(gate: Gate) -> None:
+def test_a_new_gate_is_open(gate: CircuitBreaker) -> None:
     """All requests go through, and there is nothing to probe."""
     assert gate.is_open
     assert not gate.may_probe(1e9)
@@ -58,14 +58,14 @@ def test_an_old_wait_does_not_outlive_its_trouble() -> None:
     assert gate.may_probe(23.0)
 
 
-def test_failures_under_way_together_count_as_one(gate: Gate) -> None:
+def test_failures_under_way_together_count_as_one(gate: CircuitBreaker) -> None:
     """Four requests that meet the same outage are one failure; the probe after it is the next."""
     assert [gate.close(started=1.0, now=now) for now in (2.0, 2.1, 2.2, 2.3)] == [1, 1, 1, 1]
     assert gate.close(started=3.0, now=4.0) == 2
     assert gate.close(started=5.0, now=6.0) == 3
 
 
-def test_the_count_starts_anew_after_an_answer(gate: Gate) -> None:
+def test_the_count_starts_anew_after_an_answer(gate: CircuitBreaker) -> None:
     """Only failures in a row make the wait longer."""
     gate.close(started=1.0, now=2.0)
     gate.close(started=3.0, now=4.0)
@@ -95,20 +95,20 @@ def test_a_nudge_ends_our_own_patience_only() -> None:
 
 
 class TestBlame:
-    def test_an_outage_is_nobodys_fault(self, gate: Gate) -> None:
+    def test_an_outage_is_nobodys_fault(self, gate: CircuitBreaker) -> None:
         """Where nothing passes, no record is to blame, however often it fails."""
         for moment in range(5):
             assert not gate.blames(("a",), started=float(moment))
             gate.remember(("a",))
 
-    def test_who_fails_while_others_pass_is_to_blame(self, gate: Gate) -> None:
+    def test_who_fails_while_others_pass_is_to_blame(self, gate: CircuitBreaker) -> None:
         """A request of the project that passed while this one was under way shows that the platform works."""
         gate.open(5.0)
 
         assert gate.blames(("a",), started=4.0)
         assert not gate.blames(("a",), started=6.0)
 
-    def test_who_fails_again_after_others_passed_is_to_blame(self, gate: Gate) -> None:
+    def test_who_fails_again_after_others_passed_is_to_blame(self, gate: CircuitBreaker) -> None:
         """Failures before and after an answer to others are the record's own."""
         gate.remember(("a", "b"))
         gate.open(5.0)
@@ -116,7 +116,7 @@ class TestBlame:
         assert gate.blames(("a", "z"), started=6.0)
         assert not gate.blames(("z",), started=6.0)
 
-    def test_each_blame_needs_a_success_of_its_own(self, gate: Gate) -> None:
+    def test_each_blame_needs_a_success_of_its_own(self, gate: CircuitBreaker) -> None:
         """A failure that counted is not held against its record again until others have passed once more."""
         gate.remember(("a",))
         gate.open(5.0)
@@ -126,7 +126,7 @@ class TestBlame:
         gate.open(7.0)
         assert gate.blames(("a",), started=8.0)
 
-    def test_a_part_of_those_to_blame_is_to_blame(self, gate: Gate) -> None:
+    def test_a_part_of_those_to_blame_is_to_blame(self, gate: CircuitBreaker) -> None:
         """While a batch is searched for the guilty one, nobody else has to pass meanwhile."""
         gate.open(5.0)
         gate.suspect(("a", "b"))
@@ -134,7 +134,7 @@ class TestBlame:
         assert gate.blames(("a",), started=6.0)
         assert gate.blames(("b",), started=6.0)
 
-    def test_who_has_left_is_forgotten(self, gate: Gate) -> None:
+    def test_who_has_left_is_forgotten(self, gate: CircuitBreaker) -> None:
         """The memory holds only records that are still here."""
         gate.forget(("a",))
         gate.remember(("a", "b"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exponea_async._pipeline.retry import Backoff, Pace, pause_seconds, storage_attempts
+from exponea_async._pipeline.retry import Backoff, RateLimiter, pause_seconds, storage_attempts
 from exponea_async.config import UploadSettings
 from exponea_async.errors import ClosedError, QueueFullError, StorageError
 
@@ -89,7 +89,7 @@ class TestStorageAttempts:
 class TestPace:
     async def test_turns_are_evenly_spaced(self) -> None:
         """Callers that come together are let through one interval apart, in their order."""
-        pace, loop = Pace(100.0), asyncio.get_running_loop()
+        pace, loop = RateLimiter(100.0), asyncio.get_running_loop()
         begun: list[tuple[int, float]] = []
 
         async def caller(number: int) -> None:
@@ -105,7 +105,7 @@ class TestPace:
 
     async def test_idle_time_is_not_saved_up(self) -> None:
         """After a pause the first goes at once, and the next waits as always."""
-        pace, loop = Pace(50.0), asyncio.get_running_loop()
+        pace, loop = RateLimiter(50.0), asyncio.get_running_loop()
         await pace.turn()
         await asyncio.sleep(0.1)
 
@@ -116,7 +116,7 @@ class TestPace:
 
     async def test_who_gives_up_does_not_stop_the_others(self) -> None:
         """A cancelled caller's turn passes by unused."""
-        pace = Pace(100.0)
+        pace = RateLimiter(100.0)
         tasks = [asyncio.create_task(pace.turn()) for _ in range(4)]
         await asyncio.sleep(0)
         tasks[1].cancel()

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from exponea_async import Configuration, Event, EventType, Hooks, InvalidEventError, NotStartedError
 from exponea_async._pipeline.commands import read_command
-from exponea_async._pipeline.credentials import Keys
+from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.receipts import Receipts
-from exponea_async._pipeline.recorder import CORRECTION, Stamps, Tracker
+from exponea_async._pipeline.recorder import CORRECTION, EventRecorder, UniqueClock
 from exponea_async.observability import Counters
 from exponea_async.storage.memory import MemoryStorage
 
@@ -21,7 +21,7 @@ from exponea_async.storage.memory import MemoryStorage
 def stamps(readings: Iterable[float]) -> list[float]:
     """Tell the stamps that a clock with these readings leads to."""
     readings = list(readings)
-    source = Stamps(iter(readings).__next__)
+    source = UniqueClock(iter(readings).__next__)
     return [source.next() for _ in readings]
 
 
@@ -65,8 +65,8 @@ class TestTracker:
         return storage
 
     @pytest.fixture
-    def tracker(self, storage: MemoryStorage, woken: list[int]) -> Tracker:
-        return Tracker(
+    def tracker(self, storage: MemoryStorage, woken: list[int]) -> EventRecorder:
+        return EventRecorder(
             configuration=Configuration(project_token="shop", authorization_token="key"),
             hooks=Hooks(),
             storage=storage,
@@ -74,10 +74,10 @@ class TestTracker:
             counters=Counters(),
             clock=lambda: 5.0,
             wake=lambda: woken.append(1),
-            keys=Keys((), storage),
+            keys=CredentialStore((), storage),
         )
 
-    async def test_nothing_mutable_passes(self, tracker: Tracker) -> None:
+    async def test_nothing_mutable_passes(self, tracker: EventRecorder) -> None:
         """A draft is bytes: what the caller changes afterwards does not get in."""
         properties = {"list": [1]}
         draft = tracker.draft_event(EventType.TRACK_EVENT, Event("x", properties))
@@ -86,7 +86,7 @@ class TestTracker:
         assert draft is not None
         assert draft.properties == b'"list":[1]'
 
-    async def test_defaults_stay_out_of_push_tokens(self, tracker: Tracker, storage: MemoryStorage) -> None:
+    async def test_defaults_stay_out_of_push_tokens(self, tracker: EventRecorder, storage: MemoryStorage) -> None:
         """The properties of a push token are a protocol of their own."""
         tracker.set_defaults({"a": 1})
         drafts = [tracker.draft_event(kind, Event("x")) for kind in (EventType.PUSH_TOKEN, EventType.SESSION_START)]
@@ -96,7 +96,7 @@ class TestTracker:
         bare, full = [read_command(record.body)["data"]["properties"] for record in await storage.waiting(2)]
         assert ("a" in bare, full["a"]) == (False, 1)
 
-    async def test_the_upload_is_woken_after_the_write(self, tracker: Tracker, woken: list[int]) -> None:
+    async def test_the_upload_is_woken_after_the_write(self, tracker: EventRecorder, woken: list[int]) -> None:
         """Who is told of records finds them; who is refused tells nobody."""
         who = tracker.identity({"cookie": "c"}, None)
         draft = tracker.draft_event(EventType.TRACK_EVENT, Event("x"))
@@ -108,7 +108,7 @@ class TestTracker:
 
         assert woken == [1]
 
-    async def test_a_refusal_is_a_new_error_each_time(self, tracker: Tracker) -> None:
+    async def test_a_refusal_is_a_new_error_each_time(self, tracker: EventRecorder) -> None:
         """Two callers who are refused do not share a traceback."""
         tracker.refuse(NotStartedError("Not started.", hint="Start."))
         errors = []
@@ -119,7 +119,7 @@ class TestTracker:
 
         assert errors[0] is not errors[1]
 
-    async def test_a_stopped_one_drops(self, tracker: Tracker, storage: MemoryStorage) -> None:
+    async def test_a_stopped_one_drops(self, tracker: EventRecorder, storage: MemoryStorage) -> None:
         """What comes after a stop, or was on its way, is not kept."""
         who = tracker.identity({"cookie": "c"}, None)
         draft = tracker.draft_event(EventType.TRACK_EVENT, Event("x"))
@@ -132,7 +132,7 @@ class TestTracker:
         tracker.admit()
         assert [receipt.status for receipt in await tracker.keep_all(who, [(None, draft)])] == ["queued"]
 
-    async def test_properties_of_any_mapping(self, tracker: Tracker) -> None:
+    async def test_properties_of_any_mapping(self, tracker: EventRecorder) -> None:
         """Properties are a mapping; what is none is named."""
         with pytest.raises(InvalidEventError, match="properties"):
             tracker.draft_event(EventType.TRACK_EVENT, Event("x", 5))  # type: ignore[arg-type]

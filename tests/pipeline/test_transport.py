@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 from aiohttp import client_exceptions, web
 
-from exponea_async._pipeline.commands import Answer
+from exponea_async._pipeline.commands import HttpResponse
 from exponea_async._pipeline.transport import (
     _TROUBLES,
     COMPRESS_ON_THREAD,
@@ -126,7 +126,7 @@ class TestRequests:
             answer = await transport.post(f"{url}/track", b'{"a":1}', HEADER)
 
         ((headers, body),) = seen
-        assert answer == Answer(200, b'{"success":true}')
+        assert answer == HttpResponse(200, b'{"success":true}')
         assert body == b'{"a":1}'
         assert headers["Authorization"] == HEADER
         assert headers["Content-Type"] == headers["Accept"] == "application/json"

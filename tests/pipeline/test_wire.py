@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exponea_async._pipeline.commands import (
-    Answer,
-    Verdict,
+    BatchResult,
+    HttpResponse,
     customer_command,
     event_command,
     pack,
@@ -40,9 +40,9 @@ def leased(key: str, *, route: str = ROUTE, body: bytes = b'"name":"x"}', failur
 BATCH = (leased("q-1"), leased("q-2"), leased("q-3"))
 
 
-def read(content: Any, status: int = 200, batch: tuple[Leased, ...] = BATCH) -> Verdict:
+def read(content: Any, status: int = 200, batch: tuple[Leased, ...] = BATCH) -> BatchResult:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return read_answer(Answer(status, body), batch)
+    return read_answer(HttpResponse(status, body), batch)
 
 
 def ok(key: str | None = None) -> dict[str, Any]:
@@ -103,23 +103,23 @@ class TestResults:
     @pytest.mark.parametrize(
         ("results", "verdict"),
         [
-            ([ok("q-1"), ok("q-2"), ok("q-3")], Verdict(("q-1", "q-2", "q-3"))),
-            ([failed("q-3"), ok("q-1"), ok("q-2")], Verdict(("q-1", "q-2"), (("q-3", "no"),))),
-            ([ok(), failed(), ok()], Verdict(("q-1", "q-3"), (("q-2", "no"),))),
-            ([ok("q-1"), failed(), ok("q-3")], Verdict(("q-1", "q-3"), (("q-2", "no"),))),
+            ([ok("q-1"), ok("q-2"), ok("q-3")], BatchResult(("q-1", "q-2", "q-3"))),
+            ([failed("q-3"), ok("q-1"), ok("q-2")], BatchResult(("q-1", "q-2"), (("q-3", "no"),))),
+            ([ok(), failed(), ok()], BatchResult(("q-1", "q-3"), (("q-2", "no"),))),
+            ([ok("q-1"), failed(), ok("q-3")], BatchResult(("q-1", "q-3"), (("q-2", "no"),))),
             # The one without an id has no place of its own here, for its neighbour stands on it.
-            ([ok("q-2"), failed(), ok("q-3")], Verdict(("q-2", "q-3"), (), ("q-1",))),
-            ([{**ok(), "command_id": None}, {**ok(), "command_id": []}, ok()], Verdict(("q-1", "q-2", "q-3"))),
-            ([ok("q-2")], Verdict(("q-2",), (), ("q-1", "q-3"))),
-            ([ok(), ok()], Verdict((), (), ("q-1", "q-2", "q-3"))),
-            ([ok("other"), ok("q-2"), ok("q-3")], Verdict(("q-2", "q-3"), (), ("q-1",))),
-            ([ok("q-1"), ok("q-2"), ok("q-3"), ok()], Verdict(("q-1", "q-2", "q-3"))),
-            ([], Verdict((), (), ("q-1", "q-2", "q-3"))),
-            ([None, 5, "x"], Verdict((), (), ("q-1", "q-2", "q-3"))),
-            ([{"command_id": "q-1"}, {"success": 1}, {"success": None}], Verdict((), (), ("q-1", "q-2", "q-3"))),
+            ([ok("q-2"), failed(), ok("q-3")], BatchResult(("q-2", "q-3"), (), ("q-1",))),
+            ([{**ok(), "command_id": None}, {**ok(), "command_id": []}, ok()], BatchResult(("q-1", "q-2", "q-3"))),
+            ([ok("q-2")], BatchResult(("q-2",), (), ("q-1", "q-3"))),
+            ([ok(), ok()], BatchResult((), (), ("q-1", "q-2", "q-3"))),
+            ([ok("other"), ok("q-2"), ok("q-3")], BatchResult(("q-2", "q-3"), (), ("q-1",))),
+            ([ok("q-1"), ok("q-2"), ok("q-3"), ok()], BatchResult(("q-1", "q-2", "q-3"))),
+            ([], BatchResult((), (), ("q-1", "q-2", "q-3"))),
+            ([None, 5, "x"], BatchResult((), (), ("q-1", "q-2", "q-3"))),
+            ([{"command_id": "q-1"}, {"success": 1}, {"success": None}], BatchResult((), (), ("q-1", "q-2", "q-3"))),
         ],
     )
-    def test_each_result_is_read_by_itself(self, results: list[Any], verdict: Verdict) -> None:
+    def test_each_result_is_read_by_itself(self, results: list[Any], verdict: BatchResult) -> None:
         """Results count by command id in any order, by place where nothing speaks against it, else not at all."""
         assert read({"success": True, "results": results}) == verdict
 
@@ -219,14 +219,14 @@ class TestStatuses:
     def test_a_busy_platform_says_how_long(self) -> None:
         """``Retry-After`` and the status come along."""
         with pytest.raises(UnavailableError) as caught:
-            read_answer(Answer(429, b"", retry_after=2.0), BATCH)
+            read_answer(HttpResponse(429, b"", retry_after=2.0), BATCH)
 
         assert (caught.value.status, caught.value.retry_after) == (429, 2.0)
 
     def test_a_redirect_tells_where_to(self) -> None:
         """The target is shown, strange bytes in it replaced."""
         with pytest.raises(ProjectPausedError, match=r"redirect to https://new\.example/\?") as caught:
-            read_answer(Answer(301, b"", location="https://new.example/\udcff"), BATCH)
+            read_answer(HttpResponse(301, b"", location="https://new.example/\udcff"), BATCH)
 
         assert str(caught.value).encode()
 
@@ -270,7 +270,7 @@ class TestAnyAnswer:
     def test_any_answer_is_a_verdict_or_one_of_three_errors(self, body: bytes, status: int) -> None:
         """No answer whatever raises anything else, and no reason is unfit for storing."""
         try:
-            verdict = read_answer(Answer(status, body), BATCH)
+            verdict = read_answer(HttpResponse(status, body), BATCH)
         except (RejectedError, ProjectPausedError, UnavailableError) as error:
             assert str(error).encode()  # noqa: PT017
         else:

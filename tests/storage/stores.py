@@ -11,7 +11,7 @@ import pytest
 from exponea_async.errors import DamagedFileError
 from exponea_async.storage.base import DeadLetter, Leased, Record, Settlement, StateChange, Storage
 from exponea_async.storage.memory import MemoryStorage
-from exponea_async.storage.sqlite.connection import Ledger
+from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ async def file_opener(path: Path) -> AsyncIterator[OpenFile]:
         await storage.aclose()
 
 
-async def on_thread(storage: SQLiteStorage, work: Callable[[Ledger], T]) -> T:
+async def on_thread(storage: SQLiteStorage, work: Callable[[QueueConnection], T]) -> T:
     """Run something on the connection's own thread."""
     return await storage._commits.run(work)
 

@@ -27,7 +27,7 @@ from stores import (
 
 from exponea_async.errors import QueueFullError, StateConflictError, StorageError
 from exponea_async.storage.base import (
-    HORIZON,
+    MAX_DUE_AHEAD,
     DeadLetter,
     Leased,
     Record,
@@ -151,15 +151,15 @@ class TestLeasing:
     async def test_a_lease_is_never_longer_than_the_horizon(self, storage: Storage) -> None:
         """A very long lease ends at the horizon, and is a lease until then."""
         await storage.write(records("a"))
-        await storage.lease(1, 10 * HORIZON, NOW)
+        await storage.lease(1, 10 * MAX_DUE_AHEAD, NOW)
 
         assert await take(storage, now=NOW + 1) == []
-        assert bodies(await take(storage, now=NOW + HORIZON)) == ["a"]
+        assert bodies(await take(storage, now=NOW + MAX_DUE_AHEAD)) == ["a"]
 
     async def test_a_clock_set_back_freezes_nothing(self, storage: Storage) -> None:
         """A record due further ahead than the horizon is due at once: the clock was wrong when it was leased."""
         await storage.write(records("a", "b"))
-        await take(storage, now=NOW + 2 * HORIZON)
+        await take(storage, now=NOW + 2 * MAX_DUE_AHEAD)
 
         assert bodies(await take(storage, now=NOW)) == ["a", "b"]
 

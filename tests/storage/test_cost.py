@@ -20,31 +20,31 @@ from stores import (
 from exponea_async.storage.base import Record, StateChange, StateCheck
 from exponea_async.storage.sqlite import leases as _claims
 from exponea_async.storage.sqlite import queries as _queries
-from exponea_async.storage.sqlite.connection import Ledger
+from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.file import open_ledger
-from exponea_async.storage.sqlite.writes import Append, Entry
+from exponea_async.storage.sqlite.writes import BatchWriter, PendingWrite
 
 
 class TestCost:
     @pytest.fixture
-    def ledger(self, path: Path) -> Iterator[Ledger]:
-        ledger = open_ledger(path, lambda: Ledger(path, isolation_level=None), "NORMAL", 1.0)
+    def ledger(self, path: Path) -> Iterator[QueueConnection]:
+        ledger = open_ledger(path, lambda: QueueConnection(path, isolation_level=None), "NORMAL", 1.0)
         yield ledger
         ledger.close()
 
-    def fill(self, ledger: Ledger, total: int) -> None:
+    def fill(self, ledger: QueueConnection, total: int) -> None:
         written = sum(route.last - route.cursor for route in ledger.routes.values()) + ledger.taken()
         self.write(ledger, records(*map(str, range(written, total))))
 
     def write(
-        self, ledger: Ledger, records: Sequence[Record] = (), states: Sequence[StateChange | StateCheck] = ()
+        self, ledger: QueueConnection, records: Sequence[Record] = (), states: Sequence[StateChange | StateCheck] = ()
     ) -> None:
-        entry = Entry(records, states, asyncio.Future(loop=asyncio.new_event_loop()))
+        entry = PendingWrite(records, states, asyncio.Future(loop=asyncio.new_event_loop()))
         entry.future.get_loop().close()
-        ledger.transact(lambda ledger: Append(ledger, [entry]).run())
+        ledger.transact(lambda ledger: BatchWriter(ledger, [entry]).run())
         assert entry.written
 
-    def steps(self, ledger: Ledger, work: Callable[[], Any]) -> int:
+    def steps(self, ledger: QueueConnection, work: Callable[[], Any]) -> int:
         """Count the steps of SQLite's machine that work takes; they don't depend on the time of day."""
         count = 0
 
@@ -58,7 +58,7 @@ class TestCost:
         ledger.set_progress_handler(None, 1)
         return count
 
-    def test_it_does_not_grow_with_the_queue(self, ledger: Ledger) -> None:
+    def test_it_does_not_grow_with_the_queue(self, ledger: QueueConnection) -> None:
         """A look, a lease, a settlement and a write cost the same with 1,000 and with 100,000 records waiting."""
         costs = []
         for total in (1_000, 100_000):
@@ -68,9 +68,9 @@ class TestCost:
         for few, many in zip(*costs, strict=True):
             assert abs(many - few) <= few / 5
 
-    def works(self, ledger: Ledger) -> list[Callable[[], Any]]:
-        claim = _claims.Claim(50, NOW + LEASE, NOW, frozenset(), None)
-        again = _claims.Claim(50, NOW + 2 * LEASE, NOW + LEASE, frozenset(), None)
+    def works(self, ledger: QueueConnection) -> list[Callable[[], Any]]:
+        claim = _claims.LeaseRequest(50, NOW + LEASE, NOW, frozenset(), None)
+        again = _claims.LeaseRequest(50, NOW + 2 * LEASE, NOW + LEASE, frozenset(), None)
         held: list[str] = []
         return [
             lambda: ledger.look(lambda ledger: _claims.has_due(ledger, claim)),
@@ -80,10 +80,10 @@ class TestCost:
             lambda: self.write(ledger, records("a")),
             lambda: ledger.look(_queries.pending),
             # What another process writes makes this one read its place again.
-            lambda: ledger.transact(Ledger.reload),
+            lambda: ledger.transact(QueueConnection.reload),
         ]
 
-    def test_it_does_not_grow_with_the_states(self, ledger: Ledger) -> None:
+    def test_it_does_not_grow_with_the_states(self, ledger: QueueConnection) -> None:
         """Touches, their versions known or not, and looks cost the same beside 100,000 states."""
         costs = []
         self.write(ledger, records("a"))
@@ -94,7 +94,7 @@ class TestCost:
         for few, many in zip(*costs, strict=True):
             assert abs(many - few) <= few / 5
 
-    def state_works(self, ledger: Ledger, now: float) -> list[Callable[[], Any]]:
+    def state_works(self, ledger: QueueConnection, now: float) -> list[Callable[[], Any]]:
         known, unknown = ([StateCheck(f"k{n}", 1, active=now + n + more) for n in range(200, 300)] for more in (0, 1))
         return [
             lambda: ledger.look(lambda ledger: _queries.expired_sessions(ledger, NOW + 500, 100)),

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from stores import LEASE, NOW, dead, delivered, later
 
 from exponea_async.errors import StateConflictError
-from exponea_async.storage.base import HORIZON, Record, State, StateChange, StateCheck, Storage
+from exponea_async.storage.base import MAX_DUE_AHEAD, Record, State, StateChange, StateCheck, Storage
 from exponea_async.storage.memory import MemoryStorage
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
@@ -38,7 +38,7 @@ class Known:
     failures: int = 0
 
     def is_due(self, now: float) -> bool:
-        return self.due is None or self.due <= now or self.due > now + HORIZON
+        return self.due is None or self.due <= now or self.due > now + MAX_DUE_AHEAD
 
 
 class StorageMachine(RuleBasedStateMachine):
@@ -143,7 +143,7 @@ class StorageMachine(RuleBasedStateMachine):
         for key in chosen:
             del self.letters[key]
 
-    @rule(seconds=st.sampled_from([1.0, 30.0, 61.0, -20.0, -2 * HORIZON, 2 * HORIZON]))
+    @rule(seconds=st.sampled_from([1.0, 30.0, 61.0, -20.0, -2 * MAX_DUE_AHEAD, 2 * MAX_DUE_AHEAD]))
     def turn_clock(self, seconds: float) -> None:
         """Time passes, or the clock is set."""
         self.now += seconds

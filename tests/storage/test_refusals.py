@@ -24,7 +24,7 @@ from stores import (
 
 from exponea_async.errors import StorageError
 from exponea_async.storage.base import State, StateChange
-from exponea_async.storage.sqlite.connection import Ledger
+from exponea_async.storage.sqlite.connection import QueueConnection
 
 
 class TestRefusals:
@@ -113,7 +113,7 @@ class TestRefusals:
         }
 
 
-def limit_pages(ledger: Ledger, more: int) -> None:
+def limit_pages(ledger: QueueConnection, more: int) -> None:
     """Let the file grow by so many pages and no more."""
     (pages,) = ledger.execute("PRAGMA page_count").fetchone()
     ledger.execute(f"PRAGMA max_page_count = {pages + more}")

@@ -20,7 +20,7 @@ from exponea_async.cli.terminal import Progress, number, print_facts, print_json
 from exponea_async.client import Exponea
 from exponea_async.config import Configuration, UploadSettings
 from exponea_async.errors import DamagedFileError
-from exponea_async.hooks import Hooks, Notice
+from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Event, PurchasedItem, Stats
 from exponea_async.sandbox import Fault, Faults, Sandbox
 from exponea_async.storage.base import DeadLetter
@@ -216,7 +216,7 @@ class _Hour:
         self._faults.add(*left)
         self._say("the platform is back")
 
-    def _hear(self, notice: Notice) -> None:
+    def _hear(self, notice: DeliveryEvent) -> None:
         if notice.kind == "unavailable":
             self._say(f"{notice.reason}; events wait in the queue")
         elif notice.kind == "resumed":

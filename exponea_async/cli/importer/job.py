@@ -24,7 +24,7 @@ from exponea_async.cli.terminal import Progress, complain, duration, number, pri
 from exponea_async.client import Exponea
 from exponea_async.config import Configuration
 from exponea_async.errors import InvalidEventError
-from exponea_async.hooks import Hooks, Notice
+from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Event, FlushMode, Receipt
 
 #: How many lines go into the queue with one commit.
@@ -283,7 +283,7 @@ def _opened(path: Path) -> BinaryIO:
 async def _run(job: Job, transfer: Transfer, progress: Progress, *, as_json: bool) -> int:
     paused = asyncio.Event()
 
-    def hear(notice: Notice) -> None:
+    def hear(notice: DeliveryEvent) -> None:
         if notice.kind == "paused":
             paused.set()
 

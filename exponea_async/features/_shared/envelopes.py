@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 
 from exponea_async._internal.json import decode, elements, members
-from exponea_async.errors import RefusedError, UnavailableError
+from exponea_async.errors import RequestRefusedError, UnavailableError
 
 LOG = logging.getLogger("exponea_async")
 
@@ -34,7 +34,7 @@ ON_THREAD = 32_768
 
 
 @frozen
-class Reply:
+class Envelope:
     """
     What an envelope holds.
 
@@ -47,7 +47,7 @@ class Reply:
     sync_token: str | None = None
 
 
-def read_reply(body: bytes) -> Reply:
+def read_reply(body: bytes) -> Envelope:
     """
     Open an envelope. One without a list holds nothing.
 
@@ -60,11 +60,11 @@ def read_reply(body: bytes) -> Reply:
         # Not decoded: whatever else stands there may be of any size.
         succeeded = parts.get("success")
         if succeeded == b"false":
-            raise RefusedError(_reason(parts))
+            raise RequestRefusedError(_reason(parts))
         if succeeded != b"true":
             raise UnavailableError("an answer that says nothing of success")
         payload = next((parts[name] for name in PAYLOADS if parts.get(name, b"null") != b"null"), b"[]")
-        return Reply(taken(payload), _token(parts.get("sync_token", b"null")))
+        return Envelope(taken(payload), _token(parts.get("sync_token", b"null")))
     except ValueError as error:
         raise UnavailableError(f"an answer that can't be read: {error}") from error
 

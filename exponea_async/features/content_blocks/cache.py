@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from attrs import define, field, frozen
 
-from exponea_async.devices.customers import Who
+from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.features.content_blocks.parsing import Definition, weight
 from exponea_async.messages import PersonalizedData
 
@@ -86,7 +86,7 @@ class Customers:
     def __len__(self) -> int:
         return len(self._customers)
 
-    def get(self, who: Who) -> Mapping[str, PersonalizedData]:
+    def get(self, who: CustomerSnapshot) -> Mapping[str, PersonalizedData]:
         """Tell what blocks say to a customer, by their ids."""
         customer = self._customers.get(who.mark)
         if customer is None:
@@ -94,7 +94,7 @@ class Customers:
         self._customers.move_to_end(who.mark)
         return customer.blocks
 
-    def put(self, who: Who, found: Mapping[str, PersonalizedData]) -> None:
+    def put(self, who: CustomerSnapshot, found: Mapping[str, PersonalizedData]) -> None:
         """Keep what blocks say to a customer, beside what is known already."""
         self.settle(who)
         customer = self._customers.pop(who.mark, None) or Customer(who.device)
@@ -111,7 +111,7 @@ class Customers:
         while len(self._customers) > MAX_CUSTOMERS or self.size > MAX_BYTES:
             self._drop(next(iter(self._customers)))
 
-    def settle(self, who: Who) -> None:
+    def settle(self, who: CustomerSnapshot) -> None:
         """Forget what was kept for whoever the device was before."""
         before = None if who.device is None else self._devices.get(who.device)
         if before is not None and before != who.mark:

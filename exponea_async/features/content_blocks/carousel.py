@@ -9,9 +9,9 @@ from typing import Any, Literal, Self
 
 from attrs import evolve, frozen
 
-from exponea_async._internal.streams import Listener, Stream
-from exponea_async.devices.context import Scope
-from exponea_async.devices.impressions import Display
+from exponea_async._internal.streams import Stream, Subscription
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.impressions import Impression
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.targeting.schedule import ALWAYS, may_show
 from exponea_async.features.content_blocks.carousel_order import Arrange, arranged
@@ -83,7 +83,7 @@ class Carousel:
     def __init__(
         self,
         room: Blocks,
-        scope: Scope,
+        context: SubjectContext,
         placeholder_id: str,
         *,
         most: int,
@@ -96,14 +96,14 @@ class Carousel:
         check_placeholder(placeholder_id)
         _check_numbers(most, delay)
         self.placeholder_id = placeholder_id
-        self._room, self._scope = room, scope
+        self._room, self._context = room, context
         self._most, self._delay = most, delay
         self._leave_out, self._sort = leave_out, sort
         self._overrides, self._tracks = override, track_actions
         self._blocks: tuple[InAppContentBlock, ...] = ()
         self._index = -1
         self._viewer: Viewer | None = None
-        self._displays: dict[str, Display] = {}
+        self._displays: dict[str, Impression] = {}
         self._shown: set[str] = set()
         self._stream: Stream[CarouselChange] = Stream()
         self._door = asyncio.Lock()
@@ -141,7 +141,7 @@ class Carousel:
         """The block whose turn it is, or None."""
         return self._blocks[self._index] if self._blocks else None
 
-    def changes(self) -> Listener[CarouselChange]:
+    def changes(self) -> Subscription[CarouselChange]:
         """
         Listen to what happens to it. The first listener also gets what happened before, at most 100 changes.
 
@@ -204,7 +204,7 @@ class Carousel:
         check_block(self.placeholder_id, block)
         found = pressed(block, action)
         async with self._door:
-            if action == NOT_PRESSED or not self._scope.street.check_running():
+            if action == NOT_PRESSED or not self._context.recorder.check_running():
                 return None
             if found is None:
                 await self._failed(block, INVALID_ACTION)
@@ -224,7 +224,7 @@ class Carousel:
             LifecycleError: The client is not running.
         """
         async with self._door:
-            if self._scope.street.check_running():
+            if self._context.recorder.check_running():
                 await self._interacted(block, None)
 
     def resume(self) -> None:
@@ -238,7 +238,7 @@ class Carousel:
 
     def leave_to(self, device: str | None, mark: str = "") -> None:
         """Take all blocks out where a device is another customer's by now, for whom a mark stands."""
-        if self._scope.key == device and self._viewer is not None and self._viewer.who.mark != mark:
+        if self._context.key == device and self._viewer is not None and self._viewer.who.mark != mark:
             self.clear()
 
     def clear(self) -> None:
@@ -266,7 +266,7 @@ class Carousel:
 
     async def _current(self) -> InAppContentBlock | None:
         """Tell the block whose turn it is; what was loaded for somebody is for nobody else."""
-        if self._viewer is None or not await self._room.is_present(self._scope, self._viewer):
+        if self._viewer is None or not await self._room.is_present(self._context, self._viewer):
             await self.reload()
         return self.block
 
@@ -286,7 +286,7 @@ class Carousel:
                 await self._advanced()
 
     async def _advanced(self) -> InAppContentBlock | None:
-        if self._viewer is None or not await self._room.is_present(self._scope, self._viewer):
+        if self._viewer is None or not await self._room.is_present(self._context, self._viewer):
             # What was loaded for somebody is for nobody else.
             return await self._reloaded()
         self._is_paused = False
@@ -302,12 +302,12 @@ class Carousel:
 
     async def _reloaded(self) -> InAppContentBlock | None:
         for _ in range(ROUNDS):
-            viewer = await viewer_of(self._scope, self._room.since)
+            viewer = await viewer_of(self._context, self._room.since)
             if viewer is None:
                 return None
-            viewer = viewer if self._scope.is_device else evolve(viewer, displays=self._displays)
+            viewer = viewer if self._context.is_device else evolve(viewer, displays=self._displays)
             blocks = await self._loaded(viewer)
-            if not self._scope.street.check_running() or not await self._room.is_present(self._scope, viewer):
+            if not self._context.recorder.check_running() or not await self._room.is_present(self._context, viewer):
                 continue
             self._viewer, self._displays, self._is_paused = viewer, dict(viewer.displays), False
             self._shown.clear()
@@ -319,7 +319,7 @@ class Carousel:
         return None
 
     async def _loaded(self, viewer: Viewer) -> tuple[InAppContentBlock, ...]:
-        choices = await self._room.choices(self._scope, self.placeholder_id, viewer, everything=True)
+        choices = await self._room.choices(self._context, self.placeholder_id, viewer, everything=True)
         made = [await self._room.made(each, viewer) for each in choices]
         broken = {block.id for block, is_right in made if not is_right}
         order = arranged([block for block, _ in made], self._leave_out, self._sort)
@@ -335,8 +335,8 @@ class Carousel:
         if block is None or viewer is None:
             return None
         if block.id not in self._shown:
-            moment = await show(self._scope, self.placeholder_id, block, viewer, if_due=False)
-            if not await self._room.is_present(self._scope, viewer):
+            moment = await show(self._context, self.placeholder_id, block, viewer, if_due=False)
+            if not await self._room.is_present(self._context, viewer):
                 raise OvertakenError
             if self._viewer is not viewer:
                 # The integration was stopped meanwhile.
@@ -349,7 +349,7 @@ class Carousel:
         return block
 
     async def _interacted(self, block: InAppContentBlock, action: InAppContentBlockAction | None) -> None:
-        moment = await interact(self._scope, self.placeholder_id, block, action, is_tracked=self._tracks)
+        moment = await interact(self._context, self.placeholder_id, block, action, is_tracked=self._tracks)
         viewer = self._viewer
         self._tell("close" if action is None else "click", block, action=action)
         self._is_paused = self._is_paused or action is not None
@@ -378,11 +378,11 @@ class Carousel:
             self._wake()
 
     def _remember(self, block: InAppContentBlock, **moments: float) -> None:
-        self._displays[block.id] = evolve(self._displays.get(block.id) or Display(), **moments)
+        self._displays[block.id] = evolve(self._displays.get(block.id) or Impression(), **moments)
 
     async def _failed(self, block: InAppContentBlock, reason: str) -> None:
         self._tell("error", block, error_message=reason)
-        await track(self._scope, self.placeholder_id, block, "error", error=reason, wake=False)
+        await track(self._context, self.placeholder_id, block, "error", error=reason, wake=False)
 
     def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()

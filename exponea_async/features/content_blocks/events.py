@@ -9,9 +9,9 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from exponea_async._internal.fields import Fields, check_fields
-from exponea_async.devices.context import Scope
-from exponea_async.devices.customers import Who
-from exponea_async.devices.impressions import Display
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.customers import CustomerSnapshot
+from exponea_async.devices.impressions import Impression
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.banners import About, Action, banner, tell
@@ -61,29 +61,29 @@ class Viewer:
         visit_start: When the session began, UNIX seconds.
     """
 
-    who: Who
-    displays: Mapping[str, Display] = field(default=_NOTHING)
+    who: CustomerSnapshot
+    displays: Mapping[str, Impression] = field(default=_NOTHING)
     visit_start: float = 0.0
 
 
-async def viewer_of(scope: Scope, visit_start: float) -> Viewer | None:
+async def viewer_of(context: SubjectContext, visit_start: float) -> Viewer | None:
     """
     Tell who is to see content blocks, which is a sign of life; None where the integration is stopped.
 
     Args:
-        scope: The subject.
+        context: The subject.
         visit_start: What counts as the begin of a session where none is open, UNIX seconds.
 
     Raises:
         StorageError: The storage refused.
         LifecycleError: The client is not running.
     """
-    if not scope.is_device:
-        who = await scope.who()
+    if not context.is_device:
+        who = await context.who()
         return None if who is None else Viewer(who)
     while True:
-        state = await scope.look()
-        who = await scope.who(wake=False)
+        state = await context.look()
+        who = await context.who(wake=False)
         if state is None or who is None:
             return None
         if who.ids == state.customer_ids:
@@ -124,7 +124,7 @@ def is_close(action: InAppContentBlockAction) -> bool:
 
 
 async def track(
-    scope: Scope,
+    context: SubjectContext,
     placeholder: str,
     block: InAppContentBlock,
     action: Action,
@@ -133,14 +133,14 @@ async def track(
     error: str | None = None,
     consider_consent: bool = True,
     update: Callable[[DeviceState, float], DeviceState] | None = None,
-    only_for: Who | None = None,
+    only_for: CustomerSnapshot | None = None,
     wake: bool = True,
 ) -> Receipt:
     """
     Track what happened to a block, of the customer that it was loaded for.
 
     Args:
-        scope: The subject.
+        context: The subject.
         placeholder: Where it was shown.
         block: The block.
         action: What happened.
@@ -161,21 +161,23 @@ async def track(
     if action == "click":
         check_action(pressed)
     text, link = (None, None) if pressed is None else (pressed.name, pressed.url)
-    event = event_of(scope, placeholder, block, action, text=text, link=link, error=error)
+    event = event_of(context, placeholder, block, action, text=text, link=link, error=error)
     allowed = may_track(has_tracking_consent(block), consider_consent=consider_consent, url=link)
     ids = block.customer_ids or None
-    receipt = await tell(scope, event, allowed=allowed, ids=ids, wake=wake, update=update, only_for=only_for)
+    receipt = await tell(context, event, allowed=allowed, ids=ids, wake=wake, update=update, only_for=only_for)
     if receipt is None:
         raise OvertakenError
     return receipt
 
 
-async def show(scope: Scope, placeholder: str, block: InAppContentBlock, viewer: Viewer, *, if_due: bool) -> float:
+async def show(
+    context: SubjectContext, placeholder: str, block: InAppContentBlock, viewer: Viewer, *, if_due: bool
+) -> float:
     """
     Track that a block is shown, and remember it.
 
     Args:
-        scope: The subject.
+        context: The subject.
         placeholder: Where.
         block: The block.
         viewer: Whom it is shown to.
@@ -195,14 +197,14 @@ async def show(scope: Scope, placeholder: str, block: InAppContentBlock, viewer:
         if if_due and not may_show(block.frequency or ALWAYS, known, viewer.visit_start):
             # Nothing is changed or kept where a plan raises.
             raise OvertakenError
-        return _with(state, block, evolve(known or Display(), displayed=at))
+        return _with(state, block, evolve(known or Impression(), displayed=at))
 
-    await track(scope, placeholder, block, "show", update=update, only_for=viewer.who, wake=False)
-    return scope.street.stamp() if moment is None else moment
+    await track(context, placeholder, block, "show", update=update, only_for=viewer.who, wake=False)
+    return context.recorder.stamp() if moment is None else moment
 
 
 async def interact(
-    scope: Scope,
+    context: SubjectContext,
     placeholder: str,
     block: InAppContentBlock,
     action: InAppContentBlockAction | None,
@@ -213,7 +215,7 @@ async def interact(
     Track that something was pressed in a block, or that it was closed, and remember that.
 
     Args:
-        scope: The subject.
+        context: The subject.
         placeholder: Where it was shown.
         block: The block.
         action: What was pressed; None where it was closed.
@@ -230,24 +232,24 @@ async def interact(
         if block.customer_ids and dict(block.customer_ids) != state.customer_ids:
             # The customer it was shown to is gone: the present one has not done anything with it.
             return state
-        return _with(state, block, evolve(state.blocks.get(block.id) or Display(), interacted=at))
+        return _with(state, block, evolve(state.blocks.get(block.id) or Impression(), interacted=at))
 
     if is_tracked:
         kind: Action = "close" if action is None else "click"
-        await track(scope, placeholder, block, kind, pressed=action, update=update)
+        await track(context, placeholder, block, kind, pressed=action, update=update)
     else:
         check_block(placeholder, block)
-        await _remember(scope, update)
-    return scope.street.stamp() if moment is None else moment
+        await _remember(context, update)
+    return context.recorder.stamp() if moment is None else moment
 
 
-async def _remember(scope: Scope, update: Callable[[DeviceState, float], DeviceState]) -> None:
-    if scope.is_device and scope.street.check_running():
-        await scope.change(lambda state, moments: (update(state, moments.next()), ()))
+async def _remember(context: SubjectContext, update: Callable[[DeviceState, float], DeviceState]) -> None:
+    if context.is_device and context.recorder.check_running():
+        await context.change(lambda state, moments: (update(state, moments.next()), ()))
 
 
 def event_of(
-    scope: Scope,
+    context: SubjectContext,
     placeholder: str,
     block: InAppContentBlock,
     action: Action,
@@ -270,10 +272,10 @@ def event_of(
     )
     interaction = action in ("click", "close")
     text, link = text and text[:MAX_TEXT], link and link[:MAX_TEXT]
-    return banner(scope.configuration, action, about, interaction=interaction, text=text, link=link, error=error)
+    return banner(context.configuration, action, about, interaction=interaction, text=text, link=link, error=error)
 
 
-def _with(state: DeviceState, block: InAppContentBlock, display: Display) -> DeviceState:
+def _with(state: DeviceState, block: InAppContentBlock, display: Impression) -> DeviceState:
     return evolve(state, blocks=MappingProxyType({**state.blocks, block.id: display}))
 
 

@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary
 
 from exponea_async._internal.concurrency import Tasks
 from exponea_async.config import Configuration
-from exponea_async.devices.context import Call, Scope
-from exponea_async.devices.customers import Who
-from exponea_async.devices.state import Place
-from exponea_async.errors import ExponeaError, LifecycleError, RefusedError
+from exponea_async.devices.context import ApiRequest, SubjectContext
+from exponea_async.devices.customers import CustomerSnapshot
+from exponea_async.devices.state import ProjectRef
+from exponea_async.errors import ExponeaError, LifecycleError, RequestRefusedError
 from exponea_async.features._shared.envelopes import decoded, on_thread, read_reply
 from exponea_async.features.content_blocks.cache import Bundle, Customers
 from exponea_async.features.content_blocks.parsing import Definition, is_fresh, read_definition, read_personal
@@ -44,7 +44,7 @@ PERSONAL = "/webxp/s/{project}/inappcontentblocks?v=2"
 Found = Mapping[str, PersonalizedData]
 
 
-class Loads:
+class BlockLoader:
     """
     Content blocks as far as they were loaded.
 
@@ -62,20 +62,20 @@ class Loads:
         self.customers = Customers()
         self._bundle_path = BUNDLE.format(platform=configuration.message_platform)
         self._clock = clock
-        self._bundles: OrderedDict[Place, Bundle] = OrderedDict()
-        self._bundle_loads: dict[Place, asyncio.Task[Bundle | None]] = {}
+        self._bundles: OrderedDict[ProjectRef, Bundle] = OrderedDict()
+        self._bundle_loads: dict[ProjectRef, asyncio.Task[Bundle | None]] = {}
         # By customer and block, so that who asks for a block that is under way waits for that.
         self._loads: dict[tuple[str, str], asyncio.Task[Found | None]] = {}
         self._begun: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
         self._pauses: dict[object, float] = {}
-        self._troubled: set[Place] = set()
+        self._troubled: set[ProjectRef] = set()
 
     @property
     def is_used(self) -> bool:
         """Whether anybody asked for a block."""
         return bool(self._bundles)
 
-    async def bundle(self, scope: Scope, who: Who) -> Bundle | None:
+    async def bundle(self, context: SubjectContext, who: CustomerSnapshot) -> Bundle | None:
         """
         Tell all blocks of a customer's project; None where they can't be had now.
 
@@ -84,22 +84,24 @@ class Loads:
         """
         bundle = self._bundles.get(who.place)
         if bundle is None:
-            load = self.renew(scope, who)
+            load = self.renew(context, who)
             return None if load is None else await self._landed(load)
         if not 0 <= self._clock() - bundle.loaded_at <= MAX_AGE:
-            self.renew(scope, who)
+            self.renew(context, who)
         return bundle
 
-    def renew(self, scope: Scope, who: Who) -> "asyncio.Task[Bundle | None] | None":
+    def renew(self, context: SubjectContext, who: CustomerSnapshot) -> "asyncio.Task[Bundle | None] | None":
         """Load all blocks of a customer's project, also where there are some; None right after that has failed."""
         load = self._bundle_loads.get(who.place)
         if load is None and not self._is_paused(who.place, ("bundle", who.place), who.mark):
-            work = self._guarded(lambda: self._load_bundle(scope, who), who, refused=("bundle", who.place))
+            work = self._guarded(lambda: self._load_bundle(context, who), who, refused=("bundle", who.place))
             load = self._start(work, "content blocks")
             _register(self._bundle_loads, [who.place], load)
         return load
 
-    async def personal(self, scope: Scope, who: Who, definitions: Iterable[Definition]) -> Found:
+    async def personal(
+        self, context: SubjectContext, who: CustomerSnapshot, definitions: Iterable[Definition]
+    ) -> Found:
         """
         Tell what blocks say to a customer, by their ids. What needs loading is loaded, in one request.
 
@@ -113,7 +115,7 @@ class Loads:
         loads = {self._loads[who.mark, each] for each in wanted if (who.mark, each) in self._loads}
         missing = [each for each in wanted if (who.mark, each) not in self._loads]
         if missing and not self._is_paused(who.place, who.mark):
-            loads.add(self._begin(scope, who, missing))
+            loads.add(self._begin(context, who, missing))
         if not loads:
             return known
         found: dict[str, PersonalizedData] = {}
@@ -129,8 +131,8 @@ class Loads:
         for each in (self._bundles, self._bundle_loads, self._loads, self._pauses, self._troubled):
             each.clear()
 
-    def _begin(self, scope: Scope, who: Who, ids: list[str]) -> "asyncio.Task[Found | None]":
-        work = self._guarded(lambda: self._load_personal(scope, who, ids), who, refused=who.mark)
+    def _begin(self, context: SubjectContext, who: CustomerSnapshot, ids: list[str]) -> "asyncio.Task[Found | None]":
+        work = self._guarded(lambda: self._load_personal(context, who, ids), who, refused=who.mark)
         load = self._start(work, "personal content blocks")
         _register(self._loads, [(who.mark, each) for each in ids], load)
         return load
@@ -140,8 +142,8 @@ class Loads:
         self._begun[load] = asyncio.get_running_loop().time()
         return load
 
-    async def _load_bundle(self, scope: Scope, who: Who) -> Bundle | None:
-        answer = await scope.call(who, Call(self._bundle_path, is_personal=True, tries=TRIES))
+    async def _load_bundle(self, context: SubjectContext, who: CustomerSnapshot) -> Bundle | None:
+        answer = await context.call(who, ApiRequest(self._bundle_path, is_personal=True, tries=TRIES))
         if answer is None:
             return None
         now = self._clock()
@@ -152,21 +154,23 @@ class Loads:
             self._bundles.popitem(last=False)
         return bundle
 
-    async def _load_personal(self, scope: Scope, who: Who, ids: list[str]) -> Found | None:
+    async def _load_personal(self, context: SubjectContext, who: CustomerSnapshot, ids: list[str]) -> Found | None:
         body = {"customer_ids": dict(who.ids), "content_block_ids": ids}
-        answer = await scope.call(who, Call(PERSONAL, body, is_personal=True, tries=TRIES))
+        answer = await context.call(who, ApiRequest(PERSONAL, body, is_personal=True, tries=TRIES))
         if answer is None:
             return None
         now = self._clock()
         found = await on_thread(len(answer), lambda: _read_found(answer, frozenset(ids), now))
-        present = await scope.who(wake=False)
+        present = await context.who(wake=False)
         if present is None or present.mark != who.mark:
             LOG.debug("Content blocks of somebody else than the present customer are not kept.")
             return None
         self.customers.put(who, found)
         return found
 
-    async def _guarded(self, work: Callable[[], Awaitable[T | None]], who: Who, *, refused: object) -> T | None:
+    async def _guarded(
+        self, work: Callable[[], Awaitable[T | None]], who: CustomerSnapshot, *, refused: object
+    ) -> T | None:
         """Do some work; where it fails, say so once and pause: for all of the project, or only what was refused."""
         try:
             result = await work()
@@ -197,9 +201,9 @@ class Loads:
         return any(self._pauses.get(key, now) > now for key in keys)
 
 
-def _key(error: ExponeaError, who: Who, refused: object) -> object:
+def _key(error: ExponeaError, who: CustomerSnapshot, refused: object) -> object:
     """Tell what is to pause after an error."""
-    if not isinstance(error, RefusedError):
+    if not isinstance(error, RequestRefusedError):
         return who.place
     # Where nothing was asked, it is the host that has no token for this customer; others may have one.
     return refused if error.status else who.mark

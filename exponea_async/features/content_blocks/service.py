@@ -10,7 +10,7 @@ from random import Random
 from attrs import frozen
 
 from exponea_async.config import Configuration
-from exponea_async.devices.context import Scope
+from exponea_async.devices.context import SubjectContext
 from exponea_async.features._shared.html.resources import check_installed
 from exponea_async.features._shared.targeting.priority import ranked
 from exponea_async.features._shared.targeting.schedule import may_show
@@ -23,7 +23,7 @@ from exponea_async.features.content_blocks.events import (
     track,
     viewer_of,
 )
-from exponea_async.features.content_blocks.loader import Loads
+from exponea_async.features.content_blocks.loader import BlockLoader
 from exponea_async.features.content_blocks.pages import Pages
 from exponea_async.features.content_blocks.parsing import Definition, can_show, handed_out, source_of
 from exponea_async.messages import InAppContentBlock, PersonalizedData
@@ -33,7 +33,7 @@ ROUNDS = 100
 
 
 @frozen
-class Choice:
+class Candidate:
     """
     A block that may be shown.
 
@@ -61,7 +61,7 @@ class Blocks:
     """
 
     def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
-        self.loads = Loads(configuration, clock)
+        self.loads = BlockLoader(configuration, clock)
         self.pages = Pages(configuration.resource_loader)
         self.since = clock()
         self._clock = clock
@@ -73,7 +73,7 @@ class Blocks:
         self.loads.clear()
         self.pages.clear()
 
-    async def next(self, scope: Scope, placeholder: str) -> InAppContentBlock | None:
+    async def next(self, context: SubjectContext, placeholder: str) -> InAppContentBlock | None:
         """
         Choose what a placeholder shows next, and track that it does; None where there is nothing.
 
@@ -83,26 +83,28 @@ class Blocks:
             LifecycleError: The client is not running.
         """
         for _ in range(ROUNDS):
-            viewer = await viewer_of(scope, self.since)
+            viewer = await viewer_of(context, self.since)
             if viewer is None:
                 break
             with suppress(OvertakenError):
-                block = await self._shown(scope, placeholder, viewer)
-                if block is not None or await self.is_present(scope, viewer):
-                    return block if scope.street.check_running() else None
+                block = await self._shown(context, placeholder, viewer)
+                if block is not None or await self.is_present(context, viewer):
+                    return block if context.recorder.check_running() else None
         return None
 
-    async def is_present(self, scope: Scope, viewer: Viewer) -> bool:
+    async def is_present(self, context: SubjectContext, viewer: Viewer) -> bool:
         """Tell whether a customer is the present one still; also where the integration is stopped."""
-        present = await scope.who(wake=False)
+        present = await context.who(wake=False)
         return present is None or present.mark == viewer.who.mark
 
-    async def choices(self, scope: Scope, placeholder: str, viewer: Viewer, *, everything: bool) -> list[Choice]:
+    async def choices(
+        self, context: SubjectContext, placeholder: str, viewer: Viewer, *, everything: bool
+    ) -> list[Candidate]:
         """
         Tell the blocks that a placeholder may show to somebody.
 
         Args:
-            scope: The subject.
+            context: The subject.
             placeholder: The placeholder.
             viewer: Whom they are shown to.
             everything: Whether to load also what may not be shown now, as the Android SDK does for a carousel.
@@ -111,7 +113,7 @@ class Blocks:
             # Said at the first call, and not once there is a block that needs them.
             await asyncio.to_thread(check_installed)
             self._is_ready = True
-        bundle = await self.loads.bundle(scope, viewer.who)
+        bundle = await self.loads.bundle(context, viewer.who)
         if bundle is None:
             return []
         blocks, now = bundle.of(placeholder), self._clock()
@@ -120,11 +122,11 @@ class Blocks:
             for each in blocks
             if each.dates.passes(now) and may_show(each.often, viewer.displays.get(each.id), viewer.visit_start)
         ]
-        found = await self.loads.personal(scope, viewer.who, blocks if everything else due)
-        choices = [Choice(each, found.get(each.id) if each.is_personalized else None) for each in due]
+        found = await self.loads.personal(context, viewer.who, blocks if everything else due)
+        choices = [Candidate(each, found.get(each.id) if each.is_personalized else None) for each in due]
         return [each for each in choices if can_show(each.definition, each.data)]
 
-    async def made(self, choice: Choice, viewer: Viewer) -> tuple[InAppContentBlock, bool]:
+    async def made(self, choice: Candidate, viewer: Viewer) -> tuple[InAppContentBlock, bool]:
         """Make what a user gets of a block, and tell whether its HTML is all right; where it is not, there is none."""
         definition, data, ids = choice.definition, choice.data, viewer.who.ids
         source = source_of(definition, data)
@@ -136,13 +138,13 @@ class Blocks:
         actions = tuple(map(action_of, page.actions))
         return handed_out(definition, data, ids=ids, html=page.html, actions=actions), True
 
-    async def _shown(self, scope: Scope, placeholder: str, viewer: Viewer) -> InAppContentBlock | None:
-        choices = await self.choices(scope, placeholder, viewer, everything=False)
+    async def _shown(self, context: SubjectContext, placeholder: str, viewer: Viewer) -> InAppContentBlock | None:
+        choices = await self.choices(context, placeholder, viewer, everything=False)
         for choice in ranked(choices, lambda each: each.definition.load_priority, self._chance):
             block, is_right = await self.made(choice, viewer)
             if is_right:
-                await show(scope, placeholder, block, viewer, if_due=True)
+                await show(context, placeholder, block, viewer, if_due=True)
                 return block
             # A hole in a page helps nobody: other than on a phone, the next one gets its turn.
-            await track(scope, placeholder, block, "error", error=INVALID_HTML, only_for=viewer.who, wake=False)
+            await track(context, placeholder, block, "error", error=INVALID_HTML, only_for=viewer.who, wake=False)
         return None

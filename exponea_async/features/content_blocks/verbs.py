@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from exponea_async.config import Configuration
-from exponea_async.devices.context import Scope
-from exponea_async.devices.features import Part
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.features import Feature
 from exponea_async.features.content_blocks.carousel import Carousel
 from exponea_async.features.content_blocks.carousel_order import Arrange
 from exponea_async.features.content_blocks.events import (
@@ -30,7 +30,7 @@ from exponea_async.models import Receipt
 MAX_AHEAD = 100
 
 
-class ContentBlocks(Part):
+class ContentBlocks(Feature):
     """
     What is kept of content blocks for all subjects of a client.
 
@@ -51,31 +51,31 @@ class ContentBlocks(Part):
         self._clock = clock
         self._under_way = 0
 
-    def start(self, scope: Scope) -> None:
+    def start(self, context: SubjectContext) -> None:
         """Load the list of all blocks ahead, where some are to be."""
         self.blocks.since = self._clock()
         if self._ahead:
-            self.blocks.loads.tasks.start(self._load_ahead(scope, personal=False), name="content blocks ahead")
+            self.blocks.loads.tasks.start(self._load_ahead(context, personal=False), name="content blocks ahead")
 
-    def launched(self, scope: Scope) -> None:
+    def launched(self, context: SubjectContext) -> None:
         """Load what the chosen placeholders say to a device's customer ahead."""
         if self._ahead and self._under_way < MAX_AHEAD:
             self._under_way += 1
-            load = self.blocks.loads.tasks.start(self._load_ahead(scope, personal=True), name="content blocks ahead")
+            load = self.blocks.loads.tasks.start(self._load_ahead(context, personal=True), name="content blocks ahead")
             load.add_done_callback(self._landed)
 
-    def identified(self, scope: Scope, receipt: Receipt) -> None:  # noqa: ARG002 - the base has it
+    def identified(self, context: SubjectContext, receipt: Receipt) -> None:  # noqa: ARG002 - the base has it
         """Forget what blocks said to whoever the device was before."""
         if len(self.blocks.loads.customers) or self.carousels:
-            self.blocks.loads.tasks.start(self._forget(scope), name="forgetting content blocks")
+            self.blocks.loads.tasks.start(self._forget(context), name="forgetting content blocks")
 
-    def anonymized(self, scope: Scope) -> None:
+    def anonymized(self, context: SubjectContext) -> None:
         """Forget what blocks said to whoever the device was before, and load the list of all anew, as at a start."""
         for carousel in list(self.carousels):
-            carousel.leave_to(scope.key)
+            carousel.leave_to(context.key)
         loads = self.blocks.loads
         if loads.is_used or self._preloads:
-            loads.tasks.start(self._renew(scope), name="renewing content blocks")
+            loads.tasks.start(self._renew(context), name="renewing content blocks")
 
     def clear(self) -> None:
         """Forget everything, and take all blocks out of carousels."""
@@ -92,30 +92,30 @@ class ContentBlocks(Part):
     def _landed(self, _: object) -> None:
         self._under_way -= 1
 
-    async def _load_ahead(self, scope: Scope, *, personal: bool) -> None:
+    async def _load_ahead(self, context: SubjectContext, *, personal: bool) -> None:
         loads = self.blocks.loads
-        who = await scope.who(wake=False)
-        bundle = None if who is None else await loads.bundle(scope, who)
+        who = await context.who(wake=False)
+        bundle = None if who is None else await loads.bundle(context, who)
         if personal and who is not None and bundle is not None:
             wanted = {block.id: block for name in self._ahead for block in bundle.of(name)}
-            await loads.personal(scope, who, wanted.values())
+            await loads.personal(context, who, wanted.values())
 
-    async def _forget(self, scope: Scope) -> None:
-        if (who := await scope.who(wake=False)) is not None:
+    async def _forget(self, context: SubjectContext) -> None:
+        if (who := await context.who(wake=False)) is not None:
             self.blocks.loads.customers.settle(who)
             for carousel in list(self.carousels):
                 carousel.leave_to(who.device, who.mark)
 
-    async def _renew(self, scope: Scope) -> None:
-        who = await scope.who(wake=False)
+    async def _renew(self, context: SubjectContext) -> None:
+        who = await context.who(wake=False)
         if who is None:
             return
         loads = self.blocks.loads
         loads.customers.settle(who)
-        load = loads.renew(scope, who)
+        load = loads.renew(context, who)
         if load is not None and self._preloads and self._ahead:
             await asyncio.wait({load})
-            await self._load_ahead(scope, personal=True)
+            await self._load_ahead(context, personal=True)
 
 
 class ContentBlockVerbs:
@@ -126,7 +126,7 @@ class ContentBlockVerbs:
     if TYPE_CHECKING:
 
         @property
-        def _scope(self) -> Scope: ...
+        def _context(self) -> SubjectContext: ...
 
     async def content_block(self, placeholder_id: str) -> InAppContentBlock | None:
         """
@@ -159,7 +159,7 @@ class ContentBlockVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         check_placeholder(placeholder_id)
-        return await _blocks(self._scope).next(self._scope, placeholder_id)
+        return await _blocks(self._context).next(self._context, placeholder_id)
 
     async def click_content_block(
         self, placeholder_id: str, block: InAppContentBlock, action: InAppContentBlockAction | str
@@ -184,16 +184,16 @@ class ContentBlockVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        scope = self._scope
+        context = self._context
         check_block(placeholder_id, block)
         found = pressed(block, action)
-        if action == NOT_PRESSED or not scope.street.check_running():
+        if action == NOT_PRESSED or not context.recorder.check_running():
             return None
         if found is None:
-            await track(scope, placeholder_id, block, "error", error=INVALID_ACTION)
+            await track(context, placeholder_id, block, "error", error=INVALID_ACTION)
             return None
         closes = is_close(found)
-        await interact(scope, placeholder_id, block, None if closes else found)
+        await interact(context, placeholder_id, block, None if closes else found)
         return None if closes else found.url
 
     async def close_content_block(self, placeholder_id: str, block: InAppContentBlock) -> None:
@@ -212,8 +212,8 @@ class ContentBlockVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        if self._scope.street.check_running():
-            await interact(self._scope, placeholder_id, block, None)
+        if self._context.recorder.check_running():
+            await interact(self._context, placeholder_id, block, None)
 
     def content_block_carousel(  # noqa: PLR0917 - the vendor's parameters, best given by name
         self,
@@ -243,10 +243,10 @@ class ContentBlockVerbs:
         Raises:
             InvalidEventError: The id is no non-empty text, or a number is none.
         """
-        part = self._scope.parts[ContentBlocks]
+        part = self._context.features[ContentBlocks]
         carousel = Carousel(
             part.blocks,
-            self._scope,
+            self._context,
             placeholder_id,
             most=max_messages_count,
             delay=scroll_delay,
@@ -280,7 +280,7 @@ class ContentBlockVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        return await track(self._scope, placeholder_id, content_block, "show", consider_consent=consider_consent)
+        return await track(self._context, placeholder_id, content_block, "show", consider_consent=consider_consent)
 
     async def track_in_app_content_block_click(
         self,
@@ -296,7 +296,7 @@ class ContentBlockVerbs:
         `track_in_app_content_block_shown`.
         """
         return await track(
-            self._scope, placeholder_id, content_block, "click", pressed=action, consider_consent=consider_consent
+            self._context, placeholder_id, content_block, "click", pressed=action, consider_consent=consider_consent
         )
 
     async def track_in_app_content_block_close(
@@ -310,7 +310,7 @@ class ContentBlockVerbs:
 
         Nothing is remembered. Otherwise as `track_in_app_content_block_shown`.
         """
-        return await track(self._scope, placeholder_id, content_block, "close", consider_consent=consider_consent)
+        return await track(self._context, placeholder_id, content_block, "close", consider_consent=consider_consent)
 
     async def track_in_app_content_block_error(
         self,
@@ -323,9 +323,14 @@ class ContentBlockVerbs:
         Track that a content block could not be shown. Otherwise as `track_in_app_content_block_shown`.
         """
         return await track(
-            self._scope, placeholder_id, content_block, "error", error=error_message, consider_consent=consider_consent
+            self._context,
+            placeholder_id,
+            content_block,
+            "error",
+            error=error_message,
+            consider_consent=consider_consent,
         )
 
 
-def _blocks(scope: Scope) -> Blocks:
-    return scope.parts[ContentBlocks].blocks
+def _blocks(context: SubjectContext) -> Blocks:
+    return context.features[ContentBlocks].blocks

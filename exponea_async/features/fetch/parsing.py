@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from exponea_async._internal.json import decode, members
-from exponea_async.errors import InvalidEventError, RefusedError, UnavailableError
+from exponea_async.errors import InvalidEventError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import MAX_ELEMENT, MAX_MEMBERS, decoded, read_reply, taken
 from exponea_async.messages import Consent, ConsentSources, CustomerAttribute, Recommendation, RecommendationOptions
 
@@ -84,11 +84,11 @@ def read_recommendations(body: bytes) -> list[Recommendation]:
     """
     results = read_reply(body).elements
     if not results:
-        raise RefusedError("an answer without results")
+        raise RequestRefusedError("an answer without results")
     try:
         result = dict(islice(members(results[0]), MAX_MEMBERS))
         if result.get("success") != b"true" or result.get("value", b"null") == b"null":
-            raise RefusedError(_reason(result))
+            raise RequestRefusedError(_reason(result))
         items = taken(result["value"])
     except ValueError as error:
         raise UnavailableError(f"recommendations that can't be read: {error}") from error

@@ -5,7 +5,7 @@ Questions to the platform: recommendations, consents, attributes of a customer.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from exponea_async.devices.context import Call, Scope
+from exponea_async.devices.context import ApiRequest, SubjectContext
 from exponea_async.features._shared.envelopes import on_thread
 from exponea_async.features.fetch.parsing import (
     checked,
@@ -31,7 +31,7 @@ class FetchVerbs:
     if TYPE_CHECKING:
 
         @property
-        def _scope(self) -> Scope: ...
+        def _context(self) -> SubjectContext: ...
 
     async def fetch_recommendations(self, options: RecommendationOptions) -> list[Recommendation]:
         """
@@ -70,8 +70,8 @@ class FetchVerbs:
             StorageError: The storage refused to tell who the device is.
             LifecycleError: The client was not started, or is closed.
         """
-        who = await self._scope.who()
-        body = None if who is None else await self._scope.call(who, Call(_CONSENTS, tries=TRIES))
+        who = await self._context.who()
+        body = None if who is None else await self._context.call(who, ApiRequest(_CONSENTS, tries=TRIES))
         return [] if body is None else await on_thread(len(body), lambda: read_consents(body))
 
     async def fetch_attributes(self, attributes: Sequence[Mapping[str, Any]]) -> list[CustomerAttribute]:
@@ -99,17 +99,17 @@ class FetchVerbs:
         """
         asked = checked(attributes)
         if not asked:
-            self._scope.street.check_running()
+            self._context.recorder.check_running()
             return []
         body = await self._ask_attributes(asked)
         return [] if body is None else await on_thread(len(body), lambda: read_attributes(body, len(asked)))
 
     async def _ask_attributes(self, asked: list[dict[str, Any]]) -> bytes | None:
-        scope = self._scope
-        while (who := await scope.who()) is not None:
+        context = self._context
+        while (who := await context.who()) is not None:
             question = {"customer_ids": dict(who.ids), "attributes": asked}
-            body = await scope.call(who, Call(_ATTRIBUTES, question, tries=TRIES))
-            now = await scope.who(wake=False)
+            body = await context.call(who, ApiRequest(_ATTRIBUTES, question, tries=TRIES))
+            now = await context.who(wake=False)
             if now is None or now.mark == who.mark:
                 return None if now is None else body
             # What was said of the customer before is not for the present one, of whom it is asked anew.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from exponea_async.features._shared.targeting.filters import Occasion
+from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.messages import InAppMessage
 
 #: An event waits so long for its message, in seconds, as in the vendor's SDKs.
@@ -20,7 +20,7 @@ MOST_PREPARED = 10_000
 
 
 @frozen
-class Request:
+class PendingTrigger:
     """
     An event that a message may be shown upon.
 
@@ -30,7 +30,7 @@ class Request:
         since: Since when it waits, as the event loop's time.
     """
 
-    occasion: Occasion
+    occasion: TriggerEvent
     mark: str
     since: float
 
@@ -40,17 +40,17 @@ class Request:
         return self.occasion.timestamp or 0.0
 
 
-class Requests:
+class PendingTriggers:
     """Events that wait for their messages, by their devices: of each type the latest one."""
 
     def __init__(self) -> None:
         # The device that asked last is the last one.
-        self._devices: OrderedDict[str, dict[str, Request]] = OrderedDict()
+        self._devices: OrderedDict[str, dict[str, PendingTrigger]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._devices)
 
-    def add(self, device: str, request: Request) -> None:
+    def add(self, device: str, request: PendingTrigger) -> None:
         """Let an event wait, instead of an earlier one of its type, and of all those of somebody else."""
         self._forget_old(request.since)
         waiting = self._devices.setdefault(device, {})
@@ -63,7 +63,7 @@ class Requests:
         if len(waiting) > MOST_TYPES:
             del waiting[next(iter(waiting))]
 
-    def take(self, device: str, mark: str, now: float) -> list[Request]:
+    def take(self, device: str, mark: str, now: float) -> list[PendingTrigger]:
         """
         Give out what waits on a device for a customer and was not left waiting for too long; it waits no more.
 
@@ -111,7 +111,7 @@ class Shown:
             self.timer.cancel()
 
 
-class Stage:
+class ActiveMessages:
     """What is shown on which device: one message at a time."""
 
     def __init__(self) -> None:
@@ -180,7 +180,7 @@ class Stage:
         return not message.customer_ids or message.customer_ids == shown.message.customer_ids
 
 
-class Visits:
+class SessionStarts:
     """When the latest sessions that were heard of began, for those that are not open any more."""
 
     def __init__(self) -> None:

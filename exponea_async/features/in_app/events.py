@@ -9,11 +9,11 @@ from weakref import ref
 from attrs import evolve
 
 from exponea_async._internal.fields import Fields, check_fields
-from exponea_async._internal.streams import Listener, Stream
+from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.config import Configuration
-from exponea_async.devices.context import Scope
+from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.ids import COOKIE, read_ids, read_key
-from exponea_async.devices.impressions import Display, purged
+from exponea_async.devices.impressions import Impression, purged
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.banners import About, Action, banner, tell
@@ -43,7 +43,7 @@ _WORDS: Fields = MappingProxyType({"text": str | None, "url": str | None})
 Update = Callable[[DeviceState, float], DeviceState]
 
 
-class Actions:
+class ActionStream:
     """
     Tells what happened to messages, to whoever wants to listen.
 
@@ -52,7 +52,7 @@ class Actions:
 
     def __init__(self) -> None:
         self._stream: Stream[InAppMessageAction] = Stream(held=1)
-        self._last: Callable[[], Listener[InAppMessageAction] | None] = lambda: None
+        self._last: Callable[[], Subscription[InAppMessageAction] | None] = lambda: None
         self._options = (False, True)
 
     @property
@@ -65,7 +65,7 @@ class Actions:
         """Whether presses are tracked."""
         return self._now()[1]
 
-    def listen(self, *, override_default_behavior: bool, track_actions: bool) -> Listener[InAppMessageAction]:
+    def listen(self, *, override_default_behavior: bool, track_actions: bool) -> Subscription[InAppMessageAction]:
         """Begin to listen."""
         listener = self._stream.listen()
         self._last, self._options = ref(listener), (override_default_behavior, track_actions)
@@ -141,13 +141,19 @@ def pressed(message: InAppMessage) -> Update:
 
 
 async def report(
-    scope: Scope, message: InAppMessage, event: Event, *, allowed: bool, wake: bool, update: Update | None = None
+    context: SubjectContext,
+    message: InAppMessage,
+    event: Event,
+    *,
+    allowed: bool,
+    wake: bool,
+    update: Update | None = None,
 ) -> Receipt:
     """
     Track what happened to a message, of the customer that it was shown to.
 
     Args:
-        scope: Its device; of one for a customer tracker, or made by hand, any subject.
+        context: Its device; of one for a customer tracker, or made by hand, any subject.
         message: The message.
         event: What happened.
         allowed: Whether it may be tracked.
@@ -156,8 +162,10 @@ async def report(
     """
     ids = message.customer_ids or None
     is_remembered = message.device is not None or ids is None
-    receipt = await tell(scope, event, allowed=allowed, ids=ids, wake=wake, update=update, is_remembered=is_remembered)
-    return scope.street.dropped() if receipt is None else receipt
+    receipt = await tell(
+        context, event, allowed=allowed, ids=ids, wake=wake, update=update, is_remembered=is_remembered
+    )
+    return context.recorder.dropped() if receipt is None else receipt
 
 
 def link_to_open(button: InAppMessageButton) -> str | None:
@@ -197,10 +205,10 @@ def check_button(button: InAppMessageButton | None, *, needed: bool) -> None:
     check_fields("button", button, _WORDS)
 
 
-def _remembered(message_id: str, change: Callable[[Display, float], Display]) -> Update:
+def _remembered(message_id: str, change: Callable[[Impression, float], Impression]) -> Update:
     def update(state: DeviceState, at: float) -> DeviceState:
         known = purged(state.messages, at)
-        known[message_id] = change(known.get(message_id, Display()), at)
+        known[message_id] = change(known.get(message_id, Impression()), at)
         return evolve(state, messages=MappingProxyType(known))
 
     return update

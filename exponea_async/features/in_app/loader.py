@@ -11,10 +11,10 @@ from collections.abc import Callable
 from attrs import frozen
 
 from exponea_async._internal.concurrency import Tasks
-from exponea_async.devices.context import Call, Scope
-from exponea_async.devices.customers import Who
-from exponea_async.devices.state import Place
-from exponea_async.errors import ExponeaError, RefusedError, StorageError
+from exponea_async.devices.context import ApiRequest, SubjectContext
+from exponea_async.devices.customers import CustomerSnapshot
+from exponea_async.devices.state import ProjectRef
+from exponea_async.errors import ExponeaError, RequestRefusedError, StorageError
 from exponea_async.features._shared.envelopes import on_thread
 from exponea_async.features.in_app.cache import Cache, Loaded
 
@@ -65,7 +65,7 @@ class Loader:
         tasks: Tasks,
         clock: Callable[[], float],
         platform: str,
-        landed: Callable[[Scope, Who, Loaded | None, bool], None],
+        landed: Callable[[SubjectContext, CustomerSnapshot, Loaded | None, bool], None],
     ) -> None:
         self._cache = cache
         self._tasks = tasks
@@ -73,32 +73,34 @@ class Loader:
         self._platform = platform
         self._landed = landed
         self._flights: dict[str, Flight] = {}
-        self._in_peace: dict[Place, float] = {}
+        self._in_peace: dict[ProjectRef, float] = {}
 
-    def is_loading(self, who: Who) -> bool:
+    def is_loading(self, who: CustomerSnapshot) -> bool:
         """Whether something is being loaded for a customer."""
         return who.mark in self._flights
 
-    def may_start(self, who: Who) -> bool:
+    def may_start(self, who: CustomerSnapshot) -> bool:
         """Whether loading for what was tracked makes sense."""
         return len(self._flights) < MOST and self._in_peace.get(who.place, 0.0) <= _now()
 
-    def start(self, scope: Scope, who: Who, moment: float, *, asks: bool = True, fresh: bool = False) -> Flight:
+    def start(
+        self, context: SubjectContext, who: CustomerSnapshot, moment: float, *, asks: bool = True, fresh: bool = False
+    ) -> Flight:
         """
         Begin to load, instead of what may be under way: the result of that is not wanted any more.
 
         Args:
-            scope: The subject.
+            context: The subject.
             who: The customer.
             moment: The moment that the messages are for, UNIX seconds; older ones may be too old then.
             asks: Whether the platform may be asked.
             fresh: Whether it has to be.
         """
-        work = self._load(scope, who, moment, asks=asks, fresh=fresh)
+        work = self._load(context, who, moment, asks=asks, fresh=fresh)
         flight = self._flights[who.mark] = Flight(self._tasks.start(work, name="in-app messages"), asks)
         return flight
 
-    async def load(self, scope: Scope, who: Who, moment: float) -> Loaded | None:
+    async def load(self, context: SubjectContext, who: CustomerSnapshot, moment: float) -> Loaded | None:
         """
         Give a customer's messages; None where they are somebody else's by now, or the integration was stopped.
 
@@ -112,7 +114,7 @@ class Loader:
                 loaded = self._cache.find(who.mark)
                 if loaded is not None and loaded.is_good_for(moment):
                     return loaded
-                flight = self.start(scope, who, moment)
+                flight = self.start(context, who, moment)
             # Whoever is cancelled here must not take it away from the others who wait.
             await asyncio.wait({flight.task})
             if flight.task.cancelled():
@@ -125,48 +127,50 @@ class Loader:
         self._flights.clear()
         self._in_peace.clear()
 
-    async def forget(self, scope: Scope) -> None:
+    async def forget(self, context: SubjectContext) -> None:
         """Forget what is stored for a device."""
-        await scope.save(NAME, None)
+        await context.save(NAME, None)
 
-    async def _load(self, scope: Scope, who: Who, moment: float, *, asks: bool, fresh: bool) -> Loaded | None:
+    async def _load(
+        self, context: SubjectContext, who: CustomerSnapshot, moment: float, *, asks: bool, fresh: bool
+    ) -> Loaded | None:
         me, loaded = asyncio.current_task(), None
         try:
             if not fresh:
-                loaded = self._cache.find(who.mark) or await self._restored(scope, who)
+                loaded = self._cache.find(who.mark) or await self._restored(context, who)
             if asks and (loaded is None or not loaded.is_good_for(moment)):
                 loaded = None
-                loaded = await self._asked(scope, who)
+                loaded = await self._asked(context, who)
         finally:
             flight = self._flights.get(who.mark)
             if flight is not None and flight.task is me:
                 del self._flights[who.mark]
-                self._landed(scope, who, loaded, asks)
+                self._landed(context, who, loaded, asks)
         return loaded
 
-    async def _asked(self, scope: Scope, who: Who) -> Loaded | None:
+    async def _asked(self, context: SubjectContext, who: CustomerSnapshot) -> Loaded | None:
         body = {"customer_ids": dict(who.ids), "device": self._platform}
         try:
-            answer = await scope.call(who, Call(PATH, body, tries=TRIES))
-        except RefusedError:
+            answer = await context.call(who, ApiRequest(PATH, body, tries=TRIES))
+        except RequestRefusedError:
             self._leave_in_peace(who.place)
             raise
         if answer is None:
             return None
         content = await on_thread(len(answer), lambda: self._cache.read(answer))
-        now = await scope.who(wake=False)
+        now = await context.who(wake=False)
         flight = self._flights.get(who.mark)
         if now is None or now.mark != who.mark or flight is None or flight.task is not asyncio.current_task():
             LOG.debug("In-app messages came too late: the customer is another one, or they were asked for again.")
             return None
         loaded = self._cache.put(who.mark, content, self._clock())
-        if scope.is_device:
-            self._tasks.start(_store(scope, who, answer, loaded.at), name="storing in-app messages")
+        if context.is_device:
+            self._tasks.start(_store(context, who, answer, loaded.at), name="storing in-app messages")
         return loaded
 
-    async def _restored(self, scope: Scope, who: Who) -> Loaded | None:
+    async def _restored(self, context: SubjectContext, who: CustomerSnapshot) -> Loaded | None:
         try:
-            stored = await scope.load(NAME)
+            stored = await context.load(NAME)
             if stored is None:
                 return None
             unpacked = await on_thread(len(stored), lambda: _unpacked(stored, who.mark))
@@ -179,16 +183,16 @@ class Loader:
             return None
         return self._cache.put(who.mark, content, at)
 
-    def _leave_in_peace(self, place: Place) -> None:
+    def _leave_in_peace(self, place: ProjectRef) -> None:
         now = _now()
         self._in_peace = {each: until for each, until in self._in_peace.items() if until > now}
         self._in_peace[place] = now + PEACE
 
 
-async def _store(scope: Scope, who: Who, body: bytes, at: float) -> None:
+async def _store(context: SubjectContext, who: CustomerSnapshot, body: bytes, at: float) -> None:
     packed = await on_thread(len(body), lambda: _packed(body, who.mark, at))
     try:
-        await scope.save(NAME, packed if len(packed) <= LARGEST else None)
+        await context.save(NAME, packed if len(packed) <= LARGEST else None)
     except StorageError as error:
         LOG.warning("In-app messages could not be stored: %s", error)
 

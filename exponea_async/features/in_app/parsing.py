@@ -12,10 +12,10 @@ from typing import Any
 from attrs import evolve, frozen
 
 from exponea_async._internal.json import decode
-from exponea_async.devices.customers import Who
-from exponea_async.devices.impressions import Display
+from exponea_async.devices.customers import CustomerSnapshot
+from exponea_async.devices.impressions import Impression
 from exponea_async.features._shared.consent import has_consent
-from exponea_async.features._shared.targeting.filters import Occasion, Trigger, read_trigger
+from exponea_async.features._shared.targeting.filters import Trigger, TriggerEvent, read_trigger
 from exponea_async.features._shared.targeting.schedule import DateFilter, may_show, read_date_filter
 from exponea_async.messages import InAppMessage, InAppMessageButton
 
@@ -84,7 +84,7 @@ class Definition:
         conditions = len(self.trigger.conditions) if self.trigger else 0
         return len(self.source) + _OVERHEAD + _PER_CONDITION * conditions
 
-    def message(self, who: Who) -> InAppMessage:
+    def message(self, who: CustomerSnapshot) -> InAppMessage:
         """Read all of it, for a customer."""
         return evolve(read_message(decode(self.source)), device=who.device, customer_ids=dict(who.ids))
 
@@ -157,7 +157,7 @@ def read_message(value: Any) -> InAppMessage:
     )
 
 
-def matching(definitions: tuple[Definition, ...], occasion: Occasion, now: float) -> list[Definition]:
+def matching(definitions: tuple[Definition, ...], occasion: TriggerEvent, now: float) -> list[Definition]:
     """Keep what is meant for an event, and for a moment, UNIX seconds; how often it was shown is another question."""
     found: list[Definition] = []
     second, latest = int(now), perf_counter() + LONGEST_CHOICE
@@ -174,7 +174,7 @@ def matching(definitions: tuple[Definition, ...], occasion: Occasion, now: float
     return found
 
 
-def due(definitions: list[Definition], displays: Mapping[str, Display], visit_start: float) -> list[Definition]:
+def due(definitions: list[Definition], displays: Mapping[str, Impression], visit_start: float) -> list[Definition]:
     """Keep what somebody may be shown once more, whose visit began at a moment, UNIX seconds."""
     if not displays:
         return definitions

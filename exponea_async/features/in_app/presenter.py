@@ -11,15 +11,15 @@ from attrs import evolve
 
 from exponea_async._internal.concurrency import Tasks
 from exponea_async.config import Configuration
-from exponea_async.devices.context import Scope
-from exponea_async.devices.customers import Who
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.features._shared.banners import tell
 from exponea_async.features._shared.envelopes import on_thread
 from exponea_async.features._shared.html.reader import CLOSE, Page, read_html, resource_urls
 from exponea_async.features._shared.html.resource_cache import MissingResourceError, ResourceCache
-from exponea_async.features.in_app.active import Stage
+from exponea_async.features.in_app.active import ActiveMessages
 from exponea_async.features.in_app.events import (
-    Actions,
+    ActionStream,
     event_of,
     is_allowed,
     link_to_open,
@@ -57,7 +57,9 @@ class Presenter:
         tasks: Where messages close by themselves.
     """
 
-    def __init__(self, configuration: Configuration, stage: Stage, actions: Actions, tasks: Tasks) -> None:
+    def __init__(
+        self, configuration: Configuration, stage: ActiveMessages, actions: ActionStream, tasks: Tasks
+    ) -> None:
         self._configuration = configuration
         self._stage = stage
         self._actions = actions
@@ -71,7 +73,7 @@ class Presenter:
 
     # Before it is shown
 
-    async def show(self, scope: Scope, who: Who, definition: Definition) -> InAppMessage | None:
+    async def show(self, context: SubjectContext, who: CustomerSnapshot, definition: Definition) -> InAppMessage | None:
         """
         Make a message ready, wait as long as it is to wait, remember and track that it is shown.
 
@@ -80,39 +82,43 @@ class Presenter:
         """
         if who.device is None:
             # Nothing is remembered of it, so many may get it at once.
-            return await self._show(scope, who, definition)
+            return await self._show(context, who, definition)
         which = (who.device, definition.id)
         if not self._stage.prepare(which):
             return None
         try:
-            return await self._show(scope, who, definition)
+            return await self._show(context, who, definition)
         finally:
             self._stage.prepared(which)
 
-    async def _show(self, scope: Scope, who: Who, definition: Definition) -> InAppMessage | None:
+    async def _show(
+        self, context: SubjectContext, who: CustomerSnapshot, definition: Definition
+    ) -> InAppMessage | None:
         message = await on_thread(len(definition.source), lambda: definition.message(who))
         try:
             if definition.is_control:
-                await self._track_show(scope, who, message)
+                await self._track_show(context, who, message)
             elif definition.has_content:
-                return await self._presented(scope, who, message)
+                return await self._presented(context, who, message)
             else:
                 LOG.info("In-app message %r has nothing to show.", message.name)
         except UnfitError as error:
             LOG.warning("In-app message %r can't be shown: %s.", message.name, error)
-            await self._track_failure(scope, message, str(error))
+            await self._track_failure(context, message, str(error))
         return None
 
-    async def _presented(self, scope: Scope, who: Who, message: InAppMessage) -> InAppMessage | None:
+    async def _presented(
+        self, context: SubjectContext, who: CustomerSnapshot, message: InAppMessage
+    ) -> InAppMessage | None:
         """Make a message ready and show it; raises `UnfitError`."""
         loaded = await self._loaded(message)
-        if not await _is_still(scope, who):
+        if not await _is_still(context, who):
             return None
         if loaded is None:
             raise UnfitError(NO_RESOURCES)
         if message.load_delay:
             await asyncio.sleep(message.load_delay)
-            if not await _is_still(scope, who):
+            if not await _is_still(context, who):
                 return None
         if self._stage.is_busy(message.device):
             return None
@@ -120,26 +126,28 @@ class Presenter:
             message = await self._with_page(message, loaded)
         if not self._stage.enter(message):
             return None
-        return await self._entered(scope, who, message)
+        return await self._entered(context, who, message)
 
-    async def _entered(self, scope: Scope, who: Who, message: InAppMessage) -> InAppMessage | None:
+    async def _entered(
+        self, context: SubjectContext, who: CustomerSnapshot, message: InAppMessage
+    ) -> InAppMessage | None:
         is_shown = False
         try:
-            is_shown = await self._track_show(scope, who, message)
+            is_shown = await self._track_show(context, who, message)
         finally:
             if not is_shown:
                 self._stage.leave(message)
         if not is_shown:
             return None
-        self._stage.close_later(message, lambda: self._time_out(scope, message))
+        self._stage.close_later(message, lambda: self._time_out(context, message))
         return message
 
-    async def _track_show(self, scope: Scope, who: Who, message: InAppMessage) -> bool:
+    async def _track_show(self, context: SubjectContext, who: CustomerSnapshot, message: InAppMessage) -> bool:
         event = event_of(self._configuration, "show", message)
-        receipt = await tell(scope, event, allowed=is_allowed(message), update=shown(message.id), only_for=who)
+        receipt = await tell(context, event, allowed=is_allowed(message), update=shown(message.id), only_for=who)
         if receipt is None:
             raise UnfitError(ANOTHER_CUSTOMER)
-        if not scope.street.check_running():
+        if not context.recorder.check_running():
             return False
         self._actions.tell(InAppMessageAction("show", message))
         return True
@@ -179,55 +187,55 @@ class Presenter:
 
     # While it is shown
 
-    async def click(self, scope: Scope, message: InAppMessage, button: InAppMessageButton) -> str | None:
+    async def click(self, context: SubjectContext, message: InAppMessage, button: InAppMessageButton) -> str | None:
         """Take a press on a button, and tell the link that the host is to open now."""
         if button.kind == CANCEL:
-            await self.close(scope, message, button, interaction=True)
+            await self.close(context, message, button, interaction=True)
             return None
         self._stage.leave(message)
         update, is_overridden = pressed(message), self._actions.is_overridden
         if self._actions.is_tracked:
             event = event_of(self._configuration, "click", message, interaction=True, button=button)
             allowed = is_allowed(message, url=button.url)
-            await report(scope, message, event, allowed=allowed, wake=True, update=update)
-        elif message.device is not None and scope.is_device:
-            await scope.change(lambda state, moments: (update(state, moments.next()), ()))
-        if not scope.street.check_running():
+            await report(context, message, event, allowed=allowed, wake=True, update=update)
+        elif message.device is not None and context.is_device:
+            await context.change(lambda state, moments: (update(state, moments.next()), ()))
+        if not context.recorder.check_running():
             return None
         self._actions.tell(InAppMessageAction("click", message, button))
         return None if is_overridden else link_to_open(button)
 
     async def close(
-        self, scope: Scope, message: InAppMessage, button: InAppMessageButton | None, *, interaction: bool
+        self, context: SubjectContext, message: InAppMessage, button: InAppMessageButton | None, *, interaction: bool
     ) -> None:
         """Take the end of a message, by somebody or by itself."""
         self._stage.leave(message)
         if self._actions.is_tracked:
             event = event_of(self._configuration, "close", message, interaction=interaction, button=button)
-            await report(scope, message, event, allowed=is_allowed(message), wake=interaction)
-        if scope.street.check_running():
+            await report(context, message, event, allowed=is_allowed(message), wake=interaction)
+        if context.recorder.check_running():
             self._actions.tell(InAppMessageAction("close", message, button, interaction))
 
-    async def fail(self, scope: Scope, message: InAppMessage, error_message: str) -> None:
+    async def fail(self, context: SubjectContext, message: InAppMessage, error_message: str) -> None:
         """Take that a message could not be shown."""
         self._stage.leave(message)
-        await self._track_failure(scope, message, error_message)
+        await self._track_failure(context, message, error_message)
 
-    async def _track_failure(self, scope: Scope, message: InAppMessage, text: str) -> None:
+    async def _track_failure(self, context: SubjectContext, message: InAppMessage, text: str) -> None:
         event = event_of(self._configuration, "error", message, error=text)
-        await report(scope, message, event, allowed=is_allowed(message), wake=False)
-        if scope.street.check_running():
+        await report(context, message, event, allowed=is_allowed(message), wake=False)
+        if context.recorder.check_running():
             self._actions.tell(InAppMessageAction("error", message, error_message=text))
 
-    def _time_out(self, scope: Scope, message: InAppMessage) -> None:
+    def _time_out(self, context: SubjectContext, message: InAppMessage) -> None:
         # Left at once, so that nobody is told twice where somebody closes it now.
         if self._stage.leave(message):
-            self._tasks.start(self.close(scope, message, None, interaction=False), name="closing an in-app message")
+            self._tasks.start(self.close(context, message, None, interaction=False), name="closing an in-app message")
 
 
-async def _is_still(scope: Scope, who: Who) -> bool:
+async def _is_still(context: SubjectContext, who: CustomerSnapshot) -> bool:
     """Tell whether the integration runs; raises `UnfitError` where somebody else is there now."""
-    now = await scope.who(wake=False)
+    now = await context.who(wake=False)
     if now is not None and now.mark != who.mark:
         raise UnfitError(ANOTHER_CUSTOMER)
     return now is not None

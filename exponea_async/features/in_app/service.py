@@ -12,19 +12,25 @@ from weakref import WeakValueDictionary
 from attrs import evolve
 
 from exponea_async._internal.concurrency import Tasks
-from exponea_async._internal.streams import Listener, Stream
+from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.config import Configuration
-from exponea_async.devices.context import Scope
-from exponea_async.devices.customers import Heard, Who
-from exponea_async.devices.features import Part
-from exponea_async.devices.impressions import Display
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
+from exponea_async.devices.features import Feature
+from exponea_async.devices.impressions import Impression
 from exponea_async.errors import DeliveryError, ExponeaError
 from exponea_async.features._shared.banners import BANNER
-from exponea_async.features._shared.targeting.filters import Occasion
+from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.features._shared.targeting.priority import pick
-from exponea_async.features.in_app.active import MOST_DEVICES, Request, Requests, Stage, Visits
+from exponea_async.features.in_app.active import (
+    MOST_DEVICES,
+    ActiveMessages,
+    PendingTrigger,
+    PendingTriggers,
+    SessionStarts,
+)
 from exponea_async.features.in_app.cache import Cache, Loaded
-from exponea_async.features.in_app.events import Actions
+from exponea_async.features.in_app.events import ActionStream
 from exponea_async.features.in_app.loader import Loader
 from exponea_async.features.in_app.parsing import Definition, due, matching, priority_of
 from exponea_async.features.in_app.presenter import Presenter
@@ -40,10 +46,10 @@ MOST_UPLOADS = 1_000
 #: Under which name those listen who want the messages of all devices; no device has it.
 ALL = ""
 
-Found = list[tuple[Occasion, list[Definition]]]
+Found = list[tuple[TriggerEvent, list[Definition]]]
 
 
-class InAppMessages(Part):
+class InAppMessages(Feature):
     """
     What is kept of in-app messages for all subjects of a client.
 
@@ -64,14 +70,14 @@ class InAppMessages(Part):
         self._tasks = Tasks()
         self._cache = Cache()
         self._loader = Loader(self._cache, self._tasks, clock, configuration.message_platform, self._landed)
-        self._requests = Requests()
-        self._visits = Visits()
+        self._requests = PendingTriggers()
+        self._visits = SessionStarts()
         self._uploads: dict[str, asyncio.Task[None]] = {}
         # By the device; each is there for as long as somebody listens.
         self._streams: WeakValueDictionary[str, Stream[InAppMessage]] = WeakValueDictionary()
         self._is_over = False
-        self.actions = Actions()
-        self.stage = Stage()
+        self.actions = ActionStream()
+        self.stage = ActiveMessages()
         self.presenter = Presenter(configuration, self.stage, self.actions, self._tasks)
 
     # Its life
@@ -81,7 +87,7 @@ class InAppMessages(Part):
         """Whether anybody waits for messages."""
         return len(self._streams) > 0
 
-    def listen(self, scope: Scope, device: str | None) -> Listener[InAppMessage]:
+    def listen(self, context: SubjectContext, device: str | None) -> Subscription[InAppMessage]:
         """Begin to hand out the messages of a device; None is of all."""
         key = ALL if device is None else device
         stream = self._streams.get(key)
@@ -90,10 +96,10 @@ class InAppMessages(Part):
         listener = stream.listen()
         if self._is_over:
             listener.end()
-        scope.street.is_heard = scope.street.is_heard or self.is_listening
+        context.recorder.has_subscribers = context.recorder.has_subscribers or self.is_listening
         return listener
 
-    def start(self, scope: Scope) -> None:  # noqa: ARG002 - the default device's, which has no part in it
+    def start(self, context: SubjectContext) -> None:  # noqa: ARG002 - the default device's, which has no part in it
         """The client was started."""
         self._visits.clear(self._clock())
 
@@ -130,7 +136,7 @@ class InAppMessages(Part):
 
     # What is heard
 
-    def heard(self, scope: Scope, heard: Heard) -> None:
+    def heard(self, context: SubjectContext, heard: TrackedEvent) -> None:
         """Show a message upon an event, or have messages loaded for it."""
         who, device, kind = heard.who, heard.who.device, heard.kind
         if device is None:
@@ -139,19 +145,19 @@ class InAppMessages(Part):
             self._visits.begin(device, heard.timestamp)
         if not self._is_wanted(device) or _is_show(heard.event):
             return
-        occasion = Occasion(heard.event.name, heard.event.properties, heard.timestamp)
-        self._requests.add(device, Request(occasion, who.mark, _now()))
+        occasion = TriggerEvent(heard.event.name, heard.event.properties, heard.timestamp)
+        self._requests.add(device, PendingTrigger(occasion, who.mark, _now()))
         if self._loader.is_loading(who):
             return
         loaded = self._cache.find(who.mark)
         if loaded is not None and (kind in QUIET or loaded.is_good_for(heard.timestamp)):
-            self._pick(scope, who, loaded)
+            self._pick(context, who, loaded)
         elif device not in self._uploads and self._loader.may_start(who):
-            self._loader.start(scope, who, heard.timestamp, asks=kind not in QUIET)
+            self._loader.start(context, who, heard.timestamp, asks=kind not in QUIET)
 
-    def identified(self, scope: Scope, receipt: Receipt) -> None:
+    def identified(self, context: SubjectContext, receipt: Receipt) -> None:
         """Have messages loaded anew, once the platform knows who the customer is."""
-        device = scope.key
+        device = context.key
         if device is None:
             return
         self._requests.drop(device)
@@ -159,12 +165,12 @@ class InAppMessages(Part):
         if earlier is not None:
             earlier.cancel()
         if self._is_wanted(device) and len(self._uploads) < MOST_UPLOADS:
-            work = self._after_upload(scope, device, receipt)
+            work = self._after_upload(context, device, receipt)
             self._uploads[device] = self._tasks.start(work, name="in-app messages after an identify")
 
-    def anonymized(self, scope: Scope) -> None:
+    def anonymized(self, context: SubjectContext) -> None:
         """Show nothing of the old customer's any more, and have the new one's messages loaded."""
-        device = scope.key
+        device = context.key
         if device is None:
             return
         self._dismiss(self.stage.drop(device))
@@ -172,12 +178,12 @@ class InAppMessages(Part):
         if earlier is not None:
             earlier.cancel()
         # What was tracked of the new customer waits already, and what was of the old one does not any more.
-        self._tasks.start(self._renew(scope), name="in-app messages of a new customer")
+        self._tasks.start(self._renew(context), name="in-app messages of a new customer")
 
     def _is_wanted(self, device: str) -> bool:
         return ALL in self._streams or device in self._streams
 
-    async def _after_upload(self, scope: Scope, device: str, receipt: Receipt) -> None:
+    async def _after_upload(self, context: SubjectContext, device: str, receipt: Receipt) -> None:
         me = asyncio.current_task()
         try:
             with suppress(DeliveryError):
@@ -185,31 +191,31 @@ class InAppMessages(Part):
         finally:
             if self._uploads.get(device) is me:
                 del self._uploads[device]
-        if receipt.status == "delivered" and (who := await scope.who(wake=False)) is not None:
-            self._loader.start(scope, who, self._clock(), fresh=True)
+        if receipt.status == "delivered" and (who := await context.who(wake=False)) is not None:
+            self._loader.start(context, who, self._clock(), fresh=True)
 
-    async def _renew(self, scope: Scope) -> None:
+    async def _renew(self, context: SubjectContext) -> None:
         """Keep nothing of the old customer's, and load the new one's messages ahead, if that is wanted."""
         try:
-            await self._loader.forget(scope)
-            who = await scope.who(wake=False) if self._configuration.preload_messages else None
+            await self._loader.forget(context)
+            who = await context.who(wake=False) if self._configuration.preload_messages else None
             if who is not None and not self._loader.is_loading(who):
-                await self._loader.load(scope, who, self._clock())
+                await self._loader.load(context, who, self._clock())
         except ExponeaError as error:
             LOG.debug("In-app messages could not be loaded ahead: %s", error)
 
     # From events to messages
 
-    def _landed(self, scope: Scope, who: Who, loaded: Loaded | None, asked: bool) -> None:  # noqa: FBT001 - a callback
+    def _landed(self, context: SubjectContext, who: CustomerSnapshot, loaded: Loaded | None, asked: bool) -> None:  # noqa: FBT001 - a callback
         if who.device is None:
             return
         if loaded is not None:
-            self._pick(scope, who, loaded)
+            self._pick(context, who, loaded)
         elif not asked:
             # What is shown without being loaded for was looked for, in vain.
             self._requests.drop(who.device)
 
-    def _pick(self, scope: Scope, who: Who, loaded: Loaded) -> None:
+    def _pick(self, context: SubjectContext, who: CustomerSnapshot, loaded: Loaded) -> None:
         """Choose among what is meant for the events that wait; from here on none of them waits."""
         device, now = who.device or ALL, self._clock()
         waiting = self._requests.take(device, who.mark, _now())
@@ -221,11 +227,11 @@ class InAppMessages(Part):
         ]
         found = [each for each in matched if each[1]]
         if found:
-            self._tasks.start(self._hand_over(scope, who, found), name="showing an in-app message")
+            self._tasks.start(self._hand_over(context, who, found), name="showing an in-app message")
 
-    async def _hand_over(self, scope: Scope, who: Who, found: Found) -> None:
-        definition = await self._chosen(scope, who, found)
-        message = None if definition is None else await self.presenter.show(scope, who, definition)
+    async def _hand_over(self, context: SubjectContext, who: CustomerSnapshot, found: Found) -> None:
+        definition = await self._chosen(context, who, found)
+        message = None if definition is None else await self.presenter.show(context, who, definition)
         if message is None or who.device is None:
             return
         streams = [self._streams.get(key) for key in (who.device, ALL)]
@@ -236,25 +242,25 @@ class InAppMessages(Part):
             # Whoever listened has gone meanwhile.
             self.stage.leave(message)
 
-    async def choose(self, scope: Scope, event: Event) -> InAppMessage | None:
+    async def choose(self, context: SubjectContext, event: Event) -> InAppMessage | None:
         """Choose a message for an event, and show it."""
-        tracked = _as_tracked(scope, event)
-        who = None if tracked is None or _is_show(tracked) else await scope.who()
+        tracked = _as_tracked(context, event)
+        who = None if tracked is None or _is_show(tracked) else await context.who()
         if tracked is None or who is None or self.stage.is_busy(who.device):
             return None
-        occasion = _occasion(scope, who, tracked, self._clock())
-        loaded = await self._loader.load(scope, who, occasion.timestamp or 0.0)
+        occasion = _occasion(context, who, tracked, self._clock())
+        loaded = await self._loader.load(context, who, occasion.timestamp or 0.0)
         if loaded is None:
             return None
         meant = matching(loaded.content.upon(occasion.event_type), occasion, self._clock())
-        definition = await self._chosen(scope, who, [(occasion, meant)]) if meant else None
-        return None if definition is None else await self.presenter.show(scope, who, definition)
+        definition = await self._chosen(context, who, [(occasion, meant)]) if meant else None
+        return None if definition is None else await self.presenter.show(context, who, definition)
 
-    async def _chosen(self, scope: Scope, who: Who, found: Found) -> Definition | None:
-        displays: Mapping[str, Display] = {}
+    async def _chosen(self, context: SubjectContext, who: CustomerSnapshot, found: Found) -> Definition | None:
+        displays: Mapping[str, Impression] = {}
         start = self._visits.since
-        if scope.is_device:
-            now, state = await scope.who(wake=False), await scope.look(wake=False)
+        if context.is_device:
+            now, state = await context.who(wake=False), await context.look(wake=False)
             if state is None or now is None or now.mark != who.mark:
                 return None
             displays, start = state.messages, self._visits.start_of(who.device, state.session_start)
@@ -263,19 +269,19 @@ class InAppMessages(Part):
         return None if chosen is None else chosen[1]
 
 
-def _as_tracked(scope: Scope, event: Event) -> Event | None:
+def _as_tracked(context: SubjectContext, event: Event) -> Event | None:
     """Make of an event what would be tracked of it, with default properties; None where nothing would be."""
-    draft = scope.street.draft_event(EventType.TRACK_EVENT, event, heard=True)
+    draft = context.recorder.draft_event(EventType.TRACK_EVENT, event, heard=True)
     return None if draft is None or draft.event is None else evolve(draft.event, timestamp=draft.timestamp)
 
 
-def _occasion(scope: Scope, who: Who, event: Event, now: float) -> Occasion:
+def _occasion(context: SubjectContext, who: CustomerSnapshot, event: Event, now: float) -> TriggerEvent:
     """Make of an event what triggers get to see, with all that would be stamped on it."""
-    stamps = {"application_id": scope.configuration.application_id}
+    stamps = {"application_id": context.configuration.application_id}
     if who.device_id is not None:
         stamps["device_id"] = who.device_id
     moment = event.timestamp
-    return Occasion(event.name, {**event.properties, **stamps}, moment if isinstance(moment, float) else now)
+    return TriggerEvent(event.name, {**event.properties, **stamps}, moment if isinstance(moment, float) else now)
 
 
 def _is_show(event: Event) -> bool:

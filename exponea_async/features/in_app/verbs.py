@@ -6,8 +6,8 @@ The host shows them: it gets a message with all that is to be seen, and says wha
 
 from typing import TYPE_CHECKING
 
-from exponea_async._internal.streams import Listener
-from exponea_async.devices.context import Scope
+from exponea_async._internal.streams import Subscription
+from exponea_async.devices.context import SubjectContext
 from exponea_async.errors import InvalidEventError
 from exponea_async.features.in_app.events import check_button, check_message, event_of, is_allowed, report
 from exponea_async.features.in_app.service import InAppMessages
@@ -25,11 +25,11 @@ class InAppVerbs:
     if TYPE_CHECKING:
 
         @property
-        def _scope(self) -> Scope: ...
+        def _context(self) -> SubjectContext: ...
 
     # Messages come
 
-    def in_app_messages(self) -> Listener[InAppMessage]:
+    def in_app_messages(self) -> Subscription[InAppMessage]:
         """
         Listen to in-app messages that are to be shown now, for what is tracked: of the device; on a client of all its
         devices.
@@ -46,13 +46,13 @@ class InAppVerbs:
         Raises:
             InvalidEventError: On a customer tracker, whose events are not listened to; use `in_app_message_for`.
         """
-        scope = self._scope
+        context = self._context
         # A device's own, or that of a client, which has no key itself, whatever is bound to it.
         key = getattr(self, "key", None)
         if key is None and getattr(self, "ids", None) is not None:
             trouble = "nobody listens to what is tracked by a customer tracker"
             raise InvalidEventError("subject", trouble, "Await in_app_message_for(event), or use a device.")
-        return scope.parts[InAppMessages].listen(scope, key)
+        return context.features[InAppMessages].listen(context, key)
 
     async def in_app_message_for(self, event: Event) -> InAppMessage | None:
         """
@@ -75,8 +75,8 @@ class InAppVerbs:
             StorageError: The storage refused; nothing is shown.
             LifecycleError: The client was not started, or is closed.
         """
-        scope = self._scope
-        return await scope.parts[InAppMessages].choose(scope, event)
+        context = self._context
+        return await context.features[InAppMessages].choose(context, event)
 
     # What became of them
 
@@ -102,8 +102,8 @@ class InAppVerbs:
         """
         check_message(message)
         check_button(button, needed=True)
-        scope = self._scope_of(message)
-        return await scope.parts[InAppMessages].presenter.click(scope, message, button)
+        context = self._scope_of(message)
+        return await context.features[InAppMessages].presenter.click(context, message, button)
 
     async def close_in_app_message(
         self,
@@ -129,8 +129,8 @@ class InAppVerbs:
         """
         check_message(message)
         check_button(button, needed=False)
-        scope = self._scope_of(message)
-        await scope.parts[InAppMessages].presenter.close(scope, message, button, interaction=interaction)
+        context = self._scope_of(message)
+        await context.features[InAppMessages].presenter.close(context, message, button, interaction=interaction)
 
     async def fail_in_app_message(self, message: InAppMessage, error_message: str) -> None:
         """
@@ -146,14 +146,14 @@ class InAppVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         check_message(message)
-        scope = self._scope_of(message)
-        await scope.parts[InAppMessages].presenter.fail(scope, message, str(error_message))
+        context = self._scope_of(message)
+        await context.features[InAppMessages].presenter.fail(context, message, str(error_message))
 
     def in_app_message_action_stream(
         self,
         override_default_behavior: bool = False,  # noqa: FBT001, FBT002 - the vendor's signature
         track_actions: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
-    ) -> Listener[InAppMessageAction]:
+    ) -> Subscription[InAppMessageAction]:
         """
         Listen to what happens to in-app messages, of all devices of the client.
 
@@ -168,7 +168,7 @@ class InAppVerbs:
         Returns:
             An async iterator, which ends with its ``aclose()`` or that of the client.
         """
-        actions = self._scope.parts[InAppMessages].actions
+        actions = self._context.features[InAppMessages].actions
         return actions.listen(override_default_behavior=override_default_behavior, track_actions=track_actions)
 
     # Tracking by hand
@@ -198,7 +198,7 @@ class InAppVerbs:
         """
         check_message(message)
         check_button(button, needed=True)
-        event = event_of(self._scope.configuration, "click", message, interaction=True, button=button)
+        event = event_of(self._context.configuration, "click", message, interaction=True, button=button)
         allowed = is_allowed(message, consider_consent=consider_consent, url=button.url)
         return await self._track(message, event, allowed=allowed)
 
@@ -228,14 +228,14 @@ class InAppVerbs:
         """
         check_message(message)
         check_button(button, needed=False)
-        event = event_of(self._scope.configuration, "close", message, interaction=interaction, button=button)
+        event = event_of(self._context.configuration, "close", message, interaction=interaction, button=button)
         return await self._track(message, event, allowed=is_allowed(message, consider_consent=consider_consent))
 
     async def _track(self, message: InAppMessage, event: Event, *, allowed: bool) -> Receipt:
-        scope = self._scope_of(message)
-        scope.parts[InAppMessages].stage.leave(message)
-        return await report(scope, message, event, allowed=allowed, wake=True)
+        context = self._scope_of(message)
+        context.features[InAppMessages].stage.leave(message)
+        return await report(context, message, event, allowed=allowed, wake=True)
 
-    def _scope_of(self, message: InAppMessage) -> Scope:
+    def _scope_of(self, message: InAppMessage) -> SubjectContext:
         """Tell whom something about a message is about: the device that it is shown on, whoever is current."""
-        return self._scope if message.device is None else self._scope.of(message.device)
+        return self._context if message.device is None else self._context.of(message.device)

@@ -10,10 +10,10 @@ from typing import Any
 from attrs import evolve
 
 from exponea_async._internal.fields import Fields, check_fields
-from exponea_async.devices.context import Scope
+from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.ids import read_ids
 from exponea_async.devices.owners import owner_of
-from exponea_async.devices.state import DeviceState, Moments, Outcome, Told
+from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.consent import is_forced
 from exponea_async.features.inbox.parsing import MAX_TEXT
@@ -77,12 +77,14 @@ def clicked(action: AppInboxAction, message: AppInboxMessage, platform: str) -> 
     return Event(CAMPAIGN, properties)
 
 
-async def track(scope: Scope, kind: EventType, event: Event, ids: Mapping[str, str], *, allowed: bool) -> Receipt:
+async def track(
+    context: SubjectContext, kind: EventType, event: Event, ids: Mapping[str, str], *, allowed: bool
+) -> Receipt:
     """
     Track an event; on a device that is a sign of life, whether or not it may be tracked.
 
     Args:
-        scope: The subject.
+        context: The subject.
         kind: The event's kind.
         event: The event.
         ids: The customer it is about; nothing is tracked of a message that tells none.
@@ -93,35 +95,35 @@ async def track(scope: Scope, kind: EventType, event: Event, ids: Mapping[str, s
         StorageError: The storage refused; nothing was kept.
         LifecycleError: The client is not running.
     """
-    street = scope.street
-    if not street.check_running():
-        return street.dropped()
+    recorder = context.recorder
+    if not recorder.check_running():
+        return recorder.dropped()
     if not ids:
         LOG.warning("A message of the app inbox was not loaded for anybody; nothing is tracked of it.")
-    receipt = await _kept(scope, kind, event, ids if allowed else {})
+    receipt = await _kept(context, kind, event, ids if allowed else {})
     if receipt is not None:
         return receipt
     if not ids:
-        return street.dropped("the message was not loaded for anybody")
-    await scope.hear(kind, event)
-    return street.dropped("there is no consent to track the message", count="no_consent")
+        return recorder.dropped("the message was not loaded for anybody")
+    await context.hear(kind, event)
+    return recorder.dropped("there is no consent to track the message", count="no_consent")
 
 
-async def _kept(scope: Scope, kind: EventType, event: Event, ids: Mapping[str, str]) -> Receipt | None:
+async def _kept(context: SubjectContext, kind: EventType, event: Event, ids: Mapping[str, str]) -> Receipt | None:
     """Keep an event, if there is somebody it is about; a device wakes up anyway."""
-    street = scope.street
-    if scope.is_device:
+    recorder = context.recorder
+    if context.is_device:
 
-        def plan(state: DeviceState, moments: Moments) -> Outcome:
-            about = owner_of(street, state, ids)
-            return state, [Told(about, kind, evolve(event, timestamp=moments.next()))] if ids else []
+        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
+            about = owner_of(recorder, state, ids)
+            return state, [PendingEvent(about, kind, evolve(event, timestamp=moments.next()))] if ids else []
 
-        receipts = await scope.change(plan)
+        receipts = await context.change(plan)
         return receipts[-1] if receipts else None
     if not ids:
         return None
-    draft = street.draft_event(kind, event)
-    return (await scope.keep_all([(street.identity(ids, None), draft)]))[0] if draft else street.dropped()
+    draft = recorder.draft_event(kind, event)
+    return (await context.keep_all([(recorder.identity(ids, None), draft)]))[0] if draft else recorder.dropped()
 
 
 def _always(message: AppInboxMessage, platform: str) -> dict[str, Any]:

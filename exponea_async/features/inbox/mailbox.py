@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from attrs import evolve, frozen
 
 from exponea_async._internal.json import decode, elements
-from exponea_async.features.inbox.parsing import Head, ReadPage, Stamp, read_heads, read_message
+from exponea_async.features.inbox.parsing import FetchInfo, MessageHeader, ReadPage, read_heads, read_message
 from exponea_async.messages import AppInboxMessage
 
 LOG = logging.getLogger("exponea_async")
@@ -117,7 +117,9 @@ def newest(dated: Iterable[D]) -> list[D]:
     return ordered[:count]
 
 
-def read_entries(pieces: Iterable[bytes], known: Mapping[str, Entry], stamp: Stamp, read_page: ReadPage) -> list[Entry]:
+def read_entries(
+    pieces: Iterable[bytes], known: Mapping[str, Entry], stamp: FetchInfo, read_page: ReadPage
+) -> list[Entry]:
     """
     Read the messages of an answer.
 
@@ -163,7 +165,7 @@ def unpack(value: bytes, empty: Mailbox, application_id: str, ids: Mapping[str, 
         if (told["mark"], told["application_id"]) != (empty.mark, application_id):
             return empty
         entries = [
-            _restored(piece, Stamp(ids, float(at), token), is_read=bool(is_read), read_page=read_page)
+            _restored(piece, FetchInfo(ids, float(at), token), is_read=bool(is_read), read_page=read_page)
             for piece, (token, at, is_read) in zip(elements(pieces), told["stamps"], strict=True)
         ]
     except (KeyError, TypeError, AttributeError, IndexError, zlib.error) as error:
@@ -216,7 +218,7 @@ def _by_id(entries: Iterable[Entry]) -> Mapping[str, Entry]:
     return MappingProxyType({entry.message.id: entry for entry in entries})
 
 
-def _entry(head: Head, known: Entry | None, stamp: Stamp, read_page: ReadPage) -> Entry:
+def _entry(head: MessageHeader, known: Entry | None, stamp: FetchInfo, read_page: ReadPage) -> Entry:
     if known is None or known.piece != head.piece:
         return Entry(read_message(head, stamp, read_page), head.piece, stamp.at)
     # It came before its token did, or again because the token had expired.
@@ -224,7 +226,7 @@ def _entry(head: Head, known: Entry | None, stamp: Stamp, read_page: ReadPage) -
     return evolve(known, message=evolve(known.message, sync_token=stamp.sync_token, is_read=is_read))
 
 
-def _restored(piece: bytes, stamp: Stamp, *, is_read: bool, read_page: ReadPage) -> Entry:
+def _restored(piece: bytes, stamp: FetchInfo, *, is_read: bool, read_page: ReadPage) -> Entry:
     (head,) = read_heads([piece], stamp.at)
     return Entry(evolve(read_message(head, stamp, read_page), is_read=is_read), piece, stamp.at)
 

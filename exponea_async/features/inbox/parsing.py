@@ -43,7 +43,7 @@ ReadPage = Callable[[str], "Page | None"]
 
 
 @frozen
-class Stamp:
+class FetchInfo:
     """
     What each message is marked with as it comes: it is needed to tell the platform of it later.
 
@@ -59,7 +59,7 @@ class Stamp:
 
 
 @frozen(eq=False)
-class Head:
+class MessageHeader:
     """
     What decides whether a message is kept, before the rest of it is read.
 
@@ -76,11 +76,11 @@ class Head:
     element: Mapping[str, Any]
 
 
-def read_heads(pieces: Iterable[bytes], at: float) -> list[Head]:
+def read_heads(pieces: Iterable[bytes], at: float) -> list[MessageHeader]:
     """
     Look through the messages of an answer, which came at a moment, UNIX seconds. Of those with one id the last counts.
     """
-    heads: dict[str, Head] = {}
+    heads: dict[str, MessageHeader] = {}
     broken: list[str] = []
     for piece in pieces:
         try:
@@ -95,7 +95,7 @@ def read_heads(pieces: Iterable[bytes], at: float) -> list[Head]:
     return list(heads.values())
 
 
-def read_message(head: Head, stamp: Stamp, read_page: ReadPage) -> AppInboxMessage:
+def read_message(head: MessageHeader, stamp: FetchInfo, read_page: ReadPage) -> AppInboxMessage:
     """
     Read a message.
 
@@ -134,7 +134,7 @@ def read_message(head: Head, stamp: Stamp, read_page: ReadPage) -> AppInboxMessa
     )
 
 
-def _head(piece: bytes, at: float) -> Head | None:
+def _head(piece: bytes, at: float) -> MessageHeader | None:
     if len(piece) > MAX_ELEMENT:
         raise ValueError(f"{len(piece)} bytes are too many")
     element = decode(piece)
@@ -145,7 +145,7 @@ def _head(piece: bytes, at: float) -> Head | None:
         raise ValueError("its id is no text")
     if not isinstance(kind, str):
         raise TypeError("its type is no text")
-    return Head(id_, _moment(element, at), piece, element) if kind in (PUSH, HTML) else None
+    return MessageHeader(id_, _moment(element, at), piece, element) if kind in (PUSH, HTML) else None
 
 
 def _moment(element: Mapping[str, Any], at: float) -> float | None:

@@ -8,8 +8,8 @@ from functools import partial
 from types import MappingProxyType
 from weakref import WeakValueDictionary
 
-from exponea_async.devices.context import Scope
-from exponea_async.devices.customers import Who
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.features._shared.envelopes import on_thread
 from exponea_async.features.inbox.mailbox import Mailbox, Mailboxes, pack, unpack
 from exponea_async.features.inbox.parsing import ReadPage
@@ -43,24 +43,24 @@ class Store:
         """Whether there is nothing in memory."""
         return not self._mailboxes
 
-    async def load(self, scope: Scope, who: Who) -> Mailbox:
+    async def load(self, context: SubjectContext, who: CustomerSnapshot) -> Mailbox:
         """Tell the mailbox of a customer, as far as it is kept."""
         empty = Mailbox(who.mark)
         if who.device is None:
             return empty
         kept = self._mailboxes.get(who.device)
         if kept is None:
-            kept = await self._stored(scope, who, empty)
+            kept = await self._stored(context, who, empty)
             if kept is not empty and self._mailboxes.get(who.device) is None:
                 self._mailboxes.put(who.device, kept)
         return kept if kept.mark == who.mark else empty
 
-    def latest(self, who: Who, mailbox: Mailbox) -> Mailbox:
+    def latest(self, who: CustomerSnapshot, mailbox: Mailbox) -> Mailbox:
         """Tell what became of a customer's mailbox since it was loaded."""
         kept = self._mailboxes.get(who.device) if who.device is not None else None
         return kept if kept is not None and kept.mark == who.mark else mailbox
 
-    async def save(self, scope: Scope, who: Who, mailbox: Mailbox) -> None:
+    async def save(self, context: SubjectContext, who: CustomerSnapshot, mailbox: Mailbox) -> None:
         """Keep the mailbox of a customer, who the device is now."""
         if who.device is None:
             return
@@ -69,23 +69,23 @@ class Store:
             # Something newer may be there by now, of the same customer or another.
             kept = self._mailboxes.get(who.device) or mailbox
             packed = await on_thread(kept.size, partial(pack, kept, self._application_id))
-            now = await scope.who(wake=False)
+            now = await context.who(wake=False)
             # Of somebody who has gone meanwhile nothing is to be stored: it may have been forgotten by now.
             if now is not None and now.mark == kept.mark:
-                await scope.save(NAME, packed)
+                await context.save(NAME, packed)
 
-    async def forget(self, scope: Scope, who: Who) -> None:
+    async def forget(self, context: SubjectContext, who: CustomerSnapshot) -> None:
         """Forget the mailbox of a device."""
         if who.device is not None:
             async with self._lock(who.device):
-                await self._drop(scope, who.device)
+                await self._drop(context, who.device)
 
-    async def forget_others(self, scope: Scope, who: Who, *, unseen: bool = False) -> None:
+    async def forget_others(self, context: SubjectContext, who: CustomerSnapshot, *, unseen: bool = False) -> None:
         """
         Forget the mailbox of a device, unless it is that of the customer who the device is now.
 
         Args:
-            scope: The device.
+            context: The device.
             who: The customer.
             unseen: Whether to forget what is stored too, where there is none in memory.
         """
@@ -94,18 +94,18 @@ class Store:
         async with self._lock(who.device):
             kept = self._mailboxes.get(who.device)
             if unseen if kept is None else kept.mark != who.mark:
-                await self._drop(scope, who.device)
+                await self._drop(context, who.device)
 
     def clear(self) -> None:
         """Forget all that is in memory."""
         self._mailboxes.clear()
 
-    async def _drop(self, scope: Scope, device: str) -> None:
+    async def _drop(self, context: SubjectContext, device: str) -> None:
         self._mailboxes.drop(device)
-        await scope.save(NAME, None)
+        await context.save(NAME, None)
 
-    async def _stored(self, scope: Scope, who: Who, empty: Mailbox) -> Mailbox:
-        value = await scope.load(NAME)
+    async def _stored(self, context: SubjectContext, who: CustomerSnapshot, empty: Mailbox) -> Mailbox:
+        value = await context.load(NAME)
         if value is None:
             return empty
         ids = MappingProxyType(dict(who.ids))

@@ -13,15 +13,15 @@ from attrs import evolve, frozen
 
 from exponea_async._internal.concurrency import Tasks
 from exponea_async.config import Configuration
-from exponea_async.devices.context import Call, Scope
-from exponea_async.devices.customers import Who
-from exponea_async.devices.features import Part
-from exponea_async.errors import ClosedError, ExponeaError, InvalidEventError, RefusedError, UnavailableError
+from exponea_async.devices.context import ApiRequest, SubjectContext
+from exponea_async.devices.customers import CustomerSnapshot
+from exponea_async.devices.features import Feature
+from exponea_async.errors import ClosedError, ExponeaError, InvalidEventError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.envelopes import on_thread, read_reply
 from exponea_async.features.inbox.events import clicked, opened, stamped_ids, track
 from exponea_async.features.inbox.mailbox import Entry, Mailbox, read_entries
-from exponea_async.features.inbox.parsing import HTML, Stamp
+from exponea_async.features.inbox.parsing import HTML, FetchInfo
 from exponea_async.features.inbox.store import HTML_WEIGHT, Store
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 from exponea_async.models import EventType, Receipt
@@ -53,7 +53,7 @@ class Flight:
     task: "asyncio.Task[list[AppInboxMessage] | ExponeaError]"
 
 
-class Inbox(Part):
+class Inbox(Feature):
     """
     What is kept of the app inbox for all subjects of a client.
 
@@ -71,7 +71,7 @@ class Inbox(Part):
         self._is_closed = False
         self._has_warned = False
 
-    async def fetch(self, scope: Scope) -> list[AppInboxMessage]:
+    async def fetch(self, context: SubjectContext) -> list[AppInboxMessage]:
         """
         Ask for the messages of whoever the subject is. Who asks meanwhile gets the same answer.
 
@@ -81,13 +81,13 @@ class Inbox(Part):
             StorageError: The storage refused.
             LifecycleError: The client is not running, or was closed meanwhile.
         """
-        while (who := await scope.who(wake=False)) is not None:
-            flight = self._flight(scope, who)
+        while (who := await context.who(wake=False)) is not None:
+            flight = self._flight(context, who)
             # Whoever waits here and is cancelled does not take the others down.
             await asyncio.wait([flight.task])
             if flight.task.cancelled():
                 break
-            now = await scope.who(wake=False)
+            now = await context.who(wake=False)
             # Somebody else by now gets nothing of it: the answer, an error too, was for another customer.
             if now is not None and now.mark == flight.mark:
                 return _given(flight.task.result())
@@ -95,27 +95,27 @@ class Inbox(Part):
             raise ClosedError("The client is closed.", hint="Make a new one.")
         return []
 
-    async def find(self, scope: Scope, who: Who, message_id: str) -> AppInboxMessage | None:
+    async def find(self, context: SubjectContext, who: CustomerSnapshot, message_id: str) -> AppInboxMessage | None:
         """Find a message among those that are kept for a customer."""
-        return (await self._store.load(scope, who)).message(message_id)
+        return (await self._store.load(context, who)).message(message_id)
 
-    async def note_read(self, scope: Scope, who: Who, message_id: str) -> None:
+    async def note_read(self, context: SubjectContext, who: CustomerSnapshot, message_id: str) -> None:
         """Remember that a customer has read a message, if it is theirs what is kept."""
-        mailbox, now = await self._store.load(scope, who), await scope.who(wake=False)
+        mailbox, now = await self._store.load(context, who), await context.who(wake=False)
         if now is not None and now.mark == who.mark and message_id in mailbox.entries:
-            await self._store.save(scope, who, mailbox.read(message_id))
+            await self._store.save(context, who, mailbox.read(message_id))
 
     # What the client tells
 
-    def identified(self, scope: Scope, receipt: Receipt) -> None:  # noqa: ARG002 - Part has it
+    def identified(self, context: SubjectContext, receipt: Receipt) -> None:  # noqa: ARG002 - Part has it
         """What was kept for another customer is forgotten; where there is nothing, nobody is asked."""
         if not self._store.is_empty:
-            self._tasks.start(self._renew(scope), name="forget an app inbox")
+            self._tasks.start(self._renew(context), name="forget an app inbox")
 
-    def anonymized(self, scope: Scope) -> None:
+    def anonymized(self, context: SubjectContext) -> None:
         """What was kept is forgotten, and the new customer's messages are loaded ahead."""
         preload = self._configuration.preload_messages
-        self._tasks.start(self._renew(scope, unseen=True, preload=preload), name="renew an app inbox")
+        self._tasks.start(self._renew(context, unseen=True, preload=preload), name="renew an app inbox")
 
     def clear(self) -> None:
         """Forget everything; who waits gets nothing."""
@@ -128,27 +128,27 @@ class Inbox(Part):
         self._is_closed = True
         await self._tasks.aclose()
 
-    async def _renew(self, scope: Scope, *, unseen: bool = False, preload: bool = False) -> None:
-        who = await scope.who(wake=False)
+    async def _renew(self, context: SubjectContext, *, unseen: bool = False, preload: bool = False) -> None:
+        who = await context.who(wake=False)
         if who is None:
             return
-        await self._store.forget_others(scope, who, unseen=unseen)
+        await self._store.forget_others(context, who, unseen=unseen)
         if preload:
             try:
-                await self.fetch(scope)
-            except (RefusedError, UnavailableError) as error:
+                await self.fetch(context)
+            except (RequestRefusedError, UnavailableError) as error:
                 LOG.debug("An app inbox could not be loaded ahead: %s", error)
 
     # Flights
 
-    def _flight(self, scope: Scope, who: Who) -> Flight:
+    def _flight(self, context: SubjectContext, who: CustomerSnapshot) -> Flight:
         # A device's customer may change meanwhile: even then there is only one request at a time.
         key = (who.device, "" if who.device else who.mark)
         flight = self._flights.get(key)
         if flight is None:
             if self._is_closed:
                 raise ClosedError("The client is closed.", hint="Make a new one.")
-            task = self._tasks.start(self._load(scope, who), name="fetch an app inbox")
+            task = self._tasks.start(self._load(context, who), name="fetch an app inbox")
             flight = self._flights[key] = Flight(who.mark, task)
             task.add_done_callback(partial(self._land, key))
         return flight
@@ -158,42 +158,42 @@ class Inbox(Part):
         if flight is not None and flight.task is task:
             del self._flights[key]
 
-    async def _load(self, scope: Scope, who: Who) -> list[AppInboxMessage] | ExponeaError:
+    async def _load(self, context: SubjectContext, who: CustomerSnapshot) -> list[AppInboxMessage] | ExponeaError:
         try:
-            mailbox = await self._store.load(scope, who)
+            mailbox = await self._store.load(context, who)
             try:
-                return await self._ask(scope, who, mailbox)
-            except RefusedError as error:
+                return await self._ask(context, who, mailbox)
+            except RequestRefusedError as error:
                 if error.status != GONE or mailbox.token is None:
                     raise
             LOG.info("The sync token of an app inbox is not known any more; all of it is asked for.")
-            await self._store.forget(scope, who)
-            return await self._ask(scope, who, Mailbox(who.mark))
+            await self._store.forget(context, who)
+            return await self._ask(context, who, Mailbox(who.mark))
         except ExponeaError as error:
             # Not raised: those who wait hear of it, and nobody else needs to.
             return error
 
-    async def _ask(self, scope: Scope, who: Who, mailbox: Mailbox) -> list[AppInboxMessage]:
+    async def _ask(self, context: SubjectContext, who: CustomerSnapshot, mailbox: Mailbox) -> list[AppInboxMessage]:
         body: dict[str, Any] = {
             "customer_ids": dict(who.ids),
             "application_id": self._configuration.application_id,
         }
         if mailbox.token is not None:
             body["sync_token"] = mailbox.token
-        answer = await scope.call(who, Call(FETCH, body, is_personal=True))
+        answer = await context.call(who, ApiRequest(FETCH, body, is_personal=True))
         if answer is None:
             return []
-        stamp = Stamp(MappingProxyType(dict(who.ids)), self._clock(), mailbox.token)
+        stamp = FetchInfo(MappingProxyType(dict(who.ids)), self._clock(), mailbox.token)
         entries, token = await on_thread(_weight(answer), partial(self._read, answer, mailbox, stamp))
-        now = await scope.who(wake=False)
+        now = await context.who(wake=False)
         # Something may have been marked as read meanwhile.
         before = self._store.latest(who, mailbox)
         changed = before.merged(entries, token)
         if now is not None and now.mark == who.mark and (entries or changed.token != before.token):
-            await self._store.save(scope, who, changed)
+            await self._store.save(context, who, changed)
         return changed.messages
 
-    def _read(self, answer: bytes, mailbox: Mailbox, stamp: Stamp) -> tuple[list[Entry], str | None]:
+    def _read(self, answer: bytes, mailbox: Mailbox, stamp: FetchInfo) -> tuple[list[Entry], str | None]:
         reply = read_reply(answer)
         token = reply.sync_token if reply.sync_token and len(reply.sync_token) <= MAX_TOKEN else None
         # An answer without a token leaves the one before in force, and marks its messages with it.
@@ -220,7 +220,7 @@ class InboxVerbs:
     if TYPE_CHECKING:
 
         @property
-        def _scope(self) -> Scope: ...
+        def _context(self) -> SubjectContext: ...
 
     async def fetch_app_inbox(self) -> list[AppInboxMessage]:
         """
@@ -241,10 +241,10 @@ class InboxVerbs:
             StorageError: The storage refused.
             LifecycleError: The client was not started, or is closed.
         """
-        scope = self._scope
-        if await scope.who() is None:
+        context = self._context
+        if await context.who() is None:
             return []
-        return await scope.parts[Inbox].fetch(scope)
+        return await context.features[Inbox].fetch(context)
 
     async def fetch_app_inbox_item(self, message_id: str) -> AppInboxMessage | None:
         """
@@ -262,13 +262,13 @@ class InboxVerbs:
         """
         if not isinstance(message_id, str):
             raise InvalidEventError("message_id", f"a {type(message_id).__name__} is no text", "Give a message's id.")
-        scope = self._scope
-        inbox = scope.parts[Inbox]
-        while (who := await scope.who()) is not None:
-            found = await inbox.find(scope, who, message_id)
+        context = self._context
+        inbox = context.features[Inbox]
+        while (who := await context.who()) is not None:
+            found = await inbox.find(context, who, message_id)
             if found is None:
-                return next((each for each in await inbox.fetch(scope) if each.id == message_id), None)
-            now = await scope.who(wake=False)
+                return next((each for each in await inbox.fetch(context) if each.id == message_id), None)
+            now = await context.who(wake=False)
             if now is not None and now.mark == who.mark:
                 return found
             # It was read from the storage, which takes a moment: the customer is another one by now.
@@ -289,8 +289,8 @@ class InboxVerbs:
             StorageError: The storage refused.
             LifecycleError: The client was not started, or is closed.
         """
-        scope, ids = self._scope, stamped_ids(message)
-        who = await scope.who()
+        context, ids = self._context, stamped_ids(message)
+        who = await context.who()
         if who is None:
             return False
         if not ids or not message.sync_token:
@@ -299,14 +299,14 @@ class InboxVerbs:
         owner = evolve(who, ids=ids)
         body = {"customer_ids": ids, "message_ids": [message.id], "sync_token": message.sync_token}
         try:
-            answer = await scope.call(owner, Call(MARK_AS_READ, body, is_personal=True))
+            answer = await context.call(owner, ApiRequest(MARK_AS_READ, body, is_personal=True))
             if answer is None:
                 return False
             read_reply(answer)
-        except (RefusedError, UnavailableError) as error:
+        except (RequestRefusedError, UnavailableError) as error:
             LOG.warning("A message of the app inbox could not be marked as read: %s", error)
             return False
-        await scope.parts[Inbox].note_read(scope, owner, message.id)
+        await context.features[Inbox].note_read(context, owner, message.id)
         return True
 
     async def track_app_inbox_opened(self, message: AppInboxMessage, consider_consent: bool = True) -> Receipt:  # noqa: FBT001, FBT002 - the vendor's signature
@@ -325,10 +325,10 @@ class InboxVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        scope, ids = self._scope, stamped_ids(message)
-        event = opened(message, scope.configuration.message_platform)
+        context, ids = self._context, stamped_ids(message)
+        event = opened(message, context.configuration.message_platform)
         allowed = may_track(message.has_tracking_consent, consider_consent=consider_consent)
-        return await track(scope, EventType.APP_INBOX_OPENED, event, ids, allowed=allowed)
+        return await track(context, EventType.APP_INBOX_OPENED, event, ids, allowed=allowed)
 
     async def track_app_inbox_click(
         self,
@@ -354,10 +354,10 @@ class InboxVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        scope, ids = self._scope, stamped_ids(message)
-        event = clicked(action, message, scope.configuration.message_platform)
+        context, ids = self._context, stamped_ids(message)
+        event = clicked(action, message, context.configuration.message_platform)
         allowed = may_track(message.has_tracking_consent, consider_consent=consider_consent, url=action.url)
-        return await track(scope, EventType.APP_INBOX_CLICKED, event, ids, allowed=allowed)
+        return await track(context, EventType.APP_INBOX_CLICKED, event, ids, allowed=allowed)
 
 
 def _given(outcome: list[AppInboxMessage] | ExponeaError) -> list[AppInboxMessage]:

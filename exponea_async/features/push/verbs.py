@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from exponea_async._internal.streams import Listener
-from exponea_async.devices.context import Scope
+from exponea_async._internal.streams import Subscription
+from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.push_tokens import Platform, handle, track
-from exponea_async.devices.state import DeviceState, Moments, Outcome, Plan, Told, nothing
+from exponea_async.devices.state import DeviceState, PendingEvent, StateUpdate, TimestampSequence, UpdateResult, nothing
 from exponea_async.devices.token_events import checked, facts, remembered
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.payload import (
@@ -31,7 +31,7 @@ class PushVerbs:
     if TYPE_CHECKING:
 
         @property
-        def _scope(self) -> Scope: ...
+        def _context(self) -> SubjectContext: ...
 
     # Tokens
 
@@ -96,28 +96,28 @@ class PushVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        configuration = self._scope.configuration
-        return await self._scope.change(lambda state, moments: checked(state, moments, configuration, authorized))
+        configuration = self._context.configuration
+        return await self._context.change(lambda state, moments: checked(state, moments, configuration, authorized))
 
     async def _track_token(self, token: str, platform: Platform) -> Receipt:
-        configuration = self._scope.configuration
+        configuration = self._context.configuration
 
-        def plan(state: DeviceState, moments: Moments) -> Outcome:
+        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
             memory, states = track(state.token, token, platform, **facts(configuration, moments.first))
             return remembered(state, memory, states, moments, configuration)
 
-        return (await self._scope.change(plan))[-1]
+        return (await self._context.change(plan))[-1]
 
     async def _handle_token(self, token: str, platform: Platform) -> list[Receipt]:
-        configuration = self._scope.configuration
+        configuration = self._context.configuration
         frequency = configuration.push_token_tracking_frequency
 
-        def plan(state: DeviceState, moments: Moments) -> Outcome:
+        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
             known = facts(configuration, moments.first)
             memory, states = handle(state.token, token, platform, frequency=frequency, **known)
             return remembered(state, memory, states, moments, configuration)
 
-        return await self._scope.change(plan)
+        return await self._context.change(plan)
 
     # Notifications
 
@@ -141,15 +141,15 @@ class PushVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        scope, read = self._scope, read_payload(payload)
-        if not scope.street.check_running():
-            return scope.street.dropped()
+        context, read = self._context, read_payload(payload)
+        if not context.recorder.check_running():
+            return context.recorder.dropped()
         allowed = may_track(read.consent, consider_consent=consider_consent)
-        receipt = await _tracked(scope, read, _delivery(read) if allowed else nothing)
+        receipt = await _tracked(context, read, _delivery(read) if allowed else nothing)
         if not allowed:
-            at = scope.street.stamp() if read.received_at is None else read.received_at
-            await scope.hear(*delivered_event(read, received_at=at))
-        scope.received.tell(ReceivedPush(dict(payload)))
+            at = context.recorder.stamp() if read.received_at is None else read.received_at
+            await context.hear(*delivered_event(read, received_at=at))
+        context.received.tell(ReceivedPush(dict(payload)))
         return receipt
 
     async def track_clicked_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:  # noqa: FBT001, FBT002 - the vendor's signature
@@ -171,11 +171,11 @@ class PushVerbs:
             StorageError: The storage refused; nothing was kept.
             LifecycleError: The client was not started, or is closed.
         """
-        scope, read = self._scope, read_payload(payload)
+        context, read = self._context, read_payload(payload)
         allowed = may_track(read.consent, consider_consent=consider_consent, url=read.action.url)
-        receipt = await _tracked(scope, read, _click(read) if allowed else nothing, before=_led_by(read))
+        receipt = await _tracked(context, read, _click(read) if allowed else nothing, before=_led_by(read))
         if not allowed:
-            await scope.hear(*clicked_event(read, clicked_at=scope.street.stamp()))
+            await context.hear(*clicked_event(read, clicked_at=context.recorder.stamp()))
         return receipt
 
     async def handle_push_notification_opened(
@@ -186,14 +186,14 @@ class PushVerbs:
         """
         Take a press on a push notification: track it as `track_clicked_push` does, and tell `opened_push_stream`.
         """
-        scope, read = self._scope, read_payload(payload)
-        if not scope.street.check_running():
-            return scope.street.dropped()
+        context, read = self._context, read_payload(payload)
+        if not context.recorder.check_running():
+            return context.recorder.dropped()
         receipt = await self.track_clicked_push(payload, consider_consent)
-        scope.opened.tell(OpenedPush(read.action.kind or "app", read.action.url, dict(read.attributes)))
+        context.opened.tell(OpenedPush(read.action.kind or "app", read.action.url, dict(read.attributes)))
         return receipt
 
-    def opened_push_stream(self) -> Listener[OpenedPush]:
+    def opened_push_stream(self) -> Subscription[OpenedPush]:
         """
         Listen to presses on push notifications, of all devices of the client.
 
@@ -202,9 +202,9 @@ class PushVerbs:
         Returns:
             An async iterator, which ends with its ``aclose()`` or that of the client.
         """
-        return self._scope.opened.listen()
+        return self._context.opened.listen()
 
-    def received_push_stream(self) -> Listener[ReceivedPush]:
+    def received_push_stream(self) -> Subscription[ReceivedPush]:
         """
         Listen to push notifications that came, of all devices of the client.
 
@@ -213,36 +213,38 @@ class PushVerbs:
         Returns:
             An async iterator, which ends with its ``aclose()`` or that of the client.
         """
-        return self._scope.received.listen()
+        return self._context.received.listen()
 
 
-async def _tracked(scope: Scope, payload: Payload, plan: Plan, *, before: Plan = nothing) -> Receipt:
+async def _tracked(
+    context: SubjectContext, payload: Payload, plan: StateUpdate, *, before: StateUpdate = nothing
+) -> Receipt:
     """Track what happened to a notification; what may not be tracked is a sign of life all the same."""
-    receipts = await scope.change(nothing if payload.is_self_check else plan, before=before)
+    receipts = await context.change(nothing if payload.is_self_check else plan, before=before)
     if receipts:
         return receipts[-1]
     if payload.is_self_check:
-        return scope.street.dropped("it only proves that notifications arrive")
-    return scope.street.dropped("there is no consent to track the notification", count="no_consent")
+        return context.recorder.dropped("it only proves that notifications arrive")
+    return context.recorder.dropped("there is no consent to track the notification", count="no_consent")
 
 
-def _delivery(payload: Payload) -> Plan:
-    def plan(state: DeviceState, moments: Moments) -> Outcome:
+def _delivery(payload: Payload) -> StateUpdate:
+    def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
         at = moments.next() if payload.received_at is None else payload.received_at
-        return state, [Told(state, *delivered_event(payload, received_at=at))]
+        return state, [PendingEvent(state, *delivered_event(payload, received_at=at))]
 
     return plan
 
 
-def _click(payload: Payload) -> Plan:
-    def plan(state: DeviceState, moments: Moments) -> Outcome:
-        return state, [Told(state, *clicked_event(payload, clicked_at=moments.next()))]
+def _click(payload: Payload) -> StateUpdate:
+    def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
+        return state, [PendingEvent(state, *clicked_event(payload, clicked_at=moments.next()))]
 
     return plan
 
 
-def _led_by(payload: Payload) -> Plan:
-    def plan(state: DeviceState, moments: Moments) -> Outcome:
+def _led_by(payload: Payload) -> StateUpdate:
+    def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
         campaign = payload.campaign(moments.first)
         return (evolve(state, campaign=campaign) if campaign else state), ()
 

@@ -13,10 +13,10 @@ from urllib.parse import quote
 from attrs import frozen
 
 from exponea_async._internal.json import decode, members
-from exponea_async.devices.context import Call
-from exponea_async.devices.customers import Who
+from exponea_async.devices.context import ApiRequest
+from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.ids import COOKIE
-from exponea_async.errors import RefusedError, UnavailableError
+from exponea_async.errors import RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import decoded, taken
 
 LOG = logging.getLogger("exponea_async")
@@ -94,7 +94,7 @@ def read_segments(body: bytes) -> Segments:
     except ValueError as error:
         raise UnavailableError(f"segments that can't be read: {error}") from error
     if parts.get("success") == b"false":
-        raise RefusedError("an answer without success instead of segments")
+        raise RequestRefusedError("an answer without success instead of segments")
     return MappingProxyType({category: tuple(its) for category, its in _categories(parts).items()})
 
 
@@ -112,19 +112,19 @@ def news(before: Segments | None, now: Segments) -> frozenset[str]:
     return frozenset(name for name in names if _as_set(before.get(name)) != _as_set(now.get(name)))
 
 
-def ask_for(who: Who, tries: int) -> Call:
+def ask_for(who: CustomerSnapshot, tries: int) -> ApiRequest:
     """Make the question for a customer's segments."""
-    return Call(f"/webxp/projects/{{project}}/segments?cookie={_quoted(who)}", tries=tries)
+    return ApiRequest(f"/webxp/projects/{{project}}/segments?cookie={_quoted(who)}", tries=tries)
 
 
-def link_for(who: Who, tries: int) -> Call | None:
+def link_for(who: CustomerSnapshot, tries: int) -> ApiRequest | None:
     """Make the call that joins a customer's ids to the cookie, by which segments are found; None without ids."""
     ids = {kind: value for kind, value in who.ids.items() if kind != COOKIE}
     path = f"/webxp/projects/{{project}}/cookies/{_quoted(who)}/link-ids"
-    return Call(path, {"external_ids": ids}, tries=tries) if ids else None
+    return ApiRequest(path, {"external_ids": ids}, tries=tries) if ids else None
 
 
-def _quoted(who: Who) -> str:
+def _quoted(who: CustomerSnapshot) -> str:
     return quote(who.ids[COOKIE], safe="")
 
 

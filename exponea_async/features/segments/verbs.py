@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from exponea_async._internal.concurrency import Tasks
-from exponea_async._internal.streams import Listener
+from exponea_async._internal.streams import Subscription
 from exponea_async.config import Configuration
-from exponea_async.devices.context import Scope
-from exponea_async.devices.customers import Heard
-from exponea_async.devices.features import Part
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.customers import TrackedEvent
+from exponea_async.devices.features import Feature
 from exponea_async.errors import InvalidEventError
 from exponea_async.features.segments.watcher import NAME, DeviceSegments, SegmentListener
 from exponea_async.models import Receipt
 
 
-class Segments(Part):
+class Segments(Feature):
     """
     What is kept of segments for all subjects of a client.
 
@@ -34,29 +34,29 @@ class Segments(Part):
         self._devices: WeakValueDictionary[str, DeviceSegments] = WeakValueDictionary()
         self._is_closed = False
 
-    def of(self, scope: Scope) -> DeviceSegments:
+    def of(self, context: SubjectContext) -> DeviceSegments:
         """
         Find the segments of a device.
 
         Raises:
             InvalidEventError: The subject is none.
         """
-        key = scope.key
+        key = context.key
         if key is None:
             trouble = "a customer tracker has no cookie, by which segments are found"
             raise InvalidEventError("subject", trouble, "Use a device.")
         device = self._devices.get(key)
         if device is None:
-            device = self._devices[key] = DeviceSegments(scope, self._clock, self._tasks)
+            device = self._devices[key] = DeviceSegments(context, self._clock, self._tasks)
         return device
 
-    def listen(self, scope: Scope, category: str, *, include_first_load: bool) -> SegmentListener:
+    def listen(self, context: SubjectContext, category: str, *, include_first_load: bool) -> SegmentListener:
         """
         Begin to listen to a device's segments; raises as `of` does, and where the client is not running.
         """
-        device = self.of(scope)
-        if scope.street.check_running() and not self._is_closed:
-            scope.street.is_heard = True
+        device = self.of(context)
+        if context.recorder.check_running() and not self._is_closed:
+            context.recorder.has_subscribers = True
             return device.listen_to(category, include_first_load=include_first_load)
         listener = SegmentListener(device, category, include_first_load=include_first_load)
         listener.end()
@@ -67,26 +67,26 @@ class Segments(Part):
         """Whether there are listeners, who want to know of what is uploaded."""
         return len(self._devices) > 0
 
-    def heard(self, scope: Scope, heard: Heard) -> None:  # noqa: ARG002 - as all parts have it
+    def heard(self, context: SubjectContext, heard: TrackedEvent) -> None:  # noqa: ARG002 - as all parts have it
         """Ask for segments once the event has been uploaded."""
         self._follow(heard.who.device, heard.receipt)
 
-    def identified(self, scope: Scope, receipt: Receipt) -> None:
+    def identified(self, context: SubjectContext, receipt: Receipt) -> None:
         """Ask for segments once the customer's ids have been uploaded."""
-        self._follow(scope.key, receipt)
+        self._follow(context.key, receipt)
 
-    def launched(self, scope: Scope) -> None:
+    def launched(self, context: SubjectContext) -> None:
         """Ask for segments where somebody wants those that are loaded first."""
-        device = self._devices.get(scope.key or "")
+        device = self._devices.get(context.key or "")
         if device is not None and device.wants_first:
             device.refresh()
 
-    def anonymized(self, scope: Scope) -> None:
+    def anonymized(self, context: SubjectContext) -> None:
         """Forget the segments of the one who has gone; those of the new customer are not asked for by this."""
-        device = self._devices.get(scope.key or "")
+        device = self._devices.get(context.key or "")
         if device is not None:
             device.forget()
-        self._tasks.start(scope.save(NAME, None), name="forgetting segments")
+        self._tasks.start(context.save(NAME, None), name="forgetting segments")
 
     def clear(self) -> None:
         """End all streams, and let whoever waits go."""
@@ -102,7 +102,7 @@ class Segments(Part):
 
     def _follow(self, key: str | None, receipt: Receipt | None) -> None:
         device = self._devices.get(key or "")
-        if device is not None and receipt is not None and device.is_heard:
+        if device is not None and receipt is not None and device.has_subscribers:
             device.follow(receipt)
 
 
@@ -114,7 +114,7 @@ class SegmentVerbs:
     if TYPE_CHECKING:
 
         @property
-        def _scope(self) -> Scope: ...
+        def _context(self) -> SubjectContext: ...
 
     async def get_segments(self, exposing_category: str, force: bool = False) -> list[dict[str, str]]:  # noqa: FBT001, FBT002 - the vendor's signature
         """
@@ -140,13 +140,13 @@ class SegmentVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         _check(exposing_category)
-        return await self._scope.parts[Segments].of(self._scope).get(exposing_category, force=force)
+        return await self._context.features[Segments].of(self._context).get(exposing_category, force=force)
 
     def segmentation_data_stream(
         self,
         exposing_category: str,
         include_first_load: bool = False,  # noqa: FBT001, FBT002 - the vendor's signature
-    ) -> Listener[list[dict[str, str]]]:
+    ) -> Subscription[list[dict[str, str]]]:
         """
         Listen to changes of the segments that the customer of the device belongs to.
 
@@ -170,8 +170,8 @@ class SegmentVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         _check(exposing_category)
-        scope = self._scope
-        return scope.parts[Segments].listen(scope, exposing_category, include_first_load=include_first_load)
+        context = self._context
+        return context.features[Segments].listen(context, exposing_category, include_first_load=include_first_load)
 
 
 def _check(category: str) -> None:

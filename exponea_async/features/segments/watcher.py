@@ -11,9 +11,9 @@ from itertools import count
 from typing import Any
 
 from exponea_async._internal.concurrency import Tasks
-from exponea_async._internal.streams import Listener, Stream
-from exponea_async.devices.context import Scope
-from exponea_async.devices.customers import Who
+from exponea_async._internal.streams import Stream, Subscription
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.ids import COOKIE
 from exponea_async.errors import DeliveryError
 from exponea_async.features._shared.envelopes import on_thread
@@ -38,7 +38,7 @@ NAME = "segments"
 _NUMBERS = count()
 
 
-class SegmentListener(Listener[Told]):
+class SegmentListener(Subscription[Told]):
     """
     Who listens to a device's segments of one category. Of what it has not taken yet only the last counts.
 
@@ -69,14 +69,14 @@ class DeviceSegments(Stream[Told]):
     The segments of one device. It lives as long as somebody listens, or something is under way.
 
     Args:
-        scope: The device.
+        context: The device.
         clock: Tells UNIX seconds.
         tasks: The background.
     """
 
-    def __init__(self, scope: Scope, clock: Callable[[], float], tasks: Tasks) -> None:
+    def __init__(self, context: SubjectContext, clock: Callable[[], float], tasks: Tasks) -> None:
         super().__init__()
-        self._scope = scope
+        self._context = context
         self._clock = clock
         self._tasks = tasks
         self._due: asyncio.Task[None] | None = None
@@ -99,10 +99,10 @@ class DeviceSegments(Stream[Told]):
         """Whether somebody waits for the segments that are loaded first."""
         return any(listener.wants_first for listener in self._ordered())
 
-    def leave(self, listener: Listener[Told]) -> None:
+    def leave(self, listener: Subscription[Told]) -> None:
         """Tell a listener nothing more; without any, nothing more is asked for."""
         super().leave(listener)
-        if not self.is_heard:
+        if not self.has_subscribers:
             self._break_off()
 
     def forget(self) -> None:
@@ -139,7 +139,7 @@ class DeviceSegments(Stream[Told]):
             StorageError: The storage refused to tell who the device is.
             LifecycleError: The client is not running.
         """
-        while (who := await self._scope.who()) is not None:
+        while (who := await self._context.who()) is not None:
             known = None if force else await self._kept(who)
             if known is None or not known.is_fresh(self._clock()):
                 loading = self._load(who)
@@ -147,7 +147,7 @@ class DeviceSegments(Stream[Told]):
                 if loading.cancelled() or loading.exception() is not None:
                     break
                 known = loading.result()
-            now = await self._scope.who(wake=False)
+            now = await self._context.who(wake=False)
             if now is None or now.ids[COOKIE] != who.ids[COOKIE]:
                 break
             # Who was identified meanwhile is asked about anew.
@@ -156,22 +156,22 @@ class DeviceSegments(Stream[Told]):
         return []
 
     async def _greet(self) -> None:
-        if await self._scope.who() is not None:
+        if await self._context.who() is not None:
             self.refresh()
 
     async def _follow(self) -> None:
-        while self._receipts and self.is_heard:
+        while self._receipts and self.has_subscribers:
             with suppress(DeliveryError):
                 await self._receipts.popleft().delivered()
                 self.refresh()
         self._following = None
 
     async def _refresh(self, wait: float) -> None:
-        who = await self._scope.who(wake=False)
+        who = await self._context.who(wake=False)
         await asyncio.sleep(wait)
         # What goes on from here is not broken off by what happens meanwhile, which will have another refresh.
         self._due = self._since = None
-        if who is None or not self.is_heard or not await self._is_still(who):
+        if who is None or not self.has_subscribers or not await self._is_still(who):
             return
         if self._loading is not None:
             await asyncio.wait([self._loading[1]])
@@ -179,19 +179,19 @@ class DeviceSegments(Stream[Told]):
 
     # How they are loaded
 
-    def _load(self, who: Who) -> "asyncio.Task[Known | None]":
+    def _load(self, who: CustomerSnapshot) -> "asyncio.Task[Known | None]":
         """Ask the platform, or join those who wait for the same answer."""
         if self._loading is None or self._loading[0] != who.mark or self._loading[1].done():
             self._loading = who.mark, self._tasks.start(self._loaded(who), name=f"segments of {who.device}")
         return self._loading[1]
 
-    async def _loaded(self, who: Who) -> Known | None:
+    async def _loaded(self, who: CustomerSnapshot) -> Known | None:
         """Ask the platform; None where the answer is about somebody else than the device's customer of now."""
         try:
             before = await self._kept(who)
             if before is None and (link := link_for(who, TRIES)) is not None:
-                await self._scope.call(who, link)
-            body = await self._scope.call(who, ask_for(who, TRIES))
+                await self._context.call(who, link)
+            body = await self._context.call(who, ask_for(who, TRIES))
             if body is None:
                 return None
             segments = await on_thread(len(body), lambda: read_segments(body))
@@ -199,7 +199,7 @@ class DeviceSegments(Stream[Told]):
                 return None
             known = Known(who.mark, self._clock(), segments)
             self._tell(before, known)
-            await self._scope.save(NAME, known.encode())
+            await self._context.save(NAME, known.encode())
         finally:
             if self._loading is not None and self._loading[1] is asyncio.current_task():
                 self._loading = None
@@ -212,9 +212,9 @@ class DeviceSegments(Stream[Told]):
                 listener.wants_first = False
                 listener.hear(known.of(listener.category))
 
-    async def _kept(self, who: Who) -> Known | None:
+    async def _kept(self, who: CustomerSnapshot) -> Known | None:
         """Find what is remembered of a customer."""
-        kept = await self._scope.load(NAME)
+        kept = await self._context.load(NAME)
         try:
             known = None if kept is None else Known.decode(kept)
         except ValueError as error:
@@ -222,8 +222,8 @@ class DeviceSegments(Stream[Told]):
             return None
         return known if known is not None and known.mark == who.mark else None
 
-    async def _is_still(self, who: Who) -> bool:
-        now = await self._scope.who(wake=False)
+    async def _is_still(self, who: CustomerSnapshot) -> bool:
+        now = await self._context.who(wake=False)
         return now is not None and now.mark == who.mark
 
     def _start(self, work: Coroutine[Any, Any, None], what: str) -> "asyncio.Task[None]":

@@ -9,10 +9,10 @@ from itertools import groupby
 from typing import Any
 
 from exponea_async.storage.base import Leased
-from exponea_async.storage.sqlite.connection import Ledger
+from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.file import is_damage, translated
-from exponea_async.storage.sqlite.leases import Claim, has_due, lease
-from exponea_async.storage.sqlite.writes import Append, Entry
+from exponea_async.storage.sqlite.leases import LeaseRequest, has_due, lease
+from exponea_async.storage.sqlite.writes import BatchWriter, PendingWrite
 
 
 class Job:
@@ -20,18 +20,18 @@ class Job:
 
     __slots__ = ("done", "error", "future", "result", "work")
 
-    def __init__(self, work: Callable[[Ledger], Any], future: "asyncio.Future[Any]") -> None:
+    def __init__(self, work: Callable[[QueueConnection], Any], future: "asyncio.Future[Any]") -> None:
         self.work = work
         self.future = future
         self.result: Any = None
         self.error: Exception | None = None
         self.done = False
 
-    def run(self, ledger: Ledger) -> None:
+    def run(self, ledger: QueueConnection) -> None:
         """Do it, on the connection's thread."""
         self.result = self.work(ledger)
 
-    def run_apart(self, ledger: Ledger) -> None:
+    def run_apart(self, ledger: QueueConnection) -> None:
         """Do it, keeping its trouble from others; only that of a damaged file is everybody's."""
         self.error = None
         try:
@@ -69,15 +69,15 @@ class Lease(Job):
 
     __slots__ = ("claim",)
 
-    def __init__(self, claim: Claim, future: "asyncio.Future[list[Leased]]") -> None:
+    def __init__(self, claim: LeaseRequest, future: "asyncio.Future[list[Leased]]") -> None:
         super().__init__(self._take, future)
         self.claim = claim
 
-    def _take(self, ledger: Ledger) -> list[Leased]:
+    def _take(self, ledger: QueueConnection) -> list[Leased]:
         return lease(ledger, self.claim)
 
 
-class Group:
+class CommitBatch:
     """
     What goes to the connection's thread in one hop.
 
@@ -94,7 +94,7 @@ class Group:
 
     def __init__(
         self,
-        writes: Sequence[Entry] = (),
+        writes: Sequence[PendingWrite] = (),
         changes: Sequence[Job] = (),
         leases: Sequence[Lease] = (),
         looks: Sequence[Job] = (),
@@ -104,24 +104,24 @@ class Group:
         self.leases = leases
         self.looks = looks
         self.committed = False
-        self.blocked: list[Entry] = []
+        self.blocked: list[PendingWrite] = []
 
     def is_empty(self) -> bool:
         """Tell whether nobody wants anything."""
         return not (self.writes or self.changes or self.leases or self.looks)
 
-    def members(self) -> "list[Entry | Job]":
+    def members(self) -> "list[PendingWrite | Job]":
         """Tell all callers."""
         return [*self.writes, *self.changes, *self.leases, *self.looks]
 
-    def singly(self) -> "Iterator[Group]":
+    def singly(self) -> "Iterator[CommitBatch]":
         """Make a group of each caller."""
-        yield from (Group(looks=(job,)) for job in self.looks)
-        yield from (Group(changes=(job,)) for job in self.changes)
-        yield from (Group(writes=(write,)) for write in self.writes)
-        yield from (Group(leases=(job,)) for job in self.leases)
+        yield from (CommitBatch(looks=(job,)) for job in self.looks)
+        yield from (CommitBatch(changes=(job,)) for job in self.changes)
+        yield from (CommitBatch(writes=(write,)) for write in self.writes)
+        yield from (CommitBatch(leases=(job,)) for job in self.leases)
 
-    def run(self, ledger: Ledger) -> None:
+    def run(self, ledger: QueueConnection) -> None:
         """Do everything, on the connection's thread."""
         for kind, jobs in groupby(self.looks, type):
             if kind is Look:
@@ -133,17 +133,17 @@ class Group:
             ledger.transact(self._change)
             self.committed = True
 
-    def _is_due(self, ledger: Ledger) -> bool:
+    def _is_due(self, ledger: QueueConnection) -> bool:
         # An idle queue is polled often, and must not be written to for that.
         for job in self.leases:
             job.result = []
         return any(has_due(ledger, job.claim) for job in self.leases)
 
-    def _change(self, ledger: Ledger) -> None:
+    def _change(self, ledger: QueueConnection) -> None:
         for job in self.changes:
             job.run(ledger)
         if self.writes:
-            self.blocked = Append(ledger, self.writes).run()
+            self.blocked = BatchWriter(ledger, self.writes).run()
         for job in self.leases:
             job.run(ledger)
 
@@ -177,10 +177,10 @@ class Group:
                 member.future.set_exception(own)
 
 
-def _look(ledger: Ledger, looks: Sequence[Job]) -> None:
+def _look(ledger: QueueConnection, looks: Sequence[Job]) -> None:
     """Have looks done in one transaction: for a small one, its begin and its end are most of the price."""
 
-    def run_each(ledger: Ledger) -> None:
+    def run_each(ledger: QueueConnection) -> None:
         for look in looks:
             look.run_apart(ledger)
 

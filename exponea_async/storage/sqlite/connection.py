@@ -45,7 +45,7 @@ class Route:
         return (self.number + 1) << ROUTE_SHIFT
 
 
-class Ledger(sqlite3.Connection):
+class QueueConnection(sqlite3.Connection):
     """
     A connection that runs whole jobs.
 
@@ -101,15 +101,15 @@ class Ledger(sqlite3.Connection):
 
     # Transactions
 
-    def transact(self, work: "Callable[[Ledger], T]") -> T:
+    def transact(self, work: "Callable[[QueueConnection], T]") -> T:
         """Run work in a write transaction: all of it or nothing."""
         return self._run("BEGIN IMMEDIATE", work)
 
-    def look(self, work: "Callable[[Ledger], T]") -> T:
+    def look(self, work: "Callable[[QueueConnection], T]") -> T:
         """Run work that only reads, on one state of the file."""
         return self._run("BEGIN", work)
 
-    def _run(self, begin: str, work: "Callable[[Ledger], T]") -> T:
+    def _run(self, begin: str, work: "Callable[[QueueConnection], T]") -> T:
         self.execute(begin)
         try:
             self._refresh()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from exponea_async.errors import DamagedFileError, StorageError
 from exponea_async.storage.sqlite import queries as _queries
-from exponea_async.storage.sqlite.connection import Ledger, MovedFileError
+from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
 from exponea_async.storage.sqlite.schema import migrate
 
 try:
@@ -32,7 +32,7 @@ HINTS = {
 }
 
 
-def open_ledger(path: Path, make: Callable[[], Ledger], synchronous: str, patience: float) -> Ledger:
+def open_ledger(path: Path, make: Callable[[], QueueConnection], synchronous: str, patience: float) -> QueueConnection:
     """
     Open the file, making it where it is not there; runs on the connection's thread.
 
@@ -56,7 +56,7 @@ def open_ledger(path: Path, make: Callable[[], Ledger], synchronous: str, patien
         time.sleep(0.01)
 
 
-def _open_once(path: Path, make: Callable[[], Ledger], synchronous: str) -> Ledger:
+def _open_once(path: Path, make: Callable[[], QueueConnection], synchronous: str) -> QueueConnection:
     make_file(path)
     inode = path.stat().st_ino
     with contextlib.ExitStack() as undo:
@@ -74,7 +74,7 @@ def _open_once(path: Path, make: Callable[[], Ledger], synchronous: str) -> Ledg
     return ledger
 
 
-def _prepare(ledger: Ledger, synchronous: str) -> None:
+def _prepare(ledger: QueueConnection, synchronous: str) -> None:
     ledger.execute("PRAGMA journal_mode = WAL")
     ledger.execute(f"PRAGMA synchronous = {synchronous}")
     migrate(ledger)

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from exponea_async.errors import StorageError
 from exponea_async.storage.base import Leased, Record, StateChange, StateCheck, Written
-from exponea_async.storage.sqlite.commit_batch import Group, Job, Lease, Look
-from exponea_async.storage.sqlite.connection import Ledger
-from exponea_async.storage.sqlite.leases import Claim
-from exponea_async.storage.sqlite.writes import Entry
+from exponea_async.storage.sqlite.commit_batch import CommitBatch, Job, Lease, Look
+from exponea_async.storage.sqlite.connection import QueueConnection
+from exponea_async.storage.sqlite.leases import LeaseRequest
+from exponea_async.storage.sqlite.writes import PendingWrite
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ WINDOW = 0.002
 ROOM_POLL = 0.05
 
 
-class Commits:
+class GroupCommitter:
     """
     The callers that wait, and the one task that serves them all.
 
@@ -37,21 +37,21 @@ class Commits:
         count: How many transactions have been committed.
     """
 
-    def __init__(self, hop: Callable[[Callable[[Ledger], None]], Awaitable[None]], window: float) -> None:
+    def __init__(self, hop: Callable[[Callable[[QueueConnection], None]], Awaitable[None]], window: float) -> None:
         self.count = 0
         self._hop = hop
         self._window = window
         self._loop: asyncio.AbstractEventLoop
         self._closing = True
-        self._writes: deque[Entry] = deque()
-        self._blocked: deque[Entry] = deque()
+        self._writes: deque[PendingWrite] = deque()
+        self._blocked: deque[PendingWrite] = deque()
         self._changes: list[Job] = []
         self._leases: list[Lease] = []
         self._looks: list[Job] = []
         self._wake: asyncio.Future[None] | None = None
         self._company = 1
         self._until = 0.0
-        self._group = Group()
+        self._group = CommitBatch()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -80,30 +80,30 @@ class Commits:
         if self._closing:
             raise closed()
         future: asyncio.Future[Written] = self._loop.create_future()
-        self._writes.append(Entry(records, states, future))
+        self._writes.append(PendingWrite(records, states, future))
         if self._wake is not None and len(self._writes) >= self._company:
             self._rouse()
         return future
 
-    def lease(self, claim: Claim) -> "asyncio.Future[list[Leased]]":
+    def lease(self, claim: LeaseRequest) -> "asyncio.Future[list[Leased]]":
         """Have records taken."""
         future: asyncio.Future[list[Leased]] = self._future()
         self._leases.append(Lease(claim, future))
         return future
 
-    def change(self, work: Callable[[Ledger], T]) -> "asyncio.Future[T]":
+    def change(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
         """Have work done in a transaction."""
         future: asyncio.Future[T] = self._future()
         self._changes.append(Job(work, future))
         return future
 
-    def look(self, work: Callable[[Ledger], T]) -> "asyncio.Future[T]":
+    def look(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
         """Have work done on one state of the file, without a right to write."""
         future: asyncio.Future[T] = self._future()
         self._looks.append(Look(work, future))
         return future
 
-    def run(self, work: Callable[[Ledger], T]) -> "asyncio.Future[T]":
+    def run(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
         """Have work done outside a transaction."""
         future: asyncio.Future[T] = self._future()
         self._looks.append(Job(work, future))
@@ -156,8 +156,8 @@ class Commits:
     def _has_jobs(self) -> bool:
         return bool(self._leases or self._changes or self._looks)
 
-    def _take_group(self, *, everyone: bool = False) -> Group:
-        writes: list[Entry] = []
+    def _take_group(self, *, everyone: bool = False) -> CommitBatch:
+        writes: list[PendingWrite] = []
         if self._blocked:
             self._line_up(writes)
         queue = self._blocked or self._writes
@@ -167,17 +167,17 @@ class Commits:
             if not write.future.done():
                 writes.append(write)
                 count += len(write.records)
-        group = Group(writes, self._changes, self._leases, self._looks)
+        group = CommitBatch(writes, self._changes, self._leases, self._looks)
         self._changes, self._leases, self._looks = [], [], []
         return group
 
-    def _line_up(self, writes: list[Entry]) -> None:
+    def _line_up(self, writes: list[PendingWrite]) -> None:
         """Send new writers behind those that wait for room, except those who need none."""
         while self._writes:
             write = self._writes.popleft()
             (self._blocked if write.records else writes).append(write)
 
-    async def _serve(self, group: Group) -> None:
+    async def _serve(self, group: CommitBatch) -> None:
         if group.is_empty():
             return
         self._company = max(1, len(group.writes))
@@ -196,7 +196,7 @@ class Commits:
             # Who comes again at once has come by then, and need not wake this task.
             await asyncio.sleep(0)
 
-    async def _blame(self, group: Group, error: Exception) -> None:
+    async def _blame(self, group: CommitBatch, error: Exception) -> None:
         """Fail a group, or find out whose fault it was if it need not be the file's."""
         group.answer_looks()
         if isinstance(error, StorageError) or len(group.members()) == 1:
@@ -208,7 +208,7 @@ class Commits:
         # Each was put in front of the one before it.
         self._blocked = deque([*reversed(self._blocked), *behind])
 
-    def _hold_back(self, group: Group) -> None:
+    def _hold_back(self, group: CommitBatch) -> None:
         """Put writers without room back in front, until a settlement makes some or a while has passed."""
         if self._closing:
             for write in group.blocked:

@@ -5,12 +5,12 @@ Leasing and settling.
 import time
 from collections.abc import Sequence
 
-from exponea_async.storage.base import HORIZON, Leased, Settlement
-from exponea_async.storage.sqlite.connection import Ledger, Route, chunks, numbers
+from exponea_async.storage.base import MAX_DUE_AHEAD, Leased, Settlement
+from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, numbers
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
 
-class Claim:
+class LeaseRequest:
     """
     What one caller would like to take.
 
@@ -31,7 +31,7 @@ class Claim:
         self.skip = skip
         self.only = only
 
-    def routes(self, ledger: Ledger) -> Sequence[Route]:
+    def routes(self, ledger: QueueConnection) -> Sequence[Route]:
         """Tell the routes to take from."""
         if self.only is None:
             return [route for route in ledger.numbers.values() if route.name not in self.skip]
@@ -39,18 +39,18 @@ class Claim:
         return [route] if route and route.name not in self.skip else []
 
 
-def has_due(ledger: Ledger, claim: Claim) -> bool:
+def has_due(ledger: QueueConnection, claim: LeaseRequest) -> bool:
     """Tell whether a lease would find anything."""
     for route in claim.routes(ledger):
         if route.last > route.cursor:
             return True
         sql = "SELECT 1 FROM taken WHERE route = ? AND (due <= ? OR due > ?) LIMIT 1"
-        if ledger.execute(sql, (route.number, claim.now, claim.now + HORIZON)).fetchone():
+        if ledger.execute(sql, (route.number, claim.now, claim.now + MAX_DUE_AHEAD)).fetchone():
             return True
     return False
 
 
-def lease(ledger: Ledger, claim: Claim) -> list[Leased]:
+def lease(ledger: QueueConnection, claim: LeaseRequest) -> list[Leased]:
     """Take due records; inside a transaction."""
     routes = claim.routes(ledger)
     taken: list[Leased] = []
@@ -65,14 +65,14 @@ def lease(ledger: Ledger, claim: Claim) -> list[Leased]:
     return taken
 
 
-def _lease_again(ledger: Ledger, route: Route, claim: Claim, limit: int) -> list[Leased]:
+def _lease_again(ledger: QueueConnection, route: Route, claim: LeaseRequest, limit: int) -> list[Leased]:
     sql = "SELECT t.id, r.body, r.at, t.failures FROM taken t JOIN record r ON r.id = t.id WHERE t.route = ?"
     rows = ledger.execute(f"{sql} AND t.due <= ? ORDER BY t.due, t.id LIMIT ?", (route.number, claim.now, limit))
     found = rows.fetchall()
     if len(found) < limit:
         rows = ledger.execute(
             f"{sql} AND t.due > ? ORDER BY t.due, t.id LIMIT ?",
-            (route.number, claim.now + HORIZON, limit - len(found)),
+            (route.number, claim.now + MAX_DUE_AHEAD, limit - len(found)),
         )
         found += rows.fetchall()
     for marks, ids in chunks([row[0] for row in found]):
@@ -80,7 +80,7 @@ def _lease_again(ledger: Ledger, route: Route, claim: Claim, limit: int) -> list
     return [Leased(str(key), route.name, body, at, failures) for key, body, at, failures in found]
 
 
-def _lease_first(ledger: Ledger, route: Route, claim: Claim, limit: int) -> list[Leased]:
+def _lease_first(ledger: QueueConnection, route: Route, claim: LeaseRequest, limit: int) -> list[Leased]:
     reach = (route.cursor, min(route.last, route.cursor + limit))
     rows = ledger.execute("SELECT id, body, at FROM record WHERE id > ? AND id <= ? ORDER BY id", reach).fetchall()
     ledger.execute(
@@ -93,12 +93,12 @@ def _lease_first(ledger: Ledger, route: Route, claim: Claim, limit: int) -> list
     return [Leased(str(key), name, body, at, 0) for key, body, at in rows]
 
 
-def settle(ledger: Ledger, settlements: Sequence[Settlement]) -> int:
+def settle(ledger: QueueConnection, settlements: Sequence[Settlement]) -> int:
     """Act on verdicts; inside a transaction."""
     return sum(_settle(ledger, settlement) for settlement in settlements)
 
 
-def _settle(ledger: Ledger, settlement: Settlement) -> int:
+def _settle(ledger: QueueConnection, settlement: Settlement) -> int:
     ids = _ever_leased(ledger, numbers(settlement.ids))
     if settlement.verdict == "later":
         _put_off(ledger, ids, settlement)
@@ -112,7 +112,7 @@ def _settle(ledger: Ledger, settlement: Settlement) -> int:
     return ledger.remove(ids)
 
 
-def _ever_leased(ledger: Ledger, ids: list[int]) -> list[int]:
+def _ever_leased(ledger: QueueConnection, ids: list[int]) -> list[int]:
     """Pass over records that nobody has taken yet: a hole above the cursor would be counted as a record."""
     if not ids:
         return ids
@@ -125,7 +125,7 @@ def _ever_leased(ledger: Ledger, ids: list[int]) -> list[int]:
     return [key for key in ids if key <= cursors.get(key >> ROUTE_SHIFT, 0)]
 
 
-def _put_off(ledger: Ledger, ids: list[int], settlement: Settlement) -> None:
+def _put_off(ledger: QueueConnection, ids: list[int], settlement: Settlement) -> None:
     for marks, some in chunks(ids):
         ledger.execute(
             f"UPDATE taken SET due = ?, failures = ?, reason = ? WHERE id IN ({marks})",

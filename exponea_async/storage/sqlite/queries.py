@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 
-from exponea_async.storage.base import DeadLetter, Leased, Mark, Pending, State
-from exponea_async.storage.sqlite.connection import Ledger, Route, chunks, numbers
+from exponea_async.storage.base import DeadLetter, Leased, Pending, State, Watermark
+from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, numbers
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
 
-def mark(ledger: Ledger) -> Mark:
+def mark(ledger: QueueConnection) -> Watermark:
     """Tell each route's last id."""
     return {name: str(route.last) for name, route in ledger.routes.items()}
 
 
-def remaining(ledger: Ledger, mark: Mark, skip: frozenset[str]) -> int:
+def remaining(ledger: QueueConnection, mark: Watermark, skip: frozenset[str]) -> int:
     """Count what is left at or below a mark."""
     left = 0
     for name in mark.keys() & ledger.routes.keys() - skip:
@@ -27,7 +27,7 @@ def remaining(ledger: Ledger, mark: Mark, skip: frozenset[str]) -> int:
     return left
 
 
-def pending(ledger: Ledger) -> Pending:
+def pending(ledger: QueueConnection) -> Pending:
     """Count everything."""
     held = dict(ledger.execute("SELECT route, count(*) FROM taken GROUP BY route"))
     routes = {route.name: route.last - route.cursor + held.get(number, 0) for number, route in ledger.numbers.items()}
@@ -35,7 +35,7 @@ def pending(ledger: Ledger) -> Pending:
     return Pending(sum(routes.values()), sum(held.values()), dead, routes)
 
 
-def find(ledger: Ledger, ids: Iterable[str]) -> dict[str, str]:
+def find(ledger: QueueConnection, ids: Iterable[str]) -> dict[str, str]:
     """Tell the fate of records."""
     fates: dict[str, str] = {}
     for marks, some in chunks(numbers(ids)):
@@ -46,13 +46,13 @@ def find(ledger: Ledger, ids: Iterable[str]) -> dict[str, str]:
     return fates
 
 
-def waiting(ledger: Ledger, limit: int) -> list[Leased]:
+def waiting(ledger: QueueConnection, limit: int) -> list[Leased]:
     """Look at the oldest records."""
     found = merge(*(_waiting(ledger, route) for route in ledger.numbers.values()), key=_age)
     return list(islice(found, limit))
 
 
-def _waiting(ledger: Ledger, route: Route) -> Iterator[Leased]:
+def _waiting(ledger: QueueConnection, route: Route) -> Iterator[Leased]:
     sql = (
         "SELECT r.id, r.body, r.at, coalesce(t.failures, 0) FROM record r LEFT JOIN taken t ON t.id = r.id"
         " WHERE r.id >= ? AND r.id < ? ORDER BY r.id"
@@ -65,7 +65,7 @@ def _age(record: Leased) -> float:
     return record.at
 
 
-def dead(ledger: Ledger, limit: int) -> list[DeadLetter]:
+def dead(ledger: QueueConnection, limit: int) -> list[DeadLetter]:
     """Look at the newest dead letters."""
     rows = ledger.execute(
         "SELECT id, body, at, died_at, reason FROM dead ORDER BY died_at DESC, id DESC LIMIT ?", (limit,)
@@ -73,20 +73,20 @@ def dead(ledger: Ledger, limit: int) -> list[DeadLetter]:
     return [DeadLetter(str(key), ledger.numbers[key >> ROUTE_SHIFT].name, *rest) for key, *rest in rows]
 
 
-def load_state(ledger: Ledger, key: str) -> State | None:
+def load_state(ledger: QueueConnection, key: str) -> State | None:
     """Look a state up."""
     row = ledger.execute("SELECT value, version, active FROM state WHERE key = ?", (key,)).fetchone()
     return State(*row) if row else None
 
 
-def expired_sessions(ledger: Ledger, before: float, limit: int) -> list[tuple[str, State]]:
+def expired_sessions(ledger: QueueConnection, before: float, limit: int) -> list[tuple[str, State]]:
     """Look at the states without activity since a moment."""
     # The order of the index: nothing is sorted.
     sql = "SELECT key, value, version, active FROM state WHERE active < ? ORDER BY active, key LIMIT ?"
     return [(key, State(*rest)) for key, *rest in ledger.execute(sql, (before, max(0, limit)))]
 
 
-def revive(ledger: Ledger, ids: Iterable[str] | None) -> int:
+def revive(ledger: QueueConnection, ids: Iterable[str] | None) -> int:
     """Put dead letters back, due at once; inside a transaction."""
     # Below the cursor again, so they need their rows in `taken`.
     revived = 0
@@ -98,7 +98,7 @@ def revive(ledger: Ledger, ids: Iterable[str] | None) -> int:
     return revived
 
 
-def purge(ledger: Ledger, ids: Iterable[str] | None) -> int:
+def purge(ledger: QueueConnection, ids: Iterable[str] | None) -> int:
     """Delete dead letters; inside a transaction."""
     return sum(ledger.execute(f"DELETE FROM dead{clause}", values).rowcount for clause, values in _selection(ids))
 
@@ -112,7 +112,7 @@ def _selection(ids: Iterable[str] | None) -> Iterator[tuple[str, Sequence[int]]]
         yield f" WHERE id IN ({marks})", some
 
 
-def wipe(ledger: Ledger) -> None:
+def wipe(ledger: QueueConnection) -> None:
     """Delete everything, from the disk too; outside a transaction."""
     ledger.transact(_forget)
     # The bytes are still in free pages and in the write-ahead log.
@@ -120,7 +120,7 @@ def wipe(ledger: Ledger) -> None:
     ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _forget(ledger: Ledger) -> None:
+def _forget(ledger: QueueConnection) -> None:
     highest = ledger.execute("SELECT coalesce(max(version), 0) FROM state").fetchone()[0]
     ledger.set_counter("state", max(ledger.counter("state"), highest))
     for table in ("record", "taken", "dead", "state", "route"):

@@ -15,23 +15,23 @@ import aiosqlite
 
 from exponea_async.errors import DamagedFileError
 from exponea_async.storage.base import (
-    HORIZON,
+    MAX_DUE_AHEAD,
     DeadLetter,
     Leased,
-    Mark,
     Pending,
     Record,
     Settlement,
     State,
     StateChange,
     StateCheck,
+    Watermark,
     Written,
 )
 from exponea_async.storage.sqlite import leases as _claims
 from exponea_async.storage.sqlite import queries as _queries
-from exponea_async.storage.sqlite.connection import Ledger, MovedFileError
+from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
 from exponea_async.storage.sqlite.file import is_damage, move_aside, open_ledger, translated
-from exponea_async.storage.sqlite.group_commit import WINDOW, Commits
+from exponea_async.storage.sqlite.group_commit import WINDOW, GroupCommitter
 
 LOG = logging.getLogger("exponea_async")
 
@@ -74,9 +74,9 @@ class SQLiteStorage:
         self._report = report
         self._lock_timeout = lock_timeout
         self._connection: aiosqlite.Connection | None = None
-        self._ledger: Ledger | None = None
+        self._ledger: QueueConnection | None = None
         self._damage: DamagedFileError | None = None
-        self._commits = Commits(self._hop, window)
+        self._commits = GroupCommitter(self._hop, window)
 
     @property
     def commits(self) -> int:
@@ -106,7 +106,7 @@ class SQLiteStorage:
         await self._commits.aclose()
         await self._disconnect()
 
-    async def _connect(self) -> tuple[aiosqlite.Connection, Ledger]:
+    async def _connect(self) -> tuple[aiosqlite.Connection, QueueConnection]:
         connection = aiosqlite.connect(
             self.path,
             timeout=self._lock_timeout,
@@ -139,11 +139,13 @@ class SQLiteStorage:
             # Told to end but not waited for: it would answer to a loop that may be closed by then.
             await asyncio.to_thread(thread.join)
 
-    def _open_ledger(self, *args: Any, **kwargs: Any) -> Ledger:
+    def _open_ledger(self, *args: Any, **kwargs: Any) -> QueueConnection:
         """Run on the connection's thread: whatever touches the disk is done here."""
 
-        def attempt() -> Ledger:
-            return open_ledger(self.path, lambda: Ledger(*args, **kwargs), self._synchronous, self._lock_timeout)
+        def attempt() -> QueueConnection:
+            return open_ledger(
+                self.path, lambda: QueueConnection(*args, **kwargs), self._synchronous, self._lock_timeout
+            )
 
         try:
             ledger = attempt()
@@ -164,7 +166,7 @@ class SQLiteStorage:
 
     # One hop to the connection's thread
 
-    async def _hop(self, work: Callable[[Ledger], None]) -> None:
+    async def _hop(self, work: Callable[[QueueConnection], None]) -> None:
         """
         Run work on the connection's thread; where the file proves damaged or gone, once more on a fresh one.
 
@@ -185,7 +187,7 @@ class SQLiteStorage:
                 raise
             raise translation from error
 
-    async def _run(self, work: Callable[[Ledger], None]) -> None:
+    async def _run(self, work: Callable[[QueueConnection], None]) -> None:
         connection, ledger = self._connection, self._ledger
         if connection is None or ledger is None:
             connection, ledger = await self._connect()
@@ -216,7 +218,7 @@ class SQLiteStorage:
         self, limit: int, seconds: float, now: float, *, skip: Iterable[str] = (), only: str | None = None
     ) -> list[Leased]:
         """Take due records."""
-        claim = _claims.Claim(limit, now + min(seconds, HORIZON), now, frozenset(skip), only)
+        claim = _claims.LeaseRequest(limit, now + min(seconds, MAX_DUE_AHEAD), now, frozenset(skip), only)
         return await self._commits.lease(claim)
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
@@ -228,11 +230,11 @@ class SQLiteStorage:
         wanted = list(ids)
         return await self._commits.look(lambda ledger: _queries.find(ledger, wanted))
 
-    async def mark(self) -> Mark:
+    async def mark(self) -> Watermark:
         """Draw a line under what is written."""
         return await self._commits.look(_queries.mark)
 
-    async def remaining(self, mark: Mark, *, skip: Iterable[str] = ()) -> int:
+    async def remaining(self, mark: Watermark, *, skip: Iterable[str] = ()) -> int:
         """Count what is left from before a mark."""
         skipped = frozenset(skip)
         return await self._commits.look(lambda ledger: _queries.remaining(ledger, mark, skipped))

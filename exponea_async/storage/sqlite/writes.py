@@ -10,7 +10,7 @@ from operator import itemgetter
 
 from exponea_async.errors import QueueFullError, StateConflictError, StorageError
 from exponea_async.storage.base import Record, StateChange, StateCheck, Written
-from exponea_async.storage.sqlite.connection import Ledger, Route
+from exponea_async.storage.sqlite.connection import QueueConnection, Route
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
 #: Rows of one INSERT. Each is one step of SQLite's, and one hand-over of the interpreter's lock; few sizes, so that
@@ -25,7 +25,7 @@ PUT = (
 TOUCH = "UPDATE state SET active = ? WHERE key = ? AND (active IS NULL OR active < ?)"
 
 
-class Entry:
+class PendingWrite:
     """
     One caller's write and what came of it: `written`, or `error`, or neither while it waits for room.
 
@@ -50,7 +50,7 @@ class Entry:
         self.error: Exception | None = None
 
 
-class Append:
+class BatchWriter:
     """
     The writes of one transaction.
 
@@ -59,16 +59,16 @@ class Append:
         entries: The callers.
     """
 
-    def __init__(self, ledger: Ledger, entries: Sequence[Entry]) -> None:
+    def __init__(self, ledger: QueueConnection, entries: Sequence[PendingWrite]) -> None:
         self._ledger = ledger
         self._entries = entries
         self._room = ledger.room() if entries else 0
         self._values: list[int | float | bytes] = []
         self._touches: dict[str, float] = {}
 
-    def run(self) -> list[Entry]:
+    def run(self) -> list[PendingWrite]:
         """Write the entries, in order; returns those that have to wait for room."""
-        blocked: list[Entry] = []
+        blocked: list[PendingWrite] = []
         self._ledger.look_versions_up({state.key for entry in self._entries for state in entry.states})
         for place, entry in enumerate(self._entries):
             # Set before, for a transaction that is run again on a fresh file.
@@ -92,7 +92,7 @@ class Append:
         self._write_touches()
         return blocked
 
-    def _agree(self, entry: Entry) -> bool:
+    def _agree(self, entry: PendingWrite) -> bool:
         known = self._ledger.versions
         for state in entry.states:
             if known[state.key] != state.version or not (isinstance(state, StateCheck) or self._is_seen(state)):
@@ -193,12 +193,12 @@ class Append:
         return dropped
 
 
-def oldest(ledger: Ledger) -> Iterator[tuple[float, int, bytes]]:
+def oldest(ledger: QueueConnection) -> Iterator[tuple[float, int, bytes]]:
     """Go through the untouched records of all routes by age: when written, id, body."""
     return merge(*(_untouched(ledger, route) for route in ledger.numbers.values()), key=itemgetter(0))
 
 
-def _untouched(ledger: Ledger, route: Route) -> Iterator[tuple[float, int, bytes]]:
+def _untouched(ledger: QueueConnection, route: Route) -> Iterator[tuple[float, int, bytes]]:
     sql = "SELECT at, id, body FROM record WHERE id > ? AND id < ? ORDER BY id"
     yield from ledger.execute(sql, (route.cursor, route.end))
 

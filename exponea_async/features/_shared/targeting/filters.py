@@ -35,7 +35,7 @@ class _NeverError(ValueError):
 
 
 @frozen
-class Occasion:
+class TriggerEvent:
     """
     An event that messages may be shown upon.
 
@@ -77,7 +77,7 @@ class Occasion:
 
 
 _T = TypeVar("_T")
-_Test = Callable[[Occasion], bool]
+_Test = Callable[[TriggerEvent], bool]
 _Make = Callable[[str | None, tuple[str, ...]], _Test]
 
 
@@ -126,7 +126,7 @@ class Trigger:
     trouble: str | None = None
     _tests: tuple[_Test, ...] = field(default=(), repr=False, eq=False)
 
-    def matches(self, occasion: Occasion) -> bool:
+    def matches(self, occasion: TriggerEvent) -> bool:
         """Tell whether an event is one of these."""
         if occasion.event_type != self.event_type or self.trouble is not None:
             return False
@@ -210,11 +210,11 @@ def _present(decide: Callable[[Any], bool]) -> _Make:
     return lambda name, _operands: lambda occasion: decide(occasion.value(name))
 
 
-def _compared(prepare: Callable[..., Callable[[Any], bool]], look: Callable[..., Any] = Occasion.text) -> _Make:
+def _compared(prepare: Callable[..., Callable[[Any], bool]], look: Callable[..., Any] = TriggerEvent.text) -> _Make:
     def make(name: str | None, operands: tuple[str, ...]) -> _Test:
         decide = prepare(*operands)
 
-        def test(occasion: Occasion) -> bool:
+        def test(occasion: TriggerEvent) -> bool:
             found = look(occasion, name)
             return found is not None and decide(found)
 
@@ -230,7 +230,7 @@ def _counted(prepare: Callable[..., Callable[[float], bool]]) -> _Make:
             raise _NeverError("an operand is no number")
         return prepare(*numbers)
 
-    return _compared(prepare_numbers, Occasion.number)
+    return _compared(prepare_numbers, TriggerEvent.number)
 
 
 def _number(text: str) -> float | None:

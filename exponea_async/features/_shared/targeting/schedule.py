@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from exponea_async.devices.impressions import Display
+from exponea_async.devices.impressions import Impression
 from exponea_async.features._shared.targeting.filters import FilterError
 
 ALWAYS = "always"
@@ -59,7 +59,7 @@ def read_date_filter(value: object) -> DateFilter:
     return DateFilter(bool(enabled), _moment(value, "from_date"), _moment(value, "to_date"))
 
 
-def may_show(frequency: str, display: Display | None, visit_start: float) -> bool:
+def may_show(frequency: str, display: Impression | None, visit_start: float) -> bool:
     """
     Tell whether a message may be shown to somebody once more.
 
