@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from exponea_async._pipeline.commands import route_of
 from exponea_async._pipeline.transport import authorization_header
 from exponea_async.config import BasicAuth, ExponeaProject
-from exponea_async.errors import StateConflictError
 from exponea_async.models import EventType
-from exponea_async.storage.base import StateChange, Storage
+from exponea_async.storage.base import Storage, replace_state
 
 #: Where a project's records go.
 _ROUTES = (None, EventType.CAMPAIGN_CLICK)
@@ -68,20 +67,9 @@ class CredentialStore:
         for project in projects:
             for route, header in _headers([project]).items():
                 if route not in self._configured and self._headers.get(route) != header:
-                    await self._keep(_name(route), _encoded(project.authorization_token))
+                    await replace_state(self._storage, _name(route), _encoded(project.authorization_token))
                     self._headers[route] = header
                     self._changed.add(route)
-
-    async def _keep(self, name: str, value: bytes) -> None:
-        while True:
-            stored = await self._storage.load_state(name)
-            if stored is not None and stored.value == value:
-                return
-            try:
-                await self._storage.write((), (StateChange(name, value, stored.version if stored else 0),))
-            except StateConflictError:
-                continue
-            return
 
 
 def _headers(projects: Iterable[ExponeaProject]) -> dict[str, str]:

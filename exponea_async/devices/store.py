@@ -19,7 +19,7 @@ from exponea_async.devices.features import FeatureRegistry
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.models import Draft, Identity, OpenedPush, ReceivedPush
-from exponea_async.storage.base import StateChange, StateCheck, Storage
+from exponea_async.storage.base import StateCheck, Storage, replace_state
 
 LOG = logging.getLogger("exponea_async")
 
@@ -200,15 +200,7 @@ class Devices:
         Raises:
             StorageError: The storage refused.
         """
-        while True:
-            stored = await self.storage.load_state(name)
-            if (stored.value if stored else None) == value:
-                return
-            try:
-                await self.storage.write((), (StateChange(name, value, stored.version if stored else 0),))
-            except StateConflictError:
-                continue
-            return
+        await replace_state(self.storage, name, value)
 
     def _born(self, slot: CachedDevice) -> DeviceState:
         if slot.lost:

@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 
 from attrs import frozen
 
+from exponea_async.errors import StateConflictError
+
 #: A due moment further ahead than this, in seconds, comes from a clock that was set back, and counts as due.
 MAX_DUE_AHEAD = 3600.0
 
@@ -297,3 +299,29 @@ class Storage(Protocol):
     async def aclose(self) -> None:
         """Finish what was asked for and let go; idempotent."""
         ...
+
+
+async def replace_state(storage: Storage, key: str, value: bytes | None) -> None:
+    """
+    Store a value under a key, whatever is stored there; the last caller wins.
+
+    Nothing is written where the value is already stored.
+
+    Args:
+        storage: The storage, open.
+        key: The key of the state.
+        value: The new value, or None to delete the state.
+
+    Raises:
+        StorageError: The storage refused the write.
+    """
+    while True:
+        stored = await storage.load_state(key)
+        if (stored.value if stored else None) == value:
+            return
+        try:
+            await storage.write((), (StateChange(key, value, stored.version if stored else 0),))
+        except StateConflictError:
+            # Another caller wrote between the read and the write: compare again with what it stored.
+            continue
+        return

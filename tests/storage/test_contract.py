@@ -36,6 +36,7 @@ from exponea_async.storage.base import (
     StateCheck,
     Storage,
     Written,
+    replace_state,
 )
 
 
@@ -538,6 +539,27 @@ class TestStates:
         assert state is not None
         await storage.write([], [StateChange("k", b"newer", state.version)])
         assert await storage.load_state("k") == State(b"newer", state.version + 1)
+
+    async def test_replacing_a_value(self, storage: Storage) -> None:
+        """A replaced value is stored whatever was there; the same value again is not written, and None deletes."""
+        for value, version in ((b"one", 1), (b"two", 2), (b"two", 2)):
+            await replace_state(storage, "k", value)
+            assert await storage.load_state("k") == State(value, version)
+        before = storage.commits
+        await replace_state(storage, "other", None)
+        assert storage.commits == before
+
+        await replace_state(storage, "k", None)
+        assert await storage.load_state("k") is None
+
+    async def test_replacing_at_once(self, storage: Storage) -> None:
+        """Callers that replace one value at the same time all succeed, and one of their values is stored."""
+        values = [str(n).encode() for n in range(20)]
+        await asyncio.gather(*(replace_state(storage, "k", value) for value in values))
+
+        state = await storage.load_state("k")
+        assert state is not None
+        assert state.value in values
 
 
 class TestFullRaises:
