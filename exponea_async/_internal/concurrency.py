@@ -1,50 +1,194 @@
 """
-What goes on in the background of a room.
+Background tasks, work that concurrent callers share, and locks by key.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Hashable, Iterable
+from functools import partial
+from typing import Any, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from exponea_async.errors import ExponeaError, LifecycleError
 
 LOG = logging.getLogger("exponea_async")
 
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
-class Tasks:
-    """Background tasks, held on to until they end; what goes wrong in them is logged."""
+
+class BackgroundTasks:
+    """Running background tasks, each referenced until it ends. Their errors are logged."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> "asyncio.Task[Any]":
-        """Begin some work."""
+    def start(self, work: Coroutine[Any, Any, T], *, name: str, log_errors: bool = True) -> "asyncio.Task[T]":
+        """
+        Start a task.
+
+        Args:
+            work: What it runs.
+            name: Its name in log lines.
+            log_errors: Whether an `ExponeaError` is logged; without it, the caller must take it from the task. Other
+                errors are faults of this package and always logged.
+        """
         task = asyncio.create_task(work, name=f"exponea_async: {name}")
         self._tasks.add(task)
-        task.add_done_callback(self._end)
+        task.add_done_callback(partial(self._finish, log_errors=log_errors))
         return task
 
     def cancel(self) -> None:
-        """Break all of it off."""
+        """Cancel all tasks."""
         for task in self._tasks:
             task.cancel()
 
     async def aclose(self) -> None:
-        """Break all of it off and wait for its end."""
-        self.cancel()
-        # Who closes may be one of them, as where a message makes its listener stop the client.
+        """Cancel all tasks and wait until they have ended, except the one that calls this, which goes on."""
+        # The caller may be one of the tasks, for example when a message makes its listener stop the client.
         others = self._tasks - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
         if others:
             await asyncio.wait(others)
 
-    def _end(self, task: "asyncio.Task[Any]") -> None:
+    def _finish(self, task: "asyncio.Task[Any]", *, log_errors: bool) -> None:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if isinstance(error, LifecycleError):
-            LOG.debug("%s was broken off: %s", task.get_name(), error)
-        elif isinstance(error, ExponeaError):
-            LOG.warning("%s failed: %s", task.get_name(), error)
-        else:
-            LOG.error("%s has broken down.", task.get_name(), exc_info=error)
+        if not isinstance(error, ExponeaError):
+            LOG.error("Unexpected error in %s.", task.get_name(), exc_info=error)
+        elif log_errors:
+            level = logging.DEBUG if isinstance(error, LifecycleError) else logging.WARNING
+            LOG.log(level, "%s failed: %s", task.get_name(), error)
+
+
+class SharedLoad(Generic[T]):
+    """
+    A load in progress or finished, for any number of callers that wait for it.
+
+    Args:
+        task: The task that loads.
+
+    Attributes:
+        task: The task that loads.
+        started_at: When it was started, in event-loop time.
+    """
+
+    __slots__ = ("started_at", "task")
+
+    def __init__(self, task: "asyncio.Task[T]") -> None:
+        self.task = task
+        self.started_at = asyncio.get_running_loop().time()
+
+    async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - as asyncio.wait has it
+        """
+        Wait until the load has ended. A caller that is cancelled meanwhile does not cancel the load.
+
+        Args:
+            timeout: Maximum wait in seconds; None waits as long as it takes.
+
+        Returns:
+            Whether `result` can be called: False after the timeout, and if the load itself was cancelled.
+        """
+        await asyncio.wait({self.task}, timeout=timeout)
+        return self.task.done() and not self.task.cancelled()
+
+    def result(self) -> T:
+        """Return what was loaded, or raise the error of the load; callable once `wait` has returned True."""
+        error = self.task.exception()
+        if error is not None:
+            # Raised for each caller: without this, every traceback would show the frames of all the others.
+            raise error.with_traceback(None)
+        return self.task.result()
+
+
+class SingleFlight(Generic[K, T]):
+    """
+    At most one load per key at a time, shared by all concurrent callers.
+
+    * A caller that is cancelled stops waiting; the load goes on for the others.
+    * An error is raised to every caller that waits, by `SharedLoad.result`.
+    * A load that has ended is dropped, so the next caller starts a new one.
+
+    ::
+
+        load = self._loads.share(key, lambda: self._load(key), name="messages")
+        if not await load.wait():
+            return None  # cancelled
+        return load.result()
+
+    Args:
+        tasks: Where loads run.
+        log_errors: Whether an `ExponeaError` of a load is logged, besides being raised to the callers that wait.
+    """
+
+    def __init__(self, tasks: BackgroundTasks, *, log_errors: bool = True) -> None:
+        self._tasks = tasks
+        self._log_errors = log_errors
+        self._loads: dict[K, SharedLoad[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._loads)
+
+    def get(self, key: K) -> SharedLoad[T] | None:
+        """Return the load in progress for a key, or None."""
+        return self._loads.get(key)
+
+    def share(self, key: K, work: Callable[[], Coroutine[Any, Any, T]], *, name: str) -> SharedLoad[T]:
+        """Return the load in progress for a key, or start one."""
+        return self._loads.get(key) or self.start([key], work(), name=name)
+
+    def start(self, keys: Iterable[K], work: Coroutine[Any, Any, T], *, name: str) -> SharedLoad[T]:
+        """
+        Start a load for one or more keys.
+
+        A load that is already in progress for one of them goes on, but later callers no longer find it.
+        """
+        load = SharedLoad(self._tasks.start(work, name=name, log_errors=self._log_errors))
+        known = tuple(keys)
+        self._loads.update(dict.fromkeys(known, load))
+        load.task.add_done_callback(lambda _: self._drop(known, load))
+        return load
+
+    def is_current(self, key: K) -> bool:
+        """Return whether the running task is the load that callers find under a key."""
+        load = self._loads.get(key)
+        return load is not None and load.task is asyncio.current_task()
+
+    def discard(self, key: K) -> None:
+        """Let later callers no longer find the load of a key, which goes on."""
+        self._loads.pop(key, None)
+
+    def clear(self) -> None:
+        """Cancel all loads; later callers start new ones at once."""
+        loads, self._loads = self._loads, {}
+        for load in loads.values():
+            load.task.cancel()
+
+    def _drop(self, keys: tuple[K, ...], load: SharedLoad[T]) -> None:
+        for key in keys:
+            # Another load may have been started for the key meanwhile.
+            if self._loads.get(key) is load:
+                del self._loads[key]
+
+
+class KeyedLocks(Generic[K]):
+    """
+    Locks by key.
+
+    A lock exists only while it is referenced, since hardly any key is ever used by two tasks at once.
+    """
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[K, asyncio.Lock] = WeakValueDictionary()
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+    def for_key(self, key: K) -> asyncio.Lock:
+        """Return the lock of a key, to be used right away: ``async with locks.for_key(key): ...``."""
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        return lock

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from exponea_async._internal.fields import Fields, check_fields
+from exponea_async._internal.fields import FieldTypes, check_fields
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.impressions import Impression
@@ -31,7 +31,7 @@ _TYPES = {"browser": "BROWSER", "deep-link": "DEEPLINK", CLOSE: "CLOSE"}
 _KINDS = {type_: kind for kind, type_ in _TYPES.items()}
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 #: What the fields of a block that is told of, and of what was pressed in it, have to be.
-_FIELDS: Fields = MappingProxyType(
+_FIELDS: FieldTypes = MappingProxyType(
     {
         "id": str,
         "name": str,
@@ -43,7 +43,7 @@ _FIELDS: Fields = MappingProxyType(
         "customer_ids": Mapping,
     }
 )
-_WORDS: Fields = MappingProxyType({"type": str, "name": str | None, "url": str | None})
+_WORDS: FieldTypes = MappingProxyType({"type": str, "name": str | None, "url": str | None})
 
 
 class OvertakenError(Exception):

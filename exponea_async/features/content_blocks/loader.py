@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from exponea_async._internal.concurrency import Tasks
+from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.config import Configuration
 from exponea_async.devices.context import ApiRequest, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
@@ -58,7 +58,7 @@ class BlockLoader:
     """
 
     def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
-        self.tasks = Tasks()
+        self.tasks = BackgroundTasks()
         self.customers = Customers()
         self._bundle_path = BUNDLE.format(platform=configuration.message_platform)
         self._clock = clock

@@ -8,7 +8,7 @@ from weakref import ref
 
 from attrs import evolve
 
-from exponea_async._internal.fields import Fields, check_fields
+from exponea_async._internal.fields import FieldTypes, check_fields
 from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
@@ -27,7 +27,7 @@ TYPE = "in-app message"
 LONGEST_TEXT = 4_000
 
 #: What the fields of a message that is told of, and of what was pressed in it, have to be.
-_FIELDS: Fields = MappingProxyType(
+_FIELDS: FieldTypes = MappingProxyType(
     {
         "id": str,
         "name": str,
@@ -38,7 +38,7 @@ _FIELDS: Fields = MappingProxyType(
         "customer_ids": Mapping,
     }
 )
-_WORDS: Fields = MappingProxyType({"text": str | None, "url": str | None})
+_WORDS: FieldTypes = MappingProxyType({"text": str | None, "url": str | None})
 
 Update = Callable[[DeviceState, float], DeviceState]
 

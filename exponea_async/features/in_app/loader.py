@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from exponea_async._internal.concurrency import Tasks
+from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.devices.context import ApiRequest, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.state import ProjectRef
@@ -62,7 +62,7 @@ class Loader:
     def __init__(
         self,
         cache: Cache,
-        tasks: Tasks,
+        tasks: BackgroundTasks,
         clock: Callable[[], float],
         platform: str,
         landed: Callable[[SubjectContext, CustomerSnapshot, Loaded | None, bool], None],

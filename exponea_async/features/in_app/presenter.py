@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from attrs import evolve
 
-from exponea_async._internal.concurrency import Tasks
+from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
@@ -58,7 +58,7 @@ class Presenter:
     """
 
     def __init__(
-        self, configuration: Configuration, stage: ActiveMessages, actions: ActionStream, tasks: Tasks
+        self, configuration: Configuration, stage: ActiveMessages, actions: ActionStream, tasks: BackgroundTasks
     ) -> None:
         self._configuration = configuration
         self._stage = stage

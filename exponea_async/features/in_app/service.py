@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from attrs import evolve
 
-from exponea_async._internal.concurrency import Tasks
+from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
@@ -67,7 +67,7 @@ class InAppMessages(Feature):
         self._configuration = configuration
         self._clock = clock
         self._chance = Random()  # noqa: S311 - nothing that anybody would want to foretell
-        self._tasks = Tasks()
+        self._tasks = BackgroundTasks()
         self._cache = Cache()
         self._loader = Loader(self._cache, self._tasks, clock, configuration.message_platform, self._landed)
         self._requests = PendingTriggers()

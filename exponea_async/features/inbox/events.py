@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import evolve
 
-from exponea_async._internal.fields import Fields, check_fields
+from exponea_async._internal.fields import FieldTypes, check_fields
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.ids import read_ids
 from exponea_async.devices.owners import owner_of
@@ -24,7 +24,7 @@ LOG = logging.getLogger("exponea_async")
 
 CAMPAIGN = "campaign"
 #: What the fields of a message that is told of, and of what was pressed in it, have to be.
-_FIELDS: Fields = MappingProxyType(
+_FIELDS: FieldTypes = MappingProxyType(
     {
         "id": str,
         "tracking_data": Mapping,
@@ -33,7 +33,7 @@ _FIELDS: Fields = MappingProxyType(
         "sync_token": str | None,
     }
 )
-_WORDS: Fields = MappingProxyType({"title": str | None, "url": str | None})
+_WORDS: FieldTypes = MappingProxyType({"title": str | None, "url": str | None})
 
 
 def stamped_ids(message: AppInboxMessage) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from exponea_async._internal.concurrency import Tasks
+from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.config import Configuration
 from exponea_async.devices.context import ApiRequest, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
@@ -67,7 +67,7 @@ class Inbox(Feature):
         self._clock = clock
         self._store = Store(configuration.application_id, self._page)
         self._flights: dict[tuple[str | None, str], Flight] = {}
-        self._tasks = Tasks()
+        self._tasks = BackgroundTasks()
         self._is_closed = False
         self._has_warned = False
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from exponea_async._internal.concurrency import Tasks
+from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async._internal.streams import Subscription
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
@@ -29,7 +29,7 @@ class Segments(Feature):
     def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
         self._configuration = configuration
         self._clock = clock
-        self._tasks = Tasks()
+        self._tasks = BackgroundTasks()
         # Those that somebody listens to or waits for; listeners and tasks hold on to them.
         self._devices: WeakValueDictionary[str, DeviceSegments] = WeakValueDictionary()
         self._is_closed = False

@@ -10,7 +10,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-from exponea_async._internal.concurrency import Tasks
+from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
@@ -74,7 +74,7 @@ class DeviceSegments(Stream[Told]):
         tasks: The background.
     """
 
-    def __init__(self, context: SubjectContext, clock: Callable[[], float], tasks: Tasks) -> None:
+    def __init__(self, context: SubjectContext, clock: Callable[[], float], tasks: BackgroundTasks) -> None:
         super().__init__()
         self._context = context
         self._clock = clock
