@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from asking import BOB, CONSENT, ITEM, JANE, MESSAGE, PERSONAL, PRODUCT, SEGMENT, STATIC, Asker
+from helpers.sandbox_client import BOB, CONSENT, ITEM, JANE, MESSAGE, PERSONAL, PRODUCT, SEGMENT, STATIC, SandboxClient
 
 from exponea_async.sandbox import CustomerView, DefinitionError, Definitions, Sandbox
 
@@ -274,9 +274,9 @@ class TestCallables:
         sandbox.engine.execute("shop", "customers", {"customer_ids": JANE, "properties": {"vip": True}})
 
         async with aiohttp.ClientSession() as session:
-            asker = Asker(session, sandbox.url)
-            jane, bob = (await asker.in_app(JANE)).body["results"], (await asker.in_app(BOB)).body["results"]
-            block = (await asker.blocks(JANE, "personal")).body["data"]
+            api = SandboxClient(session, sandbox.url)
+            jane, bob = (await api.in_app(JANE)).body["results"], (await api.in_app(BOB)).body["results"]
+            block = (await api.blocks(JANE, "personal")).body["data"]
 
         assert [jane[0]["name"], *jane[1:3], jane[3]["payload"]] == ["jane@x.com", MESSAGE, 5, {"key": 1}]
         assert [bob[0]["name"], bob[1]["id"], bob[2]["id"], bob[3:]] == ["bob@x.com", "c", "d", [MESSAGE]]
@@ -290,10 +290,10 @@ class TestCallables:
         sandbox.messages.content_blocks.put(str, check=False)
 
         async with aiohttp.ClientSession() as session:
-            asker = Asker(session, sandbox.url)
-            assert (await asker.in_app(JANE)).body["results"] == broken
-            assert (await asker.bundle()).body["in_app_content_blocks"] == ["no block", {"id": "b"}]
-            assert (await asker.blocks(JANE, "b")).body["data"] == [5]
+            api = SandboxClient(session, sandbox.url)
+            assert (await api.in_app(JANE)).body["results"] == broken
+            assert (await api.bundle()).body["in_app_content_blocks"] == ["no block", {"id": "b"}]
+            assert (await api.blocks(JANE, "b")).body["data"] == [5]
 
 
 class TestSandbox:

@@ -8,8 +8,19 @@ from typing import Any
 
 import aiohttp
 import pytest
-from asking import BOB, CONSENT, JANE, MESSAGE, PERSONAL, PRODUCT, SEGMENT, STATIC, Asker, Reply
 from attrs import evolve
+from helpers.sandbox_client import (
+    BOB,
+    CONSENT,
+    JANE,
+    MESSAGE,
+    PERSONAL,
+    PRODUCT,
+    SEGMENT,
+    STATIC,
+    Response,
+    SandboxClient,
+)
 
 from exponea_async.sandbox import Fault, Project, Sandbox
 
@@ -36,56 +47,56 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-def asker(sandbox: Sandbox, session: aiohttp.ClientSession) -> Asker:
+def api(sandbox: Sandbox, session: aiohttp.ClientSession) -> SandboxClient:
     sandbox.engine.execute("shop", "customers", {"customer_ids": JANE, "properties": {"first_name": "<Jane>"}})
-    return Asker(session, sandbox.url)
+    return SandboxClient(session, sandbox.url)
 
 
 class TestInAppMessages:
-    async def test_they_are_told_in_order(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_they_are_told_in_order(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """All definitions come in the envelope, in the order in which they were given."""
         sandbox.messages.in_app_messages.put(MESSAGE, {**MESSAGE, "id": "m2", "payload_html": "{{ nothing }}!"})
 
-        reply = await asker.in_app(JANE)
+        reply = await api.in_app(JANE)
 
         assert (reply.status, reply.body["success"]) == (200, True)
         first, second = reply.body["results"]
         assert first == {**MESSAGE, "payload": {"title": "Hello &lt;Jane&gt;"}}
         assert second["payload_html"] == "!"
 
-    async def test_none_is_an_empty_list(self, asker: Asker) -> None:
+    async def test_none_is_an_empty_list(self, api: SandboxClient) -> None:
         """Without definitions the list is there, and empty."""
-        assert (await asker.in_app(JANE)).body == {"success": True, "results": []}
+        assert (await api.in_app(JANE)).body == {"success": True, "results": []}
 
     @pytest.mark.parametrize("fields", [{"device": "fridge"}, {"device": None}, {"customer_ids": {"cookie": 1}}])
-    async def test_wrong_requests(self, asker: Asker, fields: Any) -> None:
+    async def test_wrong_requests(self, api: SandboxClient, fields: Any) -> None:
         """An unknown device, or ids that are none, are refused."""
-        assert (await asker.in_app(JANE, **fields)).status == 400
+        assert (await api.in_app(JANE, **fields)).status == 400
 
     @pytest.mark.parametrize("query", ["", "?compatibility=2"])
-    async def test_another_version(self, asker: Asker, query: str) -> None:
+    async def test_another_version(self, api: SandboxClient, query: str) -> None:
         """Another version of the messages is refused."""
         body = {"customer_ids": JANE, "device": "ios"}
-        assert (await asker.ask("POST", f"/webxp/s/shop/inappmessages{query}", body)).status == 400
+        assert (await api.request("POST", f"/webxp/s/shop/inappmessages{query}", body)).status == 400
 
 
 class TestContentBlocks:
     @pytest.mark.parametrize("platform", ["android", "ios"])
-    async def test_the_bundle_is_for_everybody(self, asker: Asker, sandbox: Sandbox, platform: str) -> None:
+    async def test_the_bundle_is_for_everybody(self, api: SandboxClient, sandbox: Sandbox, platform: str) -> None:
         """The bundle has all blocks, without what is personal of them."""
         sandbox.messages.content_blocks.put(STATIC, {**PERSONAL, "for": {"registered": "bob@x.com"}})
 
-        reply = await asker.bundle(platform)
+        reply = await api.bundle(platform)
 
         personal = {name: PERSONAL[name] for name in ("id", "name", "placeholders")}
         assert reply.body == {"success": True, "in_app_content_blocks": [STATIC, personal]}
 
-    async def test_personal_answers(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_personal_answers(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """Each wanted block is answered: with content, as not for the customer, or as not existing."""
         other = {**PERSONAL, "id": "other", "for": {"registered": "bob@x.com"}}
         sandbox.messages.content_blocks.put(PERSONAL, other, STATIC)
 
-        reply = await asker.blocks(JANE, "other", "personal", "none", "static")
+        reply = await api.blocks(JANE, "other", "personal", "none", "static")
 
         assert reply.body["success"] is True
         other, personal, none, static = reply.body["data"]
@@ -99,103 +110,103 @@ class TestContentBlocks:
         assert none == {"id": "none", "status": "does_not_exist"}
         assert static["content"] == {"html": "<p>hi</p>"}
 
-    async def test_one_of_many_variants(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_one_of_many_variants(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """Of a list of personal parts, the first one for the customer is told."""
         part: Any = PERSONAL["personal"]
         parts = [{**part, "variant_id": 7, "for": {"registered": "bob@x.com"}}, {**part, "variant_id": 8}]
         sandbox.messages.content_blocks.put({**PERSONAL, "personal": parts})
 
-        assert [(await asker.blocks(ids, "personal")).body["data"][0]["variant_id"] for ids in (BOB, JANE)] == [7, 8]
+        assert [(await api.blocks(ids, "personal")).body["data"][0]["variant_id"] for ids in (BOB, JANE)] == [7, 8]
 
     @pytest.mark.parametrize("wanted", [1, "", None])
-    async def test_wrong_ids(self, asker: Asker, wanted: Any) -> None:
+    async def test_wrong_ids(self, api: SandboxClient, wanted: Any) -> None:
         """An id of a block is a text."""
-        assert (await asker.blocks(JANE, "a", wanted)).status == 400
+        assert (await api.blocks(JANE, "a", wanted)).status == 400
 
-    async def test_other_versions(self, asker: Asker) -> None:
+    async def test_other_versions(self, api: SandboxClient) -> None:
         """Both routes want their version."""
         body = {"customer_ids": JANE, "content_block_ids": []}
-        assert (await asker.ask("GET", "/wxstatic/projects/shop/bundle-ios.json")).status == 400
-        assert (await asker.ask("GET", "/wxstatic/projects/shop/bundle-tv.json?v=2")).status == 404
-        assert (await asker.ask("POST", "/webxp/s/shop/inappcontentblocks?v=1", body)).status == 400
+        assert (await api.request("GET", "/wxstatic/projects/shop/bundle-ios.json")).status == 400
+        assert (await api.request("GET", "/wxstatic/projects/shop/bundle-tv.json?v=2")).status == 404
+        assert (await api.request("POST", "/webxp/s/shop/inappcontentblocks?v=1", body)).status == 400
 
 
 class TestSegments:
-    async def test_by_the_customer_of_the_cookie(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_by_the_customer_of_the_cookie(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """The customer whose cookie it is gets its segments, without an envelope; custom categories are there too."""
         sandbox.messages.segments["discovery"].put(SEGMENT, to={"registered": "jane@x.com"})
         sandbox.messages.segments["own"].put({**SEGMENT, "id": "s2"})
 
-        assert (await asker.segments()).body == {
+        assert (await api.segments()).body == {
             "content": [],
             "discovery": [SEGMENT],
             "merchandising": [],
             "own": [{**SEGMENT, "id": "s2"}],
         }
 
-    async def test_an_unknown_cookie(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_an_unknown_cookie(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """A cookie that the books don't know has no segments, not even those of everybody."""
         sandbox.messages.segments["discovery"].put(SEGMENT)
 
-        body = (await asker.segments("?cookie=nobody")).body
+        body = (await api.segments("?cookie=nobody")).body
 
         assert body == {"content": [], "discovery": [], "merchandising": []}
 
     @pytest.mark.parametrize("query", ["", "?cookie="])
-    async def test_without_a_cookie(self, asker: Asker, query: str) -> None:
+    async def test_without_a_cookie(self, api: SandboxClient, query: str) -> None:
         """A cookie is needed."""
-        assert (await asker.segments(query)).status == 400
+        assert (await api.segments(query)).status == 400
 
-    async def test_linking(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_linking(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """Linking makes the cookie the customer's, in the books too; odd characters stay what they are."""
         sandbox.messages.segments["content"].put(SEGMENT, to={"registered": "jane@x.com"})
 
-        reply = await asker.link("new%2Fc%20%26", {"registered": "jane@x.com"})
+        reply = await api.link("new%2Fc%20%26", {"registered": "jane@x.com"})
 
         assert (reply.status, reply.body) == (200, {})
         customer = sandbox.engine.customer("shop", {"cookie": "new/c &"})
         assert customer is not None
         assert customer.ids["registered"] == ("jane@x.com",)
-        assert (await asker.segments("?cookie=new%2Fc%20%26")).body["content"] == [SEGMENT]
+        assert (await api.segments("?cookie=new%2Fc%20%26")).body["content"] == [SEGMENT]
 
     @pytest.mark.parametrize("ids", [{}, None, [], {"registered": ""}, {"registered": "j", "cookie": "c"}])
-    async def test_wrong_links(self, asker: Asker, ids: Any) -> None:
+    async def test_wrong_links(self, api: SandboxClient, ids: Any) -> None:
         """At least one external id is needed, and the cookie is none."""
-        assert (await asker.link("c", ids)).status == 400
+        assert (await api.link("c", ids)).status == 400
 
-    async def test_a_link_that_can_t_be(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_a_link_that_can_t_be(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """Ids of two customers can't be linked."""
         sandbox.engine.execute("shop", "customers", {"customer_ids": {"registered": "bob", "loyalty": "7"}})
 
-        reply = await asker.link("c9", {"registered": "jane@x.com", "loyalty": "7"})
+        reply = await api.link("c9", {"registered": "jane@x.com", "loyalty": "7"})
 
         assert reply.status == 400
         assert "different customers" in reply.body["errors"][0]
 
 
 class TestConsents:
-    async def test_categories(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_categories(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """The categories come in the envelope."""
         sandbox.messages.consents.put(CONSENT)
 
-        assert (await asker.consents()).body == {"success": True, "results": [CONSENT]}
+        assert (await api.consents()).body == {"success": True, "results": [CONSENT]}
 
 
 class TestAttributes:
-    async def test_recommendations(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_recommendations(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """An engine's items are told as many as wanted, with the wanted fields of the catalog."""
         items = [{**PRODUCT, "item_id": f"sku-{number}"} for number in range(12)]
         sandbox.messages.recommendations["pop"].put(*items)
         wanted = {"type": "recommendation", "id": "pop", "fillWithRandom": True}
 
-        plain = (await asker.attributes(JANE, wanted)).body["results"][0]
+        plain = (await api.attributes(JANE, wanted)).body["results"][0]
         narrow = {**wanted, "size": 1, "items": {"sku-1": "5"}, "catalogAttributesWhitelist": ["price"]}
-        one = (await asker.attributes(JANE, narrow)).body["results"][0]
+        one = (await api.attributes(JANE, narrow)).body["results"][0]
 
         assert (plain["success"], len(plain["value"]), plain["value"][0]) == (True, 10, items[0])
         assert one["value"] == [{name: value for name, value in items[0].items() if name != "title"}]
 
-    async def test_what_the_books_know(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_what_the_books_know(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """Properties and ids are read from the books, all else from the definitions."""
         sandbox.messages.attributes["segmentation"].put({"id": "g1", "value": "vip"}, to={"registered": "jane@x.com"})
         sandbox.messages.attributes["consent"].put({"id": "sms", "value": False}, {"id": "newsletter", "value": True})
@@ -206,7 +217,7 @@ class TestAttributes:
             {"type": "consent", "category": "newsletter"},
         ]
 
-        reply = await asker.attributes({"cookie": "c1"}, *wanted)
+        reply = await api.attributes({"cookie": "c1"}, *wanted)
 
         assert [each["value"] for each in reply.body["results"]] == ["<Jane>", "jane@x.com", "vip", True]
 
@@ -220,9 +231,9 @@ class TestAttributes:
             {},
         ],
     )
-    async def test_the_unknown(self, asker: Asker, wanted: Any) -> None:
+    async def test_the_unknown(self, api: SandboxClient, wanted: Any) -> None:
         """What isn't known fails alone, and says why."""
-        reply = await asker.attributes(JANE, {"type": "property", "property": "first_name"}, wanted)
+        reply = await api.attributes(JANE, {"type": "property", "property": "first_name"}, wanted)
 
         assert (reply.status, reply.body["success"]) == (200, True)
         known, unknown = reply.body["results"]
@@ -242,32 +253,32 @@ class TestAttributes:
             {"type": "recommendation", "id": "r", "catalogAttributesWhitelist": [1]},
         ],
     )
-    async def test_wrong_shapes(self, asker: Asker, wanted: Any) -> None:
+    async def test_wrong_shapes(self, api: SandboxClient, wanted: Any) -> None:
         """An attribute that is asked for in a wrong shape is refused."""
-        assert (await asker.attributes(JANE, wanted)).status == 400
+        assert (await api.attributes(JANE, wanted)).status == 400
 
-    async def test_none_at_all(self, asker: Asker) -> None:
+    async def test_none_at_all(self, api: SandboxClient) -> None:
         """At least one attribute has to be asked for."""
-        assert (await asker.attributes(JANE)).status == 400
+        assert (await api.attributes(JANE)).status == 400
 
 
 class TestSelfCheck:
-    async def test_it_succeeds(self, asker: Asker) -> None:
+    async def test_it_succeeds(self, api: SandboxClient) -> None:
         """A check with a push token succeeds."""
-        assert (await asker.self_check()).body == {"success": True}
+        assert (await api.self_check()).body == {"success": True}
 
     @pytest.mark.parametrize("fields", [{"platform": "tv"}, {"push_notification_id": ""}, {"query": ""}])
-    async def test_wrong_checks(self, asker: Asker, fields: Any) -> None:
+    async def test_wrong_checks(self, api: SandboxClient, fields: Any) -> None:
         """A platform, a push token and a project are needed."""
-        assert (await asker.self_check(**fields)).status == 400
+        assert (await api.self_check(**fields)).status == 400
 
 
 class TestAllRoutes:
     @pytest.mark.parametrize("path", POSTS)
     @pytest.mark.parametrize("body", [[], "text", {}, {"customer_ids": {}}, {"customer_ids": JANE, "message_ids": 5}])
-    async def test_wrong_shapes(self, asker: Asker, path: str, body: Any) -> None:
+    async def test_wrong_shapes(self, api: SandboxClient, path: str, body: Any) -> None:
         """A body of a wrong shape is refused with the platform's failure."""
-        reply = await asker.ask("POST", path, body)
+        reply = await api.request("POST", path, body)
 
         assert (reply.status, reply.body["success"], bool(reply.body["errors"])) == (400, False, True)
 
@@ -275,9 +286,9 @@ class TestAllRoutes:
     async def test_keys(self, session: aiohttp.ClientSession, method: str, path: str) -> None:
         """Every route opens with the project's key only."""
         async with Sandbox(projects=[Project("shop", ["right"]), Project("blog", ["other"])]) as sandbox:
-            asker = Asker(session, sandbox.url)
+            api = SandboxClient(session, sandbox.url)
             keys = ("", "Token wrong", "Bearer right", "Token other", "Token right")
-            statuses = [(await evolve(asker, authorization=key).ask(method, path, {})).status for key in keys]
+            statuses = [(await evolve(api, authorization=key).request(method, path, {})).status for key in keys]
 
         assert statuses[:4] == [401, 401, 401, 403]
         assert statuses[4] in {200, 400}
@@ -286,21 +297,21 @@ class TestAllRoutes:
     async def test_an_unknown_project(self, session: aiohttp.ClientSession, method: str, path: str) -> None:
         """No route knows a project that isn't there."""
         async with Sandbox(projects=[Project("blog", ["key"], jwt_secret="s")]) as sandbox:
-            asker = Asker(session, sandbox.url)
+            api = SandboxClient(session, sandbox.url)
             statuses = [
-                (await evolve(asker, authorization=f"{scheme} key").ask(method, path, {})).status
+                (await evolve(api, authorization=f"{scheme} key").request(method, path, {})).status
                 for scheme in ("Token", "Bearer")
             ]
 
         assert statuses[0] == 404
         assert statuses[1] in {401, 404}
 
-    async def test_raw_answers(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_raw_answers(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """A route can be made to give any bytes, for some time or for good."""
-        calls: dict[Any, Callable[[], Awaitable[Reply]]] = {
-            "inappmessages": lambda: asker.in_app(JANE),
-            "bundle": asker.bundle,
-            "segments": asker.segments,
+        calls: dict[Any, Callable[[], Awaitable[Response]]] = {
+            "inappmessages": lambda: api.in_app(JANE),
+            "bundle": api.bundle,
+            "segments": api.segments,
         }
         for route, call in calls.items():
             sandbox.messages.answer(route, b"\xff{", status=203, times=2)
@@ -309,49 +320,49 @@ class TestAllRoutes:
             assert replies[0].raw == b"\xff{"
 
         sandbox.messages.answer("consents", "null", content_type="text/plain")
-        assert [(await asker.consents()).raw for _ in range(2)] == [b"null", b"null"]
+        assert [(await api.consents()).raw for _ in range(2)] == [b"null", b"null"]
         sandbox.messages.answer_again("consents")
-        assert (await asker.consents()).body["results"] == []
+        assert (await api.consents()).body["results"] == []
         with pytest.raises(ValueError, match="no route"):
             sandbox.messages.answer("nowhere", b"")  # type: ignore[arg-type]
 
 
 class TestTraffic:
-    async def test_faults_of_some_paths(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_faults_of_some_paths(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """A fault can be for these routes only, chosen by a pattern."""
         sandbox.faults.add(Fault("status", status=503, paths="^/webxp/.*(segments|inapp)"))
 
-        statuses = [(await call).status for call in (asker.in_app(JANE), asker.segments(), asker.consents())]
+        statuses = [(await call).status for call in (api.in_app(JANE), api.segments(), api.consents())]
 
         assert statuses == [503, 503, 200]
 
-    async def test_faults_of_a_project(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_faults_of_a_project(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """The self-check names its project in the query, and faults know it."""
         sandbox.faults.add(Fault("status", status=500, project="shop"))
 
-        assert [(await asker.self_check()).status, (await asker.self_check("?project_id=blog")).status] == [500, 200]
+        assert [(await api.self_check()).status, (await api.self_check("?project_id=blog")).status] == [500, 200]
 
-    async def test_a_cut_connection(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_a_cut_connection(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """A fetch can be cut; what was asked is in the log all the same."""
         sandbox.faults.add(Fault("drop", times=1, paths="inapp"))
 
         with pytest.raises(aiohttp.ClientConnectionError):
-            await asker.in_app(JANE)
+            await api.in_app(JANE)
 
         assert (sandbox.requests[-1].status, sandbox.requests[-1].body["device"]) == (0, "android")
 
     async def test_the_rate_limit(self, session: aiohttp.ClientSession) -> None:
         """These routes count towards the rate limit."""
         async with Sandbox(rate_limit=1) as sandbox:
-            asker = Asker(session, sandbox.url)
-            assert 429 in [(await asker.consents()).status for _ in range(3)]
+            api = SandboxClient(session, sandbox.url)
+            assert 429 in [(await api.consents()).status for _ in range(3)]
 
-    async def test_the_log(self, asker: Asker, sandbox: Sandbox) -> None:
+    async def test_the_log(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """The log holds the query, the scheme and the body, but no credential."""
-        await asker.in_app(JANE)
-        await evolve(asker, authorization="hidden").segments()
+        await api.in_app(JANE)
+        await evolve(api, authorization="hidden").segments()
         for body in (b'{"much": "%s"}' % (b"x" * 40_000), b"{", b"[" * 300 + b"]" * 300):
-            async with asker.session.post(asker.url + POSTS[0], data=body):
+            async with api.session.post(api.url + POSTS[0], data=body):
                 pass
 
         first, second, *others = sandbox.requests
@@ -361,8 +372,8 @@ class TestTraffic:
         assert [each.body for each in others] == [None] * 3
         assert "hidden" not in str(sandbox.requests)
 
-    async def test_a_body_that_is_too_large(self, asker: Asker) -> None:
+    async def test_a_body_that_is_too_large(self, api: SandboxClient) -> None:
         """A body that is too large is refused, and what is left of it isn't taken for a body."""
         body = io.BytesIO(b" " * 11_000_000)
-        async with asker.session.post(asker.url + POSTS[0], data=body) as response:
+        async with api.session.post(api.url + POSTS[0], data=body) as response:
             assert response.status == 413

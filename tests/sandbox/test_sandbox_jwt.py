@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from asking import BOB, JANE, STATIC, Asker
+from helpers.sandbox_client import BOB, JANE, STATIC, SandboxClient
 
 from exponea_async.sandbox import Project, Sandbox, issue_token
 from exponea_async.sandbox.jwt import JwtError, read_token
@@ -92,13 +92,13 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
-async def statuses(asker: Asker, ids: Mapping[str, str]) -> list[int]:
+async def statuses(api: SandboxClient, ids: Mapping[str, str]) -> list[int]:
     """Asks all routes that take a customer's token."""
     replies = [
-        await asker.inbox(ids),
-        await asker.blocks(ids, "static"),
-        await asker.mark_read(ids, "t", "i"),
-        await asker.bundle(),
+        await api.inbox(ids),
+        await api.blocks(ids, "static"),
+        await api.mark_read(ids, "t", "i"),
+        await api.bundle(),
     ]
     return [reply.status for reply in replies]
 
@@ -109,9 +109,9 @@ class TestRoutes:
         self, sandbox: Sandbox, session: aiohttp.ClientSession, vouched: dict[str, str]
     ) -> None:
         """The inbox and content blocks open with the token of the customer; the cookie may come along."""
-        asker = Asker(session, sandbox.url, f"Bearer {issue_token(SECRET, vouched)}")
+        api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, vouched)}")
 
-        assert await statuses(asker, JANE) == [200, 200, 410, 200]
+        assert await statuses(api, JANE) == [200, 200, 410, 200]
         assert sandbox.requests[-1].scheme == "Bearer"
 
     @pytest.mark.parametrize(
@@ -128,22 +128,22 @@ class TestRoutes:
         self, sandbox: Sandbox, session: aiohttp.ClientSession, vouched: dict[str, str], ids: dict[str, str]
     ) -> None:
         """A token opens nothing of a customer for whose hard ids it doesn't vouch."""
-        asker = Asker(session, sandbox.url, f"Bearer {issue_token(SECRET, vouched)}")
+        api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, vouched)}")
 
-        assert await statuses(asker, ids) == [403, 403, 403, 200]
+        assert await statuses(api, ids) == [403, 403, 403, 200]
 
     @pytest.mark.parametrize(
         "token", ["", "junk", issue_token("another", IDS), issue_token(SECRET, IDS, expires_in=-1)]
     )
     async def test_bad_tokens(self, sandbox: Sandbox, session: aiohttp.ClientSession, token: str) -> None:
         """A broken, forged or expired token opens nothing."""
-        assert await statuses(Asker(session, sandbox.url, f"Bearer {token}"), JANE) == [401] * 4
+        assert await statuses(SandboxClient(session, sandbox.url, f"Bearer {token}"), JANE) == [401] * 4
 
     async def test_other_routes_take_keys_only(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
         """All other routes stay closed to a customer's token."""
-        asker = Asker(session, sandbox.url, f"Bearer {issue_token(SECRET, IDS)}")
+        api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, IDS)}")
 
-        replies = [await asker.in_app(JANE), await asker.segments(), await asker.consents(), await asker.self_check()]
+        replies = [await api.in_app(JANE), await api.segments(), await api.consents(), await api.self_check()]
 
         assert [reply.status for reply in replies] == [401] * 4
 
@@ -152,28 +152,28 @@ class TestRoutes:
         self, sandbox: Sandbox, session: aiohttp.ClientSession, project: str, expected: list[int]
     ) -> None:
         """A key opens these routes too, unless the project requires a customer's token."""
-        assert await statuses(Asker(session, sandbox.url, project=project), JANE) == expected
+        assert await statuses(SandboxClient(session, sandbox.url, project=project), JANE) == expected
 
     @pytest.mark.parametrize(("project", "status"), [("strict", 200), ("plain", 401), ("none", 404)])
     async def test_tokens_by_project(
         self, sandbox: Sandbox, session: aiohttp.ClientSession, project: str, status: int
     ) -> None:
         """A token needs a project that knows its secret."""
-        asker = Asker(session, sandbox.url, f"Bearer {issue_token(SECRET, IDS)}", project)
+        api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, IDS)}", project)
 
-        assert (await asker.inbox(JANE)).status == status
+        assert (await api.inbox(JANE)).status == status
 
     async def test_without_ids(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
         """A request without ids is a 400 before a token is held against it."""
-        asker = Asker(session, sandbox.url, f"Bearer {issue_token(SECRET, IDS)}")
+        api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, IDS)}")
 
-        assert (await asker.inbox(None)).status == 400
+        assert (await api.inbox(None)).status == 400
 
     async def test_without_projects_any_token_will_do(self, session: aiohttp.ClientSession) -> None:
         """A sandbox without projects knows no secret, and takes any token."""
         async with Sandbox() as open_sandbox:
-            assert (await Asker(session, open_sandbox.url, "Bearer any").inbox(JANE)).status == 200
-            assert (await Asker(session, open_sandbox.url, "Bearer ").inbox(JANE)).status == 401
+            assert (await SandboxClient(session, open_sandbox.url, "Bearer any").inbox(JANE)).status == 200
+            assert (await SandboxClient(session, open_sandbox.url, "Bearer ").inbox(JANE)).status == 401
 
 
 def test_a_token_can_t_be_required_without_a_secret() -> None:

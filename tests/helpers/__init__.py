@@ -1,0 +1,3 @@
+"""
+What tests share: clients, builders and values. Import them as ``from helpers.NAME import ...``.
+"""
