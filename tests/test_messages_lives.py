@@ -275,9 +275,9 @@ class TestAtAnyMoment:
         device = await world.known()
         async with device.in_app_messages() as messages:
             await device.track_event(Event("always"))
-            await until(lambda: len(messages._held) == 1)
+            await until(lambda: len(messages._pending) == 1)
             await (device.anonymize() if change == "anonymize" else world.client.stop_integration())
-            assert [owner_of(each) for each in messages._held] == []
+            assert [owner_of(each) for each in messages._pending] == []
 
     async def test_an_in_app_message_of_the_one_before(self, world: World) -> None:
         """What is done with it is no act of the new customer's."""
@@ -326,9 +326,9 @@ class TestAtAnyMoment:
         device = await world.known()
         async with device.segmentation_data_stream(CATEGORY) as stream:
             await device.get_segments(CATEGORY, force=True)
-            assert len(stream._held) == 1
+            assert len(stream._pending) == 1
             await device.anonymize()
-            assert len(stream._held) == 0
+            assert len(stream._pending) == 0
 
     async def test_nothing_stays_on_disk(self, world: World) -> None:
         """What was stored for the one before is forgotten with them."""

@@ -1,5 +1,5 @@
 """
-What happens to push notifications and messages, for whoever wants to listen.
+Streams of values, such as push notifications and messages, with any number of subscriptions.
 """
 
 import asyncio
@@ -12,93 +12,98 @@ from weakref import WeakSet
 
 T = TypeVar("T")
 
-#: What is held for a listener who has not come yet, or does not keep up; the oldest leave first. As the Android SDK
-#: holds notifications.
-HELD = 100
+#: Maximum number of values that wait for a subscription, the oldest being discarded first; the same number of
+#: notifications as in the Android SDK.
+MAX_PENDING = 100
 
 
 class Stream(Generic[T]):
     """
-    Values that happen, for any number of listeners. The first one also gets what happened before anybody listened.
+    Publishes values to its subscriptions. The first subscription also gets what was published before it.
 
     Args:
-        held: How much is held for a listener who has not come yet.
-        most: How much is held for one who does not keep up.
+        max_early: Maximum number of values kept for the first subscription.
+        max_pending: Maximum number of values kept for a subscription that does not keep up.
     """
 
-    def __init__(self, held: int = HELD, most: int = HELD) -> None:
-        self.most = most
-        self._early: deque[T] = deque(maxlen=held)
-        # Whoever breaks out of a loop and goes away need not say so.
-        self._listeners: WeakSet[Subscription[T]] = WeakSet()
-        self._is_over = False
+    def __init__(self, max_early: int = MAX_PENDING, max_pending: int = MAX_PENDING) -> None:
+        self.max_pending = max_pending
+        self._early: deque[T] = deque(maxlen=max_early)
+        # Weak, so that a caller may break out of its loop without closing the subscription.
+        self._subscriptions: WeakSet[Subscription[T]] = WeakSet()
+        self._is_closed = False
 
     @property
     def has_subscribers(self) -> bool:
-        """Whether somebody listens."""
-        return len(self._listeners) > 0
+        """Whether there is a subscription."""
+        return len(self._subscriptions) > 0
 
-    def tell(self, value: T) -> None:
-        """Let all listeners know."""
-        if not self._listeners:
+    def publish(self, value: T) -> None:
+        """Deliver a value to all subscriptions, or keep it for the first one."""
+        if not self._subscriptions:
             self._early.append(value)
-        for listener in self._listeners:
-            listener.hear(value)
+        for subscription in self._subscriptions:
+            subscription.deliver(value)
 
-    def listen(self) -> "Subscription[T]":
-        """Begin to listen, at once."""
-        listener = Subscription(self, self._early)
+    def subscribe(self) -> "Subscription[T]":
+        """Return a new subscription, which has ended already if the stream is closed."""
+        subscription = Subscription(self, self._early)
         self._early.clear()
-        if self._is_over:
-            listener.end()
+        if self._is_closed:
+            subscription.close()
         else:
-            self._listeners.add(listener)
-        return listener
+            self._subscriptions.add(subscription)
+        return subscription
 
-    def leave(self, listener: "Subscription[T]") -> None:
-        """Tell a listener nothing more."""
-        self._listeners.discard(listener)
+    def unsubscribe(self, subscription: "Subscription[T]") -> None:
+        """Deliver nothing more to a subscription; called by its `Subscription.close`."""
+        self._subscriptions.discard(subscription)
 
-    def forget(self) -> None:
-        """Hold nothing any more of what happened before anybody listened."""
+    def retract(self, value: T) -> None:
+        """Take back a value that was published, from the subscriptions that have not yielded it yet."""
+        for subscription in self._subscriptions:
+            subscription.retract(value)
+
+    def clear(self) -> None:
+        """Discard what is kept for the first subscription."""
         self._early.clear()
 
-    def withdraw(self, value: T) -> None:
-        """Take a value back from those who have not taken it yet."""
-        for listener in self._listeners:
-            listener.unhear(value)
-
-    def end(self) -> None:
-        """Nothing more will happen: all listeners come to their end, also those still to come."""
-        self._is_over = True
-        for listener in list(self._listeners):
-            listener.end()
+    def close(self) -> None:
+        """End all subscriptions, later ones included."""
+        self._is_closed = True
+        for subscription in list(self._subscriptions):
+            subscription.close()
 
 
 class Subscription(AsyncIterator[T]):
     """
-    What one listener gets: an async iterator, which ends with ``aclose()`` or the client.
+    An async iterator over the values of a stream. It ends after its ``aclose()`` or that of the client.
+
+    ::
+
+        async for message in exponea.in_app_messages():
+            await show(message)
 
     Args:
-        stream: What it listens to, which lives as long as anybody does.
-        early: What happened before.
+        stream: The stream, which lives at least as long as the subscription.
+        early: Values that were published before.
     """
 
     def __init__(self, stream: Stream[T], early: deque[T]) -> None:
         self._stream: Stream[T] | None = stream
-        self._held: deque[T] = deque(early, maxlen=stream.most)
-        self._news = asyncio.Event()
+        self._pending: deque[T] = deque(early, maxlen=stream.max_pending)
+        self._wake = asyncio.Event()
 
     @property
     def is_closed(self) -> bool:
-        """Whether it hears nothing more."""
+        """Whether it receives nothing more."""
         return self._stream is None
 
     def __aiter__(self) -> Self:
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:
-        # Where the vendor's SDK has a stream in the future, awaiting it gives itself.
+        # Some of the vendor's SDKs return a stream asynchronously; awaiting a subscription returns it.
         return self
         yield
 
@@ -111,30 +116,30 @@ class Subscription(AsyncIterator[T]):
         await self.aclose()
 
     async def __anext__(self) -> T:
-        while not self._held:
+        while not self._pending:
             if self.is_closed:
                 raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
-        return self._held.popleft()
-
-    def hear(self, value: T) -> None:
-        """Take a value in."""
-        self._held.append(value)
-        self._news.set()
-
-    def unhear(self, value: T) -> None:
-        """Give a value back that nobody has taken yet."""
-        with suppress(ValueError):
-            self._held.remove(value)
+            self._wake.clear()
+            await self._wake.wait()
+        return self._pending.popleft()
 
     async def aclose(self) -> None:
-        """Hear nothing more: what was heard is told still, and then it ends."""
-        self.end()
+        """Receive nothing more. What was received before is still yielded."""
+        self.close()
 
-    def end(self) -> None:
-        """Come to the end."""
+    def deliver(self, value: T) -> None:
+        """Receive a value; called by the stream."""
+        self._pending.append(value)
+        self._wake.set()
+
+    def retract(self, value: T) -> None:
+        """Discard a value that was not yielded yet; called by the stream."""
+        with suppress(ValueError):
+            self._pending.remove(value)
+
+    def close(self) -> None:
+        """Receive nothing more, like `aclose`; called by the stream."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            stream.leave(self)
-        self._news.set()
+            stream.unsubscribe(self)
+        self._wake.set()

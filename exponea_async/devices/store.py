@@ -136,8 +136,8 @@ class Devices:
 
     def end_streams(self) -> None:
         """Let whoever listens go."""
-        self.opened.end()
-        self.received.end()
+        self.opened.close()
+        self.received.close()
 
     def rescue(self) -> None:
         """The storage has lost all states: those in memory are to be stored again."""

@@ -176,8 +176,8 @@ class World:
 
 def taken(listener: Subscription[Any]) -> list[Any]:
     """Take what a listener has heard."""
-    heard = list(listener._held)
-    listener._held.clear()
+    heard = list(listener._pending)
+    listener._pending.clear()
     return heard
 
 

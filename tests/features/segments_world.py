@@ -95,8 +95,8 @@ class World:
 
 def held(stream: Listener) -> list[list[str]]:
     """Take from a stream what it has to tell now, by the ids of the segments."""
-    told = [[each["id"] for each in value] for value in stream._held]
-    stream._held.clear()
+    told = [[each["id"] for each in value] for value in stream._pending]
+    stream._pending.clear()
     return told
 
 

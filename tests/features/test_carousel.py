@@ -272,7 +272,7 @@ class TestPresses:
             for _ in range(steps):
                 await carousel.next()
             changes = carousel.changes()
-            while changes._held:
+            while changes._pending:
                 await anext(changes)
             await carousel.close(next(each for each in carousel.blocks if each.id == closed))
             assert (carousel.count, carousel.index) == (2, index)

@@ -567,6 +567,6 @@ class TestOptions:
         client = await world.start(message(close_timeout=10))
         actions = client.in_app_message_action_stream(track_actions=False)
         await client.track_event(Event("x"))
-        await until(lambda: len(actions._held) == 2)
+        await until(lambda: len(actions._pending) == 2)
         assert [(each.type, each.interaction) for each in taken(actions)] == [("show", None), ("close", False)]
         assert await world.told() == ["show"]

@@ -261,7 +261,7 @@ class TestEnds:
             await client.identify_customer(Customer(ANN))
         await client.track_event(Event("x"))
         if when == "shown":
-            await until(lambda: len(world.messages._held) == 1)
+            await until(lambda: len(world.messages._pending) == 1)
         elif when != "upload":
             await until(lambda: bool(world.part.stage._preparing or when == "fetching"))
         actions = client.in_app_message_action_stream()

@@ -228,14 +228,14 @@ class TestStreams:
     async def test_before_anybody_listens(self, phone: Phone) -> None:
         """The latest hundred are held for the first listener; the second one hears only what comes."""
         client = await phone.start()
-        for number in range(_streams.HELD + 20):
+        for number in range(_streams.MAX_PENDING + 20):
             await client.track_delivered_push(push(number=number))
         first, second = client.received_push_stream(), client.received_push_stream()
         await client.track_delivered_push(push(number="last"))
 
-        held = [each.data["number"] for each in await taken(first, _streams.HELD)]
+        held = [each.data["number"] for each in await taken(first, _streams.MAX_PENDING)]
         # It was full when the last one came.
-        assert held == [*range(21, _streams.HELD + 20), "last"]
+        assert held == [*range(21, _streams.MAX_PENDING + 20), "last"]
         assert [each.data["number"] for each in await taken(second, 1)] == ["last"]
 
     async def test_one_that_is_closed(self, phone: Phone) -> None:

@@ -359,7 +359,7 @@ async def custom_category(world: World) -> None:
     """A category of the project's own is told like any other, whatever its segments hold."""
     world.answer(seasons=[{"name": "winter", "rank": 3, "open": True, "until": None}])
     stream = await world.listen("seasons")
-    assert list(stream._held) == [[{"name": "winter", "rank": "3", "open": "true"}]]
+    assert list(stream._pending) == [[{"name": "winter", "rank": "3", "open": "true"}]]
     assert await world.client.get_segments("seasons") == [{"name": "winter", "rank": "3", "open": "true"}]
 
 

@@ -148,7 +148,7 @@ class Carousel:
         Returns:
             An async iterator, which ends with its ``aclose()``, with the carousel, or with the client.
         """
-        return self._stream.listen()
+        return self._stream.subscribe()
 
     async def reload(self) -> InAppContentBlock | None:
         """
@@ -252,7 +252,7 @@ class Carousel:
     def end(self) -> None:
         """End the rotation and the streams of changes, as is done where the client is closed."""
         self._is_over = True
-        self._stream.end()
+        self._stream.close()
         self._wake()
 
     async def __aiter__(self) -> AsyncIterator[InAppContentBlock]:
@@ -389,7 +389,7 @@ class Carousel:
         news.set()
 
     def _tell(self, type_: Any, block: InAppContentBlock | None = None, **more: Any) -> None:
-        self._stream.tell(CarouselChange(type=type_, block=block, index=self._index, blocks=self._blocks, **more))
+        self._stream.publish(CarouselChange(type=type_, block=block, index=self._index, blocks=self._blocks, **more))
 
 
 def _check_numbers(most: object, delay: object) -> None:

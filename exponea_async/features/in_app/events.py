@@ -51,7 +51,7 @@ class ActionStream:
     """
 
     def __init__(self) -> None:
-        self._stream: Stream[InAppMessageAction] = Stream(held=1)
+        self._stream: Stream[InAppMessageAction] = Stream(max_early=1)
         self._last: Callable[[], Subscription[InAppMessageAction] | None] = lambda: None
         self._options = (False, True)
 
@@ -67,21 +67,21 @@ class ActionStream:
 
     def listen(self, *, override_default_behavior: bool, track_actions: bool) -> Subscription[InAppMessageAction]:
         """Begin to listen."""
-        listener = self._stream.listen()
+        listener = self._stream.subscribe()
         self._last, self._options = ref(listener), (override_default_behavior, track_actions)
         return listener
 
-    def tell(self, action: InAppMessageAction) -> None:
+    def publish(self, action: InAppMessageAction) -> None:
         """Let all listeners know."""
-        self._stream.tell(action)
+        self._stream.publish(action)
 
     def clear(self) -> None:
         """Hold nothing for who has not come yet."""
-        self._stream.forget()
+        self._stream.clear()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Let all listeners go."""
-        self._stream.end()
+        self._stream.close()
 
     def _now(self) -> tuple[bool, bool]:
         last = self._last()

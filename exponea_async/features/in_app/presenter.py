@@ -149,7 +149,7 @@ class Presenter:
             raise UnfitError(ANOTHER_CUSTOMER)
         if not context.recorder.check_running():
             return False
-        self._actions.tell(InAppMessageAction("show", message))
+        self._actions.publish(InAppMessageAction("show", message))
         return True
 
     async def _loaded(self, message: InAppMessage) -> dict[str, bytes] | None:
@@ -202,7 +202,7 @@ class Presenter:
             await context.change(lambda state, moments: (update(state, moments.next()), ()))
         if not context.recorder.check_running():
             return None
-        self._actions.tell(InAppMessageAction("click", message, button))
+        self._actions.publish(InAppMessageAction("click", message, button))
         return None if is_overridden else link_to_open(button)
 
     async def close(
@@ -214,7 +214,7 @@ class Presenter:
             event = event_of(self._configuration, "close", message, interaction=interaction, button=button)
             await report(context, message, event, allowed=is_allowed(message), wake=interaction)
         if context.recorder.check_running():
-            self._actions.tell(InAppMessageAction("close", message, button, interaction))
+            self._actions.publish(InAppMessageAction("close", message, button, interaction))
 
     async def fail(self, context: SubjectContext, message: InAppMessage, error_message: str) -> None:
         """Take that a message could not be shown."""
@@ -225,7 +225,7 @@ class Presenter:
         event = event_of(self._configuration, "error", message, error=text)
         await report(context, message, event, allowed=is_allowed(message), wake=False)
         if context.recorder.check_running():
-            self._actions.tell(InAppMessageAction("error", message, error_message=text))
+            self._actions.publish(InAppMessageAction("error", message, error_message=text))
 
     def _time_out(self, context: SubjectContext, message: InAppMessage) -> None:
         # Left at once, so that nobody is told twice where somebody closes it now.

@@ -92,10 +92,10 @@ class InAppMessages(Feature):
         key = ALL if device is None else device
         stream = self._streams.get(key)
         if stream is None:
-            stream = self._streams[key] = Stream(held=0, most=MOST_DEVICES)
-        listener = stream.listen()
+            stream = self._streams[key] = Stream(max_early=0, max_pending=MOST_DEVICES)
+        listener = stream.subscribe()
         if self._is_over:
-            listener.end()
+            listener.close()
         context.recorder.has_subscribers = context.recorder.has_subscribers or self.is_listening
         return listener
 
@@ -112,8 +112,8 @@ class InAppMessages(Feature):
         """Have the host take messages away, of which nothing is tracked any more."""
         for message in messages:
             for stream in list(self._streams.values()):
-                stream.withdraw(message)
-            self.actions.tell(InAppMessageAction("close", message, interaction=False))
+                stream.retract(message)
+            self.actions.publish(InAppMessageAction("close", message, interaction=False))
 
     def _forget(self) -> None:
         self._tasks.cancel()
@@ -128,8 +128,8 @@ class InAppMessages(Feature):
         """The client is closing."""
         self._is_over = True
         for stream in list(self._streams.values()):
-            stream.end()
-        self.actions.end()
+            stream.close()
+        self.actions.close()
         self.stage.clear()
         self._forget()
         await self._tasks.aclose()
@@ -237,7 +237,7 @@ class InAppMessages(Feature):
         streams = [self._streams.get(key) for key in (who.device, ALL)]
         for stream in streams:
             if stream is not None:
-                stream.tell(message)
+                stream.publish(message)
         if not any(streams):
             # Whoever listened has gone meanwhile.
             self.stage.leave(message)

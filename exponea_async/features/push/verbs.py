@@ -149,7 +149,7 @@ class PushVerbs:
         if not allowed:
             at = context.recorder.stamp() if read.received_at is None else read.received_at
             await context.hear(*delivered_event(read, received_at=at))
-        context.received.tell(ReceivedPush(dict(payload)))
+        context.received.publish(ReceivedPush(dict(payload)))
         return receipt
 
     async def track_clicked_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:  # noqa: FBT001, FBT002 - the vendor's signature
@@ -190,7 +190,7 @@ class PushVerbs:
         if not context.recorder.check_running():
             return context.recorder.dropped()
         receipt = await self.track_clicked_push(payload, consider_consent)
-        context.opened.tell(OpenedPush(read.action.kind or "app", read.action.url, dict(read.attributes)))
+        context.opened.publish(OpenedPush(read.action.kind or "app", read.action.url, dict(read.attributes)))
         return receipt
 
     def opened_push_stream(self) -> Subscription[OpenedPush]:
@@ -202,7 +202,7 @@ class PushVerbs:
         Returns:
             An async iterator, which ends with its ``aclose()`` or that of the client.
         """
-        return self._context.opened.listen()
+        return self._context.opened.subscribe()
 
     def received_push_stream(self) -> Subscription[ReceivedPush]:
         """
@@ -213,7 +213,7 @@ class PushVerbs:
         Returns:
             An async iterator, which ends with its ``aclose()`` or that of the client.
         """
-        return self._context.received.listen()
+        return self._context.received.subscribe()
 
 
 async def _tracked(

@@ -59,7 +59,7 @@ class Segments(Feature):
             context.recorder.has_subscribers = True
             return device.listen_to(category, include_first_load=include_first_load)
         listener = SegmentListener(device, category, include_first_load=include_first_load)
-        listener.end()
+        listener.close()
         return listener
 
     @property
@@ -92,7 +92,7 @@ class Segments(Feature):
         """End all streams, and let whoever waits go."""
         self._tasks.cancel()
         for device in list(self._devices.values()):
-            device.end()
+            device.close()
 
     async def aclose(self) -> None:
         """End all streams and what is under way."""

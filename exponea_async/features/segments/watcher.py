@@ -54,14 +54,14 @@ class SegmentListener(Subscription[Told]):
         self.wants_first = include_first_load
         self.number = next(_NUMBERS)
 
-    def hear(self, value: Told) -> None:
+    def deliver(self, value: Told) -> None:
         """Take segments in, instead of those before."""
-        self._held.clear()
-        super().hear(value)
+        self._pending.clear()
+        super().deliver(value)
 
     def forget(self) -> None:
         """Hold nothing of what was heard."""
-        self._held.clear()
+        self._pending.clear()
 
 
 class DeviceSegments(Stream[Told]):
@@ -90,7 +90,7 @@ class DeviceSegments(Stream[Told]):
     def listen_to(self, category: str, *, include_first_load: bool) -> SegmentListener:
         """Begin to listen, which brings the device to life as each verb does."""
         listener = SegmentListener(self, category, include_first_load=include_first_load)
-        self._listeners.add(listener)
+        self._subscriptions.add(listener)
         self._start(self._greet(), "coming to life")
         return listener
 
@@ -99,9 +99,9 @@ class DeviceSegments(Stream[Told]):
         """Whether somebody waits for the segments that are loaded first."""
         return any(listener.wants_first for listener in self._ordered())
 
-    def leave(self, listener: Subscription[Told]) -> None:
+    def unsubscribe(self, listener: Subscription[Told]) -> None:
         """Tell a listener nothing more; without any, nothing more is asked for."""
-        super().leave(listener)
+        super().unsubscribe(listener)
         if not self.has_subscribers:
             self._break_off()
 
@@ -210,7 +210,7 @@ class DeviceSegments(Stream[Told]):
         for listener in self._ordered():
             if listener.wants_first or listener.category in changed:
                 listener.wants_first = False
-                listener.hear(known.of(listener.category))
+                listener.deliver(known.of(listener.category))
 
     async def _kept(self, who: CustomerSnapshot) -> Known | None:
         """Find what is remembered of a customer."""
@@ -239,5 +239,5 @@ class DeviceSegments(Stream[Told]):
 
     def _ordered(self) -> list[SegmentListener]:
         """Tell who listens, the first one first."""
-        listeners = [each for each in self._listeners if isinstance(each, SegmentListener)]
+        listeners = [each for each in self._subscriptions if isinstance(each, SegmentListener)]
         return sorted(listeners, key=lambda each: each.number)
