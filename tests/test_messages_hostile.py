@@ -152,7 +152,7 @@ async def test_envelopes(world: World, surface: Surface, caplog: pytest.LogCaptu
     # Ids are linked once for each device.
     world.only = None if surface.route == "link-ids" else await world.device()
     for case, body in ENVELOPES.items():
-        world.sandbox.messages.answer(surface.route, body)
+        world.sandbox.messages.set_response(surface.route, body)
         async with Ticking() as ticking:
             found = await asked(world, surface, *GOOD)
         if surface.route not in ("link-ids", "attributes", "appinbox/markasread"):
@@ -160,15 +160,15 @@ async def test_envelopes(world: World, surface: Surface, caplog: pytest.LogCaptu
         assert ticking.gap < GAP, case
         check_log(caplog, case=case)
     for length in range(1, len(good := surface.body(*map(surface.element, GOOD))), len(good) // 5):
-        world.sandbox.messages.answer(surface.route, good[:length])
+        world.sandbox.messages.set_response(surface.route, good[:length])
         await asked(world, surface, *GOOD)
         check_log(caplog, case=f"cut off after {length}")
     world.only = None
     if surface in TELLING.values():
-        world.sandbox.messages.answer_again(surface.route)
+        world.sandbox.messages.clear_response(surface.route)
         assert await asked(world, surface) == ["good"]
     else:
-        world.sandbox.messages.answer(surface.route, good)
+        world.sandbox.messages.set_response(surface.route, good)
         assert await asked(world, surface, *GOOD) == list(GOOD)
 
 
@@ -180,7 +180,7 @@ async def test_statuses(world: World, surface: Surface, caplog: pytest.LogCaptur
     large = '{"errors": [' + "1," * 1_000_000 + "1]}"
     for status in STATUSES:
         for body in (good, "<html>", large) if status in (400, 500) else (good,):
-            world.sandbox.messages.answer(surface.route, body, status=status)
+            world.sandbox.messages.set_response(surface.route, body, status=status)
             async with Ticking() as ticking:
                 found = await asked(world, surface, *GOOD)
             if status != 206 and surface.route != "link-ids":
@@ -198,7 +198,9 @@ async def test_broken_elements(world: World, surface: Surface, caplog: pytest.Lo
     broken = [each.replace(DEEP, LESS) for each in BROKEN]
     if surface.route != "segments":
         broken += [DEEP]
-    world.sandbox.messages.answer(surface.route, surface.body(first, *broken, others[0], *broken[::-1], others[1]))
+    world.sandbox.messages.set_response(
+        surface.route, surface.body(first, *broken, others[0], *broken[::-1], others[1])
+    )
     async with Ticking() as ticking:
         assert await asked(world, surface, *GOOD) == list(GOOD)
     assert ticking.gap < GAP
@@ -254,7 +256,7 @@ async def test_fields(world: World, surface: Surface, caplog: pytest.LogCaptureF
         ids = [GOOD[0], *(id_ for id_, _ in few), GOOD[1]]
         body = surface.body(first, *(spoiled(surface.element(id_), *each) for id_, each in few), last)
         surface.prepare(world, ids)
-        world.sandbox.messages.answer(surface.route, body)
+        world.sandbox.messages.set_response(surface.route, body)
         async with Ticking() as ticking:
             found = await asked(world, surface, *ids)
         assert not isinstance(found, ExponeaError)
@@ -291,7 +293,7 @@ async def test_large(world: World, surface: Surface, caplog: pytest.LogCaptureFi
     if surface.route not in ("inappmessages", "appinbox/fetch") and MEGABYTES == 1:
         cases = dict(list(cases.items())[1:4])
     for case, elements in cases.items():
-        world.sandbox.messages.answer(surface.route, surface.body(*elements))
+        world.sandbox.messages.set_response(surface.route, surface.body(*elements))
         async with Ticking() as ticking:
             found = await asked(world, surface, *GOOD)
         if case == "too large" or surface.route == "segments":
@@ -308,7 +310,7 @@ async def test_many_words(world: World, surface: Surface, caplog: pytest.LogCapt
     """A thousand messages with the same slip are told of in a few lines."""
     odd = json.dumps(surface.element("x")).replace('consent": true', 'consent": "x"')
     many = [odd.replace('"x"', f'"{number}"', 1) for number in range(900)]
-    world.sandbox.messages.answer(surface.route, surface.body(*many))
+    world.sandbox.messages.set_response(surface.route, surface.body(*many))
     assert not isinstance(await asked(world, surface), ExponeaError)
     if surface.route == "inappmessages":
         await surface.ask(world, ["0"])
@@ -518,7 +520,7 @@ async def test_memory(world: World, caplog: pytest.LogCaptureFixture) -> None:
             surface = chosen[number % len(chosen)]
             odd = json.dumps({**surface.element(f"{number}"), "id": 7, "x": "y" * 5_000})
             body = surface.body(odd, "{}", *BROKEN[:20], surface.element(GOOD[0]))
-            world.sandbox.messages.answer(surface.route, body[:-9] if number % 3 else body)
+            world.sandbox.messages.set_response(surface.route, body[:-9] if number % 3 else body)
             with suppress(ExponeaError):
                 await surface.ask(world, GOOD[:1])
         world.handed_out.clear()

@@ -45,15 +45,15 @@ PROJECTS = "projects"
 
 
 @define
-class RawAnswer:
+class FixedResponse:
     """
-    An answer as it goes over the wire, whatever the definitions say.
+    A response that a route returns unchanged, whatever the definitions say.
 
     Attributes:
-        body: Its body.
-        status: Its HTTP status.
-        content_type: Its media type.
-        times: How often it is still given; without end where None.
+        body: The body.
+        status: The HTTP status.
+        content_type: The media type.
+        times: The number of requests that still get it; no limit where None.
     """
 
     body: bytes
@@ -95,7 +95,7 @@ class Definitions:
         self.segments = _groups("segments", shapes.SEGMENT)
         self.recommendations = _groups("recommendations", shapes.RECOMMENDED_ITEM, id_name="item_id")
         self.attributes = _groups("attributes", shapes.ATTRIBUTE)
-        self._raw: dict[str, RawAnswer] = {}
+        self._responses: dict[str, FixedResponse] = {}
 
     def load(self, source: Source) -> None:
         """
@@ -113,14 +113,14 @@ class Definitions:
             each.section().put(*each.elements, project=each.project)
 
     def clear(self) -> None:
-        """Takes all definitions and raw answers away."""
+        """Remove all definitions and fixed responses."""
         for section in self._sections().values():
             section.clear()
         for groups in self._groups().values():
             groups.clear()
-        self._raw.clear()
+        self._responses.clear()
 
-    def answer(
+    def set_response(
         self,
         route: RouteName,
         body: bytes | str,
@@ -130,36 +130,36 @@ class Definitions:
         times: int | None = None,
     ) -> None:
         """
-        Lets a route give one answer, byte by byte, to whoever may come in.
+        Make a route return one fixed response to every authorized request.
 
         Args:
-            route: Which.
+            route: The route.
             body: The body.
             status: The HTTP status.
             content_type: The media type.
-            times: How often; until `answer_again` where None.
+            times: The number of requests that get this response; None for all until `clear_response`.
 
         Raises:
-            ValueError: There is no such route.
+            ValueError: The route is unknown.
         """
         if route not in get_args(RouteName):
-            raise ValueError(f"There is no route {route!r}; there are {', '.join(get_args(RouteName))}.")
+            raise ValueError(f"route: must be one of {', '.join(get_args(RouteName))}, got {route!r}")
         raw = body.encode() if isinstance(body, str) else body
-        self._raw[route] = RawAnswer(raw, status, content_type, times)
+        self._responses[route] = FixedResponse(raw, status, content_type, times)
 
-    def answer_again(self, route: RouteName) -> None:
-        """Lets a route answer from the definitions again."""
-        self._raw.pop(route, None)
+    def clear_response(self, route: RouteName) -> None:
+        """Make a route build its responses from the definitions again."""
+        self._responses.pop(route, None)
 
-    def take_raw(self, route: RouteName) -> RawAnswer | None:
-        """Tells the raw answer that a route is to give now, and counts it."""
-        raw = self._raw.get(route)
-        if raw is None or raw.times is None:
-            return raw
-        raw.times -= 1
-        if raw.times <= 0:
-            del self._raw[route]
-        return raw
+    def take_response(self, route: RouteName) -> FixedResponse | None:
+        """Return the fixed response of a route for one request and count it; None where there is none."""
+        response = self._responses.get(route)
+        if response is None or response.times is None:
+            return response
+        response.times -= 1
+        if response.times <= 0:
+            del self._responses[route]
+        return response
 
     def told(self) -> dict[str, Any]:
         """Tells all definitions in the shape of a file."""

@@ -47,7 +47,7 @@ class InboxSync:
         hard_ids_only: Whether the inbox of a customer without a hard id is always empty.
 
     Attributes:
-        gives_tokens: Whether answers have a ``sync_token`` at all.
+        issues_tokens: Whether responses have a ``sync_token`` at all.
         hard_ids_only: As above.
     """
 
@@ -60,7 +60,7 @@ class InboxSync:
     def reset(self) -> None:
         """Starts afresh: no token is known, and both switches are as at first."""
         self.expire_tokens()
-        self.gives_tokens = True
+        self.issues_tokens = True
         self.hard_ids_only = self._usual
 
     def expire_tokens(self) -> None:

@@ -11,7 +11,7 @@ from attrs import frozen
 from exponea_async.sandbox.access import Access, AccessError
 from exponea_async.sandbox.attributes import Attributes
 from exponea_async.sandbox.checks import id_errors
-from exponea_async.sandbox.definitions import Definitions, RawAnswer, RouteName
+from exponea_async.sandbox.definitions import Definitions, FixedResponse, RouteName
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.identity import COOKIE
 from exponea_async.sandbox.inbox import GoneError, InboxSync, with_read_mark
@@ -134,8 +134,8 @@ class MessagesApi:
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
                 call = await self._admit(request, jwt=jwt)
-                raw = self._definitions.take_raw(route)
-                return reply(call) if raw is None else _as_it_is(raw)
+                fixed = self._definitions.take_response(route)
+                return reply(call) if fixed is None else _fixed(fixed)
             except AccessError as error:
                 return denial(error)
             except BodyError as error:
@@ -183,7 +183,7 @@ class MessagesApi:
         token = call.text("sync_token") if "sync_token" in call.body else None
         messages = self._delivered_inbox(call)
         news = self._sync.news(messages, token, call.project, call.ids)
-        if not self._sync.gives_tokens:
+        if not self._sync.issues_tokens:
             return _success(messages=news)
         return _success(messages=news, sync_token=self._sync.remember(messages, call.project, call.ids))
 
@@ -244,8 +244,8 @@ def _success(**payload: Any) -> Answer:
     return Answer({"success": True, **payload})
 
 
-def _as_it_is(raw: RawAnswer) -> web.Response:
-    return web.Response(body=raw.body, status=raw.status, headers={"Content-Type": raw.content_type})
+def _fixed(response: FixedResponse) -> web.Response:
+    return web.Response(body=response.body, status=response.status, headers={"Content-Type": response.content_type})
 
 
 def _refuse(errors: list[str] | tuple[str, ...]) -> None:

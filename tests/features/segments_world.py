@@ -51,7 +51,7 @@ class World:
             category: [segment(each) if isinstance(each, str) else each for each in names]
             for category, names in categories.items()
         }
-        self.sandbox.messages.answer("segments", json.dumps(told))
+        self.sandbox.messages.set_response("segments", json.dumps(told))
 
     def fail(self, route: str, *, status: int = 500) -> None:
         """Let the platform fail."""

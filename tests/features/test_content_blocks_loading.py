@@ -342,7 +342,7 @@ class TestHostileAnswers:
     async def test_an_answer(self, world: World, route: Any, answer: str) -> None:
         """Whatever a platform answers, nothing is shown and nothing raised."""
         world.put(personal())
-        world.sandbox.messages.answer(route, answer)
+        world.sandbox.messages.set_response(route, answer)
         await world.phone.start()
         assert await world.shown() is None
 
@@ -363,8 +363,8 @@ class TestHostileAnswers:
             {"id": "p1", "status": "OK", "content_type": "HTML", "content": {"html": "<p>x</p>"}},
             {},
         ]
-        world.sandbox.messages.answer("bundle", json.dumps(told))
-        world.sandbox.messages.answer("inappcontentblocks", json.dumps({"success": True, "data": data}))
+        world.sandbox.messages.set_response("bundle", json.dumps(told))
+        world.sandbox.messages.set_response("inappcontentblocks", json.dumps({"success": True, "data": data}))
         await world.phone.start()
         assert [await world.shown("top"), await world.shown("side")] == ["p1", "s1"]
 
@@ -382,8 +382,8 @@ class TestHostileAnswers:
             "content": {"html": "<p>x</p>", "deep": json.loads("[" * 100 + "]" * 100)},
         }
         block = {"id": "p1", "name": "p1", "placeholders": ["top", 5, None], **wrong}
-        world.sandbox.messages.answer("bundle", json.dumps({"success": True, "in_app_content_blocks": [block]}))
-        world.sandbox.messages.answer("inappcontentblocks", json.dumps({"success": True, "data": [data]}))
+        world.sandbox.messages.set_response("bundle", json.dumps({"success": True, "in_app_content_blocks": [block]}))
+        world.sandbox.messages.set_response("inappcontentblocks", json.dumps({"success": True, "data": [data]}))
         await world.phone.start()
         shown = await world.block()
 
@@ -411,7 +411,7 @@ class TestHostileAnswers:
     async def test_an_id_twice(self, world: World) -> None:
         """Of several blocks with one id the first counts."""
         told = {"success": True, "in_app_content_blocks": [static("a", name="one"), static("a", name="two")]}
-        world.sandbox.messages.answer("bundle", json.dumps(told))
+        world.sandbox.messages.set_response("bundle", json.dumps(told))
         await world.phone.start()
         assert {(await world.block()).name for _ in range(10)} == {"one"}
 

@@ -175,7 +175,7 @@ class TestRecommendations:
     )
     async def test_failures(self, client: Exponea, sandbox: Sandbox, body: bytes, error: type[Exception]) -> None:
         """What is no list of items is an error: a refusal where the platform says so."""
-        sandbox.messages.answer("attributes", body)
+        sandbox.messages.set_response("attributes", body)
         with pytest.raises(error):
             await client.fetch_recommendations(OPTIONS)
 

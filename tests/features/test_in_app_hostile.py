@@ -92,7 +92,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def told(world: World, body: str) -> list[str]:
     """Track something with a platform that answers so, and tell what is shown; the event is kept and nobody waits."""
-    world.sandbox.messages.answer("inappmessages", body)
+    world.sandbox.messages.set_response("inappmessages", body)
     await world.start()
     async with Ticking() as ticking:
         shown = await world.track()
@@ -107,7 +107,7 @@ async def test_answers(world: World, body: str) -> None:
     assert await told(world, body) == []
     with pytest.raises((UnavailableError, RequestRefusedError)):
         await world.client.in_app_message_for(Event("x"))
-    world.sandbox.messages.answer("inappmessages", answer(GOOD))
+    world.sandbox.messages.set_response("inappmessages", answer(GOOD))
     assert await world.track() == ["good"]
 
 
@@ -152,7 +152,7 @@ async def test_slow_triggers(world: World) -> None:
         json.dumps(message(f"m{number}", trigger=upon("x", has("text", "regex", "(a+)+$"), has("n", "is set"))))
         for number in range(300)
     ]
-    world.sandbox.messages.answer("inappmessages", answer(*slow))
+    world.sandbox.messages.set_response("inappmessages", answer(*slow))
     await world.start()
     async with Ticking() as ticking:
         await world.track(text="a" * 5_000 + "b")

@@ -201,7 +201,7 @@ class TestWhatIsKept:
     async def test_a_long_token(self, world: World) -> None:
         """A sync token of absurd length is none."""
         answer = '{"success": true, "messages": [], "sync_token": "' + "x" * 5_000 + '"}'
-        world.sandbox.messages.answer("appinbox/fetch", answer)
+        world.sandbox.messages.set_response("appinbox/fetch", answer)
         await world.phone.start()
         await world.fetch()
         await world.fetch()
@@ -233,14 +233,14 @@ class TestHostileAnswers:
         """What is no envelope is no answer, and what is kept stays."""
         await world.phone.start()
         await world.fetched(push())
-        world.sandbox.messages.answer("appinbox/fetch", answer, times=1)
+        world.sandbox.messages.set_response("appinbox/fetch", answer, times=1)
         with pytest.raises(UnavailableError):
             await world.fetch()
         assert ids_of(await world.fetch()) == ["m1"]
 
     async def test_a_refusal(self, world: World) -> None:
         """An envelope that says no is a refusal."""
-        world.sandbox.messages.answer("appinbox/fetch", '{"success": false, "errors": ["closed"]}')
+        world.sandbox.messages.set_response("appinbox/fetch", '{"success": false, "errors": ["closed"]}')
         await world.phone.start()
         with pytest.raises(RequestRefusedError, match="closed"):
             await world.fetch()
@@ -255,7 +255,7 @@ class TestHostileAnswers:
     async def test_a_flood(self, world: World) -> None:
         """Of a hundred thousand messages the newest thousand are told, and kept."""
         many = b",".join(b'{"id":"%d","type":"push","create_time":%d}' % (each, each) for each in range(100_000))
-        world.sandbox.messages.answer("appinbox/fetch", b'{"success":true,"messages":[' + many + b"]}")
+        world.sandbox.messages.set_response("appinbox/fetch", b'{"success":true,"messages":[' + many + b"]}")
         await world.phone.start()
         told = await world.fetch()
         assert (len(told), told[0].id, told[-1].id) == (1_000, "99999", "99000")
@@ -278,7 +278,7 @@ class TestMarking:
         world.gate.open()
         message = await world.fetched(push())
         world.gate.close()
-        world.sandbox.messages.answer("appinbox/fetch", '{"success": true, "sync_token": "later"}')
+        world.sandbox.messages.set_response("appinbox/fetch", '{"success": true, "sync_token": "later"}')
         fetch = asyncio.create_task(world.fetch())
         await world.gate.reached()
         inbox = client._features[Inbox]

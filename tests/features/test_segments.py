@@ -80,7 +80,7 @@ class TestAnswers:
     @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
     async def test_hostile(self, world: World, body: str | bytes) -> None:
         """Whatever the platform answers, a call gets an empty list."""
-        world.sandbox.messages.answer("segments", body)
+        world.sandbox.messages.set_response("segments", body)
         assert await world.client.get_segments("discovery") == []
 
     @pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 429, 500, 503])

@@ -223,7 +223,7 @@ async def missing_in_the_answer(world: World) -> None:
     world.put(personal("a", load_priority=9, says={"ttl_seconds": 0}), personal("b", says={"ttl_seconds": 0}))
     await world.phone.start()
     before = await world.block()
-    world.sandbox.messages.answer("inappcontentblocks", '{"success": true, "data": []}')
+    world.sandbox.messages.set_response("inappcontentblocks", '{"success": true, "data": []}')
     assert (await world.block()).personalized_data == before.personalized_data
 
 

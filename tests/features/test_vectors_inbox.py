@@ -58,7 +58,7 @@ async def later_fetches(world: World) -> None:
     world.put(push())
     await world.phone.start()
     (first,) = await world.fetch()
-    world.sandbox.sync.gives_tokens = False
+    world.sandbox.sync.issues_tokens = False
     world.put(push("later", 6.0))
     later, again = await world.fetch()
     await world.fetch()

@@ -303,12 +303,12 @@ class TestSandbox:
         path.write_text(json.dumps(ALL))
         sandbox = Sandbox(definitions=path)
         sandbox.messages.in_app_messages.clear()
-        sandbox.messages.answer("bundle", b"")
+        sandbox.messages.set_response("bundle", b"")
 
         sandbox.reset()
 
         assert sandbox.messages.told() == ALL
-        assert sandbox.messages.take_raw("bundle") is None
+        assert sandbox.messages.take_response("bundle") is None
         with pytest.raises(DefinitionError):
             Sandbox(definitions={"inbox": 5})
 

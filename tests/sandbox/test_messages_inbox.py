@@ -78,7 +78,7 @@ class TestSync:
     async def test_answers_without_a_token(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """Answers can be made without a token; one from before still counts."""
         token = (await api.inbox(JANE)).body["sync_token"]
-        sandbox.sync.gives_tokens = False
+        sandbox.sync.issues_tokens = False
 
         assert "sync_token" not in (await api.inbox(JANE)).body
         assert (await api.inbox(JANE, token)).body == {"success": True, "messages": []}
@@ -91,13 +91,13 @@ class TestSync:
     async def test_a_reset_forgets_all(self, api: SandboxClient, sandbox: Sandbox) -> None:
         """After a reset no token is known, and there are no messages but the first ones."""
         token = (await api.inbox(JANE)).body["sync_token"]
-        sandbox.sync.gives_tokens = False
+        sandbox.sync.issues_tokens = False
 
         sandbox.reset()
 
         assert (await api.inbox(JANE, token)).status == 410
         assert (await api.inbox(JANE)).body["messages"] == []
-        assert sandbox.sync.gives_tokens
+        assert sandbox.sync.issues_tokens
 
 
 class TestReadMarks:

@@ -314,17 +314,17 @@ class TestAllRoutes:
             "segments": api.segments,
         }
         for route, call in calls.items():
-            sandbox.messages.answer(route, b"\xff{", status=203, times=2)
+            sandbox.messages.set_response(route, b"\xff{", status=203, times=2)
             replies = [await call() for _ in range(3)]
             assert [reply.status for reply in replies] == [203, 203, 200]
             assert replies[0].raw == b"\xff{"
 
-        sandbox.messages.answer("consents", "null", content_type="text/plain")
+        sandbox.messages.set_response("consents", "null", content_type="text/plain")
         assert [(await api.consents()).raw for _ in range(2)] == [b"null", b"null"]
-        sandbox.messages.answer_again("consents")
+        sandbox.messages.clear_response("consents")
         assert (await api.consents()).body["results"] == []
-        with pytest.raises(ValueError, match="no route"):
-            sandbox.messages.answer("nowhere", b"")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="route: must be one of"):
+            sandbox.messages.set_response("nowhere", b"")  # type: ignore[arg-type]
 
 
 class TestTraffic:
