@@ -10,7 +10,7 @@ import sys
 import bench
 
 ROUNDS = 15
-DEPENDENCIES = "import aiohttp, aiosqlite, attrs, tenacity"
+DEPENDENCIES = "import aiohttp, aiosqlite, attrs, platformdirs, tenacity"
 TIMED = "import time; started = time.perf_counter(); {}; print(time.perf_counter() - started)"
 
 

@@ -48,7 +48,7 @@ from exponea_async.features.tracking import TrackingVerbs
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import FlushMode, FlushResult, Stats
 from exponea_async.observability import Counters
-from exponea_async.storage import selection as places
+from exponea_async.storage import create_storage, storage_location, wipe_storage
 from exponea_async.subjects import DEFAULT_DEVICE, CustomerTracker, Device, Subject, bind, bound
 
 LOG = logging.getLogger("exponea_async")
@@ -94,7 +94,7 @@ class Exponea(
         self._configuration = configuration
         self._hooks = hooks or Hooks()
         self._counters = Counters()
-        self._storage = places.storage_of(configuration, configuration.app_group, _damage_report(self))
+        self._storage = create_storage(configuration, configuration.app_group, _damage_report(self))
         self._receipts = Receipts(self._storage)
         self._written = asyncio.Event()
         self._credentials = CredentialStore(configuration.projects, self._storage)
@@ -300,10 +300,10 @@ class Exponea(
             StorageError: The storage refused; what is stored is still there.
         """
         group = configuration.app_group if app_group is None else app_group
-        place = places.place_of(configuration, group)
-        if any(places.place_of(each.configuration, each.configuration.app_group) == place for each in cls._running):
+        location = storage_location(configuration, group)
+        if any(storage_location(each.configuration, each.configuration.app_group) == location for each in cls._running):
             raise LifecycleError("A client is running on this storage.", hint="Await its stop_integration() instead.")
-        await places.wipe(configuration, group)
+        await wipe_storage(configuration, group)
 
     # Uploads
 

@@ -286,9 +286,7 @@ class Configuration:
     resource_loader: Callable[[str], Awaitable[bytes | None]] | None = field(
         default=None, repr=False, validator=checks.optional(checks.function)
     )
-    storage: str | os.PathLike[str] | None = field(
-        default=None, repr=checks.masked, validator=checks.optional(checks.storage)
-    )
+    storage: str | os.PathLike[str] | None = field(default=None, validator=checks.optional(checks.storage))
     queue: QueueSettings = field(
         factory=QueueSettings, validator=checks.instance_of(QueueSettings, "Use QueueSettings(...).")
     )

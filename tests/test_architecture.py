@@ -54,6 +54,7 @@ RESERVED = {
     "tenacity": ("_pipeline.retry",),
     "aiosqlite": ("storage.sqlite",),
     "sqlite3": ("storage.sqlite",),
+    "platformdirs": ("storage.selection",),
     "nh3": ("features._shared.html.reader",),
     "selectolax": ("features._shared.html.reader",),
     "tinycss2": ("features._shared.html.css",),

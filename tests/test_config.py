@@ -191,7 +191,6 @@ class TestAuthorization:
         settings = configuration(
             authorization_token=BasicAuth("id", SECRET),
             project_mapping={"PAYMENT": [project("x", SECRET), project("y", BasicAuth("id", f"{SECRET}:2"))]},
-            storage=f"redis://user:{SECRET}@h.example/0?password={SECRET}",
             customer_token_provider=lambda: SECRET,
         )
         change = ConfigurationChange(project("x", SECRET), {"PAYMENT": [project("x", SECRET)]})
@@ -398,36 +397,24 @@ class TestChoices:
 
 
 class TestStorage:
-    @pytest.mark.parametrize(
-        "place", ["memory:", "queue.sqlite", "/var/lib/x.sqlite", Path("x"), "redis://h", "rediss://h:1/0", "unix:///s"]
-    )
-    def test_paths_and_addresses_are_taken(self, place: str | Path) -> None:
-        """A file, memory or Redis pass as they are."""
-        assert configuration(storage=place).storage == place
+    @pytest.mark.parametrize("storage", ["memory:", "queue.sqlite", "/var/lib/x.sqlite", Path("x")])
+    def test_files_and_memory_are_accepted(self, storage: str | Path) -> None:
+        """A file path and ``"memory:"`` are stored unchanged."""
+        assert configuration(storage=storage).storage == storage
 
     @pytest.mark.parametrize(
-        "place", ["", " ", "a\0b", 5, b"x", "postgres://h", "redis://", "redis://h:x", "redis://[h"]
+        "storage", ["", " ", "a\0b", 5, b"x", "postgres://h", "redis://h", "unix:///s", "file:///q", "xyz://", "x://[h"]
     )
-    def test_others_are_refused(self, place: Any) -> None:
-        """What is no place is refused by name."""
-        assert refusal(configuration, storage=place).field == "storage"
+    def test_other_values_are_refused(self, storage: Any) -> None:
+        """A value that is not a path or ``"memory:"`` is refused with the name of the field."""
+        assert refusal(configuration, storage=storage).field == "storage"
 
-    def test_a_wrong_address_is_not_shown(self) -> None:
-        """It may hold a password."""
-        assert SECRET not in str(refusal(configuration, storage=f"rdis://u:{SECRET}@h"))
+    def test_an_address_is_refused_without_being_shown(self) -> None:
+        """The error says what is accepted, and does not contain the address, which may hold a password."""
+        message = str(refusal(configuration, storage=f"xyz://u:{SECRET}@h"))
 
-    @pytest.mark.parametrize(
-        ("address", "shown"),
-        [
-            (f"redis://u:{SECRET}@h/0", "'redis://***@h/0'"),
-            (f"redis://:{SECRET}@x@h", "'redis://***@h'"),
-            (f"redis://h/0?password={SECRET}", "'redis://h/0?***'"),
-            ("memory:", "'memory:'"),
-        ],
-    )
-    def test_an_address_is_shown_without_its_secrets(self, address: str, shown: str) -> None:
-        """The rest of it helps to see what is meant."""
-        assert f"storage={shown}" in repr(configuration(storage=address))
+        assert SECRET not in message
+        assert "must be a file path or 'memory:'" in message
 
 
 class TestDefaultProperties:

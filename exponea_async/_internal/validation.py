@@ -39,7 +39,6 @@ HEADER_SAFE = re.compile(r"[!-~]+")
 PREFIXED = re.compile(r"(?:Token|Basic|Bearer)\s", re.IGNORECASE)
 UNSEEN = re.compile(r"[\s\x00-\x1f\x7f]")
 HOST = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
-STORAGE_SCHEMES = ("redis", "rediss", "unix")
 
 AUTHORIZATION_HINT = (
     "Pass the bare public API key, without a word such as 'Token' before it; for private access pass "
@@ -193,14 +192,6 @@ def remade(instance: Any) -> tuple[Any, ...]:
     return partial(kind, **plain), ()
 
 
-def masked(storage: object) -> str:
-    """Show where the queue lies, without what a Redis address may hold of secrets."""
-    if not isinstance(storage, str) or "://" not in storage:
-        return repr(storage)
-    without_password = re.sub(r"//.*@", "//***@", storage, flags=re.DOTALL)
-    return repr(re.sub(r"\?.*", "?***", without_password, flags=re.DOTALL))
-
-
 def _is_none(value: object) -> bool:
     return value is None
 
@@ -243,11 +234,6 @@ def _is_host(name: str) -> bool:
 
 def _is_no_place(storage: object) -> bool:
     return not isinstance(storage, str | os.PathLike) or not isinstance(os.fspath(storage), str)
-
-
-def _is_unknown_address(storage: str | os.PathLike[str]) -> bool:
-    scheme, mark, rest = os.fspath(storage).partition("://")
-    return bool(mark) and (scheme not in STORAGE_SCHEMES or not rest or not _split(f"{scheme}://{rest}"))
 
 
 project_token = check(
@@ -302,8 +288,8 @@ storage = check(
     (_is_no_place, "it is neither a text nor a path"),
     (lambda value: _is_blank(os.fspath(value)), "it is blank"),
     (lambda value: "\0" in os.fspath(value), "it has a NUL character"),
-    (_is_unknown_address, "it is an address that can't be used"),
-    hint="Use a file's path, 'memory:', or an address that starts with 'redis://', 'rediss://' or 'unix://'.",
+    (lambda value: "://" in os.fspath(value), "must be a file path or 'memory:', got an address with a scheme"),
+    hint="Use a file path such as 'queue.sqlite', 'memory:', or None for a file in the user's state directory.",
 )
 
 text = check((_is_no_text, "{} is not a text"), (_is_blank, "it is blank"), hint="Use a text, or None to leave it out.")

@@ -13,7 +13,7 @@ from exponea_async.cli.exits import UsageError
 from exponea_async.client import CLOSE_TIMEOUT, Exponea
 from exponea_async.config import BasicAuth, Configuration
 from exponea_async.hooks import Hooks
-from exponea_async.storage.selection import MEMORY
+from exponea_async.storage import MEMORY
 
 SETTINGS = """\
 Settings come from the environment: EXPONEA_PROJECT_TOKEN, EXPONEA_AUTHORIZATION_TOKEN and all others that

@@ -1,55 +1,128 @@
 """
-Where a client keeps its queue, by its configuration.
+The backend that a configuration selects, and the location of its data.
 """
 
 import os
+import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote
+
+from platformdirs import user_state_path
 
 from exponea_async.config import Configuration
 from exponea_async.errors import DamagedFileError
-from exponea_async.storage import default_path, open_storage
 from exponea_async.storage.base import Storage
 
+#: The ``storage`` setting that selects the backend without a file.
 MEMORY = "memory:"
+#: Characters of a file's name for the project and for the app group each; both, with the suffixes that SQLite appends,
+#: stay below 255, the usual limit of a file name.
+MAX_NAME_LENGTH = 90
 
 
-def place_of(configuration: Configuration, app_group: str | None) -> Path | str:
-    """Tell where a client with this configuration keeps its queue: a file, or an address."""
-    if configuration.storage is None:
-        return default_path(configuration.project_token, app_group).resolve()
-    storage = os.fspath(configuration.storage)
-    return storage if storage == MEMORY or "://" in storage else Path(storage).resolve()
-
-
-def storage_of(
+def create_storage(
     configuration: Configuration, app_group: str | None, report: Callable[[DamagedFileError], None]
 ) -> Storage:
-    """Choose the storage of a client with this configuration; `report` hears of a damaged file."""
-    return open_storage(
-        configuration.storage,
-        project_token=configuration.project_token,
-        app_group=app_group,
-        durability=configuration.queue.durability,
-        max_records=configuration.queue.max_records,
-        when_full=configuration.queue.when_full,
+    """
+    Return the storage of a client, not yet open.
+
+    Args:
+        configuration: The client's settings.
+        app_group: The application group, used for the default file only; see `default_path`.
+        report: Called with the error when a damaged file was moved aside.
+    """
+    queue = configuration.queue
+    # Each backend is imported when it is selected: a client in memory does not pay for SQLite.
+    if configuration.storage == MEMORY:
+        from exponea_async.storage.memory import MemoryStorage  # noqa: PLC0415
+
+        return MemoryStorage(max_records=queue.max_records, when_full=queue.when_full)
+    from exponea_async.storage.sqlite.storage import SQLiteStorage  # noqa: PLC0415
+
+    return SQLiteStorage(
+        _path(configuration, app_group),
+        durability=queue.durability,
+        max_records=queue.max_records,
+        when_full=queue.when_full,
         report=report,
     )
 
 
-async def wipe(configuration: Configuration, app_group: str | None) -> None:
+def storage_location(configuration: Configuration, app_group: str | None) -> Path | str:
     """
-    Delete what such a client has stored; makes nothing that is not there.
+    Return the location of a client's data: the absolute path of its file, or `MEMORY`.
+
+    Args:
+        configuration: The client's settings.
+        app_group: The application group, used for the default file only; see `default_path`.
+    """
+    return MEMORY if configuration.storage == MEMORY else _path(configuration, app_group).resolve()
+
+
+def _path(configuration: Configuration, app_group: str | None) -> Path:
+    if configuration.storage is None:
+        return default_path(configuration.project_token, app_group)
+    return Path(configuration.storage)
+
+
+async def wipe_storage(configuration: Configuration, app_group: str | None) -> None:
+    """
+    Delete what a client has stored; a file that does not exist is not created.
+
+    Args:
+        configuration: The client's settings.
+        app_group: The application group, used for the default file only; see `default_path`.
 
     Raises:
         StorageError: The storage refused; what is stored is still there.
     """
-    place = place_of(configuration, app_group)
-    if isinstance(place, Path) and not place.exists():
+    location = storage_location(configuration, app_group)
+    if isinstance(location, Path) and not location.exists():
         return
-    storage = storage_of(configuration, app_group, lambda _: None)
+    storage = create_storage(configuration, app_group, lambda _: None)
     await storage.open()
     try:
         await storage.wipe()
     finally:
         await storage.aclose()
+
+
+def default_path(project_token: str, app_group: str | None = None) -> Path:
+    """
+    Return the default path of a project's queue: a file in the user's state directory.
+
+    Both arguments may be any string. A character that is not an ASCII letter, a digit, ``-`` or ``_`` is written as
+    ``%XX``, byte by byte of its UTF-8, and the end of a name that is too long for a file system is replaced by a
+    digest. So the file is always inside the directory, and no two pairs of arguments share a file.
+
+    Args:
+        project_token: The project; its queue is ``<project_token>.sqlite``.
+        app_group: The application, where several keep their data apart; its queue is
+            ``<project_token>@<app_group>.sqlite``. None and ``""`` mean no group.
+    """
+    name = _file_name(project_token) + (f"@{_file_name(app_group)}" if app_group else "")
+    return _state_directory() / "exponea_async" / f"{name}.sqlite"
+
+
+def _file_name(text: str) -> str:
+    # `quote` leaves dots and tildes unchanged, but shells and file systems give ".." and "~" a meaning.
+    name = quote(text, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
+    if len(name) <= MAX_NAME_LENGTH:
+        return name
+    digest = sha256(name.encode()).hexdigest()[:32]
+    return f"{name[: MAX_NAME_LENGTH - len(digest)]}~{digest}"
+
+
+def _state_directory() -> Path:
+    """Return the user's state directory, which must not change with the version of platformdirs: queues are in it."""
+    if sys.platform == "darwin":
+        # Newer versions of platformdirs follow XDG_STATE_HOME on macOS, older ones do not.
+        return Path.home() / "Library" / "Application Support"
+    if sys.platform == "win32" and (local := Path(os.environ.get("LOCALAPPDATA", ""))).is_absolute():
+        # platformdirs asks Windows, which does not know of a variable that was set for this process only.
+        return local
+    directory = user_state_path()
+    # Older versions of platformdirs return a relative XDG_STATE_HOME. The XDG specification says to ignore it.
+    return directory if directory.is_absolute() else Path.home() / ".local" / "state"

@@ -19,8 +19,8 @@ from exponea_async.cli.options import Commands, add_json, add_settings, command,
 from exponea_async.cli.terminal import age, complain, print_facts, print_json, print_table
 from exponea_async.config import Configuration
 from exponea_async.errors import DamagedFileError, InvalidEventError
+from exponea_async.storage import MEMORY, create_storage, storage_location
 from exponea_async.storage.base import DeadLetter, Leased, Storage
-from exponea_async.storage.selection import MEMORY, place_of, storage_of
 
 LIMIT = 20
 #: How many are shown where all are asked for.
@@ -90,14 +90,14 @@ async def _opened(args: argparse.Namespace) -> AsyncIterator[Storage]:
 
 def _storage(args: argparse.Namespace, damages: list[DamagedFileError]) -> Storage:
     settings = _settings(args)
-    place = place_of(settings, settings.app_group)
-    if place == MEMORY:
+    location = storage_location(settings, settings.app_group)
+    if location == MEMORY:
         raise UsageError("a queue in memory can only be seen from its own process")
-    if isinstance(place, Path) and not place.exists():
+    if isinstance(location, Path) and not location.exists():
         # To look must not make one.
-        complain(f"there is no queue file at {place} yet")
+        complain(f"there is no queue file at {location} yet")
         settings = evolve(settings, storage=MEMORY)
-    return storage_of(settings, settings.app_group, damages.append)
+    return create_storage(settings, settings.app_group, damages.append)
 
 
 def _settings(args: argparse.Namespace) -> Configuration:

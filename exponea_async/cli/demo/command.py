@@ -23,8 +23,8 @@ from exponea_async.errors import DamagedFileError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Event, PurchasedItem, Stats
 from exponea_async.sandbox import Fault, Faults, Sandbox
+from exponea_async.storage import create_storage
 from exponea_async.storage.base import DeadLetter
-from exponea_async.storage.selection import storage_of
 from exponea_async.subjects import CustomerTracker, Device
 
 CUSTOMERS = 400
@@ -236,7 +236,7 @@ class _Hour:
 
 
 async def _dead_letters(settings: Configuration) -> list[DeadLetter]:
-    storage = storage_of(settings, None, _raise)
+    storage = create_storage(settings, None, _raise)
     await storage.open()
     try:
         return await storage.dead(settings.queue.max_records)

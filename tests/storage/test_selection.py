@@ -1,0 +1,132 @@
+"""
+The backend that a configuration selects, and the path of the default file.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores import records
+
+from exponea_async import Configuration, QueueSettings
+from exponea_async.storage import create_storage, default_path
+from exponea_async.storage.base import Storage
+from exponea_async.storage.memory import MemoryStorage
+from exponea_async.storage.sqlite.storage import SQLiteStorage
+
+ODD = [
+    "a/b",
+    "../x",
+    "..",
+    ".",
+    "~",
+    "a b",
+    "ü",
+    "\ud800",
+    "a%2Fb",
+    "CON:1",
+    "a\\b",
+    "\x00",
+    "a@b",
+    "x" * 1_000,
+    "💥" * 99,
+]
+
+
+def select(setting: Any, *, app_group: str | None = None, max_records: int = 10) -> Storage:
+    configuration = Configuration(
+        project_token="token",
+        authorization_token="key",
+        storage=setting,
+        queue=QueueSettings(max_records=max_records),
+    )
+    return create_storage(configuration, app_group, lambda _: None)
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path
+
+
+class TestSelection:
+    def test_memory(self) -> None:
+        """``"memory:"`` selects the storage in memory."""
+        assert isinstance(select("memory:"), MemoryStorage)
+
+    @pytest.mark.parametrize("as_string", [True, False])
+    def test_a_path(self, tmp_path: Path, *, as_string: bool) -> None:
+        """A path, as a string or not, selects a file, whatever the group is."""
+        path = tmp_path / "q.sqlite"
+        storage = select(str(path) if as_string else path, app_group="group")
+
+        assert isinstance(storage, SQLiteStorage)
+        assert storage.path == path
+
+    def test_the_default(self, state: Path) -> None:
+        """None selects the default file of the project and the group."""
+        storage, grouped = select(None), select(None, app_group="group")
+
+        assert isinstance(storage, SQLiteStorage)
+        assert isinstance(grouped, SQLiteStorage)
+        assert storage.path == default_path("token") == state / "exponea_async" / "token.sqlite"
+        assert grouped.path == default_path("token", "group") == state / "exponea_async" / "token@group.sqlite"
+
+    async def test_the_settings_are_applied(self, tmp_path: Path) -> None:
+        """The maximum size of the queue applies to each backend."""
+        for setting in ("memory:", tmp_path / "q.sqlite"):
+            storage = select(setting, max_records=10)
+            await storage.open()
+            await storage.write(records(*"0123456789"))
+            with pytest.raises(OSError, match="may hold 10 records"):
+                await storage.write(records("a"))
+            await storage.aclose()
+
+
+class TestDefaultPath:
+    @pytest.mark.parametrize("name", ODD)
+    def test_any_string_gives_a_safe_name(self, state: Path, name: str) -> None:
+        """Whatever the token or the group, the file is in the directory and has a short ASCII name."""
+        for path in (default_path(name), default_path("token", name), default_path(name, name)):
+            assert path.parent == state / "exponea_async"
+            assert path.name.isascii()
+            assert len(path.name) < 200
+            assert not set(path.name) & set('/\\:*?"<>| \x00')
+            assert path.suffix == ".sqlite"
+
+    def test_no_two_share_a_file(self, state: Path) -> None:
+        """Different tokens and groups have different files, however alike they look."""
+        names = [*ODD, "token", "token@group", "group", "x" * 999, "a%2fb"]
+        pairs = [(token, group) for token in names for group in (None, *names)]
+
+        assert len({default_path(*pair) for pair in pairs}) == len(pairs)
+
+    def test_no_group(self, state: Path) -> None:
+        """An empty group is the same as no group."""
+        assert default_path("token", "") == default_path("token", None) == default_path("token")
+
+    @pytest.mark.parametrize("value", ["", "relative/folder", "~/folder"])
+    def test_without_a_state_directory(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str) -> None:
+        """Where XDG_STATE_HOME is empty or relative, the default is a directory in the user's home."""
+        monkeypatch.setattr(sys, "platform", "linux")
+        monkeypatch.setenv("XDG_STATE_HOME", value)
+        monkeypatch.setenv("HOME", str(tmp_path))
+
+        assert default_path("t") == tmp_path / ".local" / "state" / "exponea_async" / "t.sqlite"
+
+    def test_macos(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """On macOS the file is in the application support directory, whatever XDG_STATE_HOME says."""
+        monkeypatch.setattr(sys, "platform", "darwin")
+        monkeypatch.setenv("XDG_STATE_HOME", "/elsewhere")
+        monkeypatch.setenv("HOME", str(tmp_path))
+
+        assert default_path("t") == tmp_path / "Library/Application Support" / "exponea_async" / "t.sqlite"
+
+    def test_windows(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """On Windows the file is in the directory for local application data."""
+        monkeypatch.setattr(sys, "platform", "win32")
+        monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+
+        assert default_path("t") == tmp_path / "exponea_async" / "t.sqlite"
