@@ -104,28 +104,28 @@ class Flusher:
         """
         started = asyncio.get_running_loop().time()
         delivered, rejected = self._counters.delivered, self._counters.rejected
-        mark = await self._storage.mark()
+        watermark = await self._storage.watermark()
         self._running += 1
         self._tell()
         self._uploader.nudge()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await self._drain(mark, started, insist=insist)
+                    await self._drain(watermark, started, insist=insist)
         finally:
             self._running -= 1
             self._tell()
         return FlushResult(
             delivered=self._counters.delivered - delivered,
             rejected=self._counters.rejected - rejected,
-            remaining=await self._storage.remaining(mark),
+            remaining=await self._storage.remaining(watermark),
         )
 
-    async def _drain(self, mark: Watermark, started: float, *, insist: bool) -> None:
-        while self._uploader.is_running and await self._left(mark, started, insist=insist):
+    async def _drain(self, watermark: Watermark, started: float, *, insist: bool) -> None:
+        while self._uploader.is_running and await self._left(watermark, started, insist=insist):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):
                     await self._settler.news()
 
-    async def _left(self, mark: Watermark, started: float, *, insist: bool) -> int:
-        return await self._storage.remaining(mark, skip=self._uploader.stuck(started, paused_only=insist))
+    async def _left(self, watermark: Watermark, started: float, *, insist: bool) -> int:
+        return await self._storage.remaining(watermark, skip=self._uploader.stuck(started, paused_only=insist))

@@ -1,10 +1,11 @@
 """
-The door of the storage: the protocol that every backend keeps, and the values that pass.
+The protocol that every storage backend implements, and its values.
 
-The storage knows bytes and keys; what they mean is the business of those who bring them.
-A record goes through three states. It *waits* from the moment it is written. It is *taken* once leased, and falls due
-again at a moment that is stored with it: the end of its lease, or of the delay that a settlement gave it. It leaves
-when it is settled as delivered, or moves to the dead letters, from where it can be revived.
+The storage handles bytes and keys; their meaning is up to the callers.
+
+A record is *untouched* from its write until it is leased for the first time. From then on it has a due time: the end
+of its lease, or of the delay that a settlement gave it. A record that is due can be leased again. A record leaves the
+queue when it is settled: as delivered for good, or as dead to the dead letters, from where it can be revived.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,21 +13,22 @@ from typing import Literal, Protocol
 
 from attrs import frozen
 
-from exponea_async.errors import StateConflictError
+from exponea_async.errors import QueueFullError, StateConflictError
 
-#: A due moment further ahead than this, in seconds, comes from a clock that was set back, and counts as due.
+#: The longest delay of a due time, in seconds. A record due later than this counts as due: the clock that its due time
+#: was made from has been set back since.
 MAX_DUE_AHEAD = 3600.0
 
 
 @frozen
 class Record:
     """
-    One upload-ready command.
+    An encoded command, ready for upload.
 
     Attributes:
-        route: Where it goes; records of one route can share a request.
+        route: The destination; records of one route can share a request.
         body: The encoded command.
-        at: When it was written, UNIX seconds by the system's clock.
+        at: The time of writing, UNIX seconds by the system's clock.
     """
 
     route: str
@@ -37,14 +39,14 @@ class Record:
 @frozen
 class Leased:
     """
-    A record in somebody's hands.
+    A record as a lease, or a look at the queue, returns it.
 
     Attributes:
-        id: Its id, unique in its storage.
-        route: Where it goes.
+        id: The record's id, unique in its storage.
+        route: The destination.
         body: The encoded command.
-        at: When it was written, UNIX seconds.
-        failures: How often it was refused by itself, as the last settlement said.
+        at: The time of writing, UNIX seconds.
+        failures: How often the record was refused when sent alone, according to its last settlement.
     """
 
     id: str
@@ -57,15 +59,15 @@ class Leased:
 @frozen
 class Settlement:
     """
-    What becomes of leased records.
+    The outcome of leased records.
 
     Attributes:
-        ids: The records.
-        verdict: ``"delivered"`` removes them, ``"later"`` keeps them until `due`, ``"dead"`` moves them to the dead
-            letters with `reason`.
-        due: When they fall due again, UNIX seconds, no more than `MAX_DUE_AHEAD` ahead; for ``"later"`` only.
-        failures: What `Leased.failures` says next time; for ``"later"`` only.
-        reason: Why, in words.
+        ids: The ids of the records.
+        verdict: ``"delivered"`` removes the records, ``"later"`` keeps them until `due`, ``"dead"`` moves them to the
+            dead letters with `reason`.
+        due: The next due time, UNIX seconds, at most `MAX_DUE_AHEAD` ahead; for ``"later"`` only.
+        failures: The next value of `Leased.failures`; for ``"later"`` only.
+        reason: The reason, in words.
     """
 
     ids: tuple[str, ...]
@@ -81,12 +83,12 @@ class DeadLetter:
     A record that was refused for good.
 
     Attributes:
-        id: Its id, the one it had in the queue.
-        route: Where it was to go.
+        id: The record's id, the same as in the queue.
+        route: The destination.
         body: The encoded command.
-        at: When it was written, UNIX seconds.
-        died_at: When it was given up, UNIX seconds.
-        reason: Why, in words.
+        at: The time of writing, UNIX seconds.
+        died_at: The time of the refusal, UNIX seconds.
+        reason: The reason, in words.
     """
 
     id: str
@@ -100,13 +102,13 @@ class DeadLetter:
 @frozen
 class State:
     """
-    A remembered value.
+    A stored value.
 
     Attributes:
         value: The bytes.
-        version: Rises by 1 with each change. The first is 1, or more where a state was deleted before, so that what
-            was known of an old state never fits a new one.
-        active: When there was last activity under it, UNIX seconds, or None. It is not part of the value: it moves
+        version: Increases by 1 with each change. The first version is 1, or higher where a state was deleted before,
+            so that a version read from an old state never matches a new one.
+        active: The time of the last activity, UNIX seconds, or None. Activity is not part of the value: it changes
             without the version.
     """
 
@@ -118,15 +120,16 @@ class State:
 @frozen
 class StateChange:
     """
-    A change of a remembered value, made only if nobody was faster.
+    A change of a stored value, made only if the value has not been changed since it was read.
 
     Attributes:
-        key: Its key.
-        value: The new bytes, or None to forget it.
-        version: The version it was loaded with; 0 if there was none.
-        active: The moment of last activity to store beside it, UNIX seconds, be it earlier than the stored one; None
+        key: The key of the state.
+        value: The new bytes, or None to delete the state.
+        version: The version that was read; 0 if there was no state.
+        active: The time of the last activity to store, UNIX seconds, even if it is earlier than the stored one; None
             stores none.
-        seen: Where given, the change is refused if the stored activity is later: somebody was active meanwhile.
+        seen: The last activity that was read, UNIX seconds. The change is refused if the stored one is later, that is
+            if there was activity since. None accepts any.
     """
 
     key: str
@@ -139,13 +142,13 @@ class StateChange:
 @frozen
 class StateCheck:
     """
-    A condition of a write: a remembered value still has the version that it was loaded with.
+    A condition of a write: a stored value still has the version that was read.
 
     Attributes:
-        key: Its key.
-        version: The version it was loaded with; 0 if there was none.
-        active: A moment of activity, UNIX seconds: the stored one is raised to it, never lowered, and set where there
-            is none; the version stays. None, or a state that is not there, leaves things as they are.
+        key: The key of the state.
+        version: The version that was read; 0 if there was no state.
+        active: The time of an activity, UNIX seconds. The stored time is raised to it, never lowered, and set where
+            there is none; the version stays. With None, or where there is no state, nothing is changed.
     """
 
     key: str
@@ -156,11 +159,12 @@ class StateCheck:
 @frozen
 class Written:
     """
-    What a write did.
+    The result of a write.
 
     Attributes:
         ids: The ids of the records, in their order.
-        dropped: The ids of older records that made room, with ``when_full="drop_oldest"``.
+        dropped: The ids of older records that were deleted to stay within the capacity, with
+            ``when_full="drop_oldest"``.
     """
 
     ids: tuple[str, ...]
@@ -170,58 +174,58 @@ class Written:
 @frozen
 class Pending:
     """
-    How much is in the storage.
+    The number of records in the storage.
 
     Attributes:
-        waiting: Records not yet delivered, in whatever state.
-        taken: Those of them that are leased or put off.
+        waiting: Records that are not delivered yet, leased or not.
+        leased: Those of them that are leased or delayed.
         dead: Dead letters.
         routes: `waiting` by route.
     """
 
     waiting: int
-    taken: int
+    leased: int
     dead: int
     routes: Mapping[str, int]
 
 
-#: The last ids given out when the mark was made, by route: what was written before is at or below it.
+#: The last id of each route at some time: all records written until then have this id or a lower one.
 Watermark = Mapping[str, str]
 
 
 class Storage(Protocol):
     """
-    Where records wait and state is remembered.
+    A queue of records and a store of states.
 
-    Every coroutine raises `StorageError` where the storage refuses; nothing is half-written then. It may be opened
-    again after it was closed.
+    Every coroutine raises `StorageError` where the storage refuses; nothing is half-written then. A closed storage may
+    be opened again.
     """
 
     @property
     def commits(self) -> int:
-        """How many transactions wrote records, states or verdicts so far."""
+        """The number of transactions that wrote records, states or settlements so far."""
         ...
 
     async def open(self) -> None:
-        """Make ready; to be called once, before all else."""
+        """Open the storage; to be called before everything else."""
         ...
 
     async def write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck] = ()) -> Written:
         """
-        Keep records and states in one atomic commit; returns once it is durable.
+        Write records and states in one atomic commit, and return once it is durable.
 
-        A caller that is cancelled meanwhile may find them written all the same.
+        A write whose caller is cancelled may be committed all the same.
 
         Args:
-            records: What is to be sent.
-            states: What is to be remembered, and what must not have changed. Each version, and each
-                `StateChange.seen`, is held against the storage as it was before this call, what others wrote
-                earlier in the same commit included; then they act in their order.
+            records: The records to send.
+            states: The states to change, and those that must not have changed. Each version, and each
+                `StateChange.seen`, is compared with the storage as it was before this call, including what others
+                wrote earlier in the same commit. Only then the changes are made, in their order.
 
         Raises:
-            QueueFullError: No room, and the storage was told to raise.
-            StateConflictError: A state's version is not the stored one, or its activity is later than was seen;
-                nothing was written.
+            QueueFullError: The queue is full, and is set to raise.
+            StateConflictError: The version of a state is not the stored one, or its stored activity is later than
+                `StateChange.seen`; nothing was written.
         """
         ...
 
@@ -229,66 +233,80 @@ class Storage(Protocol):
         self, limit: int, seconds: float, now: float, *, skip: Iterable[str] = (), only: str | None = None
     ) -> list[Leased]:
         """
-        Take records that are due, oldest first within a route, and keep others off them for a while.
+        Lease records that are due: no other caller gets them until the lease ends.
 
         Args:
-            limit: How many at the most.
-            seconds: How long they are ours, at most `MAX_DUE_AHEAD`.
+            limit: The maximum number of records.
+            seconds: The length of the lease, at most `MAX_DUE_AHEAD`.
             now: UNIX seconds.
-            skip: Routes to leave alone.
-            only: The one route to take from.
+            skip: Routes to leave out.
+            only: The only route to lease from, or None for all.
+
+        Returns:
+            The records; within a route, first those that were leased before, then the oldest others.
         """
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
-        """Act on verdicts, durably; returns how many records left the queue. Ids never leased are passed over."""
+        """
+        Store the outcome of leased records durably.
+
+        Ids that were never leased are ignored.
+
+        Returns:
+            The number of records that left the queue.
+        """
         ...
 
     async def find(self, ids: Iterable[str]) -> dict[str, str]:
-        """Tell the fate of records: ``"queued"`` or the reason of their death; those gone are left out."""
+        """
+        Return the status of records by id: ``"queued"``, or for a dead letter its reason.
+
+        Ids of records that are in neither are left out.
+        """
         ...
 
-    async def mark(self) -> Watermark:
-        """Draw a line: `remaining` tells how much from before it is left."""
+    async def watermark(self) -> Watermark:
+        """Return the watermark of all records written so far, for `remaining`."""
         ...
 
-    async def remaining(self, mark: Watermark, *, skip: Iterable[str] = ()) -> int:
-        """Count the records at or below a mark that still wait, routes in `skip` left out."""
+    async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = ()) -> int:
+        """Return how many records at or below a watermark are still in the queue, not counting the routes in `skip`."""
         ...
 
     async def pending(self) -> Pending:
-        """Count what is here, in a time that does not grow with the queue."""
+        """Return the number of records, in a time that does not depend on the length of the queue."""
         ...
 
     async def waiting(self, limit: int) -> list[Leased]:
-        """Look at the oldest waiting records without taking them."""
+        """Return the oldest records of the queue, leased or not, without leasing them."""
         ...
 
     async def dead(self, limit: int) -> list[DeadLetter]:
-        """Look at the newest dead letters."""
+        """Return the newest dead letters."""
         ...
 
     async def revive(self, ids: Iterable[str] | None = None) -> int:
-        """Put dead letters, all of them by default, back into the queue under their old ids; returns how many."""
+        """Put dead letters, by default all, back into the queue under their ids; return their number."""
         ...
 
     async def purge(self, ids: Iterable[str] | None = None) -> int:
-        """Delete dead letters, all of them by default; returns how many."""
+        """Delete dead letters, by default all; return their number."""
         ...
 
     async def load_state(self, key: str) -> State | None:
-        """Look a remembered value up."""
+        """Return a state, or None."""
         ...
 
     async def expired_sessions(self, before: float, limit: int) -> list[tuple[str, State]]:
         """
-        Look at the states, with their keys, whose last activity is earlier than a moment, earliest first.
+        Return the states, with their keys, whose last activity is before a time, earliest first.
 
         It takes no longer where there are more states. States without activity are left out.
 
         Args:
             before: UNIX seconds.
-            limit: How many at the most.
+            limit: The maximum number of states.
         """
         ...
 
@@ -297,7 +315,7 @@ class Storage(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Finish what was asked for and let go; idempotent."""
+        """Complete the calls made so far and close the storage; closing it again does nothing."""
         ...
 
 
@@ -325,3 +343,11 @@ async def replace_state(storage: Storage, key: str, value: bytes | None) -> None
             # Another caller wrote between the read and the write: compare again with what it stored.
             continue
         return
+
+
+def queue_full(max_records: int) -> QueueFullError:
+    """Return the error for a write that exceeds the capacity."""
+    return QueueFullError(
+        f"The queue is full: it may hold {max_records} records.",
+        hint='Wait for uploads, raise QueueSettings.max_records, or set when_full to "wait" or "drop_oldest".',
+    )

@@ -272,18 +272,18 @@ class MemoryStorage:
         fates = {key: "queued" if key in self._rows else self._dead.get(key) for key in ids}
         return {key: fate if isinstance(fate, str) else fate.reason for key, fate in fates.items() if fate is not None}
 
-    async def mark(self) -> Watermark:
+    async def watermark(self) -> Watermark:
         """Draw a line under what is written."""
         self._check_open()
         return {name: route.key(route.last) for name, route in self._routes.items()}
 
-    async def remaining(self, mark: Watermark, *, skip: Iterable[str] = ()) -> int:
+    async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = ()) -> int:
         """Count what is left from before a mark."""
         self._check_open()
         left = 0
-        for name in mark.keys() & self._routes.keys() - set(skip):
+        for name in watermark.keys() & self._routes.keys() - set(skip):
             route = self._routes[name]
-            number, _, end = mark[name].partition(".")
+            number, _, end = watermark[name].partition(".")
             if number == str(route.number):
                 left += max(0, int(end) - route.cursor) + sum(seq <= int(end) for _, seq in route.agenda)
         return left

@@ -128,14 +128,14 @@ class TestPeriod:
     ) -> None:
         """A period in which the queue can't be read is told, and followed by the next."""
         client = await connect(flush_mode="PERIOD", flush_period=0.02)
-        mark, calls = client._storage.mark, count()
+        watermark, calls = client._storage.watermark, count()
 
         async def fail_first() -> Any:
             if next(calls) < 2:
                 raise StorageError("The file is locked.")
-            return await mark()
+            return await watermark()
 
-        monkeypatch.setattr(client._storage, "mark", fail_first)
+        monkeypatch.setattr(client._storage, "watermark", fail_first)
         receipt = await client.track_event(Event("x"))
         await receipt.delivered(10)
 

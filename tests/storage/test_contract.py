@@ -334,13 +334,13 @@ class TestLooking:
         await storage.settle(dead(taken[0].id))
 
         count = await storage.pending()
-        assert (count.waiting, count.taken, count.dead) == (3, 1, 1)
+        assert (count.waiting, count.leased, count.dead) == (3, 1, 1)
         assert count.routes == {"x": 2, "y": 1}
 
     async def test_pending_of_nothing(self, storage: Storage) -> None:
         """An empty storage counts nothing."""
         count = await storage.pending()
-        assert (count.waiting, count.taken, count.dead, dict(count.routes)) == (0, 0, 0, {})
+        assert (count.waiting, count.leased, count.dead, dict(count.routes)) == (0, 0, 0, {})
 
     async def test_waiting_shows_without_taking(self, storage: Storage) -> None:
         """The oldest records of all routes are shown by age, leased or not, and stay as they are."""
@@ -349,7 +349,7 @@ class TestLooking:
 
         assert bodies(await storage.waiting(10)) == ["a", "b", "c"]
         assert bodies(await storage.waiting(2)) == ["a", "b"]
-        assert (await storage.pending()).taken == 1
+        assert (await storage.pending()).leased == 1
 
     async def test_the_newest_letters_come_first(self, storage: Storage) -> None:
         """Dead letters are shown newest first, as many as asked for."""
@@ -362,36 +362,36 @@ class TestLooking:
     async def test_a_mark_counts_down(self, storage: Storage) -> None:
         """What was written before a mark remains until it is delivered or dead; later writes don't count."""
         await storage.write(records("a", "b", "c"))
-        line = await storage.mark()
+        watermark = await storage.watermark()
         await storage.write(records("d", "e"))
 
-        assert await storage.remaining(line) == 3
+        assert await storage.remaining(watermark) == 3
         one, two, *rest = ids(await take(storage))
-        assert await storage.remaining(line) == 3
+        assert await storage.remaining(watermark) == 3
         await storage.settle([*delivered(one), *dead(two), *delivered(rest[-1])])
-        assert await storage.remaining(line) == 1
+        assert await storage.remaining(watermark) == 1
         await storage.settle(delivered(*rest))
-        assert await storage.remaining(line) == 0
+        assert await storage.remaining(watermark) == 0
 
     async def test_a_mark_leaves_routes_out(self, storage: Storage) -> None:
         """Skipped routes and routes made after the mark don't count."""
         await storage.write(records("a", route="x"))
         await storage.write(records("b", "c", route="y"))
-        line = await storage.mark()
+        watermark = await storage.watermark()
         await storage.write(records("d", route="z"))
 
-        assert await storage.remaining(line) == 3
-        assert await storage.remaining(line, skip=["y", "nowhere"]) == 1
+        assert await storage.remaining(watermark) == 3
+        assert await storage.remaining(watermark, skip=["y", "nowhere"]) == 1
         assert await storage.remaining({}) == 0
 
     async def test_a_mark_outlives_a_wipe(self, storage: Storage) -> None:
         """After a wipe nothing of a mark remains, whatever is written then."""
         await storage.write(records("a", "b"))
-        line = await storage.mark()
+        watermark = await storage.watermark()
         await storage.wipe()
         await storage.write(records("c"))
 
-        assert await storage.remaining(line) == 0
+        assert await storage.remaining(watermark) == 0
 
 
 class TestRepair:
@@ -799,10 +799,10 @@ class TestFullDrops:
         storage = await make_storage(3, "drop_oldest")
         await storage.write(records("a", "b", "c"))
         await take(storage, 1)
-        line = await storage.mark()
+        watermark = await storage.watermark()
         await storage.write(records("d"))
 
-        assert await storage.remaining(line) == 2
+        assert await storage.remaining(watermark) == 2
 
 
 class TestWiping:
@@ -814,11 +814,11 @@ class TestWiping:
         await storage.wipe()
 
         count = await storage.pending()
-        assert (count.waiting, count.taken, count.dead, dict(count.routes)) == (0, 0, 0, {})
+        assert (count.waiting, count.leased, count.dead, dict(count.routes)) == (0, 0, 0, {})
         assert await storage.load_state("k") is None
         assert await storage.find([*keys, *written.ids]) == {}
         assert await take(storage, now=NOW + LEASE) == []
-        assert await storage.mark() == {}
+        assert await storage.watermark() == {}
 
     async def test_it_can_be_used_on(self, storage: Storage) -> None:
         """After a wipe the storage works, and never gives an id a second time."""
@@ -840,7 +840,7 @@ CALLS: Sequence[Call] = (
     lambda storage: storage.lease(1, LEASE, NOW),
     lambda storage: storage.settle([]),
     lambda storage: storage.find([]),
-    lambda storage: storage.mark(),
+    lambda storage: storage.watermark(),
     lambda storage: storage.remaining({}),
     lambda storage: storage.pending(),
     lambda storage: storage.waiting(1),

@@ -215,7 +215,7 @@ class StorageMachine(RuleBasedStateMachine):
     def agrees(self) -> None:
         """Counts, fates and states are as the model has them."""
         count = self.run_(self.storage.pending())
-        assert (count.waiting, count.taken, count.dead) == (len(self.waiting), len(self.in_hand()), len(self.letters))
+        assert (count.waiting, count.leased, count.dead) == (len(self.waiting), len(self.in_hand()), len(self.letters))
         assert sum(count.routes.values()) == count.waiting
         fates = dict.fromkeys(self.waiting, "queued") | {key: reason for key, (_, reason) in self.letters.items()}
         assert self.run_(self.storage.find(self.seen | fates.keys())) == fates
@@ -230,7 +230,7 @@ class StorageMachine(RuleBasedStateMachine):
         assert {each.id: each.body for each in seen} == {key: known.body for key, known in self.waiting.items()}
 
     async def _remaining(self) -> int:
-        return await self.storage.remaining(await self.storage.mark())
+        return await self.storage.remaining(await self.storage.watermark())
 
 
 class MemoryMachine(StorageMachine):

@@ -70,7 +70,7 @@ class TestRefusals:
         with pytest.raises(StorageError, match=r"locked.*Another process"):
             await asyncio.wait_for(calls[call](), timeout=30)
         count = await storage.pending()
-        assert (count.waiting, count.taken, count.dead) == (2, 1, 1)
+        assert (count.waiting, count.leased, count.dead) == (2, 1, 1)
 
         other.execute("ROLLBACK")
         other.close()

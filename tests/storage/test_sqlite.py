@@ -256,7 +256,7 @@ class TestGroupCommit:
         letters = await bury(storage, "a")
         await storage.write(records("b"), [StateChange("k", b"", 0)])
         await storage.find(letters)
-        await storage.remaining(await storage.mark())
+        await storage.remaining(await storage.watermark())
         for look in (storage.pending(), storage.waiting(1), storage.dead(1), storage.load_state("k")):
             await look
         for change in (storage.revive(letters), storage.purge(), storage.wipe()):

@@ -121,7 +121,7 @@ async def stats(storage: Storage, args: argparse.Namespace) -> int:
     projects: Counter[str] = Counter()
     for route, count in pending.routes.items():
         projects[_project(route)] += count
-    facts = {"waiting": pending.waiting, "taken": pending.taken, "dead": pending.dead}
+    facts = {"waiting": pending.waiting, "taken": pending.leased, "dead": pending.dead}
     if args.json:
         print_json({**facts, "projects": projects})
     else:

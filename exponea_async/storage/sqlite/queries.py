@@ -11,16 +11,16 @@ from exponea_async.storage.sqlite.connection import QueueConnection, Route, chun
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
 
-def mark(ledger: QueueConnection) -> Watermark:
+def watermark(ledger: QueueConnection) -> Watermark:
     """Tell each route's last id."""
     return {name: str(route.last) for name, route in ledger.routes.items()}
 
 
-def remaining(ledger: QueueConnection, mark: Watermark, skip: frozenset[str]) -> int:
+def remaining(ledger: QueueConnection, watermark: Watermark, skip: frozenset[str]) -> int:
     """Count what is left at or below a mark."""
     left = 0
-    for name in mark.keys() & ledger.routes.keys() - skip:
-        route, end = ledger.routes[name], int(mark[name])
+    for name in watermark.keys() & ledger.routes.keys() - skip:
+        route, end = ledger.routes[name], int(watermark[name])
         if end >> ROUTE_SHIFT == route.number:
             sql = "SELECT count(*) FROM taken WHERE route = ? AND id <= ?"
             left += max(0, end - route.cursor) + int(ledger.execute(sql, (route.number, end)).fetchone()[0])

@@ -230,14 +230,14 @@ class SQLiteStorage:
         wanted = list(ids)
         return await self._commits.look(lambda ledger: _queries.find(ledger, wanted))
 
-    async def mark(self) -> Watermark:
+    async def watermark(self) -> Watermark:
         """Draw a line under what is written."""
-        return await self._commits.look(_queries.mark)
+        return await self._commits.look(_queries.watermark)
 
-    async def remaining(self, mark: Watermark, *, skip: Iterable[str] = ()) -> int:
+    async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = ()) -> int:
         """Count what is left from before a mark."""
         skipped = frozenset(skip)
-        return await self._commits.look(lambda ledger: _queries.remaining(ledger, mark, skipped))
+        return await self._commits.look(lambda ledger: _queries.remaining(ledger, watermark, skipped))
 
     async def pending(self) -> Pending:
         """Count what is here."""
