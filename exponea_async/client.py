@@ -25,7 +25,7 @@ from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.expirer import SessionExpirer
 from exponea_async.devices.features import FeatureRegistry
-from exponea_async.devices.store import Devices
+from exponea_async.devices.store import DeviceStore
 from exponea_async.errors import (
     ClosedError,
     ConfigurationError,
@@ -34,22 +34,16 @@ from exponea_async.errors import (
     NotStartedError,
     StorageError,
 )
-from exponea_async.features.bulk import BulkVerbs
-from exponea_async.features.campaigns import CampaignVerbs
-from exponea_async.features.content_blocks.verbs import ContentBlocks, ContentBlockVerbs
-from exponea_async.features.fetch.verbs import FetchVerbs
-from exponea_async.features.identity import IdentityVerbs
-from exponea_async.features.in_app.verbs import InAppMessages, InAppVerbs
-from exponea_async.features.inbox.verbs import Inbox, InboxVerbs
-from exponea_async.features.push.verbs import PushVerbs
-from exponea_async.features.segments.verbs import Segments, SegmentVerbs
-from exponea_async.features.sessions import SessionVerbs
-from exponea_async.features.tracking import TrackingVerbs
+from exponea_async.features.content_blocks.verbs import ContentBlocks
+from exponea_async.features.in_app.service import InAppMessages
+from exponea_async.features.inbox.verbs import Inbox
+from exponea_async.features.segments.verbs import Segments
+from exponea_async.features.tracking import BulkVerbs
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import FlushMode, FlushResult, Stats
 from exponea_async.observability import Counters
 from exponea_async.storage import create_storage, storage_location, wipe_storage
-from exponea_async.subjects import DEFAULT_DEVICE, CustomerTracker, Device, Subject, bind, bound
+from exponea_async.subjects import DEFAULT_DEVICE, CustomerTracker, Device, DeviceVerbs, Subject, bind, bound
 
 LOG = logging.getLogger("exponea_async")
 
@@ -57,19 +51,7 @@ LOG = logging.getLogger("exponea_async")
 CLOSE_TIMEOUT = 10.0
 
 
-class Exponea(
-    TrackingVerbs,
-    BulkVerbs,
-    IdentityVerbs,
-    SessionVerbs,
-    PushVerbs,
-    CampaignVerbs,
-    InAppVerbs,
-    ContentBlockVerbs,
-    InboxVerbs,
-    SegmentVerbs,
-    FetchVerbs,
-):
+class Exponea(DeviceVerbs, BulkVerbs):
     """
     A client of Bloomreach Engagement.
 
@@ -106,7 +88,7 @@ class Exponea(
             counters=self._counters,
             clock=clock,
             wake=self._written.set,
-            keys=self._credentials,
+            credentials=self._credentials,
         )
         self._recorder.refuse(NotStartedError("The client is not started.", hint="Use 'async with' or await start()."))
         self._rate_limiter = RateLimiter(configuration.upload.requests_per_second)
@@ -114,7 +96,7 @@ class Exponea(
         self._features = FeatureRegistry(
             part(configuration, clock) for part in (InAppMessages, ContentBlocks, Inbox, Segments)
         )
-        self._devices = Devices(self._storage, self._recorder, configuration, self._features, self._api)
+        self._devices = DeviceStore(self._storage, self._recorder, configuration, self._features, self._api)
         self._session_expirer = SessionExpirer(self._devices, configuration, clock)
         self._default = Device(DEFAULT_DEVICE, self._devices)
         self._default_properties = configuration.default_properties
@@ -163,7 +145,7 @@ class Exponea(
             self._running.add(self)
             self._stopped = self._wiped = False
             self._receipts.open()
-            self._recorder.admit()
+            self._recorder.accept()
             self._api.open()
             await self._upload.flusher.start()
             self._session_expirer.start()
@@ -226,7 +208,7 @@ class Exponea(
 
     async def _end_sessions(self) -> None:
         try:
-            await self._session_expirer.sweep(everyone=True)
+            await self._session_expirer.expire(all_sessions=True)
         except StorageError as error:
             LOG.warning("The sessions could not be ended on closing, and will be at the next start: %s", error)
 
@@ -277,7 +259,7 @@ class Exponea(
         waiting = (await self._storage.pending()).waiting
         await self._storage.wipe()
         self._wiped = True
-        self._devices.forget_all()
+        self._devices.clear()
         self._credentials.forget()
         reason = "the integration was stopped"
         self._receipts.drop_all(reason)
@@ -436,7 +418,7 @@ class Exponea(
             ConfigurationError: They are no mapping with texts as keys.
         """
         self._default_properties = evolve(self._configuration, default_properties=properties).default_properties
-        self._recorder.set_defaults(self._default_properties)
+        self._recorder.set_default_properties(self._default_properties)
 
     def stats(self) -> Stats:
         """Tell in numbers what the client has done."""

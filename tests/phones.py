@@ -101,10 +101,10 @@ class Phone:
         await self.client.aclose(timeout=0)
         return await self.start(at=at, **settings)
 
-    async def sweep(self, *, at: float | None = None) -> int:
+    async def expire(self, *, at: float | None = None) -> int:
         """Let the sweeper look."""
         self.now = self.now if at is None else at
-        return await self.client._session_expirer.sweep()
+        return await self.client._session_expirer.expire()
 
     async def kept(self, *names: str) -> list[Kept]:
         """Tell what waits in the queue, in order; all of it, or that of some types."""

@@ -80,7 +80,7 @@ class Model:
             self.customer = 0
             self.tell("installation")
         if self.rules.automatic:
-            self.sweep()
+            self.expire()
             if self.start is None:
                 self.begin()
             self.last = self.now
@@ -98,7 +98,7 @@ class Model:
         self.tell("session_end", round(at - self.start, 3), at)
         self.start = None
 
-    def sweep(self) -> None:
+    def expire(self) -> None:
         if not self.rules.automatic:
             return
         if self.in_front and self.now - self.last >= TIMEOUT / 4:
@@ -189,7 +189,7 @@ class Machine(RuleBasedStateMachine):
         )
         self.client = Exponea(configuration, clock=lambda: self.now)
         # Nothing is swept but by the machine's own rule.
-        self.client._session_expirer._sweep_for_ever = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+        self.client._session_expirer._run = asyncio.Event().wait  # type: ignore[method-assign, assignment]
         await self.client.start()
 
     def about(self, key: str) -> tuple[Device, Model]:
@@ -221,11 +221,11 @@ class Machine(RuleBasedStateMachine):
         self.compare()
 
     @rule()
-    def sweep(self) -> None:
-        self.run(self.client._session_expirer.sweep())
+    def expire(self) -> None:
+        self.run(self.client._session_expirer.expire())
         for model in self.models.values():
             model.now = self.now
-            model.sweep()
+            model.expire()
 
     # Verbs
 

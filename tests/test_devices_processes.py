@@ -156,8 +156,8 @@ async def test_fifty_devices(configure: Configure, sandbox: Sandbox, tmp_path: P
     acknowledged = set().union(*told)
 
     async with Exponea(configure(flush_mode="MANUAL", session_timeout=TIMEOUT)) as client:
-        await client._session_expirer.sweep(everyone=True)
-        assert await client._session_expirer.sweep(everyone=True) == 0
+        await client._session_expirer.expire(all_sessions=True)
+        assert await client._session_expirer.expire(all_sessions=True) == 0
         commands = await kept(client)
         customers = check_lives(commands)
         await client.flush_data(300)
@@ -185,7 +185,7 @@ async def test_a_wait_longer_than_the_timeout(configure: Configure, monkeypatch:
                 now += 1
                 await other.device("default").open()
                 now += 60
-                await other._session_expirer.sweep()
+                await other._session_expirer.expire()
             return await load(name)
 
         monkeypatch.setattr(client._storage, "load_state", slow)

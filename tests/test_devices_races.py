@@ -52,7 +52,7 @@ def idle_sweeper(monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(sweeper.SessionExpirer, "_sweep_for_ever", never)
+    monkeypatch.setattr(sweeper.SessionExpirer, "_run", never)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ class TestAwakening:
         with client.bind(client.device("tg:3")):
             await client.track_many([Event("ping")] * 50)
         clock.now += TIMEOUT
-        assert await client._session_expirer.sweep() == 3
+        assert await client._session_expirer.expire() == 3
 
         by_cookie: dict[str, list[dict[str, Any]]] = {}
         for data in await kept(client):
@@ -128,7 +128,7 @@ class TestAwakening:
         """A moment before the timeout a session goes on; at the timeout the next one begins."""
         await client.track_event(Event("ping"))
         clock.now += TIMEOUT - 0.001
-        assert await client._session_expirer.sweep() == 0
+        assert await client._session_expirer.expire() == 0
         await client.track_event(Event("ping"))
         clock.now += TIMEOUT
         await client.track_event(Event("ping"))
@@ -196,7 +196,7 @@ class TestSweeping:
         await asyncio.gather(*(device.track_event(Event("ping")) for device in devices))
         clock.now += TIMEOUT
         tracked = [device.track_event(Event("ping")) for device in devices]
-        sweeps = [client._session_expirer.sweep() for _ in range(3)]
+        sweeps = [client._session_expirer.expire() for _ in range(3)]
         await asyncio.gather(sweeps[0], *tracked[:25], sweeps[1], *tracked[25:], sweeps[2])
 
         wanted = {"installation": 50, "session_start": 100, "session_end": 50, "ping": 100}
@@ -215,8 +215,8 @@ class TestSweeping:
         storage.error = None
         clock.now += TIMEOUT
 
-        assert await client._session_expirer.sweep() == 1
-        assert await client._session_expirer.sweep() == 0
+        assert await client._session_expirer.expire() == 1
+        assert await client._session_expirer.expire() == 0
         *_, end = await kept(client)
         assert (end["event_type"], round(end["properties"]["duration"])) == ("session_end", 10)
 
@@ -230,7 +230,7 @@ class TestSweeping:
         await client.track_event(Event("ping"))
         clock.now += TIMEOUT
 
-        assert [await client._session_expirer.sweep() for _ in range(3)] == [1, 0, 0]
+        assert [await client._session_expirer.expire() for _ in range(3)] == [1, 0, 0]
         assert len(caplog.messages) == 12
 
     async def test_a_hook_that_fails(self, configure: Configure, clock: Clock) -> None:
@@ -249,9 +249,9 @@ class TestSweeping:
             await client.device("a").pause()
             await client.device("b").open()
             clock.now += TIMEOUT
-            assert await client._session_expirer.sweep() == 1
+            assert await client._session_expirer.expire() == 1
             broken = False
-            assert await client._session_expirer.sweep() == 1
+            assert await client._session_expirer.expire() == 1
 
     async def test_sessions_of_many_processes(self, configure: Configure, clock: Clock) -> None:
         """Two clients that sweep one file at once end each session once."""
@@ -259,7 +259,7 @@ class TestSweeping:
         async with Exponea(settings, clock=clock) as one, Exponea(settings, clock=clock) as two:
             await asyncio.gather(*(one.device(f"tg:{number}").open() for number in range(150)))
             clock.now += TIMEOUT + 1
-            ended = await asyncio.gather(one._session_expirer.sweep(), two._session_expirer.sweep())
+            ended = await asyncio.gather(one._session_expirer.expire(), two._session_expirer.expire())
             assert sum(ended) == (await names(one))["session_end"] == 150
 
 
@@ -325,7 +325,7 @@ class TestRefusals:
         await client.track_event(Event("last"))
         await client.pause()
         clock.now += TIMEOUT
-        await client._session_expirer.sweep()
+        await client._session_expirer.expire()
 
         told = await names(client)
         cookies = {data["customer_ids"]["cookie"] for data in await kept(client)}
@@ -334,10 +334,10 @@ class TestRefusals:
 
 
 class TestStopping:
-    async def sweep(self, client: Exponea) -> None:
+    async def expire(self, client: Exponea) -> None:
         # What a sweep raises is logged by its task.
         with suppress(StorageError):
-            await client._session_expirer.sweep()
+            await client._session_expirer.expire()
 
     @pytest.mark.parametrize("steps", [0, 1, 3, 8, 20])
     async def test_during_all_of_that(self, client: Exponea, clock: Clock, steps: int) -> None:
@@ -357,7 +357,7 @@ class TestStopping:
                 device.handle_campaign_click("https://shop.example/?xnpe_cmp=x"),
                 device.resume(),
                 device.get_customer_cookie(),
-                self.sweep(client),
+                self.expire(client),
             )
         ]
         for _ in range(steps):
@@ -383,5 +383,5 @@ async def test_manual_after_automatic(configure: Configure, clock: Clock) -> Non
         await client.track_session_end()
     async with Exponea(settings, clock=clock) as client:
         clock.now += TIMEOUT
-        assert await client._session_expirer.sweep() == 0
+        assert await client._session_expirer.expire() == 0
         assert await names(client) == {"installation": 1, "session_start": 1, "session_end": 1}

@@ -45,10 +45,10 @@ class Gate:
     def __init__(self, client: Exponea, monkeypatch: pytest.MonkeyPatch) -> None:
         self.on_the_way_back = False
         self.waiting = 0
-        self._ask = client._devices.calls.ask
+        self._ask = client._devices.api.ask
         self._is_open = asyncio.Event()
         self._is_open.set()
-        monkeypatch.setattr(client._devices.calls, "ask", self._held)
+        monkeypatch.setattr(client._devices.api, "ask", self._held)
 
     def close(self, *, on_the_way_back: bool = False) -> None:
         """Let calls wait from now on."""
@@ -91,7 +91,7 @@ class World:
 
     async def name(self, device: Device) -> str:
         """Tell the name of who a device is."""
-        state = await device._context.look()
+        state = await device._device_context.load_state()
         assert state is not None
         return name_of(state.customer_ids)
 
@@ -304,7 +304,7 @@ class TestAtAnyMoment:
         await device.close_in_app_message(message, interaction=False)
         await device.open()
         await world.client.flush_data()
-        state = await device._context.look()
+        state = await device._device_context.load_state()
         assert state is not None
         told = [each for each in world.sandbox.engine.events() if each.customer_ids == state.customer_ids]
         assert {each.event_type for each in told} == {"installation", "session_start"}
@@ -482,7 +482,7 @@ class TestKeys:
     async def test_a_tracker_with_the_ids_of_a_device(self, world: World) -> None:
         """It is the same customer, and goes its own way when the device becomes somebody else's."""
         device = await world.known()
-        state = await device._context.look()
+        state = await device._device_context.load_state()
         assert state is not None
         tracker, name = world.client.for_customer(state.customer_ids), name_of(state.customer_ids)
         # It depends on who comes first with what, where both share what is in memory.

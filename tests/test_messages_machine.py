@@ -200,7 +200,7 @@ class Machine(RuleBasedStateMachine):
             upload=UploadSettings(backoff_initial=0.001, backoff_max=0.002, linger=0.001, requests_per_second=100_000),
         )
         self.client = Exponea(configuration, clock=lambda: self.now)
-        self.client._session_expirer._sweep_for_ever = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+        self.client._session_expirer._run = asyncio.Event().wait  # type: ignore[method-assign, assignment]
         await self.client.start()
 
     def about(self, key: str) -> tuple[Device, Model]:

@@ -24,6 +24,7 @@ from exponea_async import (
 )
 from exponea_async.devices.context import ApiRequest, SubjectContext
 from exponea_async.devices.customers import TrackedEvent
+from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.features import Feature
 from exponea_async.devices.impressions import Impression
 from exponea_async.devices.state import DeviceState, TimestampSequence, UpdateResult
@@ -46,7 +47,7 @@ class Probe(Feature):
     def is_listening(self) -> bool:
         return self.listening
 
-    def heard(self, scope: SubjectContext, heard: TrackedEvent) -> None:
+    def tracked(self, context: SubjectContext, heard: TrackedEvent) -> None:
         self.heard_of.append(heard)
 
     def launched(self, scope: SubjectContext) -> None:
@@ -77,13 +78,12 @@ def key(scope: SubjectContext) -> str:
 def probed(client: Exponea) -> Probe:
     """Put a probe among the parts of a client, which listens."""
     probe = Probe()
-    client._features._parts[Probe] = probe
-    client._recorder.has_subscribers = True
+    client._features.add(probe)
     return probe
 
 
-def scope_of(client: Exponea, device: str = "default") -> SubjectContext:
-    return client.device(device)._context
+def scope_of(client: Exponea, device: str = "default") -> DeviceContext:
+    return client.device(device)._device_context
 
 
 class TestHearing:
@@ -102,7 +102,7 @@ class TestHearing:
             "device_id": device_id,
         }
         assert (heard.event.name, heard.kind, heard.receipt) == ("view", EventType.TRACK_EVENT, receipt)
-        assert (heard.who.ids, heard.who.device) == ({"cookie": cookie}, "default")
+        assert (heard.customer.ids, heard.customer.device) == ({"cookie": cookie}, "default")
         assert round(heard.timestamp, 3) == 1000.0
 
     async def test_a_moment_of_its_own_is_heard(self, phone: Phone) -> None:
@@ -158,7 +158,7 @@ class TestHearing:
         await client.track_event(Event("a"))
         probe.listening = False
         await client.track_event(Event("b"))
-        assert client._recorder.has_subscribers is False
+        assert client._features.has_subscribers is False
         probe.listening = True
         await client.track_event(Event("c"))
 
@@ -215,9 +215,9 @@ class TestWho:
         scope, marks = scope_of(client), []
 
         async def mark() -> None:
-            who = await scope.who()
+            who = await scope.current_customer()
             assert who is not None
-            marks.append(who.mark)
+            marks.append(who.fingerprint)
 
         await mark()
         await client.track_event(Event("a"))
@@ -234,18 +234,18 @@ class TestWho:
     async def test_to_ask_who_it_is_need_not_wake_a_device(self, phone: Phone) -> None:
         """Background work is no sign of life."""
         client = await phone.start()
-        who = await scope_of(client).who(wake=False)
+        who = await scope_of(client).current_customer(counts_as_activity=False)
 
         assert await phone.told() == []
         assert who is not None
-        await scope_of(client).who()
+        await scope_of(client).current_customer()
         assert [name for name, _ in await phone.told()] == ["installation", "session_start"]
 
     async def test_a_customer_is_who_was_said(self, phone: Phone) -> None:
         """A tracker has the given ids and no device."""
         client = await phone.start()
         scope = client.for_customer(SOMEONE)._context
-        who = await scope.who()
+        who = await scope.current_customer()
 
         assert who is not None
         assert (who.ids, who.device, scope.is_device) == (SOMEONE, None, False)
@@ -254,60 +254,60 @@ class TestWho:
         """A stopped integration knows nobody, and a client that is not running says so."""
         client = phone.make()
         with pytest.raises(NotStartedError):
-            await scope_of(client).who(wake=False)
+            await scope_of(client).current_customer(counts_as_activity=False)
         await client.start()
         await client.stop_integration()
-        assert await scope_of(client).who() is None
-        assert await scope_of(client).who(wake=False) is None
+        assert await scope_of(client).current_customer() is None
+        assert await scope_of(client).current_customer(counts_as_activity=False) is None
 
 
 class TestKeeping:
     async def test_a_device_keeps_things_beside_its_state(self, phone: Phone) -> None:
         """They are there after a restart, under the device's key, until they are forgotten."""
         client = await phone.start()
-        await scope_of(client, "a").save("cache", b"one")
-        await scope_of(client, "a").save("cache", b"two")
-        await scope_of(client, "b").save("cache", b"three")
+        await scope_of(client, "a").save_data("cache", b"one")
+        await scope_of(client, "a").save_data("cache", b"two")
+        await scope_of(client, "b").save_data("cache", b"three")
         client = await phone.restart()
 
-        assert await scope_of(client, "a").load("cache") == b"two"
-        assert await scope_of(client, "b").load("cache") == b"three"
-        await scope_of(client, "a").save("cache", None)
-        assert await scope_of(client, "a").load("cache") is None
-        await scope_of(client, "a").save("cache", b"four")
-        assert await scope_of(client, "a").load("cache") == b"four"
+        assert await scope_of(client, "a").load_data("cache") == b"two"
+        assert await scope_of(client, "b").load_data("cache") == b"three"
+        await scope_of(client, "a").save_data("cache", None)
+        assert await scope_of(client, "a").load_data("cache") is None
+        await scope_of(client, "a").save_data("cache", b"four")
+        assert await scope_of(client, "a").load_data("cache") == b"four"
 
     async def test_two_at_once(self, phone: Phone) -> None:
         """Whoever comes last is right, and nobody fails."""
         client = await phone.start()
-        await asyncio.gather(*[scope_of(client).save("cache", b"%d" % number) for number in range(20)])
+        await asyncio.gather(*[scope_of(client).save_data("cache", b"%d" % number) for number in range(20)])
 
-        assert await scope_of(client).load("cache") is not None
+        assert await scope_of(client).load_data("cache") is not None
 
     async def test_a_stop_wipes_it(self, phone: Phone) -> None:
         """Nothing is left of it, and nothing is kept while the integration is stopped."""
         client = await phone.start()
-        await scope_of(client).save("cache", b"one")
+        await scope_of(client).save_data("cache", b"one")
         await client.stop_integration()
-        await scope_of(client).save("cache", b"two")
-        assert await scope_of(client).load("cache") is None
+        await scope_of(client).save_data("cache", b"two")
+        assert await scope_of(client).load_data("cache") is None
         await client.start()
-        assert await scope_of(client).load("cache") is None
+        assert await scope_of(client).load_data("cache") is None
 
     async def test_trouble_is_logged_and_harmless(self, phone: Phone, caplog: pytest.LogCaptureFixture) -> None:
         """What is only a cache must not make its user fail."""
         client = await phone.start()
         await client._storage.aclose()
-        await scope_of(client).save("cache", b"one")
+        await scope_of(client).save_data("cache", b"one")
 
-        assert "could not be kept" in caplog.text
+        assert "could not be stored" in caplog.text
 
     async def test_a_customer_keeps_nothing(self, phone: Phone) -> None:
         """A tracker remembers nothing."""
         scope = (await phone.start()).for_customer(SOMEONE)._context
-        await scope.save("cache", b"one")
+        await scope.save_data("cache", b"one")
 
-        assert await scope.load("cache") is None
+        assert await scope.load_data("cache") is None
 
     async def test_displays_are_remembered(self, phone: Phone) -> None:
         """They outlive a restart; identify forgets content blocks, anonymize all, and a month what is old."""
@@ -318,11 +318,11 @@ class TestKeeping:
             return evolve(state, messages=shown, blocks=shown), ()
 
         async def shown() -> tuple[set[str], set[str]]:
-            state = await scope_of(phone.client).look()
+            state = await scope_of(phone.client).load_state()
             assert state is not None
             return set(state.messages), set(state.blocks)
 
-        await scope_of(client).change(plan)
+        await scope_of(client).transact(plan)
         client = await phone.restart()
         assert await shown() == ({"m", "n"}, {"m", "n"})
         await client.identify_customer(Customer({"registered": "jane"}))
@@ -339,9 +339,9 @@ class TestCalls:
         client = await phone.start()
         scope = scope_of(client)
         await client.anonymize(ConfigurationChange(project=ExponeaProject("other", "other-key")))
-        who = await scope.who()
+        who = await scope.current_customer()
         assert who is not None
-        assert await scope.call(who, ApiRequest("/data/v2/projects/{project}/consent/categories")) is not None
+        assert await scope.request(who, ApiRequest("/data/v2/projects/{project}/consent/categories")) is not None
 
         assert sandbox.requests[-1].path.startswith("/data/v2/projects/other/")
 
@@ -349,35 +349,35 @@ class TestCalls:
         """There is no answer and no error, also where it is stopped while the question is under way."""
         client = await phone.start()
         scope = scope_of(client)
-        who = await scope.who()
+        who = await scope.current_customer()
         assert who is not None
         sandbox.faults.add(Fault("timeout", seconds=30.0, paths="/webxp/"))
-        waiting = asyncio.create_task(scope.call(who, ApiRequest("/webxp/s/{project}/inappmessages", {}, tries=4)))
+        waiting = asyncio.create_task(scope.request(who, ApiRequest("/webxp/s/{project}/inappmessages", {}, tries=4)))
         await until(lambda: sandbox.request_count > 0)
         await client.stop_integration()
         count = sandbox.request_count
 
         assert await asyncio.wait_for(waiting, 5.0) is None
-        assert await scope.call(who, ApiRequest("/webxp/s/{project}/inappmessages", {})) is None
+        assert await scope.request(who, ApiRequest("/webxp/s/{project}/inappmessages", {})) is None
         assert sandbox.request_count == count
 
     async def test_a_closed_client_says_so(self, phone: Phone) -> None:
         """Who asks a closed client is told."""
         client = await phone.start()
         scope = scope_of(client)
-        who = await scope.who()
+        who = await scope.current_customer()
         assert who is not None
         await client.aclose(timeout=0)
 
         with pytest.raises(ClosedError):
-            await scope.call(who, ApiRequest("/webxp/s/{project}/inappmessages", {}))
+            await scope.request(who, ApiRequest("/webxp/s/{project}/inappmessages", {}))
 
     async def test_a_refusal_comes_through(self, connect: Connect) -> None:
         """What the platform refuses is told to who asks, and tracking goes on."""
         client = await connect()
         scope = client.for_customer(SOMEONE)._context
-        who = await scope.who()
+        who = await scope.current_customer()
         assert who is not None
         with pytest.raises(RequestRefusedError):
-            await scope.call(who, ApiRequest("/nowhere/{project}"))
+            await scope.request(who, ApiRequest("/nowhere/{project}"))
         await (await client.track_event(Event("a"))).delivered(timeout=10)

@@ -47,7 +47,7 @@ class TestByDefault:
         await client.resume()
         await client.handle_push_token("token")
         await client.pause()
-        await phone.sweep(at=1100)
+        await phone.expire(at=1100)
 
         assert await types(phone, sandbox) == ["installation", "session_start", "notification_state", "session_end"]
 
@@ -229,7 +229,7 @@ class TestSessions:
         await client.resume()
         phone.now = 1600
         await client.pause()
-        await phone.sweep(at=1661)
+        await phone.expire(at=1661)
 
         start, end = await arrived(phone, sandbox, "session_start", "session_end")
         assert (round(start.timestamp, 3), round(end.timestamp, 3)) == (1000, 1600)
@@ -268,7 +268,7 @@ class TestSessions:
         client = await phone.start(default_properties={"ip": "", "city": "nowhere"})
         await client.resume()
         await client.pause()
-        await phone.sweep(at=1100)
+        await phone.expire(at=1100)
 
         told = await arrived(phone, sandbox, "session_start", "session_end")
         assert [(event.properties["ip"], event.properties["city"]) for event in told] == [("", "nowhere")] * 2
@@ -282,7 +282,7 @@ class TestDefaultProperties:
         await client.track_payment_event(ITEM)
         await client.track_clicked_push({"title": "Sale"})
         await client.track_push_token("token")
-        await phone.sweep(at=1100)
+        await phone.expire(at=1100)
 
         told = {
             event.event_type: DEFAULTS.items() <= event.properties.items() for event in await arrived(phone, sandbox)

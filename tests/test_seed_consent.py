@@ -253,7 +253,7 @@ class TestStopIntegration:
         await client.stop_integration()
         phone.now = 5000
         await client.start()
-        await phone.sweep()
+        await phone.expire()
 
         assert await arrived(phone, sandbox) == []
 

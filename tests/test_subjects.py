@@ -194,7 +194,7 @@ class TestDevices:
         found = {(ids["telegram"], ids["cookie"]) for ids in await ids_of(client)}
         assert len(found) == 60
         assert (await names_of(client)).count("installation") == 60
-        assert len(client._devices._slots) == 5
+        assert len(client._devices._cached) == 5
 
     async def test_a_state_that_cannot_be_read(self, connect: Connect) -> None:
         """A device whose stored state is none says so; others are not harmed."""

@@ -1,5 +1,5 @@
 """
-From a call to durable records: what is said of an event is checked, stamped and encoded here, once.
+From a call to durable records: an event is checked, timestamped and encoded here, once.
 """
 
 import logging
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from exponea_async._pipeline.clock import UniqueClock
 from exponea_async._pipeline.commands import Project, click_command, customer_command, event_command, route_of
 from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.encoding import encode_object, encode_text, unix_seconds
@@ -23,60 +24,29 @@ LOG = logging.getLogger("exponea_async")
 
 APPLICATION_ID = "application_id"
 DEVICE_ID = "device_id"
-#: Two stamps differ by this at least, in seconds.
-STEP = 1e-6
-#: A clock that goes back by more than this, in seconds, is followed: it was wrong before.
-CORRECTION = 1.0
 
-# Asking the class for a member costs more than all of an event's stamps.
+# Looking a member up on the enum class costs more than all other work on an event's automatic properties.
 _PUSH_TOKEN = EventType.PUSH_TOKEN
 _CLICK = EventType.CAMPAIGN_CLICK
 _encoded_name = lru_cache(maxsize=1024)(encode_text)
 
-
-class UniqueClock:
-    """
-    Moments for events that have none, no two of them equal.
-
-    The platform removes events that are the same to the letter, time included. So a retried upload does no harm, and
-    two equal events that really happened must not have the same time.
-
-    Args:
-        clock: Tells UNIX seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._last = float("-inf")
-
-    def next(self) -> float:
-        """Tell the moment, pushed on a little where the clock stands still."""
-        now = float(self._clock())
-        if now <= self._last and self._last - now < CORRECTION:
-            now = self._last + STEP
-        self._last = now
-        return now
-
-    def reserve(self, count: int) -> float:
-        """Tell the first of some moments that follow each other by `STEP`; nobody else gets them."""
-        first = self.next()
-        self._last = first + (count - 1) * STEP
-        return first
+#: Drafts that are recorded in one commit, each with its own identity, or None for that of the call.
+Drafts = Sequence[tuple[Identity | None, Draft]]
 
 
 class EventRecorder:
     """
-    The beginning of the street.
+    Turns events into records and writes them to the queue.
 
     Args:
-        configuration: Tells projects, defaults and the application.
-        hooks: Have a say in each event.
-        storage: Where records are kept.
-        receipts: Issues one for each draft.
-        counters: Count what is tracked and dropped.
-        clock: Tells UNIX seconds, for events.
+        configuration: Names the projects, the default properties and the application.
+        hooks: ``before_track``, and the listeners that learn of dropped events.
+        storage: The queue.
+        receipts: Issues a receipt for each draft.
+        counters: Count tracked and dropped events.
+        clock: Returns UNIX seconds, for the timestamps of events.
         wake: Called after records were written.
-        keys: Keep the keys of projects that devices are switched to.
+        credentials: Stores the credentials of projects that devices are switched to.
     """
 
     def __init__(
@@ -89,9 +59,9 @@ class EventRecorder:
         counters: Counters,
         clock: Callable[[], float],
         wake: Callable[[], None],
-        keys: CredentialStore,
+        credentials: CredentialStore,
     ) -> None:
-        self.set_defaults(configuration.default_properties)
+        self.set_default_properties(configuration.default_properties)
         self._customer_defaults = configuration.allow_default_customer_properties
         self._application_id = configuration.application_id
         self._before_track = hooks.before_track
@@ -99,54 +69,62 @@ class EventRecorder:
         self._storage = storage
         self._receipts = receipts
         self._counters = counters
-        self._stamps = UniqueClock(clock)
+        self._clock = UniqueClock(clock)
         self._wake = wake
-        self._keys = keys
+        self._credentials = credentials
         self._routes = {
             kind: tuple(route_of(each, kind) for each in configuration.projects_for(kind)) for kind in EventType
         }
         self._refusal: LifecycleError | None = None
         self._stopped = False
-        #: Whether drafts carry their events along, for somebody who listens.
-        self.has_subscribers = False
 
-    # Life
+    # Life cycle
 
-    def admit(self) -> None:
-        """From now on take everything."""
+    def accept(self) -> None:
+        """Accept events from now on."""
         self._refusal, self._stopped = None, False
 
     def refuse(self, refusal: LifecycleError) -> None:
-        """From now on raise this at each verb."""
+        """Raise this error for each event from now on."""
         self._refusal = refusal
 
     def stop(self) -> None:
-        """From now on drop everything."""
+        """Drop each event from now on."""
         self._refusal, self._stopped = None, True
 
     def check_running(self) -> bool:
-        """Tell whether verbs do anything now."""
+        """
+        Return whether events are accepted; they are not after the integration was stopped.
+
+        Raises:
+            LifecycleError: The client is not running.
+        """
         if self._refusal is not None:
             raise type(self._refusal)(*self._refusal.args)
         return not self._stopped
 
-    def set_defaults(self, properties: Mapping[str, Any]) -> None:
-        """From now on put these properties under those of every event."""
-        # A plain dict: merging reads it for each event, and a proxy would be four times as slow.
+    def set_default_properties(self, properties: Mapping[str, Any]) -> None:
+        """Merge these properties into every event from now on; those of the event take precedence."""
+        # A plain dict: it is merged for each event, and a proxy would be four times as slow.
         self._defaults = dict(properties)
 
-    # From a call to a draft: at once, so that nothing that changes later can get in
+    # Timestamps and identities
 
-    def stamp(self) -> float:
-        """Tell the moment of a call, which no other one has."""
-        return self._stamps.next()
+    def timestamp(self) -> float:
+        """Return the timestamp of a call, UNIX seconds, which no other call gets."""
+        return self._clock.next()
 
-    def reserve(self, count: int) -> float:
-        """Tell the first of some moments that follow each other closely, for what one call tracks."""
-        return self._stamps.reserve(count)
+    def reserve_timestamps(self, count: int) -> float:
+        """Return the first of `count` consecutive timestamps, for the events of one call."""
+        return self._clock.reserve(count)
 
-    def moment(self, timestamp: Timestamp) -> float | None:
-        """Tell a moment that a caller gave as UNIX seconds; None is left to be stamped."""
+    def read_timestamp(self, timestamp: Timestamp) -> float | None:
+        """
+        Return a caller's timestamp as UNIX seconds, or None where the caller gave none.
+
+        Raises:
+            InvalidEventError: It is not a timestamp.
+        """
         return None if timestamp is None else unix_seconds(timestamp, "timestamp")
 
     def identity(
@@ -155,18 +133,18 @@ class EventRecorder:
         device_id: str | None,
         routes: Mapping[EventType, tuple[str, ...]] | None = None,
     ) -> Identity:
-        """Make an identity ready for the wire."""
+        """Encode an identity for the wire."""
         stamps = {APPLICATION_ID: self._application_id}
         if device_id is not None:
             stamps[DEVICE_ID] = device_id
-        # Copies, for orjson's own bytes hold on to a buffer of some thousand.
+        # These are copies, since the bytes objects of orjson keep a buffer of about a thousand bytes alive.
         encoded_ids, encoded_stamps = b"{%b}" % encode_object(ids, "ids")[1:-1], encode_object(stamps, "")[1:-1]
         return Identity(encoded_ids, encoded_stamps, device_id is not None, routes)
 
     def routes(
         self, project: Project | None, mapping: Mapping[str, Sequence[Project]] | None
     ) -> Mapping[EventType, tuple[str, ...]]:
-        """Tell where each kind goes, for who has another project, or other ones beside it, than the configured."""
+        """Return the routes of each event type for a device that was switched to other projects."""
         return {kind: tuple(dict.fromkeys(self._targets(kind, project, mapping))) for kind in EventType}
 
     def _targets(
@@ -176,14 +154,30 @@ class EventRecorder:
         if mapping is None:
             yield from self._routes[kind][1:]
         else:
-            yield from (route_of(beside, kind) for beside in mapping.get(kind.name, ()))
+            yield from (route_of(each, kind) for each in mapping.get(kind.name, ()))
 
-    def draft_event(self, kind: EventType, event: Event, *, heard: bool = False) -> Draft | None:
-        """Check and encode an event as it is now."""
+    # From a call to a draft: without an await, so that later changes of the caller's objects have no effect
+
+    def draft_event(self, kind: EventType, event: Event, *, carries_event: bool = False) -> Draft | None:
+        """
+        Check and encode an event as it is now.
+
+        Args:
+            kind: Its type.
+            event: The event.
+            carries_event: Whether the draft carries the event with its default properties, for subscribers.
+
+        Returns:
+            The draft, or None where ``before_track`` or a stopped integration drops the event.
+
+        Raises:
+            InvalidEventError: The event can't be sent as it is.
+            LifecycleError: The client is not running.
+        """
         if (self._refusal is not None or self._stopped) and not self.check_running():
             return None
         if not isinstance(event, Event):
-            raise InvalidEventError("event", f"{event!r:.60} is no Event", "Give Event(name, properties).")
+            raise InvalidEventError("event", f"expected an Event, got {event!r:.60}", "Use Event(name, properties).")
         if self._before_track is not None:
             changed = self._changed(self._before_track(event))
             if changed is None:
@@ -193,26 +187,27 @@ class EventRecorder:
         name_json = _encoded_name(name, "name") if type(name) is str else encode_text(name, "name")
         if type(properties) is not dict:
             properties = _mapping(properties)
-        # The user's defaults must not leak into a push token's properties, which are a protocol of their own.
+        # The default properties must not get into a push token's properties, which are a protocol of their own.
         if self._defaults and kind is not _PUSH_TOKEN:
             properties = {**self._defaults, **properties}
         own_device = b""
         if APPLICATION_ID in properties or DEVICE_ID in properties:
             properties, own_device = _without_stamps(properties)
         encoded = encode_object(properties, "properties")[1:-1]
-        moment = None if timestamp is None else unix_seconds(timestamp, "timestamp")
-        carried = Event(name, properties, moment) if heard or self.has_subscribers else None
-        return Draft(kind, name_json, encoded, moment, own_device, carried)
+        at = None if timestamp is None else unix_seconds(timestamp, "timestamp")
+        return Draft(kind, name_json, encoded, at, own_device, Event(name, properties, at) if carries_event else None)
 
     def _changed(self, changed: Event | None) -> Event | None:
         if changed is None:
             self._counters.dropped["before_track"] += 1
         elif not isinstance(changed, Event):
-            raise InvalidEventError("event", f"before_track made {changed!r:.60} of it", "Return an Event or None.")
+            raise InvalidEventError(
+                "before_track", f"must return an Event or None, returned {changed!r:.60}", "Correct the hook."
+            )
         return changed
 
     def draft_customer(self, properties: Mapping[str, Any], *, defaults: bool = True) -> Draft | None:
-        """Check and encode a customer's properties as they are now."""
+        """Check and encode a customer's properties as they are now; raises as `draft_event` does."""
         if not self.check_running():
             return None
         merged = _mapping(properties)
@@ -222,7 +217,7 @@ class EventRecorder:
         return Draft(EventType.TRACK_CUSTOMER, b"", encoded, None)
 
     def draft_click(self, url: str, properties: Mapping[str, Any]) -> Draft | None:
-        """Check and encode a click of a campaign."""
+        """Check and encode a click of a campaign; raises as `draft_event` does."""
         if not self.check_running():
             return None
         encoded = encode_object(properties, "properties")[1:-1]
@@ -230,49 +225,68 @@ class EventRecorder:
 
     # From drafts to records
 
-    async def keep(
+    async def record(
         self,
-        who: Identity,
+        identity: Identity,
         draft: Draft,
         states: Sequence[StateChange | StateCheck] = (),
         now: float | None = None,
     ) -> Receipt:
-        """Keep one draft: what `keep_all` does, at less cost for the usual case of one project."""
-        routes = (who.routes or self._routes)[draft.kind]
-        moment = draft.timestamp
-        if moment is None:
-            moment = self._stamps.next() if now is None else now
+        """
+        Write one draft, as `record_many` does, at less cost for the usual case of one project.
+
+        Args:
+            identity: The identity the event is about.
+            draft: The draft.
+            states: States to change or to check in the same commit.
+            now: The timestamp for a draft that has none; by default the current one.
+        """
+        routes = (identity.routes or self._routes)[draft.kind]
+        at = draft.timestamp
+        if at is None:
+            at = self._clock.next() if now is None else now
         if self._refusal is not None or self._stopped or len(routes) > 1:
-            return (await self.keep_all(who, ((None, draft._replace(timestamp=moment)),), states))[0]
-        record = Record(routes[0], _command(who, draft, moment), time.time())
+            return (await self.record_many(identity, ((None, draft._replace(timestamp=at)),), states))[0]
+        record = Record(routes[0], _command(identity, draft, at), time.time())
         try:
             written = await self._storage.write((record,), states)
         except StorageError:
-            # It may be closed because the client is.
+            # The storage may be closed because the client is closed or stopped.
             if self.check_running():
                 raise
             return self.dropped()
         self._account(written)
         return self._receipts.issue(written)
 
-    async def keep_all(
-        self,
-        who: Identity,
-        drafts: Sequence[tuple[Identity | None, Draft]],
-        states: Sequence[StateChange | StateCheck] = (),
+    async def record_many(
+        self, identity: Identity, drafts: Drafts, states: Sequence[StateChange | StateCheck] = ()
     ) -> list[Receipt]:
-        """Keep drafts in one commit, each for all projects that get its kind."""
-        # Who had to wait on the way here may find the client closed or stopped.
+        """
+        Write drafts in one commit, each to all projects that get its type.
+
+        Args:
+            identity: The identity of each draft that has none of its own.
+            drafts: The drafts.
+            states: States to change or to check in the same commit.
+
+        Returns:
+            The receipts, in the order of the drafts.
+
+        Raises:
+            StateConflictError: A state is not what it was assumed to be; nothing was written.
+            StorageError: The storage refused; nothing was written.
+        """
+        # A call that had to wait before it got here may find the client closed or stopped.
         if (self._refusal is not None or self._stopped) and not self.check_running():
             return [self.dropped() for _ in drafts]
-        at = time.time()
+        written_at = time.time()
         records: list[Record] = []
         ends: list[int] = []
-        for other, draft in drafts:
-            about = other or who
-            body = _command(about, draft, self._stamps.next() if draft.timestamp is None else draft.timestamp)
-            for route in (about.routes or self._routes)[draft.kind]:
-                records.append(Record(route, body, at))  # noqa: PERF401 - slower for one
+        for own, draft in drafts:
+            owner = own or identity
+            body = _command(owner, draft, self._clock.next() if draft.timestamp is None else draft.timestamp)
+            for route in (owner.routes or self._routes)[draft.kind]:
+                records.append(Record(route, body, written_at))  # noqa: PERF401 - slower for one
             ends.append(len(records))
         try:
             written = await self._storage.write(records, states)
@@ -284,18 +298,17 @@ class EventRecorder:
         spans = zip([0, *ends], ends, strict=False)
         return [self._receipts.issue(Written(written.ids[start:end])) for start, end in spans]
 
-    async def remember(self, projects: Sequence[ExponeaProject]) -> None:
-        """Keep the keys of projects that somebody is to be switched to."""
-        await self._keys.remember(projects)
+    async def store_credentials(self, projects: Sequence[ExponeaProject]) -> None:
+        """
+        Store the credentials of projects that a device is to be switched to.
 
-    def _account(self, written: Written) -> None:
-        self._counters.tracked += len(written.ids)
-        if written.dropped:
-            self._tell_dropped(written.dropped)
-        self._wake()
+        Raises:
+            StorageError: The storage refused.
+        """
+        await self._credentials.remember(projects)
 
     def dropped(self, reason: str = "before_track returned None", *, count: str = "") -> Receipt:
-        """Make the receipt for what is not kept."""
+        """Return the receipt of an event that is not recorded, and count it under the name `count`, if given."""
         if self._stopped:
             reason, count = "the integration is stopped", "stopped"
         if count:
@@ -304,8 +317,14 @@ class EventRecorder:
         receipt.resolve(DroppedError(reason))
         return receipt
 
-    def _tell_dropped(self, ids: tuple[str, ...]) -> None:
-        reason = "the queue was full, and newer events made it leave"
+    def _account(self, written: Written) -> None:
+        self._counters.tracked += len(written.ids)
+        if written.dropped:
+            self._report_dropped(written.dropped)
+        self._wake()
+
+    def _report_dropped(self, ids: tuple[str, ...]) -> None:
+        reason = "the queue was full, and newer events replaced it"
         self._counters.dropped["queue_full"] += len(ids)
         self._receipts.resolve(ids, DroppedError(reason))
         self._hooks.tell(DeliveryEvent("dropped", ids, reason=reason))
@@ -313,25 +332,25 @@ class EventRecorder:
 
 def _mapping(properties: Any) -> Mapping[str, Any]:
     if not isinstance(properties, Mapping):
-        raise InvalidEventError("properties", f"{properties!r:.60} is no mapping", "Give a dict.")
+        raise InvalidEventError("properties", f"expected a mapping, got {properties!r:.60}", "Use a dict.")
     return properties
 
 
 def _without_stamps(properties: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
-    """Take out what the SDK stamps itself; a device id of the caller's own is for subjects without a device."""
+    """Remove the properties that the SDK adds itself; a caller's device id is for subjects without a device."""
     rest = dict(properties)
     rest.pop(APPLICATION_ID, None)
     device = {DEVICE_ID: rest.pop(DEVICE_ID, None)}
     return rest, encode_object(device, "properties")[1:-1]
 
 
-def _command(who: Identity, draft: Draft, timestamp: float) -> bytes:
+def _command(identity: Identity, draft: Draft, timestamp: float) -> bytes:
     if not draft.name:
-        return customer_command(who.encoded_ids, timestamp, b"{%b}" % draft.properties)
+        return customer_command(identity.encoded_ids, timestamp, b"{%b}" % draft.properties)
     if draft.kind is _CLICK:
-        return click_command(who.encoded_ids, draft.name, timestamp, b"{%b}" % draft.properties)
-    stamps = who.encoded_stamps
-    if draft.own_device and not who.is_device:
+        return click_command(identity.encoded_ids, draft.name, timestamp, b"{%b}" % draft.properties)
+    stamps = identity.encoded_stamps
+    if draft.own_device and not identity.is_device:
         stamps = b"%b,%b" % (stamps, draft.own_device)
     properties = b"{%b,%b}" % (draft.properties, stamps) if draft.properties else b"{%b}" % stamps
-    return event_command(who.encoded_ids, draft.name, timestamp, properties)
+    return event_command(identity.encoded_ids, draft.name, timestamp, properties)

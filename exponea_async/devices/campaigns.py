@@ -1,5 +1,5 @@
 """
-Links that campaigns lead people with: which campaign it was. Pure.
+The campaign of a link or of a push notification. Pure.
 """
 
 from collections.abc import Mapping
@@ -9,24 +9,24 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from attrs import asdict, fields, frozen
 
-#: What a link tells about its campaign; names of parameters and of event properties alike.
+#: The query parameters of a campaign, which are the names of the event properties too.
 PARAMETERS = ("utm_source", "utm_medium", "utm_campaign", "utm_content", "utm_term", "xnpe_cmp")
 
 
 @frozen(kw_only=True)
 class Campaign:
     """
-    The campaign that brought somebody here.
+    The campaign that led a customer here.
 
     Attributes:
-        url: The whole link, as it was given; None where a push notification told the rest.
-        utm_source: Where the link stood, such as ``"newsletter"``.
-        utm_medium: By what it came, such as ``"email"``.
+        url: The whole link as it was given; None for a push notification.
+        utm_source: The source of the link, such as ``"newsletter"``.
+        utm_medium: The medium, such as ``"email"``.
         utm_campaign: The campaign's name.
-        utm_content: Which of its links it was.
-        utm_term: What was searched for.
-        xnpe_cmp: Engagement's own sign of the campaign.
-        created_at: When somebody came, UNIX seconds.
+        utm_content: Which of the campaign's links it is.
+        utm_term: The search term.
+        xnpe_cmp: Engagement's own id of the campaign.
+        created_at: When the link was opened, UNIX seconds.
     """
 
     url: str | None = None
@@ -40,41 +40,41 @@ class Campaign:
 
     @property
     def is_click(self) -> bool:
-        """Whether the visit is a click that Engagement can count: a link with an ``xnpe_cmp``."""
+        """Whether Engagement can count the visit as a click: it has a link with an ``xnpe_cmp``."""
         return bool(self.url and self.xnpe_cmp)
 
     def properties(self) -> dict[str, str]:
-        """Tell what is merged into the start of a session, or into an event about a push notification."""
-        told = ((name, getattr(self, name)) for name in ("url", *PARAMETERS))
-        return {name: value for name, value in told if value is not None}
+        """Return the properties that are merged into a ``session_start`` or an event about a push notification."""
+        values = ((name, getattr(self, name)) for name in ("url", *PARAMETERS))
+        return {name: value for name, value in values if value is not None}
 
     def as_dict(self) -> dict[str, Any]:
-        """Tell all of it as JSON types, to be remembered."""
+        """Return the campaign as JSON types, to be stored."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, kept: Mapping[str, Any]) -> Self:
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
         """
-        Read what `as_dict` told; what later versions may add is ignored.
+        Read what `as_dict` returned; fields of later versions are ignored.
 
         Raises:
-            TypeError: The moment is missing.
+            TypeError: ``created_at`` is missing.
         """
-        return cls(**{each.name: kept[each.name] for each in fields(cls) if each.name in kept})
+        return cls(**{each.name: stored[each.name] for each in fields(cls) if each.name in stored})
 
 
 def read_link(url: str, now: float) -> Campaign | None:
     """
-    Read the campaign of a link that somebody opened now.
+    Return the campaign of a link that was opened now.
 
-    Any scheme will do, as for the Android SDK, and a link without any parameter is a visit too.
+    Any scheme is accepted, and a link without parameters is a visit too, as in the Android SDK.
 
     Args:
         url: The link.
-        now: The moment, UNIX seconds.
+        now: The current time, UNIX seconds.
 
     Returns:
-        The campaign, or None where the text is no link with a scheme.
+        The campaign, or None if the string is not a link with a scheme.
     """
     parts = _split(url)
     if parts is None or not parts.scheme:
@@ -85,41 +85,43 @@ def read_link(url: str, now: float) -> Campaign | None:
 
 def read_url_params(params: Mapping[str, Any], now: float) -> Campaign | None:
     """
-    Read the campaign of a push notification that somebody opened now.
+    Return the campaign of a push notification that was opened now.
 
     Args:
-        params: What the notification has as ``url_params``; other names than a link's are ignored.
-        now: The moment, UNIX seconds.
+        params: The ``url_params`` of the notification; names other than those of a link are ignored.
+        now: The current time, UNIX seconds.
 
     Returns:
-        The campaign, or None where nothing is told of one.
+        The campaign, or None if no parameter names one.
     """
-    told = {name: _text(params.get(name)) for name in PARAMETERS}
-    if all(value is None for value in told.values()):
+    values = {name: _string(params.get(name)) for name in PARAMETERS}
+    if all(value is None for value in values.values()):
         return None
-    return Campaign(created_at=now, **told)
+    return Campaign(created_at=now, **values)
 
 
 def is_alive(campaign: Campaign, now: float, ttl: float) -> bool:
     """
-    Tell whether a campaign may still be said to have led to what happens now.
+    Return whether an event of now may be attributed to a campaign.
 
     Args:
         campaign: The campaign.
-        now: The moment, UNIX seconds.
-        ttl: How long it may, in seconds. As in the Android SDK it counts both ways, for clocks that are set back.
+        now: The current time, UNIX seconds.
+        ttl: Seconds of validity. They count in both directions, as in the Android SDK, for clocks that are set back.
     """
     return abs(now - campaign.created_at) <= ttl
 
 
 def read_query(url: str) -> dict[str, str]:
     """
-    Read the parameters in a link, the first of each name; there are none in what is no link, such as ``mailto:``.
+    Return the query parameters of a link, the first of each name.
 
-    As in the Android SDK a ``+`` is a space.
+    An address such as ``mailto:jane@example.com`` has none.
+
+    A ``+`` is a space, as in the Android SDK.
     """
     parts = _split(url)
-    # Not by the parts: urlsplit tells nothing of the slashes in "app://?a=1".
+    # The parts are not enough: urlsplit drops the slashes of "app://?a=1".
     if parts is None or (parts.scheme and not url.partition(":")[2].startswith("/")):
         return {}
     return dict(reversed(parse_qsl(parts.query, keep_blank_values=True)))
@@ -131,9 +133,9 @@ def _split(url: object) -> SplitResult | None:
     return None
 
 
-def _text(value: object) -> str | None:
+def _string(value: object) -> str | None:
     if isinstance(value, str):
         return value
-    with suppress(ValueError):  # an int of more digits than Python is willing to print
+    with suppress(ValueError):  # an int with more digits than Python converts
         return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
     return None

@@ -1,32 +1,35 @@
 """
-The doors between the rooms, the subjects and the pipeline. They know each other through these protocols only.
+How features see a subject: the customer or device that an event is about.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from attrs import frozen
 
-from exponea_async._internal.streams import Stream
-from exponea_async.config import Configuration, ExponeaProject
+from exponea_async._pipeline.api import ApiClient
+from exponea_async._pipeline.recorder import Drafts, EventRecorder
+from exponea_async.config import Configuration
 from exponea_async.devices.customers import CustomerSnapshot
-from exponea_async.devices.state import DeviceState, ProjectRef, StateUpdate, nothing
-from exponea_async.models import Draft, Event, EventType, Identity, OpenedPush, Receipt, ReceivedPush, Timestamp
-from exponea_async.storage.base import StateChange, StateCheck
+from exponea_async.devices.state import DeviceState, ProjectRef
+from exponea_async.errors import ExponeaError
+from exponea_async.models import Draft, Event, EventType, Identity, Receipt
 
-T = TypeVar("T")
+#: Changes what a device remembers, at a timestamp in UNIX seconds.
+Remember = Callable[[DeviceState, float], DeviceState]
 
 
 @frozen
 class ApiRequest:
     """
-    A question to the platform, whose answer somebody waits for.
+    A request to the platform whose response a caller waits for.
 
     Attributes:
-        path: Where it goes, below the project's address; ``{project}`` in it stands for the project's token.
-        body: What is asked, as JSON types; None makes it a GET.
-        is_personal: Whether the customer's own token opens it, where the host provides one.
-        tries: How often it is asked at the most, with waits between, where there is no usable answer.
+        path: The path below the project's address; ``{project}`` in it stands for the project's token.
+        body: The body, as JSON types; None makes it a GET request.
+        is_personal: Whether the customer's own token authorizes it, where the host provides one.
+        tries: Maximum number of attempts, with back-off.
     """
 
     path: str
@@ -35,282 +38,254 @@ class ApiRequest:
     tries: int = 1
 
 
-class Street(Protocol):
-    """Where the one-way street to the platform begins, as subjects see it."""
+class SubjectContext(ABC):
+    """
+    A subject, as features see it.
 
-    #: Whether drafts carry their events along, for somebody who listens.
-    has_subscribers: bool
+    Args:
+        recorder: Records events.
+        api: Sends requests to the platform.
+        configuration: The settings.
 
-    def stamp(self) -> float:
-        """Tell the moment of a call, UNIX seconds, which no other one has."""
-        ...
+    Attributes:
+        recorder: Records events.
+        configuration: The settings.
+        key: The key of the device; None for a customer tracker.
+        is_device: Whether the subject is a device, which remembers things.
+    """
 
-    def reserve(self, count: int) -> float:
-        """Tell the first of some moments that follow each other closely, for what one call tracks."""
-        ...
+    __slots__ = ("_api", "configuration", "key", "recorder")
 
-    def moment(self, timestamp: Timestamp) -> float | None:
+    is_device = False
+
+    def __init__(
+        self, recorder: EventRecorder, api: ApiClient, configuration: Configuration, key: str | None = None
+    ) -> None:
+        self._api = api
+        self.recorder = recorder
+        self.configuration = configuration
+        self.key = key
+
+    # Events
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether any feature listens to the events of the subject."""
+        return False
+
+    def draft(self, kind: EventType, event: Event) -> Draft | None:
+        """Check and encode an event as `EventRecorder.draft_event` does, for `record_many`."""
+        return self.recorder.draft_event(kind, event, carries_event=self.has_subscribers)
+
+    @abstractmethod
+    async def record(self, kind: EventType, event: Event) -> Receipt:
         """
-        Tell a moment that a caller gave as UNIX seconds; None is left to be stamped.
+        Record an event about the subject; returns once it is durable.
 
         Raises:
-            InvalidEventError: It is none.
-        """
-        ...
-
-    def identity(
-        self,
-        ids: Mapping[str, str],
-        device_id: str | None,
-        routes: Mapping[EventType, tuple[str, ...]] | None = None,
-    ) -> Identity:
-        """Make an identity ready for the wire."""
-        ...
-
-    def routes(
-        self, project: ProjectRef | None, mapping: Mapping[str, Sequence[ProjectRef]] | None
-    ) -> Mapping[EventType, tuple[str, ...]]:
-        """Tell where each kind goes, for who has another project, or other ones beside it, than the configured."""
-        ...
-
-    def draft_event(self, kind: EventType, event: Event, *, heard: bool = False) -> Draft | None:
-        """
-        Check and encode an event as it is now; None where it is dropped.
-
-        Args:
-            kind: Its kind.
-            event: The event.
-            heard: Whether the draft is to carry the event along, also while nobody listens.
-
-        Raises:
-            InvalidEventError: It can't be sent as it is.
+            InvalidEventError: The event can't be sent as it is.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client is not running.
         """
-        ...
 
-    def draft_customer(self, properties: Mapping[str, Any], *, defaults: bool = True) -> Draft | None:
-        """Check and encode a customer's properties as they are now; raises as `draft_event` does."""
-        ...
+    @abstractmethod
+    async def record_many(self, drafts: Drafts) -> list[Receipt]:
+        """Record drafts in one commit, each about its own identity or else about the subject."""
 
-    def draft_click(self, url: str, properties: Mapping[str, Any]) -> Draft | None:
-        """Check and encode a click of a campaign; raises as `draft_event` does."""
-        ...
+    @abstractmethod
+    async def identify(self, ids: Mapping[str, str], properties: Mapping[str, Any]) -> Receipt:
+        """Record an update of the customer, who also has these ids from now on; raises as `record` does."""
 
-    async def keep(
+    @abstractmethod
+    async def record_for(
         self,
-        who: Identity,
-        draft: Draft,
-        states: Sequence[StateChange | StateCheck] = (),
-        now: float | None = None,
-    ) -> Receipt:
-        """Keep one draft, stamped with `now` where it has no moment of its own; raises as `keep_all` does."""
-        ...
-
-    async def keep_all(
-        self,
-        who: Identity,
-        drafts: Sequence[tuple[Identity | None, Draft]],
-        states: Sequence[StateChange | StateCheck] = (),
-    ) -> list[Receipt]:
-        """
-        Keep all of it in one commit, each about its own identity or else about `who`; tells the receipt of each.
-
-        Raises:
-            StateConflictError: A state is not what it was taken for; nothing was kept.
-            StorageError: The storage refused; nothing was kept.
-        """
-        ...
-
-    async def remember(self, projects: Sequence[ExponeaProject]) -> None:
-        """Keep the keys of projects that somebody is to be switched to; raises `StorageError`."""
-        ...
-
-    def dropped(self, reason: str = "before_track returned None", *, count: str = "") -> Receipt:
-        """Make the receipt for what is not kept, and count it under a name, if one is given."""
-        ...
-
-    def check_running(self) -> bool:
-        """
-        Tell whether verbs do anything now: not after the integration was stopped.
-
-        Raises:
-            LifecycleError: The client is not running.
-        """
-        ...
-
-
-class Calls(Protocol):
-    """Who asks the platform."""
-
-    async def ask(
-        self,
-        project: ProjectRef,
-        path: str,
-        body: Mapping[str, Any] | None,
+        ids: Mapping[str, str] | None,
+        kind: EventType,
+        event: Event,
         *,
-        ids: Mapping[str, str] | None = None,
-        tries: int = 1,
-    ) -> bytes:
-        """Ask about something of a project; raises as `SubjectContext.call` does."""
-        ...
-
-
-class Shared(Protocol):
-    """What rooms keep for all subjects of a client."""
-
-    def __getitem__(self, kind: type[T]) -> T:
-        """Find a room's part by its class."""
-        ...
-
-
-class SubjectContext(Protocol):
-    """Whom the verbs of a room are about."""
-
-    @property
-    def recorder(self) -> Street:
-        """The way to the platform."""
-        ...
-
-    async def keep(self, draft: Draft) -> Receipt:
-        """Keep a draft about this scope's subject."""
-        ...
-
-    async def keep_all(self, drafts: Sequence[tuple[Identity | None, Draft]]) -> list[Receipt]:
-        """Keep drafts in one commit, each about its own identity, or else about this scope's subject."""
-        ...
-
-    async def identify(self, ids: Mapping[str, str], draft: Draft) -> Receipt:
-        """Keep an update of the subject, which has these ids from now on."""
-        ...
-
-    @property
-    def configuration(self) -> Configuration:
-        """The settings."""
-        ...
-
-    @property
-    def opened(self) -> Stream[OpenedPush]:
-        """Presses on push notifications."""
-        ...
-
-    @property
-    def received(self) -> Stream[ReceivedPush]:
-        """Push notifications that came."""
-        ...
-
-    async def change(
-        self, plan: StateUpdate, *, before: StateUpdate = nothing, wake: bool = True, present: bool | None = None
-    ) -> list[Receipt]:
+        has_consent: bool = True,
+        counts_as_activity: bool = True,
+        remember: Remember | None = None,
+        only_for: CustomerSnapshot | None = None,
+    ) -> Receipt | None:
         """
-        Change what the subject remembers and keep what is told of it, in one commit.
+        Record an event about the customer that something was loaded for, who may have left the device since.
 
         Args:
-            plan: The change.
-            before: A change that comes before the subject's own sign of life.
-            wake: Whether the change is a sign of life, which starts a session and so on.
-            present: Whether the application is in front of somebody from now on. While it is, its session goes on by
-                itself; that it is now counts as a start, too. None leaves things as they are.
+            ids: The ids of that customer; None stands for the subject's own.
+            kind: The type of the event.
+            event: The event.
+            has_consent: Whether it may be tracked. Otherwise only `remember` takes effect, and subscribers are
+                notified.
+            counts_as_activity: Whether the event prolongs a device's session.
+            remember: What a device remembers of it, in the same commit.
+            only_for: Do nothing where the device belongs to another customer by now.
 
         Returns:
-            The receipts of what the plan told.
+            The receipt, a dropped one without consent; None where the device belongs to another customer.
 
         Raises:
-            InvalidEventError: The subject remembers nothing.
-            StorageError: The storage refused; nothing was changed or kept.
+            InvalidEventError: The event can't be sent as it is.
+            StorageError: The storage refused; nothing was recorded.
+            LifecycleError: The client is not running.
         """
-        ...
 
-    async def look(self, *, wake: bool = True) -> DeviceState | None:
+    async def record_as(
+        self, ids: Mapping[str, str], kind: EventType, event: Event, *, has_consent: bool = True
+    ) -> Receipt:
+        """Record an event about the customer with these ids, whoever the subject is; raises as `record` does."""
+        return await self._record_as(self.recorder.identity(ids, None), kind, event, has_consent=has_consent)
+
+    async def _record_as(self, identity: Identity, kind: EventType, event: Event, *, has_consent: bool) -> Receipt:
+        if not has_consent:
+            return self.without_consent()
+        draft = self.recorder.draft_event(kind, event)
+        return self.recorder.dropped() if draft is None else await self.recorder.record(identity, draft)
+
+    def without_consent(self) -> Receipt:
+        """Return the receipt of an event that the customer has not consented to."""
+        return self.recorder.dropped("the customer has not consented to be tracked", count="no_consent")
+
+    # The customer
+
+    @abstractmethod
+    async def current_customer(self, *, counts_as_activity: bool = True) -> CustomerSnapshot | None:
         """
-        Tell what the subject remembers; None where the integration is stopped.
+        Return the present customer; None where the integration is stopped.
 
         Args:
-            wake: Whether to bring it to life for that, as each verb does; background work must not.
-
-        Raises:
-            InvalidEventError: The subject remembers nothing.
-        """
-        ...
-
-    async def remember(self, projects: Sequence[ExponeaProject]) -> None:
-        """
-        Keep the keys of projects that the subject is to be switched to.
-
-        One without an address is reached where the subject's own project is.
-
-        Raises:
-            InvalidEventError: The subject remembers nothing.
-            StorageError: The storage refused.
-        """
-        ...
-
-    # For rooms that load something
-
-    @property
-    def features(self) -> Shared:
-        """What rooms keep for all subjects, by its class."""
-        ...
-
-    @property
-    def key(self) -> str | None:
-        """The key of the device; None for a customer tracker."""
-        ...
-
-    @property
-    def is_device(self) -> bool:
-        """Whether the subject is a device, which remembers things."""
-        ...
-
-    def of(self, key: str) -> "SubjectContext":
-        """Tell the scope of a device, by its key."""
-        ...
-
-    async def who(self, *, wake: bool = True) -> CustomerSnapshot | None:
-        """
-        Tell who the subject is now; None where the integration is stopped.
-
-        Args:
-            wake: Whether to bring a device to life for it, as each verb does; background work must not.
+            counts_as_activity: Whether this prolongs a device's session, and creates the device if it is new.
+                Background work must not.
 
         Raises:
             StorageError: The storage refused.
             LifecycleError: The client is not running.
         """
-        ...
 
-    async def call(self, who: CustomerSnapshot, call: ApiRequest) -> bytes | None:
+    async def is_current(self, customer: CustomerSnapshot) -> bool:
+        """Return whether the subject is still this customer; it is not after the integration was stopped."""
+        current = await self.current_customer(counts_as_activity=False)
+        return current is not None and current.fingerprint == customer.fingerprint
+
+    @abstractmethod
+    async def remember(self, remember: Remember) -> None:
         """
-        Ask the platform something about a customer.
-
-        Returns:
-            The body of its answer; None where the integration is stopped.
+        Change what a device remembers, which is activity of its customer; do nothing for a customer tracker.
 
         Raises:
-            RefusedError: The platform refused, or the host provides no token for the customer.
-            UnavailableError: There was no usable answer.
-            LifecycleError: The client is not running, or was closed meanwhile.
+            StorageError: The storage refused; nothing was changed.
+            LifecycleError: The client is not running.
         """
-        ...
 
-    def anonymized(self) -> None:
-        """Let the rooms know that the device is another customer's from now on."""
-        ...
+    # The platform
 
-    async def hear(self, kind: EventType, event: Event, *, state: DeviceState | None = None) -> None:
+    async def request(self, customer: CustomerSnapshot, request: ApiRequest) -> bytes | None:
         """
-        Let the rooms hear of something that may not be tracked, for want of consent.
+        Send a request about a customer.
 
-        Args:
-            kind: Its kind.
-            event: The event.
-            state: The device as it was then; None is as it is now.
+        Returns:
+            The body of the response; None where the integration is stopped.
+
+        Raises:
+            RequestRefusedError: The platform refused, or the host provides no token for the customer.
+            UnavailableError: There was no usable response.
+            LifecycleError: The client is not running, or was closed in the meantime.
         """
-        ...
+        if not self.recorder.check_running():
+            return None
+        project = customer.project
+        path = request.path.format(project=project.project_token)
+        ids = customer.ids if request.is_personal else None
+        try:
+            return await self._api.ask(project, path, request.body, ids=ids, tries=request.tries)
+        except ExponeaError:
+            # The request may have failed because the client was stopped or closed in the meantime.
+            if self.recorder.check_running():
+                raise
+            return None
 
-    async def load(self, name: str) -> bytes | None:
-        """Read what `save` kept for the device under a name; nothing where the subject remembers nothing."""
-        ...
+    @property
+    def _configured_project(self) -> ProjectRef:
+        return ProjectRef(self.configuration.base_url, self.configuration.project_token)
 
-    async def save(self, name: str, value: bytes | None) -> None:
-        """Keep something for the device beside its state, or forget it; what can't be kept is logged, and lost."""
-        ...
+    # Data beside a device's state
+
+    @abstractmethod
+    async def load_data(self, name: str) -> bytes | None:
+        """Return the data that `save_data` stored for the device under a name; None for a customer tracker."""
+
+    @abstractmethod
+    async def save_data(self, name: str, data: bytes | None) -> None:
+        """
+        Store data for the device under a name, or delete it with None; do nothing for a customer tracker.
+
+        The data is a cache: a failure is logged, and the data is lost.
+        """
+
+
+class CustomerContext(SubjectContext):
+    """
+    A customer with given ids, of whom nothing is remembered.
+
+    Args:
+        ids: The ids.
+        recorder: Records events.
+        api: Sends requests to the platform.
+        configuration: The settings.
+    """
+
+    __slots__ = ("_identity", "_ids")
+
+    def __init__(
+        self, ids: Mapping[str, str], recorder: EventRecorder, api: ApiClient, configuration: Configuration
+    ) -> None:
+        super().__init__(recorder, api, configuration)
+        self._ids = ids
+        self._identity = recorder.identity(ids, None)
+
+    async def record(self, kind: EventType, event: Event) -> Receipt:
+        """Record an event about the customer."""
+        draft = self.recorder.draft_event(kind, event)
+        return self.recorder.dropped() if draft is None else await self.recorder.record(self._identity, draft)
+
+    async def record_many(self, drafts: Drafts) -> list[Receipt]:
+        """Record drafts in one commit."""
+        return await self.recorder.record_many(self._identity, drafts)
+
+    async def identify(self, ids: Mapping[str, str], properties: Mapping[str, Any]) -> Receipt:
+        """Record the update for these ids beside the customer's own; nothing is remembered."""
+        draft = self.recorder.draft_customer(properties)
+        if draft is None:
+            return self.recorder.dropped()
+        return await self.recorder.record(self.recorder.identity({**self._ids, **ids}, None), draft)
+
+    async def record_for(
+        self,
+        ids: Mapping[str, str] | None,
+        kind: EventType,
+        event: Event,
+        *,
+        has_consent: bool = True,
+        counts_as_activity: bool = True,  # noqa: ARG002 - a customer has no session
+        remember: Remember | None = None,  # noqa: ARG002 - nothing is remembered
+        only_for: CustomerSnapshot | None = None,  # noqa: ARG002 - the customer does not change
+    ) -> Receipt | None:
+        """Record an event about the customer that something was loaded for."""
+        if not self.recorder.check_running():
+            return self.recorder.dropped()
+        identity = self.recorder.identity(ids, None) if ids else self._identity
+        return await self._record_as(identity, kind, event, has_consent=has_consent)
+
+    async def current_customer(self, *, counts_as_activity: bool = True) -> CustomerSnapshot | None:  # noqa: ARG002 - a customer has no session
+        """Return the customer; None where the integration is stopped."""
+        return CustomerSnapshot(self._ids, self._configured_project) if self.recorder.check_running() else None
+
+    async def remember(self, remember: Remember) -> None:
+        """Do nothing: nothing is remembered of the customer."""
+
+    async def load_data(self, name: str) -> bytes | None:  # noqa: ARG002 - nothing is stored under any name
+        """Return None: nothing is stored for the customer."""
+        return None
+
+    async def save_data(self, name: str, data: bytes | None) -> None:
+        """Do nothing: nothing is stored for the customer."""

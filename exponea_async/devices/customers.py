@@ -1,5 +1,5 @@
 """
-Whom something is about, and what is heard of them. Pure.
+The customer that something is about, and the events that subscribers are notified of. Pure.
 """
 
 import json
@@ -16,42 +16,43 @@ from exponea_async.models import Event, EventType, Receipt
 @frozen
 class CustomerSnapshot:
     """
-    A customer of a project, as it was known at one moment; what was loaded for one `CustomerSnapshot` is for no other.
+    A customer of a project at one point in time. What was loaded for one snapshot belongs to no other fingerprint.
 
     Attributes:
-        ids: The ids, the cookie among them where there is one.
-        place: The project.
+        ids: The ids, with the cookie if there is one.
+        project: The project.
         device: The key of the device; None for a customer tracker.
         device_id: The device's own id, an event property; None for a customer tracker.
-        mark: Stands for ids and project; who has another one is somebody else.
+        fingerprint: A digest of ids and project; a different one means a different customer.
     """
 
     ids: Mapping[str, str]
-    place: ProjectRef
+    project: ProjectRef
     device: str | None = None
     device_id: str | None = None
-    mark: str = field(init=False, repr=False)
+    fingerprint: str = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        told = json.dumps([self.place.base_url, self.place.project_token, sorted(self.ids.items())])
-        object.__setattr__(self, "mark", blake2b(told.encode(errors="surrogatepass"), digest_size=16).hexdigest())
+        content = json.dumps([self.project.base_url, self.project.project_token, sorted(self.ids.items())])
+        digest = blake2b(content.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        object.__setattr__(self, "fingerprint", digest)
 
 
 @frozen
 class TrackedEvent:
     """
-    Something that was tracked on a device, or would have been, had there been consent.
+    An event of a device that was recorded, or that would have been recorded with the customer's consent.
 
     Attributes:
-        kind: Its kind.
-        event: The event with all its properties, and its moment as UNIX seconds.
-        who: Whom it is about.
-        receipt: Its receipt; None where it was not kept.
+        kind: The type.
+        event: The event with all its properties, and its timestamp as UNIX seconds.
+        customer: The customer it is about.
+        receipt: The receipt; None where the event was not recorded.
     """
 
     kind: EventType
     event: Event
-    who: CustomerSnapshot
+    customer: CustomerSnapshot
     receipt: Receipt | None = None
 
     @property

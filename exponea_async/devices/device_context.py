@@ -1,366 +1,338 @@
 """
-How the rooms see a subject: a device, which remembers things.
+How features see a device.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from attrs import evolve
 
+from exponea_async._pipeline.recorder import APPLICATION_ID, DEVICE_ID, Drafts
 from exponea_async.config import ExponeaProject
-from exponea_async.devices.context import ApiRequest, Shared
+from exponea_async.devices.context import Remember, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
-from exponea_async.devices.impressions import purged
-from exponea_async.devices.sessions import active, installed, is_idle
+from exponea_async.devices.sessions import is_idle
 from exponea_async.devices.state import (
-    MOMENTS,
     DeviceState,
     PendingEvent,
-    ProjectRef,
     StateUpdate,
     TimestampSequence,
     UpdateResult,
-    nothing,
+    unchanged,
 )
-from exponea_async.devices.store import CachedDevice, Devices, Drafts
-from exponea_async.devices.token_events import checked
-from exponea_async.errors import ExponeaError, StateConflictError, StorageError
+from exponea_async.devices.store import PREFIX, CachedDevice, DeviceStore
+from exponea_async.devices.transaction import Change, DeviceTransaction
+from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.models import Draft, Event, EventType, Identity, Receipt
-from exponea_async.storage.base import StateChange, StateCheck
 
 LOG = logging.getLogger("exponea_async")
 
-PREFIX = "device:"
-#: What is stamped on each event, as those hear it who listen.
-APPLICATION_ID, DEVICE_ID = "application_id", "device_id"
 
+class DeviceContext(SubjectContext):
+    """
+    A device, as features see it.
 
-class BaseContext:
-    """What all subjects share: the ways that lead past what they remember."""
+    Args:
+        key: Its key.
+        store: All devices.
+    """
 
-    __slots__ = ("_devices", "configuration", "opened", "received", "recorder")
+    __slots__ = ("_name", "_store", "_timeout")
 
-    def __init__(self, devices: Devices) -> None:
-        self._devices = devices
-        self.recorder = devices.recorder
-        self.configuration = devices.configuration
-        self.opened = devices.opened
-        self.received = devices.received
-
-    @property
-    def features(self) -> Shared:
-        """What rooms keep for all subjects, by its class."""
-        return self._devices.features
-
-    def of(self, key: str) -> "DeviceContext":
-        """Tell the scope of a device."""
-        return DeviceContext(key, self._devices)
-
-    async def call(self, who: CustomerSnapshot, call: ApiRequest) -> bytes | None:
-        """Ask the platform something about a customer."""
-        if not self.recorder.check_running():
-            return None
-        path = call.path.format(project=who.place.project_token)
-        ids = who.ids if call.is_personal else None
-        try:
-            return await self._devices.calls.ask(who.place, path, call.body, ids=ids, tries=call.tries)
-        except ExponeaError:
-            # There is no answer because the client was stopped or closed meanwhile.
-            if self.recorder.check_running():
-                raise
-            return None
-
-    def _main(self) -> ProjectRef:
-        return ProjectRef(self.configuration.base_url, self.configuration.project_token)
-
-
-class DeviceContext(BaseContext):
-    """One device, as the rooms see it."""
-
-    __slots__ = ("_key", "_name", "_timeout")
-
+    key: str
     is_device = True
 
-    def __init__(self, key: str, devices: Devices) -> None:
-        super().__init__(devices)
-        self._key = key
+    def __init__(self, key: str, store: DeviceStore) -> None:
+        super().__init__(store.recorder, store.api, store.configuration, key)
+        self._store = store
         self._name = PREFIX + key
         automatic = self.configuration.automatic_session_tracking
         self._timeout = self.configuration.session_timeout if automatic else None
 
+    # Events
+
     @property
-    def key(self) -> str:
-        """The key of the device."""
-        return self._key
+    def has_subscribers(self) -> bool:
+        """Whether any feature listens to the events of the device."""
+        return self._store.features.has_subscribers
 
-    async def keep(self, draft: Draft) -> Receipt:
-        """Keep a draft."""
-        slot = self._devices.slot(self._name)
-        identity, now = slot.identity, self.recorder.stamp()
-        if identity is not None and self._is_awake(slot, now):
-            who = self._who_of(slot.state()) if draft.event is not None else None
+    async def record(self, kind: EventType, event: Event) -> Receipt:
+        """Record an event about the device's customer."""
+        recorder = self.recorder
+        draft = recorder.draft_event(kind, event, carries_event=self._store.features.has_subscribers)
+        if draft is None:
+            return recorder.dropped()
+        device = self._store.cached(self._name)
+        identity, now = device.identity, recorder.timestamp()
+        if identity is not None and self._is_active(device, now):
+            customer = self._snapshot(device.state()) if draft.event is not None else None
             try:
-                receipt = await self.recorder.keep(identity, draft, slot.check(self._touch(slot, now)), now)
+                receipt = await recorder.record(identity, draft, device.check(self._activity(device, now)), now)
             except StateConflictError:
-                self._expire(slot, identity)
+                _invalidate(device, identity)
             else:
-                if who is not None:
-                    self._tell(who, draft, now if draft.timestamp is None else draft.timestamp, receipt)
+                if customer is not None:
+                    self._publish(customer, draft, now if draft.timestamp is None else draft.timestamp, receipt)
                 return receipt
-        return (await self._wake_with(((None, draft),)))[0]
+        return (await self._record_with_activity(((None, draft),)))[0]
 
-    async def keep_all(self, drafts: Drafts) -> list[Receipt]:
-        """Keep drafts in one commit."""
+    async def record_many(self, drafts: Drafts) -> list[Receipt]:
+        """Record drafts in one commit."""
         first = drafts[0][0]
-        if first is not None and all(who is not None for who, _ in drafts):
-            # The device has no part in it, and must not come to life for it.
-            return await self.recorder.keep_all(first, drafts)
-        slot = self._devices.slot(self._name)
-        identity, moments = slot.identity, TimestampSequence(self.recorder.reserve(len(drafts)))
-        if identity is not None and self._is_awake(slot, moments.first):
-            stamped = [(who, _stamped(draft, moments)) for who, draft in drafts]
-            state = slot.state() if self.recorder.has_subscribers else None
+        if first is not None and all(own is not None for own, _ in drafts):
+            # None of them is about the device, which must not be created for them.
+            return await self.recorder.record_many(first, drafts)
+        device = self._store.cached(self._name)
+        identity, timestamps = device.identity, TimestampSequence(self.recorder.reserve_timestamps(len(drafts)))
+        if identity is not None and self._is_active(device, timestamps.first):
+            stamped = [(own, _stamped(draft, timestamps)) for own, draft in drafts]
+            state = device.state() if self.has_subscribers else None
             try:
-                receipts = await self.recorder.keep_all(identity, stamped, slot.check(self._touch(slot, moments.last)))
+                check = device.check(self._activity(device, timestamps.last))
+                receipts = await self.recorder.record_many(identity, stamped, check)
             except StateConflictError:
-                self._expire(slot, identity)
+                _invalidate(device, identity)
             else:
                 if state is not None:
-                    self._tell_own(self._who_of(state), stamped, receipts)
+                    self._publish_own(self._snapshot(state), stamped, receipts)
                 return receipts
-        return await self._wake_with(drafts)
+        return await self._record_with_activity(drafts)
 
-    def _tell_own(self, who: CustomerSnapshot, drafts: Drafts, receipts: Sequence[Receipt]) -> None:
-        """Let the rooms hear of what is about the device itself."""
-        for (other, draft), receipt in zip(drafts, receipts, strict=True):
-            if other is None and draft.event is not None:
-                self._tell(who, draft, draft.timestamp or 0.0, receipt)
+    def _is_active(self, device: CachedDevice, now: float) -> bool:
+        """Return whether an event only continues what is open: the device is launched, its session is not idle."""
+        if self._timeout is None or device in self._store.foreground:
+            return device.launched
+        return device.launched and not is_idle(device.last_activity, now, self._timeout)
 
-    def _is_awake(self, slot: CachedDevice, now: float) -> bool:
-        if self._timeout is None or slot in self._devices.present:
-            return slot.launched
-        return slot.launched and not is_idle(slot.last, now, self._timeout)
-
-    def _touch(self, slot: CachedDevice, now: float) -> float | None:
+    def _activity(self, device: CachedDevice, now: float) -> float | None:
         if self._timeout is None:
             return None
-        slot.last = max(slot.last, now)
+        device.last_activity = max(device.last_activity, now)
         return now
 
-    async def _wake_with(self, drafts: Drafts) -> list[Receipt]:
-        """Keep drafts with the device's coming to life, or to another session."""
+    async def _record_with_activity(self, drafts: Drafts) -> list[Receipt]:
+        """Record drafts after the installation or the start of a session."""
 
-        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
-            return state, [PendingEvent(who or state, draft.kind, _stamped(draft, moments)) for who, draft in drafts]
+        def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+            return state, [PendingEvent(own or state, draft.kind, _stamped(draft, timestamps)) for own, draft in drafts]
 
-        receipts = await self.change(plan, most=len(drafts))
+        receipts = await self._run(Change(update, event_count=len(drafts)))
         return receipts if len(receipts) == len(drafts) else [self.recorder.dropped() for _ in drafts]
 
-    async def identify(self, ids: Mapping[str, str], draft: Draft) -> Receipt:
-        """Remember ids and keep the update, both in one commit."""
+    async def identify(self, ids: Mapping[str, str], properties: Mapping[str, Any]) -> Receipt:
+        """Remember the ids and record the update, in one commit."""
+        draft = self.recorder.draft_customer(properties)
+        if draft is None:
+            return self.recorder.dropped()
 
-        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
-            known = evolve(state, ids=MappingProxyType({**state.ids, **ids}), blocks=MappingProxyType({}))
-            return known, [PendingEvent(known, draft.kind, _stamped(draft, moments))]
+        def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+            identified = evolve(state, ids=MappingProxyType({**state.ids, **ids}), blocks=MappingProxyType({}))
+            return identified, [PendingEvent(identified, draft.kind, _stamped(draft, timestamps))]
 
-        receipt = (await self.change(plan))[-1]
-        self._devices.features.identified(self, receipt)
+        receipt = (await self.transact(update))[-1]
+        self._store.features.notify_identified(self, receipt)
         return receipt
 
-    async def look(self, *, wake: bool = True) -> DeviceState | None:
-        """Tell what the device remembers."""
+    async def record_for(
+        self,
+        ids: Mapping[str, str] | None,
+        kind: EventType,
+        event: Event,
+        *,
+        has_consent: bool = True,
+        counts_as_activity: bool = True,
+        remember: Remember | None = None,
+        only_for: CustomerSnapshot | None = None,
+    ) -> Receipt | None:
+        """Record an event about the customer that something was loaded for, and what the device remembers of it."""
+        if not self.recorder.check_running():
+            return self.recorder.dropped()
+        found: DeviceState | None = None
+
+        def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+            nonlocal found
+            found = state if only_for is None or state.customer_ids == only_for.ids else None
+            if found is None:
+                return state, ()
+            at = timestamps.next()
+            changed = remember(state, at) if remember else state
+            owner = self._owner(changed, ids)
+            return changed, [PendingEvent(owner, kind, evolve(event, timestamp=at))] if has_consent else []
+
+        receipts = await self.transact(update, counts_as_activity=counts_as_activity)
+        if found is None:
+            # Also where the integration was stopped in the meantime, and the update was not called.
+            return None if self.recorder.check_running() else self.recorder.dropped()
+        if has_consent:
+            return receipts[-1]
+        await self.publish(kind, event, state=found)
+        if only_for is not None and await self._is_taken_from(only_for):
+            return None
+        return self.without_consent()
+
+    def _owner(self, state: DeviceState, ids: Mapping[str, str] | None) -> DeviceState | Identity:
+        """Return whom an event is about that belongs to the customer with these ids."""
+        if not ids or dict(ids) == state.customer_ids:
+            return state
+        return self._store.identity_of(state, dict(ids))
+
+    async def _is_taken_from(self, customer: CustomerSnapshot) -> bool:
+        current = await self.current_customer(counts_as_activity=False)
+        return current is not None and current.ids != customer.ids
+
+    # State
+
+    async def transact(
+        self,
+        update: StateUpdate,
+        *,
+        before: StateUpdate = unchanged,
+        counts_as_activity: bool = True,
+        foreground: bool | None = None,
+    ) -> list[Receipt]:
+        """
+        Change what the device remembers and record the events about it, in one commit.
+
+        Args:
+            update: The change.
+            before: A change that precedes the device's own activity.
+            counts_as_activity: Whether the change is activity, which continues or starts a session.
+            foreground: Whether the application is in the foreground from now on; None leaves that as it is.
+
+        Returns:
+            The receipts of the events of `update`; a single dropped one where the integration is stopped.
+
+        Raises:
+            InvalidEventError: An event can't be sent as it is; nothing was changed.
+            StorageError: The storage refused; nothing was changed.
+            LifecycleError: The client is not running.
+        """
+        return await self._run(Change(update, before, counts_as_activity, foreground))
+
+    async def _run(self, change: Change) -> list[Receipt]:
+        transaction = DeviceTransaction(self._store, self._store.cached(self._name), change, self._publish_about)
+        receipts = await transaction.run()
+        if transaction.is_launch:
+            self._store.features.notify_launched(self)
+        return receipts
+
+    async def load_state(self, *, counts_as_activity: bool = True) -> DeviceState | None:
+        """
+        Return what the device remembers; None where the integration is stopped.
+
+        Args:
+            counts_as_activity: As in `current_customer`.
+        """
         if not self.recorder.check_running():
             return None
-        if wake:
-            await self.change(nothing)
-        slot = self._devices.slot(self._name)
-        async with self._devices.lock(self._name):
-            return await self._devices.load(slot)
+        if counts_as_activity:
+            await self.transact(unchanged)
+        device = self._store.cached(self._name)
+        async with self._store.locks.for_key(self._name):
+            return await self._store.load(device)
 
-    async def remember(self, projects: Sequence[ExponeaProject]) -> None:
-        """Keep the keys of projects that the device is to be switched to."""
-        slot = self._devices.slot(self._name)
+    async def load_customer(
+        self, *, counts_as_activity: bool = True
+    ) -> tuple[CustomerSnapshot, DeviceState] | tuple[None, None]:
+        """Return the present customer with what the device remembers; None where the integration is stopped."""
+        state = await self.load_state(counts_as_activity=counts_as_activity)
+        return (None, None) if state is None else (self._snapshot(state), state)
+
+    async def remember(self, remember: Remember) -> None:
+        """Change what the device remembers."""
+        if self.recorder.check_running():
+            await self.transact(lambda state, timestamps: (remember(state, timestamps.next()), ()))
+
+    async def current_customer(self, *, counts_as_activity: bool = True) -> CustomerSnapshot | None:
+        """Return the device's present customer."""
+        state = await self.load_state(counts_as_activity=counts_as_activity)
+        return None if state is None else self._snapshot(state)
+
+    def _snapshot(self, state: DeviceState) -> CustomerSnapshot:
+        project = state.project or self._configured_project
+        return CustomerSnapshot(state.customer_ids, project, self.key, state.device_id)
+
+    async def store_credentials(self, projects: Sequence[ExponeaProject]) -> None:
+        """
+        Store the credentials of projects that the device is to be switched to.
+
+        A project without an address has that of the device's present project.
+
+        Raises:
+            StorageError: The storage refused.
+        """
+        device = self._store.cached(self._name)
         try:
-            async with self._devices.lock(self._name):
-                state = await self._devices.load(slot)
+            async with self._store.locks.for_key(self._name):
+                state = await self._store.load(device)
             if state is not None:
-                address = state.project.base_url if state.project else self.configuration.base_url
-                await self.recorder.remember([evolve(each, base_url=each.base_url or address) for each in projects])
+                base_url = state.project.base_url if state.project else self.configuration.base_url
+                named = [evolve(each, base_url=each.base_url or base_url) for each in projects]
+                await self.recorder.store_credentials(named)
         except StorageError:
-            # It may be closed because the client is, or was stopped.
+            # The storage may be closed because the client is closed or stopped.
             if self.recorder.check_running():
                 raise
 
-    async def change(
-        self,
-        plan: StateUpdate,
-        *,
-        before: StateUpdate = nothing,
-        wake: bool = True,
-        present: bool | None = None,
-        most: int = 0,
-    ) -> list[Receipt]:
-        """Change what the device remembers and keep what is told of it, in one commit."""
-        moments = TimestampSequence(self.recorder.reserve(MOMENTS + most))
-        slot = self._devices.slot(self._name)
-        async with self._devices.lock(self._name):
-            while True:
-                kept = await self._devices.load(slot)
-                if kept is None:
-                    return [self.recorder.dropped()]
-                if self._is_overtaken(kept, moments.first):
-                    # What is told now comes after what others have told meanwhile.
-                    moments = TimestampSequence(self.recorder.reserve(MOMENTS + most))
-                if slot in self._devices.present and kept.last_activity is not None:
-                    kept = evolve(kept, last_activity=max(kept.last_activity, moments.first))
-                state, told = before(kept, moments)
-                if wake:
-                    state, woken = self._woken(state, moments, launch=present or not slot.launched)
-                    told = [*told, *woken]
-                state, wanted = plan(state, moments)
-                if kept.is_new and not wake and all(each.kind is not EventType.INSTALL for each in wanted):
-                    # Whatever is told first of a device, it comes to life with that.
-                    wake, moments = True, TimestampSequence(self.recorder.reserve(MOMENTS + most))
-                    continue
-                try:
-                    receipts = await self._write(slot, kept, state, [*told, *wanted], moments.last)
-                except StateConflictError:
-                    # Another process was faster, or the sweep: see what there is now.
-                    slot.empty()
-                    moments = TimestampSequence(self.recorder.reserve(MOMENTS + most))
-                    continue
-                launched, slot.launched = slot.launched, True
-                if present is not None:
-                    (self._devices.present.add if present else self._devices.present.discard)(slot)
-                if not launched:
-                    self._devices.features.launched(self)
-                return receipts[len(told) :]
+    def notify_anonymized(self) -> None:
+        """Notify features that the device belongs to another customer from now on."""
+        self._store.features.notify_anonymized(self)
 
-    def _is_overtaken(self, kept: DeviceState, first: float) -> bool:
-        """Tell whether others may have told something of the device since a moment."""
-        if kept.last_activity is not None:
-            return kept.last_activity >= first
-        # Within the timeout no session can have begun and ended.
-        return self._timeout is not None and self.recorder.stamp() - first >= self._timeout
+    # Subscribers
 
-    def _woken(self, state: DeviceState, moments: TimestampSequence, *, launch: bool) -> UpdateResult:
-        told: list[PendingEvent] = []
-        if state.is_new:
-            told.append(installed(state, moments, self.configuration))
-        if self.configuration.automatic_session_tracking:
-            state, more = active(state, moments, self.configuration)
-            told += more
-        if launch:
-            state = _tidied(state, moments.first)
-            if self.configuration.automatic_push_notification:
-                state, more = checked(state, moments, self.configuration)
-                told += more
-        return state, told
-
-    async def _write(
-        self, slot: CachedDevice, kept: DeviceState, state: DeviceState, told: Sequence[PendingEvent], last: float
-    ) -> list[Receipt]:
-        identity = self._devices.identity(state)
-        drafted = [(self._who(each, state, identity), self._draft(each)) for each in told]
-        drafts = [(who, draft) for who, draft in drafted if draft is not None]
-        if self._timeout is not None and state.last_activity is not None:
-            # Its end is not to come before anything that was told within the session.
-            state = evolve(state, last_activity=max(state.last_activity, last))
-        packed = slot.packed
-        change: StateChange | StateCheck = StateCheck(slot.name, kept.version, state.last_activity)
-        if not kept.version or evolve(state, last_activity=kept.last_activity) != kept:
-            packed = state.encode()
-            change = StateChange(slot.name, packed, kept.version, active=state.last_activity, seen=kept.last_activity)
-            state = evolve(state, version=kept.version + 1, is_new=False)
-        kept_now = await self.recorder.keep_all(identity, drafts, (change,))
-        # Kept is kept: where the client was closed meanwhile, the caller is not to be told otherwise.
-        self._devices.fill(slot, state, packed)
-        receipts = iter(kept_now)
-        tracked = [self.recorder.dropped() if draft is None else next(receipts) for _, draft in drafted]
-        if self.recorder.has_subscribers:
-            for each, (_, draft), receipt in zip(told, drafted, tracked, strict=True):
-                if draft is not None and draft.event is not None:
-                    about = each.who if isinstance(each.who, DeviceState) else state
-                    self._tell(
-                        self._who_of(about), draft, last if draft.timestamp is None else draft.timestamp, receipt
-                    )
-        return tracked
-
-    def _who(self, told: PendingEvent, state: DeviceState, identity: Identity) -> Identity:
-        if isinstance(told.who, Identity):
-            return told.who
-        return identity if told.who is state else self._devices.identity(told.who)
-
-    def _draft(self, told: PendingEvent) -> Draft | None:
-        event = told.event
-        if isinstance(event, Draft):
-            return event
-        if told.kind is EventType.TRACK_CUSTOMER:
-            draft = self.recorder.draft_customer(event.properties, defaults=False)
-        elif told.kind is EventType.CAMPAIGN_CLICK:
-            draft = self.recorder.draft_click(event.name, event.properties)
+    async def publish(self, kind: EventType, event: Event, *, state: DeviceState | None = None) -> None:
+        """Notify subscribers of an event that must not be recorded, for want of consent."""
+        if not self.has_subscribers:
+            return
+        draft = self.recorder.draft_event(kind, event, carries_event=True)
+        if state is None:
+            customer = await self.current_customer(counts_as_activity=False)
         else:
-            return self.recorder.draft_event(told.kind, event)
-        return draft and draft._replace(timestamp=self.recorder.moment(event.timestamp))
+            customer = self._snapshot(state)
+        if draft is not None and customer is not None:
+            at = self.recorder.timestamp() if draft.timestamp is None else draft.timestamp
+            self._publish(customer, draft, at, None)
 
-    # What rooms load and hear
-
-    async def who(self, *, wake: bool = True) -> CustomerSnapshot | None:
-        """Tell who the device is now."""
-        state = await self.look(wake=wake)
-        return None if state is None else self._who_of(state)
-
-    def _who_of(self, state: DeviceState) -> CustomerSnapshot:
-        return CustomerSnapshot(state.customer_ids, state.project or self._main(), self.key, state.device_id)
-
-    def _tell(self, who: CustomerSnapshot, draft: Draft, at: float, receipt: Receipt | None) -> None:
-        """Let the rooms hear of an event, with all the properties that it goes out with."""
+    def _publish(self, customer: CustomerSnapshot, draft: Draft, at: float, receipt: Receipt | None) -> None:
+        """Notify subscribers of an event, with all the properties that it is sent with."""
         if draft.event is not None:
             properties = {**draft.event.properties, APPLICATION_ID: self.configuration.application_id}
-            if who.device_id is not None:
-                properties[DEVICE_ID] = who.device_id
+            if customer.device_id is not None:
+                properties[DEVICE_ID] = customer.device_id
             event = evolve(draft.event, properties=properties, timestamp=at)
-            self._devices.tell(self, TrackedEvent(draft.kind, event, who, receipt))
+            self._store.features.notify_tracked(self, TrackedEvent(draft.kind, event, customer, receipt))
 
-    async def hear(self, kind: EventType, event: Event, *, state: DeviceState | None = None) -> None:
-        """Let the rooms hear of something that may not be tracked, for want of consent."""
-        if not self.recorder.has_subscribers:
-            return
-        draft = self.recorder.draft_event(kind, event)
-        who = await self.who(wake=False) if state is None else self._who_of(state)
-        if draft is not None and who is not None:
-            self._tell(who, draft, self.recorder.stamp() if draft.timestamp is None else draft.timestamp, None)
+    def _publish_about(self, state: DeviceState, draft: Draft, at: float, receipt: Receipt) -> None:
+        self._publish(self._snapshot(state), draft, at, receipt)
 
-    def anonymized(self) -> None:
-        """Let the rooms know that the device is another customer's from now on."""
-        self._devices.features.anonymized(self)
+    def _publish_own(self, customer: CustomerSnapshot, drafts: Drafts, receipts: Sequence[Receipt]) -> None:
+        """Notify subscribers of the drafts that are about the device's own customer."""
+        for (own, draft), receipt in zip(drafts, receipts, strict=True):
+            if own is None:
+                self._publish(customer, draft, draft.timestamp or 0.0, receipt)
 
-    async def load(self, name: str) -> bytes | None:
-        """Read what `save` kept for the device under a name."""
-        return await self._devices.load_beside(f"{name}:{self.key}") if self.recorder.check_running() else None
+    # Data beside the state
 
-    async def save(self, name: str, value: bytes | None) -> None:
-        """Keep something for the device beside its state, or forget it."""
+    async def load_data(self, name: str) -> bytes | None:
+        """Return the data that `save_data` stored for the device under a name."""
+        return await self._store.load_data(f"{name}:{self.key}") if self.recorder.check_running() else None
+
+    async def save_data(self, name: str, data: bytes | None) -> None:
+        """Store data for the device under a name, or delete it with None; a failure is logged."""
         try:
             if self.recorder.check_running():
-                await self._devices.save_beside(f"{name}:{self.key}", value)
+                await self._store.save_data(f"{name}:{self.key}", data)
         except StorageError as error:
-            LOG.warning("%s of device %r could not be kept: %s", name, self.key, error)
-
-    def _expire(self, slot: CachedDevice, identity: Identity) -> None:
-        """Another process has changed the state: read it again, unless that has been done already."""
-        if slot.identity is identity:
-            slot.empty()
+            LOG.warning("The %s of device %r could not be stored: %s", name, self.key, error)
 
 
-def _stamped(draft: Draft, moments: TimestampSequence) -> Draft:
-    return draft if draft.timestamp is not None else draft._replace(timestamp=moments.next())
+def _stamped(draft: Draft, timestamps: TimestampSequence) -> Draft:
+    return draft if draft.timestamp is not None else draft._replace(timestamp=timestamps.next())
 
 
-def _tidied(state: DeviceState, now: float) -> DeviceState:
-    """Forget what was shown so long ago that it does not count any more."""
-    messages, blocks = purged(state.messages, now), purged(state.blocks, now)
-    if len(messages) == len(state.messages) and len(blocks) == len(state.blocks):
-        return state
-    return evolve(state, messages=messages, blocks=blocks)
+def _invalidate(device: CachedDevice, identity: Identity) -> None:
+    """Discard a state that another process has changed, unless another call has done so already."""
+    if device.identity is identity:
+        device.invalidate()

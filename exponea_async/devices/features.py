@@ -1,107 +1,128 @@
 """
-What rooms keep for all subjects of a client.
+Features with state that all subjects of a client share, and the registry that notifies them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import TrackedEvent
 from exponea_async.models import Receipt
 
-P = TypeVar("P")
+F = TypeVar("F", bound="Feature")
 
 
 class Feature:
     """
-    What a room keeps for all subjects of a client. One is made for each client and lives as long.
+    What a feature shares between all subjects of a client: one instance per client, alive as long as the client.
 
-    All but `aclose` are called on the event loop by whoever tracks something, so they must be quick and never raise.
+    All methods but `aclose` are called on the event loop by the call that tracks something, so they must be quick and
+    must not raise.
+
+    Attributes:
+        registry: The registry of the client, which sets this.
     """
+
+    registry: "FeatureRegistry"
 
     @property
     def is_listening(self) -> bool:
-        """Whether it wants to hear what is tracked. If so, it sets ``recorder.has_subscribers``."""
+        """Whether `tracked` is to be called. The feature calls ``registry.refresh()`` when this becomes true."""
         return False
 
     def start(self, context: SubjectContext) -> None:
         """
-        The client was started, maybe again after the integration was stopped.
+        Prepare for a client that was started, possibly again after the integration was stopped.
 
         Args:
-            context: Some subject, for what is asked of the project itself; it is not to be brought to life for that.
+            context: Any subject, for requests about the project itself; it must not be counted as active for that.
         """
 
-    def heard(self, context: SubjectContext, heard: TrackedEvent) -> None:
-        """Something was tracked on a device; only told while somebody listens."""
+    def tracked(self, context: SubjectContext, event: TrackedEvent) -> None:
+        """Handle an event of a device; only called while `is_listening`."""
 
     def launched(self, context: SubjectContext) -> None:
-        """A device has come to life in this process."""
+        """Handle the first activity of a device in this process."""
 
     def identified(self, context: SubjectContext, receipt: Receipt) -> None:
-        """A device's customer was identified; the receipt is that of the update."""
+        """Handle the identification of a device's customer; the receipt is that of the update."""
 
     def anonymized(self, context: SubjectContext) -> None:
-        """A device is another customer's from now on."""
+        """Handle that a device belongs to another customer from now on."""
 
     def clear(self) -> None:
-        """The integration was stopped: forget everything, show nothing more, let whoever waits go."""
+        """Forget everything and end what is shown: the integration was stopped."""
 
     async def aclose(self) -> None:
-        """The client is closing: end what is under way, and all streams."""
+        """End background work and all streams: the client is closing."""
 
 
 class FeatureRegistry:
     """
-    The parts of a client, by their class.
+    The features of a client, by class.
 
     Args:
-        parts: One of each.
+        features: One instance of each.
+
+    Attributes:
+        has_subscribers: Whether any feature listens to tracked events. Each event reads it, so it is a plain attribute.
     """
 
-    def __init__(self, parts: Iterable[Feature]) -> None:
-        self._parts: dict[type[Any], Any] = {type(part): part for part in parts}
+    def __init__(self, features: Iterable[Feature]) -> None:
+        self.has_subscribers = False
+        self._features: dict[type[Any], Any] = {}
+        for feature in features:
+            self.add(feature)
 
-    def __getitem__(self, kind: type[P]) -> P:
-        return cast("P", self._parts[kind])
+    def add(self, feature: Feature) -> None:
+        """Add a feature."""
+        feature.registry = self
+        self._features[type(feature)] = feature
+        self.refresh()
 
-    @property
-    def is_listening(self) -> bool:
-        """Whether any wants to hear what is tracked."""
-        return any(part.is_listening for part in self._parts.values())
+    def refresh(self) -> None:
+        """Find out again whether any feature listens."""
+        self.has_subscribers = any(feature.is_listening for feature in self)
+
+    def __getitem__(self, kind: type[F]) -> F:
+        return cast("F", self._features[kind])
+
+    def __iter__(self) -> Iterator[Feature]:
+        return iter(self._features.values())
+
+    def notify_tracked(self, context: SubjectContext, event: TrackedEvent) -> None:
+        """Notify the features that listen of an event."""
+        for feature in self:
+            if feature.is_listening:
+                feature.tracked(context, event)
+        self.refresh()
+
+    def notify_launched(self, context: SubjectContext) -> None:
+        """Notify all features of a device's first activity in this process."""
+        for feature in self:
+            feature.launched(context)
+
+    def notify_identified(self, context: SubjectContext, receipt: Receipt) -> None:
+        """Notify all features that a device's customer was identified."""
+        for feature in self:
+            feature.identified(context, receipt)
+
+    def notify_anonymized(self, context: SubjectContext) -> None:
+        """Notify all features that a device belongs to another customer."""
+        for feature in self:
+            feature.anonymized(context)
 
     def start(self, context: SubjectContext) -> None:
-        """Tell all that the client was started."""
-        for part in self._parts.values():
-            part.start(context)
-
-    def heard(self, context: SubjectContext, heard: TrackedEvent) -> None:
-        """Tell those that listen."""
-        for part in self._parts.values():
-            if part.is_listening:
-                part.heard(context, heard)
-
-    def launched(self, context: SubjectContext) -> None:
-        """Tell all that a device has come to life."""
-        for part in self._parts.values():
-            part.launched(context)
-
-    def identified(self, context: SubjectContext, receipt: Receipt) -> None:
-        """Tell all that a device's customer was identified."""
-        for part in self._parts.values():
-            part.identified(context, receipt)
-
-    def anonymized(self, context: SubjectContext) -> None:
-        """Tell all that a device is another customer's."""
-        for part in self._parts.values():
-            part.anonymized(context)
+        """Start all features."""
+        for feature in self:
+            feature.start(context)
 
     def clear(self) -> None:
-        """Tell all that the integration was stopped."""
-        for part in self._parts.values():
-            part.clear()
+        """Clear all features."""
+        for feature in self:
+            feature.clear()
 
     async def aclose(self) -> None:
-        """Close all."""
-        for part in self._parts.values():
-            await part.aclose()
+        """Close all features."""
+        for feature in self:
+            await feature.aclose()

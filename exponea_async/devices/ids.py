@@ -1,44 +1,49 @@
 """
-The ids of customers. Pure.
+The ids of customers and the keys of devices. Pure.
 """
 
 from collections.abc import Mapping
 
 from exponea_async.errors import InvalidEventError
 
-#: The soft id, which is the SDK's own.
+#: The type of the soft id, which the SDK creates itself.
 COOKIE = "cookie"
+
+_EXAMPLE = "Use ids such as {'registered': 'jane@example.com'}."
 
 
 def read_key(key: str, path: str) -> str:
     """
-    Check the key of a device.
+    Return the key of a device.
 
     Raises:
-        InvalidEventError: It is no non-empty text.
+        InvalidEventError: It is not a non-empty string.
     """
     if not isinstance(key, str) or not key:
-        raise InvalidEventError(path, f"{key!r:.60} is no non-empty text", "Give a text, such as 'tg:42'.")
+        raise InvalidEventError(path, f"expected a non-empty string, got {key!r:.60}", "Use a key such as 'tg:42'.")
     if not key.isascii():
         try:
             key.encode()
         except UnicodeEncodeError:
-            raise InvalidEventError(path, "it has half of a surrogate pair in it", "Give a whole text.") from None
+            hint = "Remove the incomplete character."
+            raise InvalidEventError(path, "contains one half of a surrogate pair", hint) from None
     return key
 
 
 def read_ids(ids: Mapping[str, str], path: str) -> dict[str, str]:
     """
-    Check a customer's ids.
+    Return a customer's ids as a dict.
 
     Raises:
-        InvalidEventError: They are no mapping of non-empty texts.
+        InvalidEventError: They are not a mapping of non-empty strings.
     """
     if not isinstance(ids, Mapping):
-        raise InvalidEventError(path, f"{ids!r:.60} is no mapping", "Give ids such as {'registered': 'jane@x.com'}.")
+        raise InvalidEventError(path, f"expected a mapping, got {ids!r:.60}", _EXAMPLE)
     for kind, value in ids.items():
         if not isinstance(kind, str) or not kind:
-            raise InvalidEventError(path, f"the kind of id {kind!r:.60} is no non-empty text", "Give texts.")
+            raise InvalidEventError(path, f"expected non-empty strings as id types, got {kind!r:.60}", _EXAMPLE)
         if not isinstance(value, str) or not value:
-            raise InvalidEventError(f"{path}.{kind}", f"a {type(value).__name__} is no non-empty text", "Give a text.")
+            given = "''" if value == "" else type(value).__name__
+            hint = "Use the id as a string."
+            raise InvalidEventError(f"{path}.{kind}", f"expected a non-empty string, got {given}", hint)
     return dict(ids)

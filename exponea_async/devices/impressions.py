@@ -7,56 +7,53 @@ from typing import Any
 
 from attrs import frozen
 
-#: What is remembered of a message is forgotten after this, in seconds.
-MEMORY = 30 * 86_400.0
+#: Seconds after which an impression is forgotten.
+RETENTION = 30 * 86_400.0
 
 
 @frozen
 class Impression:
     """
-    When a message was last shown to somebody, and when they last did something with it.
+    When a message was last shown to the customer, and when the customer last interacted with it.
 
     Attributes:
-        displayed: The former, UNIX seconds; None is never.
-        interacted: The latter, UNIX seconds; None is never.
+        displayed: The time of the last display, UNIX seconds; None if never.
+        interacted: The time of the last interaction, UNIX seconds; None if never.
     """
 
     displayed: float | None = None
     interacted: float | None = None
 
 
-def purged(displays: Mapping[str, Impression], now: float) -> dict[str, Impression]:
+def unexpired(impressions: Mapping[str, Impression], now: float) -> dict[str, Impression]:
     """
-    Forget of which messages nothing happened for more than `MEMORY`.
+    Return the impressions that are not older than `RETENTION`.
 
     Args:
-        displays: What is remembered, by the message's id.
-        now: The moment, UNIX seconds.
-
-    Returns:
-        What is still to be remembered.
+        impressions: The impressions by message id.
+        now: The current time, UNIX seconds.
     """
-    return {name: each for name, each in displays.items() if _is_fresh(each, now - MEMORY)}
+    return {name: each for name, each in impressions.items() if _is_fresh(each, now - RETENTION)}
 
 
-def as_list(displays: Mapping[str, Impression]) -> list[list[Any]]:
-    """Tell what is remembered as JSON types, in little room."""
+def as_list(impressions: Mapping[str, Impression]) -> list[list[Any]]:
+    """Return the impressions as JSON types, in little space."""
     return [
         [name, each.displayed] if each.interacted is None else [name, each.displayed, each.interacted]
-        for name, each in displays.items()
+        for name, each in impressions.items()
     ]
 
 
-def from_list(kept: Iterable[Iterable[Any]]) -> dict[str, Impression]:
+def from_list(stored: Iterable[Iterable[Any]]) -> dict[str, Impression]:
     """
-    Read what `as_list` told.
+    Read what `as_list` returned.
 
     Raises:
         TypeError: It is something else.
     """
-    # A name that is no text was a host's mistake, and must not make the whole device unreadable.
-    return {name: Impression(*moments) for name, *moments in kept if isinstance(name, str)}
+    # A name that is not a string was a host's mistake, and must not make the whole device unreadable.
+    return {name: Impression(*times) for name, *times in stored if isinstance(name, str)}
 
 
-def _is_fresh(display: Impression, since: float) -> bool:
-    return any(moment is not None and moment >= since for moment in (display.displayed, display.interacted))
+def _is_fresh(impression: Impression, since: float) -> bool:
+    return any(at is not None and at >= since for at in (impression.displayed, impression.interacted))

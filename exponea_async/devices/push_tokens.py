@@ -1,7 +1,8 @@
 """
-Push tokens: when to tell Engagement of one, and what. Pure.
+Push tokens: when a token's state is tracked, and which. Pure.
 
-Each function takes what was told last and gives what is to be remembered then, with the states to track, in order.
+Each function takes what is remembered of the last tracked token, and returns what is to be remembered from then on
+with the states to track, in order.
 """
 
 from collections.abc import Mapping
@@ -29,13 +30,13 @@ _LEGACY: Mapping[Platform, str] = {
 @frozen
 class TokenState:
     """
-    What Engagement is told of a token.
+    The state of a token, as Engagement gets it.
 
     Attributes:
         token: The token.
-        platform: Whose it is.
+        platform: The platform that issued it.
         valid: Whether notifications may be sent to it.
-        description: Why, in the vendor's words.
+        description: The reason, in the vendor's words.
     """
 
     token: str = field(repr=False)
@@ -44,7 +45,7 @@ class TokenState:
     description: str
 
     def properties(self) -> dict[str, Any]:
-        """Tell the properties of the event ``notification_state``."""
+        """Return the properties of the event ``notification_state``."""
         return {
             "push_notification_token": self.token,
             "platform": self.platform,
@@ -60,12 +61,12 @@ class TokenMemory:
 
     Attributes:
         token: The token.
-        platform: Whose it is.
-        tracked_at: When it was tracked last, UNIX seconds.
+        platform: The platform that issued it.
+        tracked_at: When it was last tracked, UNIX seconds.
         granted: Whether the user allows notifications, as far as is known.
         app_version: The application's version when it was tracked.
         application_id: The application's id when it was tracked.
-        valid: Whether it was told to be valid.
+        valid: Whether it was tracked as valid.
     """
 
     token: str = field(repr=False)
@@ -77,32 +78,32 @@ class TokenMemory:
     valid: bool
 
     def state(self) -> TokenState:
-        """Tell the state that goes with it."""
+        """Return the state of the token."""
         return TokenState(self.token, self.platform, self.valid, GRANTED if self.valid else DENIED)
 
     def as_dict(self) -> dict[str, Any]:
-        """Tell all of it as JSON types, to be remembered."""
+        """Return the memory as JSON types, to be stored."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, kept: Mapping[str, Any]) -> Self:
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
         """
-        Read what `as_dict` told; what later versions may add is ignored.
+        Read what `as_dict` returned; fields of later versions are ignored.
 
         Raises:
-            TypeError: Something is missing.
+            TypeError: A field is missing.
         """
-        return cls(**{each.name: kept[each.name] for each in fields(cls) if each.name in kept})
+        return cls(**{each.name: stored[each.name] for each in fields(cls) if each.name in stored})
 
 
-class Facts(TypedDict):
+class TokenConditions(TypedDict):
     """
-    What else decides about a token.
+    What the state of a token depends on besides the token.
 
     Attributes:
-        granted: Whether the user allows notifications; None is as last known, or else yes.
-        require: Whether a token needs that to be valid.
-        now: The moment, UNIX seconds.
+        granted: Whether the user allows notifications; None stands for what was last known, or else for yes.
+        require: Whether a token is valid only with that permission.
+        now: The current time, UNIX seconds.
         app_version: The application's version.
         application_id: The application's id.
     """
@@ -118,119 +119,128 @@ States = tuple[TokenState, ...]
 
 
 def verify(
-    memory: TokenMemory | None, *, frequency: TokenFrequency, **facts: Unpack[Facts]
+    memory: TokenMemory | None, *, frequency: TokenFrequency, **conditions: Unpack[TokenConditions]
 ) -> tuple[TokenMemory | None, States]:
     """
-    Check the token again, as is done when the application starts or becomes active.
+    Verify the remembered token, as is done when the application starts or becomes active.
 
-    It is due when it is no longer as it was told, or else as the frequency has it. That the user denies notifications
-    is told once.
+    It is tracked again when it no longer is as it was tracked, or else as often as the frequency says. That the user
+    denies notifications is tracked once.
 
     Args:
-        memory: What is remembered; None where there is no token yet, and then there is nothing to do.
-        frequency: How often the same is told again; a day is one of UTC's.
-        **facts: See `Facts`.
+        memory: What is remembered; None if there is no token yet, and then nothing is tracked.
+        frequency: How often the same state is tracked again; a day is one of UTC.
+        **conditions: See `TokenConditions`.
     """
     if memory is None:
         return None, ()
-    fresh = _tracked(memory, memory.token, memory.platform, **facts)
+    fresh = _tracked(memory, memory.token, memory.platform, **conditions)
     if _is_due(memory, fresh, frequency):
         return fresh, (fresh.state(),)
     return evolve(memory, granted=fresh.granted), ()
 
 
 def handle(
-    memory: TokenMemory | None, token: str, platform: Platform, *, frequency: TokenFrequency, **facts: Unpack[Facts]
+    memory: TokenMemory | None,
+    token: str,
+    platform: Platform,
+    *,
+    frequency: TokenFrequency,
+    **conditions: Unpack[TokenConditions],
 ) -> tuple[TokenMemory | None, States]:
     """
-    Take the token that the service for push notifications has given out.
+    Handle a token that the push service has issued.
 
-    One that differs from the remembered one is told whatever the frequency, after the old one was invalidated. The
-    same one is checked as `verify` does.
+    One that differs from the remembered one is tracked whatever the frequency, after the old one is invalidated. The
+    same one is verified as `verify` does.
 
     Args:
         memory: What is remembered, or None.
         token: The token.
-        platform: Whose it is.
-        frequency: How often the same is told again.
-        **facts: See `Facts`.
+        platform: The platform that issued it.
+        frequency: How often the same state is tracked again.
+        **conditions: See `TokenConditions`.
 
     Raises:
-        InvalidEventError: The token is no text, or blank.
+        InvalidEventError: The token is not a non-blank string.
     """
     if memory and (memory.token, memory.platform) == (token, platform):
-        return verify(memory, frequency=frequency, **facts)
-    fresh, states = track(memory, token, platform, **facts)
+        return verify(memory, frequency=frequency, **conditions)
+    fresh, states = track(memory, token, platform, **conditions)
     return fresh, invalidate(memory) + states
 
 
 def track(
-    memory: TokenMemory | None, token: str, platform: Platform, **facts: Unpack[Facts]
+    memory: TokenMemory | None, token: str, platform: Platform, **conditions: Unpack[TokenConditions]
 ) -> tuple[TokenMemory, States]:
     """
-    Tell a token as it is, whatever was told before; another one that is remembered is not invalidated.
+    Track a token as it is, whatever was tracked before; another remembered token is not invalidated.
 
     Args:
         memory: What is remembered, or None.
         token: The token.
-        platform: Whose it is.
-        **facts: See `Facts`.
+        platform: The platform that issued it.
+        **conditions: See `TokenConditions`.
 
     Raises:
-        InvalidEventError: The token is no text, or blank.
+        InvalidEventError: The token is not a non-blank string.
     """
     if not isinstance(token, str) or not token.strip():
+        # The value is not part of the error: it may be a secret.
+        given = "a blank string" if isinstance(token, str) else type(token).__name__
         raise InvalidEventError(
-            "token", f"this {type(token).__name__} is no text with a token in it", "Give the token."
+            "token", f"expected a non-blank string, got {given}", "Pass the token as it was issued."
         )
-    fresh = _tracked(memory, token, platform, **facts)
+    fresh = _tracked(memory, token, platform, **conditions)
     return fresh, (fresh.state(),)
 
 
 def invalidate(memory: TokenMemory | None) -> States:
-    """Tell that the remembered token is no longer the customer's; nothing where there is none."""
+    """Return the state that the remembered token no longer belongs to the customer, if there is a token."""
     return (TokenState(memory.token, memory.platform, valid=False, description=INVALIDATED),) if memory else ()
 
 
-def reassign(memory: TokenMemory | None, **facts: Unpack[Facts]) -> tuple[TokenMemory | None, States]:
+def reassign(memory: TokenMemory | None, **conditions: Unpack[TokenConditions]) -> tuple[TokenMemory | None, States]:
     """
-    Tell the remembered token again, for the customer that the device belongs to from now on.
+    Track the remembered token again, for the customer that the device belongs to from now on.
 
     Args:
-        memory: What is remembered; None where there is no token, and then there is nothing to do.
-        **facts: See `Facts`.
+        memory: What is remembered; None if there is no token, and then nothing is tracked.
+        **conditions: See `TokenConditions`.
     """
-    return (None, ()) if memory is None else track(memory, memory.token, memory.platform, **facts)
+    return (None, ()) if memory is None else track(memory, memory.token, memory.platform, **conditions)
 
 
 def legacy_property(platform: Platform) -> str:
-    """Tell the customer property that holds the token where no ``notification_state`` is tracked."""
+    """Return the customer property that holds the token where ``notification_state`` is not tracked."""
     return _LEGACY[platform]
 
 
-def _tracked(memory: TokenMemory | None, token: str, platform: Platform, **facts: Unpack[Facts]) -> TokenMemory:
-    """Make what is remembered once the token was tracked now."""
-    granted = facts["granted"]
+def _tracked(
+    memory: TokenMemory | None, token: str, platform: Platform, **conditions: Unpack[TokenConditions]
+) -> TokenMemory:
+    """Return what is remembered of a token that is tracked now."""
+    granted = conditions["granted"]
     if granted is None:
         granted = memory.granted if memory else True
     return TokenMemory(
         token=token,
         platform=platform,
-        tracked_at=facts["now"],
+        tracked_at=conditions["now"],
         granted=granted,
-        app_version=facts["app_version"],
-        application_id=facts["application_id"],
-        # As the vendor documents it: where permission is not required, nobody asks for it.
-        valid=granted or not facts["require"],
+        app_version=conditions["app_version"],
+        application_id=conditions["application_id"],
+        # As the vendor documents: a permission that is not required is not checked.
+        valid=granted or not conditions["require"],
     )
 
 
 def _is_due(memory: TokenMemory, fresh: TokenMemory, frequency: TokenFrequency) -> bool:
-    # Its validity is more than the frequency's business: Engagement would go on with what is no longer true.
+    # A change of these is tracked whatever the frequency: Engagement would go on with what is no longer true.
     if any(getattr(memory, name) != getattr(fresh, name) for name in ("valid", "app_version", "application_id")):
         return True
     if not fresh.valid:
-        # The Android SDK says "Permission denied" at each check.
+        # The Android SDK tracks "Permission denied" at each verification.
         return False
     if frequency is TokenFrequency.DAILY:
         return memory.tracked_at // _DAY != fresh.tracked_at // _DAY

@@ -1,5 +1,5 @@
 """
-When a session starts and ends, and what is told of it. Pure.
+When a session starts and ends, and the events of it. Pure.
 """
 
 import platform
@@ -13,16 +13,16 @@ from exponea_async.devices.campaigns import is_alive
 from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult
 from exponea_async.models import Event, EventType
 
-#: How long the campaign of a link may be part of a session that starts, in seconds, as the Android SDK has it.
+#: Seconds within which the campaign of a link becomes part of a session that starts, as in the Android SDK.
 CAMPAIGN_TTL = 10.0
-#: The moments of one change differ by less, in seconds; a verb's activity is the last of them. A session that comes
-#: so near to the timeout has reached it, and a campaign that is no older than its time and this is still alive.
-SPAN = 0.0005
+#: The timestamps of one change differ by less than this, in seconds, and a call's activity is the last of them. So a
+#: session that is this close to the timeout has reached it, and a campaign that is older by no more still counts.
+TOLERANCE = 0.0005
 
 
 def device_properties(configuration: Configuration) -> dict[str, Any]:
-    """Tell what stands for the device in events about it."""
-    told: dict[str, Any] = {
+    """Return the properties of events about the device itself."""
+    properties: dict[str, Any] = {
         "sdk": "exponea-async-python",
         "sdk_version": __version__,
         "os_name": platform.system(),
@@ -30,83 +30,82 @@ def device_properties(configuration: Configuration) -> dict[str, Any]:
         "device_type": "server",
     }
     if configuration.app_version is not None:
-        told["app_version"] = configuration.app_version
-    return told
+        properties["app_version"] = configuration.app_version
+    return properties
 
 
-def installed(state: DeviceState, moments: TimestampSequence, configuration: Configuration) -> PendingEvent:
-    """Tell that the application was installed, which is told once for each cookie."""
-    return PendingEvent(
-        state, EventType.INSTALL, Event("installation", device_properties(configuration), moments.next())
-    )
+def installation(state: DeviceState, timestamps: TimestampSequence, configuration: Configuration) -> PendingEvent:
+    """Return the ``installation`` event, which is recorded once for each cookie."""
+    event = Event("installation", device_properties(configuration), timestamps.next())
+    return PendingEvent(state, EventType.INSTALL, event)
 
 
-def begun(
+def session_start(
     state: DeviceState, at: float, configuration: Configuration, *, since: float | None = None
 ) -> tuple[DeviceState, PendingEvent]:
     """
-    Start a session, which takes the campaign with it that brought the customer here just now.
+    Start a session, which takes over the campaign that has just led the customer here.
 
     Args:
         state: The device.
-        at: The moment to tell, UNIX seconds.
+        at: The timestamp of the event, UNIX seconds.
         configuration: The settings.
-        since: From when its duration counts, where that is not the same.
+        since: The start of the session's duration, where it differs from `at`.
     """
     campaign = state.campaign
-    led = campaign.properties() if campaign is not None and is_alive(campaign, at, CAMPAIGN_TTL + SPAN) else {}
-    event = Event("session_start", {**device_properties(configuration), **led}, at)
-    fresh = evolve(state, session_start=at if since is None else since, campaign=None)
-    return fresh, PendingEvent(fresh, EventType.SESSION_START, event)
+    attribution = campaign.properties() if campaign and is_alive(campaign, at, CAMPAIGN_TTL + TOLERANCE) else {}
+    event = Event("session_start", {**device_properties(configuration), **attribution}, at)
+    started = evolve(state, session_start=at if since is None else since, campaign=None)
+    return started, PendingEvent(started, EventType.SESSION_START, event)
 
 
-def ended(state: DeviceState, at: float, configuration: Configuration) -> PendingEvent:
-    """Tell the end of the open session; its duration is never negative."""
+def session_end(state: DeviceState, at: float, configuration: Configuration) -> PendingEvent:
+    """Return the ``session_end`` event of the open session; its duration is never negative."""
     duration = round(max(0.0, at - (at if state.session_start is None else state.session_start)), 3)
     event = Event("session_end", {**device_properties(configuration), "duration": duration}, at)
     return PendingEvent(state, EventType.SESSION_END, event)
 
 
+def end_session(state: DeviceState, configuration: Configuration) -> UpdateResult:
+    """End the open session of a device at its last activity."""
+    events = [] if state.session_start is None else [session_end(state, last_activity(state), configuration)]
+    return evolve(state, session_start=None, last_activity=None), events
+
+
+def continue_session(state: DeviceState, timestamps: TimestampSequence, configuration: Configuration) -> UpdateResult:
+    """Continue the session of an active device, or start a new one after an idle one has ended."""
+    now = timestamps.first
+    events: list[PendingEvent] = []
+    if is_expired(state, now, configuration.session_timeout):
+        state, ended = end_session(state, configuration)
+        events += ended
+    if state.session_start is not None:
+        # A campaign that leads back into an open session is not part of a later one, as in the Android SDK.
+        state = evolve(state, campaign=None) if state.campaign else state
+    else:
+        state, started = session_start(state, timestamps.next(), configuration, since=now)
+        events.append(started)
+        # The end of the session must come after its start, even if nothing else happens.
+        timestamps.next()
+    return evolve(state, last_activity=max(now, last_activity(state))), events
+
+
+def is_expired(state: DeviceState, now: float, timeout: float) -> bool:
+    """Return whether the open session of a device has been idle for the timeout."""
+    return state.session_start is not None and is_idle(last_activity(state), now, timeout)
+
+
 def is_idle(last: float, now: float, timeout: float) -> bool:
-    """Tell whether the last activity was too long ago for a session to go on: by the timeout, to the moment."""
-    return now - last >= timeout - SPAN
+    """Return whether the last activity is so old that the session has ended."""
+    return now - last >= timeout - TOLERANCE
 
 
 def idle_before(now: float, timeout: float) -> float:
-    """Tell the moment before which the last activity was too long ago."""
-    return now - timeout + SPAN
+    """Return the timestamp before which the last activity of an ended session was."""
+    return now - timeout + TOLERANCE
 
 
-def expired(state: DeviceState, now: float, timeout: float) -> bool:
-    """Tell whether the open session of a device has been idle for too long."""
-    return state.session_start is not None and is_idle(last_sign(state), now, timeout)
-
-
-def closed(state: DeviceState, configuration: Configuration) -> UpdateResult:
-    """End the open session of a device at its last activity."""
-    told = [] if state.session_start is None else [ended(state, last_sign(state), configuration)]
-    return evolve(state, session_start=None, last_activity=None), told
-
-
-def active(state: DeviceState, moments: TimestampSequence, configuration: Configuration) -> UpdateResult:
-    """A device is active: its session goes on, or a new one starts after the end of one that has been idle."""
-    now = moments.first
-    told: list[PendingEvent] = []
-    if expired(state, now, configuration.session_timeout):
-        state, ends = closed(state, configuration)
-        told += ends
-    if state.session_start is not None:
-        # What leads somebody back into an open session is no part of a later one, as in the Android SDK.
-        state = evolve(state, campaign=None) if state.campaign else state
-    else:
-        state, started = begun(state, moments.next(), configuration, since=now)
-        told.append(started)
-        # Its end comes after its start, even if nothing else happens.
-        moments.next()
-    return evolve(state, last_activity=max(now, last_sign(state))), told
-
-
-def last_sign(state: DeviceState) -> float:
-    """Tell when the device was active last in the open session, as far as is known; not before its start."""
+def last_activity(state: DeviceState) -> float:
+    """Return when the device was last active in the open session as far as is known; not before its start."""
     last = state.session_start or 0.0
     return last if state.last_activity is None else max(last, state.last_activity)

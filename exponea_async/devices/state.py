@@ -1,5 +1,5 @@
 """
-What a device remembers, and how a verb tells what is to be tracked. Pure.
+What a device remembers, and how a change of it is described. Pure.
 """
 
 import json
@@ -9,26 +9,22 @@ from typing import Any, Self
 
 from attrs import astuple, evolve, field, frozen
 
+from exponea_async._pipeline.clock import STEP
 from exponea_async.devices.campaigns import Campaign
 from exponea_async.devices.ids import COOKIE
 from exponea_async.devices.impressions import Impression, as_list, from_list
 from exponea_async.devices.push_tokens import TokenMemory
 from exponea_async.models import Draft, Event, EventType, Identity
 
-#: Two moments of one change differ by this, in seconds.
-STEP = 1e-6
-#: More than any change needs: an end, an installation, a start, a token, and what was asked for.
-MOMENTS = 8
-
 
 @frozen
 class ProjectRef:
     """
-    A project, as it is remembered: without its key.
+    A project as it is remembered: without its credentials.
 
     Attributes:
-        base_url: Where it is reached.
-        project_token: Its token.
+        base_url: The address of the API.
+        project_token: The project's token.
     """
 
     base_url: str
@@ -41,19 +37,19 @@ class DeviceState:
     What a device remembers.
 
     Attributes:
-        cookie: Its soft id.
-        device_id: Its own id, an event property.
+        cookie: The soft id.
+        device_id: The device's own id, an event property.
         ids: The customer's other ids.
-        session_start: When the open session began, UNIX seconds; None where none is open.
-        last_activity: When the device was active last within an automatic session, UNIX seconds, or None.
-        campaign: The campaign that brought the customer here last.
-        token: The push token that was tracked last.
-        project: The project that it was switched to, instead of the configured one.
-        mapping: The projects beside it by event type's name, instead of the configured ones.
-        messages: When in-app messages were shown and pressed here, by their ids.
-        blocks: The same of content blocks.
-        version: How often it was changed; 0 while it is not stored.
-        is_new: Whether nothing has been told of it yet.
+        session_start: When the open session began, UNIX seconds; None if none is open.
+        last_activity: When the device was last active within an automatic session, UNIX seconds, or None.
+        campaign: The campaign that last led the customer here.
+        token: The push token that was last tracked.
+        project: The project that the device was switched to, instead of the configured one.
+        mapping: The additional projects by the event type's name, instead of the configured ones.
+        messages: When in-app messages were shown and interacted with on this device, by message id.
+        blocks: The same for content blocks.
+        version: The number of changes so far; 0 while the state is not stored.
+        is_new: Whether no event of the device has been recorded yet.
     """
 
     cookie: str
@@ -72,120 +68,122 @@ class DeviceState:
 
     @property
     def customer_ids(self) -> dict[str, str]:
-        """All its ids, as they go out with what it tracks."""
+        """All ids, as the device's events carry them."""
         return {COOKIE: self.cookie, **self.ids}
 
+    @property
+    def is_switched(self) -> bool:
+        """Whether the device tracks to other projects than the configured ones."""
+        return self.project is not None or self.mapping is not None
+
     def encode(self) -> bytes:
-        """Make the bytes to store; activity and version are stored beside them, and what is stored is not new."""
-        kept: dict[str, Any] = {"cookie": self.cookie, "device_id": self.device_id}
+        """Return the bytes to store; activity and version are stored beside them, and a stored state is not new."""
+        stored: dict[str, Any] = {"cookie": self.cookie, "device_id": self.device_id}
         if self.ids:
-            kept["ids"] = dict(self.ids)
+            stored["ids"] = dict(self.ids)
         if self.session_start is not None:
-            kept["session_start"] = self.session_start
+            stored["session_start"] = self.session_start
         if self.campaign is not None:
-            kept["campaign"] = self.campaign.as_dict()
+            stored["campaign"] = self.campaign.as_dict()
         if self.token is not None:
-            kept["token"] = self.token.as_dict()
+            stored["token"] = self.token.as_dict()
         if self.messages:
-            kept["messages"] = as_list(self.messages)
+            stored["messages"] = as_list(self.messages)
         if self.blocks:
-            kept["blocks"] = as_list(self.blocks)
+            stored["blocks"] = as_list(self.blocks)
         if self.project is not None:
-            kept["project"] = list(astuple(self.project))
+            stored["project"] = list(astuple(self.project))
         if self.mapping is not None:
-            kept["mapping"] = {
-                kind: [[at.base_url, at.project_token] for at in it] for kind, it in self.mapping.items()
-            }
-        return json.dumps(kept, separators=(",", ":")).encode()
+            stored["mapping"] = {kind: [list(astuple(each)) for each in refs] for kind, refs in self.mapping.items()}
+        return json.dumps(stored, separators=(",", ":")).encode()
 
     @classmethod
     def decode(cls, value: bytes, *, version: int, last_activity: float | None) -> Self:
         """
-        Read what `encode` made.
+        Read what `encode` returned.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The bytes are not an encoded state.
         """
         try:
-            kept = json.loads(value)
-            mapping = kept.get("mapping")
+            stored = json.loads(value)
+            mapping = stored.get("mapping")
             return cls(
-                cookie=kept["cookie"],
-                device_id=kept["device_id"],
-                ids=MappingProxyType(kept.get("ids", {})),
-                session_start=kept.get("session_start"),
+                cookie=stored["cookie"],
+                device_id=stored["device_id"],
+                ids=MappingProxyType(stored.get("ids", {})),
+                session_start=stored.get("session_start"),
                 last_activity=last_activity,
-                campaign=Campaign.from_dict(kept["campaign"]) if "campaign" in kept else None,
-                token=TokenMemory.from_dict(kept["token"]) if "token" in kept else None,
-                messages=MappingProxyType(from_list(kept.get("messages", ()))),
-                blocks=MappingProxyType(from_list(kept.get("blocks", ()))),
-                project=ProjectRef(*kept["project"]) if "project" in kept else None,
+                campaign=Campaign.from_dict(stored["campaign"]) if "campaign" in stored else None,
+                token=TokenMemory.from_dict(stored["token"]) if "token" in stored else None,
+                messages=MappingProxyType(from_list(stored.get("messages", ()))),
+                blocks=MappingProxyType(from_list(stored.get("blocks", ()))),
+                project=ProjectRef(*stored["project"]) if "project" in stored else None,
                 mapping=None
                 if mapping is None
-                else {kind: tuple(ProjectRef(*at) for at in it) for kind, it in mapping.items()},
+                else {kind: tuple(ProjectRef(*each) for each in refs) for kind, refs in mapping.items()},
                 version=version,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _places(kept: list[list[str]]) -> tuple[ProjectRef, ...]:
-    return tuple(ProjectRef(*at) for at in kept)
-
-
 class TimestampSequence:
     """
-    The moments of one change, in order, no two equal.
+    The timestamps of one change of a device: ascending, and reserved in advance.
 
     Args:
-        first: The first of them, UNIX seconds.
+        first: The first timestamp, UNIX seconds.
 
     Attributes:
-        first: The first of them.
-        last: The last one that was told.
+        first: The first timestamp.
+        last: The timestamp that was returned last.
     """
+
+    __slots__ = ("_count", "first", "last")
 
     def __init__(self, first: float) -> None:
         self.first = self.last = first
-        self._told = 0
+        self._count = 0
 
     def next(self) -> float:
-        """Tell the next one."""
-        self.last = self.first + self._told * STEP
-        self._told += 1
+        """Return the next timestamp."""
+        self.last = self.first + self._count * STEP
+        self._count += 1
         return self.last
 
 
 @frozen
 class PendingEvent:
     """
-    Something that a change of a device tracks.
+    An event that a change of a device records.
 
     Attributes:
-        who: The device as it was then, whose ids it carries and to whose projects it goes; or another identity.
-        kind: Its kind.
-        event: The event, or the draft of one. Of an event of `EventType.TRACK_CUSTOMER` only the properties count,
-            and of one of `EventType.CAMPAIGN_CLICK` the name is the link.
+        owner: The device as it was at that point, whose ids the event carries and to whose projects it goes; or
+            another identity.
+        kind: The type.
+        event: The event, or its draft. Of an event of `EventType.TRACK_CUSTOMER` only the properties count, and of
+            one of `EventType.CAMPAIGN_CLICK` the name is the link.
     """
 
-    who: DeviceState | Identity
+    owner: DeviceState | Identity
     kind: EventType
     event: Event | Draft
 
 
-#: What comes of a change: the device as it is then, and what is tracked, in order.
+#: The result of a change: the device after it, and the events to record, in order.
 UpdateResult = tuple[DeviceState, Sequence[PendingEvent]]
-#: How a verb changes a device. It may be asked more than once, where somebody else changed the device meanwhile.
+#: A change of a device. It may be called more than once, where another caller changed the device in the meantime.
 StateUpdate = Callable[[DeviceState, TimestampSequence], UpdateResult]
 
 
-def nothing(state: DeviceState, _: TimestampSequence) -> UpdateResult:
+def unchanged(state: DeviceState, _: TimestampSequence) -> UpdateResult:
     """Change nothing."""
     return state, ()
 
 
-def renewed(state: DeviceState, cookie: str) -> DeviceState:
-    """Make the device another customer's, of whom nothing is known; token and projects stay."""
+def anonymized(state: DeviceState, cookie: str) -> DeviceState:
+    """Return the device as a new customer's, of whom nothing is known; push token and projects stay."""
     return evolve(
         state,
         cookie=cookie,

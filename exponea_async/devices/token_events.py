@@ -1,5 +1,5 @@
 """
-What Engagement is told of a device's push token. Pure.
+The events about a device's push token. Pure.
 """
 
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from attrs import evolve
 
 from exponea_async.config import Configuration
 from exponea_async.devices.push_tokens import (
-    Facts,
+    TokenConditions,
     TokenMemory,
     TokenState,
     invalidate,
@@ -20,9 +20,13 @@ from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequ
 from exponea_async.models import Event, EventType
 
 
-def facts(configuration: Configuration, now: float, granted: bool | None = None) -> Facts:  # noqa: FBT001 - a fact
-    """Tell what else decides about a token."""
-    return Facts(
+def conditions(
+    configuration: Configuration,
+    now: float,
+    granted: bool | None = None,  # noqa: FBT001 - a value
+) -> TokenConditions:
+    """Return what the state of a token depends on besides the token."""
+    return TokenConditions(
         granted=granted,
         require=configuration.require_push_authorization,
         now=now,
@@ -31,54 +35,54 @@ def facts(configuration: Configuration, now: float, granted: bool | None = None)
     )
 
 
-def told(
-    who: DeviceState, states: Iterable[TokenState], moments: TimestampSequence, configuration: Configuration
+def token_events(
+    owner: DeviceState, states: Iterable[TokenState], timestamps: TimestampSequence, configuration: Configuration
 ) -> list[PendingEvent]:
-    """Make what is tracked of the states of a token."""
-    return [_told(who, state, moments.next(), configuration) for state in states]
+    """Return the events about the states of a token, in order."""
+    return [_event(owner, state, timestamps.next(), configuration) for state in states]
 
 
-def _told(who: DeviceState, state: TokenState, at: float, configuration: Configuration) -> PendingEvent:
-    if configuration.push_token_storage == "event":  # noqa: S105 - no password
-        return PendingEvent(who, EventType.PUSH_TOKEN, Event("notification_state", state.properties(), at))
-    # As the SDKs below 2.3.0 did: an empty text removes the token.
+def _event(owner: DeviceState, state: TokenState, at: float, configuration: Configuration) -> PendingEvent:
+    if configuration.push_token_storage == "event":  # noqa: S105 - not a password
+        return PendingEvent(owner, EventType.PUSH_TOKEN, Event("notification_state", state.properties(), at))
+    # As the SDKs below 2.3.0 did: an empty string removes the token.
     properties = {legacy_property(state.platform): state.token if state.valid else ""}
-    return PendingEvent(who, EventType.TRACK_CUSTOMER, Event("customer", properties, at))
+    return PendingEvent(owner, EventType.TRACK_CUSTOMER, Event("customer", properties, at))
 
 
 def remembered(
     state: DeviceState,
     memory: TokenMemory | None,
     states: Iterable[TokenState],
-    moments: TimestampSequence,
+    timestamps: TimestampSequence,
     configuration: Configuration,
 ) -> UpdateResult:
-    """Remember a token, and tell what is to be told of it."""
-    fresh = evolve(state, token=memory)
-    return fresh, told(fresh, states, moments, configuration)
+    """Remember a token, with the events about its states."""
+    changed = evolve(state, token=memory)
+    return changed, token_events(changed, states, timestamps, configuration)
 
 
-def checked(
+def verified(
     state: DeviceState,
-    moments: TimestampSequence,
+    timestamps: TimestampSequence,
     configuration: Configuration,
-    granted: bool | None = None,  # noqa: FBT001 - a fact
+    granted: bool | None = None,  # noqa: FBT001 - a value
 ) -> UpdateResult:
-    """Check the remembered token again, as is done when the application starts or becomes active."""
+    """Verify the remembered token, as is done when the application starts or becomes active."""
     memory, states = verify(
         state.token,
         frequency=configuration.push_token_tracking_frequency,
-        **facts(configuration, moments.first, granted),
+        **conditions(configuration, timestamps.first, granted),
     )
-    return remembered(state, memory, states, moments, configuration)
+    return remembered(state, memory, states, timestamps, configuration)
 
 
-def invalidated(state: DeviceState, moments: TimestampSequence, configuration: Configuration) -> list[PendingEvent]:
-    """Tell that the token is no longer this customer's."""
-    return told(state, invalidate(state.token), moments, configuration)
+def invalidated(state: DeviceState, timestamps: TimestampSequence, configuration: Configuration) -> list[PendingEvent]:
+    """Return the event that the token no longer belongs to the present customer."""
+    return token_events(state, invalidate(state.token), timestamps, configuration)
 
 
-def reassigned(state: DeviceState, moments: TimestampSequence, configuration: Configuration) -> UpdateResult:
-    """Tell the token for the customer that the device belongs to now."""
-    memory, states = reassign(state.token, **facts(configuration, moments.first))
-    return remembered(state, memory, states, moments, configuration)
+def reassigned(state: DeviceState, timestamps: TimestampSequence, configuration: Configuration) -> UpdateResult:
+    """Track the token for the customer that the device now belongs to."""
+    memory, states = reassign(state.token, **conditions(configuration, timestamps.first))
+    return remembered(state, memory, states, timestamps, configuration)

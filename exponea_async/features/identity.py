@@ -1,117 +1,128 @@
 """
-Who a device is: its cookie, and how it becomes somebody else's.
+Who a device is: its cookie, and how it comes to belong to another customer.
 """
 
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from attrs import evolve
 
 from exponea_async.config import Configuration, ConfigurationChange, ExponeaProject
-from exponea_async.devices.context import SubjectContext
-from exponea_async.devices.sessions import active, closed, ended, expired, installed, last_sign
-from exponea_async.devices.state import DeviceState, PendingEvent, ProjectRef, TimestampSequence, UpdateResult, renewed
+from exponea_async.devices.sessions import (
+    continue_session,
+    end_session,
+    installation,
+    is_expired,
+    last_activity,
+    session_end,
+)
+from exponea_async.devices.state import (
+    DeviceState,
+    PendingEvent,
+    ProjectRef,
+    TimestampSequence,
+    UpdateResult,
+    anonymized,
+)
 from exponea_async.devices.token_events import invalidated, reassigned
 from exponea_async.errors import InvalidEventError
+from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.models import Receipt
 
 
-class IdentityVerbs:
-    """The verbs of a device's identity."""
+class IdentityVerbs(SubjectVerbs):
+    """The identity of a device."""
 
     __slots__ = ()
 
-    if TYPE_CHECKING:
-
-        @property
-        def _context(self) -> SubjectContext: ...
-
     async def get_customer_cookie(self) -> str:
         """
-        Tell the device's cookie, the soft id that all its events carry; a new device gets one.
+        Return the device's cookie, the soft id that all its events carry; a new device gets one.
 
         Raises:
-            InvalidEventError: The current subject is a `CustomerTracker`, which has none.
+            InvalidEventError: The subject is a customer tracker, which has no cookie.
             StorageError: The storage refused.
             LifecycleError: The client was not started, or is closed.
         """
-        state = await self._context.look()
+        state = await self._device_context.load_state()
         return state.cookie if state else ""
 
     async def anonymize(self, change: ConfigurationChange | None = None) -> list[Receipt]:
         """
-        Make the device a new customer's, as when somebody signs out.
+        Make the device a new customer's, as when a customer signs out.
 
-        Told of the old customer: the end of the session, and that the push token is no longer theirs. Told of the new
-        one, who has a new cookie and no other id: ``installation``, the start of a session, and the push token. All
-        of it is kept in one commit, the new identity included; a crash leaves all or nothing. Sessions are told where
-        they are tracked automatically. What was tracked before keeps its ids and its project.
+        For the old customer, ``session_end`` and an invalidated push token are tracked. For the new one, who has a new
+        cookie and no other id, ``installation``, ``session_start`` and the push token are tracked; sessions only where
+        they are automatic. All of it is one commit, the new identity included, so that a crash leaves all or nothing.
+        Events that were tracked before keep their ids and their project.
 
         Args:
-            change: Another project to track to from now on, and other projects beside it, for this device. It is
-                remembered with the project's key, in the queue's storage.
+            change: Another project to track to from now on, and additional projects, for this device. The change is
+                stored with the projects' credentials in the queue's storage.
 
         Returns:
-            The receipts of what was tracked, in that order.
+            The receipts of these events, in that order.
 
         Raises:
-            InvalidEventError: The current subject is a `CustomerTracker`, which remembers nothing.
+            InvalidEventError: The subject is a customer tracker, which remembers nothing.
             StorageError: The storage refused; nothing was changed.
             LifecycleError: The client was not started, or is closed.
         """
         if change is not None and not isinstance(change, ConfigurationChange):
-            raise InvalidEventError("change", f"a {type(change).__name__} is no change", "Give a ConfigurationChange.")
-        context, cookie = self._context, str(uuid4())
+            trouble = f"expected a ConfigurationChange, got {type(change).__name__}"
+            raise InvalidEventError("change", trouble, "Use ConfigurationChange(project, mapping).")
+        context, cookie = self._device_context, str(uuid4())
         configuration = context.configuration
         if change is not None:
-            await context.remember(_projects(change))
+            await context.store_credentials(_projects(change))
 
-        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
-            farewell = [] if state.is_new else _farewell(state, moments, configuration)
-            state = _switched(renewed(state, cookie), change, configuration)
-            welcome = [installed(state, moments, configuration)]
+        def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+            old = [] if state.is_new else _old_customer_events(state, timestamps, configuration)
+            state = _switched(anonymized(state, cookie), change, configuration)
+            new = [installation(state, timestamps, configuration)]
             if configuration.automatic_session_tracking:
-                state, started = active(state, moments, configuration)
-                welcome += started
-            state, token = reassigned(state, moments, configuration)
-            return state, [*farewell, *welcome, *token]
+                state, started = continue_session(state, timestamps, configuration)
+                new += started
+            state, token = reassigned(state, timestamps, configuration)
+            return state, [*old, *new, *token]
 
-        receipts = await context.change(plan, wake=False)
-        context.anonymized()
+        receipts = await context.transact(update, counts_as_activity=False)
+        context.notify_anonymized()
         return receipts
 
 
-def _farewell(state: DeviceState, moments: TimestampSequence, configuration: Configuration) -> list[PendingEvent]:
-    told: list[PendingEvent] = []
+def _old_customer_events(
+    state: DeviceState, timestamps: TimestampSequence, configuration: Configuration
+) -> list[PendingEvent]:
+    events: list[PendingEvent] = []
     if configuration.automatic_session_tracking and state.session_start is not None:
-        if expired(state, moments.first, configuration.session_timeout):
-            told += closed(state, configuration)[1]
+        if is_expired(state, timestamps.first, configuration.session_timeout):
+            events += end_session(state, configuration)[1]
         else:
-            told.append(ended(state, max(moments.next(), last_sign(state)), configuration))
-    return told + invalidated(state, moments, configuration)
+            events.append(session_end(state, max(timestamps.next(), last_activity(state)), configuration))
+    return events + invalidated(state, timestamps, configuration)
 
 
 def _projects(change: ConfigurationChange) -> list[ExponeaProject]:
-    """Tell the projects that a change names, with the new main project's address where they have none of their own."""
+    """Return the projects of a change; those without an address have that of the new main project."""
     named = [change.project] if change.project else []
     for projects in (change.mapping or {}).values():
         named += projects
-    address = change.project.base_url if change.project else None
-    return [evolve(project, base_url=project.base_url or address) for project in named]
+    base_url = change.project.base_url if change.project else None
+    return [evolve(project, base_url=project.base_url or base_url) for project in named]
 
 
 def _switched(state: DeviceState, change: ConfigurationChange | None, configuration: Configuration) -> DeviceState:
     if change is None:
         return state
     current = state.project.base_url if state.project else configuration.base_url
-    address = (change.project and change.project.base_url) or current
+    base_url = (change.project and change.project.base_url) or current
     if change.project is not None:
-        state = evolve(state, project=ProjectRef(address, change.project.project_token))
+        state = evolve(state, project=ProjectRef(base_url, change.project.project_token))
     if change.mapping is not None:
-        mapping = {kind.name: tuple(_place(it, address) for it in its) for kind, its in change.mapping.items()}
+        mapping = {kind.name: tuple(_ref(each, base_url) for each in refs) for kind, refs in change.mapping.items()}
         state = evolve(state, mapping=mapping)
     return state
 
 
-def _place(project: ExponeaProject, address: str) -> ProjectRef:
-    return ProjectRef(project.base_url or address, project.project_token)
+def _ref(project: ExponeaProject, base_url: str) -> ProjectRef:
+    return ProjectRef(project.base_url or base_url, project.project_token)

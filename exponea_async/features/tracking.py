@@ -1,113 +1,213 @@
 """
-Events, payments and who a customer is.
+Events, payments, campaign clicks, and who a customer is.
 """
 
+import asyncio
 import logging
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from attrs import evolve
+
+from exponea_async.devices.campaigns import read_link
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.ids import COOKIE, read_ids
+from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult
 from exponea_async.errors import InvalidEventError
-from exponea_async.models import Customer, Event, EventType, PurchasedItem, Receipt, Timestamp
+from exponea_async.features._shared.verbs import SubjectVerbs
+from exponea_async.models import Customer, Draft, Event, EventType, Identity, PurchasedItem, Receipt, Timestamp
 
 LOG = logging.getLogger("exponea_async")
 
 PAYMENT = "payment"
-# Asking the class for it costs as much as the rest of a verb.
+#: The number of events that are encoded before other tasks get the event loop.
+BATCH = 100
+# Looking the member up on the enum class costs as much as the rest of the method.
 _TRACK_EVENT = EventType.TRACK_EVENT
 
+#: An event of the current subject, or a customer's ids with an event.
+Addressed = Event | tuple[Mapping[str, str], Event]
 
-class TrackingVerbs:
-    """The verbs that every subject has."""
+
+class TrackingVerbs(SubjectVerbs):
+    """Events, payments and updates of customers, on every subject."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        @property
-        def _context(self) -> SubjectContext: ...
 
     async def track_event(self, event: Event) -> Receipt:
         """
         Track an event of any type.
 
-        The event is durable when this returns. It carries the default properties under its own, and the SDK's
-        ``application_id`` and, for a device, ``device_id`` over them.
+        The event is durable when this returns. It carries the default properties, unless the event has properties of
+        the same names, and the SDK's ``application_id`` and, for a device, ``device_id``, which take precedence.
 
         Args:
-            event: What happened.
+            event: The event.
+
+        Returns:
+            The receipt.
 
         Raises:
-            InvalidEventError: It can't be sent as it is; the path of the trouble is named, and nothing was kept.
-            QueueFullError: The queue has no room, and ``when_full="raise"``.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: The event can't be sent as it is; the error names the path, and nothing was recorded.
+            QueueFullError: The queue is full, with ``when_full="raise"``.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        context = self._context
-        draft = context.recorder.draft_event(_TRACK_EVENT, event)
-        return context.recorder.dropped() if draft is None else await context.keep(draft)
+        return await self._context.record(_TRACK_EVENT, event)
 
     async def track_payment_event(self, item: PurchasedItem, timestamp: Timestamp = None) -> Receipt:
         """
         Track a payment, as the event ``payment``.
 
         Args:
-            item: What was bought.
-            timestamp: When; by default the moment of the call.
+            item: The purchased item.
+            timestamp: When it was purchased; by default the time of the call.
+
+        Returns:
+            The receipt.
 
         Raises:
-            InvalidEventError: A field of the item is wrong; it is named, and nothing was kept.
-            QueueFullError: The queue has no room, and ``when_full="raise"``.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: A field of the item is invalid; the error names it, and nothing was recorded.
+            QueueFullError: The queue is full, with ``when_full="raise"``.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        context = self._context
-        draft = context.recorder.draft_event(EventType.PAYMENT, payment(item, timestamp))
-        return context.recorder.dropped() if draft is None else await context.keep(draft)
+        return await self._context.record(EventType.PAYMENT, payment(item, timestamp))
 
     async def identify_customer(self, customer: Customer) -> Receipt:
         """
-        Tell who the subject is, and what is known of it.
+        Set who the subject is, and the customer's properties.
 
-        On a device the ids are remembered, beside those it has; all its later events carry them. Earlier ones keep
-        the ids they were tracked with. A ``cookie`` among the ids is ignored: the SDK has its own.
+        A device remembers the ids beside those it has, and all its later events carry them. Earlier events keep the
+        ids they were tracked with. A ``cookie`` among the ids is ignored: the SDK creates its own.
 
         Args:
-            customer: The ids, and properties to set.
+            customer: The ids, and the properties to set.
+
+        Returns:
+            The receipt.
 
         Raises:
-            InvalidEventError: An id is no non-empty text, or a property can't be sent; nothing was kept.
-            QueueFullError: The queue has no room, and ``when_full="raise"``.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: An id is not a non-empty string, or a property can't be sent; nothing was recorded.
+            QueueFullError: The queue is full, with ``when_full="raise"``.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
         if not isinstance(customer, Customer):
-            raise InvalidEventError("customer", f"{customer!r:.60} is no Customer", "Give Customer(ids, properties).")
-        context = self._context
+            raise InvalidEventError(
+                "customer", f"expected a Customer, got {customer!r:.60}", "Use Customer(ids, properties)."
+            )
         ids = read_ids(customer.ids, "customer.ids")
         if ids.pop(COOKIE, None) is not None:
-            LOG.warning("A 'cookie' given to identify_customer() is ignored: the SDK has its own.")
-        draft = context.recorder.draft_customer(customer.properties)
-        return context.recorder.dropped() if draft is None else await context.identify(ids, draft)
+            LOG.warning("The 'cookie' given to identify_customer() is ignored: the SDK creates its own.")
+        return await self._context.identify(ids, customer.properties)
+
+
+class BulkVerbs(SubjectVerbs):
+    """Many events at once."""
+
+    __slots__ = ()
+
+    async def track_many(self, events: Iterable[Addressed]) -> list[Receipt]:
+        """
+        Track many events in one commit: all of them are recorded, or none.
+
+        Args:
+            events: Each an `Event` of the current subject, or a pair of a customer's ids and an `Event`.
+
+        Returns:
+            The receipts, in the order of the events.
+
+        Raises:
+            InvalidEventError: An event can't be sent as it is; the error names its index and path.
+            QueueFullError: The queue is full, with ``when_full="raise"``.
+            StorageError: The storage refused; nothing was recorded.
+            LifecycleError: The client was not started, or is closed.
+        """
+        context = self._context
+        drafts: list[tuple[Identity | None, Draft] | None] = []
+        for index, event in enumerate(events):
+            try:
+                drafts.append(_draft(context, event))
+            except InvalidEventError as error:
+                raise error.within(f"events[{index}]") from None
+            if index % BATCH == BATCH - 1:
+                await asyncio.sleep(0)
+        wanted = [draft for draft in drafts if draft is not None]
+        receipts = iter(await context.record_many(wanted) if wanted else ())
+        return [context.recorder.dropped() if draft is None else next(receipts) for draft in drafts]
+
+
+class CampaignVerbs(SubjectVerbs):
+    """Campaign links that led the customer here."""
+
+    __slots__ = ()
+
+    async def handle_campaign_click(self, url: str, timestamp: Timestamp = None) -> bool:
+        """
+        Handle a link that the customer opened.
+
+        Its campaign becomes part of the session that starts with it, or within ten seconds. A link with an
+        ``xnpe_cmp`` is also tracked as a campaign click.
+
+        Args:
+            url: The link, of any scheme.
+            timestamp: When it was opened; by default the time of the call.
+
+        Returns:
+            Whether a click was tracked.
+
+        Raises:
+            InvalidEventError: The timestamp is not a timestamp, or the subject is a customer tracker.
+            StorageError: The storage refused; nothing was recorded.
+            LifecycleError: The client was not started, or is closed.
+        """
+        context = self._device_context
+        clicked_at = context.recorder.read_timestamp(timestamp)
+        if not context.recorder.check_running() or read_link(url, 0.0) is None:
+            return False
+
+        def attribute(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+            return evolve(state, campaign=read_link(url, timestamps.first)), ()
+
+        def click(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+            campaign = read_link(url, timestamps.first)
+            if campaign is None or not campaign.is_click:
+                return state, ()
+            at = timestamps.next() if clicked_at is None else clicked_at
+            return state, [PendingEvent(state, EventType.CAMPAIGN_CLICK, Event(url, {"platform": "server"}, at))]
+
+        receipts = await context.transact(click, before=attribute)
+        return any(receipt.status != "dropped" for receipt in receipts)
+
+
+def _draft(context: SubjectContext, given: Addressed) -> tuple[Identity | None, Draft] | None:
+    identity, event = None, given
+    if isinstance(given, tuple) and len(given) == 2:
+        identity, event = context.recorder.identity(read_ids(given[0], "ids"), None), given[1]
+    if not isinstance(event, Event):
+        trouble = f"expected an Event or a pair (ids, Event), got {given!r:.60}"
+        raise InvalidEventError("event", trouble, "Use Event(name, properties).")
+    draft = context.draft(EventType.TRACK_EVENT, event)
+    return None if draft is None else (identity, draft)
 
 
 def payment(item: PurchasedItem, timestamp: Timestamp) -> Event:
     """
-    Make the event of a payment.
+    Return the event of a payment.
 
     Raises:
-        InvalidEventError: It is no `PurchasedItem`, or a field of it is wrong.
+        InvalidEventError: It is not a `PurchasedItem`, or a field of it is invalid.
     """
     if not isinstance(item, PurchasedItem):
-        raise InvalidEventError(
-            "item", f"{item!r:.60} is no PurchasedItem", "Give PurchasedItem(value, currency, ...)."
-        )
+        trouble = f"expected a PurchasedItem, got {item!r:.60}"
+        raise InvalidEventError("item", trouble, "Use PurchasedItem(value, currency, ...).")
     if isinstance(item.value, bool) or not isinstance(item.value, int | float | Decimal):
-        raise InvalidEventError("item.value", f"{item.value!r:.60} is no number", "Give the price, such as 7.99.")
+        raise InvalidEventError("item.value", f"expected a number, got {item.value!r:.60}", "Use a price such as 7.99.")
     for name in ("currency", "payment_system", "product_id", "product_title"):
-        if not isinstance(getattr(item, name), str):
-            raise InvalidEventError(f"item.{name}", f"{getattr(item, name)!r:.60} is no text", "Give a text.")
+        if not isinstance(value := getattr(item, name), str):
+            raise InvalidEventError(f"item.{name}", f"expected a string, got {value!r:.60}", "Use a string.")
     properties: dict[str, Any] = {
         "brutto": item.value,
         "currency": item.currency,

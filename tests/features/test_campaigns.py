@@ -184,6 +184,9 @@ class TestTheSession:
 async def test_a_customer_has_no_session_to_lead_to(phone: Phone) -> None:
     """Whoever speaks about a customer is told that links are a device's."""
     client = await phone.start()
-    with client.bind(client.for_customer({"registered": "R"})), pytest.raises(InvalidEventError, match="Use a device"):
+    with (
+        client.bind(client.for_customer({"registered": "R"})),
+        pytest.raises(InvalidEventError, match="Use a device"),
+    ):
         await client.handle_campaign_click(LINK)
     assert await phone.kept() == []

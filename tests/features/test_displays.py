@@ -10,7 +10,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async.devices.impressions import MEMORY, Impression, as_list, from_list, purged
+from exponea_async.devices.impressions import RETENTION, Impression, as_list, from_list, unexpired
 from exponea_async.features._shared.targeting.filters import FilterError
 from exponea_async.features._shared.targeting.schedule import DateFilter, may_show, read_date_filter
 
@@ -115,7 +115,7 @@ class TestFrequency:
     @pytest.mark.parametrize("days", [pytest.param(31, id="Q19")])
     def test_what_is_forgotten_may_be_shown(self, days: int) -> None:
         """A message of which nothing is remembered any more is a new one."""
-        kept = purged({"m": Impression(NOW - days * DAY)}, NOW)
+        kept = unexpired({"m": Impression(NOW - days * DAY)}, NOW)
         assert may_show("only_once", kept.get("m"), VISIT)
 
     @pytest.mark.parametrize("before", [pytest.param(Impression(), id="Q20")])
@@ -154,19 +154,19 @@ class TestMemory:
     @pytest.mark.parametrize(
         ("display", "expected"),
         [
-            pytest.param(Impression(NOW - MEMORY), True, id="30-days"),
-            pytest.param(Impression(NOW - MEMORY - 1), False, id="longer"),
-            pytest.param(Impression(None, NOW - MEMORY), True, id="interacted-30-days"),
-            pytest.param(Impression(None, NOW - MEMORY - 1), False, id="interacted-longer"),
-            pytest.param(Impression(NOW - MEMORY - 1, NOW), True, id="interacted-now"),
-            pytest.param(Impression(NOW, NOW - MEMORY - 1), True, id="displayed-now"),
-            pytest.param(Impression(NOW - MEMORY - 1, NOW - MEMORY - 1), False, id="both-longer"),
+            pytest.param(Impression(NOW - RETENTION), True, id="30-days"),
+            pytest.param(Impression(NOW - RETENTION - 1), False, id="longer"),
+            pytest.param(Impression(None, NOW - RETENTION), True, id="interacted-30-days"),
+            pytest.param(Impression(None, NOW - RETENTION - 1), False, id="interacted-longer"),
+            pytest.param(Impression(NOW - RETENTION - 1, NOW), True, id="interacted-now"),
+            pytest.param(Impression(NOW, NOW - RETENTION - 1), True, id="displayed-now"),
+            pytest.param(Impression(NOW - RETENTION - 1, NOW - RETENTION - 1), False, id="both-longer"),
             pytest.param(Impression(), False, id="nothing"),
         ],
     )
     def test_what_is_forgotten(self, display: Impression, *, expected: bool) -> None:
         """A message is forgotten when nothing happened of it for more than 30 days."""
-        assert purged({"m": display}, NOW) == ({"m": display} if expected else {})
+        assert unexpired({"m": display}, NOW) == ({"m": display} if expected else {})
 
     def test_little_room_is_taken(self) -> None:
         """What never happened takes no room where nothing follows."""

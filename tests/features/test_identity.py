@@ -115,7 +115,7 @@ class TestAnonymize:
         await client.anonymize()
         phone.now = 50
         await client.track_event(Event("ping"))
-        await phone.sweep(at=200)
+        await phone.expire(at=200)
 
         assert await phone.sessions() == [("start", 10), ("end", 40, 30), ("start", 40), ("end", 50, 10)]
 

@@ -50,7 +50,7 @@ class TestListening:
         await client.anonymize()
         await world.rest()
         assert world.fetches == 0
-        assert not client._recorder.has_subscribers
+        assert not client._features.has_subscribers
         assert await world.banners() == []
 
     async def test_each_device_has_its_own(self, world: World) -> None:
@@ -93,7 +93,7 @@ class TestListening:
         await client.track_event(Event("x"))
         await world.rest()
         assert world.fetches == 0
-        assert not client._recorder.has_subscribers
+        assert not client._features.has_subscribers
 
     async def test_a_listener_that_goes_too_early(self, world: World) -> None:
         """A message that nobody gets is not in the way of the next one."""
@@ -134,7 +134,7 @@ class TestAskingForOne:
         await client.close_in_app_message(given)
         assert await client.in_app_message_for(Event("x")) is not None
         assert world.fetches == 1
-        assert not client._recorder.has_subscribers
+        assert not client._features.has_subscribers
 
     async def test_a_customer(self, world: World) -> None:
         """Nothing is remembered of a customer: each time is the first one, and many may ask at once."""
@@ -344,8 +344,8 @@ class TestLoading:
         await client.track_event(Event("y"))
         await world.rest()
         if stored is None:
-            stored = (await client._context.load("in_app_messages") or b"")[:-9]
-        await client._context.save("in_app_messages", stored)
+            stored = (await client._context.load_data("in_app_messages") or b"")[:-9]
+        await client._context.save_data("in_app_messages", stored)
         world.part._cache.clear()
         assert await world.track() == ["m"]
         assert world.fetches == 2
@@ -357,7 +357,7 @@ class TestLoading:
         world.sandbox.messages.in_app_messages.clear()
         await client.anonymize()
         assert await world.track() == []
-        await client._context.load("in_app_messages")
+        await client._context.load_data("in_app_messages")
         assert world.fetches == 2
 
     async def test_memory_that_is_short(self, world: World) -> None:
@@ -396,7 +396,7 @@ class TestLoading:
         client = await world.start(message(), listen=False, preload_messages=preload)
         await client.track_event(Event("y"))
         world.messages = client.in_app_messages()
-        world.monkeypatch.setattr(type(world.part), "heard", lambda *_: None)
+        world.monkeypatch.setattr(type(world.part), "tracked", lambda *_: None)
         await client.anonymize()
         await world.rest()
         assert world.fetches == fetches
@@ -496,7 +496,7 @@ class TestContent:
         client = await world.start()
         assert await world.track() == []
         assert await world.banners() == []
-        state = await client._context.look()
+        state = await client._device_context.load_state()
         assert state is not None
         assert state.messages == {}
 

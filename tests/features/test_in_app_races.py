@@ -201,13 +201,13 @@ class TestAnotherCustomer:
         await until(lambda: world.fetches == 2)
         await world.rest()
         gates = [asyncio.Event(), asyncio.Event()]
-        waiting, ask = iter(gates), client._devices.calls.ask
+        waiting, ask = iter(gates), client._devices.api.ask
 
         async def held(*args: Any, **options: Any) -> bytes:
             await next(waiting).wait()
             return await ask(*args, **options)
 
-        world.monkeypatch.setattr(client._devices.calls, "ask", held)
+        world.monkeypatch.setattr(client._devices.api, "ask", held)
         world.phone.now += 4000
         await client.track_event(Event("y"))
         (first,) = world.part._loader._flights.values()
@@ -318,7 +318,7 @@ class TestEnds:
         """Fifty messages take some kilobytes."""
         await world.start(*[message(f"m{number}", load_priority=number) for number in range(50)])
         assert await world.track() == ["m49"]
-        stored = await world.client._context.load("in_app_messages")
+        stored = await world.client._context.load_data("in_app_messages")
         assert stored is not None
         raw = len(json.dumps([message(f"m{number}") for number in range(50)]))
         assert len(stored) < raw / 8

@@ -36,8 +36,8 @@ def world(phone: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Wo
     return World(phone, sandbox, monkeypatch)
 
 
-def request(name: str = "x", moment: float = 1.0, *, mark: str = "ann", since: float = 0.0) -> PendingTrigger:
-    return PendingTrigger(TriggerEvent(name, {}, moment), mark, since)
+def request(name: str = "x", moment: float = 1.0, *, fingerprint: str = "ann", since: float = 0.0) -> PendingTrigger:
+    return PendingTrigger(TriggerEvent(name, {}, moment), fingerprint, since)
 
 
 def shown_on(device: str | None, id_: str = "m") -> InAppMessage:
@@ -64,10 +64,10 @@ class TestRequests:
     def test_somebody_else(self) -> None:
         """What one customer did does not wait with what another one did."""
         requests = PendingTriggers()
-        requests.add("a", request("x", mark="ann"))
-        requests.add("a", request("y", mark="ben"))
+        requests.add("a", request("x", fingerprint="ann"))
+        requests.add("a", request("y", fingerprint="ben"))
         assert requests.take("a", "ann", 0.0) == []
-        assert [each.mark for each in requests.take("a", "ben", 0.0)] == ["ben"]
+        assert [each.fingerprint for each in requests.take("a", "ben", 0.0)] == ["ben"]
 
     def test_devices_that_are_never_asked_about(self) -> None:
         """They are forgotten as soon as others come."""
@@ -227,7 +227,7 @@ class TestStoring:
         world.monkeypatch.setattr(_in_app_loader, "LARGEST", 10)
         client = await world.start(message())
         assert await world.track() == ["m"]
-        assert await client._context.load("in_app_messages") is None
+        assert await client._context.load_data("in_app_messages") is None
 
     async def test_many_at_once(self, world: World) -> None:
         """There is an end to what is asked for at once."""

@@ -85,13 +85,13 @@ class TestWhoseTheyAre:
         inbox = client._features[Inbox]
         await until(lambda: inbox._store.is_empty)
         await until(lambda: not inbox._tasks._tasks)
-        assert await client._devices.load_beside("inbox:default") is None
+        assert await client._devices.load_data("inbox:default") is None
 
     async def test_another_mark(self, world: World) -> None:
         """What is kept is given to nobody else, even before it is forgotten."""
         client = await world.phone.start()
         await world.fetched(push())
-        who = await client._context.who()
+        who = await client._context.current_customer()
         assert who is not None
         inbox = client._features[Inbox]
         assert await inbox.find(client._context, who, "m1") is not None
@@ -110,7 +110,7 @@ class TestWhoseTheyAre:
             await fetch
         assert len(world.asked()) == 2
         assert client._features[Inbox]._store.is_empty
-        assert await client._devices.load_beside("inbox:default") is None
+        assert await client._devices.load_data("inbox:default") is None
 
     async def test_at_any_moment(self, world: World) -> None:
         """Whenever customers change, each answer is one customer's: whom it says it is for."""
@@ -282,7 +282,7 @@ class TestMarking:
         fetch = asyncio.create_task(world.fetch())
         await world.gate.reached()
         inbox = client._features[Inbox]
-        who = await client._context.who(wake=False)
+        who = await client._context.current_customer(counts_as_activity=False)
         assert who is not None
         await inbox.note_read(client._context, who, message.id)
         world.gate.open()

@@ -36,7 +36,7 @@ class Ears(Feature):
         """Always."""
         return True
 
-    def heard(self, scope: SubjectContext, heard: TrackedEvent) -> None:
+    def tracked(self, context: SubjectContext, heard: TrackedEvent) -> None:
         """Note what was tracked of the app inbox."""
         if heard.kind.name.startswith("APP_INBOX"):
             self.events.append(heard)
@@ -71,8 +71,9 @@ class TestConsent:
     async def test_the_want_of_it(self, world: World) -> None:
         """The want of consent is told by the receipt, and counted; who listens hears of the event all the same."""
         client = await world.phone.start()
-        ears = client._features._parts[Ears] = Ears()
-        client._recorder.has_subscribers = True
+        ears = Ears()
+        client._features.add(ears)
+        client._features.has_subscribers = True
         message = await world.fetched(push(has_tracking_consent=False))
         receipt = await client.track_app_inbox_opened(message)
         with pytest.raises(DroppedError, match="consent"):
@@ -212,7 +213,7 @@ class TestAboutWhom:
             message = AppInboxMessage(id="m", type="push", has_tracking_consent=consent)
             for subject in (client, client.for_customer({"registered": "jane"})):
                 receipt = await subject.track_app_inbox_click(WEB, message, consider_consent=False)
-                with pytest.raises(DroppedError, match="not loaded for anybody"):
+                with pytest.raises(DroppedError, match="not loaded for any customer"):
                     await receipt.delivered()
         assert await world.phone.kept("campaign") == []
         assert len(caplog.records) == 4

@@ -99,6 +99,6 @@ async def test_the_end_of_a_session_by_the_sweeper(phone: Phone) -> None:
     """It goes where ends go, whoever brought it about."""
     client = await phone.start(project_mapping={EventType.SESSION_END: [BESIDE]})
     await client.track_event(Event("ping"))
-    await phone.sweep(at=1100)
+    await phone.expire(at=1100)
 
     assert [each.project for each in await phone.kept("session_end")] == ["shop", "beside"]

@@ -270,6 +270,9 @@ class TestAsCustomerProperties:
 async def test_a_customer_has_no_token(phone: Phone, verb: str, arguments: tuple[str, ...]) -> None:
     """Whoever speaks about a customer is told that tokens are a device's."""
     client = await phone.start()
-    with client.bind(client.for_customer({"registered": "R"})), pytest.raises(InvalidEventError, match="Use a device"):
+    with (
+        client.bind(client.for_customer({"registered": "R"})),
+        pytest.raises(InvalidEventError, match="Use a device"),
+    ):
         await getattr(client, verb)(*arguments)
     assert await phone.kept() == []

@@ -215,7 +215,7 @@ class TestQuestions:
         """What is stored and can't be read is asked for again."""
         world.answer(discovery=["a"])
         await world.client.get_segments("discovery")
-        await world.client._context.save(NAME, b"nonsense")
+        await world.client._context.save_data(NAME, b"nonsense")
         assert await world.client.get_segments("discovery") == [A]
         assert world.loads == 2
 
@@ -291,7 +291,7 @@ class TestStreams:
         stream = await world.listen(include_first_load=True)
         world.recover()
         # As where a device that was long out of use comes back into memory.
-        world.client._devices.forget_all()
+        world.client._devices.clear()
         await world.client.track_event(Event("ping"))
         await world.quiet()
         assert held(stream) == [["a"]]
@@ -386,7 +386,7 @@ class TestEnds:
         await world.client.anonymize()
         await world.quiet()
         assert held(stream) == []
-        assert await world.client._context.load(NAME) is None
+        assert await world.client._context.load_data(NAME) is None
         assert world.loads == before
 
         await world.upload()

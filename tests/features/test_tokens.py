@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async.devices.push_tokens import (
-    Facts,
     Platform,
+    TokenConditions,
     TokenMemory,
     TokenState,
     handle,
@@ -35,9 +35,9 @@ DENIED_A = TokenState("A", "android", valid=False, description="Permission denie
 INVALID_A = TokenState("A", "android", valid=False, description="Invalidated")
 
 
-def facts(**changed: Any) -> Facts:
+def facts(**changed: Any) -> TokenConditions:
     """Tell what holds true in most tests, but for what is changed."""
-    usual: Facts = {
+    usual: TokenConditions = {
         "granted": None,
         "require": False,
         "now": NOON,

@@ -511,7 +511,7 @@ async def clicked(world: World, *, opened: str | None, tracked: bool, **options:
     for event in events:
         assert event.properties["text"] == "Go"
         assert event.properties["interaction"] is True
-    state = await world.client._context.look()
+    state = await world.client._device_context.load_state()
     assert state is not None
     assert state.messages["m"].interacted is not None
     # A press is no close.

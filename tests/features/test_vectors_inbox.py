@@ -73,7 +73,7 @@ async def corrupt_cache(world: World) -> None:
     world.put(push())
     await world.phone.start()
     await world.fetch()
-    await world.client._devices.save_beside("inbox:default", b"\x00 rubbish")
+    await world.client._devices.save_data("inbox:default", b"\x00 rubbish")
     await world.phone.restart()
     assert ids_of(await world.fetch()) == ["m1"]
     assert "sync_token" not in world.bodies()[-1]

@@ -145,7 +145,7 @@ async def launch_without_first_load(world: World) -> None:
     stream = await world.listen()
     before = world.loads
     # As where a device that was long out of use comes back into memory.
-    world.client._devices.forget_all()
+    world.client._devices.clear()
     await world.client.track_event(Event("ping"))
     await world.quiet()
     assert world.loads == before

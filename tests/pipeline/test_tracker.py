@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async import Configuration, Event, EventType, Hooks, InvalidEventError, NotStartedError
+from exponea_async._pipeline.clock import CORRECTION, UniqueClock
 from exponea_async._pipeline.commands import read_command
 from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.receipts import Receipts
-from exponea_async._pipeline.recorder import CORRECTION, EventRecorder, UniqueClock
+from exponea_async._pipeline.recorder import EventRecorder
 from exponea_async.observability import Counters
 from exponea_async.storage.memory import MemoryStorage
 
@@ -74,7 +75,7 @@ class TestTracker:
             counters=Counters(),
             clock=lambda: 5.0,
             wake=lambda: woken.append(1),
-            keys=CredentialStore((), storage),
+            credentials=CredentialStore((), storage),
         )
 
     async def test_nothing_mutable_passes(self, tracker: EventRecorder) -> None:
@@ -88,10 +89,10 @@ class TestTracker:
 
     async def test_defaults_stay_out_of_push_tokens(self, tracker: EventRecorder, storage: MemoryStorage) -> None:
         """The properties of a push token are a protocol of their own."""
-        tracker.set_defaults({"a": 1})
+        tracker.set_default_properties({"a": 1})
         drafts = [tracker.draft_event(kind, Event("x")) for kind in (EventType.PUSH_TOKEN, EventType.SESSION_START)]
         who = tracker.identity({"cookie": "c"}, "d")
-        await tracker.keep_all(who, [(None, draft) for draft in drafts if draft])
+        await tracker.record_many(who, [(None, draft) for draft in drafts if draft])
 
         bare, full = [read_command(record.body)["data"]["properties"] for record in await storage.waiting(2)]
         assert ("a" in bare, full["a"]) == (False, 1)
@@ -101,10 +102,10 @@ class TestTracker:
         who = tracker.identity({"cookie": "c"}, None)
         draft = tracker.draft_event(EventType.TRACK_EVENT, Event("x"))
         assert draft is not None
-        await tracker.keep_all(who, [(None, draft)] * 3)
+        await tracker.record_many(who, [(None, draft)] * 3)
         tracker.refuse(NotStartedError("Not started."))
         with pytest.raises(NotStartedError):
-            await tracker.keep_all(who, [(None, draft)])
+            await tracker.record_many(who, [(None, draft)])
 
         assert woken == [1]
 
@@ -127,10 +128,10 @@ class TestTracker:
         tracker.stop()
 
         assert tracker.draft_event(EventType.TRACK_EVENT, Event("x")) is None
-        assert [receipt.status for receipt in await tracker.keep_all(who, [(None, draft)])] == ["dropped"]
+        assert [receipt.status for receipt in await tracker.record_many(who, [(None, draft)])] == ["dropped"]
         assert (await storage.pending()).waiting == 0
-        tracker.admit()
-        assert [receipt.status for receipt in await tracker.keep_all(who, [(None, draft)])] == ["queued"]
+        tracker.accept()
+        assert [receipt.status for receipt in await tracker.record_many(who, [(None, draft)])] == ["queued"]
 
     async def test_properties_of_any_mapping(self, tracker: EventRecorder) -> None:
         """Properties are a mapping; what is none is named."""

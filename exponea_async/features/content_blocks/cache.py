@@ -75,7 +75,7 @@ class Customer:
 
 
 class Customers:
-    """What blocks say to the customers who were asked for last, by the customer's mark."""
+    """What blocks say to the customers who were asked for last, by the customer's fingerprint."""
 
     def __init__(self) -> None:
         self._customers: OrderedDict[str, Customer] = OrderedDict()
@@ -86,35 +86,35 @@ class Customers:
     def __len__(self) -> int:
         return len(self._customers)
 
-    def get(self, who: CustomerSnapshot) -> Mapping[str, PersonalizedData]:
+    def get(self, snapshot: CustomerSnapshot) -> Mapping[str, PersonalizedData]:
         """Tell what blocks say to a customer, by their ids."""
-        customer = self._customers.get(who.mark)
+        customer = self._customers.get(snapshot.fingerprint)
         if customer is None:
             return _NOTHING
-        self._customers.move_to_end(who.mark)
+        self._customers.move_to_end(snapshot.fingerprint)
         return customer.blocks
 
-    def put(self, who: CustomerSnapshot, found: Mapping[str, PersonalizedData]) -> None:
+    def put(self, snapshot: CustomerSnapshot, found: Mapping[str, PersonalizedData]) -> None:
         """Keep what blocks say to a customer, beside what is known already."""
-        self.settle(who)
-        customer = self._customers.pop(who.mark, None) or Customer(who.device)
+        self.settle(snapshot)
+        customer = self._customers.pop(snapshot.fingerprint, None) or Customer(snapshot.device)
         # A customer tracker may have come first, with the same ids.
-        customer.device = who.device or customer.device
+        customer.device = snapshot.device or customer.device
         self.size -= customer.size if customer.blocks else 0
         customer.put(found)
         if not customer.blocks:
             return
-        self._customers[who.mark] = customer
+        self._customers[snapshot.fingerprint] = customer
         self.size += customer.size
-        if who.device is not None:
-            self._devices[who.device] = who.mark
+        if snapshot.device is not None:
+            self._devices[snapshot.device] = snapshot.fingerprint
         while len(self._customers) > MAX_CUSTOMERS or self.size > MAX_BYTES:
             self._drop(next(iter(self._customers)))
 
-    def settle(self, who: CustomerSnapshot) -> None:
+    def settle(self, snapshot: CustomerSnapshot) -> None:
         """Forget what was kept for whoever the device was before."""
-        before = None if who.device is None else self._devices.get(who.device)
-        if before is not None and before != who.mark:
+        before = None if snapshot.device is None else self._devices.get(snapshot.device)
+        if before is not None and before != snapshot.fingerprint:
             self._drop(before)
 
     def clear(self) -> None:
@@ -123,8 +123,8 @@ class Customers:
         self._devices.clear()
         self.size = 0
 
-    def _drop(self, mark: str) -> None:
-        customer = self._customers.pop(mark)
+    def _drop(self, fingerprint: str) -> None:
+        customer = self._customers.pop(fingerprint)
         self.size -= customer.size
         if customer.device is not None:
             self._devices.pop(customer.device, None)

@@ -236,9 +236,13 @@ class Carousel:
         """End the rotation and the streams of changes, as the end of the ``async with`` block does."""
         self.end()
 
-    def leave_to(self, device: str | None, mark: str = "") -> None:
+    def leave_to(self, device: str | None, fingerprint: str = "") -> None:
         """Take all blocks out where a device is another customer's by now, for whom a mark stands."""
-        if self._context.key == device and self._viewer is not None and self._viewer.who.mark != mark:
+        if (
+            self._context.key == device
+            and self._viewer is not None
+            and self._viewer.customer.fingerprint != fingerprint
+        ):
             self.clear()
 
     def clear(self) -> None:
@@ -377,12 +381,12 @@ class Carousel:
             self._tell("empty")
             self._wake()
 
-    def _remember(self, block: InAppContentBlock, **moments: float) -> None:
-        self._displays[block.id] = evolve(self._displays.get(block.id) or Impression(), **moments)
+    def _remember(self, block: InAppContentBlock, **timestamps: float) -> None:
+        self._displays[block.id] = evolve(self._displays.get(block.id) or Impression(), **timestamps)
 
     async def _failed(self, block: InAppContentBlock, reason: str) -> None:
         self._tell("error", block, error_message=reason)
-        await track(self._context, self.placeholder_id, block, "error", error=reason, wake=False)
+        await track(self._context, self.placeholder_id, block, "error", error=reason, counts_as_activity=False)
 
     def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()

@@ -11,16 +11,17 @@ from attrs import evolve, field, frozen
 from exponea_async._internal.fields import FieldTypes, check_fields
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
+from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.impressions import Impression
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._shared.banners import About, Action, banner, tell
+from exponea_async.features._shared.banners import About, Action, banner
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.html.reader import CLOSE, HtmlAction, find_action
 from exponea_async.features._shared.targeting.schedule import ALWAYS, may_show
 from exponea_async.features.content_blocks.parsing import MAX_TEXT, has_tracking_consent, told_type
 from exponea_async.messages import InAppContentBlock, InAppContentBlockAction, PersonalizedData
-from exponea_async.models import Event, Receipt
+from exponea_async.models import Event, EventType, Receipt
 
 INVALID_HTML = "Invalid HTML or empty"
 INVALID_ACTION = "Invalid action definition"
@@ -56,12 +57,12 @@ class Viewer:
     Who is to see content blocks, and what is remembered of what they saw.
 
     Attributes:
-        who: The customer.
+        customer: The customer.
         displays: When blocks were shown and pressed, by their ids.
         visit_start: When the session began, UNIX seconds.
     """
 
-    who: CustomerSnapshot
+    customer: CustomerSnapshot
     displays: Mapping[str, Impression] = field(default=_NOTHING)
     visit_start: float = 0.0
 
@@ -78,17 +79,14 @@ async def viewer_of(context: SubjectContext, visit_start: float) -> Viewer | Non
         StorageError: The storage refused.
         LifecycleError: The client is not running.
     """
-    if not context.is_device:
-        who = await context.who()
-        return None if who is None else Viewer(who)
-    while True:
-        state = await context.look()
-        who = await context.who(wake=False)
-        if state is None or who is None:
-            return None
-        if who.ids == state.customer_ids:
-            start = visit_start if state.session_start is None else state.session_start
-            return Viewer(who, state.blocks, start)
+    if not isinstance(context, DeviceContext):
+        customer = await context.current_customer()
+        return None if customer is None else Viewer(customer)
+    customer, state = await context.load_customer()
+    if customer is None or state is None:
+        return None
+    start = visit_start if state.session_start is None else state.session_start
+    return Viewer(customer, state.blocks, start)
 
 
 def action_of(action: HtmlAction) -> InAppContentBlockAction:
@@ -134,7 +132,7 @@ async def track(
     consider_consent: bool = True,
     update: Callable[[DeviceState, float], DeviceState] | None = None,
     only_for: CustomerSnapshot | None = None,
-    wake: bool = True,
+    counts_as_activity: bool = True,
 ) -> Receipt:
     """
     Track what happened to a block, of the customer that it was loaded for.
@@ -149,7 +147,7 @@ async def track(
         consider_consent: Whether it counts whether the block may be tracked.
         update: Changes what the device remembers, at a moment, UNIX seconds.
         only_for: Who the subject has to be.
-        wake: Whether it is a sign of life of the customer.
+        counts_as_activity: Whether it is a sign of life of the customer.
 
     Raises:
         InvalidEventError: It is no placeholder, or no block.
@@ -162,9 +160,16 @@ async def track(
         check_action(pressed)
     text, link = (None, None) if pressed is None else (pressed.name, pressed.url)
     event = event_of(context, placeholder, block, action, text=text, link=link, error=error)
-    allowed = may_track(has_tracking_consent(block), consider_consent=consider_consent, url=link)
-    ids = block.customer_ids or None
-    receipt = await tell(context, event, allowed=allowed, ids=ids, wake=wake, update=update, only_for=only_for)
+    has_consent = may_track(has_tracking_consent(block), consider_consent=consider_consent, url=link)
+    receipt = await context.record_for(
+        block.customer_ids or None,
+        EventType.BANNER,
+        event,
+        has_consent=has_consent,
+        counts_as_activity=counts_as_activity,
+        remember=update,
+        only_for=only_for,
+    )
     if receipt is None:
         raise OvertakenError
     return receipt
@@ -199,8 +204,8 @@ async def show(
             raise OvertakenError
         return _with(state, block, evolve(known or Impression(), displayed=at))
 
-    await track(context, placeholder, block, "show", update=update, only_for=viewer.who, wake=False)
-    return context.recorder.stamp() if moment is None else moment
+    await track(context, placeholder, block, "show", update=update, only_for=viewer.customer, counts_as_activity=False)
+    return context.recorder.timestamp() if moment is None else moment
 
 
 async def interact(
@@ -239,13 +244,8 @@ async def interact(
         await track(context, placeholder, block, kind, pressed=action, update=update)
     else:
         check_block(placeholder, block)
-        await _remember(context, update)
-    return context.recorder.stamp() if moment is None else moment
-
-
-async def _remember(context: SubjectContext, update: Callable[[DeviceState, float], DeviceState]) -> None:
-    if context.is_device and context.recorder.check_running():
-        await context.change(lambda state, moments: (update(state, moments.next()), ()))
+        await context.remember(update)
+    return context.recorder.timestamp() if moment is None else moment
 
 
 def event_of(

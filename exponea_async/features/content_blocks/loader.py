@@ -75,32 +75,34 @@ class BlockLoader:
         """Whether anybody asked for a block."""
         return bool(self._bundles)
 
-    async def bundle(self, context: SubjectContext, who: CustomerSnapshot) -> Bundle | None:
+    async def bundle(self, context: SubjectContext, customer: CustomerSnapshot) -> Bundle | None:
         """
         Tell all blocks of a customer's project; None where they can't be had now.
 
         Raises:
             LifecycleError: The client is not running.
         """
-        bundle = self._bundles.get(who.place)
+        bundle = self._bundles.get(customer.project)
         if bundle is None:
-            load = self.renew(context, who)
+            load = self.renew(context, customer)
             return None if load is None else await self._landed(load)
         if not 0 <= self._clock() - bundle.loaded_at <= MAX_AGE:
-            self.renew(context, who)
+            self.renew(context, customer)
         return bundle
 
-    def renew(self, context: SubjectContext, who: CustomerSnapshot) -> "asyncio.Task[Bundle | None] | None":
+    def renew(self, context: SubjectContext, customer: CustomerSnapshot) -> "asyncio.Task[Bundle | None] | None":
         """Load all blocks of a customer's project, also where there are some; None right after that has failed."""
-        load = self._bundle_loads.get(who.place)
-        if load is None and not self._is_paused(who.place, ("bundle", who.place), who.mark):
-            work = self._guarded(lambda: self._load_bundle(context, who), who, refused=("bundle", who.place))
+        load = self._bundle_loads.get(customer.project)
+        if load is None and not self._is_paused(customer.project, ("bundle", customer.project), customer.fingerprint):
+            work = self._guarded(
+                lambda: self._load_bundle(context, customer), customer, refused=("bundle", customer.project)
+            )
             load = self._start(work, "content blocks")
-            _register(self._bundle_loads, [who.place], load)
+            _register(self._bundle_loads, [customer.project], load)
         return load
 
     async def personal(
-        self, context: SubjectContext, who: CustomerSnapshot, definitions: Iterable[Definition]
+        self, context: SubjectContext, customer: CustomerSnapshot, definitions: Iterable[Definition]
     ) -> Found:
         """
         Tell what blocks say to a customer, by their ids. What needs loading is loaded, in one request.
@@ -110,19 +112,21 @@ class BlockLoader:
         Raises:
             LifecycleError: The client is not running.
         """
-        known, now = self.customers.get(who), self._clock()
+        known, now = self.customers.get(customer), self._clock()
         wanted = [each.id for each in definitions if not is_fresh(each, known.get(each.id), now)]
-        loads = {self._loads[who.mark, each] for each in wanted if (who.mark, each) in self._loads}
-        missing = [each for each in wanted if (who.mark, each) not in self._loads]
-        if missing and not self._is_paused(who.place, who.mark):
-            loads.add(self._begin(context, who, missing))
+        loads = {
+            self._loads[customer.fingerprint, each] for each in wanted if (customer.fingerprint, each) in self._loads
+        }
+        missing = [each for each in wanted if (customer.fingerprint, each) not in self._loads]
+        if missing and not self._is_paused(customer.project, customer.fingerprint):
+            loads.add(self._begin(context, customer, missing))
         if not loads:
             return known
         found: dict[str, PersonalizedData] = {}
         for load in loads:
             found |= await self._landed(load) or {}
         # What was just loaded counts also where it holds for no time at all, or there was no room to keep it.
-        return {**self.customers.get(who), **found}
+        return {**self.customers.get(customer), **found}
 
     def clear(self) -> None:
         """Forget everything, and break off what is under way."""
@@ -131,10 +135,14 @@ class BlockLoader:
         for each in (self._bundles, self._bundle_loads, self._loads, self._pauses, self._troubled):
             each.clear()
 
-    def _begin(self, context: SubjectContext, who: CustomerSnapshot, ids: list[str]) -> "asyncio.Task[Found | None]":
-        work = self._guarded(lambda: self._load_personal(context, who, ids), who, refused=who.mark)
+    def _begin(
+        self, context: SubjectContext, customer: CustomerSnapshot, ids: list[str]
+    ) -> "asyncio.Task[Found | None]":
+        work = self._guarded(
+            lambda: self._load_personal(context, customer, ids), customer, refused=customer.fingerprint
+        )
         load = self._start(work, "personal content blocks")
-        _register(self._loads, [(who.mark, each) for each in ids], load)
+        _register(self._loads, [(customer.fingerprint, each) for each in ids], load)
         return load
 
     def _start(self, work: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
@@ -142,34 +150,34 @@ class BlockLoader:
         self._begun[load] = asyncio.get_running_loop().time()
         return load
 
-    async def _load_bundle(self, context: SubjectContext, who: CustomerSnapshot) -> Bundle | None:
-        answer = await context.call(who, ApiRequest(self._bundle_path, is_personal=True, tries=TRIES))
+    async def _load_bundle(self, context: SubjectContext, customer: CustomerSnapshot) -> Bundle | None:
+        answer = await context.request(customer, ApiRequest(self._bundle_path, is_personal=True, tries=TRIES))
         if answer is None:
             return None
         now = self._clock()
         bundle = await on_thread(len(answer), lambda: _read_bundle(answer, now))
-        self._bundles[who.place] = bundle
-        self._bundles.move_to_end(who.place)
+        self._bundles[customer.project] = bundle
+        self._bundles.move_to_end(customer.project)
         if len(self._bundles) > MAX_PROJECTS:
             self._bundles.popitem(last=False)
         return bundle
 
-    async def _load_personal(self, context: SubjectContext, who: CustomerSnapshot, ids: list[str]) -> Found | None:
-        body = {"customer_ids": dict(who.ids), "content_block_ids": ids}
-        answer = await context.call(who, ApiRequest(PERSONAL, body, is_personal=True, tries=TRIES))
+    async def _load_personal(self, context: SubjectContext, customer: CustomerSnapshot, ids: list[str]) -> Found | None:
+        body = {"customer_ids": dict(customer.ids), "content_block_ids": ids}
+        answer = await context.request(customer, ApiRequest(PERSONAL, body, is_personal=True, tries=TRIES))
         if answer is None:
             return None
         now = self._clock()
         found = await on_thread(len(answer), lambda: _read_found(answer, frozenset(ids), now))
-        present = await context.who(wake=False)
-        if present is None or present.mark != who.mark:
+        present = await context.current_customer(counts_as_activity=False)
+        if present is None or present.fingerprint != customer.fingerprint:
             LOG.debug("Content blocks of somebody else than the present customer are not kept.")
             return None
-        self.customers.put(who, found)
+        self.customers.put(customer, found)
         return found
 
     async def _guarded(
-        self, work: Callable[[], Awaitable[T | None]], who: CustomerSnapshot, *, refused: object
+        self, work: Callable[[], Awaitable[T | None]], customer: CustomerSnapshot, *, refused: object
     ) -> T | None:
         """Do some work; where it fails, say so once and pause: for all of the project, or only what was refused."""
         try:
@@ -177,12 +185,14 @@ class BlockLoader:
         except LifecycleError:
             raise
         except ExponeaError as error:
-            level = logging.DEBUG if who.place in self._troubled else logging.WARNING
-            LOG.log(level, "Content blocks of project %s can't be loaded now: %s", who.place.project_token, error)
-            self._troubled.add(who.place)
-            self._pause(_key(error, who, refused))
+            level = logging.DEBUG if customer.project in self._troubled else logging.WARNING
+            LOG.log(
+                level, "Content blocks of project %s can't be loaded now: %s", customer.project.project_token, error
+            )
+            self._troubled.add(customer.project)
+            self._pause(_key(error, customer, refused))
             return None
-        self._troubled.discard(who.place)
+        self._troubled.discard(customer.project)
         return result
 
     async def _landed(self, load: "asyncio.Task[T | None]") -> T | None:
@@ -201,12 +211,12 @@ class BlockLoader:
         return any(self._pauses.get(key, now) > now for key in keys)
 
 
-def _key(error: ExponeaError, who: CustomerSnapshot, refused: object) -> object:
+def _key(error: ExponeaError, customer: CustomerSnapshot, refused: object) -> object:
     """Tell what is to pause after an error."""
     if not isinstance(error, RequestRefusedError):
-        return who.place
+        return customer.project
     # Where nothing was asked, it is the host that has no token for this customer; others may have one.
-    return refused if error.status else who.mark
+    return refused if error.status else customer.fingerprint
 
 
 def _register(loads: dict[K, "asyncio.Task[T]"], keys: list[K], load: "asyncio.Task[T]") -> None:

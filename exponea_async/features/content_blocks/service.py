@@ -94,8 +94,8 @@ class Blocks:
 
     async def is_present(self, context: SubjectContext, viewer: Viewer) -> bool:
         """Tell whether a customer is the present one still; also where the integration is stopped."""
-        present = await context.who(wake=False)
-        return present is None or present.mark == viewer.who.mark
+        present = await context.current_customer(counts_as_activity=False)
+        return present is None or present.fingerprint == viewer.customer.fingerprint
 
     async def choices(
         self, context: SubjectContext, placeholder: str, viewer: Viewer, *, everything: bool
@@ -113,7 +113,7 @@ class Blocks:
             # Said at the first call, and not once there is a block that needs them.
             await asyncio.to_thread(check_installed)
             self._is_ready = True
-        bundle = await self.loads.bundle(context, viewer.who)
+        bundle = await self.loads.bundle(context, viewer.customer)
         if bundle is None:
             return []
         blocks, now = bundle.of(placeholder), self._clock()
@@ -122,13 +122,13 @@ class Blocks:
             for each in blocks
             if each.dates.passes(now) and may_show(each.often, viewer.displays.get(each.id), viewer.visit_start)
         ]
-        found = await self.loads.personal(context, viewer.who, blocks if everything else due)
+        found = await self.loads.personal(context, viewer.customer, blocks if everything else due)
         choices = [Candidate(each, found.get(each.id) if each.is_personalized else None) for each in due]
         return [each for each in choices if can_show(each.definition, each.data)]
 
     async def made(self, choice: Candidate, viewer: Viewer) -> tuple[InAppContentBlock, bool]:
         """Make what a user gets of a block, and tell whether its HTML is all right; where it is not, there is none."""
-        definition, data, ids = choice.definition, choice.data, viewer.who.ids
+        definition, data, ids = choice.definition, choice.data, viewer.customer.ids
         source = source_of(definition, data)
         if source is None:
             return handed_out(definition, data, ids=ids), True
@@ -146,5 +146,13 @@ class Blocks:
                 await show(context, placeholder, block, viewer, if_due=True)
                 return block
             # A hole in a page helps nobody: other than on a phone, the next one gets its turn.
-            await track(context, placeholder, block, "error", error=INVALID_HTML, only_for=viewer.who, wake=False)
+            await track(
+                context,
+                placeholder,
+                block,
+                "error",
+                error=INVALID_HTML,
+                only_for=viewer.customer,
+                counts_as_activity=False,
+            )
         return None

@@ -4,12 +4,12 @@ Content blocks: what to put into a placeholder, and what became of it.
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.features import Feature
+from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.features.content_blocks.carousel import Carousel
 from exponea_async.features.content_blocks.carousel_order import Arrange
 from exponea_async.features.content_blocks.events import (
@@ -94,39 +94,38 @@ class ContentBlocks(Feature):
 
     async def _load_ahead(self, context: SubjectContext, *, personal: bool) -> None:
         loads = self.blocks.loads
-        who = await context.who(wake=False)
-        bundle = None if who is None else await loads.bundle(context, who)
-        if personal and who is not None and bundle is not None:
+        customer = await context.current_customer(counts_as_activity=False)
+        bundle = None if customer is None else await loads.bundle(context, customer)
+        if personal and customer is not None and bundle is not None:
             wanted = {block.id: block for name in self._ahead for block in bundle.of(name)}
-            await loads.personal(context, who, wanted.values())
+            await loads.personal(context, customer, wanted.values())
 
     async def _forget(self, context: SubjectContext) -> None:
-        if (who := await context.who(wake=False)) is not None:
-            self.blocks.loads.customers.settle(who)
+        if (customer := await context.current_customer(counts_as_activity=False)) is not None:
+            self.blocks.loads.customers.settle(customer)
             for carousel in list(self.carousels):
-                carousel.leave_to(who.device, who.mark)
+                carousel.leave_to(customer.device, customer.fingerprint)
 
     async def _renew(self, context: SubjectContext) -> None:
-        who = await context.who(wake=False)
-        if who is None:
+        customer = await context.current_customer(counts_as_activity=False)
+        if customer is None:
             return
         loads = self.blocks.loads
-        loads.customers.settle(who)
-        load = loads.renew(context, who)
+        loads.customers.settle(customer)
+        load = loads.renew(context, customer)
         if load is not None and self._preloads and self._ahead:
             await asyncio.wait({load})
             await self._load_ahead(context, personal=True)
 
 
-class ContentBlockVerbs:
+class ContentBlockVerbs(SubjectVerbs):
     """The verbs of content blocks."""
 
     __slots__ = ()
 
-    if TYPE_CHECKING:
-
-        @property
-        def _context(self) -> SubjectContext: ...
+    @property
+    def _blocks(self) -> Blocks:
+        return self._devices.features[ContentBlocks].blocks
 
     async def content_block(self, placeholder_id: str) -> InAppContentBlock | None:
         """
@@ -159,7 +158,7 @@ class ContentBlockVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         check_placeholder(placeholder_id)
-        return await _blocks(self._context).next(self._context, placeholder_id)
+        return await self._blocks.next(self._context, placeholder_id)
 
     async def click_content_block(
         self, placeholder_id: str, block: InAppContentBlock, action: InAppContentBlockAction | str
@@ -243,7 +242,7 @@ class ContentBlockVerbs:
         Raises:
             InvalidEventError: The id is no non-empty text, or a number is none.
         """
-        part = self._context.features[ContentBlocks]
+        part = self._devices.features[ContentBlocks]
         carousel = Carousel(
             part.blocks,
             self._context,
@@ -330,7 +329,3 @@ class ContentBlockVerbs:
             error=error_message,
             consider_consent=consider_consent,
         )
-
-
-def _blocks(context: SubjectContext) -> Blocks:
-    return context.features[ContentBlocks].blocks

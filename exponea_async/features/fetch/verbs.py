@@ -3,10 +3,11 @@ Questions to the platform: recommendations, consents, attributes of a customer.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from exponea_async.devices.context import ApiRequest, SubjectContext
+from exponea_async.devices.context import ApiRequest
 from exponea_async.features._shared.envelopes import on_thread
+from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.features.fetch.parsing import (
     checked,
     read_attributes,
@@ -23,15 +24,10 @@ _CONSENTS = "/data/v2/projects/{project}/consent/categories"
 TRIES = 3
 
 
-class FetchVerbs:
+class FetchVerbs(SubjectVerbs):
     """The verbs of questions to the platform."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        @property
-        def _context(self) -> SubjectContext: ...
 
     async def fetch_recommendations(self, options: RecommendationOptions) -> list[Recommendation]:
         """
@@ -70,8 +66,8 @@ class FetchVerbs:
             StorageError: The storage refused to tell who the device is.
             LifecycleError: The client was not started, or is closed.
         """
-        who = await self._context.who()
-        body = None if who is None else await self._context.call(who, ApiRequest(_CONSENTS, tries=TRIES))
+        customer = await self._context.current_customer()
+        body = None if customer is None else await self._context.request(customer, ApiRequest(_CONSENTS, tries=TRIES))
         return [] if body is None else await on_thread(len(body), lambda: read_consents(body))
 
     async def fetch_attributes(self, attributes: Sequence[Mapping[str, Any]]) -> list[CustomerAttribute]:
@@ -106,11 +102,11 @@ class FetchVerbs:
 
     async def _ask_attributes(self, asked: list[dict[str, Any]]) -> bytes | None:
         context = self._context
-        while (who := await context.who()) is not None:
-            question = {"customer_ids": dict(who.ids), "attributes": asked}
-            body = await context.call(who, ApiRequest(_ATTRIBUTES, question, tries=TRIES))
-            now = await context.who(wake=False)
-            if now is None or now.mark == who.mark:
+        while (customer := await context.current_customer()) is not None:
+            question = {"customer_ids": dict(customer.ids), "attributes": asked}
+            body = await context.request(customer, ApiRequest(_ATTRIBUTES, question, tries=TRIES))
+            now = await context.current_customer(counts_as_activity=False)
+            if now is None or now.fingerprint == customer.fingerprint:
                 return None if now is None else body
             # What was said of the customer before is not for the present one, of whom it is asked anew.
         return None

@@ -26,12 +26,12 @@ class PendingTrigger:
 
     Attributes:
         occasion: The event.
-        mark: The customer whose it is.
+        fingerprint: The customer whose it is.
         since: Since when it waits, as the event loop's time.
     """
 
     occasion: TriggerEvent
-    mark: str
+    fingerprint: str
     since: float
 
     @property
@@ -55,7 +55,7 @@ class PendingTriggers:
         self._forget_old(request.since)
         waiting = self._devices.setdefault(device, {})
         self._devices.move_to_end(device)
-        if any(each.mark != request.mark for each in waiting.values()):
+        if any(each.fingerprint != request.fingerprint for each in waiting.values()):
             waiting.clear()
         name = request.occasion.event_type
         if name not in waiting or waiting[name].moment <= request.moment:
@@ -63,14 +63,14 @@ class PendingTriggers:
         if len(waiting) > MOST_TYPES:
             del waiting[next(iter(waiting))]
 
-    def take(self, device: str, mark: str, now: float) -> list[PendingTrigger]:
+    def take(self, device: str, fingerprint: str, now: float) -> list[PendingTrigger]:
         """
         Give out what waits on a device for a customer and was not left waiting for too long; it waits no more.
 
         What waits for somebody else stays.
         """
         waiting = self._devices.get(device, {})
-        if any(each.mark != mark for each in waiting.values()):
+        if any(each.fingerprint != fingerprint for each in waiting.values()):
             return []
         self.drop(device)
         return [each for each in waiting.values() if each.since + PATIENCE > now]

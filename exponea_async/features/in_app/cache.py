@@ -92,11 +92,11 @@ class Cache:
     def __len__(self) -> int:
         return len(self._customers)
 
-    def find(self, mark: str) -> Loaded | None:
+    def find(self, fingerprint: str) -> Loaded | None:
         """Tell what a customer has, if that is known."""
-        loaded = self._customers.get(mark)
+        loaded = self._customers.get(fingerprint)
         if loaded is not None:
-            self._customers.move_to_end(mark)
+            self._customers.move_to_end(fingerprint)
         return loaded
 
     def read(self, body: bytes) -> Content:
@@ -124,19 +124,19 @@ class Cache:
         self._remember_broken(key for key, each in found.items() if each is None)
         return Content(digest, tuple(each for each in found.values() if each is not None))
 
-    def put(self, mark: str, content: Content, at: float) -> Loaded:
+    def put(self, fingerprint: str, content: Content, at: float) -> Loaded:
         """Keep what a customer has, loaded at a moment, UNIX seconds."""
         loaded = Loaded(self._taken(content), at)
-        self.drop(mark)
-        self._customers[mark] = loaded
+        self.drop(fingerprint)
+        self._customers[fingerprint] = loaded
         # The latest stays, however large it is.
         while len(self._customers) > 1 and (self.cost > self._budget or len(self._customers) > self._capacity):
             self._leave(self._customers.popitem(last=False)[1].content)
         return loaded
 
-    def drop(self, mark: str) -> None:
+    def drop(self, fingerprint: str) -> None:
         """Forget what a customer has."""
-        loaded = self._customers.pop(mark, None)
+        loaded = self._customers.pop(fingerprint, None)
         if loaded is not None:
             self._leave(loaded.content)
 

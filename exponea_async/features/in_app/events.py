@@ -13,14 +13,14 @@ from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.ids import COOKIE, read_ids, read_key
-from exponea_async.devices.impressions import Impression, purged
+from exponea_async.devices.impressions import Impression, unexpired
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._shared.banners import About, Action, banner, tell
+from exponea_async.features._shared.banners import About, Action, banner
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.html.resources import safe_link, scheme_of
 from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessageButton
-from exponea_async.models import Event, Receipt
+from exponea_async.models import Event, EventType, Receipt
 
 TYPE = "in-app message"
 #: Texts above this many characters may not fit into an event, and are left out of it.
@@ -146,7 +146,7 @@ async def report(
     event: Event,
     *,
     allowed: bool,
-    wake: bool,
+    counts_as_activity: bool,
     update: Update | None = None,
 ) -> Receipt:
     """
@@ -157,13 +157,15 @@ async def report(
         message: The message.
         event: What happened.
         allowed: Whether it may be tracked.
-        wake: Whether it is a sign of life of the customer.
+        counts_as_activity: Whether it is a sign of life of the customer.
         update: Changes what the device remembers.
     """
     ids = message.customer_ids or None
-    is_remembered = message.device is not None or ids is None
-    receipt = await tell(
-        context, event, allowed=allowed, ids=ids, wake=wake, update=update, is_remembered=is_remembered
+    if message.device is None and ids is not None:
+        # No device remembers the message: a customer tracker loaded it, or the host created it.
+        return await context.record_as(ids, EventType.BANNER, event, has_consent=allowed)
+    receipt = await context.record_for(
+        ids, EventType.BANNER, event, has_consent=allowed, counts_as_activity=counts_as_activity, remember=update
     )
     return context.recorder.dropped() if receipt is None else receipt
 
@@ -207,7 +209,7 @@ def check_button(button: InAppMessageButton | None, *, needed: bool) -> None:
 
 def _remembered(message_id: str, change: Callable[[Impression, float], Impression]) -> Update:
     def update(state: DeviceState, at: float) -> DeviceState:
-        known = purged(state.messages, at)
+        known = unexpired(state.messages, at)
         known[message_id] = change(known.get(message_id, Impression()), at)
         return evolve(state, messages=MappingProxyType(known))
 

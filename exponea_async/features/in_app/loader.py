@@ -75,32 +75,38 @@ class Loader:
         self._flights: dict[str, Flight] = {}
         self._in_peace: dict[ProjectRef, float] = {}
 
-    def is_loading(self, who: CustomerSnapshot) -> bool:
+    def is_loading(self, customer: CustomerSnapshot) -> bool:
         """Whether something is being loaded for a customer."""
-        return who.mark in self._flights
+        return customer.fingerprint in self._flights
 
-    def may_start(self, who: CustomerSnapshot) -> bool:
+    def may_start(self, customer: CustomerSnapshot) -> bool:
         """Whether loading for what was tracked makes sense."""
-        return len(self._flights) < MOST and self._in_peace.get(who.place, 0.0) <= _now()
+        return len(self._flights) < MOST and self._in_peace.get(customer.project, 0.0) <= _now()
 
     def start(
-        self, context: SubjectContext, who: CustomerSnapshot, moment: float, *, asks: bool = True, fresh: bool = False
+        self,
+        context: SubjectContext,
+        customer: CustomerSnapshot,
+        moment: float,
+        *,
+        asks: bool = True,
+        fresh: bool = False,
     ) -> Flight:
         """
         Begin to load, instead of what may be under way: the result of that is not wanted any more.
 
         Args:
             context: The subject.
-            who: The customer.
+            customer: The customer.
             moment: The moment that the messages are for, UNIX seconds; older ones may be too old then.
             asks: Whether the platform may be asked.
             fresh: Whether it has to be.
         """
-        work = self._load(context, who, moment, asks=asks, fresh=fresh)
-        flight = self._flights[who.mark] = Flight(self._tasks.start(work, name="in-app messages"), asks)
+        work = self._load(context, customer, moment, asks=asks, fresh=fresh)
+        flight = self._flights[customer.fingerprint] = Flight(self._tasks.start(work, name="in-app messages"), asks)
         return flight
 
-    async def load(self, context: SubjectContext, who: CustomerSnapshot, moment: float) -> Loaded | None:
+    async def load(self, context: SubjectContext, customer: CustomerSnapshot, moment: float) -> Loaded | None:
         """
         Give a customer's messages; None where they are somebody else's by now, or the integration was stopped.
 
@@ -109,17 +115,17 @@ class Loader:
             UnavailableError: There was no usable answer.
         """
         while True:
-            flight = self._flights.get(who.mark)
+            flight = self._flights.get(customer.fingerprint)
             if flight is None:
-                loaded = self._cache.find(who.mark)
+                loaded = self._cache.find(customer.fingerprint)
                 if loaded is not None and loaded.is_good_for(moment):
                     return loaded
-                flight = self.start(context, who, moment)
+                flight = self.start(context, customer, moment)
             # Whoever is cancelled here must not take it away from the others who wait.
             await asyncio.wait({flight.task})
             if flight.task.cancelled():
                 return None
-            if flight.asks and self._flights.get(who.mark) in (None, flight):
+            if flight.asks and self._flights.get(customer.fingerprint) in (None, flight):
                 return flight.task.result()
 
     def clear(self) -> None:
@@ -129,51 +135,56 @@ class Loader:
 
     async def forget(self, context: SubjectContext) -> None:
         """Forget what is stored for a device."""
-        await context.save(NAME, None)
+        await context.save_data(NAME, None)
 
     async def _load(
-        self, context: SubjectContext, who: CustomerSnapshot, moment: float, *, asks: bool, fresh: bool
+        self, context: SubjectContext, customer: CustomerSnapshot, moment: float, *, asks: bool, fresh: bool
     ) -> Loaded | None:
         me, loaded = asyncio.current_task(), None
         try:
             if not fresh:
-                loaded = self._cache.find(who.mark) or await self._restored(context, who)
+                loaded = self._cache.find(customer.fingerprint) or await self._restored(context, customer)
             if asks and (loaded is None or not loaded.is_good_for(moment)):
                 loaded = None
-                loaded = await self._asked(context, who)
+                loaded = await self._asked(context, customer)
         finally:
-            flight = self._flights.get(who.mark)
+            flight = self._flights.get(customer.fingerprint)
             if flight is not None and flight.task is me:
-                del self._flights[who.mark]
-                self._landed(context, who, loaded, asks)
+                del self._flights[customer.fingerprint]
+                self._landed(context, customer, loaded, asks)
         return loaded
 
-    async def _asked(self, context: SubjectContext, who: CustomerSnapshot) -> Loaded | None:
-        body = {"customer_ids": dict(who.ids), "device": self._platform}
+    async def _asked(self, context: SubjectContext, customer: CustomerSnapshot) -> Loaded | None:
+        body = {"customer_ids": dict(customer.ids), "device": self._platform}
         try:
-            answer = await context.call(who, ApiRequest(PATH, body, tries=TRIES))
+            answer = await context.request(customer, ApiRequest(PATH, body, tries=TRIES))
         except RequestRefusedError:
-            self._leave_in_peace(who.place)
+            self._leave_in_peace(customer.project)
             raise
         if answer is None:
             return None
         content = await on_thread(len(answer), lambda: self._cache.read(answer))
-        now = await context.who(wake=False)
-        flight = self._flights.get(who.mark)
-        if now is None or now.mark != who.mark or flight is None or flight.task is not asyncio.current_task():
+        now = await context.current_customer(counts_as_activity=False)
+        flight = self._flights.get(customer.fingerprint)
+        if (
+            now is None
+            or now.fingerprint != customer.fingerprint
+            or flight is None
+            or flight.task is not asyncio.current_task()
+        ):
             LOG.debug("In-app messages came too late: the customer is another one, or they were asked for again.")
             return None
-        loaded = self._cache.put(who.mark, content, self._clock())
+        loaded = self._cache.put(customer.fingerprint, content, self._clock())
         if context.is_device:
-            self._tasks.start(_store(context, who, answer, loaded.at), name="storing in-app messages")
+            self._tasks.start(_store(context, customer, answer, loaded.at), name="storing in-app messages")
         return loaded
 
-    async def _restored(self, context: SubjectContext, who: CustomerSnapshot) -> Loaded | None:
+    async def _restored(self, context: SubjectContext, customer: CustomerSnapshot) -> Loaded | None:
         try:
-            stored = await context.load(NAME)
+            stored = await context.load_data(NAME)
             if stored is None:
                 return None
-            unpacked = await on_thread(len(stored), lambda: _unpacked(stored, who.mark))
+            unpacked = await on_thread(len(stored), lambda: _unpacked(stored, customer.fingerprint))
             if unpacked is None:
                 return None
             at, body = unpacked
@@ -181,7 +192,7 @@ class Loader:
         except (ExponeaError, ValueError, KeyError, TypeError, zlib.error) as error:
             LOG.warning("Stored in-app messages can't be read, and are loaded again: %s", error)
             return None
-        return self._cache.put(who.mark, content, at)
+        return self._cache.put(customer.fingerprint, content, at)
 
     def _leave_in_peace(self, place: ProjectRef) -> None:
         now = _now()
@@ -189,22 +200,22 @@ class Loader:
         self._in_peace[place] = now + PEACE
 
 
-async def _store(context: SubjectContext, who: CustomerSnapshot, body: bytes, at: float) -> None:
-    packed = await on_thread(len(body), lambda: _packed(body, who.mark, at))
+async def _store(context: SubjectContext, customer: CustomerSnapshot, body: bytes, at: float) -> None:
+    packed = await on_thread(len(body), lambda: _packed(body, customer.fingerprint, at))
     try:
-        await context.save(NAME, packed if len(packed) <= LARGEST else None)
+        await context.save_data(NAME, packed if len(packed) <= LARGEST else None)
     except StorageError as error:
         LOG.warning("In-app messages could not be stored: %s", error)
 
 
-def _packed(body: bytes, mark: str, at: float) -> bytes:
-    return json.dumps([mark, at]).encode() + b"\n" + zlib.compress(body, 6)
+def _packed(body: bytes, fingerprint: str, at: float) -> bytes:
+    return json.dumps([fingerprint, at]).encode() + b"\n" + zlib.compress(body, 6)
 
 
-def _unpacked(stored: bytes, mark: str) -> tuple[float, bytes] | None:
+def _unpacked(stored: bytes, fingerprint: str) -> tuple[float, bytes] | None:
     head, _, packed = stored.partition(b"\n")
     owner, at = json.loads(head)
-    return (float(at), zlib.decompress(packed)) if owner == mark else None
+    return (float(at), zlib.decompress(packed)) if owner == fingerprint else None
 
 
 def _now() -> float:

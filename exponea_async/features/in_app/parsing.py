@@ -84,9 +84,9 @@ class Definition:
         conditions = len(self.trigger.conditions) if self.trigger else 0
         return len(self.source) + _OVERHEAD + _PER_CONDITION * conditions
 
-    def message(self, who: CustomerSnapshot) -> InAppMessage:
+    def message(self, customer: CustomerSnapshot) -> InAppMessage:
         """Read all of it, for a customer."""
-        return evolve(read_message(decode(self.source)), device=who.device, customer_ids=dict(who.ids))
+        return evolve(read_message(decode(self.source)), device=customer.device, customer_ids=dict(customer.ids))
 
 
 def digest_of(data: bytes) -> bytes:

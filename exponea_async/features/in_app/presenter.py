@@ -13,7 +13,6 @@ from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
-from exponea_async.features._shared.banners import tell
 from exponea_async.features._shared.envelopes import on_thread
 from exponea_async.features._shared.html.reader import CLOSE, Page, read_html, resource_urls
 from exponea_async.features._shared.html.resource_cache import MissingResourceError, ResourceCache
@@ -29,6 +28,7 @@ from exponea_async.features.in_app.events import (
 )
 from exponea_async.features.in_app.parsing import Definition, payload_urls
 from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessageButton
+from exponea_async.models import EventType
 
 LOG = logging.getLogger("exponea_async")
 
@@ -73,33 +73,35 @@ class Presenter:
 
     # Before it is shown
 
-    async def show(self, context: SubjectContext, who: CustomerSnapshot, definition: Definition) -> InAppMessage | None:
+    async def show(
+        self, context: SubjectContext, customer: CustomerSnapshot, definition: Definition
+    ) -> InAppMessage | None:
         """
         Make a message ready, wait as long as it is to wait, remember and track that it is shown.
 
         Returns:
             The message, for the host to show; None where there is nothing to show, or it can't be shown.
         """
-        if who.device is None:
+        if customer.device is None:
             # Nothing is remembered of it, so many may get it at once.
-            return await self._show(context, who, definition)
-        which = (who.device, definition.id)
+            return await self._show(context, customer, definition)
+        which = (customer.device, definition.id)
         if not self._stage.prepare(which):
             return None
         try:
-            return await self._show(context, who, definition)
+            return await self._show(context, customer, definition)
         finally:
             self._stage.prepared(which)
 
     async def _show(
-        self, context: SubjectContext, who: CustomerSnapshot, definition: Definition
+        self, context: SubjectContext, customer: CustomerSnapshot, definition: Definition
     ) -> InAppMessage | None:
-        message = await on_thread(len(definition.source), lambda: definition.message(who))
+        message = await on_thread(len(definition.source), lambda: definition.message(customer))
         try:
             if definition.is_control:
-                await self._track_show(context, who, message)
+                await self._track_show(context, customer, message)
             elif definition.has_content:
-                return await self._presented(context, who, message)
+                return await self._presented(context, customer, message)
             else:
                 LOG.info("In-app message %r has nothing to show.", message.name)
         except UnfitError as error:
@@ -108,17 +110,17 @@ class Presenter:
         return None
 
     async def _presented(
-        self, context: SubjectContext, who: CustomerSnapshot, message: InAppMessage
+        self, context: SubjectContext, customer: CustomerSnapshot, message: InAppMessage
     ) -> InAppMessage | None:
         """Make a message ready and show it; raises `UnfitError`."""
         loaded = await self._loaded(message)
-        if not await _is_still(context, who):
+        if not await _is_still(context, customer):
             return None
         if loaded is None:
             raise UnfitError(NO_RESOURCES)
         if message.load_delay:
             await asyncio.sleep(message.load_delay)
-            if not await _is_still(context, who):
+            if not await _is_still(context, customer):
                 return None
         if self._stage.is_busy(message.device):
             return None
@@ -126,14 +128,14 @@ class Presenter:
             message = await self._with_page(message, loaded)
         if not self._stage.enter(message):
             return None
-        return await self._entered(context, who, message)
+        return await self._entered(context, customer, message)
 
     async def _entered(
-        self, context: SubjectContext, who: CustomerSnapshot, message: InAppMessage
+        self, context: SubjectContext, customer: CustomerSnapshot, message: InAppMessage
     ) -> InAppMessage | None:
         is_shown = False
         try:
-            is_shown = await self._track_show(context, who, message)
+            is_shown = await self._track_show(context, customer, message)
         finally:
             if not is_shown:
                 self._stage.leave(message)
@@ -142,9 +144,17 @@ class Presenter:
         self._stage.close_later(message, lambda: self._time_out(context, message))
         return message
 
-    async def _track_show(self, context: SubjectContext, who: CustomerSnapshot, message: InAppMessage) -> bool:
+    async def _track_show(self, context: SubjectContext, customer: CustomerSnapshot, message: InAppMessage) -> bool:
         event = event_of(self._configuration, "show", message)
-        receipt = await tell(context, event, allowed=is_allowed(message), update=shown(message.id), only_for=who)
+        receipt = await context.record_for(
+            None,
+            EventType.BANNER,
+            event,
+            has_consent=is_allowed(message),
+            counts_as_activity=False,
+            remember=shown(message.id),
+            only_for=customer,
+        )
         if receipt is None:
             raise UnfitError(ANOTHER_CUSTOMER)
         if not context.recorder.check_running():
@@ -197,9 +207,9 @@ class Presenter:
         if self._actions.is_tracked:
             event = event_of(self._configuration, "click", message, interaction=True, button=button)
             allowed = is_allowed(message, url=button.url)
-            await report(context, message, event, allowed=allowed, wake=True, update=update)
-        elif message.device is not None and context.is_device:
-            await context.change(lambda state, moments: (update(state, moments.next()), ()))
+            await report(context, message, event, allowed=allowed, counts_as_activity=True, update=update)
+        elif message.device is not None:
+            await context.remember(update)
         if not context.recorder.check_running():
             return None
         self._actions.publish(InAppMessageAction("click", message, button))
@@ -212,7 +222,7 @@ class Presenter:
         self._stage.leave(message)
         if self._actions.is_tracked:
             event = event_of(self._configuration, "close", message, interaction=interaction, button=button)
-            await report(context, message, event, allowed=is_allowed(message), wake=interaction)
+            await report(context, message, event, allowed=is_allowed(message), counts_as_activity=interaction)
         if context.recorder.check_running():
             self._actions.publish(InAppMessageAction("close", message, button, interaction))
 
@@ -223,7 +233,7 @@ class Presenter:
 
     async def _track_failure(self, context: SubjectContext, message: InAppMessage, text: str) -> None:
         event = event_of(self._configuration, "error", message, error=text)
-        await report(context, message, event, allowed=is_allowed(message), wake=False)
+        await report(context, message, event, allowed=is_allowed(message), counts_as_activity=False)
         if context.recorder.check_running():
             self._actions.publish(InAppMessageAction("error", message, error_message=text))
 
@@ -233,10 +243,10 @@ class Presenter:
             self._tasks.start(self.close(context, message, None, interaction=False), name="closing an in-app message")
 
 
-async def _is_still(context: SubjectContext, who: CustomerSnapshot) -> bool:
+async def _is_still(context: SubjectContext, customer: CustomerSnapshot) -> bool:
     """Tell whether the integration runs; raises `UnfitError` where somebody else is there now."""
-    now = await context.who(wake=False)
-    if now is not None and now.mark != who.mark:
+    now = await context.current_customer(counts_as_activity=False)
+    if now is not None and now.fingerprint != customer.fingerprint:
         raise UnfitError(ANOTHER_CUSTOMER)
     return now is not None
 

@@ -16,6 +16,7 @@ from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
+from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.features import Feature
 from exponea_async.devices.impressions import Impression
 from exponea_async.errors import DeliveryError, ExponeaError
@@ -87,7 +88,7 @@ class InAppMessages(Feature):
         """Whether anybody waits for messages."""
         return len(self._streams) > 0
 
-    def listen(self, context: SubjectContext, device: str | None) -> Subscription[InAppMessage]:
+    def listen(self, device: str | None) -> Subscription[InAppMessage]:
         """Begin to hand out the messages of a device; None is of all."""
         key = ALL if device is None else device
         stream = self._streams.get(key)
@@ -96,7 +97,7 @@ class InAppMessages(Feature):
         listener = stream.subscribe()
         if self._is_over:
             listener.close()
-        context.recorder.has_subscribers = context.recorder.has_subscribers or self.is_listening
+        self.registry.refresh()
         return listener
 
     def start(self, context: SubjectContext) -> None:  # noqa: ARG002 - the default device's, which has no part in it
@@ -136,9 +137,9 @@ class InAppMessages(Feature):
 
     # What is heard
 
-    def heard(self, context: SubjectContext, heard: TrackedEvent) -> None:
+    def tracked(self, context: SubjectContext, heard: TrackedEvent) -> None:
         """Show a message upon an event, or have messages loaded for it."""
-        who, device, kind = heard.who, heard.who.device, heard.kind
+        customer, device, kind = heard.customer, heard.customer.device, heard.kind
         if device is None:
             return
         if kind is EventType.SESSION_START:
@@ -146,14 +147,14 @@ class InAppMessages(Feature):
         if not self._is_wanted(device) or _is_show(heard.event):
             return
         occasion = TriggerEvent(heard.event.name, heard.event.properties, heard.timestamp)
-        self._requests.add(device, PendingTrigger(occasion, who.mark, _now()))
-        if self._loader.is_loading(who):
+        self._requests.add(device, PendingTrigger(occasion, customer.fingerprint, _now()))
+        if self._loader.is_loading(customer):
             return
-        loaded = self._cache.find(who.mark)
+        loaded = self._cache.find(customer.fingerprint)
         if loaded is not None and (kind in QUIET or loaded.is_good_for(heard.timestamp)):
-            self._pick(context, who, loaded)
-        elif device not in self._uploads and self._loader.may_start(who):
-            self._loader.start(context, who, heard.timestamp, asks=kind not in QUIET)
+            self._pick(context, customer, loaded)
+        elif device not in self._uploads and self._loader.may_start(customer):
+            self._loader.start(context, customer, heard.timestamp, asks=kind not in QUIET)
 
     def identified(self, context: SubjectContext, receipt: Receipt) -> None:
         """Have messages loaded anew, once the platform knows who the customer is."""
@@ -191,34 +192,41 @@ class InAppMessages(Feature):
         finally:
             if self._uploads.get(device) is me:
                 del self._uploads[device]
-        if receipt.status == "delivered" and (who := await context.who(wake=False)) is not None:
-            self._loader.start(context, who, self._clock(), fresh=True)
+        if (
+            receipt.status == "delivered"
+            and (customer := await context.current_customer(counts_as_activity=False)) is not None
+        ):
+            self._loader.start(context, customer, self._clock(), fresh=True)
 
     async def _renew(self, context: SubjectContext) -> None:
         """Keep nothing of the old customer's, and load the new one's messages ahead, if that is wanted."""
         try:
             await self._loader.forget(context)
-            who = await context.who(wake=False) if self._configuration.preload_messages else None
-            if who is not None and not self._loader.is_loading(who):
-                await self._loader.load(context, who, self._clock())
+            customer = (
+                await context.current_customer(counts_as_activity=False)
+                if self._configuration.preload_messages
+                else None
+            )
+            if customer is not None and not self._loader.is_loading(customer):
+                await self._loader.load(context, customer, self._clock())
         except ExponeaError as error:
             LOG.debug("In-app messages could not be loaded ahead: %s", error)
 
     # From events to messages
 
-    def _landed(self, context: SubjectContext, who: CustomerSnapshot, loaded: Loaded | None, asked: bool) -> None:  # noqa: FBT001 - a callback
-        if who.device is None:
+    def _landed(self, context: SubjectContext, customer: CustomerSnapshot, loaded: Loaded | None, asked: bool) -> None:  # noqa: FBT001 - a callback
+        if customer.device is None:
             return
         if loaded is not None:
-            self._pick(context, who, loaded)
+            self._pick(context, customer, loaded)
         elif not asked:
             # What is shown without being loaded for was looked for, in vain.
-            self._requests.drop(who.device)
+            self._requests.drop(customer.device)
 
-    def _pick(self, context: SubjectContext, who: CustomerSnapshot, loaded: Loaded) -> None:
+    def _pick(self, context: SubjectContext, customer: CustomerSnapshot, loaded: Loaded) -> None:
         """Choose among what is meant for the events that wait; from here on none of them waits."""
-        device, now = who.device or ALL, self._clock()
-        waiting = self._requests.take(device, who.mark, _now())
+        device, now = customer.device or ALL, self._clock()
+        waiting = self._requests.take(device, customer.fingerprint, _now())
         if self.stage.is_busy(device):
             return
         matched = [
@@ -227,14 +235,14 @@ class InAppMessages(Feature):
         ]
         found = [each for each in matched if each[1]]
         if found:
-            self._tasks.start(self._hand_over(context, who, found), name="showing an in-app message")
+            self._tasks.start(self._hand_over(context, customer, found), name="showing an in-app message")
 
-    async def _hand_over(self, context: SubjectContext, who: CustomerSnapshot, found: Found) -> None:
-        definition = await self._chosen(context, who, found)
-        message = None if definition is None else await self.presenter.show(context, who, definition)
-        if message is None or who.device is None:
+    async def _hand_over(self, context: SubjectContext, customer: CustomerSnapshot, found: Found) -> None:
+        definition = await self._chosen(context, customer, found)
+        message = None if definition is None else await self.presenter.show(context, customer, definition)
+        if message is None or customer.device is None:
             return
-        streams = [self._streams.get(key) for key in (who.device, ALL)]
+        streams = [self._streams.get(key) for key in (customer.device, ALL)]
         for stream in streams:
             if stream is not None:
                 stream.publish(message)
@@ -245,25 +253,25 @@ class InAppMessages(Feature):
     async def choose(self, context: SubjectContext, event: Event) -> InAppMessage | None:
         """Choose a message for an event, and show it."""
         tracked = _as_tracked(context, event)
-        who = None if tracked is None or _is_show(tracked) else await context.who()
-        if tracked is None or who is None or self.stage.is_busy(who.device):
+        customer = None if tracked is None or _is_show(tracked) else await context.current_customer()
+        if tracked is None or customer is None or self.stage.is_busy(customer.device):
             return None
-        occasion = _occasion(context, who, tracked, self._clock())
-        loaded = await self._loader.load(context, who, occasion.timestamp or 0.0)
+        occasion = _occasion(context, customer, tracked, self._clock())
+        loaded = await self._loader.load(context, customer, occasion.timestamp or 0.0)
         if loaded is None:
             return None
         meant = matching(loaded.content.upon(occasion.event_type), occasion, self._clock())
-        definition = await self._chosen(context, who, [(occasion, meant)]) if meant else None
-        return None if definition is None else await self.presenter.show(context, who, definition)
+        definition = await self._chosen(context, customer, [(occasion, meant)]) if meant else None
+        return None if definition is None else await self.presenter.show(context, customer, definition)
 
-    async def _chosen(self, context: SubjectContext, who: CustomerSnapshot, found: Found) -> Definition | None:
+    async def _chosen(self, context: SubjectContext, customer: CustomerSnapshot, found: Found) -> Definition | None:
         displays: Mapping[str, Impression] = {}
         start = self._visits.since
-        if context.is_device:
-            now, state = await context.who(wake=False), await context.look(wake=False)
-            if state is None or now is None or now.mark != who.mark:
+        if isinstance(context, DeviceContext):
+            present, state = await context.load_customer(counts_as_activity=False)
+            if state is None or present is None or present.fingerprint != customer.fingerprint:
                 return None
-            displays, start = state.messages, self._visits.start_of(who.device, state.session_start)
+            displays, start = state.messages, self._visits.start_of(customer.device, state.session_start)
         fresh = [(occasion, due(meant, displays, start)) for occasion, meant in found]
         chosen = pick(fresh, priority_of, self._chance)
         return None if chosen is None else chosen[1]
@@ -271,15 +279,15 @@ class InAppMessages(Feature):
 
 def _as_tracked(context: SubjectContext, event: Event) -> Event | None:
     """Make of an event what would be tracked of it, with default properties; None where nothing would be."""
-    draft = context.recorder.draft_event(EventType.TRACK_EVENT, event, heard=True)
+    draft = context.recorder.draft_event(EventType.TRACK_EVENT, event, carries_event=True)
     return None if draft is None or draft.event is None else evolve(draft.event, timestamp=draft.timestamp)
 
 
-def _occasion(context: SubjectContext, who: CustomerSnapshot, event: Event, now: float) -> TriggerEvent:
+def _occasion(context: SubjectContext, customer: CustomerSnapshot, event: Event, now: float) -> TriggerEvent:
     """Make of an event what triggers get to see, with all that would be stamped on it."""
     stamps = {"application_id": context.configuration.application_id}
-    if who.device_id is not None:
-        stamps["device_id"] = who.device_id
+    if customer.device_id is not None:
+        stamps["device_id"] = customer.device_id
     moment = event.timestamp
     return TriggerEvent(event.name, {**event.properties, **stamps}, moment if isinstance(moment, float) else now)
 

@@ -4,11 +4,11 @@ In-app messages: which one to show for an event, and what became of it.
 The host shows them: it gets a message with all that is to be seen, and says what its user did with it.
 """
 
-from typing import TYPE_CHECKING
-
 from exponea_async._internal.streams import Subscription
 from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.device_context import DeviceContext
 from exponea_async.errors import InvalidEventError
+from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.features.in_app.events import check_button, check_message, event_of, is_allowed, report
 from exponea_async.features.in_app.service import InAppMessages
 from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessageButton
@@ -17,15 +17,10 @@ from exponea_async.models import Event, Receipt
 __all__ = ["InAppMessages", "InAppVerbs"]
 
 
-class InAppVerbs:
+class InAppVerbs(SubjectVerbs):
     """The verbs of in-app messages."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        @property
-        def _context(self) -> SubjectContext: ...
 
     # Messages come
 
@@ -46,13 +41,12 @@ class InAppVerbs:
         Raises:
             InvalidEventError: On a customer tracker, whose events are not listened to; use `in_app_message_for`.
         """
-        context = self._context
         # A device's own, or that of a client, which has no key itself, whatever is bound to it.
         key = getattr(self, "key", None)
         if key is None and getattr(self, "ids", None) is not None:
             trouble = "nobody listens to what is tracked by a customer tracker"
             raise InvalidEventError("subject", trouble, "Await in_app_message_for(event), or use a device.")
-        return context.features[InAppMessages].listen(context, key)
+        return self._devices.features[InAppMessages].listen(key)
 
     async def in_app_message_for(self, event: Event) -> InAppMessage | None:
         """
@@ -76,7 +70,7 @@ class InAppVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         context = self._context
-        return await context.features[InAppMessages].choose(context, event)
+        return await self._devices.features[InAppMessages].choose(context, event)
 
     # What became of them
 
@@ -102,8 +96,8 @@ class InAppVerbs:
         """
         check_message(message)
         check_button(button, needed=True)
-        context = self._scope_of(message)
-        return await context.features[InAppMessages].presenter.click(context, message, button)
+        context = self._context_of(message)
+        return await self._devices.features[InAppMessages].presenter.click(context, message, button)
 
     async def close_in_app_message(
         self,
@@ -129,8 +123,8 @@ class InAppVerbs:
         """
         check_message(message)
         check_button(button, needed=False)
-        context = self._scope_of(message)
-        await context.features[InAppMessages].presenter.close(context, message, button, interaction=interaction)
+        context = self._context_of(message)
+        await self._devices.features[InAppMessages].presenter.close(context, message, button, interaction=interaction)
 
     async def fail_in_app_message(self, message: InAppMessage, error_message: str) -> None:
         """
@@ -146,8 +140,8 @@ class InAppVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         check_message(message)
-        context = self._scope_of(message)
-        await context.features[InAppMessages].presenter.fail(context, message, str(error_message))
+        context = self._context_of(message)
+        await self._devices.features[InAppMessages].presenter.fail(context, message, str(error_message))
 
     def in_app_message_action_stream(
         self,
@@ -168,7 +162,7 @@ class InAppVerbs:
         Returns:
             An async iterator, which ends with its ``aclose()`` or that of the client.
         """
-        actions = self._context.features[InAppMessages].actions
+        actions = self._devices.features[InAppMessages].actions
         return actions.listen(override_default_behavior=override_default_behavior, track_actions=track_actions)
 
     # Tracking by hand
@@ -232,10 +226,10 @@ class InAppVerbs:
         return await self._track(message, event, allowed=is_allowed(message, consider_consent=consider_consent))
 
     async def _track(self, message: InAppMessage, event: Event, *, allowed: bool) -> Receipt:
-        context = self._scope_of(message)
-        context.features[InAppMessages].stage.leave(message)
-        return await report(context, message, event, allowed=allowed, wake=True)
+        context = self._context_of(message)
+        self._devices.features[InAppMessages].stage.leave(message)
+        return await report(context, message, event, allowed=allowed, counts_as_activity=True)
 
-    def _scope_of(self, message: InAppMessage) -> SubjectContext:
+    def _context_of(self, message: InAppMessage) -> SubjectContext:
         """Tell whom something about a message is about: the device that it is shown on, whoever is current."""
-        return self._context if message.device is None else self._context.of(message.device)
+        return self._context if message.device is None else DeviceContext(message.device, self._devices)

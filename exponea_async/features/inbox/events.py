@@ -7,13 +7,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from attrs import evolve
-
 from exponea_async._internal.fields import FieldTypes, check_fields
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.ids import read_ids
-from exponea_async.devices.owners import owner_of
-from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.consent import is_forced
 from exponea_async.features.inbox.parsing import MAX_TEXT
@@ -99,31 +95,11 @@ async def track(
     if not recorder.check_running():
         return recorder.dropped()
     if not ids:
-        LOG.warning("A message of the app inbox was not loaded for anybody; nothing is tracked of it.")
-    receipt = await _kept(context, kind, event, ids if allowed else {})
-    if receipt is not None:
-        return receipt
-    if not ids:
-        return recorder.dropped("the message was not loaded for anybody")
-    await context.hear(kind, event)
-    return recorder.dropped("there is no consent to track the message", count="no_consent")
-
-
-async def _kept(context: SubjectContext, kind: EventType, event: Event, ids: Mapping[str, str]) -> Receipt | None:
-    """Keep an event, if there is somebody it is about; a device wakes up anyway."""
-    recorder = context.recorder
-    if context.is_device:
-
-        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
-            about = owner_of(recorder, state, ids)
-            return state, [PendingEvent(about, kind, evolve(event, timestamp=moments.next()))] if ids else []
-
-        receipts = await context.change(plan)
-        return receipts[-1] if receipts else None
-    if not ids:
-        return None
-    draft = recorder.draft_event(kind, event)
-    return (await context.keep_all([(recorder.identity(ids, None), draft)]))[0] if draft else recorder.dropped()
+        LOG.warning("A message of the app inbox was not loaded for any customer; nothing is tracked of it.")
+        await context.current_customer()
+        return recorder.dropped("the message was not loaded for any customer")
+    receipt = await context.record_for(ids, kind, event, has_consent=allowed)
+    return recorder.dropped() if receipt is None else receipt
 
 
 def _always(message: AppInboxMessage, platform: str) -> dict[str, Any]:

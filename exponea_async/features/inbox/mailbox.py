@@ -66,12 +66,12 @@ class Mailbox:
     The inbox of a customer, as far as it is known.
 
     Attributes:
-        mark: Stands for the customer and the project.
+        fingerprint: Stands for the customer and the project.
         token: Up to where the platform has told what there is, or None.
         entries: The messages by their ids, newest first.
     """
 
-    mark: str
+    fingerprint: str
     token: str | None = None
     entries: Mapping[str, Entry] = _EMPTY
 
@@ -94,7 +94,7 @@ class Mailbox:
         """Tell it with what came: messages that are there already are replaced, and a token as well, if one came."""
         news = {entry.message.id: entry for entry in entries}
         kept = [entry for id_, entry in self.entries.items() if id_ not in news]
-        return Mailbox(self.mark, token or self.token, _by_id(newest([*news.values(), *kept])))
+        return Mailbox(self.fingerprint, token or self.token, _by_id(newest([*news.values(), *kept])))
 
     def read(self, message_id: str) -> "Mailbox":
         """Tell it with a message that was read."""
@@ -135,7 +135,7 @@ def read_entries(
 def pack(mailbox: Mailbox, application_id: str) -> bytes:
     """Make the bytes to store."""
     told = {
-        "mark": mailbox.mark,
+        "mark": mailbox.fingerprint,
         "application_id": application_id,
         "token": mailbox.token,
         "stamps": [[each.message.sync_token, each.at, each.message.is_read] for each in mailbox.entries.values()],
@@ -162,7 +162,7 @@ def unpack(value: bytes, empty: Mailbox, application_id: str, ids: Mapping[str, 
     """
     try:
         told, pieces = _unzipped(value)
-        if (told["mark"], told["application_id"]) != (empty.mark, application_id):
+        if (told["mark"], told["application_id"]) != (empty.fingerprint, application_id):
             return empty
         entries = [
             _restored(piece, FetchInfo(ids, float(at), token), is_read=bool(is_read), read_page=read_page)
@@ -170,7 +170,7 @@ def unpack(value: bytes, empty: Mailbox, application_id: str, ids: Mapping[str, 
         ]
     except (KeyError, TypeError, AttributeError, IndexError, zlib.error) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    return Mailbox(empty.mark, told["token"], _by_id(entries))
+    return Mailbox(empty.fingerprint, told["token"], _by_id(entries))
 
 
 class Mailboxes:

@@ -43,58 +43,58 @@ class Store:
         """Whether there is nothing in memory."""
         return not self._mailboxes
 
-    async def load(self, context: SubjectContext, who: CustomerSnapshot) -> Mailbox:
+    async def load(self, context: SubjectContext, customer: CustomerSnapshot) -> Mailbox:
         """Tell the mailbox of a customer, as far as it is kept."""
-        empty = Mailbox(who.mark)
-        if who.device is None:
+        empty = Mailbox(customer.fingerprint)
+        if customer.device is None:
             return empty
-        kept = self._mailboxes.get(who.device)
+        kept = self._mailboxes.get(customer.device)
         if kept is None:
-            kept = await self._stored(context, who, empty)
-            if kept is not empty and self._mailboxes.get(who.device) is None:
-                self._mailboxes.put(who.device, kept)
-        return kept if kept.mark == who.mark else empty
+            kept = await self._stored(context, customer, empty)
+            if kept is not empty and self._mailboxes.get(customer.device) is None:
+                self._mailboxes.put(customer.device, kept)
+        return kept if kept.fingerprint == customer.fingerprint else empty
 
-    def latest(self, who: CustomerSnapshot, mailbox: Mailbox) -> Mailbox:
+    def latest(self, customer: CustomerSnapshot, mailbox: Mailbox) -> Mailbox:
         """Tell what became of a customer's mailbox since it was loaded."""
-        kept = self._mailboxes.get(who.device) if who.device is not None else None
-        return kept if kept is not None and kept.mark == who.mark else mailbox
+        kept = self._mailboxes.get(customer.device) if customer.device is not None else None
+        return kept if kept is not None and kept.fingerprint == customer.fingerprint else mailbox
 
-    async def save(self, context: SubjectContext, who: CustomerSnapshot, mailbox: Mailbox) -> None:
+    async def save(self, context: SubjectContext, customer: CustomerSnapshot, mailbox: Mailbox) -> None:
         """Keep the mailbox of a customer, who the device is now."""
-        if who.device is None:
+        if customer.device is None:
             return
-        self._mailboxes.put(who.device, mailbox)
-        async with self._lock(who.device):
+        self._mailboxes.put(customer.device, mailbox)
+        async with self._lock(customer.device):
             # Something newer may be there by now, of the same customer or another.
-            kept = self._mailboxes.get(who.device) or mailbox
+            kept = self._mailboxes.get(customer.device) or mailbox
             packed = await on_thread(kept.size, partial(pack, kept, self._application_id))
-            now = await context.who(wake=False)
+            now = await context.current_customer(counts_as_activity=False)
             # Of somebody who has gone meanwhile nothing is to be stored: it may have been forgotten by now.
-            if now is not None and now.mark == kept.mark:
-                await context.save(NAME, packed)
+            if now is not None and now.fingerprint == kept.fingerprint:
+                await context.save_data(NAME, packed)
 
-    async def forget(self, context: SubjectContext, who: CustomerSnapshot) -> None:
+    async def forget(self, context: SubjectContext, customer: CustomerSnapshot) -> None:
         """Forget the mailbox of a device."""
-        if who.device is not None:
-            async with self._lock(who.device):
-                await self._drop(context, who.device)
+        if customer.device is not None:
+            async with self._lock(customer.device):
+                await self._drop(context, customer.device)
 
-    async def forget_others(self, context: SubjectContext, who: CustomerSnapshot, *, unseen: bool = False) -> None:
+    async def forget_others(self, context: SubjectContext, customer: CustomerSnapshot, *, unseen: bool = False) -> None:
         """
         Forget the mailbox of a device, unless it is that of the customer who the device is now.
 
         Args:
             context: The device.
-            who: The customer.
+            customer: The customer.
             unseen: Whether to forget what is stored too, where there is none in memory.
         """
-        if who.device is None:
+        if customer.device is None:
             return
-        async with self._lock(who.device):
-            kept = self._mailboxes.get(who.device)
-            if unseen if kept is None else kept.mark != who.mark:
-                await self._drop(context, who.device)
+        async with self._lock(customer.device):
+            kept = self._mailboxes.get(customer.device)
+            if unseen if kept is None else kept.fingerprint != customer.fingerprint:
+                await self._drop(context, customer.device)
 
     def clear(self) -> None:
         """Forget all that is in memory."""
@@ -102,13 +102,13 @@ class Store:
 
     async def _drop(self, context: SubjectContext, device: str) -> None:
         self._mailboxes.drop(device)
-        await context.save(NAME, None)
+        await context.save_data(NAME, None)
 
-    async def _stored(self, context: SubjectContext, who: CustomerSnapshot, empty: Mailbox) -> Mailbox:
-        value = await context.load(NAME)
+    async def _stored(self, context: SubjectContext, customer: CustomerSnapshot, empty: Mailbox) -> Mailbox:
+        value = await context.load_data(NAME)
         if value is None:
             return empty
-        ids = MappingProxyType(dict(who.ids))
+        ids = MappingProxyType(dict(customer.ids))
         read = partial(unpack, value, empty, self._application_id, ids, self._read_page)
         try:
             return await on_thread(len(value) * HTML_WEIGHT, read)

@@ -19,6 +19,7 @@ from exponea_async.devices.features import Feature
 from exponea_async.errors import ClosedError, ExponeaError, InvalidEventError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.envelopes import on_thread, read_reply
+from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.features.inbox.events import clicked, opened, stamped_ids, track
 from exponea_async.features.inbox.mailbox import Entry, Mailbox, read_entries
 from exponea_async.features.inbox.parsing import HTML, FetchInfo
@@ -45,11 +46,11 @@ class Flight:
     A fetch that is under way.
 
     Attributes:
-        mark: Stands for the customer it is for.
+        fingerprint: Stands for the customer it is for.
         task: Gives the messages, or the error.
     """
 
-    mark: str
+    fingerprint: str
     task: "asyncio.Task[list[AppInboxMessage] | ExponeaError]"
 
 
@@ -81,29 +82,34 @@ class Inbox(Feature):
             StorageError: The storage refused.
             LifecycleError: The client is not running, or was closed meanwhile.
         """
-        while (who := await context.who(wake=False)) is not None:
-            flight = self._flight(context, who)
+        while (customer := await context.current_customer(counts_as_activity=False)) is not None:
+            flight = self._flight(context, customer)
             # Whoever waits here and is cancelled does not take the others down.
             await asyncio.wait([flight.task])
             if flight.task.cancelled():
                 break
-            now = await context.who(wake=False)
+            now = await context.current_customer(counts_as_activity=False)
             # Somebody else by now gets nothing of it: the answer, an error too, was for another customer.
-            if now is not None and now.mark == flight.mark:
+            if now is not None and now.fingerprint == flight.fingerprint:
                 return _given(flight.task.result())
         if self._is_closed:
             raise ClosedError("The client is closed.", hint="Make a new one.")
         return []
 
-    async def find(self, context: SubjectContext, who: CustomerSnapshot, message_id: str) -> AppInboxMessage | None:
+    async def find(
+        self, context: SubjectContext, customer: CustomerSnapshot, message_id: str
+    ) -> AppInboxMessage | None:
         """Find a message among those that are kept for a customer."""
-        return (await self._store.load(context, who)).message(message_id)
+        return (await self._store.load(context, customer)).message(message_id)
 
-    async def note_read(self, context: SubjectContext, who: CustomerSnapshot, message_id: str) -> None:
+    async def note_read(self, context: SubjectContext, customer: CustomerSnapshot, message_id: str) -> None:
         """Remember that a customer has read a message, if it is theirs what is kept."""
-        mailbox, now = await self._store.load(context, who), await context.who(wake=False)
-        if now is not None and now.mark == who.mark and message_id in mailbox.entries:
-            await self._store.save(context, who, mailbox.read(message_id))
+        mailbox, now = (
+            await self._store.load(context, customer),
+            await context.current_customer(counts_as_activity=False),
+        )
+        if now is not None and now.fingerprint == customer.fingerprint and message_id in mailbox.entries:
+            await self._store.save(context, customer, mailbox.read(message_id))
 
     # What the client tells
 
@@ -129,10 +135,10 @@ class Inbox(Feature):
         await self._tasks.aclose()
 
     async def _renew(self, context: SubjectContext, *, unseen: bool = False, preload: bool = False) -> None:
-        who = await context.who(wake=False)
-        if who is None:
+        customer = await context.current_customer(counts_as_activity=False)
+        if customer is None:
             return
-        await self._store.forget_others(context, who, unseen=unseen)
+        await self._store.forget_others(context, customer, unseen=unseen)
         if preload:
             try:
                 await self.fetch(context)
@@ -141,15 +147,15 @@ class Inbox(Feature):
 
     # Flights
 
-    def _flight(self, context: SubjectContext, who: CustomerSnapshot) -> Flight:
+    def _flight(self, context: SubjectContext, customer: CustomerSnapshot) -> Flight:
         # A device's customer may change meanwhile: even then there is only one request at a time.
-        key = (who.device, "" if who.device else who.mark)
+        key = (customer.device, "" if customer.device else customer.fingerprint)
         flight = self._flights.get(key)
         if flight is None:
             if self._is_closed:
                 raise ClosedError("The client is closed.", hint="Make a new one.")
-            task = self._tasks.start(self._load(context, who), name="fetch an app inbox")
-            flight = self._flights[key] = Flight(who.mark, task)
+            task = self._tasks.start(self._load(context, customer), name="fetch an app inbox")
+            flight = self._flights[key] = Flight(customer.fingerprint, task)
             task.add_done_callback(partial(self._land, key))
         return flight
 
@@ -158,39 +164,41 @@ class Inbox(Feature):
         if flight is not None and flight.task is task:
             del self._flights[key]
 
-    async def _load(self, context: SubjectContext, who: CustomerSnapshot) -> list[AppInboxMessage] | ExponeaError:
+    async def _load(self, context: SubjectContext, customer: CustomerSnapshot) -> list[AppInboxMessage] | ExponeaError:
         try:
-            mailbox = await self._store.load(context, who)
+            mailbox = await self._store.load(context, customer)
             try:
-                return await self._ask(context, who, mailbox)
+                return await self._ask(context, customer, mailbox)
             except RequestRefusedError as error:
                 if error.status != GONE or mailbox.token is None:
                     raise
             LOG.info("The sync token of an app inbox is not known any more; all of it is asked for.")
-            await self._store.forget(context, who)
-            return await self._ask(context, who, Mailbox(who.mark))
+            await self._store.forget(context, customer)
+            return await self._ask(context, customer, Mailbox(customer.fingerprint))
         except ExponeaError as error:
             # Not raised: those who wait hear of it, and nobody else needs to.
             return error
 
-    async def _ask(self, context: SubjectContext, who: CustomerSnapshot, mailbox: Mailbox) -> list[AppInboxMessage]:
+    async def _ask(
+        self, context: SubjectContext, customer: CustomerSnapshot, mailbox: Mailbox
+    ) -> list[AppInboxMessage]:
         body: dict[str, Any] = {
-            "customer_ids": dict(who.ids),
+            "customer_ids": dict(customer.ids),
             "application_id": self._configuration.application_id,
         }
         if mailbox.token is not None:
             body["sync_token"] = mailbox.token
-        answer = await context.call(who, ApiRequest(FETCH, body, is_personal=True))
+        answer = await context.request(customer, ApiRequest(FETCH, body, is_personal=True))
         if answer is None:
             return []
-        stamp = FetchInfo(MappingProxyType(dict(who.ids)), self._clock(), mailbox.token)
+        stamp = FetchInfo(MappingProxyType(dict(customer.ids)), self._clock(), mailbox.token)
         entries, token = await on_thread(_weight(answer), partial(self._read, answer, mailbox, stamp))
-        now = await context.who(wake=False)
+        now = await context.current_customer(counts_as_activity=False)
         # Something may have been marked as read meanwhile.
-        before = self._store.latest(who, mailbox)
+        before = self._store.latest(customer, mailbox)
         changed = before.merged(entries, token)
-        if now is not None and now.mark == who.mark and (entries or changed.token != before.token):
-            await self._store.save(context, who, changed)
+        if now is not None and now.fingerprint == customer.fingerprint and (entries or changed.token != before.token):
+            await self._store.save(context, customer, changed)
         return changed.messages
 
     def _read(self, answer: bytes, mailbox: Mailbox, stamp: FetchInfo) -> tuple[list[Entry], str | None]:
@@ -212,15 +220,10 @@ class Inbox(Feature):
             return None
 
 
-class InboxVerbs:
+class InboxVerbs(SubjectVerbs):
     """The verbs of the app inbox."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        @property
-        def _context(self) -> SubjectContext: ...
 
     async def fetch_app_inbox(self) -> list[AppInboxMessage]:
         """
@@ -242,9 +245,9 @@ class InboxVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         context = self._context
-        if await context.who() is None:
+        if await context.current_customer() is None:
             return []
-        return await context.features[Inbox].fetch(context)
+        return await self._devices.features[Inbox].fetch(context)
 
     async def fetch_app_inbox_item(self, message_id: str) -> AppInboxMessage | None:
         """
@@ -263,13 +266,13 @@ class InboxVerbs:
         if not isinstance(message_id, str):
             raise InvalidEventError("message_id", f"a {type(message_id).__name__} is no text", "Give a message's id.")
         context = self._context
-        inbox = context.features[Inbox]
-        while (who := await context.who()) is not None:
-            found = await inbox.find(context, who, message_id)
+        inbox = self._devices.features[Inbox]
+        while (customer := await context.current_customer()) is not None:
+            found = await inbox.find(context, customer, message_id)
             if found is None:
                 return next((each for each in await inbox.fetch(context) if each.id == message_id), None)
-            now = await context.who(wake=False)
-            if now is not None and now.mark == who.mark:
+            now = await context.current_customer(counts_as_activity=False)
+            if now is not None and now.fingerprint == customer.fingerprint:
                 return found
             # It was read from the storage, which takes a moment: the customer is another one by now.
         return None
@@ -290,23 +293,23 @@ class InboxVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         context, ids = self._context, stamped_ids(message)
-        who = await context.who()
-        if who is None:
+        customer = await context.current_customer()
+        if customer is None:
             return False
         if not ids or not message.sync_token:
             LOG.warning("A message of the app inbox was not fetched, and can't be marked as read.")
             return False
-        owner = evolve(who, ids=ids)
+        owner = evolve(customer, ids=ids)
         body = {"customer_ids": ids, "message_ids": [message.id], "sync_token": message.sync_token}
         try:
-            answer = await context.call(owner, ApiRequest(MARK_AS_READ, body, is_personal=True))
+            answer = await context.request(owner, ApiRequest(MARK_AS_READ, body, is_personal=True))
             if answer is None:
                 return False
             read_reply(answer)
         except (RequestRefusedError, UnavailableError) as error:
             LOG.warning("A message of the app inbox could not be marked as read: %s", error)
             return False
-        await context.features[Inbox].note_read(context, owner, message.id)
+        await self._devices.features[Inbox].note_read(context, owner, message.id)
         return True
 
     async def track_app_inbox_opened(self, message: AppInboxMessage, consider_consent: bool = True) -> Receipt:  # noqa: FBT001, FBT002 - the vendor's signature

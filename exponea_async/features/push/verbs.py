@@ -3,15 +3,22 @@ Push notifications: the token that they are sent to, and what became of them.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import evolve
 
 from exponea_async._internal.streams import Subscription
-from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.push_tokens import Platform, handle, track
-from exponea_async.devices.state import DeviceState, PendingEvent, StateUpdate, TimestampSequence, UpdateResult, nothing
-from exponea_async.devices.token_events import checked, facts, remembered
+from exponea_async.devices.state import (
+    DeviceState,
+    PendingEvent,
+    StateUpdate,
+    TimestampSequence,
+    UpdateResult,
+    unchanged,
+)
+from exponea_async.devices.token_events import conditions, remembered, verified
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.payload import (
     Payload,
@@ -20,162 +27,160 @@ from exponea_async.features._shared.payload import (
     is_bloomreach_notification,
     read_payload,
 )
+from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.models import OpenedPush, Receipt, ReceivedPush
 
 
-class PushVerbs:
-    """The verbs of push notifications."""
+class PushVerbs(SubjectVerbs):
+    """The push notifications of a device."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        @property
-        def _context(self) -> SubjectContext: ...
 
     # Tokens
 
     async def track_push_token(self, token: str) -> Receipt:
         """
-        Tell Engagement of a token of Firebase's, whatever was told before and however often.
+        Track a token of Firebase, whatever was tracked before and however often.
 
         Args:
             token: The token.
 
         Raises:
-            InvalidEventError: The token is no text, or blank; or the subject remembers nothing.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: The token is not a non-blank string, or the subject is a customer tracker.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
         return await self._track_token(token, "android")
 
     async def track_hms_push_token(self, token: str) -> Receipt:
-        """Tell Engagement of a token of Huawei's; as `track_push_token`."""
+        """Track a token of Huawei, as `track_push_token` does."""
         return await self._track_token(token, "huawei")
 
     async def track_apns_push_token(self, token: str) -> Receipt:
-        """Tell Engagement of a token of Apple's; as `track_push_token`."""
+        """Track a token of Apple, as `track_push_token` does."""
         return await self._track_token(token, "ios")
 
     async def handle_push_token(self, token: str) -> list[Receipt]:
         """
-        Take the token that Firebase has given out.
+        Handle a token that Firebase has issued.
 
-        One that differs from the remembered one is told to Engagement, after the old one was invalidated. The same
-        one is told again as ``push_token_tracking_frequency`` has it.
+        A token that differs from the remembered one is tracked, after the old one is invalidated. The same token is
+        tracked again as ``push_token_tracking_frequency`` says.
 
         Args:
             token: The token.
 
         Returns:
-            The receipts of what was tracked; none where there was nothing to tell.
+            The receipts of the tracked events, if any.
 
         Raises:
-            InvalidEventError: The token is no text, or blank; or the subject remembers nothing.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: The token is not a non-blank string, or the subject is a customer tracker.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
         return await self._handle_token(token, "android")
 
     async def handle_hms_push_token(self, token: str) -> list[Receipt]:
-        """Take the token that Huawei has given out; as `handle_push_token`."""
+        """Handle a token that Huawei has issued, as `handle_push_token` does."""
         return await self._handle_token(token, "huawei")
 
     async def verify_push_status_and_track_push_token(self, authorized: bool | None = None) -> list[Receipt]:  # noqa: FBT001 - the vendor's signature
         """
-        Check the remembered token again, as is done when a device comes to life and at `resume`.
+        Verify the remembered token, as is done when a device is first active in a process, and by `resume()`.
 
         Args:
-            authorized: Whether the user allows notifications; None is as last known, or else yes.
+            authorized: Whether the user allows notifications; None stands for what was last known, or else for yes.
 
         Returns:
-            The receipts of what was tracked; none where there was nothing to tell.
+            The receipts of the tracked events, if any.
 
         Raises:
-            InvalidEventError: The subject remembers nothing.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: The subject is a customer tracker.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        configuration = self._context.configuration
-        return await self._context.change(lambda state, moments: checked(state, moments, configuration, authorized))
+        context = self._device_context
+        return await context.transact(lambda state, times: verified(state, times, context.configuration, authorized))
 
     async def _track_token(self, token: str, platform: Platform) -> Receipt:
-        configuration = self._context.configuration
+        context = self._device_context
+        configuration = context.configuration
 
-        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
-            memory, states = track(state.token, token, platform, **facts(configuration, moments.first))
-            return remembered(state, memory, states, moments, configuration)
+        def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+            memory, states = track(state.token, token, platform, **conditions(configuration, timestamps.first))
+            return remembered(state, memory, states, timestamps, configuration)
 
-        return (await self._context.change(plan))[-1]
+        return (await context.transact(update))[-1]
 
     async def _handle_token(self, token: str, platform: Platform) -> list[Receipt]:
-        configuration = self._context.configuration
+        context = self._device_context
+        configuration = context.configuration
         frequency = configuration.push_token_tracking_frequency
 
-        def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
-            known = facts(configuration, moments.first)
+        def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+            known = conditions(configuration, timestamps.first)
             memory, states = handle(state.token, token, platform, frequency=frequency, **known)
-            return remembered(state, memory, states, moments, configuration)
+            return remembered(state, memory, states, timestamps, configuration)
 
-        return await self._context.change(plan)
+        return await context.transact(update)
 
     # Notifications
 
     def is_bloomreach_notification(self, payload: Mapping[str, Any]) -> bool:
-        """Tell whether a push notification comes from Engagement."""
+        """Return whether a push notification comes from Engagement."""
         return is_bloomreach_notification(payload)
 
     async def track_delivered_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:  # noqa: FBT001, FBT002 - the vendor's signature
         """
-        Track that a push notification came.
+        Track that a push notification was delivered.
 
         Args:
-            payload: The notification as it came: with nested values, or with JSON in texts.
-            consider_consent: Whether it counts what the payload says of the consent to be tracked.
+            payload: The notification as it was received: with nested values, or with JSON in strings.
+            consider_consent: Whether the consent in the payload decides if the event is tracked.
 
         Returns:
-            The receipt; a dropped one where there is no consent.
+            The receipt; a dropped one without consent.
 
         Raises:
-            InvalidEventError: The payload is no mapping, or the subject remembers nothing.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: The payload is not a mapping, or the subject is a customer tracker.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        context, read = self._context, read_payload(payload)
+        context, read = self._device_context, read_payload(payload)
         if not context.recorder.check_running():
             return context.recorder.dropped()
-        allowed = may_track(read.consent, consider_consent=consider_consent)
-        receipt = await _tracked(context, read, _delivery(read) if allowed else nothing)
-        if not allowed:
-            at = context.recorder.stamp() if read.received_at is None else read.received_at
-            await context.hear(*delivered_event(read, received_at=at))
-        context.received.publish(ReceivedPush(dict(payload)))
+        has_consent = may_track(read.consent, consider_consent=consider_consent)
+        receipt = await _track(context, read, _delivery(read) if has_consent else unchanged)
+        if not has_consent:
+            at = context.recorder.timestamp() if read.received_at is None else read.received_at
+            await context.publish(*delivered_event(read, received_at=at))
+        self._devices.received.publish(ReceivedPush(dict(payload)))
         return receipt
 
     async def track_clicked_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:  # noqa: FBT001, FBT002 - the vendor's signature
         """
-        Track that a push notification was pressed.
+        Track that a push notification was clicked.
 
-        A link that forces tracking is tracked without consent too, and says so. The notification's campaign becomes
-        part of the session that starts with it.
+        A link that forces tracking is tracked without consent too, and the event says so. The notification's campaign
+        becomes part of the session that starts with it.
 
         Args:
-            payload: The notification as it came; ``actionName`` and ``url`` in it tell of a button.
-            consider_consent: Whether it counts what the payload says of the consent to be tracked.
+            payload: The notification as it was received; ``actionName`` and ``url`` in it name a clicked button.
+            consider_consent: Whether the consent in the payload decides if the event is tracked.
 
         Returns:
-            The receipt; a dropped one where there is no consent.
+            The receipt; a dropped one without consent.
 
         Raises:
-            InvalidEventError: The payload is no mapping, or the subject remembers nothing.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: The payload is not a mapping, or the subject is a customer tracker.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        context, read = self._context, read_payload(payload)
-        allowed = may_track(read.consent, consider_consent=consider_consent, url=read.action.url)
-        receipt = await _tracked(context, read, _click(read) if allowed else nothing, before=_led_by(read))
-        if not allowed:
-            await context.hear(*clicked_event(read, clicked_at=context.recorder.stamp()))
+        context, read = self._device_context, read_payload(payload)
+        has_consent = may_track(read.consent, consider_consent=consider_consent, url=read.action.url)
+        receipt = await _track(context, read, _click(read) if has_consent else unchanged, before=_attribution(read))
+        if not has_consent:
+            await context.publish(*clicked_event(read, clicked_at=context.recorder.timestamp()))
         return receipt
 
     async def handle_push_notification_opened(
@@ -184,68 +189,68 @@ class PushVerbs:
         consider_consent: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
     ) -> Receipt:
         """
-        Take a press on a push notification: track it as `track_clicked_push` does, and tell `opened_push_stream`.
+        Handle a clicked push notification: track it as `track_clicked_push` does, and notify `opened_push_stream`.
         """
-        context, read = self._context, read_payload(payload)
+        context, read = self._device_context, read_payload(payload)
         if not context.recorder.check_running():
             return context.recorder.dropped()
         receipt = await self.track_clicked_push(payload, consider_consent)
-        context.opened.publish(OpenedPush(read.action.kind or "app", read.action.url, dict(read.attributes)))
+        self._devices.opened.publish(OpenedPush(read.action.kind or "app", read.action.url, dict(read.attributes)))
         return receipt
 
     def opened_push_stream(self) -> Subscription[OpenedPush]:
         """
-        Listen to presses on push notifications, of all devices of the client.
+        Subscribe to opened push notifications, of all devices of the client.
 
-        The first listener also gets those from before anybody listened, at most 100.
+        The first subscription also gets those from before it, at most 100.
 
         Returns:
             An async iterator, which ends with its ``aclose()`` or that of the client.
         """
-        return self._context.opened.subscribe()
+        return self._devices.opened.subscribe()
 
     def received_push_stream(self) -> Subscription[ReceivedPush]:
         """
-        Listen to push notifications that came, of all devices of the client.
+        Subscribe to received push notifications, of all devices of the client.
 
-        The first listener also gets those from before anybody listened, at most 100.
+        The first subscription also gets those from before it, at most 100.
 
         Returns:
             An async iterator, which ends with its ``aclose()`` or that of the client.
         """
-        return self._context.received.subscribe()
+        return self._devices.received.subscribe()
 
 
-async def _tracked(
-    context: SubjectContext, payload: Payload, plan: StateUpdate, *, before: StateUpdate = nothing
+async def _track(
+    context: DeviceContext, payload: Payload, update: StateUpdate, *, before: StateUpdate = unchanged
 ) -> Receipt:
-    """Track what happened to a notification; what may not be tracked is a sign of life all the same."""
-    receipts = await context.change(nothing if payload.is_self_check else plan, before=before)
+    """Track what became of a notification; an event that must not be tracked is activity all the same."""
+    receipts = await context.transact(unchanged if payload.is_self_check else update, before=before)
     if receipts:
         return receipts[-1]
     if payload.is_self_check:
-        return context.recorder.dropped("it only proves that notifications arrive")
-    return context.recorder.dropped("there is no consent to track the notification", count="no_consent")
+        return context.recorder.dropped("the notification only checks that notifications arrive")
+    return context.without_consent()
 
 
 def _delivery(payload: Payload) -> StateUpdate:
-    def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
-        at = moments.next() if payload.received_at is None else payload.received_at
+    def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+        at = timestamps.next() if payload.received_at is None else payload.received_at
         return state, [PendingEvent(state, *delivered_event(payload, received_at=at))]
 
-    return plan
+    return update
 
 
 def _click(payload: Payload) -> StateUpdate:
-    def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
-        return state, [PendingEvent(state, *clicked_event(payload, clicked_at=moments.next()))]
+    def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+        return state, [PendingEvent(state, *clicked_event(payload, clicked_at=timestamps.next()))]
 
-    return plan
+    return update
 
 
-def _led_by(payload: Payload) -> StateUpdate:
-    def plan(state: DeviceState, moments: TimestampSequence) -> UpdateResult:
-        campaign = payload.campaign(moments.first)
+def _attribution(payload: Payload) -> StateUpdate:
+    def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+        campaign = payload.campaign(timestamps.first)
         return (evolve(state, campaign=campaign) if campaign else state), ()
 
-    return plan
+    return update

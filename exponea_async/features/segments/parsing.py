@@ -41,12 +41,12 @@ class Known:
     The segments of a customer, as they were told last.
 
     Attributes:
-        mark: Whose they are.
+        fingerprint: Whose they are.
         at: When that was, UNIX seconds.
         segments: The segments.
     """
 
-    mark: str
+    fingerprint: str
     at: float
     segments: Segments
 
@@ -61,7 +61,9 @@ class Known:
     def encode(self) -> bytes:
         """Make the bytes to store."""
         segments = {category: [dict(each) for each in its] for category, its in self.segments.items()}
-        return json.dumps({"mark": self.mark, "at": self.at, "segments": segments}, separators=(",", ":")).encode()
+        return json.dumps(
+            {"mark": self.fingerprint, "at": self.at, "segments": segments}, separators=(",", ":")
+        ).encode()
 
     @classmethod
     def decode(cls, value: bytes) -> Self:
@@ -112,20 +114,20 @@ def news(before: Segments | None, now: Segments) -> frozenset[str]:
     return frozenset(name for name in names if _as_set(before.get(name)) != _as_set(now.get(name)))
 
 
-def ask_for(who: CustomerSnapshot, tries: int) -> ApiRequest:
+def ask_for(customer: CustomerSnapshot, tries: int) -> ApiRequest:
     """Make the question for a customer's segments."""
-    return ApiRequest(f"/webxp/projects/{{project}}/segments?cookie={_quoted(who)}", tries=tries)
+    return ApiRequest(f"/webxp/projects/{{project}}/segments?cookie={_quoted(customer)}", tries=tries)
 
 
-def link_for(who: CustomerSnapshot, tries: int) -> ApiRequest | None:
+def link_for(customer: CustomerSnapshot, tries: int) -> ApiRequest | None:
     """Make the call that joins a customer's ids to the cookie, by which segments are found; None without ids."""
-    ids = {kind: value for kind, value in who.ids.items() if kind != COOKIE}
-    path = f"/webxp/projects/{{project}}/cookies/{_quoted(who)}/link-ids"
+    ids = {kind: value for kind, value in customer.ids.items() if kind != COOKIE}
+    path = f"/webxp/projects/{{project}}/cookies/{_quoted(customer)}/link-ids"
     return ApiRequest(path, {"external_ids": ids}, tries=tries) if ids else None
 
 
-def _quoted(who: CustomerSnapshot) -> str:
-    return quote(who.ids[COOKIE], safe="")
+def _quoted(customer: CustomerSnapshot) -> str:
+    return quote(customer.ids[COOKIE], safe="")
 
 
 def _as_set(segments: tuple[Segment, ...] | None) -> frozenset[frozenset[tuple[str, str]]] | None:

@@ -3,7 +3,6 @@ Segments: the groups that a customer belongs to.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from exponea_async._internal.concurrency import BackgroundTasks
@@ -13,6 +12,7 @@ from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import TrackedEvent
 from exponea_async.devices.features import Feature
 from exponea_async.errors import InvalidEventError
+from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.features.segments.watcher import NAME, DeviceSegments, SegmentListener
 from exponea_async.models import Receipt
 
@@ -44,7 +44,7 @@ class Segments(Feature):
         key = context.key
         if key is None:
             trouble = "a customer tracker has no cookie, by which segments are found"
-            raise InvalidEventError("subject", trouble, "Use a device.")
+            raise InvalidEventError("subject", trouble, "Use a device: exponea.device(key).")
         device = self._devices.get(key)
         if device is None:
             device = self._devices[key] = DeviceSegments(context, self._clock, self._tasks)
@@ -56,8 +56,9 @@ class Segments(Feature):
         """
         device = self.of(context)
         if context.recorder.check_running() and not self._is_closed:
-            context.recorder.has_subscribers = True
-            return device.listen_to(category, include_first_load=include_first_load)
+            listener = device.listen_to(category, include_first_load=include_first_load)
+            self.registry.refresh()
+            return listener
         listener = SegmentListener(device, category, include_first_load=include_first_load)
         listener.close()
         return listener
@@ -67,9 +68,9 @@ class Segments(Feature):
         """Whether there are listeners, who want to know of what is uploaded."""
         return len(self._devices) > 0
 
-    def heard(self, context: SubjectContext, heard: TrackedEvent) -> None:  # noqa: ARG002 - as all parts have it
+    def tracked(self, context: SubjectContext, heard: TrackedEvent) -> None:  # noqa: ARG002 - as all parts have it
         """Ask for segments once the event has been uploaded."""
-        self._follow(heard.who.device, heard.receipt)
+        self._follow(heard.customer.device, heard.receipt)
 
     def identified(self, context: SubjectContext, receipt: Receipt) -> None:
         """Ask for segments once the customer's ids have been uploaded."""
@@ -86,7 +87,7 @@ class Segments(Feature):
         device = self._devices.get(context.key or "")
         if device is not None:
             device.forget()
-        self._tasks.start(context.save(NAME, None), name="forgetting segments")
+        self._tasks.start(context.save_data(NAME, None), name="forgetting segments")
 
     def clear(self) -> None:
         """End all streams, and let whoever waits go."""
@@ -106,15 +107,10 @@ class Segments(Feature):
             device.follow(receipt)
 
 
-class SegmentVerbs:
+class SegmentVerbs(SubjectVerbs):
     """The verbs of segments."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        @property
-        def _context(self) -> SubjectContext: ...
 
     async def get_segments(self, exposing_category: str, force: bool = False) -> list[dict[str, str]]:  # noqa: FBT001, FBT002 - the vendor's signature
         """
@@ -140,7 +136,7 @@ class SegmentVerbs:
             LifecycleError: The client was not started, or is closed.
         """
         _check(exposing_category)
-        return await self._context.features[Segments].of(self._context).get(exposing_category, force=force)
+        return await self._devices.features[Segments].of(self._context).get(exposing_category, force=force)
 
     def segmentation_data_stream(
         self,
@@ -171,7 +167,9 @@ class SegmentVerbs:
         """
         _check(exposing_category)
         context = self._context
-        return context.features[Segments].listen(context, exposing_category, include_first_load=include_first_load)
+        return self._devices.features[Segments].listen(
+            context, exposing_category, include_first_load=include_first_load
+        )
 
 
 def _check(category: str) -> None:

@@ -139,24 +139,24 @@ class DeviceSegments(Stream[Told]):
             StorageError: The storage refused to tell who the device is.
             LifecycleError: The client is not running.
         """
-        while (who := await self._context.who()) is not None:
-            known = None if force else await self._kept(who)
+        while (customer := await self._context.current_customer()) is not None:
+            known = None if force else await self._kept(customer)
             if known is None or not known.is_fresh(self._clock()):
-                loading = self._load(who)
+                loading = self._load(customer)
                 await asyncio.wait([loading])
                 if loading.cancelled() or loading.exception() is not None:
                     break
                 known = loading.result()
-            now = await self._context.who(wake=False)
-            if now is None or now.ids[COOKIE] != who.ids[COOKIE]:
+            now = await self._context.current_customer(counts_as_activity=False)
+            if now is None or now.ids[COOKIE] != customer.ids[COOKIE]:
                 break
             # Who was identified meanwhile is asked about anew.
-            if known is not None and now.mark == who.mark:
+            if known is not None and now.fingerprint == customer.fingerprint:
                 return known.of(category)
         return []
 
     async def _greet(self) -> None:
-        if await self._context.who() is not None:
+        if await self._context.current_customer() is not None:
             self.refresh()
 
     async def _follow(self) -> None:
@@ -167,39 +167,42 @@ class DeviceSegments(Stream[Told]):
         self._following = None
 
     async def _refresh(self, wait: float) -> None:
-        who = await self._context.who(wake=False)
+        customer = await self._context.current_customer(counts_as_activity=False)
         await asyncio.sleep(wait)
         # What goes on from here is not broken off by what happens meanwhile, which will have another refresh.
         self._due = self._since = None
-        if who is None or not self.has_subscribers or not await self._is_still(who):
+        if customer is None or not self.has_subscribers or not await self._is_still(customer):
             return
         if self._loading is not None:
             await asyncio.wait([self._loading[1]])
-        await asyncio.wait([self._load(who)])
+        await asyncio.wait([self._load(customer)])
 
     # How they are loaded
 
-    def _load(self, who: CustomerSnapshot) -> "asyncio.Task[Known | None]":
+    def _load(self, customer: CustomerSnapshot) -> "asyncio.Task[Known | None]":
         """Ask the platform, or join those who wait for the same answer."""
-        if self._loading is None or self._loading[0] != who.mark or self._loading[1].done():
-            self._loading = who.mark, self._tasks.start(self._loaded(who), name=f"segments of {who.device}")
+        if self._loading is None or self._loading[0] != customer.fingerprint or self._loading[1].done():
+            self._loading = (
+                customer.fingerprint,
+                self._tasks.start(self._loaded(customer), name=f"segments of {customer.device}"),
+            )
         return self._loading[1]
 
-    async def _loaded(self, who: CustomerSnapshot) -> Known | None:
+    async def _loaded(self, customer: CustomerSnapshot) -> Known | None:
         """Ask the platform; None where the answer is about somebody else than the device's customer of now."""
         try:
-            before = await self._kept(who)
-            if before is None and (link := link_for(who, TRIES)) is not None:
-                await self._context.call(who, link)
-            body = await self._context.call(who, ask_for(who, TRIES))
+            before = await self._kept(customer)
+            if before is None and (link := link_for(customer, TRIES)) is not None:
+                await self._context.request(customer, link)
+            body = await self._context.request(customer, ask_for(customer, TRIES))
             if body is None:
                 return None
             segments = await on_thread(len(body), lambda: read_segments(body))
-            if not await self._is_still(who):
+            if not await self._is_still(customer):
                 return None
-            known = Known(who.mark, self._clock(), segments)
+            known = Known(customer.fingerprint, self._clock(), segments)
             self._tell(before, known)
-            await self._context.save(NAME, known.encode())
+            await self._context.save_data(NAME, known.encode())
         finally:
             if self._loading is not None and self._loading[1] is asyncio.current_task():
                 self._loading = None
@@ -212,19 +215,19 @@ class DeviceSegments(Stream[Told]):
                 listener.wants_first = False
                 listener.deliver(known.of(listener.category))
 
-    async def _kept(self, who: CustomerSnapshot) -> Known | None:
+    async def _kept(self, customer: CustomerSnapshot) -> Known | None:
         """Find what is remembered of a customer."""
-        kept = await self._context.load(NAME)
+        kept = await self._context.load_data(NAME)
         try:
             known = None if kept is None else Known.decode(kept)
         except ValueError as error:
-            LOG.warning("The stored segments of device %r can't be read: %s", who.device, error)
+            LOG.warning("The stored segments of device %r can't be read: %s", customer.device, error)
             return None
-        return known if known is not None and known.mark == who.mark else None
+        return known if known is not None and known.fingerprint == customer.fingerprint else None
 
-    async def _is_still(self, who: CustomerSnapshot) -> bool:
-        now = await self._context.who(wake=False)
-        return now is not None and now.mark == who.mark
+    async def _is_still(self, customer: CustomerSnapshot) -> bool:
+        now = await self._context.current_customer(counts_as_activity=False)
+        return now is not None and now.fingerprint == customer.fingerprint
 
     def _start(self, work: Coroutine[Any, Any, None], what: str) -> "asyncio.Task[None]":
         return self._tasks.start(work, name=f"segments, {what}")

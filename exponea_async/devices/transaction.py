@@ -1,0 +1,271 @@
+"""
+One change of a device: its new state and the events about it, in one commit.
+"""
+
+from collections.abc import Callable, Sequence
+
+from attrs import evolve, frozen
+
+from exponea_async.devices.impressions import unexpired
+from exponea_async.devices.sessions import continue_session, installation
+from exponea_async.devices.state import (
+    DeviceState,
+    PendingEvent,
+    StateUpdate,
+    TimestampSequence,
+    UpdateResult,
+    unchanged,
+)
+from exponea_async.devices.store import CachedDevice, DeviceStore
+from exponea_async.devices.token_events import verified
+from exponea_async.errors import StateConflictError
+from exponea_async.models import Draft, EventType, Identity, Receipt
+from exponea_async.storage.base import StateChange, StateCheck
+
+#: More timestamps than the automatic events of a change and those of any verb need.
+TIMESTAMPS = 8
+
+
+@frozen
+class Change:
+    """
+    What is to be done to a device.
+
+    Attributes:
+        update: The change.
+        before: A change that precedes the device's own activity.
+        counts_as_activity: Whether the device is active, which continues or starts its session.
+        foreground: Whether the application is in the foreground from now on; None leaves that as it is. While it is,
+            the session goes on without events.
+        event_count: The number of events that `update` records, where it is more than a few.
+    """
+
+    update: StateUpdate
+    before: StateUpdate = unchanged
+    counts_as_activity: bool = True
+    foreground: bool | None = None
+    event_count: int = 0
+
+
+@frozen
+class _Plan:
+    """
+    A change applied to a loaded state.
+
+    Attributes:
+        loaded: The state as it was loaded.
+        state: The state after the change.
+        automatic: The events of the device's own activity.
+        wanted: The events of the update.
+        last: The timestamp of the last event.
+        identity: The device's identity after the change, encoded.
+        drafts: The encoded events with their owners, in order; None for a dropped event.
+    """
+
+    loaded: DeviceState
+    state: DeviceState
+    automatic: Sequence[PendingEvent]
+    wanted: Sequence[PendingEvent]
+    last: float
+    identity: Identity
+    drafts: Sequence[tuple[Identity, Draft | None]] = ()
+
+    @property
+    def events(self) -> list[PendingEvent]:
+        return [*self.automatic, *self.wanted]
+
+
+#: Called once per recorded event: its owner, the draft, its timestamp, and its receipt.
+Publish = Callable[[DeviceState, Draft, float, Receipt], None]
+
+
+class DeviceTransaction:
+    """
+    One change of a device.
+
+    ::
+
+        load ──► plan ──► encode ──► commit ──► publish
+         ▲                             │
+         └───────── conflict ──────────┘
+
+    * load: read the state, under the device's lock. A stopped integration ends the transaction: everything is dropped.
+    * plan: apply `Change.before`, the device's activity (installation, session, check of the push token), and
+      `Change.update`, each to the state that the one before returned. Pure, so it can be repeated.
+    * encode: check and encode the events. An invalid event ends the transaction; nothing was changed.
+    * commit: write the events and the state, if it is still the one that was loaded. Where another process or the
+      end of a session was faster, the state is discarded and loaded again.
+    * publish: update the memory, and notify features.
+
+    Args:
+        store: All devices.
+        device: The device.
+        change: The change.
+        publish: Notifies subscribers of a recorded event.
+    """
+
+    __slots__ = ("_change", "_configuration", "_device", "_publish", "_recorder", "_store", "_timestamps", "is_launch")
+
+    def __init__(self, store: DeviceStore, device: CachedDevice, change: Change, publish: Publish) -> None:
+        self._store = store
+        self._device = device
+        self._change = change
+        self._publish = publish
+        self._recorder = store.recorder
+        self._configuration = store.configuration
+        # Reserved before any wait, so that the timestamps are those of the call.
+        self._timestamps = self._reserve()
+        #: Whether the transaction was the device's first activity in this process.
+        self.is_launch = False
+
+    async def run(self) -> list[Receipt]:
+        """
+        Carry the change out.
+
+        Returns:
+            The receipts of the events of `Change.update`; a single dropped one where the integration is stopped.
+
+        Raises:
+            InvalidEventError: An event can't be sent as it is; nothing was changed.
+            StorageError: The storage refused; nothing was changed.
+        """
+        async with self._store.locks.for_key(self._device.name):
+            while True:
+                state = await self._store.load(self._device)
+                if state is None:
+                    return [self._recorder.dropped()]
+                plan = self._encoded(self._planned(self._current(state)))
+                try:
+                    receipts = await self._commit(plan)
+                except StateConflictError:
+                    self._device.invalidate()
+                    self._timestamps = self._reserve()
+                    continue
+                return receipts[len(plan.automatic) :]
+
+    def _reserve(self) -> TimestampSequence:
+        return TimestampSequence(self._recorder.reserve_timestamps(TIMESTAMPS + self._change.event_count))
+
+    # Plan
+
+    def _current(self, state: DeviceState) -> DeviceState:
+        """Return a loaded state as it is at this time."""
+        if self._is_overtaken(state):
+            # Events of this change come after those that others have recorded in the meantime.
+            self._timestamps = self._reserve()
+        if self._device in self._store.foreground and state.last_activity is not None:
+            return evolve(state, last_activity=max(state.last_activity, self._timestamps.first))
+        return state
+
+    def _is_overtaken(self, state: DeviceState) -> bool:
+        """Return whether others may have recorded events of the device since this change began."""
+        first, timeout = self._timestamps.first, self._configuration.session_timeout
+        if state.last_activity is not None:
+            return state.last_activity >= first
+        # Within the timeout no session can have started and ended.
+        automatic = self._configuration.automatic_session_tracking
+        return automatic and self._recorder.timestamp() - first >= timeout
+
+    def _planned(self, state: DeviceState) -> _Plan:
+        plan = self._applied(state, counts_as_activity=self._change.counts_as_activity)
+        if state.is_new and not self._change.counts_as_activity and not _is_installed(plan):
+            # Whatever is recorded first of a device, it is preceded by the installation.
+            self._timestamps = self._reserve()
+            plan = self._applied(state, counts_as_activity=True)
+        return plan
+
+    def _applied(self, loaded: DeviceState, *, counts_as_activity: bool) -> _Plan:
+        timestamps = self._timestamps
+        state, automatic = self._change.before(loaded, timestamps)
+        if counts_as_activity:
+            state, active = self._activity(state, timestamps)
+            automatic = [*automatic, *active]
+        state, wanted = self._change.update(state, timestamps)
+        return _Plan(loaded, state, automatic, wanted, timestamps.last, self._store.identity(state))
+
+    def _activity(self, state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+        configuration = self._configuration
+        events: list[PendingEvent] = []
+        if state.is_new:
+            events.append(installation(state, timestamps, configuration))
+        if configuration.automatic_session_tracking:
+            state, more = continue_session(state, timestamps, configuration)
+            events += more
+        if self._change.foreground or not self._device.launched:
+            state = _without_expired(state, timestamps.first)
+            if configuration.automatic_push_notification:
+                state, more = verified(state, timestamps, configuration)
+                events += more
+        return state, events
+
+    # Encode
+
+    def _encoded(self, plan: _Plan) -> _Plan:
+        state = plan.state
+        drafts = [(self._owner(each, plan), self._draft(each)) for each in plan.events]
+        if self._configuration.automatic_session_tracking and state.last_activity is not None:
+            # The end of the session must not precede an event that was recorded within it.
+            state = evolve(state, last_activity=max(state.last_activity, plan.last))
+        return evolve(plan, state=state, drafts=drafts)
+
+    def _owner(self, event: PendingEvent, plan: _Plan) -> Identity:
+        if isinstance(event.owner, Identity):
+            return event.owner
+        return plan.identity if event.owner is plan.state else self._store.identity(event.owner)
+
+    def _draft(self, pending: PendingEvent) -> Draft | None:
+        event, recorder = pending.event, self._recorder
+        if isinstance(event, Draft):
+            return event
+        if pending.kind is EventType.TRACK_CUSTOMER:
+            draft = recorder.draft_customer(event.properties, defaults=False)
+        elif pending.kind is EventType.CAMPAIGN_CLICK:
+            draft = recorder.draft_click(event.name, event.properties)
+        else:
+            carries_event = self._store.features.has_subscribers
+            return recorder.draft_event(pending.kind, event, carries_event=carries_event)
+        return draft and draft._replace(timestamp=recorder.read_timestamp(event.timestamp))
+
+    # Commit
+
+    async def _commit(self, plan: _Plan) -> list[Receipt]:
+        device, loaded, state = self._device, plan.loaded, plan.state
+        encoded = device.encoded
+        write: StateChange | StateCheck = StateCheck(device.name, loaded.version, state.last_activity)
+        if not loaded.version or evolve(state, last_activity=loaded.last_activity) != loaded:
+            encoded = state.encode()
+            write = StateChange(
+                device.name, encoded, loaded.version, active=state.last_activity, seen=loaded.last_activity
+            )
+            state = evolve(state, version=loaded.version + 1, is_new=False)
+        drafts = [(owner, draft) for owner, draft in plan.drafts if draft is not None]
+        written = iter(await self._recorder.record_many(plan.identity, drafts, (write,)))
+        # What is committed stays committed: where the client was closed meanwhile, the caller gets no error.
+        self._store.cache(device, state, encoded)
+        receipts = [self._recorder.dropped() if draft is None else next(written) for _, draft in plan.drafts]
+        self._finish(plan, state, receipts)
+        return receipts
+
+    # Publish
+
+    def _finish(self, plan: _Plan, state: DeviceState, receipts: Sequence[Receipt]) -> None:
+        if self._store.features.has_subscribers:
+            for pending, (_, draft), receipt in zip(plan.events, plan.drafts, receipts, strict=True):
+                if draft is not None:
+                    about = pending.owner if isinstance(pending.owner, DeviceState) else state
+                    self._publish(about, draft, plan.last if draft.timestamp is None else draft.timestamp, receipt)
+        self.is_launch, self._device.launched = not self._device.launched, True
+        if self._change.foreground is not None:
+            (self._store.foreground.add if self._change.foreground else self._store.foreground.discard)(self._device)
+
+
+def _is_installed(plan: _Plan) -> bool:
+    return any(each.kind is EventType.INSTALL for each in plan.wanted)
+
+
+def _without_expired(state: DeviceState, now: float) -> DeviceState:
+    """Forget impressions that are too old to count."""
+    messages, blocks = unexpired(state.messages, now), unexpired(state.blocks, now)
+    if len(messages) == len(state.messages) and len(blocks) == len(state.blocks):
+        return state
+    return evolve(state, messages=messages, blocks=blocks)
