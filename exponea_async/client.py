@@ -1,5 +1,5 @@
 """
-The hall: opens, wires and closes all parts, and alone knows every one of them.
+The client: creates, connects and shuts down all components.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from exponea_async._pipeline.retry import RateLimiter
 from exponea_async._pipeline.runtime import UploadRuntime
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.expirer import SessionExpirer
 from exponea_async.devices.features import FeatureRegistry
 from exponea_async.devices.store import DeviceStore
@@ -47,7 +48,7 @@ from exponea_async.subjects import DEFAULT_DEVICE, CustomerTracker, Device, Devi
 
 LOG = logging.getLogger("exponea_async")
 
-#: How long ``aclose()`` tries to upload what waits, in seconds.
+#: How long ``aclose()`` uploads what waits in the queue, in seconds.
 CLOSE_TIMEOUT = 10.0
 
 
@@ -55,13 +56,13 @@ class Exponea(DeviceVerbs, BulkVerbs):
     """
     A client of Bloomreach Engagement.
 
-    An async context manager: it is open inside the ``async with`` block. Its verbs are about the current subject, by
-    default about one device of its own.
+    An async context manager: it is open inside the ``async with`` block. Its coroutines are about the current subject,
+    by default about one device of its own.
 
     Args:
         configuration: The settings.
-        hooks: Change events before they are kept; hear what becomes of them.
-        clock: Tells the time of events, UNIX seconds; for tests. Waits do not depend on it.
+        hooks: Functions that change events before they are recorded, and that are notified of what became of them.
+        clock: Returns the time of events, UNIX seconds; for tests. Waits do not depend on it.
     """
 
     _running: ClassVar["WeakSet[Exponea]"] = WeakSet()
@@ -70,9 +71,8 @@ class Exponea(DeviceVerbs, BulkVerbs):
         self, configuration: Configuration, *, hooks: Hooks | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         if not isinstance(configuration, Configuration):
-            raise ConfigurationError(
-                "configuration", "it is no Configuration", "Give Configuration(project_token=...)."
-            )
+            trouble = f"expected a Configuration, got {type(configuration).__name__}"
+            raise ConfigurationError("configuration", trouble, "Use Configuration(project_token=...).")
         self._configuration = configuration
         self._hooks = hooks or Hooks()
         self._counters = Counters()
@@ -94,7 +94,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         self._rate_limiter = RateLimiter(configuration.upload.requests_per_second)
         self._api = ApiClient(configuration, self._credentials, self._rate_limiter)
         self._features = FeatureRegistry(
-            part(configuration, clock) for part in (InAppMessages, ContentBlocks, Inbox, Segments)
+            feature(configuration, clock) for feature in (InAppMessages, ContentBlocks, Inbox, Segments)
         )
         self._devices = DeviceStore(self._storage, self._recorder, configuration, self._features, self._api)
         self._session_expirer = SessionExpirer(self._devices, configuration, clock)
@@ -102,7 +102,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         self._default_properties = configuration.default_properties
         self._flush_mode = configuration.flush_mode
         self._flush_period = configuration.flush_period
-        self._door = asyncio.Lock()
+        self._life_cycle = asyncio.Lock()
         self._upload: UploadRuntime | None = None
         self._stopped = self._wiped = self._closed = False
 
@@ -114,7 +114,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         if getattr(self, "_upload", None) is not None:
             warnings.warn(f"{self!r} was never closed; use 'async with'.", ResourceWarning, stacklevel=2, source=self)
 
-    # Life
+    # Life cycle
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -127,17 +127,17 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
     async def start(self) -> None:
         """
-        Open the queue and begin to upload; does nothing where that is so already.
+        Open the queue and start to upload; do nothing if the client is started already.
 
-        After ``stop_integration()`` it is a fresh install.
+        After ``stop_integration()`` this is a fresh install.
 
         Raises:
             StorageError: The queue can't be opened.
             ClosedError: The client is closed.
         """
-        async with self._door:
+        async with self._life_cycle:
             if self._closed:
-                raise ClosedError("The client is closed.", hint="Make a new one.")
+                raise ClosedError("The client is closed.", hint="Create a new client.")
             if self._upload is not None:
                 return
             await self._storage.open()
@@ -149,7 +149,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
             self._api.open()
             await self._upload.flusher.start()
             self._session_expirer.start()
-            self._features.start(self._default._context)  # noqa: SLF001 - composed of the same verbs
+            self._features.start(DeviceContext(DEFAULT_DEVICE, self._devices))
 
     def _launch(self) -> UploadRuntime:
         settings = self._configuration
@@ -173,23 +173,23 @@ class Exponea(DeviceVerbs, BulkVerbs):
         end_sessions: bool = False,
     ) -> None:
         """
-        Upload what waits, as far as it goes, and close. What is left stays in the queue for the next start.
+        Upload what waits in the queue, as far as possible, and close. The rest stays in the queue for the next start.
 
-        Nothing is uploaded in `FlushMode.MANUAL`. A project that does not answer is not waited for. Open sessions
-        stay open: devices that are active again in time go on with theirs, and the others' are ended at the next
-        start. Does nothing where the client is closed already.
+        Nothing is uploaded in `FlushMode.MANUAL`, and a project that does not respond is not waited for. Open sessions
+        stay open: a device that is active again in time continues its session, and the others are ended after the
+        next start. Do nothing if the client is closed already.
 
         Args:
-            timeout: How long to upload at the most, in seconds; 0 uploads nothing, None waits as long as it takes.
-            end_sessions: End the open sessions of all devices now, each at its last activity.
+            timeout: Maximum duration of the upload, in seconds; 0 uploads nothing, None waits without a limit.
+            end_sessions: Whether to end the open sessions of all devices now, each at its last activity.
         """
-        async with self._door:
+        async with self._life_cycle:
             upload = self._upload
             await self._session_expirer.aclose()
             if upload is not None and end_sessions and not self._closed:
                 await self._end_sessions()
             self._closed = True
-            self._recorder.refuse(ClosedError("The client is closed.", hint="Make a new one."))
+            self._recorder.refuse(ClosedError("The client is closed.", hint="Create a new client."))
             await self._features.aclose()
             self._devices.end_streams()
             if upload is None:
@@ -199,20 +199,24 @@ class Exponea(DeviceVerbs, BulkVerbs):
                 if self._flush_mode is not FlushMode.MANUAL and timeout != 0:
                     await upload.flusher.flush(timeout, insist=False)
                 left = await self._storage.pending()
-                LOG.log(logging.INFO if left.waiting else logging.DEBUG, "Closed; %d records wait.", left.waiting)
+                LOG.log(
+                    logging.INFO if left.waiting else logging.DEBUG,
+                    "Closed with %d records in the queue.",
+                    left.waiting,
+                )
             except StorageError as error:
-                LOG.warning("The queue could not be uploaded on closing: %s", error)
+                LOG.warning("The queue could not be uploaded while closing: %s", error)
             finally:
                 await self._receipts.aclose()
-                await self._shut(upload)
+                await self._shut_down(upload)
 
     async def _end_sessions(self) -> None:
         try:
             await self._session_expirer.expire(all_sessions=True)
         except StorageError as error:
-            LOG.warning("The sessions could not be ended on closing, and will be at the next start: %s", error)
+            LOG.warning("The sessions could not be ended while closing, and will be after the next start: %s", error)
 
-    async def _shut(self, upload: UploadRuntime) -> None:
+    async def _shut_down(self, upload: UploadRuntime) -> None:
         self._upload = None
         self._running.discard(self)
         await self._api.aclose()
@@ -221,21 +225,21 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
     async def stop_integration(self, flush: bool = False) -> None:  # noqa: FBT001, FBT002 - the vendor's signature
         """
-        Forget everything and stop: the customer has withdrawn the consent to be tracked.
+        Delete all data and stop: the customer has withdrawn the consent to be tracked.
 
-        All that is stored is wiped: unsent events, dead letters, ids, cookies, device ids. Nothing is tracked or
-        sent, and every verb is dropped until `start()`, which is a fresh install.
+        All stored data is deleted: unsent events, dead letters, ids, cookies, device ids. Nothing is tracked or sent,
+        and every event is dropped until `start()`, which is a fresh install.
 
         Args:
-            flush: Upload what waits first, as far as it goes.
+            flush: Whether to upload what waits in the queue first, as far as possible.
 
         Raises:
-            StorageError: The storage refused; what is stored is still there.
+            StorageError: The storage refused; the stored data is still there.
             ClosedError: The client is closed.
         """
-        async with self._door:
+        async with self._life_cycle:
             if self._closed:
-                raise ClosedError("The client is closed.", hint="Make a new one.")
+                raise ClosedError("The client is closed.", hint="Create a new client.")
             if self._wiped:
                 return
             upload = self._upload
@@ -246,9 +250,9 @@ class Exponea(DeviceVerbs, BulkVerbs):
             self._recorder.stop()
             self._features.clear()
             await self._session_expirer.aclose()
-            # First all that is under way comes to its end, so that nothing is sent or written after the wipe.
+            # Everything under way ends first, so that nothing is sent or written after the data is deleted.
             if upload is not None:
-                await self._shut(upload)
+                await self._shut_down(upload)
             await self._storage.open()
             try:
                 await self._wipe()
@@ -263,7 +267,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         self._credentials.forget()
         reason = "the integration was stopped"
         self._receipts.drop_all(reason)
-        LOG.warning("The integration was stopped: %d records were wiped, and nothing is tracked any more.", waiting)
+        LOG.warning("The integration was stopped: %d records were deleted, and nothing is tracked any more.", waiting)
         if waiting:
             self._counters.dropped["stopped"] += waiting
             self._hooks.tell(DeliveryEvent("dropped", reason=reason))
@@ -271,15 +275,15 @@ class Exponea(DeviceVerbs, BulkVerbs):
     @classmethod
     async def clear_local_customer_data(cls, configuration: Configuration, app_group: str | None = None) -> None:
         """
-        Wipe all that a client with this configuration has stored; nothing is tracked or sent.
+        Delete all data that a client with this configuration has stored; nothing is tracked or sent.
 
         Args:
             configuration: The client's configuration.
-            app_group: Wipe this application group's data, instead of that of ``configuration.app_group``.
+            app_group: The application group whose data is deleted, instead of ``configuration.app_group``.
 
         Raises:
-            LifecycleError: Such a client is running; stop it with ``stop_integration()``.
-            StorageError: The storage refused; what is stored is still there.
+            LifecycleError: Such a client is running; use its ``stop_integration()``.
+            StorageError: The storage refused; the stored data is still there.
         """
         group = configuration.app_group if app_group is None else app_group
         location = storage_location(configuration, group)
@@ -302,7 +306,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
             mode: A `FlushMode` or its name.
 
         Raises:
-            ConfigurationError: It is none.
+            ConfigurationError: It is not a flush mode.
         """
         self._flush_mode = evolve(self._configuration, flush_mode=mode).flush_mode
         if self._upload is not None:
@@ -315,13 +319,13 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
     async def set_flush_period(self, period: float | timedelta) -> None:
         """
-        Change the time between uploads in `FlushMode.PERIOD`; it begins anew.
+        Change the time between uploads in `FlushMode.PERIOD`; a new period begins.
 
         Args:
             period: Seconds, or a timedelta.
 
         Raises:
-            ConfigurationError: It is no duration above 0.
+            ConfigurationError: It is not a duration above 0.
         """
         self._flush_period = evolve(self._configuration, flush_period=period).flush_period
         if self._upload is not None:
@@ -329,15 +333,15 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
     async def flush_data(self, timeout: float | None = None) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
         """
-        Upload all that was written before this call, in any flush mode; flushes asked for meanwhile join in.
+        Upload everything that was recorded before this call, in any flush mode; concurrent calls share the upload.
 
-        It waits through outages, but not for a project that is paused because its key or address is wrong.
+        The call waits through outages, but not for a project that is paused because its key or address is wrong.
 
         Args:
-            timeout: When to leave it at that, in seconds; None waits as long as it takes.
+            timeout: Maximum duration, in seconds; None waits without a limit.
 
         Returns:
-            What was achieved, and what remains.
+            The number of delivered, rejected and remaining records.
 
         Raises:
             StorageError: The storage refused.
@@ -348,7 +352,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         try:
             return await self._upload.flusher.flush(timeout)
         except StorageError:
-            # It may be closed because the client is.
+            # The storage may be closed because the client is closed.
             if self._recorder.check_running():
                 raise
             return FlushResult(0, 0, 0)
@@ -357,85 +361,89 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
     @property
     def _context(self) -> SubjectContext:
-        return self.current._context  # noqa: SLF001 - composed of the same verbs
+        return self.current._context  # noqa: SLF001 - a subject is composed of the same classes
 
     @property
     def current(self) -> Subject:
-        """The subject that the client's verbs are about, here and now."""
+        """The subject that the client's coroutines are about, in the present task."""
         return bound(self) or self._default
 
     def device(self, key: str) -> Device:
         """
-        Tell a device by its key, such as ``"tg:42"``.
+        Return the device with this key, such as ``"tg:42"``.
 
         Raises:
-            InvalidEventError: The key is no non-empty text.
+            InvalidEventError: The key is not a non-empty string.
         """
         return Device(key, self._devices)
 
     def for_customer(self, ids: Mapping[str, str]) -> CustomerTracker:
         """
-        Make a tracker for a customer with these ids, such as ``{"registered": "jane@example.com"}``.
+        Return a tracker for the customer with these ids, such as ``{"registered": "jane@example.com"}``.
 
         Raises:
-            InvalidEventError: The ids are no mapping of non-empty texts.
+            InvalidEventError: The ids are not a non-empty mapping of non-empty strings.
         """
         return CustomerTracker(ids, self._devices)
 
     def bind(self, subject: Subject) -> AbstractContextManager[None]:
         """
-        Make a subject current in this task, and those it starts, for the length of a ``with`` block.
+        Make a subject the current one, in this task and those it starts, until the end of the ``with`` block.
 
         Args:
             subject: A `Device` or `CustomerTracker` of this client.
+
+        Raises:
+            TypeError: It is not a subject of this client.
         """
-        if not isinstance(subject, Subject) or subject._context.recorder is not self._recorder:  # noqa: SLF001 - our own
-            raise TypeError(f"{subject!r:.60} is no subject of this client. Use its device(key) or for_customer(ids).")
+        if not isinstance(subject, Subject) or subject._devices is not self._devices:  # noqa: SLF001 - a class of the package
+            trouble = f"subject: expected a subject of this client, got {subject!r:.60}."
+            raise TypeError(f"{trouble} Use its device(key) or for_customer(ids).")
         return bind(self, subject)
 
-    # Settings and numbers
+    # Settings and statistics
 
     @property
     def configuration(self) -> Configuration:
-        """The settings that the client was made with."""
+        """The settings that the client was created with."""
         return self._configuration
 
     @property
     def is_stopped(self) -> bool:
-        """Whether ``stop_integration()`` was called and the client not started since."""
+        """Whether ``stop_integration()`` was called and the client was not started since."""
         return self._stopped
 
     @property
     def default_properties(self) -> Mapping[str, Any]:
-        """The properties under those of every event."""
+        """The properties that every event carries, unless it has properties of the same names."""
         return self._default_properties
 
     async def set_default_properties(self, properties: Mapping[str, Any]) -> None:
         """
-        Replace the default properties, for what is tracked from now on.
+        Replace the default properties, for all events from now on.
 
         Raises:
-            ConfigurationError: They are no mapping with texts as keys.
+            ConfigurationError: They are not a mapping with strings as keys.
         """
         self._default_properties = evolve(self._configuration, default_properties=properties).default_properties
         self._recorder.set_default_properties(self._default_properties)
 
     def stats(self) -> Stats:
-        """Tell in numbers what the client has done."""
+        """Return what the client has done so far, in numbers."""
         return self._counters.snapshot(self._storage.commits)
 
-    def _heal(self, error: DamagedFileError) -> None:
-        """The queue's file was damaged and is a fresh one now: devices stay who they are."""
+    def _replace_lost_states(self, error: DamagedFileError) -> None:
+        """Keep the devices' states in memory: the queue file was damaged, and a new one replaces it."""
         self._devices.rescue()
         self._hooks.tell(DeliveryEvent("damaged", reason=str(error), error=error))
 
 
 def _damage_report(client: Exponea) -> Callable[[DamagedFileError], None]:
-    # The storage outlives a client that nobody closed, and must not keep it alive.
+    # The storage outlives a client that was never closed, and must not keep it alive.
     owner = ref(client)
 
     def report(error: DamagedFileError) -> None:
         if (client := owner()) is not None:
-            client._heal(error)  # noqa: SLF001 - the client's own
+            client._replace_lost_states(error)  # noqa: SLF001 - a method of the client
 
     return report

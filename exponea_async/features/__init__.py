@@ -1,3 +1,3 @@
 """
-The rooms: what can be tracked. None imports another.
+What can be tracked and loaded. No feature imports another.
 """
