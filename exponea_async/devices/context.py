@@ -133,7 +133,7 @@ class SubjectContext(ABC):
     async def record_as(
         self, ids: Mapping[str, str], kind: EventType, event: Event, *, has_consent: bool = True
     ) -> Receipt:
-        """Record an event about the customer with these ids, whichever customer the subject is; raises as `record` does."""
+        """Record an event about the customer with these ids, independently of the subject; raises as `record` does."""
         return await self._record_as(self.recorder.identity(ids, None), kind, event, has_consent=has_consent)
 
     async def _record_as(self, identity: Identity, kind: EventType, event: Event, *, has_consent: bool) -> Receipt:
