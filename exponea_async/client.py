@@ -162,8 +162,8 @@ class Exponea(DeviceVerbs, BulkVerbs):
             mode=self._flush_mode,
             period=self._flush_period,
             written=self._written,
-            keys=self._credentials,
-            pace=self._rate_limiter,
+            credentials=self._credentials,
+            rate_limiter=self._rate_limiter,
         )
 
     async def aclose(
@@ -197,7 +197,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
                 return
             try:
                 if self._flush_mode is not FlushMode.MANUAL and timeout != 0:
-                    await upload.flusher.flush(timeout, insist=False)
+                    await upload.flusher.flush(timeout, wait_out_outages=False)
                 left = await self._storage.pending()
                 LOG.log(
                     logging.INFO if left.waiting else logging.DEBUG,
@@ -245,7 +245,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
             upload = self._upload
             if upload is not None and flush:
                 await upload.flusher.set_mode(FlushMode.MANUAL)
-                await upload.flusher.flush(None, insist=False)
+                await upload.flusher.flush(None, wait_out_outages=False)
             self._stopped = True
             self._recorder.stop()
             self._features.clear()
@@ -264,13 +264,13 @@ class Exponea(DeviceVerbs, BulkVerbs):
         await self._storage.wipe()
         self._wiped = True
         self._devices.clear()
-        self._credentials.forget()
+        self._credentials.clear()
         reason = "the integration was stopped"
         self._receipts.drop_all(reason)
         LOG.warning("The integration was stopped: %d records were deleted, and nothing is tracked any more.", waiting)
         if waiting:
             self._counters.dropped["stopped"] += waiting
-            self._hooks.tell(DeliveryEvent("dropped", reason=reason))
+            self._hooks.notify(DeliveryEvent("dropped", reason=reason))
 
     @classmethod
     async def clear_local_customer_data(cls, configuration: Configuration, app_group: str | None = None) -> None:
@@ -435,7 +435,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
     def _replace_lost_states(self, error: DamagedFileError) -> None:
         """Keep the devices' states in memory: the queue file was damaged, and a new one replaces it."""
         self._devices.rescue()
-        self._hooks.tell(DeliveryEvent("damaged", reason=str(error), error=error))
+        self._hooks.notify(DeliveryEvent("damaged", reason=str(error), error=error))
 
 
 def _damage_report(client: Exponea) -> Callable[[DamagedFileError], None]:

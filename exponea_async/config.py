@@ -84,7 +84,7 @@ def _mapped(where: str, mapping: Any) -> Mapping[EventType, tuple[ExponeaProject
         name = key.name if isinstance(key, EventType) else key
         if name not in ROUTED:
             hint = checks.nearest(str(name), ROUTED, f"Use one of {', '.join(ROUTED)}.")
-            raise ConfigurationError(where, f"{checks.shown(name)} is no event type", hint)
+            raise ConfigurationError(where, f"{checks.short_repr(name)} is no event type", hint)
         found = _projects(f"{where}[{name}]", projects)
         routes |= {kind: routes.get(kind, ()) + found for kind in ROUTED[name]}
     return MappingProxyType(routes)

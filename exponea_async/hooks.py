@@ -83,10 +83,10 @@ class Hooks:
         default=(), converter=_listed, validator=[_check_list, _check_each]
     )
 
-    def tell(self, notice: DeliveryEvent) -> None:
-        """Let every listener know."""
+    def notify(self, event: DeliveryEvent) -> None:
+        """Call every listener with an event."""
         for listener in self.listeners:
             try:
-                listener(notice)
+                listener(event)
             except Exception:
-                LOG.exception("A listener failed on a %r notice.", notice.kind)
+                LOG.exception("A listener failed on a %r event.", event.kind)

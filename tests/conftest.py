@@ -12,7 +12,6 @@ from phones import Phone, phone_in_hand
 from support import PROJECT, SOMEONE, Configure, Connect, Heard, speak_of
 
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings
-from exponea_async._pipeline import sender
 from exponea_async.devices import expirer as sweeper
 from exponea_async.features._shared import consent as _rules
 from exponea_async.sandbox import Sandbox
@@ -36,9 +35,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-def configure(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
-    monkeypatch.setattr(sender, "STEP_ASIDE", 0.02)
-
+def configure(sandbox: Sandbox, tmp_path: Path) -> Configure:
     def make(**settings: Any) -> Configuration:
         upload = evolve(QUICK, **settings.pop("upload", {}))
         usual: dict[str, Any] = {

@@ -238,10 +238,7 @@ class TestAnyMixOfAnswers:
     ) -> None:
         """In the end each record is delivered or dead, and receipts, numbers, storage and books tell the same."""
         books = Books(outcomes, refused)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("exponea_async._pipeline.sender.STEP_ASIDE", 0.001)
-            patch.setattr("exponea_async._pipeline.uploader.SOONEST", 0.001)
-            asyncio.run(asyncio.wait_for(self.go_through(books, sizes, retries), 60))
+        asyncio.run(asyncio.wait_for(self.go_through(books, sizes, retries), 60))
 
     async def go_through(self, books: Books, sizes: tuple[int, int], retries: int) -> None:
         heard, (size, concurrency) = Heard(), sizes

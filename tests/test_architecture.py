@@ -63,10 +63,10 @@ RESERVED = {
 
 #: The functions that catch every exception, each with its reason.
 BROAD_HANDLERS = {
-    "hooks.Hooks.tell": "a listener of the user",
+    "hooks.Hooks.notify": "a listener of the user",
     "devices.expirer.SessionExpirer._end": "a hook of the user, for which other sessions must not stay open",
-    "_pipeline.uploader.Uploader._claim_for_ever": "the upload loop",
-    "_pipeline.uploader.Uploader._send_for_ever": "the upload loop",
+    "_pipeline.uploader.Uploader._lease_forever": "the upload loop",
+    "_pipeline.uploader.Uploader._send_forever": "the upload loop",
     "_pipeline.api.ApiClient._customer_token": "a function of the user, which may raise anything",
     "features.content_blocks.carousel_order._asked": "a function of the user; the carousel is shown without it",
     "features._shared.html.resource_cache._loaded": "a function of the user; messages that need it are not shown",

@@ -291,7 +291,7 @@ class TestClosing:
         await asyncio.wait_for(client.aclose(timeout=None), 5)
 
         assert result.remaining == 1
-        assert "broken down" in caplog.text
+        assert "The upload has failed" in caplog.text
 
     async def test_waiting_receipts_are_sent_away(self, connect: Connect, sandbox: Sandbox) -> None:
         """Nobody waits for the verdict of a closed client."""

@@ -38,7 +38,7 @@ def test_every_listener_hears_everything() -> None:
     heard: list[tuple[str, DeliveryEvent]] = []
     hooks = Hooks(listeners=[lambda each: heard.append(("a", each)), lambda each: heard.append(("b", each))])
 
-    hooks.tell(NOTICE)
+    hooks.notify(NOTICE)
 
     assert heard == [("a", NOTICE), ("b", NOTICE)]
 
@@ -47,7 +47,7 @@ def test_a_failing_listener_keeps_nobody_from_hearing(caplog: pytest.LogCaptureF
     """Its error is logged with traceback on our logger, and the others still hear."""
     heard: list[DeliveryEvent] = []
 
-    Hooks(listeners=(fail, heard.append, fail)).tell(NOTICE)
+    Hooks(listeners=(fail, heard.append, fail)).notify(NOTICE)
 
     assert heard == [NOTICE]
     assert [(record.name, record.levelno) for record in caplog.records] == [("exponea_async", logging.ERROR)] * 2
@@ -62,14 +62,14 @@ def test_who_interrupts_is_not_held_up() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Hooks(listeners=[interrupt]).tell(NOTICE)
+        Hooks(listeners=[interrupt]).notify(NOTICE)
 
 
 def test_without_hooks_nothing_happens() -> None:
     """No listener, no before_track: the default."""
     hooks = Hooks()
 
-    hooks.tell(DeliveryEvent("delivered"))
+    hooks.notify(DeliveryEvent("delivered"))
 
     assert (hooks.before_track, hooks.listeners) == (None, ())
 

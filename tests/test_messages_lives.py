@@ -45,10 +45,10 @@ class Gate:
     def __init__(self, client: Exponea, monkeypatch: pytest.MonkeyPatch) -> None:
         self.on_the_way_back = False
         self.waiting = 0
-        self._ask = client._devices.api.ask
+        self._ask = client._devices.api.request
         self._is_open = asyncio.Event()
         self._is_open.set()
-        monkeypatch.setattr(client._devices.api, "ask", self._held)
+        monkeypatch.setattr(client._devices.api, "request", self._held)
 
     def close(self, *, on_the_way_back: bool = False) -> None:
         """Let calls wait from now on."""

@@ -46,7 +46,7 @@ AUTHORIZATION_HINT = (
 )
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Show a value in a message, at most 60 characters of it."""
     with suppress(ValueError, RecursionError):  # an int of more digits than Python is willing to print; deep lists
         text = repr(value)
@@ -78,7 +78,7 @@ def check(*rules: Rule, hint: str) -> Check:
     def apply(_instance: object, attribute: "Attribute[Any]", value: Any) -> None:
         for is_wrong, trouble in rules:
             if is_wrong(value):
-                raise ConfigurationError(attribute.name, trouble.format(shown(value)), hint)
+                raise ConfigurationError(attribute.name, trouble.format(short_repr(value)), hint)
 
     return apply
 
@@ -98,7 +98,7 @@ def instance_of(kind: type, hint: str) -> Check:
 
     def apply(_instance: object, attribute: "Attribute[Any]", value: Any) -> None:
         if not isinstance(value, kind):
-            what = shown(value) if isinstance(value, str) else f"a {type(value).__name__}"
+            what = short_repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
             raise ConfigurationError(attribute.name, f"{what} is no {kind.__name__}", hint)
 
     return apply
@@ -344,4 +344,4 @@ def read(field: str, kind: Any, text: str) -> Any:
     reader, trouble, hint = READERS.get(get_origin(kind) or kind, (str, "", ""))
     with suppress(ValueError, KeyError, RecursionError):
         return reader(text)
-    raise ConfigurationError(field, trouble.format(shown(text)), hint)
+    raise ConfigurationError(field, trouble.format(short_repr(text)), hint)

@@ -1,3 +1,3 @@
 """
-The one-way street from a call to the platform's verdict.
+The way of an event from a call to the verdict of the platform.
 """

@@ -1,36 +1,60 @@
 """
-What becomes of leased records: written down, then told to whoever wants to know.
+Verdicts on leased records: written to the storage in groups, and then published.
+
+A sender states what happened to the records of a batch and goes on at once. One task writes all verdicts that have
+come in meanwhile in a single transaction, and only then counts them, resolves receipts and calls listeners.
 """
 
 import asyncio
 import heapq
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from math import inf
+from typing import Literal
+
+from attrs import frozen
 
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.retry import storage_attempts
-from exponea_async.errors import DeliveryError, RejectedError, StorageError
+from exponea_async.errors import RejectedError, StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Leased, Settlement, Storage
 
-#: How long records are ours, in seconds. If this process dies, others get them after that time.
+#: Length of a lease in seconds. If this process dies, other processes can lease its records after that time.
 LEASE = 15.0
-#: By how much the event loop's clock and the system's may run apart meanwhile, in seconds.
-TOLERANCE = 0.05
+#: By how much the clocks of the event loop and of the system may drift apart within a wait, in seconds.
+CLOCK_TOLERANCE = 0.05
+
+
+@frozen
+class Verdict:
+    """
+    What happened to records.
+
+    Attributes:
+        outcome: ``"delivered"``, ``"rejected"`` for good, ``"retried"`` later, or ``"returned"``: not sent after all.
+        ids: The records.
+        settlements: The same for the storage.
+        reason: Why, unless they were delivered or returned.
+    """
+
+    outcome: Literal["delivered", "rejected", "retried", "returned"]
+    ids: tuple[str, ...]
+    settlements: tuple[Settlement, ...]
+    reason: str = ""
 
 
 class Acknowledger:
     """
-    Writes verdicts down in groups, while the uploads go on.
+    Holds leased records until their verdict is stored.
 
     Args:
-        storage: Where.
-        receipts: Learn it afterwards.
-        counters: Count it.
-        hooks: Hear it.
+        storage: Where verdicts are stored.
+        receipts: Resolved afterwards.
+        counters: Updated afterwards.
+        hooks: Notified afterwards.
     """
 
     def __init__(self, storage: Storage, receipts: Receipts, counters: Counters, hooks: Hooks) -> None:
@@ -38,114 +62,97 @@ class Acknowledger:
         self._receipts = receipts
         self._counters = counters
         self._hooks = hooks
-        self._waiting: list[tuple[Settlement, Callable[[], None] | None]] = []
+        # Leased records without a verdict.
+        self._leased: dict[str, Leased] = {}
+        # Verdicts that are not stored yet, and the number of their records.
+        self._verdicts: list[Verdict] = []
+        self._unstored = 0
         self._wake = asyncio.Event()
-        self._unwritten = 0
-        # Leased, and nothing known yet.
-        self._hand: dict[str, Leased] = {}
-        self._written = asyncio.Event()
+        self._stored = asyncio.Event()
+        # When records that are retried fall due, in event-loop time; a heap.
         self._dues: list[float] = []
 
     @property
-    def load(self) -> int:
-        """How many records are leased, their verdict unknown or not written down."""
-        return len(self._hand) + self._unwritten
+    def outstanding(self) -> int:
+        """Number of leased records whose verdict is not known or not stored yet."""
+        return len(self._leased) + self._unstored
 
-    def take(self, records: Iterable[Leased]) -> None:
-        """Take charge of leased records."""
-        self._hand.update((record.id, record) for record in records)
+    def add(self, records: Iterable[Leased]) -> None:
+        """Take over records that were leased: their leases are renewed until they have a verdict."""
+        self._leased.update((record.id, record) for record in records)
 
     # Verdicts
 
-    def deliver(self, ids: tuple[str, ...]) -> None:
-        """The platform accepted these."""
+    def mark_delivered(self, ids: tuple[str, ...]) -> None:
+        """State that the platform accepted records."""
+        self._decide(Verdict("delivered", ids, (Settlement(ids, "delivered"),)))
 
-        def tell() -> None:
-            self._counters.delivered += len(ids)
-            self._receipts.resolve(ids)
-            self._hooks.tell(DeliveryEvent("delivered", ids))
+    def dead_letter(self, ids: tuple[str, ...], reason: str) -> None:
+        """State that records are rejected for good."""
+        self._decide(Verdict("rejected", ids, (Settlement(ids, "dead", reason=reason),), reason))
 
-        self._settle(Settlement(ids, "delivered"), tell)
-
-    def bury(self, ids: tuple[str, ...], reason: str) -> None:
-        """These are refused for good."""
-
-        def tell() -> None:
-            error: DeliveryError = RejectedError(reason)
-            self._counters.rejected += len(ids)
-            self._receipts.resolve(ids, error)
-            self._hooks.tell(DeliveryEvent("rejected", ids, reason=reason, error=error))
-
-        self._settle(Settlement(ids, "dead", reason=reason), tell)
-
-    def put_off(self, records: Sequence[Leased], wait: float, reason: str, *, failed: bool = False) -> None:
+    def retry_later(self, records: Sequence[Leased], delay: float, reason: str, *, is_fault: bool = False) -> None:
         """
-        These are to be sent again.
+        State that records are to be sent again.
 
         Args:
             records: The records.
-            wait: How long to wait, in seconds.
+            delay: When, in seconds from now.
             reason: Why.
-            failed: Whether that was their own fault.
+            is_fault: Whether the failure is the fault of the records, and counts for each of them.
         """
-        ids = tuple(record.id for record in records)
+        heapq.heappush(self._dues, asyncio.get_running_loop().time() + delay)
+        settlements = _postponements(records, time.time() + delay, reason, failures=int(is_fault))
+        self._decide(Verdict("retried", _ids(records), settlements, reason))
 
-        def tell() -> None:
-            self._counters.retried += len(ids)
-            self._hooks.tell(DeliveryEvent("retried", ids, reason=reason))
-
-        heapq.heappush(self._dues, asyncio.get_running_loop().time() + wait)
-        for settlement in _later(records, time.time() + wait, reason, more=int(failed)):
-            self._settle(settlement, None)
-        self._settle(Settlement((), "later"), tell)
+    def give_back(self, records: Sequence[Leased]) -> None:
+        """State that records were not sent after all: any process may lease them at once."""
+        self._decide(Verdict("returned", _ids(records), _postponements(records, time.time())))
 
     def next_due(self) -> float:
-        """Tell when something that was put off falls due, as the event loop's time; infinite if nothing was."""
-        past = asyncio.get_running_loop().time() - TOLERANCE
+        """Return when the next of the retried records falls due, in event-loop time; infinity if there is none."""
+        past = asyncio.get_running_loop().time() - CLOCK_TOLERANCE
         while self._dues and self._dues[0] < past:
             heapq.heappop(self._dues)
         return self._dues[0] if self._dues else inf
 
-    def give_back(self, records: Sequence[Leased]) -> None:
-        """These were not sent after all; anybody may take them at once."""
-        for settlement in _later(records, time.time(), ""):
-            self._settle(settlement, None)
-
-    def _settle(self, settlement: Settlement, tell: Callable[[], None] | None) -> None:
-        for key in settlement.ids:
-            self._hand.pop(key, None)
-        self._unwritten += len(settlement.ids)
-        self._waiting.append((settlement, tell))
+    def _decide(self, verdict: Verdict) -> None:
+        for key in verdict.ids:
+            self._leased.pop(key, None)
+        self._unstored += len(verdict.ids)
+        self._verdicts.append(verdict)
         self._wake.set()
 
-    # Writing them down
+    # Storing and publishing
 
     async def run(self) -> None:
-        """Write verdicts down as they come; never ends by itself."""
+        """Store and publish verdicts as they come, until cancelled."""
         while True:
             await self._wake.wait()
-            await self.write_down()
+            await self.store()
 
-    async def write_down(self) -> None:
-        """Write all verdicts down that are known, however long it takes."""
+    async def store(self) -> None:
+        """Store and publish all verdicts that are known, however long the storage fails."""
         self._wake.clear()
-        group, self._waiting = self._waiting, []
-        settlements = [settlement for settlement, _ in group if settlement.ids]
+        verdicts, self._verdicts = self._verdicts, []
         try:
-            await self._settle_surely(settlements)
+            await self._settle([settlement for verdict in verdicts for settlement in verdict.settlements])
         except BaseException:
-            # Closing interrupts us, and writes the rest down itself.
-            self._waiting[:0] = group
+            # Closing cancels this task, and stores the rest itself.
+            self._verdicts[:0] = verdicts
             raise
-        for settlement, tell in group:
-            self._unwritten -= len(settlement.ids)
-            if tell is not None:
-                tell()
-        self._written.set()
-        self._written = asyncio.Event()
+        for verdict in verdicts:
+            self._unstored -= len(verdict.ids)
+            self._publish(verdict)
+        self._stored.set()
+        self._stored = asyncio.Event()
 
-    async def _settle_surely(self, settlements: Sequence[Settlement]) -> None:
-        # The loop of attempts costs more than settling a batch does, and is hardly ever needed.
+    async def wait_stored(self) -> None:
+        """Wait until verdicts are stored the next time."""
+        await self._stored.wait()
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> None:
+        # The retry loop costs more than settling a batch does, and is hardly ever needed.
         with suppress(StorageError):
             await self._storage.settle(settlements)
             return
@@ -153,31 +160,53 @@ class Acknowledger:
             with attempt:
                 await self._storage.settle(settlements)
 
-    async def news(self) -> None:
-        """Wait until verdicts are written down."""
-        await self._written.wait()
+    def _publish(self, verdict: Verdict) -> None:
+        if verdict.outcome == "returned":
+            return
+        error: RejectedError | None = None
+        if verdict.outcome == "delivered":
+            self._counters.delivered += len(verdict.ids)
+            self._receipts.resolve(verdict.ids)
+        elif verdict.outcome == "rejected":
+            error = RejectedError(verdict.reason)
+            self._counters.rejected += len(verdict.ids)
+            self._receipts.resolve(verdict.ids, error)
+        else:
+            self._counters.retried += len(verdict.ids)
+        self._hooks.notify(DeliveryEvent(verdict.outcome, verdict.ids, reason=verdict.reason, error=error))
 
-    async def prolong(self) -> None:
-        """Keep our hands on what takes long; never ends by itself."""
+    # Leases
+
+    async def renew_leases(self) -> None:
+        """Renew the leases of records whose request takes long, until cancelled."""
         while True:
-            held = set(self._hand)
+            before = set(self._leased)
             await asyncio.sleep(LEASE / 3)
-            slow = [record for key, record in self._hand.items() if key in held]
+            slow = [record for key, record in self._leased.items() if key in before]
             if slow:
-                # Where that fails the lease runs out, and somebody sends them once more.
+                # If this fails, the leases run out and the records are sent once more.
                 with suppress(StorageError):
-                    await self._storage.settle(list(_later(slow, time.time() + LEASE, "")))
+                    await self._storage.settle(_postponements(slow, time.time() + LEASE))
 
     async def release(self) -> None:
-        """Give back what is in hand, and write down all that is known."""
-        self.give_back(list(self._hand.values()))
-        if self._waiting:
-            await self.write_down()
+        """Give back all records without a verdict, and store all verdicts."""
+        if self._leased:
+            self.give_back(list(self._leased.values()))
+        if self._verdicts:
+            await self.store()
 
 
-def _later(records: Iterable[Leased], due: float, reason: str, *, more: int = 0) -> Iterable[Settlement]:
+def _ids(records: Iterable[Leased]) -> tuple[str, ...]:
+    return tuple(record.id for record in records)
+
+
+def _postponements(
+    records: Iterable[Leased], due: float, reason: str = "", *, failures: int = 0
+) -> tuple[Settlement, ...]:
+    """Return the settlements that keep records until they fall due, their failures raised by a number."""
     by_failures: dict[int, list[str]] = {}
     for record in records:
-        by_failures.setdefault(record.failures + more, []).append(record.id)
-    for failures, ids in by_failures.items():
-        yield Settlement(tuple(ids), "later", due=due, failures=failures, reason=reason)
+        by_failures.setdefault(record.failures + failures, []).append(record.id)
+    return tuple(
+        Settlement(tuple(ids), "later", due=due, failures=count, reason=reason) for count, ids in by_failures.items()
+    )

@@ -1,5 +1,5 @@
 """
-Questions to the platform, whose answers somebody waits for.
+Requests to the API whose responses a caller waits for, such as those for messages and segments.
 """
 
 import asyncio
@@ -10,99 +10,107 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from exponea_async._pipeline.commands import RETRYABLE, Project, explained, route_of
+from exponea_async._pipeline.commands import Project, route_of
 from exponea_async._pipeline.credentials import CredentialStore
-from exponea_async._pipeline.retry import Backoff, RateLimiter, call_attempts
+from exponea_async._pipeline.responses import classify, describe
+from exponea_async._pipeline.retry import Backoff, RateLimiter, request_attempts
 from exponea_async._pipeline.transport import Transport
 from exponea_async.config import Configuration
 from exponea_async.errors import ClosedError, ExponeaError, RequestRefusedError, UnavailableError
 
-#: Questions under way at once; more wait for their turn, so that uploads are never far behind in the queue for a pace.
+#: Maximum number of concurrent requests. More wait for their turn here, so that uploads never have many of them before
+#: them at the rate limiter.
 CONCURRENCY = 8
-#: An answer may have this many bytes; the messages of a customer have some thousand.
-MAX_ANSWER = 32_000_000
-#: How a customer's own token is given.
+#: Maximum size of a response body in bytes; a customer's messages take some thousand.
+MAX_RESPONSE = 32_000_000
+#: The scheme of a customer's own token.
 BEARER = "Bearer"
 _TOKEN = re.compile(r"[!-~]+")
 
 
 class ApiClient:
     """
-    Asks the platform.
+    Makes requests to the API.
 
     Args:
-        configuration: Tells how to ask, and who gives the customers' own tokens.
-        keys: Tell which key opens which project.
-        pace: Spaces requests out, those of the upload among them.
+        configuration: The settings; they include the function that returns customers' own tokens.
+        credentials: The credentials of projects.
+        rate_limiter: Shared with the uploads.
     """
 
-    def __init__(self, configuration: Configuration, keys: CredentialStore, pace: RateLimiter) -> None:
+    def __init__(self, configuration: Configuration, credentials: CredentialStore, rate_limiter: RateLimiter) -> None:
         self._configuration = configuration
-        self._keys = keys
-        self._pace = pace
+        self._credentials = credentials
+        self._rate_limiter = rate_limiter
         self._backoff = Backoff(configuration.upload)
-        self._turn = asyncio.Semaphore(CONCURRENCY)
+        self._slots = asyncio.Semaphore(CONCURRENCY)
         self._transport: Transport | None = None
-        self._open = False
+        self._is_open = False
 
     def open(self) -> None:
-        """Let questions be asked, after a close too."""
-        self._open = True
+        """Allow requests, also after `aclose`."""
+        self._is_open = True
 
     async def aclose(self) -> None:
-        """Close the connections: who waits for an answer gets none."""
-        self._open = False
+        """Close the connections: requests in flight fail with an `UnavailableError`."""
+        self._is_open = False
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.aclose()
 
-    async def ask(
+    async def request(
         self,
         project: Project,
         path: str,
         body: Mapping[str, Any] | None,
         *,
         ids: Mapping[str, str] | None = None,
-        tries: int = 1,
+        max_attempts: int = 1,
     ) -> bytes:
         """
-        Ask about something of a project.
+        Make a request, repeated with back-off while there is no usable response.
 
         Args:
             project: The project.
-            path: Where, below its address.
-            body: What is asked, as JSON types; None makes it a GET.
-            ids: The customer whose own token opens it, where the host provides one; None is the project's key.
-            tries: How often to ask at the most, with waits between, where there is no usable answer.
+            path: The path below the project's base URL.
+            body: The body as JSON types; None makes it a GET.
+            ids: The customer whose own token authorizes the request if ``customer_token_provider`` is configured.
+                Otherwise, and with None, it is the project's credentials.
+            max_attempts: Maximum number of attempts.
+
+        Returns:
+            The body of the 2xx response.
 
         Raises:
-            RefusedError: The platform refused, or there is nothing that opens it; it was not asked then.
-            UnavailableError: There was no usable answer.
+            RequestRefusedError: The platform refused; or there are no credentials, and no request was made.
+            UnavailableError: There was no usable response.
             ClosedError: The client is closed.
         """
         data = None if body is None else json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
         url = f"{project.base_url}{path}"
-        async for attempt in call_attempts(self._backoff, tries):
+        async for attempt in request_attempts(self._backoff, max_attempts):
             with attempt:
                 authorization = await self._authorization(project, ids)
                 return await self._send(url, data, authorization)
         raise AssertionError("the last attempt returns or raises")
 
     async def _send(self, url: str, data: bytes | None, authorization: str) -> bytes:
-        async with self._turn:
-            await self._pace.turn()
-            transport = self._transport_now()
-            answer = await transport.send("GET" if data is None else "POST", url, data, authorization, most=MAX_ANSWER)
-        if 200 <= answer.status < 300:
-            return answer.body
-        reason = explained(answer)
-        if answer.status in RETRYABLE or answer.status >= 500:
-            raise UnavailableError(reason, status=answer.status, retry_after=answer.retry_after)
-        raise RequestRefusedError(reason, status=answer.status)
+        method = "GET" if data is None else "POST"
+        async with self._slots:
+            await self._rate_limiter.acquire()
+            transport = self._open_transport()
+            response = await transport.send(method, url, data, authorization, max_response=MAX_RESPONSE)
+        kind = classify(response.status)
+        if kind == "success":
+            return response.body
+        reason = describe(response)
+        if kind == "temporary error":
+            raise UnavailableError(reason, status=response.status, retry_after=response.retry_after)
+        raise RequestRefusedError(reason, status=response.status)
 
-    def _transport_now(self) -> Transport:
-        if not self._open:
-            raise ClosedError("The client is closed.", hint="Make a new one.")
+    def _open_transport(self) -> Transport:
+        if not self._is_open:
+            raise ClosedError("The client is closed.", hint="Create a new one.")
         if self._transport is None:
             settings = self._configuration.upload
             self._transport = Transport(timeout=settings.request_timeout, connections=CONCURRENCY, gzip=settings.gzip)
@@ -111,38 +119,40 @@ class ApiClient:
     async def _authorization(self, project: Project, ids: Mapping[str, str] | None) -> str:
         if ids is not None and self._configuration.customer_token_provider is not None:
             return await self._customer_token(ids)
-        key = await self._keys.find(route_of(project))
-        if key is None:
-            raise RequestRefusedError(f"no key is known for project {project.project_token}", status=0)
-        return key
+        header = await self._credentials.find(route_of(project))
+        if header is None:
+            raise RequestRefusedError(f"no credentials are known for project {project.project_token}", status=0)
+        return header
 
     async def _customer_token(self, ids: Mapping[str, str]) -> str:
         provider: Any = self._configuration.customer_token_provider
         try:
-            token = await _awaitable(provider(ids) if _takes_ids(provider) else provider())
+            token = await _check_awaitable(provider(ids) if _accepts_ids(provider) else provider())
         except ExponeaError:
             raise
         except Exception as error:
-            # Its words may hold a secret; they are in the error behind this one.
+            # The message may hold a secret, so it is only in the error that this one is raised from.
             raise RequestRefusedError(f"customer_token_provider raised {type(error).__name__}", status=0) from error
-        # A line break at the end comes with whatever is read from a file; one within would begin another header.
+        # A string read from a file ends with a line break, which would begin another header.
         words = token.split() if isinstance(token, str) else []
         if words[:1] == [BEARER]:
             del words[0]
         if len(words) != 1 or not _TOKEN.fullmatch(words[0]):
             raise RequestRefusedError(
-                "customer_token_provider gave no token", status=0, hint="Return the customer's JWT."
+                "customer_token_provider did not return a token", status=0, hint="Return the customer's JWT."
             )
         return f"{BEARER} {words[0]}"
 
 
-def _awaitable(given: Any) -> Any:
-    if not inspect.isawaitable(given):
-        raise RequestRefusedError("customer_token_provider is not async", status=0, hint="Make it an 'async def'.")
-    return given
+def _check_awaitable(returned: Any) -> Any:
+    if not inspect.isawaitable(returned):
+        raise RequestRefusedError(
+            "customer_token_provider is not an async function", status=0, hint="Define it with 'async def'."
+        )
+    return returned
 
 
-def _takes_ids(provider: Any) -> bool:
-    with suppress(ValueError):  # a function in C may have no signature
+def _accepts_ids(provider: Any) -> bool:
+    with suppress(ValueError):  # a function written in C may have no signature
         return bool(inspect.signature(provider).parameters)
     return False

@@ -1,5 +1,5 @@
 """
-Whether a project takes requests now.
+A circuit breaker for each route: whether requests are made, and whether a failure is the fault of single records.
 """
 
 from attrs import define, field
@@ -10,91 +10,113 @@ from exponea_async.errors import ProjectPausedError
 @define
 class CircuitBreaker:
     """
-    One project's health. Moments are the event loop's.
+    The health of one route. All times are event-loop times.
 
-    An open gate lets all requests through. A closed one lets none through until a moment has come, and then a single
-    one, the probe; its answer opens the gate, or closes it for longer.
+    * *Closed*: requests are made. A failure opens the circuit.
+    * *Open*: no request is made until `probe_at`, and then a single one, the probe.
+    * *Half-open*: the probe is in flight. Its response closes the circuit; its failure keeps it open for longer.
+
+    It also remembers which records have met a server error. A breaker of the usual kind would take every 5xx for an
+    outage, so that one record on which the platform fails would block all others for good.
 
     Attributes:
-        attempts: Failures in a row, 0 while open.
-        until: When a closed gate lets the probe through.
-        probing: Whether the probe is under way.
-        paused: The refusal that closed the gate, where it was one and not an outage.
-        passes: Requests that were answered.
-        passed_at: When the last one was.
-        closed_at: When the gate was last closed.
-        stumbled: The passes at the time when a record last failed with a server error.
+        failures: Failures in a row; 0 while the circuit is closed.
+        probe_at: When an open circuit lets the probe through.
+        is_probing: Whether the probe is in flight.
+        paused: The refusal that opened the circuit, if it was one, and not an outage.
+        successes: Number of requests with a response.
+        succeeded_at: When the last of them had its response.
+        failed_at: When the last failure was counted.
+        suspects: The value of `successes` when a record last met a server error, by record id.
     """
 
-    attempts: int = 0
-    until: float = 0.0
-    probing: bool = False
+    failures: int = 0
+    probe_at: float = 0.0
+    is_probing: bool = False
     paused: ProjectPausedError | None = None
-    passes: int = 0
-    passed_at: float = float("-inf")
-    closed_at: float = float("-inf")
-    stumbled: dict[str, int] = field(factory=dict)
+    successes: int = 0
+    succeeded_at: float = float("-inf")
+    failed_at: float = float("-inf")
+    suspects: dict[str, int] = field(factory=dict)
 
     @property
-    def is_open(self) -> bool:
-        """Whether requests go through."""
-        return not self.attempts
+    def is_closed(self) -> bool:
+        """Whether requests are made."""
+        return not self.failures
 
     def may_probe(self, now: float) -> bool:
-        """Tell whether a closed gate lets one request through now."""
-        return not self.is_open and not self.probing and now >= self.until
+        """Return whether the circuit is open and lets the probe through now."""
+        return not self.is_closed and not self.is_probing and now >= self.probe_at
 
-    def open(self, now: float) -> None:
-        """A request was answered."""
-        self.attempts = 0
+    def record_success(self, now: float) -> None:
+        """Close the circuit: a request had a response."""
+        self.failures = 0
         self.paused = None
-        # What was asked for in one trouble must not prolong the next.
-        self.until = 0.0
-        self.passes += 1
-        self.passed_at = now
+        # A wait that was asked for in one outage must not prolong the next one.
+        self.probe_at = 0.0
+        self.successes += 1
+        self.succeeded_at = now
 
-    def close(self, started: float, now: float) -> int:
+    def record_failure(self, started: float, now: float) -> int:
         """
-        A request that started at `started` was not answered.
+        Open the circuit: a request that was started at `started` had no usable response.
 
         Returns:
-            How many failures in a row that makes. Requests that were under way together count as one.
+            The number of failures in a row. Requests that were in flight together count as one.
         """
-        if self.is_open or started >= self.closed_at:
-            self.attempts += 1
-            self.closed_at = now
-        return self.attempts
+        if self.is_closed or started >= self.failed_at:
+            self.failures += 1
+            self.failed_at = now
+        return self.failures
 
-    def wait(self, until: float) -> None:
-        """Let no probe through before a moment."""
-        self.until = max(self.until, until)
+    def delay_probe(self, until: float) -> None:
+        """Let no probe through before a time."""
+        self.probe_at = max(self.probe_at, until)
 
-    def nudge(self, now: float) -> None:
-        """Let a probe through at once, where only our own patience holds it back."""
+    def expedite_probe(self, now: float) -> None:
+        """Let the probe through at once if the project is paused; the waits of an outage are respected."""
         if self.paused:
-            self.until = min(self.until, now)
+            self.probe_at = min(self.probe_at, now)
 
-    def blames(self, ids: tuple[str, ...], started: float) -> bool:
+    def is_blocked(self, since: float, now: float, *, paused_only: bool) -> bool:
         """
-        Tell whether a server error is these records' own fault: others of the project passed meanwhile.
+        Return whether there is no point in waiting for the route's records.
+
+        Args:
+            since: When the caller began to wait. A route that was not tried since then is not blocked, except in an
+                outage whose next probe is not due yet.
+            now: The time.
+            paused_only: Whether outages do not count, only a pause.
+        """
+        if self.is_closed:
+            return False
+        if paused_only:
+            return self.paused is not None and self.failed_at >= since
+        return self.failed_at >= since or self.probe_at > now
+
+    # Records at fault
+
+    def is_at_fault(self, ids: tuple[str, ...], started: float) -> bool:
+        """
+        Return whether a server error is the fault of these records: other requests of the route had success meanwhile.
 
         Args:
             ids: The records of the request.
-            started: When it started.
+            started: When the request was started.
         """
-        since = [self.stumbled[key] for key in ids if key in self.stumbled]
-        return self.passed_at > started or any(passes < self.passes for passes in since)
+        before = [self.suspects[key] for key in ids if key in self.suspects]
+        return self.succeeded_at > started or any(successes < self.successes for successes in before)
 
-    def remember(self, ids: tuple[str, ...]) -> None:
-        """Keep in mind that these records met a server error; to be blamed again, others have to pass from now on."""
-        self.stumbled.update(dict.fromkeys(ids, self.passes))
+    def note_server_error(self, ids: tuple[str, ...]) -> None:
+        """Remember that records met a server error. They are at fault next time if others have success from now on."""
+        self.suspects.update(dict.fromkeys(ids, self.successes))
 
-    def suspect(self, ids: tuple[str, ...]) -> None:
-        """Keep in mind that others passed while these records failed: a part of them that fails is to blame too."""
-        self.stumbled.update(dict.fromkeys(ids, self.passes - 1))
+    def note_fault(self, ids: tuple[str, ...]) -> None:
+        """Remember that records are at fault: any part of them that fails next is at fault, too."""
+        self.suspects.update(dict.fromkeys(ids, self.successes - 1))
 
-    def forget(self, ids: tuple[str, ...]) -> None:
-        """These records have left."""
-        if self.stumbled:
+    def discard(self, ids: tuple[str, ...]) -> None:
+        """Remember nothing of records that have left the queue."""
+        if self.suspects:
             for key in ids:
-                self.stumbled.pop(key, None)
+                self.suspects.pop(key, None)

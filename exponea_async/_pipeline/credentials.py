@@ -1,5 +1,5 @@
 """
-Which key opens which project.
+Credentials: the ``Authorization`` header of each route.
 """
 
 import json
@@ -11,19 +11,19 @@ from exponea_async.config import BasicAuth, ExponeaProject
 from exponea_async.models import EventType
 from exponea_async.storage.base import Storage, replace_state
 
-#: Where a project's records go.
-_ROUTES = (None, EventType.CAMPAIGN_CLICK)
+#: The kinds of records whose routes differ; None stands for all kinds that a batch accepts.
+_ROUTED_KINDS = (None, EventType.CAMPAIGN_CLICK)
 
 
 class CredentialStore:
     """
     The ``Authorization`` headers of the configured projects, and of those that devices were switched to.
 
-    The latter are kept in the storage: what such a device has tracked is to be sent after a restart too.
+    The latter are stored, so that what such a device has tracked can be sent after a restart, too.
 
     Args:
-        projects: The configured ones; for these the configuration counts.
-        storage: Where the others are.
+        projects: The configured projects. For these only the configuration counts.
+        storage: Where the credentials of other projects are stored.
     """
 
     def __init__(self, projects: Iterable[ExponeaProject], storage: Storage) -> None:
@@ -34,61 +34,61 @@ class CredentialStore:
 
     @property
     def routes(self) -> tuple[str, ...]:
-        """All routes that are known."""
+        """The routes whose credentials are in memory."""
         return tuple(self._headers)
 
     async def find(self, route: str) -> str | None:
         """
-        Tell the header for a route, or None where there is no key.
+        Return the ``Authorization`` header for a route, or None if its project has no credentials.
 
         Raises:
-            StorageError: The storage refused.
+            StorageError: The storage failed.
         """
-        if route not in self._headers and (stored := await self._storage.load_state(_name(route))) is not None:
-            self._headers[route] = authorization_header(_decoded(stored.value))
+        if route not in self._headers and (stored := await self._storage.load_state(_state_key(route))) is not None:
+            self._headers[route] = authorization_header(_decode(stored.value))
         return self._headers.get(route)
 
-    def take_changed(self) -> set[str]:
-        """Tell the routes that have got another key since this was asked last."""
-        changed, self._changed = self._changed, set()
-        return changed
-
-    def forget(self) -> None:
-        """Keep the configured ones only."""
-        self._headers = {route: header for route, header in self._headers.items() if route in self._configured}
-
-    async def remember(self, projects: Iterable[ExponeaProject]) -> None:
+    async def store_credentials(self, projects: Iterable[ExponeaProject]) -> None:
         """
-        Keep the keys of projects that are not configured.
+        Store the credentials of those projects that are not configured.
 
         Raises:
-            StorageError: The storage refused.
+            StorageError: The storage failed.
         """
         for project in projects:
             for route, header in _headers([project]).items():
                 if route not in self._configured and self._headers.get(route) != header:
-                    await replace_state(self._storage, _name(route), _encoded(project.authorization_token))
+                    await replace_state(self._storage, _state_key(route), _encode(project.authorization_token))
                     self._headers[route] = header
                     self._changed.add(route)
+
+    def pop_changed(self) -> set[str]:
+        """Return the routes whose credentials have changed since the last call."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def clear(self) -> None:
+        """Keep only the configured credentials in memory; what is stored is up to the caller."""
+        self._headers = {route: header for route, header in self._headers.items() if route in self._configured}
 
 
 def _headers(projects: Iterable[ExponeaProject]) -> dict[str, str]:
     return {
         route_of(project, kind): authorization_header(project.authorization_token)
         for project in projects
-        for kind in _ROUTES
+        for kind in _ROUTED_KINDS
     }
 
 
-def _name(route: str) -> str:
+def _state_key(route: str) -> str:
     return f"key:{route}"
 
 
-def _encoded(authorization: str | BasicAuth) -> bytes:
-    kept = [authorization.key_id, authorization.secret] if isinstance(authorization, BasicAuth) else authorization
-    return json.dumps(kept).encode()
+def _encode(authorization: str | BasicAuth) -> bytes:
+    value = [authorization.key_id, authorization.secret] if isinstance(authorization, BasicAuth) else authorization
+    return json.dumps(value).encode()
 
 
-def _decoded(value: bytes) -> str | BasicAuth:
-    kept = json.loads(value)
-    return kept if isinstance(kept, str) else BasicAuth(*kept)
+def _decode(stored: bytes) -> str | BasicAuth:
+    value = json.loads(stored)
+    return value if isinstance(value, str) else BasicAuth(*value)

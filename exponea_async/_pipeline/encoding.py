@@ -1,11 +1,11 @@
 """
-Values to canonical JSON bytes. Pure.
+Encodes values as canonical JSON bytes. Pure.
 
-Most events are flat and clean, so the encoder tries the fast way first: encode, then look for signs of what needs care.
-Only if there are any, or when encoding fails, every value is walked: the walk knows the path of what it meets, converts
-what can be converted, and raises for the rest.
+Most events are flat and clean, so the encoder tries the fast way first: it encodes the value as it is, and then looks
+for signs of what needs care. Only if there are any, or if encoding fails, it walks through all values: the walk knows
+the path of each value, converts what can be converted, and raises for the rest.
 
-There are two codecs, orjson's and the standard library's; which of them is used decides nothing but the speed.
+There are two codecs, orjson and the standard library. Which of them is used affects only the speed.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from uuid import UUID
 
 import attrs
 
-from exponea_async._internal.validation import shown
+from exponea_async._internal.validation import short_repr
 from exponea_async.errors import InvalidEventError
 
 try:
@@ -28,24 +28,24 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]
 
-#: The platform wants each property's value to take less than this, in bytes of JSON.
+#: The platform requires each property to take less than this, in bytes of JSON.
 MAX_VALUE = 16_384
-#: The platform refuses an event or a customer update larger than this, in bytes of JSON.
+#: The platform refuses a larger event or customer update, in bytes of JSON.
 MAX_MESSAGE = 819_200
-#: Levels of nesting, the properties themselves included, beyond which a value is taken for one that contains itself.
+#: Levels of nesting, the properties themselves included. A value that is nested deeper probably contains itself.
 MAX_DEPTH = 100
 
 _SCALARS = frozenset({str, int, float, bool})
-#: Smaller and larger integers are read by hardly anybody, and written by orjson neither.
-_LOWEST, _HIGHEST = -(2**63), 2**64 - 1
-_KNOWN = (
-    "Give text, numbers, booleans, None, lists, dicts, datetime (aware), date, Decimal, UUID, Enum, set, tuple, "
-    "attrs or dataclass instances."
+#: Hardly any JSON reader accepts smaller or larger integers, and orjson does not write them.
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
+_SUPPORTED = (
+    "Use str, numbers, booleans, None, lists, dicts, aware datetime, date, Decimal, UUID, Enum, set, tuple, attrs or "
+    "dataclass instances."
 )
 
 
 class _Absent:
-    """Marks what is left out of the JSON."""
+    """The type of the marker for values that are left out of the JSON."""
 
 
 _ABSENT = _Absent()
@@ -53,14 +53,14 @@ _ABSENT = _Absent()
 
 def encode_object(values: Mapping[str, Any], path: str) -> bytes:
     """
-    Encode a mapping as a JSON object, None values left out at every depth.
+    Encode a mapping as a JSON object. None values are left out at every depth.
 
     Args:
-        values: What to encode.
-        path: Its name, for messages.
+        values: The mapping.
+        path: The name of the mapping in errors.
 
     Raises:
-        InvalidEventError: A value can't be told in JSON, or takes 16 KB or more; names its path.
+        InvalidEventError: A value can't be represented in JSON, or takes 16 KB or more. The error names its path.
     """
     encoded = _encode_fast(values)
     if encoded is None:
@@ -71,16 +71,18 @@ def encode_object(values: Mapping[str, Any], path: str) -> bytes:
     return encoded
 
 
-def encode_text(text: str, path: str) -> bytes:
+def encode_string(value: str, path: str) -> bytes:
     """
-    Encode a text as a JSON string.
+    Encode a non-empty string as a JSON string.
 
     Raises:
-        InvalidEventError: It is no text, empty, or has half of a surrogate pair in it.
+        InvalidEventError: The value is not a string, or empty, or contains half a surrogate pair.
     """
-    if not isinstance(text, str) or not text:
-        raise InvalidEventError(path, f"{shown(text)} is not a non-empty text", "Give a str.")
-    return _dumps(_walk_text(text, path))
+    if not isinstance(value, str):
+        raise InvalidEventError(path, f"expected a non-empty string, got {type(value).__name__}", "Pass a str.")
+    if not value:
+        raise InvalidEventError(path, "must be a non-empty string, got ''", "Pass a str that is not empty.")
+    return _dumps(_walk_string(value, path))
 
 
 def encode_number(number: float) -> bytes:
@@ -88,23 +90,29 @@ def encode_number(number: float) -> bytes:
     return _dumps(number)
 
 
-def unix_seconds(moment: datetime | float, path: str) -> float:
+def unix_seconds(timestamp: datetime | float, path: str) -> float:
     """
-    Tell a moment as UNIX seconds.
+    Return a timestamp as UNIX seconds.
 
     Raises:
-        InvalidEventError: It is naive, not finite, or looks like milliseconds.
+        InvalidEventError: The timestamp is naive, not finite, or looks like milliseconds.
     """
-    if isinstance(moment, datetime):
-        if moment.utcoffset() is None:
-            raise InvalidEventError(path, f"{moment!r} has no time zone", "Use an aware datetime, such as in UTC.")
-        return moment.timestamp()
-    if isinstance(moment, bool) or not isinstance(moment, int | float) or not abs(moment) < math.inf:
-        raise InvalidEventError(path, f"{shown(moment)} is no moment", "Give an aware datetime or UNIX seconds.")
-    # Compared before it becomes a float, which not every int can.
-    if abs(moment) > 1e11:
-        raise InvalidEventError(path, f"{shown(moment)} looks like milliseconds", "Give UNIX seconds.")
-    return float(moment)
+    if isinstance(timestamp, datetime):
+        if timestamp.utcoffset() is None:
+            hint = "Use an aware datetime, such as datetime.now(UTC)."
+            raise InvalidEventError(path, f"must have a time zone, got {timestamp!r}", hint)
+        return timestamp.timestamp()
+    if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not abs(timestamp) < math.inf:
+        trouble = f"expected a datetime or a finite number, got {short_repr(timestamp)}"
+        raise InvalidEventError(path, trouble, "Use an aware datetime or UNIX seconds.")
+    # Compared before the conversion to float, which fails for very large integers.
+    if abs(timestamp) > 1e11:
+        trouble = f"expected seconds, got {short_repr(timestamp)}, which looks like milliseconds"
+        raise InvalidEventError(path, trouble, "Use UNIX seconds.")
+    return float(timestamp)
+
+
+# The fast way
 
 
 def _orjson_fast(values: Mapping[str, Any]) -> bytes | None:
@@ -114,25 +122,25 @@ def _orjson_fast(values: Mapping[str, Any]) -> bytes | None:
         encoded = orjson.dumps(values, None, _ORJSON_OPTIONS)
     except TypeError:
         return None
-    # A null is a None, to be left out, or a float that JSON does not know, or only a word in a text.
+    # A null is a None, which is left out, or a float that JSON can't represent, or just a word in a string.
     return None if b"null" in encoded or _is_deep(encoded) else encoded
 
 
 def _is_deep(encoded: bytes) -> bool:
-    # No deeper than there are brackets, which are counted fast and need not be in short ones.
+    # The depth is at most the number of brackets, which is counted fast, and need not be in short JSON.
     if len(encoded) <= 2 * MAX_DEPTH or encoded.count(b"[") + encoded.count(b"{") <= MAX_DEPTH:
         return False
-    # A wide one would take the walk milliseconds. orjson promises to read 1,024 levels and no more, so with all but
-    # ours put round it, it tells which of both it is.
+    # Many brackets may also be side by side, which the walk would take milliseconds to find out. orjson reads at most
+    # 1,024 levels, so it fails if the value is too deep when all other levels are put around it.
     try:
-        orjson.loads(_ROUND[0] + encoded + _ROUND[1])
+        orjson.loads(_PADDING[0] + encoded + _PADDING[1])
     except orjson.JSONDecodeError:
         return True
     return False
 
 
 def _json_fast(values: Mapping[str, Any]) -> bytes | None:
-    # The standard encoder turns keys like 1 or None into text, so only flat objects with clean keys go this way.
+    # The standard encoder turns keys such as 1 or None into strings, so only flat objects with clean keys go this way.
     if type(values) is not dict:
         return None
     for key, value in values.items():
@@ -140,7 +148,7 @@ def _json_fast(values: Mapping[str, Any]) -> bytes | None:
             return None
     try:
         return _json_dumps(values)
-    except ValueError:  # not finite, or half of a surrogate pair
+    except ValueError:  # a number that is not finite, or half a surrogate pair
         return None
 
 
@@ -148,7 +156,7 @@ def _json_dumps(value: Any) -> bytes:
     return _json_encode(value).encode()
 
 
-# Cycles never come this far, and neither does what is nested too deeply.
+# Neither cycles nor values that are nested too deeply get this far.
 _json_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 _encode_fast: Callable[[Mapping[str, Any]], bytes | None]
 _dumps: Callable[[Any], bytes]
@@ -156,34 +164,36 @@ if orjson:
     _ORJSON_OPTIONS = (
         orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
     )
-    _ROUND = (b"[" * (1024 - MAX_DEPTH), b"]" * (1024 - MAX_DEPTH))
+    _PADDING = (b"[" * (1024 - MAX_DEPTH), b"]" * (1024 - MAX_DEPTH))
     _encode_fast, _dumps = _orjson_fast, orjson.dumps
 else:
     _encode_fast, _dumps = _json_fast, _json_dumps
 
 
 def _fits(number: int) -> bool:
-    return _LOWEST <= number <= _HIGHEST
+    return _MIN_INTEGER <= number <= _MAX_INTEGER
 
 
 def _check_sizes(values: Mapping[str, Any], path: str) -> None:
     for key, value in values.items():
         size = len(_dumps(value))
         if size >= MAX_VALUE:
-            raise InvalidEventError(
-                f"{path}.{key}", f"its value takes {size} bytes", f"The platform takes less than {MAX_VALUE}."
-            )
+            trouble = f"must take less than {MAX_VALUE} bytes of JSON, got {size}"
+            raise InvalidEventError(f"{path}.{key}", trouble, "Send a shorter value.")
+
+
+# The walk
 
 
 def _walk_object(values: Mapping[str, Any], path: str, depth: int) -> dict[str, Any]:
     if not isinstance(values, Mapping):
-        raise InvalidEventError(path, f"{shown(values)} is no mapping", "Give a dict with texts as keys.")
+        raise InvalidEventError(path, f"expected a mapping, got {short_repr(values)}", "Use a dict with str keys.")
     _check_depth(path, depth)
     walked: dict[str, Any] = {}
     for key, value in values.items():
         if not isinstance(key, str):
-            raise InvalidEventError(path, f"the key {shown(key)} is no text", "Use texts as keys.")
-        name = _walk_text(key, path)
+            raise InvalidEventError(path, f"expected keys of type str, got {short_repr(key)}", "Use strings as keys.")
+        name = _walk_string(key, path)
         plain = _walk(value, f"{path}.{name}", depth + 1)
         if plain is not _ABSENT:
             walked[name] = plain
@@ -191,22 +201,23 @@ def _walk_object(values: Mapping[str, Any], path: str, depth: int) -> dict[str, 
 
 
 def _walk(value: Any, path: str, depth: int) -> Any:
-    """Give a value as plain JSON types, or `_ABSENT`."""
+    """Return a value as plain JSON types, or `_ABSENT`."""
     if value is None:
         return _ABSENT
-    walk = _BY_TYPE.get(type(value)) or _walk_of(value)
+    walk = _BY_TYPE.get(type(value)) or _find_walk(value)
     if walk is None:
-        what = f"{shown(value)} is a class" if isinstance(value, type) else f"{_kind(value)} can't be sent"
-        raise InvalidEventError(path, what, _KNOWN)
+        found = f"the class {value.__qualname__}" if isinstance(value, type) else type(value).__qualname__
+        raise InvalidEventError(path, f"expected a value that JSON can represent, got {found}", _SUPPORTED)
     return walk(value, path, depth)
 
 
 def _check_depth(path: str, depth: int) -> None:
     if depth >= MAX_DEPTH:
-        raise InvalidEventError(path[:200], f"it is nested deeper than {MAX_DEPTH} levels", "Does it contain itself?")
+        trouble = f"must be nested at most {MAX_DEPTH} levels deep"
+        raise InvalidEventError(path[:200], trouble, "Check whether the value contains itself.")
 
 
-def _walk_of(value: Any) -> "_Walk | None":
+def _find_walk(value: Any) -> "_Walk | None":
     if isinstance(value, type):
         return None
     for kinds, walk in _BY_KIND:
@@ -215,60 +226,56 @@ def _walk_of(value: Any) -> "_Walk | None":
     return _walk_fields if attrs.has(type(value)) or dataclasses.is_dataclass(value) else None
 
 
-def _kind(value: object) -> str:
-    return f"a value of type {type(value).__qualname__}"
-
-
 def _walk_fields(value: Any, path: str, depth: int) -> dict[str, Any]:
     kind = type(value)
     fields: Iterable[Any] = attrs.fields(kind) if attrs.has(kind) else dataclasses.fields(value)
-    # A field may never have been set.
+    # A dataclass field with init=False may never have been set.
     return _walk_object({each.name: getattr(value, each.name, None) for each in fields}, path, depth)
 
 
-def _walk_text(value: str, path: str, _depth: int = 0) -> str:
-    text = str.__str__(value)
+def _walk_string(value: str, path: str, _depth: int = 0) -> str:
+    string = str.__str__(value)
     try:
-        text.encode()
+        string.encode()
     except UnicodeEncodeError:
-        raise InvalidEventError(path, f"{shown(text)} has half of a surrogate pair in it") from None
-    return text
+        trouble = f"must be valid Unicode, got {short_repr(string)} with half a surrogate pair"
+        raise InvalidEventError(path, trouble, "Remove or replace the surrogate.") from None
+    return string
 
 
 def _walk_int(value: int, path: str, _depth: int) -> int:
     if not _fits(value):
-        raise InvalidEventError(path, "the number needs more than 64 bits", "Send it as text.")
+        raise InvalidEventError(path, "must fit into 64 bits", "Send the number as a string.")
     return int(value)
 
 
 def _walk_float(value: float | Decimal, path: str, _depth: int) -> float:
     try:
         number = float(value)
-    except ValueError:  # a signalling NaN of Decimal's
+    except ValueError:  # a signalling NaN of Decimal
         number = math.nan
     if not math.isfinite(number):
-        raise InvalidEventError(
-            path, f"{shown(value)} is no finite number", "JSON has none; leave it out or send text."
-        )
+        trouble = f"must be a finite number, got {short_repr(value)}"
+        raise InvalidEventError(path, trouble, "Leave the value out, or send it as a string.")
     return number
 
 
 def _walk_list(value: Any, path: str, depth: int) -> list[Any]:
     _check_depth(path, depth)
-    walked = (_walk(item, f"{path}[{place}]", depth + 1) for place, item in enumerate(value))
+    walked = (_walk(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value))
     return [item for item in walked if item is not _ABSENT]
 
 
 def _walk_set(value: Any, path: str, depth: int) -> list[Any]:
-    # A set has no order of its own; the same set must give the same bytes, whatever the codec writes.
+    # A set is unordered, but equal sets must give the same bytes with both codecs.
     return sorted(_walk_list(value, path, depth), key=repr)
 
 
 _Walk = Callable[[Any, str, int], Any]
-# The order matters: an Enum may be a text too, a bool is an int, a datetime is a date.
+# The order matters: an Enum may also be a str, a bool is an int, and a datetime is a date.
 _BY_KIND: tuple[tuple[Any, _Walk], ...] = (
     (Enum, lambda value, path, depth: _walk(value.value, path, depth)),
-    (str, _walk_text),
+    (str, _walk_string),
     (bool, lambda value, _path, _depth: value),
     (int, _walk_int),
     ((float, Decimal), _walk_float),
@@ -279,7 +286,7 @@ _BY_KIND: tuple[tuple[Any, _Walk], ...] = (
     ((list, tuple), _walk_list),
     ((set, frozenset), _walk_set),
 )
-# What most values are, found without a search.
+# The usual types, found without a search.
 _BY_TYPE: Mapping[type, _Walk] = {
     kind: next(walk for kinds, walk in _BY_KIND if issubclass(kind, kinds))
     for kind in (str, int, float, bool, dict, list, tuple, datetime, date, Decimal, UUID)

@@ -1,5 +1,5 @@
 """
-When the queue is uploaded: the flush modes, and flushes that somebody asks for.
+When the queue is uploaded: flush modes, and flushes on request.
 """
 
 import asyncio
@@ -15,20 +15,24 @@ from exponea_async.storage.base import Storage, Watermark
 
 LOG = logging.getLogger("exponea_async")
 
-#: How often a flush looks at what is left by itself, in seconds: another process may send some of it.
-LOOK = 0.25
+#: How often a flush counts what remains, in seconds, even if no verdict was stored: another process may send records.
+POLL_INTERVAL = 0.25
 
 
 class Flusher:
     """
-    Tells the uploader when it is wanted.
+    Activates the uploader: always in `FlushMode.IMMEDIATE`, in the other modes for the length of a flush.
 
     Args:
         storage: Where the records are.
         uploader: Sends them.
-        settler: Tells when there is news.
-        counters: Tell what was delivered.
-        mode: The flush mode to begin with.
+        acknowledger: Says when verdicts were stored.
+        counters: Say how many records were delivered and rejected.
+        mode: The flush mode at first.
+        period: Seconds between the uploads of `FlushMode.PERIOD` at first.
+
+    Attributes:
+        mode: The flush mode.
         period: Seconds between the uploads of `FlushMode.PERIOD`.
     """
 
@@ -37,7 +41,7 @@ class Flusher:
         *,
         storage: Storage,
         uploader: Uploader,
-        settler: Acknowledger,
+        acknowledger: Acknowledger,
         counters: Counters,
         mode: FlushMode,
         period: float,
@@ -46,45 +50,86 @@ class Flusher:
         self.period = period
         self._storage = storage
         self._uploader = uploader
-        self._settler = settler
+        self._acknowledger = acknowledger
         self._counters = counters
-        self._running = 0
-        self._periodic: asyncio.Task[None] | None = None
-        self._changing = asyncio.Lock()
-        self._closed = False
+        # Number of flushes in progress.
+        self._flushes = 0
+        self._period_task: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+        self._is_closed = False
 
     async def start(self) -> None:
-        """Begin, in the present mode."""
-        await self._restart()
+        """Begin in the present mode."""
+        await self._apply_mode()
 
     async def set_mode(self, mode: FlushMode) -> None:
-        """Change the mode; a flush that is running goes on."""
+        """Change the mode. A flush in progress goes on."""
         self.mode = mode
-        await self._restart()
+        await self._apply_mode()
 
     async def set_period(self, seconds: float) -> None:
         """Change the period, which begins anew."""
         self.period = seconds
-        await self._restart()
+        await self._apply_mode()
 
     async def aclose(self) -> None:
-        """End the period's task, for good."""
-        self._closed = True
-        await self._restart()
+        """End the task of `FlushMode.PERIOD` for good."""
+        self._is_closed = True
+        await self._apply_mode()
 
-    async def _restart(self) -> None:
-        # One after another: each would start a task of its own.
-        async with self._changing:
-            if self._periodic is not None:
-                self._periodic.cancel()
-                await asyncio.wait([self._periodic])
-                self._periodic = None
-            if self.mode is FlushMode.PERIOD and not self._closed:
-                self._periodic = asyncio.create_task(self._flush_periodically(), name="exponea_async: period")
-            self._tell()
+    async def flush(self, timeout: float | None, *, wait_out_outages: bool = True) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
+        """
+        Upload all records that were written before the call.
 
-    def _tell(self) -> None:
-        self._uploader.want(self._running > 0 or self.mode is FlushMode.IMMEDIATE)
+        Args:
+            timeout: Maximum duration in seconds; None sets no limit.
+            wait_out_outages: Whether to wait until a project that is unavailable responds again. Otherwise its records
+                are left for later once it did not respond. A paused project is never waited for.
+        """
+        started = asyncio.get_running_loop().time()
+        delivered, rejected = self._counters.delivered, self._counters.rejected
+        watermark = await self._storage.watermark()
+        self._flushes += 1
+        self._update_uploader()
+        self._uploader.expedite_probes()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._wait_until_uploaded(watermark, started, paused_only=wait_out_outages)
+        finally:
+            self._flushes -= 1
+            self._update_uploader()
+        return FlushResult(
+            delivered=self._counters.delivered - delivered,
+            rejected=self._counters.rejected - rejected,
+            remaining=await self._storage.remaining(watermark),
+        )
+
+    async def _wait_until_uploaded(self, watermark: Watermark, since: float, *, paused_only: bool) -> None:
+        while self._uploader.is_running:
+            blocked = self._uploader.blocked_routes(since, paused_only=paused_only)
+            if not await self._storage.remaining(watermark, skip=blocked):
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_INTERVAL):
+                    await self._acknowledger.wait_stored()
+
+    async def _apply_mode(self) -> None:
+        # One change after another, since each starts a task of its own.
+        async with self._lock:
+            if self._period_task is not None:
+                self._period_task.cancel()
+                await asyncio.wait([self._period_task])
+                self._period_task = None
+            if self.mode is FlushMode.PERIOD and not self._is_closed:
+                self._period_task = asyncio.create_task(self._flush_periodically(), name="exponea_async: period")
+            self._update_uploader()
+
+    def _update_uploader(self) -> None:
+        if self._flushes or self.mode is FlushMode.IMMEDIATE:
+            self._uploader.activate()
+        else:
+            self._uploader.deactivate()
 
     async def _flush_periodically(self) -> None:
         while True:
@@ -92,40 +137,4 @@ class Flusher:
             try:
                 await self.flush(None)
             except StorageError as error:
-                LOG.warning("The queue can't be read, so that it is not uploaded now: %s", error)
-
-    async def flush(self, timeout: float | None, *, insist: bool = True) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
-        """
-        Upload all that was written before.
-
-        Args:
-            timeout: When to leave it at that, in seconds; None waits as long as it takes.
-            insist: Wait through an outage; else a project is left alone once it did not answer.
-        """
-        started = asyncio.get_running_loop().time()
-        delivered, rejected = self._counters.delivered, self._counters.rejected
-        watermark = await self._storage.watermark()
-        self._running += 1
-        self._tell()
-        self._uploader.nudge()
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._drain(watermark, started, insist=insist)
-        finally:
-            self._running -= 1
-            self._tell()
-        return FlushResult(
-            delivered=self._counters.delivered - delivered,
-            rejected=self._counters.rejected - rejected,
-            remaining=await self._storage.remaining(watermark),
-        )
-
-    async def _drain(self, watermark: Watermark, started: float, *, insist: bool) -> None:
-        while self._uploader.is_running and await self._left(watermark, started, insist=insist):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK):
-                    await self._settler.news()
-
-    async def _left(self, watermark: Watermark, started: float, *, insist: bool) -> int:
-        return await self._storage.remaining(watermark, skip=self._uploader.stuck(started, paused_only=insist))
+                LOG.warning("The queue can't be read, and is not uploaded this time: %s", error)

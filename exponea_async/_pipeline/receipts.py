@@ -1,5 +1,5 @@
 """
-Receipts that somebody still holds, and the verdicts they wait for.
+The receipts that callers still hold, by record.
 """
 
 import asyncio
@@ -10,12 +10,13 @@ from exponea_async.errors import ClosedError, DeliveryError, DroppedError, Rejec
 from exponea_async.models import Receipt
 from exponea_async.storage.base import Storage, Written
 
-#: How often awaited receipts are looked up, in seconds: another process that shares the queue may have sent them.
-LOOK_UP = 1.0
+#: How often the records of awaited receipts are looked up in the storage, in seconds: another process that shares the
+#: queue may have sent them.
+POLL_INTERVAL = 1.0
 
 
-class _Hold(ref[Receipt]):
-    """A receipt that is not kept alive, and its records. Does the work of a WeakValueDictionary at half the price."""
+class _ReceiptRef(ref[Receipt]):
+    """A weak reference to a receipt, with its record ids. It does what a WeakValueDictionary does at half the cost."""
 
     __slots__ = ("ids",)
     ids: tuple[str, ...]
@@ -23,81 +24,86 @@ class _Hold(ref[Receipt]):
 
 class Receipts:
     """
-    All receipts that somebody holds, by record.
+    Issues receipts, and resolves them when the verdicts on their records are known.
+
+    A receipt that its caller does not hold is not kept, so it costs nothing.
 
     Args:
         storage: Where the records are.
+        poll_interval: Seconds between look-ups of awaited records.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, poll_interval: float = POLL_INTERVAL) -> None:
         self._storage = storage
-        self._held: dict[str, _Hold] = {}
+        self._poll_interval = poll_interval
+        self._by_record: dict[str, _ReceiptRef] = {}
         self._awaited: WeakSet[Receipt] = WeakSet()
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
+        self._is_closed = False
 
     def issue(self, written: Written) -> Receipt:
-        """Make the receipt for what one call wrote."""
-        receipt = Receipt(written.ids, self._follow)
-        hold = _Hold(receipt, self._let_go)
-        hold.ids = written.ids
+        """Return the receipt for the records that one call has written."""
+        receipt = Receipt(written.ids, self._watch)
+        reference = _ReceiptRef(receipt, self._discard)
+        reference.ids = written.ids
         for key in written.ids:
-            self._held[key] = hold
+            self._by_record[key] = reference
         return receipt
 
     def resolve(self, ids: Iterable[str], error: DeliveryError | None = None) -> None:
-        """Tell receipts what became of their records."""
+        """Pass a verdict on records to their receipts: delivered, or an error."""
         for key in ids:
-            hold = self._held.pop(key, None)
-            receipt = hold() if hold else None
+            reference = self._by_record.pop(key, None)
+            receipt = reference() if reference else None
             if receipt is not None:
                 receipt.resolve(error)
 
     def drop_all(self, reason: str) -> None:
-        """Tell all receipts that their records are gone unsent."""
-        self.resolve(list(self._held), DroppedError(reason))
+        """Resolve all receipts: their records were deleted unsent."""
+        self.resolve(list(self._by_record), DroppedError(reason))
 
     def open(self) -> None:
-        """Let verdicts be waited for, after a close too."""
-        self._closed = False
+        """Allow callers to wait for verdicts, also after `aclose`."""
+        self._is_closed = False
 
     async def aclose(self) -> None:
-        """Stop looking, and send away who still waits."""
-        self._closed = True
+        """Raise a `ClosedError` to all callers that wait for a verdict, now and later."""
+        self._is_closed = True
         for receipt in list(self._awaited):
-            receipt.give_up(ClosedError("The client was closed before a verdict came; the event is still queued."))
+            receipt.give_up(ClosedError("The client was closed before there was a verdict; the event is still queued."))
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    def _let_go(self, hold: _Hold) -> None:
-        for key in hold.ids:
-            self._held.pop(key, None)
+    def _discard(self, reference: _ReceiptRef) -> None:
+        for key in reference.ids:
+            self._by_record.pop(key, None)
 
-    def _follow(self, receipt: Receipt) -> None:
-        if self._closed:
-            raise ClosedError("The client is closed, so no verdict will come; the event is still queued.")
+    # Verdicts of other processes
+
+    def _watch(self, receipt: Receipt) -> None:
+        if self._is_closed:
+            raise ClosedError("The client is closed, so there will be no verdict; the event is still queued.")
         self._awaited.add(receipt)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._look_up(), name="exponea_async: receipts")
+            self._task = asyncio.create_task(self._poll(), name="exponea_async: receipts")
 
-    async def _look_up(self) -> None:
+    async def _poll(self) -> None:
         while any(receipt.is_awaited for receipt in self._awaited):
-            await asyncio.sleep(LOOK_UP)
+            await asyncio.sleep(self._poll_interval)
             awaited = (receipt.ids for receipt in self._awaited if receipt.is_awaited)
-            await self._ask([key for ids in awaited for key in ids if key in self._held])
+            await self._look_up([key for ids in awaited for key in ids if key in self._by_record])
         self._awaited.clear()
 
-    async def _ask(self, ids: list[str]) -> None:
+    async def _look_up(self, ids: list[str]) -> None:
         try:
-            fates = await self._storage.find(ids)
+            found = await self._storage.find(ids)
         except StorageError:
             return
         for key in ids:
-            self._learn(key, fates.get(key))
-
-    def _learn(self, key: str, fate: str | None) -> None:
-        if fate is None:
-            self.resolve([key])
-        elif fate != "queued":
-            self.resolve([key], RejectedError(fate))
+            reason = found.get(key)
+            if reason is None:
+                # Records that are gone were delivered.
+                self.resolve([key])
+            elif reason != "queued":
+                self.resolve([key], RejectedError(reason))

@@ -11,7 +11,7 @@ from typing import Any
 from exponea_async._pipeline.clock import UniqueClock
 from exponea_async._pipeline.commands import Project, click_command, customer_command, event_command, route_of
 from exponea_async._pipeline.credentials import CredentialStore
-from exponea_async._pipeline.encoding import encode_object, encode_text, unix_seconds
+from exponea_async._pipeline.encoding import encode_object, encode_string, unix_seconds
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async.config import Configuration, ExponeaProject
 from exponea_async.errors import DroppedError, InvalidEventError, LifecycleError, StorageError
@@ -28,7 +28,7 @@ DEVICE_ID = "device_id"
 # Looking a member up on the enum class costs more than all other work on an event's automatic properties.
 _PUSH_TOKEN = EventType.PUSH_TOKEN
 _CLICK = EventType.CAMPAIGN_CLICK
-_encoded_name = lru_cache(maxsize=1024)(encode_text)
+_encoded_name = lru_cache(maxsize=1024)(encode_string)
 
 #: Drafts that are recorded in one commit, each with its own identity, or None for that of the call.
 Drafts = Sequence[tuple[Identity | None, Draft]]
@@ -184,7 +184,7 @@ class EventRecorder:
                 return None
             event = changed
         name, properties, timestamp = event.name, event.properties, event.timestamp
-        name_json = _encoded_name(name, "name") if type(name) is str else encode_text(name, "name")
+        name_json = _encoded_name(name, "name") if type(name) is str else encode_string(name, "name")
         if type(properties) is not dict:
             properties = _mapping(properties)
         # The default properties must not get into a push token's properties, which are a protocol of their own.
@@ -221,7 +221,7 @@ class EventRecorder:
         if not self.check_running():
             return None
         encoded = encode_object(properties, "properties")[1:-1]
-        return Draft(EventType.CAMPAIGN_CLICK, encode_text(url, "url"), encoded, None)
+        return Draft(EventType.CAMPAIGN_CLICK, encode_string(url, "url"), encoded, None)
 
     # From drafts to records
 
@@ -305,7 +305,7 @@ class EventRecorder:
         Raises:
             StorageError: The storage refused.
         """
-        await self._credentials.remember(projects)
+        await self._credentials.store_credentials(projects)
 
     def dropped(self, reason: str = "before_track returned None", *, count: str = "") -> Receipt:
         """Return the receipt of an event that is not recorded, and count it under the name `count`, if given."""
@@ -327,7 +327,7 @@ class EventRecorder:
         reason = "the queue was full, and newer events replaced it"
         self._counters.dropped["queue_full"] += len(ids)
         self._receipts.resolve(ids, DroppedError(reason))
-        self._hooks.tell(DeliveryEvent("dropped", ids, reason=reason))
+        self._hooks.notify(DeliveryEvent("dropped", ids, reason=reason))
 
 
 def _mapping(properties: Any) -> Mapping[str, Any]:

@@ -1,8 +1,10 @@
 """
-How long to wait and when to stop, said once.
+How long to wait between attempts, and when to stop.
 """
 
 import asyncio
+import random
+from collections.abc import Callable
 
 from tenacity import (
     AsyncRetrying,
@@ -13,45 +15,55 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from exponea_async._pipeline.commands import LONGEST_WAIT
+from exponea_async._pipeline.responses import MAX_WAIT
 from exponea_async.config import UploadSettings
 from exponea_async.errors import StorageError, UnavailableError
 
-#: A project that refuses our key is asked again after this many seconds, then ever more seldom.
+#: A project that refuses its key is tried again after this many seconds, doubled after each refusal.
 PAUSE_INITIAL = 60.0
 PAUSE_MAX = 3600.0
-#: Who asks something waits for so long at the most, in seconds, because the platform asked for it.
-PATIENCE = 30.0
+#: A request whose caller waits is not repeated if the platform asks for a longer wait than this, in seconds.
+MAX_REQUEST_WAIT = 30.0
+#: No power of two beyond this is computed; the wait has long reached its maximum.
+_MAX_EXPONENT = 64
 
 
 class Backoff:
     """
-    Full-jitter exponential waits, never shorter than what the platform asks for.
+    Exponential back-off with full jitter, never shorter than the wait that the platform asks for.
 
     Args:
-        settings: Tells the first and the longest wait.
+        settings: They give the first and the longest wait.
+        uniform: Return a random number between two bounds.
     """
 
-    def __init__(self, settings: UploadSettings) -> None:
-        self._wait = wait_random_exponential(multiplier=settings.backoff_initial, max=settings.backoff_max)
+    def __init__(self, settings: UploadSettings, uniform: Callable[[float, float], float] = random.uniform) -> None:
+        self._initial = settings.backoff_initial
+        self._max = settings.backoff_max
+        self._uniform = uniform
 
     def seconds(self, attempt: int, retry_after: float | None = None) -> float:
-        """Tell how long to wait after the `attempt`-th failure in a row, 1 being the first."""
-        state = RetryCallState(AsyncRetrying(), None, (), {})
-        state.attempt_number = attempt
-        return min(max(self._wait(state), retry_after or 0.0), LONGEST_WAIT)
+        """
+        Return how long to wait, in seconds.
+
+        Args:
+            attempt: Number of failures in a row, at least 1.
+            retry_after: The wait that the platform asks for, in seconds.
+        """
+        ceiling = min(self._initial * 2.0 ** min(attempt - 1, _MAX_EXPONENT), self._max)
+        return min(max(self._uniform(0.0, ceiling), retry_after or 0.0), MAX_WAIT)
 
 
 def pause_seconds(attempt: int) -> float:
-    """Tell how long a project stays paused after the `attempt`-th refusal in a row, 1 being the first."""
-    return float(min(PAUSE_INITIAL * 2 ** min(attempt - 1, 16), PAUSE_MAX))
+    """Return how long a project stays paused after a number of refusals in a row, at least 1; in seconds."""
+    return min(PAUSE_INITIAL * 2.0 ** min(attempt - 1, _MAX_EXPONENT), PAUSE_MAX)
 
 
 def storage_attempts() -> AsyncRetrying:
     """
-    Try again while the storage refuses, without end: a verdict that is known must be written down.
+    Return a retry loop that repeats while the storage fails, without end: a known verdict must be stored.
 
-    A fresh policy for each use, since tenacity keeps the state of a loop on it.
+    Each call returns a loop of its own, since tenacity keeps the state of the loop on it.
     """
     return AsyncRetrying(
         retry=retry_if_exception_type(StorageError),
@@ -60,37 +72,39 @@ def storage_attempts() -> AsyncRetrying:
     )
 
 
-def call_attempts(backoff: Backoff, tries: int) -> AsyncRetrying:
+def request_attempts(backoff: Backoff, max_attempts: int) -> AsyncRetrying:
     """
-    Ask again while there is no usable answer, so often at the most, with waits between.
+    Return a retry loop for a request whose caller waits: it repeats while there is no usable response.
 
-    Where the platform wants a longer wait than `PATIENCE` nobody asks again: somebody waits for the answer.
+    It does not repeat if the platform asks for a longer wait than `MAX_REQUEST_WAIT`.
     """
 
-    def is_worth_it(error: BaseException) -> bool:
-        return isinstance(error, UnavailableError) and (error.retry_after or 0.0) <= PATIENCE
+    def is_retryable(error: BaseException) -> bool:
+        return isinstance(error, UnavailableError) and (error.retry_after or 0.0) <= MAX_REQUEST_WAIT
 
     def wait(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         return backoff.seconds(state.attempt_number, getattr(error, "retry_after", None))
 
-    return AsyncRetrying(retry=retry_if_exception(is_worth_it), wait=wait, stop=stop_after_attempt(tries), reraise=True)
+    return AsyncRetrying(
+        retry=retry_if_exception(is_retryable), wait=wait, stop=stop_after_attempt(max_attempts), reraise=True
+    )
 
 
 class RateLimiter:
     """
-    An even pace of requests.
+    Spaces requests evenly. Idle time is not saved up for a burst.
 
     Args:
-        per_second: How many requests a second at the most.
+        per_second: Maximum number of requests per second.
     """
 
     def __init__(self, per_second: float) -> None:
         self._interval = 1.0 / per_second
         self._next = 0.0
 
-    async def turn(self) -> None:
-        """Wait until it is our turn."""
+    async def acquire(self) -> None:
+        """Wait for the turn of a request. The turn of a caller that is cancelled passes unused."""
         now = asyncio.get_running_loop().time()
         wait = max(0.0, self._next - now)
         self._next = now + wait + self._interval

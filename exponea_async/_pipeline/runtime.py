@@ -1,5 +1,5 @@
 """
-The upload as a whole: what lives from the start of a client to its end.
+The upload as a whole, from the start of a client to its end.
 """
 
 import asyncio
@@ -23,25 +23,28 @@ from exponea_async.storage.base import Storage
 
 LOG = logging.getLogger("exponea_async")
 
-#: How long closing takes at the most to write verdicts down and give leases back, in seconds.
+#: Maximum time that closing takes to store verdicts and give leased records back, in seconds.
 RELEASE_TIMEOUT = 5.0
 
 
 class UploadRuntime:
     """
-    Wires the parts of the upload and runs them, from its construction to `aclose`.
+    Creates and connects the parts of the upload, and runs them until `aclose`.
 
     Args:
-        configuration: Tells projects, keys and how to send.
+        configuration: The settings.
         storage: Where the records are.
-        receipts: Learn what became of records.
-        counters: Count it.
-        hooks: Hear it.
-        mode: The flush mode to begin with.
-        period: Seconds between the uploads of `FlushMode.PERIOD`.
-        written: Set by whoever has written records.
-        keys: Tell which key opens which project.
-        pace: Spaces requests out.
+        receipts: Resolved when verdicts are known.
+        counters: Count requests and verdicts.
+        hooks: Notified of verdicts and of the state of projects.
+        mode: The flush mode at first.
+        period: Seconds between the uploads of `FlushMode.PERIOD` at first.
+        written: Set after records were written.
+        credentials: The credentials of projects.
+        rate_limiter: Spaces the requests.
+
+    Attributes:
+        flusher: Decides when records are sent.
     """
 
     def __init__(
@@ -55,30 +58,30 @@ class UploadRuntime:
         mode: FlushMode,
         period: float,
         written: asyncio.Event,
-        keys: CredentialStore,
-        pace: RateLimiter,
+        credentials: CredentialStore,
+        rate_limiter: RateLimiter,
     ) -> None:
         settings = configuration.upload
-        # Every project gets another chance.
+        # Every project is tried again.
         counters.paused.clear()
         self._transport = Transport(
             timeout=settings.request_timeout, connections=settings.concurrency, gzip=settings.gzip
         )
-        self._settler = Acknowledger(storage, receipts, counters, hooks)
+        self._acknowledger = Acknowledger(storage, receipts, counters, hooks)
         sender = Sender(
             transport=self._transport,
-            settler=self._settler,
+            acknowledger=self._acknowledger,
             counters=counters,
             hooks=hooks,
             settings=settings,
-            keys=keys,
-            pace=pace,
-            max_retries=configuration.flush_max_retries,
+            credentials=credentials,
+            rate_limiter=rate_limiter,
+            max_failures=configuration.flush_max_retries,
         )
         uploader = Uploader(
             storage=storage,
             sender=sender,
-            settler=self._settler,
+            acknowledger=self._acknowledger,
             queue=configuration.queue,
             upload=settings,
             written=written,
@@ -86,26 +89,26 @@ class UploadRuntime:
         self.flusher = Flusher(
             storage=storage,
             uploader=uploader,
-            settler=self._settler,
+            acknowledger=self._acknowledger,
             counters=counters,
             mode=mode,
             period=period,
         )
         self._task = asyncio.create_task(uploader.run(), name="exponea_async: upload")
-        self._task.add_done_callback(_log_end)
+        self._task.add_done_callback(_log_failure)
 
     async def aclose(self) -> None:
-        """Break off what is under way, and give back what has no verdict."""
+        """Cancel what is in flight, and give records without a verdict back."""
         await self.flusher.aclose()
         self._task.cancel()
         await asyncio.wait([self._task])
-        # Where that fails the leases run out by themselves.
+        # If this fails, the leases run out.
         with suppress(TimeoutError, StorageError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
-                await self._settler.release()
+                await self._acknowledger.release()
         await self._transport.aclose()
 
 
-def _log_end(task: "asyncio.Task[None]") -> None:
+def _log_failure(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and task.exception() is not None:
-        LOG.critical("The upload has broken down; events are kept until the next start.", exc_info=task.exception())
+        LOG.critical("The upload has failed; events are kept until the next start.", exc_info=task.exception())

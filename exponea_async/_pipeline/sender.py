@@ -1,5 +1,5 @@
 """
-One batch to the platform and back with a verdict for each record.
+Sends one batch at a time, and states a verdict on each of its records.
 """
 
 import asyncio
@@ -10,207 +10,219 @@ from attrs import define
 
 from exponea_async._pipeline.acknowledger import Acknowledger
 from exponea_async._pipeline.circuit_breaker import CircuitBreaker
-from exponea_async._pipeline.commands import BatchResult, HttpResponse, read_answer, request_body
+from exponea_async._pipeline.commands import request_body
 from exponea_async._pipeline.credentials import CredentialStore
+from exponea_async._pipeline.responses import BatchResult, HttpResponse, read_batch_result
 from exponea_async._pipeline.retry import Backoff, RateLimiter, pause_seconds
 from exponea_async._pipeline.transport import Transport
 from exponea_async.config import UploadSettings
-from exponea_async.errors import ExponeaError, ProjectPausedError, RejectedError, UnavailableError
+from exponea_async.errors import ProjectPausedError, RejectedError, UnavailableError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Leased
 
 LOG = logging.getLogger("exponea_async")
 
-#: How much later than its project's next probe a troubled batch is due, in seconds: another one is to be the probe,
-#: so that a batch that is at fault itself does not hold up those that are not.
-STEP_ASIDE = 0.2
+#: How long after the next probe of its route a batch that failed falls due, in seconds; at most the longest back-off.
+#: So the probe is made with another batch, and one that is at fault itself does not block the others.
+AFTER_PROBE = 0.2
 
 
 @define(eq=False)
 class Batch:
     """
-    What goes in one request.
+    The records of one request.
 
     Attributes:
         records: The records, all of one route; at least one.
-        probe: Whether it is the one request that a closed gate lets through.
+        is_probe: Whether it is the probe of an open circuit.
     """
 
     records: Sequence[Leased]
-    probe: bool = False
+    is_probe: bool = False
 
     @property
     def route(self) -> str:
-        """Where it goes."""
+        """The route of all records."""
         return self.records[0].route
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Its records' ids."""
+        """The ids of the records."""
         return tuple(record.id for record in self.records)
 
     def halves(self) -> "tuple[Batch, Batch]":
-        """Split it; to be asked of at least two records."""
+        """Split a batch of at least two records."""
         middle = len(self.records) // 2
-        return Batch(self.records[:middle], self.probe), Batch(self.records[middle:], self.probe)
+        return Batch(self.records[:middle], self.is_probe), Batch(self.records[middle:], self.is_probe)
 
 
 class Sender:
     """
-    Sends batches, and knows of each project whether it takes requests.
+    Sends batches, and keeps a circuit breaker for each route.
 
     Args:
-        transport: The way to the platform.
-        settler: Writes down what becomes of records.
+        transport: Makes the requests.
+        acknowledger: Gets the verdicts.
         counters: Count requests.
-        hooks: Hear of trouble.
-        settings: Tell how to send.
-        keys: Tell which key opens which project.
-        pace: Spaces requests out.
-        max_retries: After how many failures of its own a record is a dead letter.
+        hooks: Notified when a route becomes unavailable, is paused or resumes.
+        settings: The waits between attempts.
+        credentials: The credentials of projects.
+        rate_limiter: Spaces the requests.
+        max_failures: Number of failures of its own after which a record is a dead letter.
+
+    Attributes:
+        breakers: The circuit breakers by route.
     """
 
     def __init__(
         self,
         *,
         transport: Transport,
-        settler: Acknowledger,
+        acknowledger: Acknowledger,
         counters: Counters,
         hooks: Hooks,
         settings: UploadSettings,
-        keys: CredentialStore,
-        pace: RateLimiter,
-        max_retries: int,
+        credentials: CredentialStore,
+        rate_limiter: RateLimiter,
+        max_failures: int,
     ) -> None:
         self._transport = transport
-        self._settler = settler
+        self._acknowledger = acknowledger
         self._counters = counters
         self._hooks = hooks
-        self._keys = keys
-        self._max_retries = max_retries
-        self._pace = pace
+        self._credentials = credentials
+        self._max_failures = max_failures
+        self._rate_limiter = rate_limiter
         self._backoff = Backoff(settings)
-        self.gates: dict[str, CircuitBreaker] = {route: CircuitBreaker() for route in keys.routes}
+        self._after_probe = min(AFTER_PROBE, settings.backoff_max)
+        self.breakers: dict[str, CircuitBreaker] = {route: CircuitBreaker() for route in credentials.routes}
 
-    def renew(self) -> None:
-        """Let projects that have got another key show at once whether they work now."""
-        for route in self._keys.take_changed():
-            self.gates.setdefault(route, CircuitBreaker()).nudge(_now())
+    def probe_changed_credentials(self) -> None:
+        """Probe the projects whose credentials have changed without further delay."""
+        for route in self._credentials.pop_changed():
+            self._breaker(route).expedite_probe(_now())
 
     async def send(self, batch: Batch) -> None:
-        """Send a batch, and halves of it where it is refused, until each record has a verdict."""
-        gate = self.gates.setdefault(batch.route, CircuitBreaker())
-        if not gate.is_open and not batch.probe:
-            self._settler.give_back(batch.records)
+        """Send a batch. If it is refused as a whole, send its halves, until each record has a verdict."""
+        breaker = self._breaker(batch.route)
+        if not breaker.is_closed and not batch.is_probe:
+            self._acknowledger.give_back(batch.records)
             return
-        await self._pace.turn()
+        await self._rate_limiter.acquire()
         started = _now()
         try:
-            verdict = read_answer(await self._post(batch), batch.records)
+            result = read_batch_result(await self._post(batch), batch.records)
         except RejectedError as error:
-            self._open(batch.route, gate)
-            await self._halve(batch, gate, error.reason)
+            self._record_success(batch.route, breaker)
+            await self._split(batch, breaker, error.reason)
         except ProjectPausedError as error:
             self._counters.failed_requests += 1
-            self._pause(batch, gate, error, started)
+            self._pause(batch, breaker, error, started)
         except UnavailableError as error:
             self._counters.failed_requests += 1
-            await self._miss(batch, gate, error, started)
+            await self._handle_unavailable(batch, breaker, error, started)
         else:
-            self._open(batch.route, gate)
-            gate.forget(batch.ids)
-            self._settle(batch, verdict)
+            self._record_success(batch.route, breaker)
+            breaker.discard(batch.ids)
+            self._acknowledge(batch, result)
+
+    def recover(self, batch: Batch, error: Exception) -> None:
+        """Keep the records of a batch whose sending failed with an unexpected error."""
+        self._acknowledger.retry_later(batch.records, self._backoff.seconds(1), f"{type(error).__name__} in the SDK")
+
+    def _breaker(self, route: str) -> CircuitBreaker:
+        return self.breakers.setdefault(route, CircuitBreaker())
 
     async def _post(self, batch: Batch) -> HttpResponse:
-        key = await self._keys.find(batch.route)
-        if key is None:
-            raise ProjectPausedError(batch.route, 0, "no key for it is configured")
+        authorization = await self._credentials.find(batch.route)
+        if authorization is None:
+            raise ProjectPausedError(batch.route, 0, "no credentials are configured for it")
         body = request_body(batch.records)
         self._counters.requests += 1
         self._counters.bytes_sent += len(body)
         self._counters.in_flight += len(batch.records)
         try:
-            return await self._transport.post(batch.route, body, key)
+            return await self._transport.post(batch.route, body, authorization)
         finally:
             self._counters.in_flight -= len(batch.records)
 
-    def _settle(self, batch: Batch, verdict: BatchResult) -> None:
-        if verdict.delivered:
-            self._settler.deliver(verdict.delivered)
-        for key, reason in verdict.rejected:
-            self._settler.bury((key,), reason)
-        if verdict.unanswered:
-            unanswered = frozenset(verdict.unanswered)
+    def _acknowledge(self, batch: Batch, result: BatchResult) -> None:
+        if result.delivered:
+            self._acknowledger.mark_delivered(result.delivered)
+        for key, reason in result.rejected:
+            self._acknowledger.dead_letter((key,), reason)
+        if result.unanswered:
+            unanswered = frozenset(result.unanswered)
             for record in batch.records:
                 if record.id in unanswered:
-                    self._fail(record, "the platform's answer says nothing of it")
+                    self._count_failure(record, "the platform's response has no result for it")
 
-    # A batch that is refused as a whole
+    def _record_success(self, route: str, breaker: CircuitBreaker) -> None:
+        was_closed = breaker.is_closed
+        breaker.record_success(_now())
+        if not was_closed:
+            self._counters.paused.pop(route, None)
+            LOG.info("%s is available again.", route)
+            self._hooks.notify(DeliveryEvent("resumed", project=route))
 
-    async def _halve(self, batch: Batch, gate: CircuitBreaker, reason: str) -> None:
+    # Failures of records
+
+    async def _split(self, batch: Batch, breaker: CircuitBreaker, reason: str) -> None:
+        """Send the halves of a refused batch, until the records at fault stand alone; those are dead letters."""
         if len(batch.records) == 1:
-            gate.forget(batch.ids)
-            self._settler.bury(batch.ids, reason)
+            breaker.discard(batch.ids)
+            self._acknowledger.dead_letter(batch.ids, reason)
             return
         for half in batch.halves():
             await self.send(half)
 
-    def _fail(self, record: Leased, reason: str) -> None:
-        """A record failed by its own fault; too often, and it is a dead letter."""
+    def _count_failure(self, record: Leased, reason: str) -> None:
+        """Retry a record that failed by its own fault, or give it up after too many failures."""
         failures = record.failures + 1
-        if failures >= self._max_retries:
-            self.gates[record.route].forget((record.id,))
-            self._settler.bury((record.id,), f"given up after {failures} failures of its own; the last: {reason}")
+        if failures >= self._max_failures:
+            self._breaker(record.route).discard((record.id,))
+            self._acknowledger.dead_letter((record.id,), f"given up after {failures} failures; the last one: {reason}")
         else:
-            self._settler.put_off([record], self._backoff.seconds(failures), reason, failed=True)
+            self._acknowledger.retry_later([record], self._backoff.seconds(failures), reason, is_fault=True)
 
-    # A project that does not answer
+    # Failures of a route
 
-    async def _miss(self, batch: Batch, gate: CircuitBreaker, error: UnavailableError, started: float) -> None:
+    async def _handle_unavailable(
+        self, batch: Batch, breaker: CircuitBreaker, error: UnavailableError, started: float
+    ) -> None:
         if error.status < 500:
-            self._close(batch, gate, error, started)
-        elif not gate.blames(batch.ids, started):
-            gate.remember(batch.ids)
-            self._close(batch, gate, error, started)
+            self._open_circuit(batch, breaker, error, started)
+        elif not breaker.is_at_fault(batch.ids, started):
+            breaker.note_server_error(batch.ids)
+            self._open_circuit(batch, breaker, error, started)
         elif len(batch.records) > 1:
-            gate.suspect(batch.ids)
-            await self._halve(batch, gate, str(error))
+            breaker.note_fault(batch.ids)
+            await self._split(batch, breaker, str(error))
         else:
-            # Each failure that counts has a success of others beside it, or a long outage would use them up.
-            gate.remember(batch.ids)
-            self._fail(batch.records[0], str(error))
+            # The next failure counts only after another success of the route; a long outage must not count.
+            breaker.note_server_error(batch.ids)
+            self._count_failure(batch.records[0], str(error))
 
-    def _close(self, batch: Batch, gate: CircuitBreaker, error: UnavailableError, started: float) -> None:
-        was_open, now = gate.is_open, _now()
-        wait = self._backoff.seconds(gate.close(started, now), error.retry_after)
-        gate.wait(now + wait)
-        self._settler.put_off(batch.records, max(gate.until - now, 0.0) + STEP_ASIDE, str(error))
-        if was_open:
-            LOG.warning("%s %s; its events are kept and tried again.", batch.route, error)
-            self._hooks.tell(DeliveryEvent("unavailable", project=batch.route, reason=str(error), error=error))
+    def _open_circuit(self, batch: Batch, breaker: CircuitBreaker, error: UnavailableError, started: float) -> None:
+        was_closed, now = breaker.is_closed, _now()
+        wait = self._backoff.seconds(breaker.record_failure(started, now), error.retry_after)
+        breaker.delay_probe(now + wait)
+        delay = max(breaker.probe_at - now, 0.0) + self._after_probe
+        self._acknowledger.retry_later(batch.records, delay, str(error))
+        if was_closed:
+            LOG.warning("%s; the events for %s are kept and sent again.", error, batch.route)
+            self._hooks.notify(DeliveryEvent("unavailable", project=batch.route, reason=str(error), error=error))
 
-    def _pause(self, batch: Batch, gate: CircuitBreaker, error: ProjectPausedError, started: float) -> None:
-        now, was_paused = _now(), gate.paused
-        gate.wait(now + pause_seconds(gate.close(started, now)))
-        gate.paused = error
-        self._settler.give_back(batch.records)
+    def _pause(self, batch: Batch, breaker: CircuitBreaker, error: ProjectPausedError, started: float) -> None:
+        now, was_paused = _now(), breaker.paused
+        breaker.delay_probe(now + pause_seconds(breaker.record_failure(started, now)))
+        breaker.paused = error
+        self._acknowledger.give_back(batch.records)
         if not was_paused:
             self._counters.paused[batch.route] = str(error)
             LOG.error("%s", error)
-            self._hooks.tell(DeliveryEvent("paused", project=batch.route, reason=str(error), error=error))
-
-    def _open(self, route: str, gate: CircuitBreaker) -> None:
-        was_open = gate.is_open
-        gate.open(_now())
-        if not was_open:
-            self._counters.paused.pop(route, None)
-            LOG.info("%s takes requests again.", route)
-            self._hooks.tell(DeliveryEvent("resumed", project=route))
-
-    def keep_on(self, batch: Batch, error: ExponeaError | Exception) -> None:
-        """Keep a batch whose sending broke off."""
-        self._settler.put_off(batch.records, self._backoff.seconds(1), f"{type(error).__name__} in the SDK")
+            self._hooks.notify(DeliveryEvent("paused", project=batch.route, reason=str(error), error=error))
 
 
 def _now() -> float:

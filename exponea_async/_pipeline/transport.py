@@ -1,5 +1,5 @@
 """
-One HTTP attempt: bytes out, an `HttpResponse` or an `UnavailableError` back.
+HTTP: one request, answered by an `HttpResponse` or an `UnavailableError`.
 """
 
 import asyncio
@@ -12,20 +12,20 @@ import zlib
 
 import aiohttp
 
-from exponea_async._pipeline.commands import HttpResponse, read_retry_after
+from exponea_async._pipeline.responses import HttpResponse, parse_retry_after
 from exponea_async._version import __version__
 from exponea_async.config import BasicAuth
 from exponea_async.errors import UnavailableError
 
-#: An answer may have this many bytes; a batch's has a few thousand.
-MAX_ANSWER = 4_000_000
-#: Bodies from this size on are compressed on a thread, in bytes: below it, the hop costs more.
+#: Maximum size of a response body in bytes; that of a batch has a few thousand.
+MAX_RESPONSE = 4_000_000
+#: Bodies of this size or more are compressed on a thread, in bytes; for smaller ones the hop costs more.
 COMPRESS_ON_THREAD = 100_000
-#: Bodies from this size on, in bytes, are handed over as a file: aiohttp warns of larger ones that are not.
+#: Bodies of this size or more are passed as a file, in bytes; aiohttp warns about larger ones that are not.
 LARGE_BODY = 1_000_000
-#: What can go wrong between here and there without an answer. aiohttp's parser in Python lets its own errors through,
-#: and a host with an impossible name fails when it is encoded.
-_TROUBLES = (
+#: What is raised if there is no valid response. The pure-Python parser of aiohttp lets its own errors through, and an
+#: impossible host name fails when it is encoded.
+REQUEST_ERRORS = (
     aiohttp.ClientError,
     aiohttp.http.HttpProcessingError,
     TimeoutError,
@@ -37,7 +37,7 @@ _TROUBLES = (
 
 
 class _Secret(str):
-    """A text that does not show itself: aiohttp's errors carry the headers of their request."""
+    """A string whose repr is masked, since errors of aiohttp show the headers of their request."""
 
     __slots__ = ()
 
@@ -46,7 +46,7 @@ class _Secret(str):
 
 
 def authorization_header(authorization: str | BasicAuth) -> str:
-    """Tell the ``Authorization`` header for a public token or a private key."""
+    """Return the ``Authorization`` header for a public API token or private access."""
     if isinstance(authorization, BasicAuth):
         pair = f"{authorization.key_id}:{authorization.secret}".encode()
         return f"Basic {base64.b64encode(pair).decode()}"
@@ -55,11 +55,11 @@ def authorization_header(authorization: str | BasicAuth) -> str:
 
 class Transport:
     """
-    The way to the platform. Knows nothing of records.
+    A pool of HTTP connections. It makes single attempts and knows nothing of records.
 
     Args:
-        timeout: How long one request may take in all, in seconds.
-        connections: How many connections may be open.
+        timeout: Time limit of a request in seconds, the response included.
+        connections: Maximum number of open connections.
         gzip: Whether bodies are compressed.
     """
 
@@ -68,56 +68,56 @@ class Transport:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=timeout),
             connector=aiohttp.TCPConnector(limit=connections),
-            # A tracking platform has no business with the host's cookies.
+            # Cookies of the platform have no use here, and would be shared by all customers.
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={
                 "Accept": "application/json",
                 "Content-Type": "application/json",
                 "User-Agent": f"exponea-async/{__version__} python/{platform.python_version()}",
             },
-            # A key in the user's .netrc or a proxy of the environment must not get between unasked.
+            # Otherwise a key in .netrc or a proxy in the environment would apply without being asked for.
             trust_env=False,
         )
 
     async def post(self, url: str, body: bytes, authorization: str) -> HttpResponse:
         """
-        Send a body once.
+        Send a body once; as `send`.
 
         Raises:
-            UnavailableError: There was no answer.
+            UnavailableError: There was no valid response.
         """
         return await self.send("POST", url, body, authorization)
 
     async def send(
-        self, method: str, url: str, body: bytes | None, authorization: str, *, most: int = MAX_ANSWER
+        self, method: str, url: str, body: bytes | None, authorization: str, *, max_response: int = MAX_RESPONSE
     ) -> HttpResponse:
         """
         Make one request.
 
         Args:
             method: ``"GET"`` or ``"POST"``.
-            url: Where to.
-            body: What to send, or nothing.
-            authorization: What opens it.
-            most: How many bytes the answer may have.
+            url: The URL.
+            body: The body, or None.
+            authorization: The ``Authorization`` header.
+            max_response: Maximum size of the response body in bytes.
 
         Raises:
-            UnavailableError: There was no answer, or one of no end.
+            UnavailableError: There was no valid response, or its body is too large.
         """
         headers: dict[str, str] = {"Authorization": _Secret(authorization)}
         if self._gzip and body is not None:
             headers["Content-Encoding"] = "gzip"
-            body = await _compressed(body)
+            body = await _compress(body)
+        data = io.BytesIO(body) if body is not None and len(body) >= LARGE_BODY else body
         try:
-            # A redirect is not followed: it would turn a POST into a GET, or carry the key elsewhere.
-            data = io.BytesIO(body) if body is not None and len(body) >= LARGE_BODY else body
+            # A redirect is not followed: it would turn a POST into a GET, or send the key to another host.
             async with self._session.request(
                 method, url, data=data, headers=headers, allow_redirects=False
             ) as response:
-                return await _read(response, most)
+                return await _read(response, max_response)
         except TimeoutError as error:
-            raise UnavailableError("no answer in time") from error
-        except _TROUBLES as error:
+            raise UnavailableError("no response in time") from error
+        except REQUEST_ERRORS as error:
             raise UnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def aclose(self) -> None:
@@ -125,26 +125,26 @@ class Transport:
         await self._session.close()
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> HttpResponse:
+async def _read(response: aiohttp.ClientResponse, max_response: int) -> HttpResponse:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > most:
-            raise UnavailableError("an answer of no end", status=response.status)
+        if len(body) > max_response:
+            raise UnavailableError("response body too large", status=response.status)
     return HttpResponse(
         status=response.status,
         body=bytes(body),
-        retry_after=read_retry_after(response.headers.get("Retry-After"), time.time()),
+        retry_after=parse_retry_after(response.headers.get("Retry-After"), time.time()),
         location=response.headers.get("Location", "")[:200] if 300 <= response.status < 400 else "",
     )
 
 
-async def _compressed(body: bytes) -> bytes:
+async def _compress(body: bytes) -> bytes:
     if len(body) < COMPRESS_ON_THREAD:
         return _gzip(body)
     return await asyncio.to_thread(_gzip, body)
 
 
 def _gzip(body: bytes) -> bytes:
-    packer = zlib.compressobj(level=1, wbits=31)
-    return packer.compress(body) + packer.flush()
+    compressor = zlib.compressobj(level=1, wbits=31)
+    return compressor.compress(body) + compressor.flush()

@@ -1,8 +1,9 @@
 """
-From the queue to the platform.
+The upload: from the storage to the platform and back.
 
-One claimer leases records and makes batches of them; a few senders carry the batches; the settler writes down what
-became of them.
+One task leases records and splits them into batches, a few tasks send the batches, and one task stores the verdicts.
+A record is handed over twice on its way: from the leasing task to a sending task through a bounded queue, and, as a
+verdict, from the sending task to the `Acknowledger`, which wakes the storing task. Nothing is copied or decoded.
 """
 
 import asyncio
@@ -20,23 +21,27 @@ from exponea_async.storage.base import Leased, Storage
 
 LOG = logging.getLogger("exponea_async")
 
-#: How long an idle claimer sleeps, in seconds: another process may have written records, or died with some in hand.
-IDLE = 1.0
-#: How soon at the earliest it looks again by itself, in seconds.
-SOONEST = 0.02
+#: How often an idle upload looks at the queue, in seconds: another process may have written records, or died while it
+#: held leases.
+IDLE_INTERVAL = 1.0
+#: The shortest time between two looks at the queue without new records, in seconds; at most the longest back-off.
+MIN_INTERVAL = 0.02
 
 
 class Uploader:
     """
-    The background flush.
+    Leases records and sends them while it is active.
 
     Args:
         storage: Where the records are.
         sender: Sends batches.
-        settler: Writes down what becomes of records.
-        queue: Tells how old records may become.
-        upload: Tells how to send.
-        written: Set by whoever has written records.
+        acknowledger: Holds leased records until their verdict is stored.
+        queue: The maximum age of records.
+        upload: The size of batches, and the number of concurrent requests.
+        written: Set after records were written.
+
+    Attributes:
+        is_running: Whether the upload has not ended yet.
     """
 
     def __init__(
@@ -44,182 +49,182 @@ class Uploader:
         *,
         storage: Storage,
         sender: Sender,
-        settler: Acknowledger,
+        acknowledger: Acknowledger,
         queue: QueueSettings,
         upload: UploadSettings,
         written: asyncio.Event,
     ) -> None:
         self._storage = storage
         self._sender = sender
-        self._settler = settler
+        self._acknowledger = acknowledger
         self._max_age = queue.max_age
         self._settings = upload
-        self._ahead = upload.concurrency * upload.batch_size
-        # Twice: while the senders empty one half, the other is being leased.
+        self._min_interval = min(MIN_INTERVAL, upload.backoff_max)
+        # Records of one round of all senders.
+        self._round = upload.concurrency * upload.batch_size
+        # Two rounds: while one is being sent, the next one is being leased.
         self._ready: asyncio.Queue[Batch] = asyncio.Queue(2 * upload.concurrency)
-        self._wanted = asyncio.Event()
+        self._active = asyncio.Event()
         self._wake = written
-        self._hurry = asyncio.Event()
-        #: Whether there is any use in waiting for it.
+        # Ends the wait for further records, which makes one request of a burst.
+        self._skip_linger = asyncio.Event()
         self.is_running = True
 
-    # What drives it
+    # Control
 
-    def want(self, wanted: bool) -> None:  # noqa: FBT001 - it is what is said
-        """Start or stop taking records from the queue."""
-        if wanted:
-            self._wanted.set()
-            self._hurry.set()
-            self._wake.set()
-        else:
-            self._wanted.clear()
+    def activate(self) -> None:
+        """Lease records from now on."""
+        self._active.set()
+        self._look_now()
 
-    def nudge(self) -> None:
-        """Let a paused project show at once whether it works again."""
-        for gate in self._sender.gates.values():
-            gate.nudge(_now())
-        self._hurry.set()
-        self._wake.set()
+    def deactivate(self) -> None:
+        """Lease no more records; those that are leased already are still sent."""
+        self._active.clear()
 
-    def stuck(self, since: float, *, paused_only: bool) -> frozenset[str]:
+    def expedite_probes(self) -> None:
+        """Try paused projects again at once."""
+        for breaker in self._sender.breakers.values():
+            breaker.expedite_probe(_now())
+        self._look_now()
+
+    def blocked_routes(self, since: float, *, paused_only: bool) -> frozenset[str]:
         """
-        Tell the routes that were tried in vain since a moment of the event loop.
+        Return the routes whose records need not be waited for, because they were tried in vain.
 
         Args:
-            since: The moment.
-            paused_only: Leave out those that are only unavailable.
+            since: When the caller began to wait, in event-loop time.
+            paused_only: Whether routes in an outage do not count, only paused ones.
         """
-        now = _now()
+        now, breakers = _now(), self._sender.breakers
         return frozenset(
-            route
-            for route, gate in self._sender.gates.items()
-            if not gate.is_open
-            and (
-                (gate.closed_at >= since and (gate.paused or not paused_only))
-                # It did not answer before either, and will not be asked again for a while.
-                or (gate.until > now and not paused_only)
-            )
+            route for route, breaker in breakers.items() if breaker.is_blocked(since, now, paused_only=paused_only)
         )
 
     async def run(self) -> None:
-        """Upload while it is wanted; never ends by itself."""
+        """Run all tasks of the upload, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._settler.run(), name="exponea_async: settler")
-                group.create_task(self._settler.prolong(), name="exponea_async: leases")
-                group.create_task(self._claim_for_ever(), name="exponea_async: claimer")
+                group.create_task(self._acknowledger.run(), name="exponea_async: verdicts")
+                group.create_task(self._acknowledger.renew_leases(), name="exponea_async: leases")
+                group.create_task(self._lease_forever(), name="exponea_async: leasing")
                 for number in range(1, self._settings.concurrency + 1):
-                    group.create_task(self._send_for_ever(), name=f"exponea_async: sender {number}")
+                    group.create_task(self._send_forever(), name=f"exponea_async: sender {number}")
         finally:
             self.is_running = False
 
-    # Claiming
+    def _look_now(self) -> None:
+        self._skip_linger.set()
+        self._wake.set()
 
-    async def _claim_for_ever(self) -> None:
+    # Leasing
+
+    async def _lease_forever(self) -> None:
         while True:
-            await self._wanted.wait()
+            await self._active.wait()
             try:
-                more = await self._claim()
+                may_be_more = await self._lease_round()
             except StorageError as error:
                 LOG.warning("The queue can't be read: %s", error)
-                await asyncio.sleep(IDLE)
+                await asyncio.sleep(IDLE_INTERVAL)
             except Exception:
-                LOG.exception("The upload stumbled in a way it should not; it goes on.")
-                await asyncio.sleep(IDLE)
+                LOG.exception("Unexpected error in the upload loop; continuing.")
+                await asyncio.sleep(IDLE_INTERVAL)
             else:
-                await (self._until_room() if more else self._rest())
+                await (self._wait_for_room() if may_be_more else self._wait_for_work())
 
-    async def _claim(self) -> bool:
-        """Lease what may be sent now; tells whether there may be more."""
+    async def _lease_round(self) -> bool:
+        """Lease what may be sent now, and queue it for the senders. Return whether there may be more."""
         self._wake.clear()
-        self._hurry.clear()
-        self._sender.renew()
-        now, gates = _now(), self._sender.gates
-        for route in [route for route, gate in gates.items() if gate.may_probe(now)]:
-            await self._probe(route)
-        closed = [route for route, gate in gates.items() if not gate.is_open]
-        if len(closed) == len(gates):
+        self._skip_linger.clear()
+        self._sender.probe_changed_credentials()
+        now, breakers = _now(), self._sender.breakers
+        for route in [route for route, breaker in breakers.items() if breaker.may_probe(now)]:
+            await self._lease_probe(route)
+        blocked = [route for route, breaker in breakers.items() if not breaker.is_closed]
+        if len(blocked) == len(breakers):
             return False
-        limit = 2 * self._ahead
-        records = await self._lease(limit, skip=closed)
-        for batch in self._packed(records):
+        limit = 2 * self._round
+        records = await self._lease(limit, skip=blocked)
+        for batch in self._pack(records):
             await self._ready.put(Batch(batch))
         return len(records) == limit
 
-    async def _lease(self, limit: int, *, skip: Iterable[str] = (), only: str | None = None) -> list[Leased]:
-        claim = asyncio.ensure_future(self._storage.lease(limit, LEASE, time.time(), skip=skip, only=only))
-        try:
-            return await asyncio.shield(claim)
-        except asyncio.CancelledError:
-            # Closing breaks us off: what we get all the same is to be given back, or it is nobody's for a while.
-            with suppress(StorageError):
-                self._settler.take(await claim)
-            raise
-
-    async def _probe(self, route: str) -> None:
+    async def _lease_probe(self, route: str) -> None:
         """
-        Lease one batch for a closed gate.
+        Lease the probe of an open circuit, and queue it.
 
-        It is smaller with each attempt: an outage is asked about with little, and those that only share a batch with
-        a record at which the platform stumbles get away from it.
+        It is smaller after each failure: an outage is probed with few records, and records that only share a batch with
+        one on which the platform fails are separated from it.
         """
-        gate = self._sender.gates[route]
-        limit = max(1, self._settings.batch_size >> gate.attempts)
+        breaker = self._sender.breakers[route]
+        limit = max(1, self._settings.batch_size >> breaker.failures)
         while records := await self._lease(limit, only=route):
-            batches = self._packed(records)
+            batches = self._pack(records)
             for batch in batches[1:]:
-                self._settler.give_back(batch)
+                self._acknowledger.give_back(batch)
             if batches:
-                gate.probing = True
-                await self._ready.put(Batch(batches[0], probe=True))
+                breaker.is_probing = True
+                await self._ready.put(Batch(batches[0], is_probe=True))
                 return
-            # All of them were too old, and so may be many more.
+            # All of these were too old, and many more may be.
             limit = self._settings.batch_size
         # Nothing is due yet.
-        gate.wait(min(_now() + IDLE, self._settler.next_due()))
+        breaker.delay_probe(min(_now() + IDLE_INTERVAL, self._acknowledger.next_due()))
 
-    def _packed(self, records: Sequence[Leased]) -> list[tuple[Leased, ...]]:
-        """Make batches, and put those that are too old where dead letters go."""
-        self._settler.take(records)
+    async def _lease(self, limit: int, *, skip: Iterable[str] = (), only: str | None = None) -> list[Leased]:
+        lease = asyncio.ensure_future(self._storage.lease(limit, LEASE, time.time(), skip=skip, only=only))
+        try:
+            return await asyncio.shield(lease)
+        except asyncio.CancelledError:
+            # Closing cancels this task. Records that are leased all the same must be given back, or no process could
+            # lease them until the leases run out.
+            with suppress(StorageError):
+                self._acknowledger.add(await lease)
+            raise
+
+    def _pack(self, records: Sequence[Leased]) -> list[tuple[Leased, ...]]:
+        """Split leased records into batches; those that are too old become dead letters instead."""
+        self._acknowledger.add(records)
         oldest = time.time() - self._max_age
-        aged = tuple(record.id for record in records if record.at < oldest)
-        if aged:
-            self._settler.bury(aged, f"not delivered within max_age, {self._max_age:g} seconds")
+        expired = tuple(record.id for record in records if record.at < oldest)
+        if expired:
+            self._acknowledger.dead_letter(expired, f"not delivered within max_age, {self._max_age:g} seconds")
             records = [record for record in records if record.at >= oldest]
         return list(pack(records, self._settings.batch_size, self._settings.max_batch_bytes))
 
-    async def _until_room(self) -> None:
-        """Wait until verdicts are written down, where too many are not."""
-        while self._settler.load > 8 * self._ahead:
-            await self._settler.news()
+    async def _wait_for_room(self) -> None:
+        """Wait while too many verdicts are not stored yet."""
+        while self._acknowledger.outstanding > 8 * self._round:
+            await self._acknowledger.wait_stored()
 
-    async def _rest(self) -> None:
-        """Wait for something to do."""
-        now = _now()
-        gates = [gate.until for gate in self._sender.gates.values() if not gate.is_open and not gate.probing]
-        moment = min(now + IDLE, self._settler.next_due(), *gates)
+    async def _wait_for_work(self) -> None:
+        """Wait until records are written or fall due, or a probe does."""
+        now, breakers = _now(), self._sender.breakers.values()
+        probes = [breaker.probe_at for breaker in breakers if not breaker.is_closed and not breaker.is_probing]
+        due = min(now + IDLE_INTERVAL, self._acknowledger.next_due(), *probes)
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(max(moment, now + SOONEST)):
+            async with asyncio.timeout_at(max(due, now + self._min_interval)):
                 await self._wake.wait()
-            # Others may come: a burst is to become one request. Many are to become one claim, so even they wait.
+            # Wait for more records, so that a burst becomes one request. There may be enough for a full batch already,
+            # but one round that leases many costs less than many rounds.
             async with asyncio.timeout(self._settings.linger):
-                await self._hurry.wait()
+                await self._skip_linger.wait()
 
     # Sending
 
-    async def _send_for_ever(self) -> None:
+    async def _send_forever(self) -> None:
         while True:
             batch = await self._ready.get()
-            due = self._settler.next_due()
+            due = self._acknowledger.next_due()
             try:
                 await self._sender.send(batch)
             except Exception as error:
-                LOG.exception("An upload broke off in a way it should not; its events are kept.")
-                self._sender.keep_on(batch, error)
-            if batch.probe:
-                self._sender.gates[batch.route].probing = False
-            if batch.probe or self._settler.next_due() < due:
-                # The claimer has something to do earlier than it thinks.
+                LOG.exception("Unexpected error while sending a batch; its events are kept.")
+                self._sender.recover(batch, error)
+            if batch.is_probe:
+                self._sender.breakers[batch.route].is_probing = False
+            if batch.is_probe or self._acknowledger.next_due() < due:
+                # The leasing task waits for a time that is no longer the next one.
                 self._wake.set()
 
 

@@ -197,7 +197,7 @@ class SubjectContext(ABC):
         path = request.path.format(project=project.project_token)
         ids = customer.ids if request.is_personal else None
         try:
-            return await self._api.ask(project, path, request.body, ids=ids, tries=request.tries)
+            return await self._api.request(project, path, request.body, ids=ids, max_attempts=request.tries)
         except ExponeaError:
             # The request may have failed because the client was stopped or closed in the meantime.
             if self.recorder.check_running():

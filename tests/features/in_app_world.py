@@ -121,13 +121,13 @@ class World:
         """Start a client, whose host listens, and which tracks no sessions of its own accord."""
         self.put(*messages)
         client = await self.phone.start(**{"automatic_session_tracking": False, **settings})
-        ask = client._devices.api.ask
+        ask = client._devices.api.request
 
         async def held(*args: Any, **options: Any) -> bytes:
             await self._gate.wait()
             return await ask(*args, **options)
 
-        self.monkeypatch.setattr(client._devices.api, "ask", held)
+        self.monkeypatch.setattr(client._devices.api, "request", held)
         if listen:
             self.messages = client.in_app_messages()
         return client

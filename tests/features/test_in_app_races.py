@@ -201,13 +201,13 @@ class TestAnotherCustomer:
         await until(lambda: world.fetches == 2)
         await world.rest()
         gates = [asyncio.Event(), asyncio.Event()]
-        waiting, ask = iter(gates), client._devices.api.ask
+        waiting, ask = iter(gates), client._devices.api.request
 
         async def held(*args: Any, **options: Any) -> bytes:
             await next(waiting).wait()
             return await ask(*args, **options)
 
-        world.monkeypatch.setattr(client._devices.api, "ask", held)
+        world.monkeypatch.setattr(client._devices.api, "request", held)
         world.phone.now += 4000
         await client.track_event(Event("y"))
         (first,) = world.part._loader._flights.values()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exponea_async._pipeline.encoding import encode_object, encode_text, unix_seconds
+from exponea_async._pipeline.encoding import encode_object, encode_string, unix_seconds
 from exponea_async.devices.campaigns import Campaign
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.consent import may_track
@@ -526,7 +526,7 @@ class TestAnyPayload:
             clicked_event(payload, clicked_at=6.0),
             *(clicked_event(payload, clicked_at=6.0, action=action) for action in payload.actions),
         ):
-            assert encode_text(event.name, "name")
+            assert encode_string(event.name, "name")
             assert encode_object(event.properties, "properties")
             assert event.timestamp is not None
             assert unix_seconds(event.timestamp, "timestamp") >= 5.0

@@ -1,5 +1,5 @@
 """
-Values to JSON bytes, with orjson and with the standard library: the same bytes, the same errors.
+Values are encoded as JSON bytes: orjson and the standard library give the same bytes and the same errors.
 """
 
 import enum
@@ -24,7 +24,7 @@ from support import copy_of
 from exponea_async.errors import InvalidEventError
 
 NAME = "exponea_async._pipeline.encoding"
-#: A slow machine is no failure.
+#: A slow machine does not fail a test.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -51,15 +51,15 @@ class Level(enum.IntEnum):
     HIGH = 3
 
 
-class Text(str):
+class String(str):
     __slots__ = ()
 
 
-class Whole(int):
+class Integer(int):
     pass
 
 
-class Ratio(float):
+class Float(float):
     pass
 
 
@@ -82,8 +82,8 @@ class Parcel:
     unset: str = dataclass_field(init=False)
 
 
-class Nowhere(tzinfo):
-    def utcoffset(self, _moment: datetime | None) -> None:
+class NoOffset(tzinfo):
+    def utcoffset(self, _timestamp: datetime | None) -> None:
         return None
 
     dst = tzname = utcoffset
@@ -102,7 +102,7 @@ def nested(levels: int, innermost: Any = 1) -> Any:
     return value
 
 
-def refusal(encoding: ModuleType, value: Any) -> InvalidEventError:
+def error_of(encoding: ModuleType, value: Any) -> InvalidEventError:
     with pytest.raises(InvalidEventError) as caught:
         encoding.encode_object(value, "properties")
     return caught.value
@@ -121,7 +121,7 @@ class TestValues:
             ({"a": "1234567890123456789012"}, b'{"a":"1234567890123456789012"}'),
             ({"a": "null"}, b'{"a":"null"}'),
             ({"null": "a null b", "n": [None, "null"]}, b'{"null":"a null b","n":["null"]}'),
-            ({"a": Text("t"), Text("k"): Whole(7), "r": Ratio(0.5)}, b'{"a":"t","k":7,"r":0.5}'),
+            ({"a": String("t"), String("k"): Integer(7), "r": Float(0.5)}, b'{"a":"t","k":7,"r":0.5}'),
             ({"a": OrderedDict(x=1), "b": MappingProxyType({"y": None})}, b'{"a":{"x":1},"b":{}}'),
             ({"a": Decimal("7.90"), "b": Decimal(3)}, b'{"a":7.9,"b":3.0}'),
             ({"a": IDENTIFIER}, b'{"a":"0d0f5f3e-1f0a-4f0e-8d4a-6a4d0b7a9c11"}'),
@@ -135,116 +135,120 @@ class TestValues:
             ({"a": Parcel(2.5, ("x",))}, b'{"a":{"weight":2.5,"tags":["x"]}}'),
         ],
     )
-    def test_each_kind_has_its_json(self, encoding: ModuleType, value: Any, expected: bytes) -> None:
-        """Every supported kind of value becomes the same bytes with either codec."""
+    def test_each_type_has_its_json(self, encoding: ModuleType, value: Any, expected: bytes) -> None:
+        """Every supported type is encoded as the same bytes by both codecs."""
         assert encoding.encode_object(value, "properties") == expected
 
     def test_none_is_left_out_at_every_depth(self, encoding: ModuleType) -> None:
-        """A None vanishes from objects and from lists, however deep."""
+        """Neither objects nor lists contain a null."""
         value = {"a": None, "b": {"c": None, "d": [None, 1, {"e": None}]}, "f": (None,), "g": {None}}
 
         assert encoding.encode_object(value, "properties") == b'{"b":{"d":[1,{}]},"f":[],"g":[]}'
 
-    def test_any_mapping_will_do(self, encoding: ModuleType) -> None:
+    def test_any_mapping_is_accepted(self, encoding: ModuleType) -> None:
         """The properties need not be a dict."""
         assert encoding.encode_object(MappingProxyType({"a": 1}), "properties") == b'{"a":1}'
 
-    def test_the_callers_values_stay_as_they_are(self, encoding: ModuleType) -> None:
-        """Encoding changes nothing of what it was given."""
+    def test_the_values_of_the_caller_are_not_changed(self, encoding: ModuleType) -> None:
+        """Encoding works on copies."""
         value = {"a": None, "b": [None, {"c": None}]}
 
         encoding.encode_object(value, "properties")
 
         assert value == {"a": None, "b": [None, {"c": None}]}
 
-    def test_a_set_has_one_order_with_both_codecs(self) -> None:
-        """Numbers that the codecs spell differently are sorted the same."""
+    def test_both_codecs_sort_sets_alike(self) -> None:
+        """Numbers that the codecs write differently are still in the same order."""
         value = {"a": {1e-10, 1e-5, 1e16, 15.0, 2e-7}}
 
         assert json.loads(FAST.encode_object(value, "p")) == json.loads(PLAIN.encode_object(value, "p"))
 
 
-class TestRefusals:
+class TestInvalidValues:
     @pytest.mark.parametrize(
         ("value", "path", "trouble"),
         [
-            ({"a": math.nan}, "properties.a", "no finite number"),
-            ({"a": [1, -math.inf]}, "properties.a[1]", "no finite number"),
-            ({"a": float("1e400")}, "properties.a", "no finite number"),
-            ({"a": Decimal("1e400")}, "properties.a", "no finite number"),
-            ({"a": Decimal("NaN")}, "properties.a", "no finite number"),
-            ({"a": Decimal("sNaN")}, "properties.a", "no finite number"),
-            ({"items": [{}, {}, {}, {"price": math.nan}]}, "properties.items[3].price", "no finite number"),
-            ({"a": {1: 2}}, "properties.a", "key 1 is no text"),
-            ({"a": [{"b": {None: 2}}]}, "properties.a[0].b", "key None is no text"),
-            ({True: 2}, "properties", "key True is no text"),
-            ({HUGE: 2}, "properties", "key this int is no text"),
-            ({"a": datetime(2026, 1, 1)}, "properties.a", "no time zone"),  # noqa: DTZ001
-            ({"a": datetime(2026, 1, 1, tzinfo=Nowhere())}, "properties.a", "no time zone"),
-            ({"a": "\ud800"}, "properties.a", "surrogate"),
-            ({"a": ["x", Text("\udfff")]}, "properties.a[1]", "surrogate"),
-            ({"\ud800": math.nan}, "properties", "surrogate"),
-            ({"a": 2**64}, "properties.a", "64 bits"),
-            ({"a": -(2**63) - 1}, "properties.a", "64 bits"),
-            ({"a": [HUGE]}, "properties.a[0]", "64 bits"),
-            ({"a": object()}, "properties.a", "type object can't be sent"),
-            ({"a": b"bytes"}, "properties.a", "type bytes can't be sent"),
-            ({"a": time(12)}, "properties.a", "type time can't be sent"),
-            ({"a": timedelta(1)}, "properties.a", "type timedelta can't be sent"),
-            ({"a": 1j}, "properties.a", "type complex can't be sent"),
-            ({"a": iter(())}, "properties.a", "type tuple_iterator can't be sent"),
-            ({"a": Item}, "properties.a", "is a class"),
-            ({"a": Item("s", Decimal("inf"))}, "properties.a.price", "no finite number"),
-            ({"a": Parcel(math.nan)}, "properties.a.weight", "no finite number"),
-            ([1], "properties", "no mapping"),
-            ("text", "properties", "no mapping"),
-            (None, "properties", "no mapping"),
-            pytest.param(HUGE, "properties", "no mapping", id="huge"),
+            ({"a": math.nan}, "properties.a", "must be a finite number, got "),
+            ({"a": [1, -math.inf]}, "properties.a[1]", "must be a finite number, got "),
+            ({"a": float("1e400")}, "properties.a", "must be a finite number, got "),
+            ({"a": Decimal("1e400")}, "properties.a", "must be a finite number, got "),
+            ({"a": Decimal("NaN")}, "properties.a", "must be a finite number, got "),
+            ({"a": Decimal("sNaN")}, "properties.a", "must be a finite number, got "),
+            (
+                {"items": [{}, {}, {}, {"price": math.nan}]},
+                "properties.items[3].price",
+                "must be a finite number, got ",
+            ),
+            ({"a": {1: 2}}, "properties.a", "expected keys of type str, got 1"),
+            ({"a": [{"b": {None: 2}}]}, "properties.a[0].b", "expected keys of type str, got None"),
+            ({True: 2}, "properties", "expected keys of type str, got True"),
+            ({HUGE: 2}, "properties", "expected keys of type str, got this int"),
+            ({"a": datetime(2026, 1, 1)}, "properties.a", "must have a time zone, got datetime"),  # noqa: DTZ001
+            ({"a": datetime(2026, 1, 1, tzinfo=NoOffset())}, "properties.a", "must have a time zone, got datetime"),
+            ({"a": "\ud800"}, "properties.a", "half a surrogate pair"),
+            ({"a": ["x", String("\udfff")]}, "properties.a[1]", "half a surrogate pair"),
+            ({"\ud800": math.nan}, "properties", "half a surrogate pair"),
+            ({"a": 2**64}, "properties.a", "must fit into 64 bits"),
+            ({"a": -(2**63) - 1}, "properties.a", "must fit into 64 bits"),
+            ({"a": [HUGE]}, "properties.a[0]", "must fit into 64 bits"),
+            ({"a": object()}, "properties.a", "expected a value that JSON can represent, got object"),
+            ({"a": b"bytes"}, "properties.a", "expected a value that JSON can represent, got bytes"),
+            ({"a": time(12)}, "properties.a", "expected a value that JSON can represent, got time"),
+            ({"a": timedelta(1)}, "properties.a", "expected a value that JSON can represent, got timedelta"),
+            ({"a": 1j}, "properties.a", "expected a value that JSON can represent, got complex"),
+            ({"a": iter(())}, "properties.a", "expected a value that JSON can represent, got tuple_iterator"),
+            ({"a": Item}, "properties.a", "got the class Item"),
+            ({"a": Item("s", Decimal("inf"))}, "properties.a.price", "must be a finite number, got "),
+            ({"a": Parcel(math.nan)}, "properties.a.weight", "must be a finite number, got "),
+            ([1], "properties", "expected a mapping, got "),
+            ("text", "properties", "expected a mapping, got "),
+            (None, "properties", "expected a mapping, got "),
+            pytest.param(HUGE, "properties", "expected a mapping, got ", id="huge"),
         ],
     )
-    def test_what_json_cannot_tell_is_refused_with_its_path(
+    def test_the_error_names_the_path_of_the_value(
         self, encoding: ModuleType, value: Any, path: str, trouble: str
     ) -> None:
-        """A value that can't be sent raises an error that names the place and the trouble, and can be printed."""
-        error = refusal(encoding, value)
+        """A value that JSON can't represent raises an error with its path and what is wrong, which can be printed."""
+        error = error_of(encoding, value)
 
         assert error.path == path
         assert trouble in str(error)
         assert str(error).encode()
 
-    def test_a_value_that_contains_itself_is_refused(self, encoding: ModuleType) -> None:
-        """Cycles end in an error, through lists and through dicts."""
+    def test_a_value_that_contains_itself_is_invalid(self, encoding: ModuleType) -> None:
+        """Cycles raise an error, through lists and through dicts."""
         ring: list[Any] = []
         ring.append(ring)
         loop: dict[str, Any] = {"x": 1}
         loop["loop"] = {"again": loop, "twice": loop}
 
-        assert refusal(encoding, {"a": ring}).path.startswith("properties.a[0][0]")
-        assert "contain itself" in str(refusal(encoding, loop))
+        assert error_of(encoding, {"a": ring}).path.startswith("properties.a[0][0]")
+        assert "contains itself" in str(error_of(encoding, loop))
 
-    @pytest.mark.parametrize("innermost", [1, "x", "]}", Level.HIGH, Ratio(0.5), NOON])
+    @pytest.mark.parametrize("innermost", [1, "x", "]}", Level.HIGH, Float(0.5), NOON])
     @pytest.mark.parametrize("kind", [lambda inner: [inner], lambda inner: (inner,), lambda inner: {"[{": inner}])
-    def test_nesting_has_the_same_end_with_both_codecs(
+    def test_the_depth_is_limited_alike_with_both_codecs(
         self, encoding: ModuleType, kind: Callable[[Any], Any], innermost: Any
     ) -> None:
-        """A value is taken up to 100 levels deep, the properties included, and no deeper, whatever a codec could do."""
+        """A value may be nested 100 levels deep, the properties included, whatever a codec could do."""
         deep = innermost
         for _ in range(99):
             deep = kind(deep)
 
         assert encoding.encode_object({"a": deep}, "properties")
         for deeper in (kind(deep), [deep], {"b": deep}, (deep,), kind(kind(deep))):
-            assert "deeper than 100" in str(refusal(encoding, {"wide": [[]] * 200, "a": deeper}))
+            assert "at most 100 levels" in str(error_of(encoding, {"wide": [[]] * 200, "a": deeper}))
 
     @pytest.mark.parametrize("levels", [100, 253, 254, 255, 300, 900])
-    def test_what_is_far_too_deep_is_refused_alike(self, encoding: ModuleType, levels: int) -> None:
-        """Beyond what orjson writes by itself, and with nothing inside, the error is the same."""
+    def test_far_deeper_values_are_invalid_alike(self, encoding: ModuleType, levels: int) -> None:
+        """Beyond what orjson itself can write, and with empty values inside, the error is the same."""
         innermosts: list[Any] = [1, [], {}]
         for innermost in innermosts:
-            assert refusal(encoding, {"a": nested(levels, innermost)}).path.startswith("properties.a[0][0]")
+            assert error_of(encoding, {"a": nested(levels, innermost)}).path.startswith("properties.a[0][0]")
 
-    def test_many_shallow_lists_are_not_deep(self, encoding: ModuleType) -> None:
-        """Brackets side by side, or in texts, do not count as nesting."""
+    def test_brackets_side_by_side_are_not_nesting(self, encoding: ModuleType) -> None:
+        """Many shallow lists, or brackets in strings, do not count as nesting."""
         value = {"a": [{"b": [n]} for n in range(150)], "c": "[{" * 200}
 
         assert json.loads(encoding.encode_object(value, "properties")) == value
@@ -252,38 +256,38 @@ class TestRefusals:
 
 class TestSizes:
     @pytest.mark.parametrize("length", [16_381, 10])
-    def test_a_value_below_the_limit_passes(self, encoding: ModuleType, length: int) -> None:
-        """Many values may together be large, as long as each takes less than 16,384 bytes with its quotes."""
+    def test_a_value_below_the_limit_is_valid(self, encoding: ModuleType, length: int) -> None:
+        """Only single values are limited, to less than 16,384 bytes with their quotes."""
         value = {f"p{n}": "x" * length for n in range(5)}
 
         assert json.loads(encoding.encode_object(value, "properties")) == value
 
     @pytest.mark.parametrize("large", ["x" * 16_382, "é" * 8_191, ["x" * 9_000, "y" * 9_000], {"k": "x" * 20_000}])
-    def test_a_value_of_16_kb_is_refused_by_name(self, encoding: ModuleType, large: Any) -> None:
-        """The platform wants less than 16,384 bytes, so the error names the property that has them or more."""
-        error = refusal(encoding, {"fine": "x" * 16_000, "large": large})
+    def test_a_value_of_16_kb_is_invalid(self, encoding: ModuleType, large: Any) -> None:
+        """The error names the property that takes 16,384 bytes or more."""
+        error = error_of(encoding, {"fine": "x" * 16_000, "large": large})
 
         assert error.path == "properties.large"
         assert "less than 16384" in str(error)
 
     def test_size_is_measured_after_conversion(self, encoding: ModuleType) -> None:
-        """What is converted is measured as it will be sent."""
-        assert refusal(encoding, {"a": {Decimal(n) / 7 for n in range(2_000)}}).path == "properties.a"
+        """A value is measured as it will be sent."""
+        assert error_of(encoding, {"a": {Decimal(n) / 7 for n in range(2_000)}}).path == "properties.a"
         assert encoding.encode_object({"a": [None] * 20_000}, "properties") == b'{"a":[]}'
 
 
-# What the SDK takes, beside what an independent reading of DESIGN makes of it.
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-moments = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+# Supported values, and what an independent implementation makes of them.
+strings = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+timestamps = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 scalars = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(2**63), 2**64 - 1),
     st.floats(allow_nan=False, allow_infinity=False),
-    texts,
-    st.sampled_from(["null", "1234567890123456789", "\\ud800", "[{", Text("t"), Whole(5), Ratio(2.5)]),
+    strings,
+    st.sampled_from(["null", "1234567890123456789", "\\ud800", "[{", String("t"), Integer(5), Float(2.5)]),
     st.sampled_from([*Colour, *Size, *Level]),
-    moments,
+    timestamps,
     st.dates(),
     st.uuids(),
     st.decimals(-(10**9), 10**9, allow_nan=False, allow_infinity=False),
@@ -293,9 +297,9 @@ values = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
         st.tuples(inner, inner),
-        st.dictionaries(texts, inner, max_size=4),
-        st.dictionaries(texts, inner, max_size=2).map(MappingProxyType),
-        st.builds(Item, sku=texts, price=st.just(Decimal(1)), note=inner),
+        st.dictionaries(strings, inner, max_size=4),
+        st.dictionaries(strings, inner, max_size=2).map(MappingProxyType),
+        st.builds(Item, sku=strings, price=st.just(Decimal(1)), note=inner),
         st.builds(Parcel, weight=inner),
     ),
     max_leaves=12,
@@ -303,7 +307,7 @@ values = st.recursive(
 
 
 def expected(value: Any) -> Any:  # noqa: PLR0911 - a table
-    """Tell what a JSON reader should see of a value; None where it is left out."""
+    """Return what a JSON reader should see of a value; None if it is left out."""
     match value:
         case enum.Enum():
             return expected(value.value)
@@ -320,23 +324,23 @@ def expected(value: Any) -> Any:  # noqa: PLR0911 - a table
         case Parcel():
             return expected({"weight": value.weight, "tags": value.tags})
         case list() | tuple():
-            return [told for each in value if (told := expected(each)) is not None]
-    return {key: told for key, each in value.items() if (told := expected(each)) is not None}
+            return [plain for each in value if (plain := expected(each)) is not None]
+    return {key: plain for key, each in value.items() if (plain := expected(each)) is not None}
 
 
 class TestProperties:
     @UNHURRIED
-    @given(st.dictionaries(texts, values, max_size=5))
-    def test_both_codecs_agree_with_an_independent_reading(self, value: dict[str, Any]) -> None:
-        """Any supported value becomes valid JSON that says just that, in its types too."""
+    @given(st.dictionaries(strings, values, max_size=5))
+    def test_both_codecs_agree_with_an_independent_implementation(self, value: dict[str, Any]) -> None:
+        """Any supported value becomes valid JSON with the expected values and types."""
         for module in (FAST, PLAIN):
             read = json.loads(module.encode_object(value, "properties"))
             assert repr(read) == repr(json.loads(json.dumps(expected(value))))
 
     @UNHURRIED
-    @given(st.dictionaries(texts, st.one_of(texts, st.booleans(), st.integers(-(2**63), 2**64 - 1)), max_size=5))
+    @given(st.dictionaries(strings, st.one_of(strings, st.booleans(), st.integers(-(2**63), 2**64 - 1)), max_size=5))
     def test_flat_values_without_floats_are_the_same_bytes(self, value: dict[str, Any]) -> None:
-        """The codecs only ever differ in how they spell a float."""
+        """The codecs differ only in how they write floats."""
         assert FAST.encode_object(value, "properties") == PLAIN.encode_object(value, "properties")
 
     @UNHURRIED
@@ -345,14 +349,14 @@ class TestProperties:
             st.one_of(st.text(max_size=3), st.integers()),
             st.recursive(
                 st.one_of(st.text(max_size=3), st.floats(), st.integers(), st.binary(max_size=2), st.none()),
-                lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.none() | texts, inner, max_size=2),
+                lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.none() | strings, inner, max_size=2),
                 max_leaves=4,
             ),
             max_size=3,
         )
     )
-    def test_both_codecs_refuse_the_same(self, value: dict[Any, Any]) -> None:
-        """Any value at all is encoded by both codecs, or refused by both with the same words."""
+    def test_both_codecs_raise_the_same_errors(self, value: dict[Any, Any]) -> None:
+        """Any value is encoded by both codecs, or raises the same error with both."""
         outcomes = []
         for module in (FAST, PLAIN):
             try:
@@ -363,52 +367,52 @@ class TestProperties:
         assert outcomes[0] == outcomes[1]
 
 
-class TestTexts:
-    @pytest.mark.parametrize("text", ["purchase", "Nákup \U0001f6d2", 'say "hi"', Text("t"), Size.LARGE])
-    def test_any_text_can_be_a_name(self, encoding: ModuleType, text: str) -> None:
-        """Every non-empty text becomes a JSON string, subclasses by their content."""
-        assert json.loads(encoding.encode_text(text, "name")) == str(text)
+class TestStrings:
+    @pytest.mark.parametrize("string", ["purchase", "Nákup \U0001f6d2", 'say "hi"', String("t"), Size.LARGE])
+    def test_any_non_empty_string_can_be_a_name(self, encoding: ModuleType, string: str) -> None:
+        """Every non-empty string becomes a JSON string, instances of subclasses, too."""
+        assert json.loads(encoding.encode_string(string, "name")) == str(string)
 
-    @pytest.mark.parametrize("text", ["", None, 5, b"name", pytest.param(HUGE, id="huge"), "\ud800", Text("\ud800")])
-    def test_what_is_no_text_is_refused(self, encoding: ModuleType, text: Any) -> None:
-        """An empty name, another type or half a surrogate pair raises with the path."""
+    @pytest.mark.parametrize("value", ["", None, 5, b"name", pytest.param(HUGE, id="huge"), "\ud800", String("\ud800")])
+    def test_other_values_are_invalid_names(self, encoding: ModuleType, value: Any) -> None:
+        """An empty string, another type or half a surrogate pair raises an error with the path."""
         with pytest.raises(InvalidEventError) as caught:
-            encoding.encode_text(text, "name")
+            encoding.encode_string(value, "name")
 
         assert caught.value.path == "name"
 
 
-class TestMoments:
+class TestTimestamps:
     @pytest.mark.parametrize(
-        ("moment", "seconds"),
-        [(NOON, 1767268800.0), (5, 5.0), (5.5, 5.5), (-1, -1.0), (Ratio(2.0), 2.0), (1e11, 1e11)],
+        ("timestamp", "seconds"),
+        [(NOON, 1767268800.0), (5, 5.0), (5.5, 5.5), (-1, -1.0), (Float(2.0), 2.0), (1e11, 1e11)],
     )
-    def test_moments_are_unix_seconds(self, encoding: ModuleType, moment: Any, seconds: float) -> None:
-        """Aware datetimes and numbers are told as float seconds."""
-        told = encoding.unix_seconds(moment, "timestamp")
+    def test_timestamps_become_unix_seconds(self, encoding: ModuleType, timestamp: Any, seconds: float) -> None:
+        """Aware datetimes and numbers become float seconds."""
+        found = encoding.unix_seconds(timestamp, "timestamp")
 
-        assert (type(told), told) == (float, seconds)
+        assert (type(found), found) == (float, seconds)
 
     @pytest.mark.parametrize(
-        ("moment", "trouble"),
+        ("timestamp", "trouble"),
         [
-            (datetime(2026, 1, 1), "no time zone"),  # noqa: DTZ001
-            (datetime(2026, 1, 1, tzinfo=Nowhere()), "no time zone"),
-            (math.nan, "no moment"),
-            (math.inf, "no moment"),
-            (-math.inf, "no moment"),
-            (True, "no moment"),
-            ("now", "no moment"),
-            (None, "no moment"),
-            (Decimal(5), "no moment"),
-            (1_767_268_800_000, "milliseconds"),
-            (10**400, "milliseconds"),
-            pytest.param(HUGE, "milliseconds", id="huge"),
+            (datetime(2026, 1, 1), "must have a time zone"),  # noqa: DTZ001
+            (datetime(2026, 1, 1, tzinfo=NoOffset()), "must have a time zone"),
+            (math.nan, "expected a datetime or a finite number, got "),
+            (math.inf, "expected a datetime or a finite number, got "),
+            (-math.inf, "expected a datetime or a finite number, got "),
+            (True, "expected a datetime or a finite number, got "),
+            ("now", "expected a datetime or a finite number, got "),
+            (None, "expected a datetime or a finite number, got "),
+            (Decimal(5), "expected a datetime or a finite number, got "),
+            (1_767_268_800_000, "looks like milliseconds"),
+            (10**400, "looks like milliseconds"),
+            pytest.param(HUGE, "looks like milliseconds", id="huge"),
         ],
     )
-    def test_what_is_no_moment_is_refused(self, encoding: ModuleType, moment: Any, trouble: str) -> None:
-        """Naive, unlimited, and suspiciously large moments raise with the path."""
+    def test_other_values_are_invalid_timestamps(self, encoding: ModuleType, timestamp: Any, trouble: str) -> None:
+        """Naive, infinite and suspiciously large timestamps raise an error with the path."""
         with pytest.raises(InvalidEventError, match=trouble) as caught:
-            encoding.unix_seconds(moment, "timestamp")
+            encoding.unix_seconds(timestamp, "timestamp")
 
         assert caught.value.path == "timestamp"

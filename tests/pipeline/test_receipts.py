@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
-from exponea_async._pipeline import receipts as module
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async.errors import ClosedError, DeliveryTimeoutError, DroppedError, RejectedError, StorageError
 from exponea_async.models import Receipt
@@ -43,14 +42,9 @@ async def storage() -> AsyncIterator[Shaky]:
 
 @pytest.fixture
 async def receipts(storage: Shaky) -> AsyncIterator[Receipts]:
-    receipts = Receipts(storage)
+    receipts = Receipts(storage, poll_interval=0.01)
     yield receipts
     await receipts.aclose()
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_UP", 0.01)
 
 
 async def written(storage: Shaky, count: int = 1) -> Written:
@@ -220,9 +214,9 @@ class TestWeakness:
             receipts.issue(Written((f"{n}a", f"{n}b")))
         gc.collect()
 
-        assert list(receipts._held) == ["kept"]
+        assert list(receipts._by_record) == ["kept"]
         receipts.resolve(["1a", "kept"])
-        assert (kept.status, receipts._held) == ("delivered", {})
+        assert (kept.status, receipts._by_record) == ("delivered", {})
 
     async def test_a_receipt_is_not_kept_by_having_been_awaited(self, storage: Shaky, receipts: Receipts) -> None:
         """After a wait that came to nothing the receipt can go as well."""
@@ -235,10 +229,9 @@ class TestWeakness:
         await asyncio.sleep(0)
         gc.collect()
 
-        assert not receipts._held
+        assert not receipts._by_record
 
 
-@pytest.mark.usefixtures("quick")
 class TestOtherProcesses:
     async def test_what_another_process_delivered_is_found(self, storage: Shaky, receipts: Receipts) -> None:
         """A record that is gone was delivered, though nobody told us."""

@@ -19,12 +19,12 @@ import aiohttp
 import pytest
 from aiohttp import client_exceptions, web
 
-from exponea_async._pipeline.commands import HttpResponse
+from exponea_async._pipeline.responses import HttpResponse
 from exponea_async._pipeline.transport import (
-    _TROUBLES,
     COMPRESS_ON_THREAD,
     LARGE_BODY,
-    MAX_ANSWER,
+    MAX_RESPONSE,
+    REQUEST_ERRORS,
     Transport,
     authorization_header,
 )
@@ -249,7 +249,7 @@ class TestTroubles:
         """A server that takes the request and says nothing is given up."""
         transport = Transport(timeout=0.1, connections=1, gzip=False)
         async with speaking(stay=True) as url, contextlib.aclosing(transport):
-            assert "no answer in time" in str(await failure(transport, url))
+            assert "no response in time" in str(await failure(transport, url))
 
     async def test_a_body_that_stops_midway_ends_in_time(self) -> None:
         """The time is for the whole answer, not only for its first byte."""
@@ -258,15 +258,15 @@ class TestTroubles:
             speaking(HEAD + b"Content-Length: 100\r\n\r\n", b"x", stay=True) as url,
             contextlib.aclosing(transport),
         ):
-            assert "no answer in time" in str(await failure(transport, url))
+            assert "no response in time" in str(await failure(transport, url))
 
     async def test_an_endless_answer_is_cut(self, transport: Transport) -> None:
         """A few megabytes are read and no more."""
         chunk = b"%x\r\n%b\r\n" % (2**20, b"x" * 2**20)
-        async with speaking(CHUNKED, *[chunk] * (MAX_ANSWER // 2**20 + 2), stay=True) as url:
+        async with speaking(CHUNKED, *[chunk] * (MAX_RESPONSE // 2**20 + 2), stay=True) as url:
             error = await failure(transport, url)
 
-        assert (error.status, "no end" in str(error)) == (200, True)
+        assert (error.status, "too large" in str(error)) == (200, True)
 
     async def test_nobody_there(self, transport: Transport) -> None:
         """A refused connection is trouble like any other."""
@@ -318,7 +318,7 @@ def test_every_error_of_aiohttp_is_covered() -> None:
     ]
 
     assert len(kinds) > 20
-    assert [kind for kind in kinds if not issubclass(kind, _TROUBLES)] == [aiohttp.WSMessageTypeError]
+    assert [kind for kind in kinds if not issubclass(kind, REQUEST_ERRORS)] == [aiohttp.WSMessageTypeError]
 
 
 async def test_the_key_is_in_no_log(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:

@@ -93,7 +93,7 @@ class TestAnswers:
     async def test_a_question_with_a_body_is_a_post(self, host: Host, calls_of: Ask) -> None:
         """The body goes out as JSON, opened by the project's key, and the answer comes back as it is."""
         calls = calls_of()
-        body = await calls.ask(project(calls), PATH, {"customer_ids": IDS, "none": None})
+        body = await calls.request(project(calls), PATH, {"customer_ids": IDS, "none": None})
 
         assert body == b'{"success": true}'
         method, path, headers, sent = host.seen[0]
@@ -103,7 +103,7 @@ class TestAnswers:
     async def test_a_question_without_a_body_is_a_get(self, host: Host, calls_of: Ask) -> None:
         """Nothing is sent along, compressed or not."""
         calls = calls_of(upload={"gzip": True})
-        await calls.ask(project(calls), "/data/v2/projects/shop/consent/categories", None)
+        await calls.request(project(calls), "/data/v2/projects/shop/consent/categories", None)
 
         method, _, headers, sent = host.seen[0]
         assert (method, sent) == ("GET", b"")
@@ -116,7 +116,7 @@ class TestAnswers:
         calls = calls_of()
 
         with pytest.raises(RequestRefusedError) as caught:
-            await calls.ask(project(calls), PATH, {}, tries=4)
+            await calls.request(project(calls), PATH, {}, max_attempts=4)
 
         assert (caught.value.status, len(host.seen)) == (code, 1)
         assert caught.value.retryable is False
@@ -128,7 +128,7 @@ class TestAnswers:
         host.answers = [status(code), status(code), status(code), status(200, "fine")]
         calls = calls_of()
 
-        assert await calls.ask(project(calls), PATH, {}, tries=4) == b"fine"
+        assert await calls.request(project(calls), PATH, {}, max_attempts=4) == b"fine"
         assert len(host.seen) == 4
 
     async def test_trouble_that_stays_is_told(self, host: Host, calls_of: Ask) -> None:
@@ -137,7 +137,7 @@ class TestAnswers:
         calls = calls_of()
 
         with pytest.raises(UnavailableError) as caught:
-            await calls.ask(project(calls), PATH, {}, tries=3)
+            await calls.request(project(calls), PATH, {}, max_attempts=3)
 
         assert (caught.value.status, len(host.seen)) == (503, 3)
 
@@ -146,7 +146,7 @@ class TestAnswers:
         host.answers = [status(429, **{"Retry-After": "1"}), status(200)]
         calls, loop = calls_of(), asyncio.get_running_loop()
         began = loop.time()
-        await calls.ask(project(calls), PATH, {}, tries=2)
+        await calls.request(project(calls), PATH, {}, max_attempts=2)
 
         assert loop.time() - began >= 1.0
 
@@ -155,35 +155,35 @@ class TestAnswers:
         calls = calls_of()
         nowhere = evolve(project(calls), base_url="http://127.0.0.1:9")
 
-        with pytest.raises(RequestRefusedError, match="no key is known"):
-            await calls.ask(nowhere, PATH, {})
-        await calls._keys.remember([nowhere])
+        with pytest.raises(RequestRefusedError, match="no credentials are known"):
+            await calls.request(nowhere, PATH, {})
+        await calls._credentials.store_credentials([nowhere])
         with pytest.raises(UnavailableError):
-            await calls.ask(nowhere, PATH, {}, tries=2)
+            await calls.request(nowhere, PATH, {}, max_attempts=2)
 
     async def test_an_answer_of_ten_megabytes_is_one(self, host: Host, calls_of: Ask) -> None:
         """Large answers come through, up to a bound."""
         host.answers = [lambda: web.Response(body=b"x" * 10_000_000)]
         calls = calls_of()
 
-        assert len(await calls.ask(project(calls), PATH, {})) == 10_000_000
+        assert len(await calls.request(project(calls), PATH, {})) == 10_000_000
 
     async def test_an_answer_of_no_end_is_none(
         self, host: Host, calls_of: Ask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What is larger than the bound is given up."""
-        monkeypatch.setattr(calls_module, "MAX_ANSWER", 1000)
+        monkeypatch.setattr(calls_module, "MAX_RESPONSE", 1000)
         host.answers = [lambda: web.Response(body=b"x" * 1001)]
         calls = calls_of()
 
-        with pytest.raises(UnavailableError, match="no end"):
-            await calls.ask(project(calls), PATH, {})
+        with pytest.raises(UnavailableError, match="too large"):
+            await calls.request(project(calls), PATH, {})
 
     async def test_not_all_is_asked_at_once(self, host: Host, calls_of: Ask) -> None:
         """A crowd of questions waits for its turn."""
         host.delay = 0.02
         calls = calls_of()
-        await asyncio.gather(*[calls.ask(project(calls), PATH, {}) for _ in range(40)])
+        await asyncio.gather(*[calls.request(project(calls), PATH, {}) for _ in range(40)])
 
         assert len(host.seen) == 40
         assert 1 < host.most <= calls_module.CONCURRENCY
@@ -193,7 +193,7 @@ class TestCustomerTokens:
     async def test_without_a_provider_the_key_opens_it(self, host: Host, calls_of: Ask) -> None:
         """What is personal is opened by the project's key where the host provides nothing else."""
         calls = calls_of()
-        await calls.ask(project(calls), PATH, {}, ids=IDS)
+        await calls.request(project(calls), PATH, {}, ids=IDS)
 
         assert host.keys == ["Token key"]
 
@@ -207,7 +207,7 @@ class TestCustomerTokens:
 
         calls = calls_of(customer_token_provider=provide)
         for ids in (IDS, IDS, None):
-            await calls.ask(project(calls), PATH, {}, ids=ids)
+            await calls.request(project(calls), PATH, {}, ids=ids)
 
         assert host.keys == ["Bearer jwt-1", "Bearer jwt-2", "Token key"]
 
@@ -218,7 +218,7 @@ class TestCustomerTokens:
             return f"Bearer jwt-of-{ids['registered']}"
 
         calls = calls_of(customer_token_provider=provide)
-        await calls.ask(project(calls), PATH, {}, ids=IDS)
+        await calls.request(project(calls), PATH, {}, ids=IDS)
 
         assert host.keys == ["Bearer jwt-of-jane"]
 
@@ -233,7 +233,7 @@ class TestCustomerTokens:
 
         calls = calls_of(customer_token_provider=provide)
         with pytest.raises(RequestRefusedError) as caught:
-            await calls.ask(project(calls), PATH, {}, ids=IDS, tries=4)
+            await calls.request(project(calls), PATH, {}, ids=IDS, max_attempts=4)
 
         assert (caught.value.status, host.seen) == (0, [])
 
@@ -245,7 +245,7 @@ class TestCustomerTokens:
             return token
 
         calls = calls_of(customer_token_provider=provide)
-        await calls.ask(project(calls), PATH, {}, ids=IDS)
+        await calls.request(project(calls), PATH, {}, ids=IDS)
 
         assert host.keys == ["Bearer jwt"]
 
@@ -257,7 +257,7 @@ class TestCustomerTokens:
 
         calls = calls_of(customer_token_provider=provide)
         with pytest.raises(RequestRefusedError) as caught:
-            await calls.ask(project(calls), PATH, {}, ids=IDS, tries=4)
+            await calls.request(project(calls), PATH, {}, ids=IDS, max_attempts=4)
 
         assert "secret-of-mine" not in str(caught.value)
         assert isinstance(caught.value.__cause__, ValueError)
@@ -267,28 +267,28 @@ class TestCustomerTokens:
         """One that is not async is told to be."""
         calls = calls_of(customer_token_provider=lambda: "jwt")
 
-        with pytest.raises(RequestRefusedError, match=r"is not async\. Make it"):
-            await calls.ask(project(calls), PATH, {}, ids=IDS)
+        with pytest.raises(RequestRefusedError, match=r"is not an async function\. Define it"):
+            await calls.request(project(calls), PATH, {}, ids=IDS)
 
 
 class TestLife:
     async def test_closed_calls_ask_nothing(self, host: Host, calls_of: Ask) -> None:
         """After the end of the client there are no answers, until it is opened again."""
         calls = calls_of()
-        await calls.ask(project(calls), PATH, {})
+        await calls.request(project(calls), PATH, {})
         await calls.aclose()
 
         with pytest.raises(ClosedError):
-            await calls.ask(project(calls), PATH, {})
+            await calls.request(project(calls), PATH, {})
         calls.open()
-        await calls.ask(project(calls), PATH, {})
+        await calls.request(project(calls), PATH, {})
         assert len(host.seen) == 2
 
     async def test_who_waits_gets_no_answer_at_the_end(self, host: Host, calls_of: Ask) -> None:
         """Closing cuts what is under way."""
         host.delay = 30.0
         calls = calls_of()
-        waiting = asyncio.create_task(calls.ask(project(calls), PATH, {}))
+        waiting = asyncio.create_task(calls.request(project(calls), PATH, {}))
         await until(lambda: bool(host.seen))
         await calls.aclose()
 

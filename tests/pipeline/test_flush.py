@@ -85,7 +85,7 @@ class TestModes:
         await client.track_many(numbered(100))
         await until(lambda: sandbox.request_count >= 2)
         await client.set_flush_mode("MANUAL")
-        await until(lambda: client._upload._settler.load == 0)  # type: ignore[union-attr]
+        await until(lambda: client._upload._acknowledger.outstanding == 0)  # type: ignore[union-attr]
         count = sandbox.request_count
         await asyncio.sleep(0.15)
 
@@ -222,7 +222,7 @@ class TestFlushing:
         flush.cancel()
         with pytest.raises(asyncio.CancelledError):
             await flush
-        await until(lambda: client._upload._settler.load == 0)  # type: ignore[union-attr]
+        await until(lambda: client._upload._acknowledger.outstanding == 0)  # type: ignore[union-attr]
         before = sandbox.request_count
         await asyncio.sleep(0.2)
 
@@ -324,7 +324,7 @@ class TestUploading:
         self, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Whatever breaks while records are claimed, the next claim is made."""
-        monkeypatch.setattr("exponea_async._pipeline.uploader.IDLE", 0.01)
+        monkeypatch.setattr("exponea_async._pipeline.uploader.IDLE_INTERVAL", 0.01)
         client = await connect(flush_mode="MANUAL")
         lease, troubles = client._storage.lease, iter([ZeroDivisionError(), StorageError("locked")])
 
@@ -337,7 +337,7 @@ class TestUploading:
         await client.track_event(Event("x"))
 
         assert await client.flush_data(10) == FlushResult(1, 0, 0)
-        assert ("stumbled" in caplog.text, "can't be read" in caplog.text) == (True, True)
+        assert ("Unexpected error" in caplog.text, "can't be read" in caplog.text) == (True, True)
 
     async def test_a_verdict_is_written_down_in_the_end(
         self, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch

@@ -93,7 +93,7 @@ class TestSuccess:
 
         assert await client.flush_data(10) == FlushResult(2, 1, 0)
         assert [seen.names for seen in scripted.seen] == [[0, 1, 2], [1], [1], [1]]
-        assert "says nothing" in (await reasons(client))[1]
+        assert "has no result" in (await reasons(client))[1]
 
 
 class TestRefusedAsAWhole:
@@ -221,7 +221,7 @@ class TestPaused:
         assert sandbox.engine.events("old") == []
         assert heard.kinds().count("paused") == 1
         (reason,) = again.stats().paused.values()
-        assert "no key" in reason
+        assert "no credentials" in reason
         assert again.stats().requests == sandbox.request_count == 1
 
     async def test_one_paused_project_does_not_stop_the_others(self, connect: Connect, sandbox: Sandbox) -> None:
@@ -268,7 +268,7 @@ class TestUnavailable:
         self, connect: Connect, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What was put off is sent when it is due, and not only when an idle client looks again by itself."""
-        monkeypatch.setattr("exponea_async._pipeline.uploader.IDLE", 60)
+        monkeypatch.setattr("exponea_async._pipeline.uploader.IDLE_INTERVAL", 60)
         answers = iter([web.Response(status=503), web.Response(status=503), web.json_response({"results": []})])
         scripted.script = lambda seen: next(answers, None) or seen.accept()
         client = await connect(base_url=scripted.url)

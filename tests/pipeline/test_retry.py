@@ -93,7 +93,7 @@ class TestPace:
         begun: list[tuple[int, float]] = []
 
         async def caller(number: int) -> None:
-            await pace.turn()
+            await pace.acquire()
             begun.append((number, loop.time()))
 
         started = loop.time()
@@ -106,18 +106,18 @@ class TestPace:
     async def test_idle_time_is_not_saved_up(self) -> None:
         """After a pause the first goes at once, and the next waits as always."""
         pace, loop = RateLimiter(50.0), asyncio.get_running_loop()
-        await pace.turn()
+        await pace.acquire()
         await asyncio.sleep(0.1)
 
         started = loop.time()
-        await asyncio.gather(pace.turn(), pace.turn(), pace.turn())
+        await asyncio.gather(pace.acquire(), pace.acquire(), pace.acquire())
 
         assert loop.time() - started >= 0.04 - 0.002
 
     async def test_who_gives_up_does_not_stop_the_others(self) -> None:
         """A cancelled caller's turn passes by unused."""
         pace = RateLimiter(100.0)
-        tasks = [asyncio.create_task(pace.turn()) for _ in range(4)]
+        tasks = [asyncio.create_task(pace.acquire()) for _ in range(4)]
         await asyncio.sleep(0)
         tasks[1].cancel()
 

@@ -1,0 +1,219 @@
+"""
+Responses of the platform: what a status means, and the result of each command of a batch. Pure.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from attrs import frozen
+
+from exponea_async._internal.json import decode
+from exponea_async._pipeline.commands import is_click_route
+from exponea_async.errors import ProjectPausedError, RejectedError, UnavailableError
+from exponea_async.storage.base import Leased
+
+#: The longest ``Retry-After`` that is respected, in seconds, and the longest wait of all.
+MAX_WAIT = 1800.0
+#: Statuses that are about the content of the request. All other 4xx are about the project or the way to it: a 415, for
+#: example, is about the compression, and must not turn records into dead letters.
+DATA_ERRORS = frozenset({400, 409, 413, 422})
+#: Statuses of a temporary failure, besides 5xx.
+RETRYABLE = frozenset({408, 425, 429})
+#: The reason of a failure is not looked for in larger bodies, in bytes: decoding them would block the event loop.
+MAX_REASON_BODY = 65_536
+#: Maximum length of a reason in characters.
+MAX_REASON = 1000
+_SECONDS = re.compile(r"\s*\d+(\.\d+)?\s*", re.ASCII)
+
+StatusClass = Literal["success", "data error", "temporary error", "project error"]
+
+
+@frozen
+class HttpResponse:
+    """
+    The response to one request.
+
+    Attributes:
+        status: The HTTP status.
+        body: The body.
+        retry_after: The wait that the platform asked for, in seconds, or None.
+        location: The target of a redirect, or the empty string.
+    """
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
+    location: str = ""
+
+
+@frozen
+class BatchResult:
+    """
+    The platform's result for each record of a batch.
+
+    Attributes:
+        delivered: Ids of the records that were accepted.
+        rejected: Ids of the records that were refused, each with the reason.
+        unanswered: Ids of the records without a result.
+    """
+
+    delivered: tuple[str, ...]
+    rejected: tuple[tuple[str, str], ...] = ()
+    unanswered: tuple[str, ...] = ()
+
+
+def classify(status: int) -> StatusClass:
+    """
+    Return what an HTTP status says.
+
+    Returns:
+        ``"data error"`` if the content of the request is wrong, ``"temporary error"`` if the same request may succeed
+        later, and ``"project error"`` if the key, the project or its address is wrong.
+    """
+    if 200 <= status < 300:
+        return "success"
+    if status in DATA_ERRORS:
+        return "data error"
+    return "temporary error" if status >= 500 or status in RETRYABLE or status < 200 else "project error"
+
+
+def read_batch_result(response: HttpResponse, batch: Sequence[Leased]) -> BatchResult:
+    """
+    Read the response to a batch.
+
+    Raises:
+        RejectedError: The request as a whole is refused for its content.
+        ProjectPausedError: The key, the project or the address is wrong.
+        UnavailableError: There is no result, and the request is worth repeating.
+    """
+    kind = classify(response.status)
+    if kind == "success":
+        return _read_success(response, batch)
+    reason = describe(response)
+    if kind == "data error":
+        raise RejectedError(reason)
+    if kind == "temporary error":
+        raise UnavailableError(reason, status=response.status, retry_after=response.retry_after)
+    raise ProjectPausedError(batch[0].route, response.status, reason)
+
+
+def describe(response: HttpResponse) -> str:
+    """Return the status of an unsuccessful response and the platform's explanation, for logs and errors."""
+    if response.location:
+        explanation = f"redirect to {_encodable(response.location)}"
+    else:
+        explanation = _reason(_decode(response.body)) if len(response.body) <= MAX_REASON_BODY else ""
+    return f"HTTP {response.status}" + (f": {explanation}" if explanation else "")
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """
+    Return the wait that a ``Retry-After`` header asks for, in seconds, at most `MAX_WAIT`; None if it is unreadable.
+
+    Args:
+        value: The header: seconds or an HTTP date.
+        now: UNIX seconds.
+    """
+    if not value:
+        return None
+    try:
+        seconds = float(value) if _SECONDS.fullmatch(value) else _seconds_until(value, now)
+    except (ValueError, OverflowError):
+        return None
+    return min(max(0.0, seconds), MAX_WAIT)
+
+
+def _seconds_until(date: str, now: float) -> float:
+    then = parsedate_to_datetime(date)
+    return (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - now
+
+
+# Results of commands
+
+
+def _read_success(response: HttpResponse, batch: Sequence[Leased]) -> BatchResult:
+    content = _decode(response.body)
+    if not isinstance(content, dict):
+        raise UnavailableError("the 2xx response is not a valid batch response", status=response.status)
+    if is_click_route(batch[0].route) and content.get("success") is True:
+        return BatchResult((batch[0].id,))
+    results = content.get("results")
+    if not results and content.get("success") is False:
+        raise RejectedError(describe(response))
+    if not isinstance(results, list):
+        raise UnavailableError("the 2xx response has no results", status=response.status)
+    return _sort(_by_command_id(results, batch), batch)
+
+
+def _by_command_id(results: list[Any], batch: Sequence[Leased]) -> Mapping[Any, Any]:
+    found = [_command_id(result) for result in results]
+    sent = [record.id for record in batch]
+    # Results come in the order of the commands. The position identifies a result without an id only if all others are
+    # at their positions, too: a result must not be taken for that of another record.
+    in_order = len(found) == len(sent) and all(theirs in (None, ours) for theirs, ours in zip(found, sent, strict=True))
+    return dict(zip(sent if in_order else found, results, strict=True))
+
+
+def _command_id(result: Any) -> str | None:
+    found = result.get("command_id") if isinstance(result, dict) else None
+    return str(found) if isinstance(found, str | int) else None
+
+
+def _sort(results: Mapping[Any, Any], batch: Sequence[Leased]) -> BatchResult:
+    delivered: list[str] = []
+    rejected: list[tuple[str, str]] = []
+    unanswered: list[str] = []
+    for record in batch:
+        result = results.get(record.id)
+        success = result.get("success") if isinstance(result, dict) else None
+        if success is True:
+            delivered.append(record.id)
+        elif success is False:
+            rejected.append((record.id, _reason(result) or "no reason given"))
+        else:
+            unanswered.append(record.id)
+    return BatchResult(tuple(delivered), tuple(rejected), tuple(unanswered))
+
+
+# Reasons
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return decode(body)
+    except ValueError:
+        return None
+
+
+def _reason(content: Any) -> str:
+    """Return the explanation in a response or a result, whichever of the platform's forms it has."""
+    if isinstance(content, dict):
+        content = _explanation(content)
+    return _encodable(_flatten(content, depth=3)[:MAX_REASON])
+
+
+def _explanation(content: Mapping[str, Any]) -> Any:
+    return content.get("errors") or content.get("error") or content.get("message")
+
+
+def _flatten(content: Any, depth: int) -> str:
+    if isinstance(content, str):
+        return content
+    if content is None or not depth:
+        return ""
+    if isinstance(content, dict):
+        inner = _explanation(content)
+        if inner:
+            return _flatten(inner, depth - 1)
+        return "; ".join(f"{key}: {_flatten(value, depth - 1)}" for key, value in content.items())
+    if isinstance(content, list):
+        return "; ".join(filter(None, (_flatten(each, depth - 1) for each in content)))
+    return str(content)
+
+
+def _encodable(string: str) -> str:
+    # Undecodable bytes of a header come as halves of surrogate pairs, which neither a file nor a log accepts.
+    return string.encode(errors="replace").decode()
