@@ -1,5 +1,5 @@
 """
-Links of campaigns: which session they led to, and the click that is told.
+Campaign links: the session that they become part of, and the click that is tracked.
 """
 
 import json
@@ -17,13 +17,13 @@ PUSH = {"title": "Sale", "url_params": {"utm_source": "push", "other": "x"}}
 
 
 async def starts(phone: Phone) -> list[dict[str, Any]]:
-    """Tell what led to each session."""
+    """Return the campaign properties of each session start."""
     return [each.own for each in await phone.kept("session_start")]
 
 
-class TestTheClick:
-    async def test_what_is_told(self, phone: Phone) -> None:
-        """A click tells ids, link, moment and platform on a route of its own; no defaults, no stamps."""
+class TestClick:
+    async def test_the_properties(self, phone: Phone) -> None:
+        """A click carries ids, link, timestamp and platform on its own route, without other properties."""
         client = await phone.start(default_properties={"a": 1})
         await client.identify_customer(Customer({"registered": "R"}))
         phone.now = 1005
@@ -38,8 +38,8 @@ class TestTheClick:
             "properties": {"platform": "server"},
         }
 
-    async def test_the_platform_takes_it(self, phone: Phone, sandbox: Sandbox) -> None:
-        """It goes alone to its route, and the platform counts it for the customer who is known by the cookie."""
+    async def test_the_platform_accepts_it(self, phone: Phone, sandbox: Sandbox) -> None:
+        """It is sent alone, and the platform counts it for the customer with the cookie."""
         client = await phone.start()
         await client.handle_campaign_click(LINK)
         result = await client.flush_data(10)
@@ -62,7 +62,7 @@ class TestTheClick:
         ],
     )
     async def test_what_is_a_click(self, phone: Phone, url: str, clicked: bool, led: dict[str, str]) -> None:  # noqa: FBT001
-        """Only a link with an ``xnpe_cmp`` is a click; any link is a visit, and is told as it was given."""
+        """Only a link with an ``xnpe_cmp`` is a click; any link is a visit, and is tracked as it was given."""
         client = await phone.start()
 
         assert await client.handle_campaign_click(url) is clicked
@@ -70,16 +70,16 @@ class TestTheClick:
         assert await starts(phone) == [{"url": url, **led}]
 
     @pytest.mark.parametrize("url", ["shop.example/?utm_source=a&xnpe_cmp=1", "", "http://[", None, 5])
-    async def test_no_link(self, phone: Phone, url: Any) -> None:
-        """What is no link is none, and leaves no trace."""
+    async def test_invalid_links(self, phone: Phone, url: Any) -> None:
+        """A value that is not a link is ignored, and nothing is recorded."""
         client = await phone.start()
         assert await client.handle_campaign_click(url) is False
         await client.track_event(Event("ping"))
 
         assert await starts(phone) == [{}]
 
-    async def test_a_moment_of_the_callers_own(self, phone: Phone) -> None:
-        """A click may be told with its moment; a wrong one is refused."""
+    async def test_a_timestamp_of_the_caller(self, phone: Phone) -> None:
+        """A click may have a timestamp; an invalid one is refused."""
         client = await phone.start()
         await client.handle_campaign_click(LINK, 500.25)
         with pytest.raises(InvalidEventError, match="timestamp"):
@@ -88,9 +88,9 @@ class TestTheClick:
         assert [click.at for click in await phone.kept("click")] == [500.25]
 
 
-class TestTheSession:
+class TestSession:
     async def test_a_cold_start(self, phone: Phone) -> None:
-        """The session that starts with the link is led by it."""
+        """The session that starts with the link carries its campaign."""
         client = await phone.start()
         await client.handle_campaign_click(LINK)
         start, click = (await phone.kept())[1:]
@@ -99,8 +99,8 @@ class TestTheSession:
         assert start.own == {"url": LINK, **LED}
         assert set(start.properties) == DEVICE | STAMPS | {"url", *LED}
 
-    async def test_a_session_that_goes_on(self, phone: Phone) -> None:
-        """A link within a session is a click, and neither starts a session nor leads to the next one."""
+    async def test_an_open_session(self, phone: Phone) -> None:
+        """A link within a session is a click; it neither starts a session nor becomes part of the next one."""
         client = await phone.start()
         await client.track_event(Event("ping"))
         phone.now = 1030
@@ -111,7 +111,7 @@ class TestTheSession:
         assert await starts(phone) == [{}, {}]
 
     async def test_after_a_session(self, phone: Phone) -> None:
-        """A link that comes after the session's end leads to the new one, not to the old one's end."""
+        """A link after the end of a session becomes part of the new session, not of the old one's end."""
         client = await phone.start()
         await client.track_event(Event("ping"))
         phone.now = 1100
@@ -124,7 +124,7 @@ class TestTheSession:
     @pytest.mark.parametrize(("later", "led"), [(0, True), (10, True), (10.01, False), (3600, False), (-9.9, True)])
     @pytest.mark.parametrize("restarted", [True, False])
     async def test_ten_seconds(self, phone: Phone, restarted: bool, later: float, led: bool) -> None:  # noqa: FBT001
-        """By hand, a session is led by the link of the last ten seconds, also in another process."""
+        """An explicit session carries the campaign of the last ten seconds, also in another process."""
         client = await phone.start(automatic_session_tracking=False)
         await client.handle_campaign_click(LINK)
         phone.now = 1000 + later
@@ -136,8 +136,8 @@ class TestTheSession:
 
         assert bool((await starts(phone))[0]) is led
 
-    async def test_the_latest_counts_once(self, phone: Phone) -> None:
-        """Of two links the later one led to the session, and to none after it."""
+    async def test_the_latest_link_counts_once(self, phone: Phone) -> None:
+        """Of two links the later one becomes part of the session, and of no later session."""
         client = await phone.start(automatic_session_tracking=False)
         await client.handle_campaign_click("https://shop.example/?utm_source=first&utm_term=x")
         await client.handle_campaign_click("https://shop.example/?utm_source=second")
@@ -147,23 +147,23 @@ class TestTheSession:
         assert await starts(phone) == [{"url": "https://shop.example/?utm_source=second", "utm_source": "second"}, {}]
 
     @pytest.mark.parametrize("consent", [True, False])
-    async def test_a_press_on_a_notification(self, phone: Phone, consent: bool) -> None:  # noqa: FBT001
-        """The session that starts with a press is led by the notification, even if that may not be tracked."""
+    async def test_a_clicked_notification(self, phone: Phone, consent: bool) -> None:  # noqa: FBT001
+        """The session that starts with a clicked notification carries its campaign, even without consent."""
         client = await phone.start()
         await client.track_clicked_push({**PUSH, "has_tracking_consent": consent})
 
         assert await starts(phone) == [{"utm_source": "push"}]
         assert len(await phone.kept("campaign")) == consent
 
-    async def test_an_arrival_leads_nowhere(self, phone: Phone) -> None:
-        """A notification that only came has led nobody here."""
+    async def test_a_delivered_notification(self, phone: Phone) -> None:
+        """A delivered notification does not become part of a session."""
         client = await phone.start()
         await client.track_delivered_push(PUSH)
 
         assert await starts(phone) == [{}]
 
     async def test_another_customer(self, phone: Phone) -> None:
-        """What led the old customer here did not lead the new one."""
+        """The old customer's campaign does not become part of the new customer's session."""
         client = await phone.start()
         await client.track_event(Event("ping"))
         await client.handle_campaign_click(LINK)
@@ -172,7 +172,7 @@ class TestTheSession:
         assert await starts(phone) == [{}, {}]
 
     async def test_it_is_forgotten(self, phone: Phone) -> None:
-        """What led to a session is not kept any longer."""
+        """The campaign is forgotten once it is part of a session."""
         client = await phone.start()
         await client.handle_campaign_click(LINK)
         stored = await client._storage.load_state("device:default")
@@ -181,8 +181,8 @@ class TestTheSession:
         assert "campaign" not in json.loads(stored.value)
 
 
-async def test_a_customer_has_no_session_to_lead_to(phone: Phone) -> None:
-    """Whoever speaks about a customer is told that links are a device's."""
+async def test_a_customer_tracker_is_refused(phone: Phone) -> None:
+    """The campaign method is refused on a customer tracker."""
     client = await phone.start()
     with (
         client.bind(client.for_customer({"registered": "R"})),

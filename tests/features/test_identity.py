@@ -1,5 +1,5 @@
 """
-Who a device is, and how it becomes somebody else's: cookies, ``anonymize``, other projects.
+The identity of a device: cookies, ``anonymize``, other projects.
 """
 
 import sqlite3
@@ -34,12 +34,12 @@ Line = tuple[str, dict[str, str], str, float]
 
 
 def lines(kept: list[Kept]) -> list[Line]:
-    """Tell name, ids, project and moment."""
+    """Return name, ids, project and timestamp."""
     return [(each.name, each.ids, each.project, each.at) for each in kept]
 
 
 async def grown_up(phone: Phone, **settings: Any) -> Exponea:
-    """Start a client whose device is Jane's for half a minute, in a session from 10 to 40, with a token."""
+    """Start a client whose device belongs to Jane for half a minute, in a session from 10 to 40, with a token."""
     client = await phone.start(at=10.0, **settings)
     await client.identify_customer(Customer({"registered": "jane"}))
     await client.handle_push_token("T")
@@ -50,47 +50,47 @@ async def grown_up(phone: Phone, **settings: Any) -> Exponea:
 class TestAnonymize:
     @pytest.mark.parametrize("change", [None, ConfigurationChange(project=NEW)])
     async def test_the_order(self, phone: Phone, change: ConfigurationChange | None) -> None:
-        """The old customer is told first, in the old project; then comes the new one, in the new project."""
+        """The old customer's events come first, in the old project, then those of the new one, in the new project."""
         client = await grown_up(phone)
         jane = {"cookie": await client.get_customer_cookie(), "registered": "jane"}
-        told = await phone.new(lambda: client.anonymize(change))
-        somebody = {"cookie": await client.get_customer_cookie()}
+        events = await phone.new(lambda: client.anonymize(change))
+        new_customer = {"cookie": await client.get_customer_cookie()}
         project = "shop" if change is None else "new-project"
 
-        assert lines(told) == [
+        assert lines(events) == [
             ("session_end", jane, "shop", 40),
             ("notification_state", jane, "shop", 40),
-            ("installation", somebody, project, 40),
-            ("session_start", somebody, project, 40),
-            ("notification_state", somebody, project, 40),
+            ("installation", new_customer, project, 40),
+            ("session_start", new_customer, project, 40),
+            ("notification_state", new_customer, project, 40),
         ]
-        assert told[0].own == {"duration": 30}
-        assert [(each.own["valid"], each.own["description"]) for each in (told[1], told[4])] == [
+        assert events[0].own == {"duration": 30}
+        assert [(each.own["valid"], each.own["description"]) for each in (events[1], events[4])] == [
             (False, "Invalidated"),
             (True, "Permission granted"),
         ]
-        assert len({each.properties["device_id"] for each in told}) == 1
-        assert somebody["cookie"] != jane["cookie"]
+        assert len({each.properties["device_id"] for each in events}) == 1
+        assert new_customer["cookie"] != jane["cookie"]
 
     async def test_without_automatic_sessions(self, phone: Phone) -> None:
-        """Where sessions are by hand, none is told, and the one that was open is nobody's."""
+        """Where sessions are explicit, no session is tracked, and the open one is forgotten."""
         client = await grown_up(phone, automatic_session_tracking=False)
         await client.track_session_start()
-        told = await phone.new(client.anonymize)
+        events = await phone.new(client.anonymize)
 
-        assert [each.name for each in told] == ["notification_state", "installation", "notification_state"]
+        assert [each.name for each in events] == ["notification_state", "installation", "notification_state"]
         assert (await client.track_session_end()).status == "dropped"
 
     async def test_without_a_token(self, phone: Phone) -> None:
-        """Without a token nothing is told of one."""
+        """Without a token no token state is tracked."""
         client = await phone.start()
         await client.track_event(Event("ping"))
-        told = await phone.new(client.anonymize)
+        events = await phone.new(client.anonymize)
 
-        assert [each.name for each in told] == ["session_end", "installation", "session_start"]
+        assert [each.name for each in events] == ["session_end", "installation", "session_start"]
 
-    async def test_as_the_very_first_verb(self, phone: Phone) -> None:
-        """A device that nobody was has no farewell to say."""
+    async def test_as_the_first_call(self, phone: Phone) -> None:
+        """A new device has no events of an old customer."""
         client = await phone.start()
         receipts = await client.anonymize()
 
@@ -98,8 +98,8 @@ class TestAnonymize:
         assert [receipt.status for receipt in receipts] == ["queued", "queued"]
         assert {each.ids["cookie"] for each in await phone.kept()} == {await client.get_customer_cookie()}
 
-    async def test_after_a_long_silence(self, phone: Phone) -> None:
-        """A session that was over ends at its last activity, not at the farewell."""
+    async def test_after_the_session_timeout(self, phone: Phone) -> None:
+        """A session that has expired ends at its last activity, not at the call."""
         client = await phone.start()
         await client.track_event(Event("ping"))
         phone.now = 1020
@@ -110,7 +110,7 @@ class TestAnonymize:
         assert await phone.sessions() == [("start", 1000), ("end", 1020, 20), ("start", 5000)]
 
     async def test_the_new_session_is_remembered(self, phone: Phone) -> None:
-        """The session that starts with the new customer goes on: no second start, and an exact end."""
+        """The session that starts with the new customer continues: no second start, and an exact end."""
         client = await grown_up(phone)
         await client.anonymize()
         phone.now = 50
@@ -119,8 +119,8 @@ class TestAnonymize:
 
         assert await phone.sessions() == [("start", 10), ("end", 40, 30), ("start", 40), ("end", 50, 10)]
 
-    async def test_what_waits_stays(self, phone: Phone) -> None:
-        """What was tracked before keeps its ids and its project, to the letter."""
+    async def test_queued_events_stay(self, phone: Phone) -> None:
+        """Events that were tracked before keep their ids and their project, byte for byte."""
         client = await grown_up(phone)
         before = await phone.kept()
         await client.anonymize(ConfigurationChange(project=NEW, mapping={}))
@@ -128,15 +128,15 @@ class TestAnonymize:
         assert (await phone.kept())[: len(before)] == before
 
     async def test_one_commit(self, phone: Phone) -> None:
-        """All of it is one transaction, state included."""
+        """All events and the state are one transaction."""
         client = await grown_up(phone)
         before = client.stats().commits
         await client.anonymize()
 
         assert client.stats().commits == before + 1
 
-    async def test_each_device_for_itself(self, phone: Phone) -> None:
-        """One device's farewell leaves the others alone."""
+    async def test_other_devices_are_not_affected(self, phone: Phone) -> None:
+        """Anonymizing one device does not affect the others."""
         client = await phone.start()
         one, two = client.device("tg:1"), client.device("tg:2")
         cookies = await one.get_customer_cookie(), await two.get_customer_cookie()
@@ -148,8 +148,8 @@ class TestAnonymize:
         assert [(each.project, each.ids) for each in await phone.kept("ping")] == [("shop", {"cookie": cookies[1]})]
 
     @pytest.mark.parametrize("change", [5, "new-project", NEW, {}])
-    async def test_no_change(self, phone: Phone, change: Any) -> None:
-        """What is no change is refused, and nothing has happened."""
+    async def test_invalid_changes(self, phone: Phone, change: Any) -> None:
+        """A value that is not a ConfigurationChange is refused, and nothing happens."""
         client = await grown_up(phone)
         before = await phone.kept()
         with pytest.raises(InvalidEventError, match="ConfigurationChange"):
@@ -159,7 +159,7 @@ class TestAnonymize:
 
     @pytest.mark.parametrize("verb", ["anonymize", "get_customer_cookie"])
     async def test_a_customer_has_no_cookie(self, phone: Phone, verb: str) -> None:
-        """Whoever speaks about a customer is told that identities are a device's."""
+        """The identity methods are refused on a customer tracker."""
         client = await phone.start()
         with (
             client.bind(client.for_customer({"registered": "R"})),
@@ -176,8 +176,8 @@ class TestAnotherProject:
         async with Sandbox(projects=[*projects, Project("private", basic=[("id", "secret")])]) as running:
             yield running
 
-    async def test_it_arrives_there(self, phone: Phone, sandbox: Sandbox) -> None:
-        """The old project gets the farewell and the new one the new customer, each under its own key."""
+    async def test_events_are_sent_to_their_project(self, phone: Phone, sandbox: Sandbox) -> None:
+        """Each project gets the events of its customer, with its own key."""
         client = await grown_up(phone)
         await client.anonymize(ConfigurationChange(project=NEW))
         await client.track_event(Event("ping"))
@@ -189,8 +189,8 @@ class TestAnotherProject:
         assert sorted(types) == ["campaign_click", "installation", "notification_state", "ping", "session_start"]
         assert len(sandbox.engine.events("shop")) == 5
 
-    async def test_it_comes_through_a_restart(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Another process goes on in the new project, and has the key for what waits."""
+    async def test_the_switch_survives_a_restart(self, phone: Phone, sandbox: Sandbox) -> None:
+        """Another process continues in the new project, and has the key for the queued events."""
         client = await grown_up(phone)
         await client.anonymize(ConfigurationChange(project=NEW))
         client = await phone.restart()
@@ -202,7 +202,7 @@ class TestAnotherProject:
         assert len(sandbox.engine.events("new-project", "ping")) == 1
 
     async def test_switched_twice(self, phone: Phone, sandbox: Sandbox) -> None:
-        """What was tracked before a second switch arrives where it was meant to, even after a restart."""
+        """Events from before a second switch are sent to their own project, even after a restart."""
         client = await grown_up(phone)
         await client.anonymize(ConfigurationChange(project=NEW))
         await client.track_event(Event("first"))
@@ -215,7 +215,7 @@ class TestAnotherProject:
         assert len(sandbox.engine.events("finance", "second")) == 1
 
     async def test_private_access(self, phone: Phone, sandbox: Sandbox) -> None:
-        """A pair of key id and secret is remembered like a public key."""
+        """Credentials for private access are stored like a public key."""
         client = await phone.start()
         await client.anonymize(ConfigurationChange(project=ExponeaProject("private", BasicAuth("id", "secret"))))
         result = await (await phone.restart()).flush_data(10)
@@ -223,7 +223,7 @@ class TestAnotherProject:
         assert result.delivered == 2
 
     async def test_an_address_is_inherited(self, phone: Phone, sandbox: Sandbox) -> None:
-        """A project without an address is reached where the one before it was; so are those beside it."""
+        """A project without an address inherits that of the previous project; so do the additional projects."""
         other = Sandbox(projects=[Project("new-project", ["new-key"]), Project("finance", ["finance-key"])])
         async with other:
             client = await phone.start()
@@ -238,8 +238,8 @@ class TestAnotherProject:
             assert len(other.engine.events("finance", "installation")) == 1
             assert sandbox.engine.events() == []
 
-    async def test_a_key_that_is_put_right_counts_at_once(self, phone: Phone, sandbox: Sandbox) -> None:
-        """A project that was paused for a wrong key goes on with the next change, not with its next probe."""
+    async def test_a_corrected_key_takes_effect_at_once(self, phone: Phone, sandbox: Sandbox) -> None:
+        """A project that was paused for a wrong key is resumed by the next change, before its next probe."""
         client = await phone.start(flush_mode="IMMEDIATE")
         await client.anonymize(ConfigurationChange(project=evolve(NEW, authorization_token="wrong")))
         await until(lambda: len(client.stats().paused) == 1)
@@ -250,8 +250,8 @@ class TestAnotherProject:
 
         assert client.stats().rejected == 0
 
-    async def test_the_keys_are_nobodys_business(self, phone: Phone, configure: Configure) -> None:
-        """Keys lie in the queue's file, which is the user's own, and in no name of a record or a device."""
+    async def test_keys_are_only_in_the_queue_file(self, phone: Phone, configure: Configure) -> None:
+        """Keys are stored in the queue file, which only its owner can read, and in no name of a record or a device."""
         client = await phone.start()
         await client.anonymize(ConfigurationChange(project=NEW))
         file = configure().storage
@@ -264,7 +264,7 @@ class TestAnotherProject:
         assert dump.upper().count(b'"new-key"'.hex().upper()) == 2
         assert "new-key" not in repr(client) + str([record.route for record in await client._storage.waiting(100)])
 
-    async def test_they_go_with_the_rest(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_a_stop_deletes_switch_and_keys(self, phone: Phone, sandbox: Sandbox) -> None:
         """After a stop neither the switch nor its key is remembered."""
         client = await phone.start()
         await client.anonymize(ConfigurationChange(project=NEW))
@@ -275,23 +275,23 @@ class TestAnotherProject:
         assert {each.project for each in await phone.kept()} == {"shop"}
         assert client._credentials.routes == client._credentials.routes[:2]
 
-    @pytest.mark.parametrize("moment", ["before", "after a stop", "after the end"])
-    async def test_when_nothing_runs(self, phone: Phone, moment: str) -> None:
-        """A switch is refused or dropped like any verb, and no key is written."""
+    @pytest.mark.parametrize("phase", ["before", "after a stop", "after the end"])
+    async def test_when_the_client_is_not_running(self, phone: Phone, phase: str) -> None:
+        """A switch is refused or dropped like any call, and no key is written."""
         client = phone.make()
-        if moment != "before":
+        if phase != "before":
             await client.start()
-            await (client.stop_integration() if moment == "after a stop" else client.aclose())
-        if moment == "after a stop":
+            await (client.stop_integration() if phase == "after a stop" else client.aclose())
+        if phase == "after a stop":
             assert [receipt.status for receipt in await client.anonymize(ConfigurationChange(project=NEW))] == [
                 "dropped"
             ]
         else:
-            with pytest.raises(Exception, match="not started" if moment == "before" else "closed"):
+            with pytest.raises(Exception, match="not started" if phase == "before" else "closed"):
                 await client.anonymize(ConfigurationChange(project=NEW))
 
 
-class TestTheMapping:
+class TestMapping:
     @pytest.mark.parametrize(
         ("mapping", "projects"),
         [
@@ -302,14 +302,14 @@ class TestTheMapping:
         ],
     )
     @pytest.mark.parametrize("restarted", [True, False])
-    async def test_what_becomes_of_it(
+    async def test_mapping_of_the_change(
         self,
         phone: Phone,
         restarted: bool,  # noqa: FBT001
         mapping: Any,
         projects: set[str],
     ) -> None:
-        """None keeps the projects beside the main one, an empty mapping clears them, another one replaces them."""
+        """None keeps the additional projects, an empty mapping clears them, another mapping replaces them."""
         settings: dict[str, Any] = {"project_mapping": {EventType.PAYMENT: [FINANCE]}}
         client = await phone.start(**settings)
         await client.anonymize(ConfigurationChange(mapping=mapping))
@@ -319,8 +319,8 @@ class TestTheMapping:
 
         assert {each.project for each in await phone.kept("payment")} == projects
 
-    async def test_beside_another_project(self, phone: Phone) -> None:
-        """Another main project keeps those beside it, unless they change, too."""
+    async def test_mapping_beside_another_project(self, phone: Phone) -> None:
+        """Another main project keeps the additional ones, unless they change too."""
         client = await phone.start(project_mapping={EventType.PAYMENT: [FINANCE]})
         await client.anonymize(ConfigurationChange(project=NEW))
         await client.track_payment_event(ITEM)

@@ -14,7 +14,7 @@ Step = tuple[float, str]
 
 
 async def live(phone: Phone, steps: list[Step]) -> None:
-    """Follow a script of moments and verbs."""
+    """Run a script of timestamps and calls."""
     for at, verb in steps:
         phone.now = at
         if verb == "sweep":
@@ -25,7 +25,7 @@ async def live(phone: Phone, steps: list[Step]) -> None:
             await getattr(phone.client, verb)()
 
 
-class TestByHand:
+class TestExplicitSessions:
     @pytest.mark.parametrize(
         ("steps", "expected"),
         [
@@ -61,21 +61,21 @@ class TestByHand:
         ],
     )
     async def test_the_table(self, phone: Phone, steps: list[Step], expected: list[Any]) -> None:
-        """Sessions start and end as told, with exact durations; an end without a start is nothing."""
+        """Sessions start and end as called, with exact durations; an end without a start is ignored."""
         await phone.start(automatic_session_tracking=False)
         await live(phone, steps)
 
         assert await phone.sessions() == expected
 
     async def test_without_auto_close(self, phone: Phone) -> None:
-        """Where starts do not end what is open, its end is never told, and the new one's duration counts from it."""
+        """Where a start does not end the open session, its end is not tracked, and the duration counts from the new start."""
         await phone.start(automatic_session_tracking=False, manual_session_auto_close=False)
         await live(phone, [(2000, "track_session_start"), (2010, "track_session_start"), (2025, "track_session_end")])
 
         assert await phone.sessions() == [("start", 2000), ("start", 2010), ("end", 2025, 15)]
 
-    async def test_moments_of_the_callers_own(self, phone: Phone) -> None:
-        """A start and an end may be told with their moments; a duration is never negative."""
+    async def test_timestamps_of_the_caller(self, phone: Phone) -> None:
+        """A start and an end may have a timestamp; a duration is never negative."""
         client = await phone.start(automatic_session_tracking=False)
         await client.track_session_start(500.5)
         await client.track_session_end(530.75)
@@ -85,8 +85,8 @@ class TestByHand:
         assert await phone.sessions() == [("start", 500.5), ("end", 530.75, 30.25), ("start", 600), ("end", 590, 0)]
 
     @pytest.mark.parametrize("verb", ["track_session_start", "track_session_end"])
-    async def test_moments_that_are_none(self, phone: Phone, verb: str) -> None:
-        """A wrong moment is refused, and nothing is kept or remembered."""
+    async def test_invalid_timestamps(self, phone: Phone, verb: str) -> None:
+        """An invalid timestamp is refused, and nothing is recorded or remembered."""
         client = await phone.start(automatic_session_tracking=False)
         await client.track_session_start()
         before = await phone.kept()
@@ -96,7 +96,7 @@ class TestByHand:
         assert await phone.kept() == before
 
     async def test_an_end_without_a_start(self, phone: Phone, caplog: pytest.LogCaptureFixture) -> None:
-        """It is ignored with a warning, and the receipt says why."""
+        """It is ignored with a warning, and the receipt gives the reason."""
         client = await phone.start(automatic_session_tracking=False)
         receipt = await client.track_session_end()
 
@@ -105,15 +105,15 @@ class TestByHand:
         with pytest.raises(Exception, match="no session is open"):
             await receipt.delivered()
 
-    async def test_it_comes_through_a_restart(self, phone: Phone) -> None:
-        """A session that was started by hand goes on in another process, however long after."""
+    async def test_a_session_survives_a_restart(self, phone: Phone) -> None:
+        """A session that was started explicitly continues in another process, however much later."""
         await (await phone.start(automatic_session_tracking=False)).track_session_start()
         await (await phone.restart(at=9000.0, automatic_session_tracking=False)).track_session_end()
 
         assert await phone.sessions() == [("start", 1000), ("end", 9000, 8000)]
 
     async def test_each_device_has_its_own(self, phone: Phone) -> None:
-        """A session of one device is none of another's."""
+        """A session of one device does not affect another device."""
         client = await phone.start(automatic_session_tracking=False)
         await client.device("tg:1").track_session_start()
         receipt = await client.device("tg:2").track_session_end()
@@ -122,14 +122,14 @@ class TestByHand:
         assert await phone.sessions() == [("start", 1000)]
 
 
-class TestByThemselves:
+class TestAutomaticSessions:
     @pytest.mark.parametrize(
         ("steps", "expected"),
         [
             pytest.param(
                 [(1000, "resume"), (1100, "pause"), (1130, "resume"), (1200, "pause"), (1260, "resume")],
                 [("start", 1000), ("end", 1200, 200), ("start", 1260)],
-                id="in front of somebody, and away",
+                id="foreground and background",
             ),
             pytest.param(
                 [
@@ -143,7 +143,7 @@ class TestByThemselves:
                     (1260, "resume"),
                 ],
                 [("start", 1000), ("end", 1200, 200), ("start", 1260)],
-                id="whether or not somebody sweeps",
+                id="with or without the session expirer",
             ),
             pytest.param([(1000, "resume"), (1010, "pause"), (1069.99, "resume")], [("start", 1000)], id="in time"),
             pytest.param(
@@ -159,7 +159,7 @@ class TestByThemselves:
             pytest.param(
                 [(1000, "track"), (1030, "track"), (1089, "sweep"), (1090, "sweep"), (5000, "sweep")],
                 [("start", 1000), ("end", 1030, 30)],
-                id="nobody comes back",
+                id="no further activity",
             ),
             pytest.param(
                 [(1000, "track"), (1061, "pause"), (1200, "sweep")],
@@ -174,14 +174,14 @@ class TestByThemselves:
         ],
     )
     async def test_the_table(self, phone: Phone, steps: list[Step], expected: list[Any]) -> None:
-        """A session goes on with each sign of life, and ends at the last one, with exact durations."""
+        """A session continues with each activity and ends at the last one, with exact durations."""
         await phone.start()
         await live(phone, steps)
 
         assert await phone.sessions() == expected
 
-    async def test_the_order_of_a_first_verb(self, phone: Phone) -> None:
-        """A device's first verb brings it to life: installation, session, and then what was asked for."""
+    async def test_the_order_of_the_first_events(self, phone: Phone) -> None:
+        """The first call on a device records the installation, the session and then the event of the call."""
         await (await phone.start()).track_event(Event("ping"))
         kept = await phone.kept()
 
@@ -190,8 +190,8 @@ class TestByThemselves:
         assert stamps == sorted(set(stamps))
         assert {each.at for each in kept} == {1000}
 
-    async def test_what_is_told(self, phone: Phone) -> None:
-        """Starts and ends tell what stands for the device; an end its duration, too."""
+    async def test_the_properties(self, phone: Phone) -> None:
+        """Starts and ends carry the device properties; an end carries its duration too."""
         await phone.start(app_version="2.1")
         await live(phone, [(1000, "track"), (1100, "track")])
         installed, start, _, end, _, _ = await phone.kept()
@@ -201,8 +201,8 @@ class TestByThemselves:
         assert end.properties["device_type"] == "server"
         assert isinstance(end.properties["duration"], float)
 
-    async def test_what_stands_for_the_device_counts(self, phone: Phone) -> None:
-        """A default property does not take the place of a device's, whatever else an event tells; others get in."""
+    async def test_device_properties_take_precedence(self, phone: Phone) -> None:
+        """A default property does not replace a device property; other default properties are added."""
         client = await phone.start(default_properties={"os_name": "evil", "utm_source": "evil", "ip": ""})
         await client.handle_campaign_click("https://shop.example/?utm_source=mail")
         (start,) = await phone.kept("session_start")
@@ -211,8 +211,8 @@ class TestByThemselves:
         assert (start.own["utm_source"], start.own["ip"]) == ("mail", "")
 
     @pytest.mark.parametrize("verb", ["track_session_start", "track_session_end"])
-    async def test_by_hand_all_the_same(self, phone: Phone, caplog: pytest.LogCaptureFixture, verb: str) -> None:
-        """Starts and ends by hand are ignored with a warning where sessions are automatic."""
+    async def test_explicit_calls_are_ignored(self, phone: Phone, caplog: pytest.LogCaptureFixture, verb: str) -> None:
+        """Explicit starts and ends are ignored with a warning where sessions are automatic."""
         client = await phone.start()
         await client.track_event(Event("ping"))
         phone.now = 1010
@@ -225,15 +225,15 @@ class TestByThemselves:
         with pytest.raises(Exception, match="automatic"):
             await receipt.delivered()
 
-    async def test_a_timeout_of_ones_own(self, phone: Phone) -> None:
-        """The time until a session ends is a setting."""
+    async def test_another_timeout(self, phone: Phone) -> None:
+        """The session timeout is a setting."""
         await phone.start(session_timeout=5)
         await live(phone, [(1000, "track"), (1004.9, "track"), (1009.9, "track")])
 
         assert await phone.sessions() == [("start", 1000), ("end", 1004.9, 4.9), ("start", 1009.9)]
 
-    async def test_a_moment_of_the_callers_own_is_no_activity(self, phone: Phone) -> None:
-        """What was long ago may be told, and the session goes on from the call, not from then."""
+    async def test_a_timestamp_of_the_caller_is_not_the_activity(self, phone: Phone) -> None:
+        """An event with an old timestamp counts as activity at the time of the call."""
         client = await phone.start()
         await client.track_event(Event("ping", timestamp=5.5))
         phone.now = 1030
@@ -243,7 +243,7 @@ class TestByThemselves:
         assert await phone.sessions() == [("start", 1000), ("end", 1030, 30)]
 
     async def test_bulk_is_activity(self, phone: Phone) -> None:
-        """Many events at once are one sign of life, and no two moments of theirs are equal."""
+        """Many events at once are one activity, and no two of their timestamps are equal."""
         client = await phone.start()
         await client.track_many([Event("ping")] * 50)
         await client.track_event(Event("ping"))
@@ -252,8 +252,8 @@ class TestByThemselves:
         assert len(stamps) == len(set(stamps)) == 53
         assert await phone.sessions() == [("start", 1000)]
 
-    async def test_a_hook_sees_them(self, phone: Phone) -> None:
-        """Events that nobody asked for go by the hook, too, and what it drops is not told."""
+    async def test_hooks_get_automatic_events(self, phone: Phone) -> None:
+        """Automatic events pass the hook too, and the hook can drop them."""
         seen: list[str] = []
 
         def none_of_sessions(event: Event) -> Event | None:
@@ -267,17 +267,17 @@ class TestByThemselves:
         assert seen.count("session_start") == seen.count("session_end") == 2
 
 
-class TestTheSweeper:
+class TestSessionExpirer:
     async def test_a_session_goes_on_after_a_restart(self, phone: Phone) -> None:
-        """A client that closes is one that went to the background: who is back in time is in the same session."""
+        """Closing counts as going to the background: a device that is active again in time continues its session."""
         await (await phone.start()).track_event(Event("ping"))
         await (await phone.restart(at=1059.0)).track_event(Event("ping"))
         await phone.expire(at=1200)
 
         assert await phone.sessions() == [("start", 1000), ("end", 1059, 59)]
 
-    async def test_it_ends_what_another_process_has_left(self, phone: Phone) -> None:
-        """A session that nobody came back to is ended at the next start, with the moment of its last activity."""
+    async def test_it_ends_sessions_of_other_processes(self, phone: Phone) -> None:
+        """A session without further activity is ended after the next start, at the time of its last activity."""
         client = await phone.start()
         await client.device("tg:1").track_event(Event("ping"))
         phone.now = 1020
@@ -288,8 +288,8 @@ class TestTheSweeper:
         assert await phone.sessions() == [("start", 1000), ("end", 1020, 20)]
 
     @pytest.mark.parametrize("swept", [True, False])
-    async def test_who_comes_back_late(self, phone: Phone, swept: bool) -> None:  # noqa: FBT001
-        """It is the same whether the sweeper was first, or the next verb."""
+    async def test_activity_after_the_timeout(self, phone: Phone, swept: bool) -> None:  # noqa: FBT001
+        """The result is the same whether the session expirer or the next call is first."""
         await phone.start()
         await live(phone, [(1000, "track"), (1007, "track"), *([(1500, "sweep")] if swept else []), (2000, "track")])
 
@@ -297,7 +297,7 @@ class TestTheSweeper:
         assert await phone.sessions() == [("start", 1000), ("end", 1007, 7), ("start", 2000)]
 
     async def test_a_killed_process(self, phone: Phone) -> None:
-        """A crash loses no end and adds no time to a session that was in front of somebody."""
+        """A crash loses no end and adds no time to a session in the foreground."""
         await phone.start()
         await live(phone, [(1000, "resume"), (1020, "track")])
         await phone.start(at=50_000.0)
@@ -305,10 +305,10 @@ class TestTheSweeper:
 
         assert await phone.sessions() == [("start", 1000), ("end", 1020, 20), ("start", 50_000)]
 
-    async def test_another_process_sees_who_is_there(self, phone: Phone) -> None:
-        """What is in front of somebody in one process is not ended by another one, as long as the one runs."""
+    async def test_foreground_in_another_process(self, phone: Phone) -> None:
+        """A session in the foreground of a running process is not ended by another process."""
         first = await phone.start()
-        await live(phone, [(1000, "resume"), *((moment, "sweep") for moment in range(1020, 1181, 20))])
+        await live(phone, [(1000, "resume"), *((second, "sweep") for second in range(1020, 1181, 20))])
         await phone.start()
         assert await phone.expire(at=1190) == 0
         assert await phone.expire(at=1300) == 1
@@ -317,8 +317,8 @@ class TestTheSweeper:
         await first.track_event(Event("ping"))
         assert await phone.sessions() == [("start", 1000), ("end", 1180, 180), ("start", 1300)]
 
-    async def test_ending_all_on_closing(self, phone: Phone) -> None:
-        """A client may end all sessions when it closes, each at its device's last activity."""
+    async def test_ending_all_sessions_at_close(self, phone: Phone) -> None:
+        """A client can end all sessions when it closes, each at its device's last activity."""
         client = await phone.start()
         await client.device("tg:1").track_event(Event("ping"))
         phone.now = 1010
@@ -332,8 +332,8 @@ class TestTheSweeper:
         assert sorted(await phone.sessions()) == [("end", 1010, 0), ("end", 1015, 15), ("start", 1000), ("start", 1010)]
 
     @pytest.mark.parametrize("end", [1005, 1300])
-    async def test_in_front_until_the_end(self, phone: Phone, end: int) -> None:
-        """What is in front of somebody when the client closes was so until then."""
+    async def test_foreground_until_close(self, phone: Phone, end: int) -> None:
+        """A device in the foreground was active until the client closed."""
         client = await phone.start()
         await client.resume()
         phone.now = end
@@ -346,7 +346,7 @@ class TestTheSweeper:
         assert await phone.sessions() == [("start", 1000), ("end", end, end - 1000)]
 
     async def test_a_hook_that_fails(self, phone: Phone, caplog: pytest.LogCaptureFixture) -> None:
-        """What a hook raises at the end of a session goes to the log, and the others' sessions end all the same."""
+        """An exception of a hook at the end of a session is logged, and other sessions end all the same."""
         broken = False
 
         def fragile(event: Event) -> Event:
@@ -367,7 +367,7 @@ class TestTheSweeper:
         assert await phone.expire(at=3000) == 0
 
     async def test_many_at_once(self, phone: Phone) -> None:
-        """More sessions than are ended in one go are all ended."""
+        """More sessions than fit into one batch are all ended."""
         client = await phone.start()
         for number in range(250):
             await client.device(f"tg:{number}").track_event(Event("ping"))
@@ -376,8 +376,8 @@ class TestTheSweeper:
         assert await phone.expire(at=1060.1) == 250
         assert await phone.expire(at=1060.1) == 0
 
-    async def test_none_where_sessions_are_by_hand(self, phone: Phone) -> None:
-        """A session from times when they were automatic is ended by hand, and only once."""
+    async def test_explicit_end_of_an_automatic_session(self, phone: Phone) -> None:
+        """A session that started automatically can be ended explicitly, and only once."""
         await (await phone.start()).track_event(Event("ping"))
         client = await phone.restart(at=1010.0, automatic_session_tracking=False)
         await client.track_session_end()
@@ -390,7 +390,7 @@ class TestTheSweeper:
 @pytest.mark.parametrize("automatic", [True, False])
 @pytest.mark.parametrize("verb", ["track_session_start", "track_session_end", "resume", "pause"])
 async def test_a_customer_has_no_session(phone: Phone, verb: str, automatic: bool) -> None:  # noqa: FBT001
-    """Whoever speaks about a customer is told that there is no session to speak of."""
+    """The session methods are refused on a customer tracker."""
     client: Exponea = await phone.start(automatic_session_tracking=automatic)
     with (
         client.bind(client.for_customer({"registered": "R"})),

@@ -1,5 +1,5 @@
 """
-When Engagement is told of a push token, and what.
+When the state of a push token is tracked, and which.
 """
 
 import json
@@ -35,8 +35,8 @@ DENIED_A = TokenState("A", "android", valid=False, description="Permission denie
 INVALID_A = TokenState("A", "android", valid=False, description="Invalidated")
 
 
-def facts(**changed: Any) -> TokenConditions:
-    """Tell what holds true in most tests, but for what is changed."""
+def conditions(**changed: Any) -> TokenConditions:
+    """Return the conditions of most tests, with some changed."""
     usual: TokenConditions = {
         "granted": None,
         "require": False,
@@ -48,8 +48,8 @@ def facts(**changed: Any) -> TokenConditions:
 
 
 def remembered(token: str = "A", **changed: Any) -> TokenMemory:
-    """Make the memory of a token that was tracked at noon."""
-    return track(None, token, "android", **facts(**changed))[0]
+    """Return the memory of a token that was tracked at noon."""
+    return track(None, token, "android", **conditions(**changed))[0]
 
 
 class TestStates:
@@ -65,18 +65,18 @@ class TestStates:
     )
     def test_the_truth_table(self, *, require: bool, granted: bool | None, valid: bool, description: str) -> None:
         """A token is valid unless the permission is required and denied."""
-        states = track(None, "A", "android", **facts(require=require, granted=granted))[1]
+        states = track(None, "A", "android", **conditions(require=require, granted=granted))[1]
         assert states == (TokenState("A", "android", valid=valid, description=description),)
 
     @pytest.mark.parametrize("granted", [True, False])
     @pytest.mark.parametrize("require", [True, False])
     def test_invalidation_overrides_the_table(self, *, require: bool, granted: bool) -> None:
-        """A token that is given up is invalid, whatever is allowed."""
+        """An invalidated token is invalid, whatever the permission."""
         assert invalidate(remembered(require=require, granted=granted)) == (INVALID_A,)
 
     @pytest.mark.parametrize("platform", ["android", "huawei", "ios"])
     def test_the_four_properties(self, platform: Platform) -> None:
-        """The event has these properties and no other."""
+        """The event has these properties and no others."""
         assert TokenState("A", platform, valid=True, description="Permission granted").properties() == {
             "push_notification_token": "A",
             "platform": platform,
@@ -92,8 +92,8 @@ class TestStates:
             ("ios", "apple_push_notification_id"),
         ],
     )
-    def test_the_old_way(self, platform: Platform, name: str) -> None:
-        """Older versions of the vendor's SDKs kept the token in a customer property."""
+    def test_the_legacy_property(self, platform: Platform, name: str) -> None:
+        """Older versions of the vendor's SDKs stored the token in a customer property."""
         assert legacy_property(platform) == name
 
     def test_tokens_are_not_shown(self) -> None:
@@ -105,8 +105,8 @@ class TestStates:
 class TestHandle:
     @pytest.mark.parametrize("frequency", TokenFrequency)
     def test_the_first_token(self, frequency: TokenFrequency) -> None:
-        """A device's first token is told and remembered."""
-        memory, states = handle(None, "A", "android", frequency=frequency, **facts())
+        """A device's first token is tracked and remembered."""
+        memory, states = handle(None, "A", "android", frequency=frequency, **conditions())
         assert states == (GRANTED_A,)
         assert memory == remembered()
 
@@ -123,49 +123,49 @@ class TestHandle:
         ],
     )
     def test_the_same_token(self, frequency: TokenFrequency, later: float, *, due: bool) -> None:
-        """The same token is told again as the frequency has it; a day is one of UTC's, not 24 hours."""
+        """The same token is tracked again as the frequency says; a day is one of UTC, not 24 hours."""
         kept = remembered()
         for memory, states in (
-            handle(kept, "A", "android", frequency=frequency, **facts(now=NOON + later)),
-            verify(kept, frequency=frequency, **facts(now=NOON + later)),
+            handle(kept, "A", "android", frequency=frequency, **conditions(now=NOON + later)),
+            verify(kept, frequency=frequency, **conditions(now=NOON + later)),
         ):
             assert states == ((GRANTED_A,) if due else ())
             assert memory == evolve(kept, tracked_at=NOON + later if due else NOON)
 
     @pytest.mark.parametrize("frequency", TokenFrequency)
     def test_another_token(self, frequency: TokenFrequency) -> None:
-        """N02: the old token is invalidated, then the new one told and remembered, on the same day too."""
-        memory, states = handle(remembered(), "B", "android", frequency=frequency, **facts())
+        """N02: the old token is invalidated, then the new one is tracked and remembered, on the same day too."""
+        memory, states = handle(remembered(), "B", "android", frequency=frequency, **conditions())
         assert states == (INVALID_A, GRANTED_B)
         assert memory == remembered("B")
 
     @pytest.mark.parametrize("frequency", TokenFrequency)
     def test_the_same_token_of_another_platform(self, frequency: TokenFrequency) -> None:
-        """What another service calls the same is another token."""
-        memory, states = handle(remembered(), "A", "huawei", frequency=frequency, **facts())
+        """The same string from another platform is another token."""
+        memory, states = handle(remembered(), "A", "huawei", frequency=frequency, **conditions())
         assert states == (INVALID_A, TokenState("A", "huawei", valid=True, description="Permission granted"))
         assert memory == evolve(remembered(), platform="huawei")
 
     def test_another_token_while_denied(self) -> None:
-        """A new token is told even if the user denies notifications, as was told of the old one."""
+        """A new token is tracked even if the user denies notifications."""
         kept = remembered(require=True, granted=False)
-        memory, states = handle(kept, "B", "android", frequency=DAILY, **facts(require=True))
+        memory, states = handle(kept, "B", "android", frequency=DAILY, **conditions(require=True))
         assert states == (INVALID_A, TokenState("B", "android", valid=False, description="Permission denied"))
         assert memory == evolve(kept, token="B")
 
     @pytest.mark.parametrize("token", ["", "  \n", None, 5, b"A"])
-    def test_what_is_no_token(self, token: Any) -> None:
-        """A token that is none is refused, in the hands of who gives it."""
+    def test_invalid_tokens(self, token: Any) -> None:
+        """An invalid token is refused at the call."""
         with pytest.raises(InvalidEventError, match=r"^token: "):
-            handle(remembered(), token, "android", frequency=LAUNCH, **facts())
+            handle(remembered(), token, "android", frequency=LAUNCH, **conditions())
         with pytest.raises(InvalidEventError, match=r"^token: "):
-            track(None, token, "android", **facts())
+            track(None, token, "android", **conditions())
 
 
 class TestVerify:
     def test_no_token(self) -> None:
-        """Without a token there is nothing to do."""
-        assert verify(None, frequency=LAUNCH, **facts()) == (None, ())
+        """Without a token nothing is tracked."""
+        assert verify(None, frequency=LAUNCH, **conditions()) == (None, ())
 
     @pytest.mark.parametrize("frequency", TokenFrequency)
     @pytest.mark.parametrize(
@@ -177,39 +177,42 @@ class TestVerify:
         ],
     )
     def test_another_application(self, frequency: TokenFrequency, changed: dict[str, Any]) -> None:
-        """A new version or id of the application has the token told once, whatever the frequency."""
-        memory, states = verify(remembered(), frequency=frequency, **facts(**changed))
+        """With a new version or id of the application the token is tracked once, whatever the frequency."""
+        memory, states = verify(remembered(), frequency=frequency, **conditions(**changed))
         assert states == (GRANTED_A,)
         assert memory == evolve(remembered(), **changed)
-        assert verify(memory, frequency=ON_CHANGE, **facts(**changed)) == (memory, ())
+        assert verify(memory, frequency=ON_CHANGE, **conditions(**changed)) == (memory, ())
 
     @pytest.mark.parametrize("frequency", TokenFrequency)
-    def test_a_denial_is_told_once(self, frequency: TokenFrequency) -> None:
-        """N07: that the permission was denied is told when it is, and not at each check after that."""
-        memory, states = verify(remembered(), frequency=frequency, **facts(require=True, granted=False))
+    def test_a_denial_is_tracked_once(self, frequency: TokenFrequency) -> None:
+        """N07: a denied permission is tracked once, and not at each verification after that."""
+        memory, states = verify(remembered(), frequency=frequency, **conditions(require=True, granted=False))
         assert states == (DENIED_A,)
         for day in range(3):
-            later = facts(require=True, granted=False, now=NOON + day * 86_400)
+            later = conditions(require=True, granted=False, now=NOON + day * 86_400)
             assert verify(memory, frequency=frequency, **later) == (memory, ())
 
     @pytest.mark.parametrize("frequency", TokenFrequency)
     def test_a_grant_after_a_denial(self, frequency: TokenFrequency) -> None:
-        """A token that becomes valid again is told at once, or it would get nothing until the next day."""
+        """A token that becomes valid again is tracked at once."""
         kept = remembered(require=True, granted=False)
-        assert verify(kept, frequency=frequency, **facts(require=True, granted=True)) == (remembered(), (GRANTED_A,))
+        assert verify(kept, frequency=frequency, **conditions(require=True, granted=True)) == (
+            remembered(),
+            (GRANTED_A,),
+        )
 
     def test_another_application_while_denied(self) -> None:
-        """A new version of the application has a denial told again."""
+        """With a new version of the application a denial is tracked again."""
         kept = remembered(require=True, granted=False)
-        assert verify(kept, frequency=DAILY, **facts(require=True, app_version="1.1"))[1] == (DENIED_A,)
+        assert verify(kept, frequency=DAILY, **conditions(require=True, app_version="1.1"))[1] == (DENIED_A,)
 
     @pytest.mark.parametrize("frequency", TokenFrequency)
     def test_the_permission_becomes_required(self, frequency: TokenFrequency) -> None:
-        """A denial that did not matter is told once it does, and the other way round."""
+        """A denial is tracked once the permission becomes required, and again once it is no longer required."""
         denied = remembered(granted=False)
-        memory, states = verify(denied, frequency=frequency, **facts(require=True))
+        memory, states = verify(denied, frequency=frequency, **conditions(require=True))
         assert states == (DENIED_A,)
-        assert verify(memory, frequency=frequency, **facts(require=False)) == (denied, (GRANTED_A,))
+        assert verify(memory, frequency=frequency, **conditions(require=False)) == (denied, (GRANTED_A,))
 
     @pytest.mark.parametrize(
         ("frequency", "due"),
@@ -221,55 +224,55 @@ class TestVerify:
     )
     @pytest.mark.parametrize("granted", [True, False])
     def test_a_permission_that_is_not_required(self, frequency: TokenFrequency, *, due: bool, granted: bool) -> None:
-        """A change of a permission that does not matter is told where changes are; it is remembered anyway."""
+        """A change of a permission that is not required is tracked as the frequency says, and remembered."""
         kept = remembered(granted=not granted)
-        memory, states = verify(kept, frequency=frequency, **facts(granted=granted))
+        memory, states = verify(kept, frequency=frequency, **conditions(granted=granted))
         assert states == ((GRANTED_A,) if due else ())
         assert memory == evolve(kept, granted=granted)
 
     @pytest.mark.parametrize("granted", [True, False])
     def test_a_permission_as_last_known(self, *, granted: bool) -> None:
-        """Who does not know of the permission changes nothing about it."""
+        """An unknown permission stands for the last known one."""
         kept = remembered(granted=granted, require=True)
-        assert verify(kept, frequency=ON_CHANGE, **facts(require=True)) == (kept, ())
+        assert verify(kept, frequency=ON_CHANGE, **conditions(require=True)) == (kept, ())
 
 
 class TestTrack:
     def test_the_same_token(self) -> None:
-        """N05: what is tracked by hand is told each time."""
-        memory, states = track(remembered(), "A", "android", **facts(now=NOON + 1))
+        """N05: an explicitly tracked token is tracked each time."""
+        memory, states = track(remembered(), "A", "android", **conditions(now=NOON + 1))
         assert states == (GRANTED_A,)
         assert memory == evolve(remembered(), tracked_at=NOON + 1)
 
     def test_another_token(self) -> None:
-        """Another token is told and remembered; the old one is left alone."""
-        assert track(remembered(), "B", "android", **facts()) == (remembered("B"), (GRANTED_B,))
+        """Another token is tracked and remembered; the old one is not invalidated."""
+        assert track(remembered(), "B", "android", **conditions()) == (remembered("B"), (GRANTED_B,))
 
     @pytest.mark.parametrize("granted", [True, False])
     def test_a_permission_as_last_known(self, *, granted: bool) -> None:
         """The permission is the device's, not the token's."""
         kept = remembered(granted=granted, require=True)
-        memory, states = track(kept, "B", "android", **facts(require=True))
+        memory, states = track(kept, "B", "android", **conditions(require=True))
         assert memory.granted is granted
         assert states[0].valid is granted
 
 
 class TestNewCustomer:
-    def test_the_token_goes_along(self) -> None:
-        """N08: the old customer's token is invalidated, and told for the new one."""
+    def test_the_token_moves_to_the_new_customer(self) -> None:
+        """N08: the old customer's token is invalidated, and tracked for the new customer."""
         kept = remembered()
         assert invalidate(kept) == (INVALID_A,)
-        assert reassign(kept, **facts(now=NOON + 1)) == (evolve(kept, tracked_at=NOON + 1), (GRANTED_A,))
+        assert reassign(kept, **conditions(now=NOON + 1)) == (evolve(kept, tracked_at=NOON + 1), (GRANTED_A,))
 
-    def test_a_denial_goes_along(self) -> None:
-        """The new customer's token is as invalid as the old one's was, which is told again."""
+    def test_a_denial_moves_to_the_new_customer(self) -> None:
+        """A denial is tracked again for the new customer."""
         kept = remembered(require=True, granted=False)
-        assert reassign(kept, **facts(require=True)) == (kept, (DENIED_A,))
+        assert reassign(kept, **conditions(require=True)) == (kept, (DENIED_A,))
 
     def test_no_token(self) -> None:
-        """N10: without a token nothing is told."""
+        """N10: without a token nothing is tracked."""
         assert invalidate(None) == ()
-        assert reassign(None, **facts()) == (None, ())
+        assert reassign(None, **conditions()) == (None, ())
 
 
 MEMORIES = st.builds(
@@ -295,22 +298,24 @@ CHECKS = st.fixed_dictionaries(
 
 class TestMemory:
     @given(MEMORIES)
-    def test_there_and_back(self, memory: TokenMemory) -> None:
-        """What is remembered as JSON is read back as it was."""
+    def test_round_trip(self, memory: TokenMemory) -> None:
+        """A memory is read back from JSON as it was."""
         assert TokenMemory.from_dict(json.loads(json.dumps(memory.as_dict()))) == memory
 
-    def test_what_a_later_version_adds(self) -> None:
-        """An older version reads a newer one's memory."""
+    def test_fields_of_a_later_version(self) -> None:
+        """An older version reads the memory of a newer one."""
         assert TokenMemory.from_dict({**remembered().as_dict(), "mood": "good"}) == remembered()
 
-    def test_what_is_missing(self) -> None:
-        """A memory without a token is none."""
+    def test_missing_fields(self) -> None:
+        """A memory without a token can't be read."""
         with pytest.raises(TypeError):
             TokenMemory.from_dict({"platform": "android"})
 
     @given(MEMORIES, CHECKS, st.sampled_from(TokenFrequency))
-    def test_engagement_knows_what_is_true(self, memory: TokenMemory, now: Any, frequency: TokenFrequency) -> None:
-        """After any check Engagement has been told what is remembered, and under ON_TOKEN_CHANGE no word more."""
+    def test_engagement_has_the_remembered_state(
+        self, memory: TokenMemory, now: Any, frequency: TokenFrequency
+    ) -> None:
+        """After a verification Engagement has the remembered state, and with ON_TOKEN_CHANGE nothing is tracked twice."""
         after, states = verify(memory, frequency=frequency, **now)
         assert after is not None
         assert after.valid == (after.granted or not now["require"])
