@@ -11,7 +11,7 @@ from attrs import evolve
 
 from exponea_async.messages import AppInboxMessage, InAppContentBlock, InAppMessage, RecommendationOptions
 from exponea_async.sandbox import Sandbox
-from exponea_async.sandbox.records import CustomerView
+from exponea_async.sandbox.models import CustomerView
 
 #: How often in-app messages and content blocks may be shown. Each has an in-app message upon an event of that name,
 #: and a content block in a placeholder of that name.

@@ -2,12 +2,13 @@
 A local stand-in of the Engagement platform, with its rules, its limits and its bad days.
 """
 
-from exponea_async.sandbox.definitions import Definitions
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.faults import Fault, Faults
-from exponea_async.sandbox.inbox import InboxSync
 from exponea_async.sandbox.jwt import issue_token
-from exponea_async.sandbox.records import (
+from exponea_async.sandbox.messages.definitions import Definitions
+from exponea_async.sandbox.messages.inbox import InboxSync
+from exponea_async.sandbox.messages.schemas import DefinitionError
+from exponea_async.sandbox.models import (
     CustomerView,
     Project,
     PushToken,
@@ -16,7 +17,6 @@ from exponea_async.sandbox.records import (
     StoredEvent,
 )
 from exponea_async.sandbox.server import Sandbox
-from exponea_async.sandbox.shapes import DefinitionError
 
 __all__ = [
     "CustomerView",

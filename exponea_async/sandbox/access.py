@@ -10,7 +10,7 @@ from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Mapping
 
 from exponea_async.sandbox.jwt import JwtError, read_token
-from exponea_async.sandbox.records import Project
+from exponea_async.sandbox.models import Project
 
 LOCAL_HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
 

@@ -9,12 +9,12 @@ from typing import Any
 from aiohttp import web
 from attrs import asdict, has
 
-from exponea_async.sandbox.definitions import Definitions
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.faults import Fault, Faults
-from exponea_async.sandbox.messages import Answer, BodyError, failure, read_json, read_object
-from exponea_async.sandbox.records import CustomerView
-from exponea_async.sandbox.shapes import DefinitionError
+from exponea_async.sandbox.http import Answer, BodyError, failure, read_json, read_object
+from exponea_async.sandbox.messages.definitions import Definitions
+from exponea_async.sandbox.messages.schemas import DefinitionError
+from exponea_async.sandbox.models import CustomerView
 from exponea_async.sandbox.traffic import Traffic
 
 DEFAULT_LIMIT = 100

@@ -12,11 +12,11 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from exponea_async.sandbox import push
-from exponea_async.sandbox.checks import Command, CommandError, read_click, read_customer, read_event
+from exponea_async.sandbox import push_tokens as push
+from exponea_async.sandbox.commands import Command, CommandError, read_click, read_customer, read_event
 from exponea_async.sandbox.encoding import dumps
 from exponea_async.sandbox.identity import COOKIE, Profile, Profiles
-from exponea_async.sandbox.records import CustomerView, PushToken, RejectedCommand, StoredEvent
+from exponea_async.sandbox.models import CustomerView, PushToken, RejectedCommand, StoredEvent
 
 MAX_REJECTED = 1000
 SUMMARY_CHARACTERS = 300

@@ -11,8 +11,8 @@ from typing import Any
 
 from attrs import Factory, define
 
-from exponea_async.sandbox import push
-from exponea_async.sandbox.checks import CommandError
+from exponea_async.sandbox import push_tokens as push
+from exponea_async.sandbox.commands import CommandError
 
 COOKIE = "cookie"
 

@@ -11,13 +11,13 @@ from aiohttp import web
 
 from exponea_async.sandbox.access import Access
 from exponea_async.sandbox.control import ControlApi
-from exponea_async.sandbox.definitions import Definitions, Source
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.faults import Faults
-from exponea_async.sandbox.inbox import InboxSync
-from exponea_async.sandbox.messages import MAX_BODY_BYTES
-from exponea_async.sandbox.messages_api import MessagesApi
-from exponea_async.sandbox.records import Project, RequestLog
+from exponea_async.sandbox.http import MAX_BODY_BYTES
+from exponea_async.sandbox.messages.definitions import Definitions, Source
+from exponea_async.sandbox.messages.inbox import InboxSync
+from exponea_async.sandbox.messages.routes import MessagesApi
+from exponea_async.sandbox.models import Project, RequestLog
 from exponea_async.sandbox.tracking import TrackingApi
 from exponea_async.sandbox.traffic import Traffic
 

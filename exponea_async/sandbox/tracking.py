@@ -10,7 +10,7 @@ from aiohttp import web
 from exponea_async.sandbox.access import Access, AccessError
 from exponea_async.sandbox.engine import INJECTED, Engine
 from exponea_async.sandbox.faults import Faults
-from exponea_async.sandbox.messages import Answer, BodyError, failure, read_object
+from exponea_async.sandbox.http import Answer, BodyError, failure, read_object
 
 MAX_COMMANDS = 50
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

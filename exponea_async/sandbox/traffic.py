@@ -13,8 +13,8 @@ from attrs import evolve
 from exponea_async.sandbox.access import RateLimit, is_local
 from exponea_async.sandbox.encoding import dumps
 from exponea_async.sandbox.faults import Fault, Faults
-from exponea_async.sandbox.messages import BodyError, failure, read_json
-from exponea_async.sandbox.records import RequestLog
+from exponea_async.sandbox.http import BodyError, failure, read_json
+from exponea_async.sandbox.models import RequestLog
 from exponea_async.sandbox.tracking import Handler
 
 MAX_LOGGED = 1000

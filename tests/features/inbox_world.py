@@ -11,7 +11,7 @@ from phones import Phone
 from exponea_async import Exponea
 from exponea_async.messages import AppInboxMessage
 from exponea_async.sandbox import Sandbox
-from exponea_async.sandbox.records import RequestLog
+from exponea_async.sandbox.models import RequestLog
 
 FETCH, MARK_AS_READ = "/appinbox/fetch", "/appinbox/markasread"
 

@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 from helpers.sandbox_client import BOB, ITEM, JANE, SandboxClient
 
-from exponea_async.sandbox import Sandbox, inbox
+from exponea_async.sandbox import Sandbox
+from exponea_async.sandbox.messages import inbox
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exponea_async.sandbox import CustomerView
-from exponea_async.sandbox.personal import applies, delivered, filled
+from exponea_async.sandbox.messages.personalisation import applies, delivered, filled
 
 JANE = CustomerView(
     "shop",

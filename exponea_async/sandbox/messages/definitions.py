@@ -24,9 +24,9 @@ from typing import Any, Literal, get_args
 
 from attrs import define, frozen
 
-from exponea_async.sandbox import shapes
-from exponea_async.sandbox.sections import Groups, Section
-from exponea_async.sandbox.shapes import DefinitionError, Shape, check, check_block, check_consent
+from exponea_async.sandbox.messages import schemas as shapes
+from exponea_async.sandbox.messages.schemas import DefinitionError, Shape, check, check_block, check_consent
+from exponea_async.sandbox.messages.sections import Groups, Section
 
 Source = str | Path | Mapping[str, Any]
 RouteName = Literal[

@@ -5,7 +5,7 @@ Which push tokens a customer has, as the platform learns it from events and from
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from exponea_async.sandbox.records import PushToken
+from exponea_async.sandbox.models import PushToken
 
 NOTIFICATION_STATE = "notification_state"
 DEFAULT_APPLICATION = "default-application"

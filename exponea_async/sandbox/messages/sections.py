@@ -8,8 +8,8 @@ from typing import Any
 
 from attrs import frozen
 
-from exponea_async.sandbox.personal import CONDITION, applies, delivered
-from exponea_async.sandbox.records import CustomerView
+from exponea_async.sandbox.messages.personalisation import CONDITION, applies, delivered
+from exponea_async.sandbox.models import CustomerView
 
 Check = Callable[[Any, str], None]
 Defaults = Callable[[], Mapping[str, Any]]

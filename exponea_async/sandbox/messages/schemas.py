@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from exponea_async.sandbox.personal import CONDITION, PROPERTIES
+from exponea_async.sandbox.messages.personalisation import CONDITION, PROPERTIES
 
 
 class DefinitionError(ValueError):

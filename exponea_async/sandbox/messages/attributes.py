@@ -5,9 +5,9 @@ The values of a customer's attributes, recommended items among them. Pure.
 from collections.abc import Mapping
 from typing import Any
 
-from exponea_async.sandbox.definitions import Definitions
-from exponea_async.sandbox.messages import BodyError
-from exponea_async.sandbox.records import CustomerView
+from exponea_async.sandbox.http import BodyError
+from exponea_async.sandbox.messages.definitions import Definitions
+from exponea_async.sandbox.models import CustomerView
 
 RECOMMENDATION = "recommendation"
 #: The field that names the attribute, by type.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from exponea_async.sandbox.records import CustomerView
+from exponea_async.sandbox.models import CustomerView
 
 CONDITION = "for"
 PROPERTIES = "properties"

@@ -13,7 +13,7 @@ from attrs import frozen
 from exponea_async.sandbox.encoding import dumps
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.identity import COOKIE
-from exponea_async.sandbox.records import CustomerView
+from exponea_async.sandbox.models import CustomerView
 
 MAX_TOKENS = 10_000
 

@@ -9,16 +9,16 @@ from aiohttp import web
 from attrs import frozen
 
 from exponea_async.sandbox.access import Access, AccessError
-from exponea_async.sandbox.attributes import Attributes
-from exponea_async.sandbox.checks import id_errors
-from exponea_async.sandbox.definitions import Definitions, FixedResponse, RouteName
+from exponea_async.sandbox.commands import id_errors
 from exponea_async.sandbox.engine import Engine
+from exponea_async.sandbox.http import Answer, BodyError, failure, read_object
 from exponea_async.sandbox.identity import COOKIE
-from exponea_async.sandbox.inbox import GoneError, InboxSync, with_read_mark
-from exponea_async.sandbox.messages import Answer, BodyError, failure, read_object
-from exponea_async.sandbox.personal import CONDITION, applies, delivered
-from exponea_async.sandbox.records import CustomerView
-from exponea_async.sandbox.sections import Entry
+from exponea_async.sandbox.messages.attributes import Attributes
+from exponea_async.sandbox.messages.definitions import Definitions, FixedResponse, RouteName
+from exponea_async.sandbox.messages.inbox import GoneError, InboxSync, with_read_mark
+from exponea_async.sandbox.messages.personalisation import CONDITION, applies, delivered
+from exponea_async.sandbox.messages.sections import Entry
+from exponea_async.sandbox.models import CustomerView
 from exponea_async.sandbox.tracking import Handler, denial
 
 CATEGORIES = ("content", "discovery", "merchandising")

@@ -1,0 +1,3 @@
+"""
+Messages to customers: in-app messages, content blocks, the App Inbox, segments, consents and attributes.
+"""
