@@ -10,8 +10,7 @@ from typing import Any
 from attrs import evolve
 
 from exponea_async.messages import AppInboxMessage, InAppContentBlock, InAppMessage, RecommendationOptions
-from exponea_async.sandbox import Sandbox
-from exponea_async.sandbox.models import CustomerView
+from exponea_async.sandbox import CustomerView, Sandbox
 
 #: How often in-app messages and content blocks may be shown. Each has an in-app message upon an event of that name,
 #: and a content block in a placeholder of that name.
@@ -48,9 +47,9 @@ class Personal:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.answers = 0
-        self._recognize = sandbox.engine.recognize
+        self._resolve = sandbox.engine.resolve
         # The books join customers; here it counts with which ids somebody asked.
-        sandbox.engine.recognize = self._asked  # type: ignore[method-assign]
+        sandbox.engine.resolve = self._asked  # type: ignore[method-assign]
         defined = sandbox.messages
         defined.in_app_messages.put(_in_app_messages)
         blocks = [_block(name, often) for name, often in FREQUENCIES.items()]
@@ -61,7 +60,7 @@ class Personal:
 
     def _asked(self, project: str, ids: Mapping[str, str]) -> CustomerView:
         self.answers += 1
-        view = self._recognize(project, ids)
+        view = self._resolve(project, ids)
         return evolve(view, properties={**view.properties, "asked": name_of(ids)})
 
 

@@ -1,5 +1,7 @@
 """
-A local stand-in of the Engagement platform, with its rules, its limits and its bad days.
+A local server with the API of the Engagement platform, including its validation, limits and failures.
+
+It is an independent implementation: it imports nothing of the SDK.
 """
 
 from exponea_async.sandbox.engine import Engine

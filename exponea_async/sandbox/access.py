@@ -1,6 +1,5 @@
 """
-Who may come in: local requests only, with a credential of the project or the customer, and not too many a
-second. Pure.
+Access control: local requests only, with a credential of the project or of the customer, and a rate limit. Pure.
 """
 
 import math
@@ -9,7 +8,8 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Mapping
 
-from exponea_async.sandbox.jwt import JwtError, read_token
+from exponea_async.sandbox.errors import AccessError
+from exponea_async.sandbox.jwt import JwtError, verify_token
 from exponea_async.sandbox.models import Project
 
 LOCAL_HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
@@ -17,28 +17,13 @@ LOCAL_HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?", re.I
 Credential = str | tuple[str, str]
 
 
-class AccessError(Exception):
-    """
-    A request may not come in.
-
-    Attributes:
-        status: 401, 403 or 404.
-        reason: Why.
-    """
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-
-
-def is_local(host: str) -> bool:
-    """Whether a ``Host`` header names this machine; a foreign name may be a web page's DNS rebinding."""
+def is_local_host(host: str) -> bool:
+    """Return whether a ``Host`` header names this machine; another name may be DNS rebinding by a web page."""
     return LOCAL_HOST.fullmatch(host) is not None
 
 
-def credential(header: str) -> Credential | None:
-    """Reads an ``Authorization`` header: an API key, a pair of key id and secret, or None for all else."""
+def parse_credential(header: str) -> Credential | None:
+    """Return the API key or the pair of key id and secret in an ``Authorization`` header; None for anything else."""
     scheme, _, rest = header.strip().partition(" ")
     rest = rest.strip()
     if scheme.lower() == "token":
@@ -52,72 +37,86 @@ def credential(header: str) -> Credential | None:
     return (key_id, secret) if key_id and secret else None
 
 
-class Access:
-    """The projects and their credentials; without any project, each exists and any credential will do."""
+class AccessControl:
+    """
+    The projects and their credentials.
+
+    Args:
+        projects: The projects that exist; if there are none, every project exists and accepts every credential.
+    """
 
     def __init__(self, projects: Iterable[Project]) -> None:
         self._projects = {project.token: project for project in projects}
-        self._keys: dict[str, frozenset[Credential]] = {
+        self._credentials: dict[str, frozenset[Credential]] = {
             token: frozenset([*project.tokens, *project.basic]) for token, project in self._projects.items()
         }
 
     def check(self, project: str, header: str) -> None:
         """
-        Lets a request for a project pass, or not.
+        Check that a request has a credential of its project.
+
+        Args:
+            project: The token of the project.
+            header: The ``Authorization`` header; empty where it is missing.
 
         Raises:
-            AccessError: 401 without a known credential, 404 for an unknown project, 403 for another's key.
+            AccessError: 401 without a known credential, 404 for an unknown project, 403 for another project's key.
         """
-        key = credential(header)
-        if key is None:
+        credential = parse_credential(header)
+        if credential is None:
             raise AccessError(401, "Authorization is missing or malformed.")
-        if not self._keys:
+        if not self._credentials:
             return
-        if project not in self._keys:
+        if project not in self._credentials:
             raise AccessError(404, "The project does not exist.")
-        if key in self._keys[project]:
+        if credential in self._credentials[project]:
             return
-        if any(key in keys for keys in self._keys.values()):
+        if any(credential in others for others in self._credentials.values()):
             raise AccessError(403, "The API key belongs to another project.")
         raise AccessError(401, "The API key is invalid.")
 
     def check_customer(self, project: str, header: str, now: float) -> Mapping[str, str] | None:
         """
-        Lets a request pass that may come with a customer's token instead of a project's key.
+        Check that a request has a customer token, or a credential of its project where that is sufficient.
 
-        Without any project there is no secret either, and each token will do.
+        Without any project there is no secret either, and every customer token is accepted.
+
+        Args:
+            project: The token of the project.
+            header: The ``Authorization`` header; empty where it is missing.
+            now: The current time, UNIX seconds.
 
         Returns:
-            The ids that the token vouches for; None where nothing needs to be vouched for.
+            The customer ids in a verified token; None if the ids of the request need no verification.
 
         Raises:
-            AccessError: As `check`, and 401 for a token that is no good, or for a key where a token is required.
+            AccessError: As `check`, and 401 for an invalid token or for a key where a token is required.
         """
         known, (scheme, _, token) = self._projects.get(project), header.strip().partition(" ")
         if scheme.lower() != "bearer":
             self.check(project, header)
             if known is not None and known.require_jwt:
-                raise AccessError(401, "This needs a customer's token.")
+                raise AccessError(401, "The project requires a customer token.")
             return None
         if not self._projects and token.strip():
             return None
         if self._projects and known is None:
             raise AccessError(404, "The project does not exist.")
         if known is None or not known.jwt_secret:
-            raise AccessError(401, "The project knows no customer's tokens.")
+            raise AccessError(401, "The project does not accept customer tokens.")
         try:
-            return read_token(known.jwt_secret, token.strip(), now)
+            return verify_token(known.jwt_secret, token.strip(), now)
         except JwtError as error:
             raise AccessError(401, str(error)) from None
 
 
-class RateLimit:
+class RateLimiter:
     """
-    A bucket that holds one second's requests and refills steadily.
+    A token bucket that holds the requests of one second and refills steadily.
 
     Args:
-        per_second: How many requests a second; no limit where None.
-        clock: Tells seconds that only ever grow.
+        per_second: The number of requests per second; no limit where None.
+        clock: Returns the time in seconds, monotonic.
 
     Raises:
         ValueError: ``per_second`` is less than 1.
@@ -125,23 +124,23 @@ class RateLimit:
 
     def __init__(self, per_second: int | None, clock: Callable[[], float]) -> None:
         if per_second is not None and per_second < 1:
-            raise ValueError("rate_limit should be at least 1.")
+            raise ValueError(f"rate_limit: must be at least 1, got {per_second}")
         self._per_second = per_second
         self._clock = clock
         self.reset()
 
     def reset(self) -> None:
-        """Fills the bucket."""
+        """Fill the bucket."""
         self._tokens = float(self._per_second or 0)
-        self._at = self._clock()
+        self._refilled_at = self._clock()
 
     def take(self) -> int:
-        """Takes one request out: 0 where it may pass, else the whole seconds to wait."""
+        """Take one request out of the bucket; return 0, or the whole seconds to wait where the bucket is empty."""
         if self._per_second is None:
             return 0
         now = self._clock()
-        self._tokens = min(self._per_second, self._tokens + (now - self._at) * self._per_second)
-        self._at = now
+        self._tokens = min(self._per_second, self._tokens + (now - self._refilled_at) * self._per_second)
+        self._refilled_at = now
         if self._tokens >= 1:
             self._tokens -= 1
             return 0

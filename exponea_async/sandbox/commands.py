@@ -1,5 +1,5 @@
 """
-What the platform accepts: one command's data in, a checked command or its errors out. Pure.
+Validation of commands: the data of a command in, a valid command or its errors out. Pure.
 """
 
 import math
@@ -13,16 +13,16 @@ from exponea_async.sandbox.encoding import dumps
 CLICK = "campaign_click"
 MAX_VALUE_BYTES = 16_384
 MAX_MESSAGE_BYTES = 819_200
-# The year 5138 in seconds, March 1973 in milliseconds: no real moment is ambiguous.
-LATEST_SECOND = 1e11
+# The year 5138 in seconds, March 1973 in milliseconds: no real timestamp is ambiguous.
+MAX_TIMESTAMP = 1e11
 
 
 class CommandError(ValueError):
     """
-    A command is refused.
+    A command is invalid.
 
     Attributes:
-        errors: Why, in the platform's words; at least one.
+        errors: The error messages in the wording of the platform; at least one.
     """
 
     def __init__(self, errors: Iterable[str]) -> None:
@@ -33,77 +33,77 @@ class CommandError(ValueError):
 @frozen
 class Command:
     """
-    A command that is right in itself.
+    A valid command.
 
     Attributes:
-        ids: The customer's ids; empty only for a click.
-        properties: The properties; for a click its ``url`` too.
+        ids: The ids of the customer; empty only for a campaign click.
+        properties: The properties; for a campaign click these include its ``url``.
         canonical: The properties as canonical JSON.
-        at: ``timestamp`` or ``update_timestamp``, UNIX seconds, or None.
-        event_type: The type of the event; empty for a customer.
+        timestamp: ``timestamp`` or ``update_timestamp``, UNIX seconds, or None.
+        event_type: The type of the event; empty for an update of a customer.
     """
 
     ids: dict[str, str]
     properties: dict[str, Any]
     canonical: bytes
-    at: float | None
+    timestamp: float | None
     event_type: str = ""
 
 
-def read_customer(data: object) -> Command:
+def parse_customer(data: object) -> Command:
     """
-    Checks the data of an update of a customer.
+    Validate the data of an update of a customer.
 
     Raises:
-        CommandError: Something is wrong with it.
+        CommandError: The data is invalid.
     """
-    fields = _object(data)
+    fields = _checked_object(data)
     errors = id_errors(fields.get("customer_ids"), required=True)
-    errors += _time_errors(fields, "update_timestamp")
-    properties, canonical = _properties(fields, errors)
+    errors += _timestamp_errors(fields, "update_timestamp")
+    properties, canonical = _checked_properties(fields, errors)
     if errors:
         raise CommandError(errors)
     return Command(fields["customer_ids"], properties, canonical, fields.get("update_timestamp"))
 
 
-def read_event(data: object) -> Command:
+def parse_event(data: object) -> Command:
     """
-    Checks the data of an event.
+    Validate the data of an event.
 
     Raises:
-        CommandError: Something is wrong with it.
+        CommandError: The data is invalid.
     """
-    fields = _object(data)
+    fields = _checked_object(data)
     errors = id_errors(fields.get("customer_ids"), required=True)
     event_type = fields.get("event_type")
-    errors += _text_errors(event_type, "event_type")
-    errors += _time_errors(fields, "timestamp")
-    properties, canonical = _properties(fields, errors)
+    errors += _string_errors(event_type, "event_type")
+    errors += _timestamp_errors(fields, "timestamp")
+    properties, canonical = _checked_properties(fields, errors)
     if errors:
         raise CommandError(errors)
     return Command(fields["customer_ids"], properties, canonical, fields.get("timestamp"), str(event_type))
 
 
-def read_click(data: object) -> Command:
+def parse_click(data: object) -> Command:
     """
-    Checks the data of a campaign click, which may name no customer at all.
+    Validate the data of a campaign click, which doesn't need a customer.
 
     Raises:
-        CommandError: Something is wrong with it.
+        CommandError: The data is invalid.
     """
-    fields = _object(data)
+    fields = _checked_object(data)
     errors = id_errors(fields.get("customer_ids"), required=False)
-    errors += _text_errors(fields.get("url"), "url")
-    errors += _time_errors(fields, "timestamp")
-    properties, _ = _properties(fields, errors)
+    errors += _string_errors(fields.get("url"), "url")
+    errors += _timestamp_errors(fields, "timestamp")
+    properties, _ = _checked_properties(fields, errors)
     if errors:
         raise CommandError(errors)
-    clicked = {**properties, "url": fields["url"]}
-    return Command(fields.get("customer_ids") or {}, clicked, dumps(clicked), fields.get("timestamp"), CLICK)
+    properties = {**properties, "url": fields["url"]}
+    return Command(fields.get("customer_ids") or {}, properties, dumps(properties), fields.get("timestamp"), CLICK)
 
 
 def id_errors(ids: object, *, required: bool) -> list[str]:
-    """Tells what is wrong with a customer's ids, in the platform's words."""
+    """Return the errors in the ids of a customer, in the wording of the platform."""
     if not ids and (ids is None or ids == {}):
         return ["At least one id should be specified."] if required else []
     if not isinstance(ids, dict):
@@ -115,36 +115,36 @@ def id_errors(ids: object, *, required: bool) -> list[str]:
     ]
 
 
-def _object(data: object) -> dict[str, Any]:
+def _checked_object(data: object) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CommandError(["The data should be an object."])
     try:
-        # Wrapped as deep as any answer wraps it: what is stored can be shown.
+        # Nested as deep as any response nests it, so that whatever is stored can be returned.
         size = len(dumps([[[[data]]]])) - 8
     except ValueError as error:
-        raise CommandError([f"The data is no JSON: {error}."]) from None
+        raise CommandError([f"The data is not valid JSON: {error}."]) from None
     if size >= MAX_MESSAGE_BYTES:
         raise CommandError([f"The message has {size} bytes; it should be smaller than 800 KB."])
     return data
 
 
-def _text_errors(value: object, name: str) -> list[str]:
+def _string_errors(value: object, name: str) -> list[str]:
     return [] if value and isinstance(value, str) else [f"{name} should be a non-empty string."]
 
 
-def _time_errors(fields: dict[str, Any], name: str) -> list[str]:
-    moment = fields.get(name)
-    # The platform's own Python client sends null for "now".
-    if moment is None:
+def _timestamp_errors(fields: dict[str, Any], name: str) -> list[str]:
+    timestamp = fields.get(name)
+    # The Python client of the platform sends null for the current time.
+    if timestamp is None:
         return []
-    if isinstance(moment, bool) or not isinstance(moment, int | float) or not math.isfinite(moment):
+    if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or not math.isfinite(timestamp):
         return [f"{name} should be a number of seconds."]
-    if moment > LATEST_SECOND:
-        return [f"{name} should be in seconds; {moment} looks like milliseconds."]
-    return [] if moment >= 0 else [f"{name} should not be negative."]
+    if timestamp > MAX_TIMESTAMP:
+        return [f"{name} should be in seconds; {timestamp} looks like milliseconds."]
+    return [] if timestamp >= 0 else [f"{name} should not be negative."]
 
 
-def _properties(fields: dict[str, Any], errors: list[str]) -> tuple[dict[str, Any], bytes]:
+def _checked_properties(fields: dict[str, Any], errors: list[str]) -> tuple[dict[str, Any], bytes]:
     properties = fields.get("properties")
     if properties is None:
         return {}, b"{}"
@@ -152,7 +152,7 @@ def _properties(fields: dict[str, Any], errors: list[str]) -> tuple[dict[str, An
         errors.append("properties should be an object.")
         return {}, b"{}"
     canonical = dumps(properties)
-    # The whole is longer than any part, so that a small one needs no second look.
+    # The whole is longer than any part: small properties need no check of each value.
     if len(canonical) >= MAX_VALUE_BYTES:
         errors += [
             f"The property {name!r} should be smaller than 16 KB."

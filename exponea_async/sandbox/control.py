@@ -1,5 +1,5 @@
 """
-The sandbox's own routes: look into the books, define messages, order faults, start afresh.
+The control routes of the sandbox: read the stored data, define messages, inject faults, reset.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,8 +10,9 @@ from aiohttp import web
 from attrs import asdict, has
 
 from exponea_async.sandbox.engine import Engine
+from exponea_async.sandbox.errors import RequestError
 from exponea_async.sandbox.faults import Fault, Faults
-from exponea_async.sandbox.http import Answer, BodyError, failure, read_json, read_object
+from exponea_async.sandbox.http import JsonResponse, read_json, read_object
 from exponea_async.sandbox.messages.definitions import Definitions
 from exponea_async.sandbox.messages.schemas import DefinitionError
 from exponea_async.sandbox.models import CustomerView
@@ -22,7 +23,7 @@ MAX_LIMIT = 1000
 
 
 class ControlApi:
-    """Answers the requests of the sandbox's user."""
+    """The handlers of the control routes."""
 
     def __init__(
         self, engine: Engine, faults: Faults, definitions: Definitions, traffic: Traffic, reset: Callable[[], None]
@@ -34,7 +35,7 @@ class ControlApi:
         self._reset = reset
 
     def routes(self) -> list[web.RouteDef]:
-        """Tells all routes."""
+        """Return all routes."""
         return [
             web.get("/sandbox/projects", self._get_projects),
             web.get("/sandbox/projects/{token}/events", self._get_events),
@@ -51,13 +52,13 @@ class ControlApi:
         ]
 
     async def _get_projects(self, _request: web.Request) -> web.Response:
-        return Answer({"projects": self._engine.projects()})
+        return JsonResponse({"projects": self._engine.projects()})
 
     async def _get_events(self, request: web.Request) -> web.Response:
         project, wanted = request.match_info["token"], request.query.get("customer")
         events = self._engine.events(project, request.query.get("event_type"))
         if wanted is not None:
-            keys = {view.key for view in self._engine.customers(project) if _is_called(view, wanted)}
+            keys = {view.key for view in self._engine.customers(project) if _has_key_or_id(view, wanted)}
             events = [event for event in events if event.customer in keys]
         return _page(request, "events", events)
 
@@ -69,22 +70,18 @@ class ControlApi:
 
     async def _get_summary(self, _request: web.Request) -> web.Response:
         projects = {project: asdict(counts) for project, counts in self._engine.summary().items()}
-        statuses = {str(status): times for status, times in self._traffic.statuses.items()}
-        return Answer({"projects": projects, "requests": {"total": self._traffic.request_count, **statuses}})
+        statuses = {str(status): count for status, count in self._traffic.statuses.items()}
+        return JsonResponse({"projects": projects, "requests": {"total": self._traffic.request_count, **statuses}})
 
     async def _get_requests(self, request: web.Request) -> web.Response:
         return _page(request, "requests", list(reversed(self._traffic.requests)))
 
     async def _get_faults(self, _request: web.Request) -> web.Response:
-        return Answer({"faults": [asdict(fault) for fault in self._faults.active]})
+        return JsonResponse({"faults": [asdict(fault) for fault in self._faults.active]})
 
     async def _post_faults(self, request: web.Request) -> web.Response:
-        if (refusal := _foreign(request)) is not None:
-            return refusal
-        try:
-            self._faults.add(*_faults(await read_json(request)))
-        except BodyError as error:
-            return failure(error.status, error.reason)
+        _require_json(request)
+        self._faults.add(*_faults(await read_json(request)))
         return await self._get_faults(request)
 
     async def _delete_faults(self, request: web.Request) -> web.Response:
@@ -92,17 +89,14 @@ class ControlApi:
         return await self._get_faults(request)
 
     async def _get_messages(self, _request: web.Request) -> web.Response:
-        return Answer(_shown(self._definitions.told()))
+        return JsonResponse(_without_callables(self._definitions.as_dict()))
 
     async def _post_messages(self, request: web.Request) -> web.Response:
-        if (refusal := _foreign(request)) is not None:
-            return refusal
+        _require_json(request)
         try:
             self._definitions.load(await read_object(request))
-        except BodyError as error:
-            return failure(error.status, error.reason)
         except DefinitionError as error:
-            return failure(400, str(error))
+            raise RequestError(400, str(error)) from None
         return await self._get_messages(request)
 
     async def _delete_messages(self, request: web.Request) -> web.Response:
@@ -110,35 +104,33 @@ class ControlApi:
         return await self._get_messages(request)
 
     async def _post_reset(self, request: web.Request) -> web.Response:
-        if (refusal := _foreign(request)) is not None:
-            return refusal
+        _require_json(request)
         self._reset()
-        return Answer({"success": True})
+        return JsonResponse({"success": True})
 
 
-def _foreign(request: web.Request) -> web.Response | None:
-    # A foreign page can post a form here, but JSON only after a preflight, which is never granted.
-    if request.content_type == "application/json":
-        return None
-    return failure(415, "The Content-Type should be application/json.")
+def _require_json(request: web.Request) -> None:
+    # A web page of another origin can post a form, but JSON only after a preflight, which is never granted.
+    if request.content_type != "application/json":
+        raise RequestError(415, "The Content-Type should be application/json.")
 
 
 def _faults(body: Any) -> list[Fault]:
     try:
         return [Fault(**each) for each in (body if isinstance(body, list) else [body])]
     except (TypeError, ValueError) as error:
-        raise BodyError(400, f"That is no fault: {error.args[0]}") from None
+        raise RequestError(400, f"The fault is invalid: {error.args[0]}") from None
 
 
-def _shown(value: Any) -> Any:
+def _without_callables(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _shown(inner) for name, inner in value.items()}
+        return {name: _without_callables(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_shown(inner) for inner in value]
+        return [_without_callables(inner) for inner in value]
     return "(a callable)" if callable(value) else value
 
 
-def _is_called(view: CustomerView, wanted: str) -> bool:
+def _has_key_or_id(view: CustomerView, wanted: str) -> bool:
     return str(view.key) == wanted or _has_id(view, wanted)
 
 
@@ -147,28 +139,28 @@ def _has_id(view: CustomerView, wanted: str) -> bool:
 
 
 def _page(request: web.Request, name: str, items: list[Any]) -> web.Response:
+    limit = min(_count(request, "limit", DEFAULT_LIMIT), MAX_LIMIT)
+    offset = _count(request, "offset", 0)
+    selected: Iterable[Any] = islice(items, offset, offset + limit)
+    return JsonResponse({name: [_as_dict(item) for item in selected], "total": len(items)})
+
+
+def _count(request: web.Request, name: str, default: int) -> int:
     try:
-        limit = min(_whole(request, "limit", DEFAULT_LIMIT), MAX_LIMIT)
-        offset = _whole(request, "offset", 0)
+        count = int(request.query.get(name, default))
     except ValueError:
-        return failure(400, "limit and offset should be whole numbers of at least 0.")
-    chosen: Iterable[Any] = islice(items, offset, offset + limit)
-    return Answer({name: [_told(item) for item in chosen], "total": len(items)})
+        count = -1
+    if count < 0:
+        raise RequestError(400, "limit and offset should be whole numbers of at least 0.")
+    return count
 
 
-def _told(item: Any) -> dict[str, Any]:
-    # Not recursive, for attrs would copy properties of any size.
-    return asdict(item, recurse=False, value_serializer=_plain)
+def _as_dict(item: Any) -> dict[str, Any]:
+    # Not recursive: attrs would copy properties of any size.
+    return asdict(item, recurse=False, value_serializer=_serialize)
 
 
-def _plain(_item: Any, _field: Any, value: Any) -> Any:
+def _serialize(_item: Any, _field: Any, value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_told(each) if has(type(each)) else each for each in value]
+        return [_as_dict(each) if has(type(each)) else each for each in value]
     return value
-
-
-def _whole(request: web.Request, name: str, default: int) -> int:
-    number = int(request.query.get(name, default))
-    if number < 0:
-        raise ValueError(name)
-    return number

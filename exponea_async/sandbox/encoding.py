@@ -1,72 +1,73 @@
 """
 JSON as the platform reads and writes it: strict, UTF-8, no NaN.
 
-With orjson where that is installed, else with the standard library, which is made as strict as orjson.
+Uses orjson if it is installed, else the standard library with checks that make it as strict as orjson.
 """
 
 import json
 import math
 from typing import Any, NoReturn
 
-# What orjson allows when it writes; a command that nests deeper is refused.
+# The limit of orjson for writing; a command that nests deeper is rejected.
 MAX_DEPTH = 254
 
 
 def plain_loads(raw: bytes) -> Any:
     """
-    Reads a JSON text with the standard library.
+    Decode JSON with the standard library.
 
     Raises:
-        ValueError: It is not JSON, or no UTF-8, or holds a number that is not finite.
+        ValueError: The input is not JSON, not UTF-8, or contains a number that is not finite.
     """
     try:
-        value = json.loads(raw.decode(), parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
+        value = json.loads(
+            raw.decode(), parse_constant=_reject_constant, parse_float=_parse_float, parse_int=_parse_int
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if b"\\u" in raw:
-        # A lone surrogate passes json.loads, but can't be written as UTF-8 any more.
+        # json.loads accepts a lone surrogate, which can't be encoded as UTF-8.
         json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
 def plain_dumps(value: Any) -> bytes:
     """
-    Writes a value as compact JSON with sorted keys, with the standard library.
+    Encode a value as compact JSON with sorted keys, with the standard library.
 
     Raises:
-        ValueError: It nests deeper than `MAX_DEPTH`, or holds a number that is not finite.
+        ValueError: The value nests deeper than `MAX_DEPTH`, or contains a number that is not finite.
     """
-    if _deeper(value, MAX_DEPTH):
+    if _is_deeper(value, MAX_DEPTH):
         raise ValueError("nested too deeply")
-    text = json.dumps(
+    return json.dumps(
         value, allow_nan=False, check_circular=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True
-    )
-    return text.encode()
+    ).encode()
 
 
-def _deeper(value: Any, allowed: int) -> bool:
+def _is_deeper(value: Any, max_depth: int) -> bool:
     if not isinstance(value, dict | list):
         return False
-    if allowed == 0:
+    if max_depth == 0:
         return True
     inner = value.values() if isinstance(value, dict) else value
-    return any(_deeper(item, allowed - 1) for item in inner)
+    return any(_is_deeper(item, max_depth - 1) for item in inner)
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON value")
+def _reject_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON value")
 
 
-def _finite(text: str) -> float:
-    number = float(text)
+def _parse_float(digits: str) -> float:
+    number = float(digits)
     if not math.isfinite(number):
         raise ValueError("number too large")
     return number
 
 
-def _integer(text: str) -> int | float:
-    # Beyond 64 bits orjson reads a float. Long digits never reach int(), whose time grows with their square.
-    number = int(text) if len(text) <= 20 else _finite(text)
+def _parse_int(digits: str) -> int | float:
+    # Beyond 64 bits orjson returns a float. Long numbers never reach int(), whose time is quadratic in their length.
+    number = int(digits) if len(digits) <= 20 else _parse_float(digits)
     return number if -(2**63) <= number < 2**64 else float(number)
 
 
@@ -78,19 +79,19 @@ else:
 
     def loads(raw: bytes) -> Any:
         """
-        Reads a JSON text.
+        Decode JSON.
 
         Raises:
-            ValueError: It is not JSON, or no UTF-8, or holds a number that is not finite.
+            ValueError: The input is not JSON, not UTF-8, or contains a number that is not finite.
         """
         return orjson.loads(raw)
 
     def dumps(value: Any) -> bytes:
         """
-        Writes a value as compact JSON with sorted keys.
+        Encode a value as compact JSON with sorted keys.
 
         Raises:
-            ValueError: It nests deeper than `MAX_DEPTH`.
+            ValueError: The value nests deeper than `MAX_DEPTH`, or contains a type that JSON doesn't have.
         """
         try:
             return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

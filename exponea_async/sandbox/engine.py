@@ -1,5 +1,5 @@
 """
-The books of the sandbox: what every command would leave in the platform. No I/O.
+The state of the sandbox: what the platform would store for each command. No I/O.
 """
 
 import random
@@ -12,102 +12,116 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from exponea_async.sandbox import push_tokens as push
-from exponea_async.sandbox.commands import Command, CommandError, read_click, read_customer, read_event
+from exponea_async.sandbox.commands import Command, CommandError, parse_click, parse_customer, parse_event
 from exponea_async.sandbox.encoding import dumps
-from exponea_async.sandbox.identity import COOKIE, Profile, Profiles
+from exponea_async.sandbox.identity import COOKIE, Customer, Customers
 from exponea_async.sandbox.models import CustomerView, PushToken, RejectedCommand, StoredEvent
+from exponea_async.sandbox.push_tokens import TokenOwners, tokens_of_event, tokens_of_properties, update_tokens
 
 MAX_REJECTED = 1000
-SUMMARY_CHARACTERS = 300
-NOBODY = 0
-# A tuple, since a name can be anything, a list too.
+MAX_SUMMARY_LENGTH = 300
+#: The key of customers that are not stored.
+UNKNOWN_CUSTOMER = 0
+# A tuple, since the name in a command can be any value, including an unhashable one.
 BATCH_COMMANDS = ("customers", "customers/events", "system/time")
-INJECTED = ("rejected by fault injection",)
+INJECTED_ERRORS = ("rejected by fault injection",)
 
 
-class Book:
-    """One project: its customers, and its events in order of arrival."""
+class ProjectData:
+    """
+    The customers and events of one project.
+
+    Attributes:
+        project: The token of the project.
+        customers: The customers.
+        events: The events by their number, in order of arrival.
+        duplicates: The number of events that were not stored because their customer already had the same event.
+        rejected: The number of rejected commands.
+    """
 
     def __init__(self, project: str) -> None:
         self.project = project
-        self.profiles = Profiles()
+        self.customers = Customers()
         self.events: dict[int, StoredEvent] = {}
         self.duplicates = 0
         self.rejected = 0
-        self._nobody = Profile(NOBODY)
-        self._owners = push.Owners()
+        self._unknown = Customer(UNKNOWN_CUSTOMER)
+        self._token_owners = TokenOwners()
 
-    def update(self, command: Command, now: float) -> None:
-        """Applies an update of a customer."""
-        profile = self._admit(command.ids)
-        moment = now if command.at is None else command.at
-        profile.update((name, (value, moment)) for name, value in command.properties.items())
-        self._note(profile, push.told_by_properties(command.properties, moment))
+    def update_customer(self, command: Command, now: float) -> None:
+        """Update the properties of a customer."""
+        customer = self._find_or_create(command.ids)
+        timestamp = now if command.timestamp is None else command.timestamp
+        customer.update((name, (value, timestamp)) for name, value in command.properties.items())
+        self._update_tokens(customer, tokens_of_properties(command.properties, timestamp))
 
-    def add(self, command: Command, now: float, number: int) -> None:
-        """Stores an event, unless its customer already has the very same one."""
-        profile = self._admit(command.ids) if command.ids else self._nobody
-        timestamp = float(now if command.at is None else command.at)
+    def add_event(self, command: Command, now: float, number: int) -> None:
+        """Store an event, unless its customer already has the same event."""
+        customer = self._find_or_create(command.ids) if command.ids else self._unknown
+        timestamp = float(now if command.timestamp is None else command.timestamp)
         digest = _digest(command, timestamp)
-        if digest in profile.events:
+        if digest in customer.events:
             self.duplicates += 1
             return
-        profile.events[digest] = number
+        customer.events[digest] = number
         self.events[number] = StoredEvent(
-            self.project, profile.key, command.ids, command.event_type, timestamp, command.properties, now
+            self.project, customer.key, command.ids, command.event_type, timestamp, command.properties, now
         )
-        self._note(profile, push.told_by_event(command.event_type, command.properties, timestamp))
+        self._update_tokens(customer, tokens_of_event(command.event_type, command.properties, timestamp))
 
-    def views(self) -> list[CustomerView]:
-        """Tells all customers, oldest first."""
-        return [self.view(profile) for profile in self.profiles]
-
-    def view(self, profile: Profile) -> CustomerView:
-        """Tells one customer."""
-        ids: dict[str, tuple[str, ...]] = {kind: (value,) for kind, value in profile.hard.items()}
-        if profile.cookies:
-            ids[COOKIE] = tuple(profile.cookies)
-        properties = {name: value for name, (value, _) in profile.properties.items()}
-        tokens = self._owners.shown(profile.tokens)
-        read = tuple(profile.read)
-        return CustomerView(self.project, profile.key, ids, properties, len(profile.events), tokens, read)
+    def view(self, customer: Customer) -> CustomerView:
+        """Return the public view of a customer."""
+        ids: dict[str, tuple[str, ...]] = {kind: (value,) for kind, value in customer.hard_ids.items()}
+        if customer.cookies:
+            ids[COOKIE] = tuple(customer.cookies)
+        properties = {name: value for name, (value, _) in customer.properties.items()}
+        tokens = self._token_owners.owned(customer.tokens)
+        read_messages = tuple(customer.read_messages)
+        return CustomerView(self.project, customer.key, ids, properties, len(customer.events), tokens, read_messages)
 
     def link(self, ids: dict[str, str]) -> None:
-        """Makes the owners of these ids one customer."""
-        self._admit(ids)
+        """Merge the customers with these ids into one."""
+        self._find_or_create(ids)
 
     def mark_read(self, ids: dict[str, str], messages: Iterable[str]) -> None:
-        """Writes down that a customer has read messages of its inbox."""
-        # Ids of whom nothing is recognized can't be in conflict.
-        profile = self.profiles.recognize(ids) or self._admit(ids)
-        profile.read.update(dict.fromkeys(messages))
+        """Store that a customer has read messages of the inbox."""
+        # Resolved first, since find_or_create() raises for ids in conflict; unknown ids can't be in conflict.
+        customer = self.customers.resolve(ids) or self._find_or_create(ids)
+        customer.read_messages.update(dict.fromkeys(messages))
 
-    def _note(self, profile: Profile, fresh: Iterable[PushToken]) -> None:
-        told = tuple(fresh)
-        push.note(profile.tokens, told)
-        self._owners.note(told)
+    def _update_tokens(self, customer: Customer, updates: Iterable[PushToken]) -> None:
+        tokens = tuple(updates)
+        update_tokens(customer.tokens, tokens)
+        self._token_owners.update(tokens)
 
-    def _admit(self, ids: dict[str, str]) -> Profile:
-        profile, absorbed = self.profiles.admit(ids)
-        for other in absorbed:
-            self._move_events(profile, other)
-        return profile
+    def _find_or_create(self, ids: dict[str, str]) -> Customer:
+        customer, merged = self.customers.find_or_create(ids)
+        for other in merged:
+            self._move_events(customer, other)
+        return customer
 
-    def _move_events(self, profile: Profile, other: Profile) -> None:
+    def _move_events(self, customer: Customer, other: Customer) -> None:
         for digest, number in other.events.items():
-            if digest in profile.events:
-                # Two halves of one customer told the same: it happened once.
+            if digest in customer.events:
+                # Both customers had the same event, and after the merge it is a duplicate.
                 del self.events[number]
                 self.duplicates += 1
             else:
-                profile.events[digest] = number
-                self.events[number] = evolve(self.events[number], customer=profile.key)
+                customer.events[digest] = number
+                self.events[number] = evolve(self.events[number], customer=customer.key)
 
 
 @frozen
 class ProjectSummary:
-    """The counts of one project."""
+    """
+    The counts of one project.
+
+    Attributes:
+        events: The number of events.
+        customers: The number of customers.
+        duplicates: The number of events that were not stored because their customer already had the same event.
+        rejected: The number of rejected commands.
+    """
 
     events: int
     customers: int
@@ -117,11 +131,11 @@ class ProjectSummary:
 
 class Engine:
     """
-    All projects' books, and the commands that write into them.
+    The state of all projects, and the commands that change it.
 
     Args:
-        seed: Of the order in which the commands of a batch are carried out.
-        clock: Tells the UNIX second.
+        seed: The seed for the order in which the commands of a batch are executed.
+        clock: Returns the current time, UNIX seconds.
     """
 
     def __init__(self, *, seed: int = 0, clock: Callable[[], float] = time.time) -> None:
@@ -130,162 +144,170 @@ class Engine:
         self.reset()
 
     def reset(self) -> None:
-        """Empties the books."""
+        """Delete all projects, customers, events and counts."""
         self._random = random.Random(self._seed)  # noqa: S311
-        self._books: dict[str, Book] = {}
-        self._numbers = count(1)
+        self._projects: dict[str, ProjectData] = {}
+        self._event_numbers = count(1)
         self._rejected: deque[RejectedCommand] = deque(maxlen=MAX_REJECTED)
 
     def now(self) -> float:
-        """Tells the platform's time, UNIX seconds."""
+        """Return the time of the platform, UNIX seconds."""
         return self._clock()
 
     def execute(self, project: str, name: str, data: object) -> tuple[str, ...]:
         """
-        Carries out one command: ``customers``, ``customers/events`` or ``campaigns/clicks``.
+        Execute one command.
+
+        Args:
+            project: The token of the project.
+            name: The name: ``customers``, ``customers/events`` or ``campaigns/clicks``.
+            data: The data as sent.
 
         Returns:
-            Its errors; none where it succeeded. A duplicate event succeeds, and is counted.
+            The error messages; empty on success. A duplicate event is a success, and is counted.
         """
-        book = self._book(project)
         try:
-            self._write(book, name, data)
+            self._apply(self._project_data(project), name, data)
         except CommandError as error:
             self.reject(project, name, data, error.errors)
             return error.errors
         return ()
 
     def execute_batch(
-        self, project: str, commands: Iterable[object], refused: Callable[[], bool] = lambda: False
+        self, project: str, commands: Iterable[object], is_rejected: Callable[[], bool] = lambda: False
     ) -> list[dict[str, Any]]:
         """
-        Carries out the commands of a batch in an order of its own.
+        Execute the commands of a batch in a random order.
 
         Args:
             project: The token of the project.
             commands: The commands as sent.
-            refused: Asked once per command, in the order given; where true, that command fails.
+            is_rejected: Called once per command, in the order given; the command fails if it returns True.
 
         Returns:
             One result per command, in the order given.
         """
-        waiting = [(command, refused()) for command in commands]
-        order = list(range(len(waiting)))
-        # The platform promises no order, and a client that leans on one should notice here.
+        pending = [(command, is_rejected()) for command in commands]
+        order = list(range(len(pending)))
+        # The platform guarantees no order; the random order reveals clients that depend on one.
         self._random.shuffle(order)
-        results: list[dict[str, Any]] = [{}] * len(waiting)
+        results: list[dict[str, Any]] = [{}] * len(pending)
         for position in order:
-            results[position] = self._result(project, *waiting[position])
+            command, rejected = pending[position]
+            results[position] = self._execute_in_batch(project, command, rejected=rejected)
         return results
 
     def reject(self, project: str, name: str, data: object, errors: tuple[str, ...]) -> None:
-        """Writes down a command that was refused."""
-        self._book(project).rejected += 1
+        """Store a rejected command."""
+        self._project_data(project).rejected += 1
         self._rejected.append(RejectedCommand(project, name, _summary(data), errors, self.now()))
 
     def projects(self) -> list[str]:
-        """Tells the tokens of all projects that have been written to."""
-        return sorted(self._books)
+        """Return the tokens of all projects that have received a command."""
+        return sorted(self._projects)
 
     def events(self, project: str | None = None, event_type: str | None = None) -> list[StoredEvent]:
-        """Tells the stored events in order of arrival, of one project or type or of all."""
-        numbered = [pair for book in self._chosen(project) for pair in book.events.items()]
+        """Return the events of one project or of all, of one type or of all, in order of arrival."""
+        numbered = [pair for data in self._selected(project) for pair in data.events.items()]
         if project is None:
             numbered.sort(key=lambda pair: pair[0])
         return [event for _, event in numbered if event_type is None or event.event_type == event_type]
 
     def customers(self, project: str | None = None) -> list[CustomerView]:
-        """Tells the customers of one project or of all, oldest first."""
-        return [view for book in self._chosen(project) for view in book.views()]
+        """Return the customers of one project or of all, oldest first."""
+        return [data.view(customer) for data in self._selected(project) for customer in data.customers]
 
     def customer(self, project: str, ids: dict[str, str]) -> CustomerView | None:
-        """Finds a customer by any of the ids, a hard one before the cookie."""
-        book = self._books.get(project)
-        profile = book.profiles.find(ids) if book else None
-        return book.view(profile) if book and profile else None
+        """Return the customer that has any of the ids; hard ids are tried before the cookie."""
+        data = self._projects.get(project)
+        customer = data.customers.find(ids) if data else None
+        return data.view(customer) if data and customer else None
 
-    def recognize(self, project: str, ids: Mapping[str, str]) -> CustomerView:
+    def resolve(self, project: str, ids: Mapping[str, str]) -> CustomerView:
         """
-        Tells the customer who asks for something with these ids, which are added to those known of it.
+        Return the customer that a request with these ids is about; nothing is stored.
 
-        Whom the books don't know has the key 0.
+        The ids of the view include those of the request. The key of a customer that is not stored is 0.
         """
-        book = self._books.get(project)
-        profile = book.profiles.recognize(ids) if book else None
-        view = CustomerView(project, NOBODY, {}, {}, 0) if book is None or profile is None else book.view(profile)
-        fresh = {kind: (value,) for kind, value in ids.items() if kind not in view.ids}
-        return evolve(view, ids={**view.ids, **fresh})
+        data = self._projects.get(project)
+        customer = data.customers.resolve(ids) if data else None
+        if data is None or customer is None:
+            view = CustomerView(project, UNKNOWN_CUSTOMER, {}, {}, 0)
+        else:
+            view = data.view(customer)
+        added = {kind: (value,) for kind, value in ids.items() if kind not in view.ids}
+        return evolve(view, ids={**view.ids, **added})
 
     def link(self, project: str, ids: dict[str, str]) -> tuple[str, ...]:
-        """Makes the owners of these ids one customer; tells the errors, none where it succeeded."""
+        """Merge the customers with these ids into one; return the error messages, empty on success."""
         try:
-            self._book(project).link(ids)
+            self._project_data(project).link(ids)
         except CommandError as error:
             return error.errors
         return ()
 
     def mark_read(self, project: str, ids: dict[str, str], messages: Iterable[str]) -> None:
-        """Writes down that a customer has read messages of its inbox; one that the books don't know is created."""
-        self._book(project).mark_read(ids, messages)
+        """Store that a customer has read messages of the inbox; an unknown customer is created."""
+        self._project_data(project).mark_read(ids, messages)
 
     def summary(self) -> dict[str, ProjectSummary]:
-        """Tells the counts of each project."""
+        """Return the counts of each project."""
         return {
-            project: ProjectSummary(len(book.events), len(book.profiles), book.duplicates, book.rejected)
-            for project, book in sorted(self._books.items())
+            project: ProjectSummary(len(data.events), len(data.customers), data.duplicates, data.rejected)
+            for project, data in sorted(self._projects.items())
         }
 
     @property
     def duplicates(self) -> int:
-        """How many events were not stored because their customer had the very same one."""
-        return sum(book.duplicates for book in self._books.values())
+        """The number of events that were not stored because their customer already had the same event."""
+        return sum(data.duplicates for data in self._projects.values())
 
     @property
     def rejected(self) -> list[RejectedCommand]:
-        """The latest 1,000 refused commands, oldest first."""
+        """The latest 1,000 rejected commands, oldest first."""
         return list(self._rejected)
 
     @property
     def rejected_count(self) -> int:
-        """How many commands were refused."""
-        return sum(book.rejected for book in self._books.values())
+        """The number of rejected commands."""
+        return sum(data.rejected for data in self._projects.values())
 
-    def _book(self, project: str) -> Book:
-        book = self._books.get(project)
-        if book is None:
-            book = self._books[project] = Book(project)
-        return book
+    def _project_data(self, project: str) -> ProjectData:
+        data = self._projects.get(project)
+        if data is None:
+            data = self._projects[project] = ProjectData(project)
+        return data
 
-    def _chosen(self, project: str | None) -> Iterable[Book]:
+    def _selected(self, project: str | None) -> Iterable[ProjectData]:
         if project is None:
-            return self._books.values()
-        return [self._books[project]] if project in self._books else []
+            return self._projects.values()
+        return [self._projects[project]] if project in self._projects else []
 
-    def _write(self, book: Book, name: str, data: object) -> None:
+    def _apply(self, project: ProjectData, name: str, data: object) -> None:
         if name == "customers/events":
-            book.add(read_event(data), self.now(), next(self._numbers))
+            project.add_event(parse_event(data), self.now(), next(self._event_numbers))
         elif name == "customers":
-            book.update(read_customer(data), self.now())
+            project.update_customer(parse_customer(data), self.now())
         elif name == "campaigns/clicks":
-            book.add(read_click(data), self.now(), next(self._numbers))
+            project.add_event(parse_click(data), self.now(), next(self._event_numbers))
         else:
             raise CommandError(["Unknown command."])
 
-    def _result(self, project: str, command: object, refused: bool) -> dict[str, Any]:  # noqa: FBT001
+    def _execute_in_batch(self, project: str, command: object, *, rejected: bool) -> dict[str, Any]:
         if not isinstance(command, dict):
             return self._failure(project, "", command, ("A command should be an object.",))
-        mark = command.get("command_id")
-        if mark is not None and not isinstance(mark, str | int):
+        command_id = command.get("command_id")
+        if command_id is not None and not isinstance(command_id, str | int):
             return self._failure(project, "", command, ("command_id should be a string.",))
-        result = self._outcome(project, command.get("name"), command.get("data"), refused)
-        return result if mark is None else {**result, "command_id": mark}
+        result = self._result(project, command.get("name"), command.get("data"), rejected=rejected)
+        return result if command_id is None else {**result, "command_id": command_id}
 
-    def _outcome(self, project: str, name: object, data: object, refused: bool) -> dict[str, Any]:  # noqa: FBT001
-        # A click is a request of its own; the platform's batch doesn't know it.
+    def _result(self, project: str, name: object, data: object, *, rejected: bool) -> dict[str, Any]:
+        # The batch of the platform doesn't support campaign clicks, which have a route of their own.
         if name not in BATCH_COMMANDS:
             return self._failure(project, name if isinstance(name, str) else "", data, ("Unknown command.",))
-        if refused:
-            return self._failure(project, str(name), data, INJECTED)
+        if rejected:
+            return self._failure(project, str(name), data, INJECTED_ERRORS)
         if name == "system/time":
             return {"success": True, "time": self.now()}
         errors = self.execute(project, str(name), data)
@@ -297,13 +319,13 @@ class Engine:
 
 
 def _digest(command: Command, timestamp: float) -> bytes:
-    head = f"{command.event_type}\0{timestamp!r}\0".encode()
-    return blake2b(head + command.canonical, digest_size=16).digest()
+    header = f"{command.event_type}\0{timestamp!r}\0".encode()
+    return blake2b(header + command.canonical, digest_size=16).digest()
 
 
 def _summary(data: object) -> str:
     try:
-        text = dumps(data).decode()
+        summary = dumps(data).decode()
     except ValueError:
-        return "(no JSON)"
-    return text if len(text) <= SUMMARY_CHARACTERS else text[:SUMMARY_CHARACTERS] + "…"
+        return "(not JSON)"
+    return summary if len(summary) <= MAX_SUMMARY_LENGTH else summary[:MAX_SUMMARY_LENGTH] + "…"

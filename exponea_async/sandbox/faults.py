@@ -1,5 +1,5 @@
 """
-The bad days of a network and a platform, on order.
+Fault injection: failures of the network and of the platform on demand.
 """
 
 import random
@@ -10,135 +10,143 @@ from typing import Any, Literal, get_args
 from attrs import Attribute, define, evolve, field, frozen
 from attrs.validators import and_, ge, in_, instance_of, le, optional
 
-Check = Callable[[Any, "Attribute[Any]", Any], Any]
+Validator = Callable[[Any, "Attribute[Any]", Any], Any]
 FaultKind = Literal["latency", "status", "drop", "drop_after", "timeout", "reject"]
 
-_count: Check = and_(instance_of(int), ge(1))
-_whole: Check = and_(instance_of(int), ge(0))
-_seconds: Check = and_(instance_of((int, float)), ge(0))
-_text: Check = optional(instance_of(str))
+_positive_int: Validator = and_(instance_of(int), ge(1))
+_int: Validator = and_(instance_of(int), ge(0))
+_seconds: Validator = and_(instance_of((int, float)), ge(0))
+_string: Validator = optional(instance_of(str))
 
 
 def _pattern(fault: Any, attribute: "Attribute[Any]", value: Any) -> None:
-    _text(fault, attribute, value)
+    _string(fault, attribute, value)
     try:
         re.compile(value or "")
     except re.error as error:
-        raise ValueError(f"paths should be a regular expression: {error}") from None
+        raise ValueError(f"paths: must be a regular expression, got {value!r}: {error}") from None
 
 
 @frozen
 class Fault:
     """
-    One thing that goes wrong, and how often.
+    A failure to inject, and the requests that it affects.
 
     Attributes:
-        kind: ``latency`` delays the request by ``seconds``. ``status`` answers with ``status`` instead of
-            processing it. ``drop`` cuts the connection before processing, ``drop_after`` after it, both
-            without an answer. ``timeout`` holds the request for ``seconds``, then cuts, without processing.
-            ``reject`` makes every ``every_command``-th command fail.
-        status: The HTTP status.
-        retry_after: The ``Retry-After`` of the answer, in seconds.
-        seconds: How long to delay or to hold.
-        body: The body of the answer; an error in the platform's shape where None.
-        times: How often it still fires, in requests, for ``reject`` in commands; without end where None.
-        every: Fires at each n-th request only.
-        probability: Fires at this share of requests, from 0 to 1.
-        after: Leaves the first requests in peace.
-        path: Only for paths that end with it.
-        paths: Only for paths in which this regular expression is found, such as ``/webxp/``.
-        project: Only for this project.
-        every_command: Which commands fail, counted over all requests.
+        kind: ``latency`` delays the request by ``seconds``. ``status`` responds with ``status`` instead of
+            processing the request. ``drop`` closes the connection without a response before the request is
+            processed, ``drop_after`` after it was processed. ``timeout`` waits for ``seconds``, then closes the
+            connection; the request is not processed. ``reject`` makes every ``every_command``-th command fail.
+        status: The HTTP status of the response.
+        retry_after: The ``Retry-After`` header of the response, in seconds.
+        seconds: The duration of a delay or timeout.
+        body: The body of the response; an error in the platform's format where None.
+        times: The number of requests that are affected, for ``reject`` of commands; no limit where None.
+        every: Affects only every n-th request.
+        probability: The share of requests that are affected, from 0 to 1.
+        after: The number of requests at the beginning that are not affected.
+        path: Affects only paths that end with this string.
+        paths: Affects only paths in which this regular expression is found, such as ``/webxp/``.
+        project: Affects only this project.
+        every_command: Rejects every n-th command, counted over all requests.
 
     Raises:
         ValueError: A field is out of range.
-        TypeError: A field is of a wrong type.
+        TypeError: A field has the wrong type.
     """
 
     kind: FaultKind = field(validator=in_(get_args(FaultKind)))
     status: int = field(default=503, kw_only=True, validator=and_(instance_of(int), ge(200), le(599)))
     retry_after: float | None = field(default=None, kw_only=True, validator=optional(_seconds))
     seconds: float = field(default=1.0, kw_only=True, validator=_seconds)
-    body: str | None = field(default=None, kw_only=True, validator=_text)
-    times: int | None = field(default=None, kw_only=True, validator=optional(_whole))
-    every: int | None = field(default=None, kw_only=True, validator=optional(_count))
+    body: str | None = field(default=None, kw_only=True, validator=_string)
+    times: int | None = field(default=None, kw_only=True, validator=optional(_int))
+    every: int | None = field(default=None, kw_only=True, validator=optional(_positive_int))
     probability: float | None = field(
         default=None, kw_only=True, validator=optional(and_(instance_of((int, float)), ge(0), le(1)))
     )
-    after: int = field(default=0, kw_only=True, validator=_whole)
-    path: str | None = field(default=None, kw_only=True, validator=_text)
+    after: int = field(default=0, kw_only=True, validator=_int)
+    path: str | None = field(default=None, kw_only=True, validator=_string)
     paths: str | None = field(default=None, kw_only=True, validator=_pattern)
-    project: str | None = field(default=None, kw_only=True, validator=_text)
-    every_command: int = field(default=1, kw_only=True, validator=_count)
+    project: str | None = field(default=None, kw_only=True, validator=_string)
+    every_command: int = field(default=1, kw_only=True, validator=_positive_int)
 
-    def fits(self, path: str, project: str | None) -> bool:
-        """Whether it is about such requests at all."""
+    def matches(self, path: str, project: str | None) -> bool:
+        """Return whether requests with this path and project can be affected."""
         return (
             (self.path is None or path.endswith(self.path))
             and (self.paths is None or re.search(self.paths, path) is not None)
             and self.project in (None, project)
         )
 
-    def due(self, seen: int, fired: int, roll: float) -> bool:
+    def is_due(self, requests: int, fired: int, sample: float) -> bool:
         """
-        Whether it fires now.
+        Return whether the current request is affected.
 
         Args:
-            seen: How many fitting requests there were, this one included.
-            fired: How often it has fired.
-            roll: A number from 0 up to, but without, 1.
+            requests: The number of matching requests so far, including the current one.
+            fired: The number of requests that were affected so far.
+            sample: A random number from 0 (inclusive) to 1 (exclusive).
         """
         return (
-            seen > self.after
+            requests > self.after
             and (self.times is None or fired < self.times)
-            and (self.every is None or (seen - self.after) % self.every == 0)
-            and (self.probability is None or roll < self.probability)
+            and (self.every is None or (requests - self.after) % self.every == 0)
+            and (self.probability is None or sample < self.probability)
         )
 
 
 @define(eq=False)
-class Armed:
-    """A fault on duty, and what it has done so far."""
+class ActiveFault:
+    """
+    A fault with its counters.
+
+    Attributes:
+        fault: The fault.
+        requests: The number of matching requests.
+        fired: The number of requests, for ``reject`` of commands, that were affected.
+        commands: The number of commands that were counted for ``every_command``.
+    """
 
     fault: Fault
-    seen: int = 0
+    requests: int = 0
     fired: int = 0
     commands: int = 0
 
     @property
-    def spent(self) -> bool:
-        """Whether it never fires again."""
+    def is_exhausted(self) -> bool:
+        """Whether the fault never fires again."""
         return self.fault.times is not None and self.fired >= self.fault.times
 
-    def left(self) -> Fault:
-        """Tells the fault as it still is."""
+    def remaining(self) -> Fault:
+        """Return the fault with the remaining number of ``times``."""
         times = self.fault.times
         return self.fault if times is None else evolve(self.fault, times=times - self.fired)
 
-    def sees(self, chance: random.Random) -> bool:
-        """Counts a fitting request, and decides whether the fault fires at it."""
-        self.seen += 1
-        roll = 0.0 if self.fault.probability is None else chance.random()
-        return self.fault.due(self.seen, self.fired, roll)
+    def count_request(self, rng: random.Random) -> bool:
+        """Count a matching request; return whether it is affected."""
+        self.requests += 1
+        sample = 0.0 if self.fault.probability is None else rng.random()
+        return self.fault.is_due(self.requests, self.fired, sample)
 
-    def refuses(self) -> bool:
-        """Whether the next command fails."""
-        if self.spent:
+    def count_command(self) -> bool:
+        """Count a command; return whether it is rejected."""
+        if self.is_exhausted:
             return False
         self.commands += 1
-        hit = self.commands % self.fault.every_command == 0
-        self.fired += hit
-        return hit
+        is_rejected = self.commands % self.fault.every_command == 0
+        self.fired += is_rejected
+        return is_rejected
 
 
 @frozen
-class Plan:
+class FaultPlan:
     """
     What happens to one request.
 
     Attributes:
-        latency: How long it is delayed, in seconds.
-        fault: What happens instead of, or after, its processing.
+        latency: The delay in seconds.
+        fault: The fault that replaces or follows the processing of the request.
     """
 
     latency: float = 0.0
@@ -147,10 +155,10 @@ class Plan:
 
 class Faults:
     """
-    The faults of a sandbox, in the order in which they were added.
+    The active faults of a sandbox, in the order in which they were added.
 
     Args:
-        seed: Of the chances of faults with a ``probability``.
+        seed: The seed for faults with a ``probability``.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -158,48 +166,48 @@ class Faults:
         self.clear()
 
     def add(self, *faults: Fault) -> None:
-        """Adds faults after those that are there."""
-        self._armed.extend(Armed(fault) for fault in faults)
+        """Add faults after the present ones."""
+        self._faults.extend(ActiveFault(fault) for fault in faults)
 
     def clear(self) -> None:
-        """Takes all faults away; chances begin anew."""
+        """Remove all faults and reset the random numbers."""
         self._random = random.Random(self._seed)  # noqa: S311
-        self._armed: list[Armed] = []
+        self._faults: list[ActiveFault] = []
 
     @property
     def active(self) -> tuple[Fault, ...]:
-        """Those that can still fire, their ``times`` being how often they still do."""
-        return tuple(armed.left() for armed in self._armed if not armed.spent)
+        """The faults that can still fire, with their remaining ``times``."""
+        return tuple(each.remaining() for each in self._faults if not each.is_exhausted)
 
-    def plan(self, path: str, project: str | None) -> Plan:
+    def plan(self, path: str, project: str | None) -> FaultPlan:
         """
-        Decides what happens to a request, and counts it.
+        Count a request and return what happens to it.
 
-        All latencies that are due add up; of the other faults the first that is due fires.
+        The delays of all latencies that are due are added; of the other faults the first that is due fires.
         """
-        due = self._due(path, project, rejecting=False)
-        return choose(due) if due else Plan()
+        due = self._due(path, project, rejects=False)
+        return combine(due) if due else FaultPlan()
 
-    def refuser(self, path: str, project: str | None) -> Callable[[], bool]:
-        """Counts a request that is to be processed; the answer, asked once per command, tells whether it fails."""
-        due = self._due(path, project, rejecting=True)
-        # Each has to count the command, also when another one has already refused it.
-        return lambda: sum(armed.refuses() for armed in due) > 0
+    def command_rejecter(self, path: str, project: str | None) -> Callable[[], bool]:
+        """Count a request with commands; return a function that, called once per command, says if it is rejected."""
+        due = self._due(path, project, rejects=True)
+        # Not any(), which stops early: each fault has to count the command, also if another one rejects it.
+        return lambda: sum(each.count_command() for each in due) > 0
 
-    def _due(self, path: str, project: str | None, *, rejecting: bool) -> list[Armed]:
+    def _due(self, path: str, project: str | None, *, rejects: bool) -> list[ActiveFault]:
         return [
-            armed
-            for armed in self._armed
-            if (armed.fault.kind == "reject") is rejecting
-            and armed.fault.fits(path, project)
-            and armed.sees(self._random)
+            each
+            for each in self._faults
+            if (each.fault.kind == "reject") is rejects
+            and each.fault.matches(path, project)
+            and each.count_request(self._random)
         ]
 
 
-def choose(due: Sequence[Armed]) -> Plan:
-    """Combines the faults that are due into one plan, and counts those that fire."""
-    slow = [armed for armed in due if armed.fault.kind == "latency"]
-    first = next((armed for armed in due if armed.fault.kind != "latency"), None)
-    for armed in [*slow, *([first] if first else [])]:
-        armed.fired += 1
-    return Plan(sum(armed.fault.seconds for armed in slow), first.fault if first else None)
+def combine(due: Sequence[ActiveFault]) -> FaultPlan:
+    """Combine the faults that are due into one plan, and count those that fire."""
+    latencies = [each for each in due if each.fault.kind == "latency"]
+    first = next((each for each in due if each.fault.kind != "latency"), None)
+    for each in [*latencies, *([first] if first else [])]:
+        each.fired += 1
+    return FaultPlan(sum(each.fault.seconds for each in latencies), first.fault if first else None)

@@ -1,44 +1,32 @@
 """
-Requests' bodies in, answers out, in the platform's shapes.
+JSON requests and responses in the formats of the platform.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 
 from exponea_async.sandbox.encoding import dumps, loads
+from exponea_async.sandbox.errors import AccessError, RequestError
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
-# zlib's own word for "with a gzip header".
-GZIP = 31
+# The value of zlib's wbits for "with a gzip header".
+GZIP_WBITS = 31
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class BodyError(Exception):
+class JsonResponse(web.Response):
     """
-    A body can't be read.
-
-    Attributes:
-        status: 400, 413 or 415.
-        reason: Why.
-    """
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-
-
-class Answer(web.Response):
-    """
-    A JSON answer.
+    A response with a JSON body.
 
     Args:
-        payload: What it says.
+        payload: The body.
         status: The HTTP status.
-        headers: Further headers.
-        commands: How many commands it answers; for the log only.
+        headers: Additional headers.
+        commands: The number of commands that the request contained; only for the request log.
     """
 
     def __init__(
@@ -48,54 +36,62 @@ class Answer(web.Response):
         self.commands = commands
 
 
-def failure(status: int, *errors: str, headers: Mapping[str, str] | None = None, commands: int = 0) -> Answer:
-    """Makes the answer to a request that failed."""
-    return Answer({"success": False, "errors": errors}, status, headers=headers, commands=commands)
+def failure(status: int, *errors: str, headers: Mapping[str, str] | None = None, commands: int = 0) -> JsonResponse:
+    """Return the response to a request that failed."""
+    return JsonResponse({"success": False, "errors": errors}, status, headers=headers, commands=commands)
+
+
+def error_response(error: RequestError) -> JsonResponse:
+    """Return the response for an error."""
+    if isinstance(error, AccessError) and error.status != 404:
+        # The platform has a separate format for missing and invalid credentials.
+        return JsonResponse({"errors": {"_global": [error.reason]}}, error.status)
+    return failure(error.status, error.reason)
 
 
 async def read_json(request: web.Request) -> Any:
     """
-    Reads a body, compressed or not.
+    Read a JSON body, with or without gzip compression.
 
     Raises:
-        BodyError: It is too large, unknown in encoding, broken, or no JSON.
+        RequestError: The body is too large (413), has an unknown encoding (415), or is not valid gzip or JSON (400).
     """
     try:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise BodyError(413, "The request is too large.") from None
+        raise RequestError(413, "The request is too large.") from None
     try:
-        return loads(_inflated(raw, request.headers.get("Content-Encoding", "identity")))
+        return loads(_decompress(raw, request.headers.get("Content-Encoding", "identity")))
     except ValueError as error:
-        raise BodyError(400, f"The body is no valid JSON: {error}") from None
+        raise RequestError(400, f"The body is not valid JSON: {error}") from None
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
     """
-    Reads a body that is a JSON object.
+    Read a body that is a JSON object.
 
     Raises:
-        BodyError: It is something else, or can't be read.
+        RequestError: The body can't be read, or is not an object.
     """
     body = await read_json(request)
     if not isinstance(body, dict):
-        raise BodyError(400, "The body should be a JSON object.")
+        raise RequestError(400, "The body should be a JSON object.")
     return body
 
 
-def _inflated(raw: bytes, encoding: str) -> bytes:
+def _decompress(raw: bytes, encoding: str) -> bytes:
     if encoding.lower() == "identity":
         return raw
     if encoding.lower() != "gzip":
-        raise BodyError(415, "The only content encoding is gzip.")
-    stream = zlib.decompressobj(GZIP)
+        raise RequestError(415, "The only content encoding is gzip.")
+    stream = zlib.decompressobj(GZIP_WBITS)
     try:
-        # The limit stands here too: a small body may hold gigabytes.
+        # The size is limited here too: a small body may decompress to gigabytes.
         body = stream.decompress(raw, MAX_BODY_BYTES + 1)
     except zlib.error:
-        raise BodyError(400, "The body is no valid gzip.") from None
+        raise RequestError(400, "The body is not valid gzip.") from None
     if len(body) > MAX_BODY_BYTES:
-        raise BodyError(413, "The request is too large.")
+        raise RequestError(413, "The request is too large.")
     if not stream.eof or stream.unused_data:
-        raise BodyError(400, "The body is no valid gzip.")
+        raise RequestError(400, "The body is not valid gzip.")
     return body

@@ -1,8 +1,8 @@
 """
-Who is who: the customers of one project and how their ids merge. Pure.
+The customers of one project, and how they are merged by their ids. Pure.
 
-``cookie`` is a soft id: a customer may have many, and one may move to another customer. Every other kind is
-hard: a customer has at most one value of it, and the value belongs to one customer for good.
+``cookie`` is a soft id: a customer may have many cookies, and a cookie can move to another customer. Every other kind
+of id is hard: a customer has at most one value of it, and the value belongs to one customer forever.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,95 +11,94 @@ from typing import Any
 
 from attrs import Factory, define
 
-from exponea_async.sandbox import push_tokens as push
 from exponea_async.sandbox.commands import CommandError
+from exponea_async.sandbox.push_tokens import Tokens, update_tokens
 
 COOKIE = "cookie"
 
 
 class IdentityConflictError(CommandError):
-    """The ids of one command belong to customers who can't be the same person."""
+    """The ids of one command belong to customers that can't be merged."""
 
     def __init__(self, kind: str, one: str, other: str) -> None:
         super().__init__([f"The ids belong to different customers: {kind!r} can't be both {one!r} and {other!r}."])
 
 
 @define(eq=False)
-class Profile:
+class Customer:
     """
-    One customer, as kept.
+    A stored customer.
 
     Attributes:
-        key: Its number in the project.
-        hard: Its hard ids.
-        cookies: Its cookies, oldest first; the values mean nothing.
-        properties: Each property with the UNIX second of its last update.
-        events: The numbers of its events by their digest.
-        tokens: What is known last of its push tokens.
-        read: The ids of the inbox messages that it has read; the values mean nothing.
+        key: The number of the customer in the project.
+        hard_ids: The hard ids.
+        cookies: The cookies, oldest first; only the keys are used.
+        properties: Each property with the UNIX second of its latest update.
+        events: The numbers of the events by their digest.
+        tokens: The latest push tokens.
+        read_messages: The ids of the inbox messages that the customer has read; only the keys are used.
     """
 
     key: int
-    hard: dict[str, str] = Factory(dict)
+    hard_ids: dict[str, str] = Factory(dict)
     cookies: dict[str, None] = Factory(dict)
     properties: dict[str, tuple[Any, float]] = Factory(dict)
     events: dict[bytes, int] = Factory(dict)
-    tokens: push.Tokens = Factory(dict)
-    read: dict[str, None] = Factory(dict)
+    tokens: Tokens = Factory(dict)
+    read_messages: dict[str, None] = Factory(dict)
 
     def update(self, properties: Iterable[tuple[str, tuple[Any, float]]]) -> None:
-        """Takes over each property whose kept value is not newer."""
-        for name, fresh in properties:
-            kept = self.properties.get(name)
-            if kept is None or kept[1] <= fresh[1]:
-                self.properties[name] = fresh
+        """Store each property, unless the stored value is newer."""
+        for name, update in properties:
+            current = self.properties.get(name)
+            if current is None or current[1] <= update[1]:
+                self.properties[name] = update
 
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """Tells every id of the customer."""
-        yield from self.hard.items()
+    def ids(self) -> Iterator[tuple[str, str]]:
+        """Iterate over all ids of the customer, as pairs of kind and value."""
+        yield from self.hard_ids.items()
         yield from ((COOKIE, cookie) for cookie in self.cookies)
 
 
-class Profiles:
-    """The customers of one project."""
+class Customers:
+    """The customers of one project, in the order in which they were created."""
 
     def __init__(self) -> None:
         self._keys = count(1)
-        self._owners: dict[tuple[str, str], Profile] = {}
-        self._profiles: dict[int, Profile] = {}
+        self._owners: dict[tuple[str, str], Customer] = {}
+        self._customers: dict[int, Customer] = {}
 
-    def __iter__(self) -> Iterator[Profile]:
-        return iter(self._profiles.values())
+    def __iter__(self) -> Iterator[Customer]:
+        return iter(self._customers.values())
 
     def __len__(self) -> int:
-        return len(self._profiles)
+        return len(self._customers)
 
-    def find(self, ids: dict[str, str]) -> Profile | None:
-        """Finds the customer by any of the ids, a hard one before the cookie."""
+    def find(self, ids: dict[str, str]) -> Customer | None:
+        """Return the customer that has any of the ids; hard ids are tried before the cookie."""
         for pair in sorted(ids.items(), key=lambda pair: pair[0] == COOKIE):
             if pair in self._owners:
                 return self._owners[pair]
         return None
 
-    def recognize(self, ids: Mapping[str, str]) -> Profile | None:
+    def resolve(self, ids: Mapping[str, str]) -> Customer | None:
         """
-        Finds the customer whom `admit` would settle on, and changes nothing.
+        Return the customer that `find_or_create` would return, without any change; None where it would create one.
 
-        A cookie doesn't count where a hard id says that it is now someone else's.
+        The cookie is ignored if the hard ids show that it belongs to another customer now.
         """
-        wanted = {kind: value for kind, value in ids.items() if kind != COOKIE}
-        for pair in wanted.items():
+        hard_ids = _hard_ids(ids)
+        for pair in hard_ids.items():
             if pair in self._owners:
                 return self._owners[pair]
-        visitor = self._owners.get((COOKIE, ids.get(COOKIE, "")))
-        return visitor if visitor is not None and _agree(visitor.hard, wanted) else None
+        return self._cookie_owner(ids, hard_ids)
 
-    def admit(self, ids: dict[str, str]) -> tuple[Profile, list[Profile]]:
+    def find_or_create(self, ids: dict[str, str]) -> tuple[Customer, list[Customer]]:
         """
-        Finds or creates the customer with these ids, and merges those whom the ids show to be one.
+        Return the customer with these ids, and merge all customers that the ids identify as one.
 
         Returns:
-            The customer, and those who have just been merged into it; their events are still their own.
+            The customer, and the customers that were just merged into it; these still have their events.
 
         Raises:
             IdentityConflictError: The hard ids can't belong to one customer. Nothing was changed.
@@ -108,57 +107,64 @@ class Profiles:
         first = owners[0]
         if first is not None and all(owner is first for owner in owners):
             return first, []
-        return self._settle(ids)
+        return self._merge(ids)
 
-    def _settle(self, ids: dict[str, str]) -> tuple[Profile, list[Profile]]:
-        wanted = {kind: value for kind, value in ids.items() if kind != COOKIE}
-        named = {owner.key: owner for pair in wanted.items() if (owner := self._owners.get(pair))}
-        named = dict(sorted(named.items()))
-        for owner in named.values():
-            _unite(wanted, owner.hard)
-        visitor = self._owners.get((COOKIE, ids.get(COOKIE, "")))
-        # A hard id wins over a cookie: someone else on the same device stays someone else.
-        if visitor is not None and _agree(visitor.hard, wanted):
-            named.setdefault(visitor.key, visitor)
-        # The customer with the hard id stays, however old the anonymous one is.
-        profile, *absorbed = named.values() or [self._create()]
-        for other in absorbed:
-            self._absorb(profile, other)
-        self._attach(profile, ids.items())
-        return profile, absorbed
+    def _merge(self, ids: dict[str, str]) -> tuple[Customer, list[Customer]]:
+        hard_ids = _hard_ids(ids)
+        owners = {owner.key: owner for pair in hard_ids.items() if (owner := self._owners.get(pair))}
+        owners = dict(sorted(owners.items()))
+        for owner in owners.values():
+            _add_hard_ids(hard_ids, owner.hard_ids)
+        # A hard id has precedence over a cookie: another customer on the same device stays another customer.
+        if (visitor := self._cookie_owner(ids, hard_ids)) is not None:
+            owners.setdefault(visitor.key, visitor)
+        # The customer with the hard id remains, even if the anonymous one is older.
+        customer, *merged = owners.values() or [self._create()]
+        for other in merged:
+            self._absorb(customer, other)
+        self._assign_ids(customer, ids.items())
+        return customer, merged
 
-    def _create(self) -> Profile:
-        profile = Profile(next(self._keys))
-        self._profiles[profile.key] = profile
-        return profile
+    def _cookie_owner(self, ids: Mapping[str, str], hard_ids: dict[str, str]) -> Customer | None:
+        owner = self._owners.get((COOKIE, ids.get(COOKIE, "")))
+        return owner if owner is not None and _are_compatible(owner.hard_ids, hard_ids) else None
 
-    def _absorb(self, profile: Profile, other: Profile) -> None:
-        del self._profiles[other.key]
-        self._attach(profile, list(other.pairs()))
-        # Where both were updated at the same time, what the customer itself had stays.
-        own = list(profile.properties.items())
-        profile.update(other.properties.items())
-        profile.update(own)
-        push.note(profile.tokens, other.tokens.values())
-        profile.read.update(other.read)
+    def _create(self) -> Customer:
+        customer = Customer(next(self._keys))
+        self._customers[customer.key] = customer
+        return customer
 
-    def _attach(self, profile: Profile, pairs: Iterable[tuple[str, str]]) -> None:
+    def _absorb(self, customer: Customer, other: Customer) -> None:
+        del self._customers[other.key]
+        self._assign_ids(customer, list(other.ids()))
+        # Of two values with equal timestamps, that of the remaining customer is kept.
+        own = list(customer.properties.items())
+        customer.update(other.properties.items())
+        customer.update(own)
+        update_tokens(customer.tokens, other.tokens.values())
+        customer.read_messages.update(other.read_messages)
+
+    def _assign_ids(self, customer: Customer, pairs: Iterable[tuple[str, str]]) -> None:
         for kind, value in pairs:
             if kind == COOKIE:
                 previous = self._owners.get((kind, value))
-                if previous is not None and previous is not profile:
+                if previous is not None and previous is not customer:
                     del previous.cookies[value]
-                profile.cookies[value] = None
+                customer.cookies[value] = None
             else:
-                profile.hard[kind] = value
-            self._owners[kind, value] = profile
+                customer.hard_ids[kind] = value
+            self._owners[kind, value] = customer
 
 
-def _unite(wanted: dict[str, str], hard: dict[str, str]) -> None:
-    for kind, value in hard.items():
-        if wanted.setdefault(kind, value) != value:
-            raise IdentityConflictError(kind, wanted[kind], value)
+def _hard_ids(ids: Mapping[str, str]) -> dict[str, str]:
+    return {kind: value for kind, value in ids.items() if kind != COOKIE}
 
 
-def _agree(one: dict[str, str], other: dict[str, str]) -> bool:
+def _add_hard_ids(hard_ids: dict[str, str], others: dict[str, str]) -> None:
+    for kind, value in others.items():
+        if hard_ids.setdefault(kind, value) != value:
+            raise IdentityConflictError(kind, hard_ids[kind], value)
+
+
+def _are_compatible(one: dict[str, str], other: dict[str, str]) -> bool:
     return all(other.get(kind, value) == value for kind, value in one.items())

@@ -1,5 +1,5 @@
 """
-The token that names a customer: a JWT, signed with the project's secret. HS256 only. Pure.
+Customer tokens: JSON Web Tokens that are signed with the secret of the project. HS256 only. Pure.
 """
 
 import binascii
@@ -16,7 +16,7 @@ ALGORITHM = "HS256"
 
 
 class JwtError(ValueError):
-    """A token is broken, forged or expired."""
+    """A token is malformed, has an invalid signature, or has expired."""
 
 
 def issue_token(
@@ -28,63 +28,63 @@ def issue_token(
     claims: Mapping[str, Any] | None = None,
 ) -> str:
     """
-    Makes a customer's token, as the host's own backend does.
+    Return a signed customer token, as the backend of an application issues it.
 
     Args:
         secret: The secret of the project.
-        ids: The customer's ids, such as ``{"registered": "jane@x.com"}``.
-        expires_in: For how many seconds it is good; none or less make one that has expired.
-        now: Since when, UNIX seconds; the present where None.
-        claims: Further claims, which win over ``ids`` and ``exp``.
+        ids: The ids of the customer, such as ``{"registered": "jane@x.com"}``.
+        expires_in: The lifetime in seconds; 0 or less makes a token that has already expired.
+        now: The time of issue, UNIX seconds; the current time where None.
+        claims: Additional claims; these override ``ids``, ``iat`` and ``exp``.
     """
-    issued = time.time() if now is None else now
-    told = {"ids": dict(ids), "iat": int(issued), "exp": issued + expires_in, **(claims or {})}
-    signed = f"{_encoded(dumps({'alg': ALGORITHM, 'typ': 'JWT'}))}.{_encoded(dumps(told))}"
-    return f"{signed}.{_encoded(_signature(secret, signed))}"
+    issued_at = time.time() if now is None else now
+    payload = {"ids": dict(ids), "iat": int(issued_at), "exp": issued_at + expires_in, **(claims or {})}
+    signed = f"{_encode(dumps({'alg': ALGORITHM, 'typ': 'JWT'}))}.{_encode(dumps(payload))}"
+    return f"{signed}.{_encode(_signature(secret, signed))}"
 
 
-def read_token(secret: str, token: str, now: float) -> dict[str, str]:
+def verify_token(secret: str, token: str, now: float) -> dict[str, str]:
     """
-    Checks a token.
+    Verify a customer token.
 
     Args:
         secret: The secret of the project.
-        token: What stands behind ``Bearer``.
-        now: UNIX seconds.
+        token: The token, as it follows ``Bearer`` in the header.
+        now: The current time, UNIX seconds.
 
     Returns:
-        The customer's ids that it vouches for; at least one.
+        The ids of the customer; at least one.
 
     Raises:
-        JwtError: It is broken, of another algorithm, not signed with the secret, or expired.
+        JwtError: The token is malformed, uses another algorithm, was not signed with the secret, or has expired.
     """
     signed, _, signature = token.rpartition(".")
-    head, _, body = signed.partition(".")
-    # The signature stands before all else: nothing of a forged token is looked into, but how it is signed.
-    if _object(head).get("alg") != ALGORITHM:
+    header, _, payload = signed.partition(".")
+    # The signature is verified before the payload is parsed.
+    if _decode_object(header).get("alg") != ALGORITHM:
         raise JwtError(f"The token should be signed with {ALGORITHM}.")
-    if not hmac.compare_digest(_decoded(signature), _signature(secret, signed)):
+    if not hmac.compare_digest(_decode(signature), _signature(secret, signed)):
         raise JwtError("The token's signature is invalid.")
-    claims = _object(body)
-    expires = claims.get("exp")
-    if isinstance(expires, bool) or not isinstance(expires, int | float):
-        raise JwtError("The token should tell when it expires.")
-    if expires <= now:
+    claims = _decode_object(payload)
+    expires_at = claims.get("exp")
+    if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
+        raise JwtError("The token should have a numeric exp claim.")
+    if expires_at <= now:
         raise JwtError("The token has expired.")
-    return _ids(claims.get("ids"))
+    return _checked_ids(claims.get("ids"))
 
 
-def _ids(ids: object) -> dict[str, str]:
+def _checked_ids(ids: object) -> dict[str, str]:
     if not isinstance(ids, dict) or not ids:
-        raise JwtError("The token should name at least one id.")
+        raise JwtError("The token should contain at least one id.")
     if not all(value and isinstance(value, str) for value in ids.values()):
         raise JwtError("The token's ids should be non-empty strings.")
     return ids
 
 
-def _object(part: str) -> dict[str, Any]:
+def _decode_object(part: str) -> dict[str, Any]:
     try:
-        value = loads(_decoded(part))
+        value = loads(_decode(part))
     except ValueError:
         raise JwtError("The token is malformed.") from None
     if not isinstance(value, dict):
@@ -96,11 +96,11 @@ def _signature(secret: str, signed: str) -> bytes:
     return hmac.new(secret.encode(), signed.encode(), sha256).digest()
 
 
-def _encoded(raw: bytes) -> str:
+def _encode(raw: bytes) -> str:
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def _decoded(part: str) -> bytes:
+def _decode(part: str) -> bytes:
     try:
         return urlsafe_b64decode(part.encode() + b"=" * (-len(part) % 4))
     except (binascii.Error, UnicodeEncodeError):

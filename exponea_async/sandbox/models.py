@@ -1,5 +1,5 @@
 """
-The values that the sandbox hands out.
+The public values of the sandbox.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,25 +13,25 @@ def _strings(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _pairs(values: Iterable[Iterable[str]]) -> tuple[tuple[str, str], ...]:
-    # Lists too, since a settings file knows no tuples.
+    # Lists are accepted too, since a settings file has no tuples.
     return tuple((key_id, secret) for key_id, secret in values)
 
 
 @frozen
 class Project:
     """
-    A project that the sandbox knows, and the credentials that open it.
+    A project that exists in the sandbox, with its credentials.
 
     Attributes:
-        token: The project token, as it stands in the URL.
-        tokens: API keys accepted as ``Authorization: Token <key>``.
-        basic: Pairs of key id and secret accepted as ``Authorization: Basic``.
-        jwt_secret: With what customers' tokens are signed, accepted as ``Authorization: Bearer <token>`` for the inbox
-            and for content blocks; none are accepted where None.
-        require_jwt: Whether those routes are closed to anything but a customer's token.
+        token: The project token, as it appears in URLs.
+        tokens: The API keys that are accepted as ``Authorization: Token <key>``.
+        basic: The pairs of key id and secret that are accepted as ``Authorization: Basic``.
+        jwt_secret: The secret that signs customer tokens, which are accepted as ``Authorization: Bearer <token>`` for
+            the inbox and for content blocks; no customer tokens are accepted where None.
+        require_jwt: Whether those routes require a customer token.
 
     Raises:
-        ValueError: A token is required, but there is no secret.
+        ValueError: A customer token is required, but there is no secret.
     """
 
     token: str
@@ -42,22 +42,22 @@ class Project:
 
     def __attrs_post_init__(self) -> None:
         if self.require_jwt and not self.jwt_secret:
-            raise ValueError("require_jwt needs a jwt_secret.")
+            raise ValueError("require_jwt: needs a jwt_secret")
 
 
 @frozen
 class StoredEvent:
     """
-    An event that the platform would have stored.
+    An event as the platform would store it.
 
     Attributes:
-        project: The token of its project.
-        customer: The key of the customer that owns it now; 0 where none was named.
+        project: The token of the project.
+        customer: The key of the customer that owns the event now; 0 for an event without a customer.
         customer_ids: The ids as they were sent.
-        event_type: Its type; ``campaign_click`` for a click.
-        timestamp: When it happened, UNIX seconds; its arrival where none was sent.
-        properties: Its properties. Not a copy: leave them alone.
-        received_at: When it arrived, UNIX seconds.
+        event_type: The type; ``campaign_click`` for a campaign click.
+        timestamp: The time of the event, UNIX seconds; the time of arrival if none was sent.
+        properties: The properties. This is not a copy: do not change it.
+        received_at: The time of arrival, UNIX seconds.
     """
 
     project: str
@@ -72,14 +72,14 @@ class StoredEvent:
 @frozen
 class PushToken:
     """
-    What is known last of a customer's push notifications on one platform and application.
+    The latest push token of a customer for one platform and application.
 
     Attributes:
         token: The push token.
         platform: ``android``, ``huawei`` or ``ios``.
         application_id: The application.
-        valid: Whether it can be sent to; not after it was invalidated, or permission denied.
-        at: Since when, UNIX seconds.
+        valid: Whether notifications can be sent to it; False after it was invalidated or permission was denied.
+        at: The time of the latest change, UNIX seconds.
     """
 
     token: str
@@ -95,13 +95,13 @@ class CustomerView:
     A customer as the platform would show it.
 
     Attributes:
-        project: The token of its project.
-        key: The sandbox's own number for it, from 1.
-        ids: The values of each kind of id; only ``cookie`` ever has more than one.
-        properties: Its properties.
-        events: How many events it owns.
-        push_tokens: Its push tokens, the current ones and those that are not valid any more.
-        read_messages: The ids of the inbox messages that it has read.
+        project: The token of the project.
+        key: The number of the customer in the project, from 1; 0 for a customer that is not stored.
+        ids: The values of each kind of id; only ``cookie`` can have more than one.
+        properties: The properties.
+        events: The number of events that the customer owns.
+        push_tokens: The push tokens, including those that are no longer valid.
+        read_messages: The ids of the inbox messages that the customer has read.
     """
 
     project: str
@@ -116,14 +116,14 @@ class CustomerView:
 @frozen
 class RejectedCommand:
     """
-    A command that was refused.
+    A command that was rejected.
 
     Attributes:
-        project: The token of its project.
+        project: The token of the project.
         name: The name of the command, such as ``customers/events``.
         data: The beginning of its data, as JSON.
-        errors: Why.
-        at: When, UNIX seconds.
+        errors: The error messages.
+        at: The time of the rejection, UNIX seconds.
     """
 
     project: str
@@ -136,19 +136,19 @@ class RejectedCommand:
 @frozen
 class RequestLog:
     """
-    A request that was answered or cut. Of tracking, it holds no query or body; of nothing a credential.
+    A logged request. It never contains a credential, and for tracking routes neither query nor body.
 
     Attributes:
-        at: When it arrived, UNIX seconds.
+        at: The time of arrival, UNIX seconds.
         method: The HTTP method.
-        path: The path without its query.
-        status: The HTTP status; 0 where the connection was cut without an answer.
-        seconds: How long it took.
-        size: The length of its body on the wire, in bytes.
-        commands: How many commands it carried.
-        scheme: The scheme of its ``Authorization``: ``Token``, ``Basic``, ``Bearer``, or empty.
-        query: Its query; empty for tracking.
-        body: Its JSON body, where it is no longer than 32 KiB; None for tracking.
+        path: The path without the query.
+        status: The HTTP status; 0 if the connection was dropped without a response.
+        seconds: The duration of the request.
+        size: The length of the body as transferred, in bytes.
+        commands: The number of commands in the request.
+        scheme: The scheme of ``Authorization``: ``Token``, ``Basic``, ``Bearer``, or empty.
+        query: The query; empty for tracking routes.
+        body: The JSON body if it is at most 32 KiB long; None for tracking routes.
     """
 
     at: float
@@ -164,5 +164,5 @@ class RequestLog:
 
     @property
     def target(self) -> str:
-        """The path with the query."""
+        """The path and the query."""
         return f"{self.path}?{self.query}" if self.query else self.path

@@ -1,5 +1,5 @@
 """
-The sandbox as a web server on 127.0.0.1.
+The web server of the sandbox on 127.0.0.1.
 """
 
 from collections import deque
@@ -9,7 +9,7 @@ from typing import Self
 
 from aiohttp import web
 
-from exponea_async.sandbox.access import Access
+from exponea_async.sandbox.access import AccessControl
 from exponea_async.sandbox.control import ControlApi
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.faults import Faults
@@ -22,32 +22,33 @@ from exponea_async.sandbox.tracking import TrackingApi
 from exponea_async.sandbox.traffic import Traffic
 
 HOST = "127.0.0.1"
-# Requests that are held are cut first; this is for those in the middle of an answer, in seconds.
+# Delayed requests are dropped first; this is the time for the others to send their response.
 SHUTDOWN_SECONDS = 0.2
 
 
 class Sandbox:
     """
-    A local stand-in of the Engagement platform; an async context manager.
+    A local server with the API of the Engagement platform; an async context manager.
 
-    It may be started again after `aclose`, on the same port and with the same books, as after an outage.
+    It can be started again after `aclose`, on the same port and with the same data, as after an outage.
 
     Args:
-        port: The port on 127.0.0.1; a free one where 0.
-        projects: The projects that exist. Without any, every token is a project and every credential valid.
-        rate_limit: Requests a second, beyond which the answer is 429; no limit where None.
-        seed: Of everything random: the order within a batch, and faults with a probability.
-        definitions: What there is for customers to begin with: the path of a JSON or TOML file, or a mapping.
+        port: The port on 127.0.0.1; 0 selects a free one.
+        projects: The projects that exist. If there are none, every project exists and accepts every credential.
+        rate_limit: The number of requests per second, beyond which the response is 429; no limit where None.
+        seed: The seed for everything random: the order within a batch, and faults with a probability.
+        definitions: The initial definitions of messages: the path of a JSON or TOML file, or a mapping.
         hard_ids_only: Whether the inbox of a customer without a hard id is always empty.
 
     Attributes:
-        engine: The books.
-        faults: What is to go wrong.
-        messages: What there is for customers: in-app messages, content blocks, inbox messages, and all else.
+        engine: The stored customers and events.
+        faults: The active faults.
+        messages: The definitions of in-app messages, content blocks, inbox messages and so on.
         sync: The sync tokens of the inboxes.
 
     Raises:
-        DefinitionError: The definitions can't be read, or something is wrong in them.
+        DefinitionError: The definitions can't be read, or are invalid.
+        ValueError: ``rate_limit`` is less than 1.
     """
 
     def __init__(
@@ -65,9 +66,9 @@ class Sandbox:
         self._traffic = Traffic(self.faults, rate_limit)
         self.messages = Definitions()
         self.messages.load(definitions or {})
-        self._first = self.messages.told()
+        self._initial_definitions = self.messages.as_dict()
         self.sync = InboxSync(self.engine, hard_ids_only=hard_ids_only)
-        access = Access(projects)
+        access = AccessControl(projects)
         self._tracking = TrackingApi(self.engine, access, self.faults)
         self._messages = MessagesApi(self.engine, access, self.messages, self.sync)
         self._control = ControlApi(self.engine, self.faults, self.messages, self._traffic, self.reset)
@@ -89,31 +90,31 @@ class Sandbox:
     @property
     def url(self) -> str:
         """
-        Where it listens, such as ``http://127.0.0.1:54321``.
+        The base URL, such as ``http://127.0.0.1:54321``.
 
         Raises:
-            RuntimeError: It has no port before it was first started.
+            RuntimeError: The port was not chosen yet, since the sandbox was never started.
         """
         if self._port == 0:
-            raise RuntimeError("The sandbox has no address before start().")
+            raise RuntimeError("The sandbox has no URL before start().")
         return f"http://{HOST}:{self._port}"
 
     @property
     def requests(self) -> deque[RequestLog]:
-        """The latest 1,000 requests of SDKs, oldest first."""
+        """The latest 1,000 requests of SDKs, oldest first; those to the control routes are not included."""
         return self._traffic.requests
 
     @property
     def request_count(self) -> int:
-        """How many requests of SDKs have arrived."""
+        """The number of requests of SDKs."""
         return self._traffic.request_count
 
     async def start(self) -> None:
         """
-        Starts to listen; does nothing where it already does.
+        Start the server; do nothing if it is running.
 
         Raises:
-            OSError: The port is taken.
+            OSError: The port is in use.
         """
         if self._runner is not None:
             return
@@ -129,7 +130,7 @@ class Sandbox:
         self._runner = runner
 
     async def aclose(self) -> None:
-        """Stops to listen and cuts what is under way; does nothing where it doesn't listen."""
+        """Stop the server and drop the connections of running requests; do nothing if it is not running."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
@@ -137,13 +138,13 @@ class Sandbox:
         await runner.cleanup()
 
     def reset(self) -> None:
-        """Starts afresh: empties the books and the log, takes all faults away, and defines what there was at first."""
+        """Delete all data, the request log and all faults, and restore the initial definitions."""
         self.engine.reset()
         self.faults.clear()
         self._traffic.reset()
         self.sync.reset()
         self.messages.clear()
-        self.messages.load(self._first)
+        self.messages.load(self._initial_definitions)
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[self._traffic.middleware], client_max_size=MAX_BODY_BYTES)

@@ -14,8 +14,7 @@ from exponea_async import Customer, Event
 from exponea_async._pipeline.encoding import encode_object
 from exponea_async.cli.demo.ledger import LIFE, MARK, Books
 from exponea_async.cli.demo.shop import HOUR, visits
-from exponea_async.sandbox import Engine, Sandbox
-from exponea_async.sandbox.models import StoredEvent
+from exponea_async.sandbox import Engine, Sandbox, StoredEvent
 from exponea_async.storage.base import DeadLetter
 
 SMALL = ("demo", "--customers", "25", "--seconds", "1.5", "--json")

@@ -11,7 +11,7 @@ import pytest
 from cli_stage import PROJECT, SECRET, Stage, staged
 
 from exponea_async.sandbox import Project
-from exponea_async.sandbox.access import Access
+from exponea_async.sandbox.access import AccessControl
 
 JANE = ("--id", "registered=jane@example.com")
 
@@ -162,7 +162,7 @@ class TestKeys:
     def test_key_from_a_file(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         """A file may hold the public key, or private access."""
         monkeypatch.delenv("EXPONEA_AUTHORIZATION_TOKEN")
-        access = Access([Project(PROJECT, tokens=(SECRET,), basic=(("id", SECRET),))])
+        access = AccessControl([Project(PROJECT, tokens=(SECRET,), basic=(("id", SECRET),))])
         monkeypatch.setattr(stage.sandbox._tracking, "_access", access)
         for text in (f"{SECRET}\n", json.dumps({"key_id": "id", "secret": SECRET})):
             path = stage.write("key", text)

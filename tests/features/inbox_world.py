@@ -10,8 +10,7 @@ from phones import Phone
 
 from exponea_async import Exponea
 from exponea_async.messages import AppInboxMessage
-from exponea_async.sandbox import Sandbox
-from exponea_async.sandbox.models import RequestLog
+from exponea_async.sandbox import RequestLog, Sandbox
 
 FETCH, MARK_AS_READ = "/appinbox/fetch", "/appinbox/markasread"
 

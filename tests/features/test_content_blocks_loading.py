@@ -142,10 +142,10 @@ class TestWhileItLoads:
     async def test_a_stop_while_the_platform_thinks(self, world: World, path: str) -> None:
         """Who waits for the platform when the integration is stopped gets nothing, too."""
         world.put(personal())
-        world.sandbox.faults.add(Fault("timeout", seconds=60, path=path))
+        world.sandbox.faults.add(Fault("timeout", seconds=60, path=path, times=1))
         client = await world.phone.start()
         asking = asyncio.create_task(client.content_block("top"))
-        await until(lambda: any(armed.fired for armed in world.sandbox.faults._armed))
+        await until(lambda: not world.sandbox.faults.active)
         await client.stop_integration()
         assert await asking is None
         assert len(world.customers) == 0

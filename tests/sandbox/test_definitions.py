@@ -58,7 +58,7 @@ class TestFiles:
 
         definitions.load(path)
 
-        assert definitions.told() == ALL
+        assert definitions.as_dict() == ALL
 
     def test_toml(self, tmp_path: Path) -> None:
         """A TOML file has the same keys."""
@@ -68,19 +68,19 @@ class TestFiles:
 
         definitions.load(str(path))
 
-        (message,) = definitions.in_app_messages.delivered("shop", someone(vip=True, first_name="J"))
+        (message,) = definitions.in_app_messages.for_customer("shop", someone(vip=True, first_name="J"))
         assert (message["payload_html"], "for" in message) == ("<b>J</b>", False)
-        assert definitions.in_app_messages.delivered("shop", someone(vip=False)) == []
-        (item,) = definitions.inbox.delivered("blog", someone())
+        assert definitions.in_app_messages.for_customer("shop", someone(vip=False)) == []
+        (item,) = definitions.inbox.for_customer("blog", someone())
         assert (item["is_read"], item["create_time"] > 1e9) == (False, True)
-        assert definitions.inbox.delivered("shop", someone()) == []
+        assert definitions.inbox.for_customer("shop", someone()) == []
 
     @pytest.mark.parametrize(
         ("name", "text", "reason"),
         [
-            ("a.json", "{", "no valid JSON"),
-            ("a.json", "[]", "should be an object"),
-            ("a.toml", "= 5", "no valid TOML"),
+            ("a.json", "{", "is not valid JSON"),
+            ("a.json", "[]", "expected an object, got list"),
+            ("a.toml", "= 5", "is not valid TOML"),
             ("a.yaml", "", "a .json or a .toml"),
             ("a.toml", "[[inbox]]\nid = 'a'\ntype = 'push'\nsent = 2026-01-01", r"inbox\[0\].sent.*JSON"),
             ("none/a.json", None, "can't be read: No such file"),
@@ -157,20 +157,22 @@ class TestBroken:
         with pytest.raises(DefinitionError) as caught:
             definitions.load({"inbox": [ITEM], "recommendations": {"new": []}, **source})
 
-        assert caught.value.place == place
+        assert caught.value.path == place
         assert str(caught.value).startswith(f"{place}: ")
-        assert definitions.told() == {}
+        assert definitions.as_dict() == {}
 
     def test_by_python(self) -> None:
         """A broken element among others defines none of them."""
         definitions = Definitions()
 
-        with pytest.raises(DefinitionError, match=r"^segments.discovery\[1\].id: is missing"):
+        with pytest.raises(
+            DefinitionError, match=r"^segments.discovery\[1\].id: is missing; expected a non-empty string$"
+        ):
             definitions.segments["discovery"].put(SEGMENT, {"segmentation_id": "g"})
-        with pytest.raises(DefinitionError, match=r"^inbox\[0\]: should be an object"):
+        with pytest.raises(DefinitionError, match=r"^inbox\[0\]: expected an object, got 5$"):
             definitions.inbox.put(5, to={"registered": "j"})
 
-        assert definitions.inbox.delivered("shop", someone()) == []
+        assert definitions.inbox.for_customer("shop", someone()) == []
 
 
 class TestChanges:
@@ -181,7 +183,7 @@ class TestChanges:
 
         section.put({**ITEM, "type": "html"})
 
-        assert [(each["id"], each["type"]) for each in section.told(None)] == [("i1", "html"), ("i2", "push")]
+        assert [(each["id"], each["type"]) for each in section.as_list(None)] == [("i1", "html"), ("i2", "push")]
 
     def test_the_first_that_applies(self) -> None:
         """Of several elements with one id and different conditions, the first that applies is told."""
@@ -189,7 +191,7 @@ class TestChanges:
         section.put({**MESSAGE, "variant_id": 1, "for": {"registered": "bob"}}, {**MESSAGE, "variant_id": 2})
         section.put({**MESSAGE, "variant_id": 3}, to={"properties": {"vip": True}})
 
-        assert [each["variant_id"] for each in section.delivered("shop", someone(vip=True))] == [2]
+        assert [each["variant_id"] for each in section.for_customer("shop", someone(vip=True))] == [2]
 
     def test_changing(self) -> None:
         """Some fields of an element can be changed, but not into something wrong."""
@@ -201,7 +203,7 @@ class TestChanges:
             section.change("i1", {"type": 5})
         section.change("i1", {"id": "i9"})
 
-        assert [(each["id"], each["type"]) for each in section.told(None)] == [("i9", "html")]
+        assert [(each["id"], each["type"]) for each in section.as_list(None)] == [("i9", "html")]
         with pytest.raises(KeyError):
             section.change("i1", {})
 
@@ -212,7 +214,7 @@ class TestChanges:
 
         section.change("s", {"segmentation_id": 5})
 
-        assert section.told(None) == [{"id": "s", "segmentation_id": 5}]
+        assert section.as_list(None) == [{"id": "s", "segmentation_id": 5}]
 
     def test_groups_keep_their_sections(self) -> None:
         """A category has one section, however often it is asked for; an engine may be there without items."""
@@ -221,7 +223,7 @@ class TestChanges:
         definitions.segments["own"].put({**SEGMENT, "id": "s2"})
         definitions.recommendations["pop"].put()
 
-        assert [each["id"] for each in definitions.segments["own"].told(None)] == ["s1", "s2"]
+        assert [each["id"] for each in definitions.segments["own"].as_list(None)] == ["s1", "s2"]
         assert definitions.recommendations.names("shop") == ["pop"]
         assert definitions.recommendations.names("blog") == ["pop"]
 
@@ -231,9 +233,9 @@ class TestChanges:
         section.put(ITEM, made := lambda _: ITEM)
 
         section.remove("i1")
-        assert len(section.delivered("shop", someone())) == 1
+        assert len(section.for_customer("shop", someone())) == 1
         section.remove(made)
-        assert section.delivered("shop", someone()) == []
+        assert section.for_customer("shop", someone()) == []
         with pytest.raises(KeyError):
             section.remove("i1")
 
@@ -243,13 +245,13 @@ class TestChanges:
         section.put(ITEM, {**ITEM, "id": "i2"})
         section.put({**ITEM, "type": "html"}, project="shop")
 
-        assert [(each["id"], each["type"]) for each in section.delivered("shop", someone())] == [
+        assert [(each["id"], each["type"]) for each in section.for_customer("shop", someone())] == [
             ("i2", "push"),
             ("i1", "html"),
         ]
         section.change("i1", {"type": "push"}, project="shop")
         section.remove("i1", project="shop")
-        assert [each["id"] for each in section.delivered("shop", someone())] == ["i1", "i2"]
+        assert [each["id"] for each in section.for_customer("shop", someone())] == ["i1", "i2"]
 
     def test_what_was_given_stays_the_giver_s(self) -> None:
         """A definition is a copy."""
@@ -258,7 +260,7 @@ class TestChanges:
 
         given["content"]["title"] = "b"  # type: ignore[index]
 
-        assert section.told(None)[0]["content"]["title"] == "a"
+        assert section.as_list(None)[0]["content"]["title"] == "a"
 
 
 class TestCallables:
@@ -307,7 +309,7 @@ class TestSandbox:
 
         sandbox.reset()
 
-        assert sandbox.messages.told() == ALL
+        assert sandbox.messages.as_dict() == ALL
         assert sandbox.messages.take_response("bundle") is None
         with pytest.raises(DefinitionError):
             Sandbox(definitions={"inbox": 5})
@@ -341,4 +343,4 @@ class TestSandbox:
         """Broken definitions are refused over HTTP, and all that a foreign page could send."""
         async with session.post("/sandbox/messages", **options) as response:
             assert response.status == status
-        assert sandbox.messages.told() == {}
+        assert sandbox.messages.as_dict() == {}

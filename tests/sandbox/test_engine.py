@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exponea_async.sandbox import Engine
-from exponea_async.sandbox.engine import INJECTED
+from exponea_async.sandbox.engine import INJECTED_ERRORS
 
 NOW = 1_767_225_600.0
 
@@ -224,8 +224,8 @@ class TestRefusals:
 
         (error,) = track(engine, {"cookie": "c"}, properties={"deep": deep})
 
-        assert error.startswith("The data is no JSON")
-        assert engine.rejected[0].data == "(no JSON)"
+        assert error.startswith("The data is not valid JSON")
+        assert engine.rejected[0].data == "(not JSON)"
 
     def test_refused_commands_are_kept_with_a_bound(self, engine: Engine) -> None:
         """A refused command is summarised; all are counted, the latest thousand kept."""
@@ -302,7 +302,7 @@ class TestBatch:
 
         results = engine.execute_batch("shop", commands, lambda: next(answers))
 
-        assert [result.get("errors") for result in results] == [None, INJECTED, None]
+        assert [result.get("errors") for result in results] == [None, INJECTED_ERRORS, None]
         assert {each.event_type for each in engine.events()} == {"a", "c"}
 
 

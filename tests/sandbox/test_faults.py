@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exponea_async.sandbox import Fault, Faults
-from exponea_async.sandbox.faults import Armed, Plan, choose
+from exponea_async.sandbox.faults import ActiveFault, FaultPlan, combine
 
 EVENTS = "/track/v2/projects/shop/customers/events"
 
@@ -50,10 +50,10 @@ def test_due_is_pure() -> None:
     """Whether a fault is due depends on the counts and the roll only."""
     fault = Fault("drop", after=1, times=3, probability=0.5)
 
-    assert not fault.due(1, 0, 0.0)
-    assert fault.due(2, 0, 0.49)
-    assert not fault.due(2, 0, 0.5)
-    assert not fault.due(9, 3, 0.0)
+    assert not fault.is_due(1, 0, 0.0)
+    assert fault.is_due(2, 0, 0.49)
+    assert not fault.is_due(2, 0, 0.5)
+    assert not fault.is_due(9, 3, 0.0)
 
 
 def test_the_same_seed_gives_the_same_chances() -> None:
@@ -79,7 +79,7 @@ def test_latencies_add_up_beside_another_fault() -> None:
     """All latencies that are due delay the request, whatever else happens to it."""
     slow, slower, cut = Fault("latency", seconds=0.5), Fault("latency", seconds=1.5), Fault("drop")
 
-    assert choose([Armed(slow), Armed(cut), Armed(slower)]) == Plan(2.0, cut)
+    assert combine([ActiveFault(slow), ActiveFault(cut), ActiveFault(slower)]) == FaultPlan(2.0, cut)
 
 
 def test_rejection_counts_commands_over_requests() -> None:
@@ -87,9 +87,9 @@ def test_rejection_counts_commands_over_requests() -> None:
     faults = Faults()
     faults.add(Fault("reject", every_command=3, times=2))
 
-    first = faults.refuser(EVENTS, "shop")
-    second = faults.refuser(EVENTS, "shop")
-    third = faults.refuser(EVENTS, "shop")
+    first = faults.command_rejecter(EVENTS, "shop")
+    second = faults.command_rejecter(EVENTS, "shop")
+    third = faults.command_rejecter(EVENTS, "shop")
 
     assert [first() for _ in range(4)] == [False, False, True, False]
     assert [second() for _ in range(4)] == [False, True, False, False]
@@ -101,7 +101,7 @@ def test_rejections_all_count_each_command() -> None:
     faults = Faults()
     faults.add(Fault("reject", every_command=2), Fault("reject", every_command=3))
 
-    refuses = faults.refuser(EVENTS, "shop")
+    refuses = faults.command_rejecter(EVENTS, "shop")
 
     assert [refuses() for _ in range(6)] == [False, True, True, True, False, True]
 
@@ -111,7 +111,7 @@ def test_a_rejection_is_no_plan() -> None:
     faults = Faults()
     faults.add(Fault("reject"))
 
-    assert faults.plan(EVENTS, "shop") == Plan()
+    assert faults.plan(EVENTS, "shop") == FaultPlan()
 
 
 def test_active_tells_what_is_left() -> None:
@@ -130,16 +130,16 @@ def test_clearing_takes_all_away() -> None:
     faults.clear()
 
     assert faults.active == ()
-    assert faults.plan(EVENTS, "shop") == Plan()
+    assert faults.plan(EVENTS, "shop") == FaultPlan()
 
 
 def test_a_spent_fault_draws_no_more_than_it_did() -> None:
     """Chance is only drawn for faults with a probability."""
-    armed = Armed(Fault("drop"))
+    armed = ActiveFault(Fault("drop"))
     chance = random.Random(3)
     before = chance.getstate()
 
-    assert armed.sees(chance)
+    assert armed.count_request(chance)
     assert chance.getstate() == before
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exponea_async.sandbox import CustomerView
-from exponea_async.sandbox.messages.personalisation import applies, delivered, filled
+from exponea_async.sandbox.messages.personalisation import fill_placeholders, is_met, personalise
 
 JANE = CustomerView(
     "shop",
@@ -37,7 +37,7 @@ JANE = CustomerView(
 )
 def test_conditions(condition: Any, met: bool) -> None:  # noqa: FBT001
     """A condition is met when all of it is."""
-    assert applies(condition, JANE) is met
+    assert is_met(condition, JANE) is met
 
 
 @pytest.mark.parametrize(
@@ -52,17 +52,17 @@ def test_conditions(condition: Any, met: bool) -> None:  # noqa: FBT001
 )
 def test_placeholders(text: str, expected: str) -> None:
     """Properties are put in once, escaped; what isn't known is empty."""
-    assert filled(text, JANE) == expected
+    assert fill_placeholders(text, JANE) == expected
 
 
 def test_placeholders_everywhere() -> None:
     """Texts are filled however deep they lie; all else stays what it is."""
     value = {"a": ["{{ age }}", {"b": ("{{ age }}", 5, None, True)}], "c": lambda customer: customer.key}
 
-    assert filled(value, JANE) == {"a": ["33", {"b": ["33", 5, None, True]}], "c": 1}
+    assert fill_placeholders(value, JANE) == {"a": ["33", {"b": ["33", 5, None, True]}], "c": 1}
 
 
 def test_the_condition_isn_t_told() -> None:
     """A customer doesn't learn for whom a message is."""
-    assert delivered({"id": "a", "for": {"registered": "jane"}}, JANE) == [{"id": "a"}]
-    assert delivered({"id": "a", "for": {"registered": "bob"}}, JANE) == []
+    assert personalise({"id": "a", "for": {"registered": "jane"}}, JANE) == [{"id": "a"}]
+    assert personalise({"id": "a", "for": {"registered": "bob"}}, JANE) == []

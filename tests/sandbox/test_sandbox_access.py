@@ -7,7 +7,7 @@ from base64 import b64encode
 import pytest
 
 from exponea_async.sandbox import Project
-from exponea_async.sandbox.access import RateLimit, credential, is_local
+from exponea_async.sandbox.access import RateLimiter, is_local_host, parse_credential
 
 
 def basic(raw: bytes) -> str:
@@ -34,7 +34,7 @@ def basic(raw: bytes) -> str:
 )
 def test_a_credential_is_read(header: str, expected: object) -> None:
     """Only a well-formed Token or Basic header is a credential."""
-    assert credential(header) == expected
+    assert parse_credential(header) == expected
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_credential_is_read(header: str, expected: object) -> None:
 )
 def test_a_host_is_local_or_not(host: str, local: bool) -> None:  # noqa: FBT001
     """Only the names of this machine are local, whatever the port."""
-    assert is_local(host) is local
+    assert is_local_host(host) is local
 
 
 def test_a_project_hides_its_credentials() -> None:
@@ -70,7 +70,7 @@ def test_a_project_hides_its_credentials() -> None:
 def test_the_bucket_empties_and_refills() -> None:
     """A second's requests pass at once, then as many as the time that went by allows."""
     now = 0.0
-    limit = RateLimit(2, lambda: now)
+    limit = RateLimiter(2, lambda: now)
 
     assert [limit.take() for _ in range(4)] == [0, 0, 1, 1]
     now = 0.5
@@ -83,7 +83,7 @@ def test_the_bucket_empties_and_refills() -> None:
 
 def test_without_a_limit_all_pass() -> None:
     """No limit is no limit."""
-    limit = RateLimit(None, lambda: 0.0)
+    limit = RateLimiter(None, lambda: 0.0)
 
     assert not any(limit.take() for _ in range(1_000))
 
@@ -91,4 +91,4 @@ def test_without_a_limit_all_pass() -> None:
 def test_a_limit_is_positive() -> None:
     """A rate limit of nothing is refused."""
     with pytest.raises(ValueError, match="rate_limit"):
-        RateLimit(0, lambda: 0.0)
+        RateLimiter(0, lambda: 0.0)

@@ -13,7 +13,7 @@ import pytest
 from helpers.sandbox_client import BOB, JANE, STATIC, SandboxClient
 
 from exponea_async.sandbox import Project, Sandbox, issue_token
-from exponea_async.sandbox.jwt import JwtError, read_token
+from exponea_async.sandbox.jwt import JwtError, verify_token
 
 SECRET = "made-up"
 IDS = {"registered": "jane@x.com"}
@@ -32,9 +32,9 @@ class TestReading:
         """A token gives back the ids that it was made for, until it expires."""
         token = issue_token(SECRET, IDS, 60, now=1000.0)
 
-        assert read_token(SECRET, token, 1059.0) == IDS
+        assert verify_token(SECRET, token, 1059.0) == IDS
         with pytest.raises(JwtError, match="expired"):
-            read_token(SECRET, token, 1060.0)
+            verify_token(SECRET, token, 1060.0)
 
     def test_one_made_elsewhere(self) -> None:
         """A token with its claims in another order and without those that aren't needed is read."""
@@ -44,7 +44,7 @@ class TestReading:
             ".rQCgf6t80G3Up2c_pt_OBGn1nhDzh3Uuzq-bdK-jiM0"
         )
 
-        assert read_token(SECRET, token, 4102444799.0) == IDS
+        assert verify_token(SECRET, token, 4102444799.0) == IDS
 
     @pytest.mark.parametrize(
         "token",
@@ -72,7 +72,7 @@ class TestReading:
     def test_bad_ones(self, token: str) -> None:
         """What is broken, forged, unsigned, or vouches for nobody is refused."""
         with pytest.raises(JwtError):
-            read_token(SECRET, token, time.time())
+            verify_token(SECRET, token, time.time())
 
 
 @pytest.fixture

@@ -1,17 +1,17 @@
 """
-All that the platform has to say to customers, as the sandbox's user defined it.
+The messages that the platform has for its customers, as the user of the sandbox defines them.
 
-A file of definitions, JSON or TOML, has any of these keys, and elements with the keys of the wire:
+A file of definitions, JSON or TOML, has any of these keys, and elements with the keys of the API:
 
 - ``in_app_messages``, ``content_blocks``, ``inbox``, ``consents``: a list of elements.
-- ``segments``, ``recommendations``, ``attributes``: an object of such lists, by category, by engine's id, by type. An
-  attribute is ``{"id": …, "value": …}``.
-- ``projects``: an object of all these keys again, by token, for what only one project has.
+- ``segments``, ``recommendations``, ``attributes``: an object of such lists, by category, by id of the engine, by type.
+  An attribute is ``{"id": …, "value": …}``.
+- ``projects``: an object of all these keys by project token, for elements that only one project has.
 
-An element that is not for everybody has ``for``: ids and properties, as in
-``{"registered": "jane@x.com", "properties": {"vip": true}}``; a list of values means any of them. ``{{ first_name }}``
-in a text is the customer's property, escaped for HTML. A content block without ``content_type`` has ``personal``, the
-answer for a customer, or a list of such, of which the first whose ``for`` is met is given.
+An element that is not for every customer has ``for``: the ids and properties of its customers, as in
+``{"registered": "jane@x.com", "properties": {"vip": true}}``; a list of ids means any of them. ``{{ first_name }}``
+in a string is replaced by that property of the customer, escaped for HTML. A content block without ``content_type``
+has ``personal``: the content for a customer, or a list of these, of which the first whose ``for`` is met is returned.
 """
 
 import json
@@ -22,11 +22,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from attrs import define, frozen
+from attrs import define
 
-from exponea_async.sandbox.messages import schemas as shapes
-from exponea_async.sandbox.messages.schemas import DefinitionError, Shape, check, check_block, check_consent
-from exponea_async.sandbox.messages.sections import Groups, Section
+from exponea_async.sandbox.messages import schemas
+from exponea_async.sandbox.messages.schemas import (
+    DefinitionError,
+    Schema,
+    check,
+    check_block,
+    check_consent,
+    unexpected,
+)
+from exponea_async.sandbox.messages.sections import Section, SectionGroup
 
 Source = str | Path | Mapping[str, Any]
 RouteName = Literal[
@@ -62,62 +69,53 @@ class FixedResponse:
     times: int | None
 
 
-@frozen
-class _Planned:
-    """Checked elements, and where they go; a section may come into being only then."""
-
-    section: Callable[[], Section]
-    elements: list[Any]
-    project: str | None
-
-
 class Definitions:
     """
-    What the platform has for its customers.
+    The definitions of everything that the platform has for its customers.
 
     Attributes:
         in_app_messages: The in-app messages.
-        content_blocks: The in-app content blocks; ``personal`` is the answer for a customer, or a list of such, of
-            which the first whose ``for`` is met is given.
+        content_blocks: The in-app content blocks; ``personal`` is the content for a customer, or a list of these, of
+            which the first whose ``for`` is met is returned.
         inbox: The messages of the App Inbox.
         consents: The consent categories.
         segments: The segments of each category, such as ``segments["discovery"]``.
-        recommendations: The recommended items of each engine, by its id.
-        attributes: The values of other attributes by their type, such as ``attributes["segmentation"]``; the id of
-            each is its ``id``, of a consent its category.
+        recommendations: The recommended items of each engine, by the id of the engine.
+        attributes: The values of other attributes by type, such as ``attributes["segmentation"]``; the ``id`` of an
+            element is the id of the attribute, of a consent its category.
     """
 
     def __init__(self) -> None:
-        self.in_app_messages = Section("in_app_messages", partial(check, shape=shapes.IN_APP_MESSAGE))
+        self.in_app_messages = Section("in_app_messages", partial(check, schema=schemas.IN_APP_MESSAGE))
         self.content_blocks = Section("content_blocks", check_block)
-        self.inbox = Section("inbox", partial(check, shape=shapes.INBOX_MESSAGE), defaults=_inbox_defaults)
+        self.inbox = Section("inbox", partial(check, schema=schemas.INBOX_MESSAGE), defaults=_inbox_defaults)
         self.consents = Section("consents", check_consent)
-        self.segments = _groups("segments", shapes.SEGMENT)
-        self.recommendations = _groups("recommendations", shapes.RECOMMENDED_ITEM, id_name="item_id")
-        self.attributes = _groups("attributes", shapes.ATTRIBUTE)
+        self.segments = _group("segments", schemas.SEGMENT)
+        self.recommendations = _group("recommendations", schemas.RECOMMENDED_ITEM, id_name="item_id")
+        self.attributes = _group("attributes", schemas.ATTRIBUTE)
         self._responses: dict[str, FixedResponse] = {}
 
     def load(self, source: Source) -> None:
         """
-        Defines what stands in a JSON or TOML file, or in a mapping of the same keys; what is there already stays.
+        Add the definitions of a JSON or TOML file, or of a mapping with the same keys, to the present ones.
 
         Args:
-            source: The path of a file, whose name ends with ``.json`` or ``.toml``, or a mapping.
+            source: The path of a file whose name ends with ``.json`` or ``.toml``, or a mapping.
 
         Raises:
-            DefinitionError: It can't be read, or something is wrong in it. Nothing was defined.
+            DefinitionError: The source can't be read, or is invalid. Nothing was defined.
         """
         data = source if isinstance(source, Mapping) else _read(Path(source))
-        planned = list(self._planned(data, "", None))
-        for each in planned:
-            each.section().put(*each.elements, project=each.project)
+        # Everything is checked before anything is stored.
+        for store in list(self._checked(data, "", None)):
+            store()
 
     def clear(self) -> None:
         """Remove all definitions and fixed responses."""
         for section in self._sections().values():
             section.clear()
-        for groups in self._groups().values():
-            groups.clear()
+        for group in self._groups().values():
+            group.clear()
         self._responses.clear()
 
     def set_response(
@@ -161,45 +159,47 @@ class Definitions:
             del self._responses[route]
         return response
 
-    def told(self) -> dict[str, Any]:
-        """Tells all definitions in the shape of a file."""
-        projects = {name for section in self._all() for name in section.projects()}
-        told = self._told(None)
+    def as_dict(self) -> dict[str, Any]:
+        """Return all definitions in the format of a file."""
+        projects = {name for section in self._all_sections() for name in section.projects()}
+        result = self._elements(None)
         if projects:
-            told[PROJECTS] = {project: self._told(project) for project in sorted(projects)}
-        return told
+            result[PROJECTS] = {project: self._elements(project) for project in sorted(projects)}
+        return result
 
-    def _told(self, project: str | None) -> dict[str, Any]:
-        told: dict[str, Any] = {
-            name: elements for name, section in self._sections().items() if (elements := section.told(project))
+    def _elements(self, project: str | None) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            name: elements for name, section in self._sections().items() if (elements := section.as_list(project))
         }
-        for name, groups in self._groups().items():
+        for name, group in self._groups().items():
             inner = {
                 key: elements
-                for key, section in groups.items()
-                if (elements := section.told(project)) or (project is None and section.is_empty)
+                for key, section in group.items()
+                if (elements := section.as_list(project)) or (project is None and section.is_empty)
             }
             if inner:
-                told[name] = inner
-        return told
+                result[name] = inner
+        return result
 
-    def _planned(self, data: Any, place: str, project: str | None) -> Iterator[_Planned]:
-        if not isinstance(data, Mapping):
-            raise DefinitionError(place.rstrip(".") or "definitions", "should be an object")
-        for name, value in data.items():
-            inner = f"{place}{name}"
-            if name in (sections := self._sections()):
-                elements = _list(value, inner)
-                for number, each in enumerate(elements):
-                    sections[name].check(each, f"{inner}[{number}]")
-                yield _Planned(partial(sections.__getitem__, name), elements, project)
-            elif name in (groups := self._groups()):
-                yield from _planned_groups(groups[name], _object(value, inner), inner, project)
+    def _checked(self, data: Any, prefix: str, project: str | None) -> Iterator[Callable[[], None]]:
+        """Check definitions; yield functions that each store those of one section."""
+        sections, groups = self._sections(), self._groups()
+        for name, value in _object(data, prefix.rstrip(".") or "definitions").items():
+            path = f"{prefix}{name}"
+            if name in sections:
+                section = sections[name]
+                elements = _checked_list(value, path, section.check)
+                yield partial(section.put, *elements, project=project)
+            elif name in groups:
+                group = groups[name]
+                for key, inner in _object(value, path).items():
+                    elements = _checked_list(inner, f"{path}.{key}", partial(group.check, key))
+                    yield partial(group.put, key, *elements, project=project)
             elif name == PROJECTS and project is None:
-                for token, its in _object(value, inner).items():
-                    yield from self._planned(its, f"{inner}.{token}.", token)
+                for token, inner in _object(value, path).items():
+                    yield from self._checked(inner, f"{path}.{token}.", token)
             else:
-                raise DefinitionError(inner, f"is unknown; there are {', '.join([*sections, *groups, PROJECTS])}")
+                raise DefinitionError(path, f"is unknown; expected one of {', '.join([*sections, *groups, PROJECTS])}")
 
     def _sections(self) -> dict[str, Section]:
         return {
@@ -209,58 +209,52 @@ class Definitions:
             "consents": self.consents,
         }
 
-    def _groups(self) -> dict[str, Groups]:
+    def _groups(self) -> dict[str, SectionGroup]:
         return {
             "segments": self.segments,
             "recommendations": self.recommendations,
             "attributes": self.attributes,
         }
 
-    def _all(self) -> Iterator[Section]:
+    def _all_sections(self) -> Iterator[Section]:
         yield from self._sections().values()
-        for groups in self._groups().values():
-            yield from (section for _, section in groups.items())
+        for group in self._groups().values():
+            yield from (section for _, section in group.items())
 
 
-def _groups(name: str, shape: Shape, *, id_name: str = "id") -> Groups:
-    examine = partial(check, shape=shape)
-    return Groups(lambda key: Section(f"{name}.{key}", examine, id_name=id_name))
+def _group(name: str, schema: Schema, *, id_name: str = "id") -> SectionGroup:
+    check_element = partial(check, schema=schema)
+    return SectionGroup(lambda key: Section(f"{name}.{key}", check_element, id_name=id_name))
 
 
 def _inbox_defaults() -> dict[str, Any]:
     return {"is_read": False, "create_time": time.time()}
 
 
-def _planned_groups(groups: Groups, data: Mapping[str, Any], place: str, project: str | None) -> Iterator[_Planned]:
-    for name, value in data.items():
-        elements = _list(value, f"{place}.{name}")
-        for number, each in enumerate(elements):
-            groups.check(name, each, f"{place}.{name}[{number}]")
-        yield _Planned(partial(groups.__getitem__, name), elements, project)
-
-
-def _list(value: Any, place: str) -> list[Any]:
+def _checked_list(value: Any, path: str, check_element: Callable[[Any, str], None]) -> list[Any]:
     if not isinstance(value, list | tuple):
-        raise DefinitionError(place, "should be a list")
+        raise unexpected(path, "a list", value)
+    for number, element in enumerate(value):
+        check_element(element, f"{path}[{number}]")
     return list(value)
 
 
-def _object(value: Any, place: str) -> Mapping[str, Any]:
+def _object(value: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise DefinitionError(place, "should be an object")
+        raise unexpected(path, "an object", value)
     return value
 
 
-_READERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomllib.loads}
+_PARSERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomllib.loads}
 
 
 def _read(path: Path) -> Any:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DefinitionError(str(path), "should be a .json or a .toml file")
+    parse = _PARSERS.get(path.suffix.lower())
+    if parse is None:
+        raise DefinitionError(str(path), "must be a .json or a .toml file")
     try:
-        return reader(path.read_text("utf-8"))
+        return parse(path.read_text("utf-8"))
     except OSError as error:
         raise DefinitionError(str(path), f"can't be read: {error.strerror}") from None
     except ValueError as error:
-        raise DefinitionError(str(path), f"is no valid {path.suffix[1:].upper()}: {error}") from None
+        raise DefinitionError(str(path), f"is not valid {path.suffix[1:].upper()}: {error}") from None

@@ -1,5 +1,5 @@
 """
-What a definition becomes for one customer: whom it is for, and the customer's properties in its texts. Pure.
+Personalisation of definitions: the condition in ``for``, and placeholders for the properties of a customer. Pure.
 """
 
 import re
@@ -14,64 +14,68 @@ PROPERTIES = "properties"
 PLACEHOLDER = re.compile(r"\{\{\s*(\w[\w .-]*?)\s*\}\}")
 
 
-def delivered(element: Any, customer: CustomerView) -> list[Any]:
+def personalise(element: Any, customer: CustomerView) -> list[Any]:
     """
-    Makes what a customer gets of a definition.
+    Return what a customer gets for an element.
 
     Args:
-        element: An object with or without a condition, a callable, or anything that was handed over unchecked.
-        customer: Who asks.
+        element: An object with or without a condition, a callable, or any value that was defined without a check.
+        customer: The customer.
 
     Returns:
-        Nothing where it is for others, else the one element; a callable may give many.
+        Nothing if the condition is not met, else the one element; a callable may return many.
     """
     if callable(element):
-        # What a callable gives is final: it has seen the customer, and its texts are its own.
-        made = element(customer)
-        return [] if made is None else made if isinstance(made, list) else [made]
+        # The result is not changed any further: the callable had the customer.
+        result = element(customer)
+        return [] if result is None else result if isinstance(result, list) else [result]
     if not isinstance(element, Mapping):
         return [element]
-    if not applies(element.get(CONDITION), customer):
+    if not is_met(element.get(CONDITION), customer):
         return []
-    return [filled({name: value for name, value in element.items() if name != CONDITION}, customer)]
+    return [fill_placeholders({name: value for name, value in element.items() if name != CONDITION}, customer)]
 
 
-def applies(condition: Any, customer: CustomerView) -> bool:
+def is_met(condition: Any, customer: CustomerView) -> bool:
     """
-    Whether a customer is one of those whom a condition names.
+    Return whether a customer meets a condition.
 
     Args:
-        condition: Kinds of id, each with its value or a list of values, and ``properties`` with theirs; a callable
-            that is asked; or None for everybody. All of it has to be met.
-        customer: The customer as the books know it.
+        condition: Kinds of id with a value or a list of values each, and ``properties`` with their values, all of
+            which have to match; a callable that returns whether the condition is met; or None for every customer.
+        customer: The customer.
     """
     if condition is None:
         return True
     if callable(condition):
         return bool(condition(customer))
-    return all(_met(name, wanted, customer) for name, wanted in condition.items())
+    return all(_matches(name, expected, customer) for name, expected in condition.items())
 
 
-def filled(value: Any, customer: CustomerView) -> Any:
-    """Copies a value with ``{{ property }}`` replaced in all its texts, escaped for HTML; empty where unknown."""
+def fill_placeholders(value: Any, customer: CustomerView) -> Any:
+    """
+    Return a copy of a value with ``{{ property }}`` replaced in all strings, and with all callables called.
+
+    Properties are escaped for HTML; an unknown property becomes an empty string.
+    """
     if isinstance(value, str):
-        return PLACEHOLDER.sub(lambda found: _shown(customer.properties.get(found[1])), value)
+        return PLACEHOLDER.sub(lambda match: _as_html(customer.properties.get(match[1])), value)
     if isinstance(value, Mapping):
-        return {name: filled(inner, customer) for name, inner in value.items()}
+        return {name: fill_placeholders(inner, customer) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [filled(inner, customer) for inner in value]
+        return [fill_placeholders(inner, customer) for inner in value]
     return value(customer) if callable(value) else value
 
 
-def _met(name: str, wanted: Any, customer: CustomerView) -> bool:
+def _matches(name: str, expected: Any, customer: CustomerView) -> bool:
     if name == PROPERTIES:
         properties = customer.properties
-        return all(key in properties and properties[key] == value for key, value in wanted.items())
-    values = [wanted] if isinstance(wanted, str) else wanted
+        return all(key in properties and properties[key] == value for key, value in expected.items())
+    values = [expected] if isinstance(expected, str) else expected
     return any(value in customer.ids.get(name, ()) for value in values)
 
 
-def _shown(value: Any) -> str:
+def _as_html(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):

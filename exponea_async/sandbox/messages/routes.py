@@ -8,18 +8,18 @@ from typing import Any
 from aiohttp import web
 from attrs import frozen
 
-from exponea_async.sandbox.access import Access, AccessError
+from exponea_async.sandbox.access import AccessControl
 from exponea_async.sandbox.commands import id_errors
 from exponea_async.sandbox.engine import Engine
-from exponea_async.sandbox.http import Answer, BodyError, failure, read_object
+from exponea_async.sandbox.errors import AccessError, RequestError
+from exponea_async.sandbox.http import Handler, JsonResponse, read_object
 from exponea_async.sandbox.identity import COOKIE
 from exponea_async.sandbox.messages.attributes import Attributes
 from exponea_async.sandbox.messages.definitions import Definitions, FixedResponse, RouteName
-from exponea_async.sandbox.messages.inbox import GoneError, InboxSync, with_read_mark
-from exponea_async.sandbox.messages.personalisation import CONDITION, applies, delivered
+from exponea_async.sandbox.messages.inbox import InboxSync, with_read_state
+from exponea_async.sandbox.messages.personalisation import CONDITION, is_met, personalise
 from exponea_async.sandbox.messages.sections import Entry
 from exponea_async.sandbox.models import CustomerView
-from exponea_async.sandbox.tracking import Handler, denial
 
 CATEGORIES = ("content", "discovery", "merchandising")
 DEVICES = ("android", "ios")
@@ -28,77 +28,77 @@ PERSONAL = "personal"
 
 
 @frozen
-class Call:
+class ApiRequest:
     """
-    A request that may come in.
+    An authorized request.
 
     Attributes:
-        request: The request.
-        project: The token of its project.
-        body: Its body; empty for a GET.
+        http: The HTTP request.
+        project: The token of the project.
+        body: The body; empty for a GET.
     """
 
-    request: web.Request
+    http: web.Request
     project: str
     body: dict[str, Any]
 
     @property
     def ids(self) -> dict[str, str]:
-        """The ids of the customer that it is about."""
+        """The ids of the customer that the request is about."""
         ids: dict[str, str] = self.body["customer_ids"]
         return ids
 
-    def text(self, name: str) -> str:
+    def string(self, name: str) -> str:
         """
-        Tells a text of the body.
+        Return a string of the body.
 
         Raises:
-            BodyError: It is none.
+            RequestError: The field is not a non-empty string.
         """
-        return _text(self.body.get(name), name)
+        return _non_empty_string(self.body.get(name), name)
 
-    def texts(self, name: str) -> list[str]:
+    def strings(self, name: str) -> list[str]:
         """
-        Tells a list of texts of the body.
+        Return a list of strings of the body.
 
         Raises:
-            BodyError: It is none.
+            RequestError: The field is not a list of non-empty strings.
         """
         values = self.body.get(name)
         if not isinstance(values, list):
-            raise BodyError(400, f"{name} should be a list.")
-        return [_text(value, f"Each of {name}") for value in values]
+            raise RequestError(400, f"{name} should be a list.")
+        return [_non_empty_string(value, f"Each of {name}") for value in values]
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
         """
-        Tells a text of the body that is one of a few.
+        Return a string of the body that is one of a few.
 
         Raises:
-            BodyError: It is none of them.
+            RequestError: The field is not one of them.
         """
-        value = self.text(name)
+        value = self.string(name)
         if value not in choices:
-            raise BodyError(400, f"{name} should be one of {', '.join(choices)}.")
+            raise RequestError(400, f"{name} should be one of {', '.join(choices)}.")
         return value
 
-    def version(self, name: str, wanted: str) -> None:
+    def require_version(self, name: str, version: str) -> None:
         """
-        Makes sure of the version that the URL asks for.
+        Check the version in the query.
 
         Raises:
-            BodyError: It is another one.
+            RequestError: It is missing or another one.
         """
-        if self.request.query.get(name) != wanted:
-            raise BodyError(400, f"The query should say {name}={wanted}.")
+        if self.http.query.get(name) != version:
+            raise RequestError(400, f"The query should contain {name}={version}.")
 
 
-Reply = Callable[[Call], Answer]
+Endpoint = Callable[[ApiRequest], JsonResponse]
 
 
 class MessagesApi:
-    """Answers the requests of SDKs for what the platform has to say to customers."""
+    """The handlers of the routes that return messages to customers."""
 
-    def __init__(self, engine: Engine, access: Access, definitions: Definitions, sync: InboxSync) -> None:
+    def __init__(self, engine: Engine, access: AccessControl, definitions: Definitions, sync: InboxSync) -> None:
         self._engine = engine
         self._access = access
         self._definitions = definitions
@@ -106,192 +106,185 @@ class MessagesApi:
         self._sync = sync
 
     def routes(self) -> list[web.RouteDef]:
-        """Tells all routes."""
+        """Return all routes."""
         webxp, data = "/webxp/projects/{token}", "/data/v2/projects/{token}"
         bundle = "/wxstatic/projects/{token}/bundle-{platform:android|ios}.json"
-        about = self._about_customer
+        customer, handler = self._customer_handler, self._handler
         return [
-            web.post("/webxp/s/{token}/inappmessages", about("inappmessages", self._in_app_messages)),
-            web.get(bundle, self._open("bundle", self._bundle, jwt=True), allow_head=False),
-            web.post("/webxp/s/{token}/inappcontentblocks", about("inappcontentblocks", self._blocks, jwt=True)),
-            web.post(f"{webxp}/appinbox/fetch", about("appinbox/fetch", self._inbox, jwt=True)),
-            web.post(f"{webxp}/appinbox/markasread", about("appinbox/markasread", self._mark_read, jwt=True)),
-            web.get(f"{webxp}/segments", self._open("segments", self._segments), allow_head=False),
-            web.post(f"{webxp}/cookies/{{cookie}}/link-ids", self._open("link-ids", self._link)),
-            web.get(f"{data}/consent/categories", self._open("consents", self._consents), allow_head=False),
-            web.post(f"{data}/customers/attributes", about("attributes", self._told_attributes)),
-            web.post("/campaigns/send-self-check-notification", about("self-check", self._self_check)),
+            web.post("/webxp/s/{token}/inappmessages", customer("inappmessages", self._in_app_messages)),
+            web.get(bundle, handler("bundle", self._bundle, jwt=True), allow_head=False),
+            web.post("/webxp/s/{token}/inappcontentblocks", customer("inappcontentblocks", self._blocks, jwt=True)),
+            web.post(f"{webxp}/appinbox/fetch", customer("appinbox/fetch", self._inbox, jwt=True)),
+            web.post(f"{webxp}/appinbox/markasread", customer("appinbox/markasread", self._mark_read, jwt=True)),
+            web.get(f"{webxp}/segments", handler("segments", self._segments), allow_head=False),
+            web.post(f"{webxp}/cookies/{{cookie}}/link-ids", handler("link-ids", self._link)),
+            web.get(f"{data}/consent/categories", handler("consents", self._consents), allow_head=False),
+            web.post(f"{data}/customers/attributes", customer("attributes", self._customer_attributes)),
+            web.post("/campaigns/send-self-check-notification", customer("self-check", self._self_check)),
         ]
 
-    def _about_customer(self, route: RouteName, reply: Reply, *, jwt: bool = False) -> Handler:
-        def checked(call: Call) -> Answer:
-            _refuse(id_errors(call.body.get("customer_ids"), required=True))
-            return reply(call)
+    def _customer_handler(self, route: RouteName, endpoint: Endpoint, *, jwt: bool = False) -> Handler:
+        def checked(request: ApiRequest) -> JsonResponse:
+            _raise_for(id_errors(request.body.get("customer_ids"), required=True))
+            return endpoint(request)
 
-        return self._open(route, checked, jwt=jwt)
+        return self._handler(route, checked, jwt=jwt)
 
-    def _open(self, route: RouteName, reply: Reply, *, jwt: bool = False) -> Handler:
-        async def answer(request: web.Request) -> web.StreamResponse:
-            try:
-                call = await self._admit(request, jwt=jwt)
-                fixed = self._definitions.take_response(route)
-                return reply(call) if fixed is None else _fixed(fixed)
-            except AccessError as error:
-                return denial(error)
-            except BodyError as error:
-                return failure(error.status, error.reason)
-            except GoneError:
-                return failure(410, "The sync token is unknown or has expired.")
+    def _handler(self, route: RouteName, endpoint: Endpoint, *, jwt: bool = False) -> Handler:
+        async def handle(http: web.Request) -> web.StreamResponse:
+            request = await self._authorize(http, jwt=jwt)
+            fixed = self._definitions.take_response(route)
+            return endpoint(request) if fixed is None else _fixed_response(fixed)
 
-        return answer
+        return handle
 
-    async def _admit(self, request: web.Request, *, jwt: bool) -> Call:
-        project = request.match_info.get("token") or request.query.get("project_id", "")
-        header = request.headers.get("Authorization", "")
-        vouched = None
+    async def _authorize(self, http: web.Request, *, jwt: bool) -> ApiRequest:
+        project = http.match_info.get("token") or http.query.get("project_id", "")
+        header = http.headers.get("Authorization", "")
+        verified_ids = None
         if jwt:
-            vouched = self._access.check_customer(project, header, self._engine.now())
+            verified_ids = self._access.check_customer(project, header, self._engine.now())
         else:
             self._access.check(project, header)
-        body = await read_object(request) if request.method == "POST" else {}
-        if vouched is not None and request.method == "POST":
-            _refuse(id_errors(body.get("customer_ids"), required=True))
-            _compare(vouched, body["customer_ids"])
-        return Call(request, project, body)
+        body = await read_object(http) if http.method == "POST" else {}
+        if verified_ids is not None and http.method == "POST":
+            _raise_for(id_errors(body.get("customer_ids"), required=True))
+            _check_ids(verified_ids, body["customer_ids"])
+        return ApiRequest(http, project, body)
 
-    def _in_app_messages(self, call: Call) -> Answer:
-        call.version("compatibility", "3")
-        call.choice("device", DEVICES)
-        customer = self._engine.recognize(call.project, call.ids)
-        return _success(results=self._definitions.in_app_messages.delivered(call.project, customer))
+    def _in_app_messages(self, request: ApiRequest) -> JsonResponse:
+        request.require_version("compatibility", "3")
+        request.choice("device", DEVICES)
+        customer = self._engine.resolve(request.project, request.ids)
+        return _success(results=self._definitions.in_app_messages.for_customer(request.project, customer))
 
-    def _bundle(self, call: Call) -> Answer:
-        call.version("v", "2")
+    def _bundle(self, request: ApiRequest) -> JsonResponse:
+        request.require_version("v", "2")
         section = self._definitions.content_blocks
-        return _success(in_app_content_blocks=[_static(each) for each in section.elements(call.project)])
+        return _success(in_app_content_blocks=[_static_block(each) for each in section.elements(request.project)])
 
-    def _blocks(self, call: Call) -> Answer:
-        call.version("v", "2")
-        wanted = call.texts("content_block_ids")
-        customer = self._engine.recognize(call.project, call.ids)
-        entries = self._definitions.content_blocks.of(call.project)
-        told = [each for id_ in wanted for each in _personal(id_, entries, customer)]
-        return _success(data=told)
+    def _blocks(self, request: ApiRequest) -> JsonResponse:
+        request.require_version("v", "2")
+        block_ids = request.strings("content_block_ids")
+        customer = self._engine.resolve(request.project, request.ids)
+        entries = self._definitions.content_blocks.entries(request.project)
+        return _success(data=[each for id_ in block_ids for each in _personal_block(id_, entries, customer)])
 
-    def _inbox(self, call: Call) -> Answer:
-        call.text("application_id")
-        token = call.text("sync_token") if "sync_token" in call.body else None
-        messages = self._delivered_inbox(call)
-        news = self._sync.news(messages, token, call.project, call.ids)
+    def _inbox(self, request: ApiRequest) -> JsonResponse:
+        request.string("application_id")
+        token = request.string("sync_token") if "sync_token" in request.body else None
+        messages = self._inbox_messages(request)
+        changed = self._sync.changed(messages, token, request.project, request.ids)
         if not self._sync.issues_tokens:
-            return _success(messages=news)
-        return _success(messages=news, sync_token=self._sync.remember(messages, call.project, call.ids))
+            return _success(messages=changed)
+        return _success(messages=changed, sync_token=self._sync.create_token(messages, request.project, request.ids))
 
-    def _mark_read(self, call: Call) -> Answer:
-        wanted, token = call.texts("message_ids"), call.text("sync_token")
-        self._sync.recall(token, call.project, call.ids)
-        known = [message.get("id") for message in self._delivered_inbox(call) if isinstance(message, dict)]
-        _refuse([f"The message {id_!r} does not exist." for id_ in wanted if id_ not in known])
-        self._engine.mark_read(call.project, call.ids, wanted)
+    def _mark_read(self, request: ApiRequest) -> JsonResponse:
+        message_ids, token = request.strings("message_ids"), request.string("sync_token")
+        self._sync.snapshot(token, request.project, request.ids)
+        known = [message.get("id") for message in self._inbox_messages(request) if isinstance(message, dict)]
+        _raise_for([f"The message {id_!r} does not exist." for id_ in message_ids if id_ not in known])
+        self._engine.mark_read(request.project, request.ids, message_ids)
         return _success()
 
-    def _delivered_inbox(self, call: Call) -> list[Any]:
-        customer = self._engine.recognize(call.project, call.ids)
-        if not self._sync.opens(customer):
+    def _inbox_messages(self, request: ApiRequest) -> list[Any]:
+        customer = self._engine.resolve(request.project, request.ids)
+        if not self._sync.has_inbox(customer):
             return []
-        messages = self._definitions.inbox.delivered(call.project, customer)
-        return [with_read_mark(message, customer) for message in messages]
+        messages = self._definitions.inbox.for_customer(request.project, customer)
+        return [with_read_state(message, customer) for message in messages]
 
-    def _segments(self, call: Call) -> Answer:
-        cookie = _text(call.request.query.get(COOKIE), COOKIE)
-        customer = self._engine.recognize(call.project, {COOKIE: cookie})
+    def _segments(self, request: ApiRequest) -> JsonResponse:
+        cookie = _non_empty_string(request.http.query.get(COOKIE), COOKIE)
+        customer = self._engine.resolve(request.project, {COOKIE: cookie})
         segments = self._definitions.segments
-        names = dict.fromkeys([*CATEGORIES, *segments.names(call.project)])
+        names = dict.fromkeys([*CATEGORIES, *segments.names(request.project)])
         if not customer.key:
-            return Answer({name: [] for name in names})
-        return Answer({name: segments.delivered(name, call.project, customer) for name in names})
+            return JsonResponse({name: [] for name in names})
+        return JsonResponse({name: segments.for_customer(name, request.project, customer) for name in names})
 
-    def _link(self, call: Call) -> Answer:
-        external = call.body.get("external_ids")
-        if not isinstance(external, dict) or not external:
-            raise BodyError(400, "external_ids should be an object of at least one id.")
-        _refuse(id_errors(external, required=True))
-        if COOKIE in external:
-            raise BodyError(400, "external_ids should be without the cookie.")
-        _refuse(self._engine.link(call.project, {COOKIE: call.request.match_info["cookie"], **external}))
-        # No envelope, as with segments: any 2xx is success.
-        return Answer({})
+    def _link(self, request: ApiRequest) -> JsonResponse:
+        external_ids = request.body.get("external_ids")
+        if not isinstance(external_ids, dict) or not external_ids:
+            raise RequestError(400, "external_ids should be an object of at least one id.")
+        _raise_for(id_errors(external_ids, required=True))
+        if COOKIE in external_ids:
+            raise RequestError(400, "external_ids should be without the cookie.")
+        cookie = request.http.match_info["cookie"]
+        _raise_for(self._engine.link(request.project, {COOKIE: cookie, **external_ids}))
+        # As for segments there is no "success" field: any 2xx is a success.
+        return JsonResponse({})
 
-    def _consents(self, call: Call) -> Answer:
-        return _success(results=self._definitions.consents.elements(call.project))
+    def _consents(self, request: ApiRequest) -> JsonResponse:
+        return _success(results=self._definitions.consents.elements(request.project))
 
-    def _told_attributes(self, call: Call) -> Answer:
-        asked = call.body.get("attributes")
-        if not isinstance(asked, list) or not asked:
-            raise BodyError(400, "attributes should be a list of at least one attribute.")
-        customer = self._engine.recognize(call.project, call.ids)
-        return _success(results=[self._attributes.value(call.project, customer, each) for each in asked])
+    def _customer_attributes(self, request: ApiRequest) -> JsonResponse:
+        queries = request.body.get("attributes")
+        if not isinstance(queries, list) or not queries:
+            raise RequestError(400, "attributes should be a list of at least one attribute.")
+        customer = self._engine.resolve(request.project, request.ids)
+        return _success(results=[self._attributes.result(request.project, customer, each) for each in queries])
 
-    def _self_check(self, call: Call) -> Answer:
-        if not call.project:
-            raise BodyError(400, "The query should name the project_id.")
-        call.choice("platform", PUSH_PLATFORMS)
-        call.text("push_notification_id")
+    def _self_check(self, request: ApiRequest) -> JsonResponse:
+        if not request.project:
+            raise RequestError(400, "The query should contain the project_id.")
+        request.choice("platform", PUSH_PLATFORMS)
+        request.string("push_notification_id")
         return _success()
 
 
-def _success(**payload: Any) -> Answer:
-    return Answer({"success": True, **payload})
+def _success(**payload: Any) -> JsonResponse:
+    return JsonResponse({"success": True, **payload})
 
 
-def _fixed(response: FixedResponse) -> web.Response:
-    return web.Response(body=response.body, status=response.status, headers={"Content-Type": response.content_type})
+def _fixed_response(fixed: FixedResponse) -> web.Response:
+    return web.Response(body=fixed.body, status=fixed.status, headers={"Content-Type": fixed.content_type})
 
 
-def _refuse(errors: list[str] | tuple[str, ...]) -> None:
+def _raise_for(errors: list[str] | tuple[str, ...]) -> None:
     if errors:
-        raise BodyError(400, " ".join(errors))
+        raise RequestError(400, " ".join(errors))
 
 
-def _text(value: Any, name: str) -> str:
+def _non_empty_string(value: Any, name: str) -> str:
     if not value or not isinstance(value, str):
-        raise BodyError(400, f"{name} should be a non-empty string.")
+        raise RequestError(400, f"{name} should be a non-empty string.")
     return value
 
 
-def _compare(vouched: Mapping[str, str], ids: Mapping[str, str]) -> None:
-    # Every hard id has to be vouched for; the cookie alone may come along, for a hard id wins over it.
-    others = [kind for kind, value in ids.items() if kind != COOKIE and vouched.get(kind) != value]
-    missing = [kind for kind, value in vouched.items() if ids.get(kind) != value]
-    if others or missing:
+def _check_ids(verified_ids: Mapping[str, str], ids: Mapping[str, str]) -> None:
+    # The token has to contain every hard id; the cookie may be missing in it, since a hard id has precedence.
+    unverified = [kind for kind, value in ids.items() if kind != COOKIE and verified_ids.get(kind) != value]
+    missing = [kind for kind, value in verified_ids.items() if ids.get(kind) != value]
+    if unverified or missing:
         raise AccessError(403, "The token belongs to another customer.")
 
 
-def _static(element: Any) -> Any:
+def _static_block(element: Any) -> Any:
     if not isinstance(element, Mapping):
         return element
     return {name: value for name, value in element.items() if name not in (PERSONAL, CONDITION)}
 
 
-def _personal(id_: str, entries: list[Entry], customer: CustomerView) -> list[Any]:
-    """Makes the answer for one content block."""
+def _personal_block(id_: str, entries: list[Entry], customer: CustomerView) -> list[Any]:
+    """Return the results for one content block; a callable may return several."""
     candidates = [entry.element for entry in entries if entry.id == id_]
     if not candidates:
         return [{"id": id_, "status": "does_not_exist"}]
-    parts = [part for each in candidates if applies(each.get(CONDITION), customer) for part in _parts(each)]
+    parts = [part for each in candidates if is_met(each.get(CONDITION), customer) for part in _personal_parts(each)]
     for part in parts:
-        if made := delivered(part, customer):
-            return [_named(id_, each) for each in made]
+        if personalised := personalise(part, customer):
+            return [_with_id(id_, each) for each in personalised]
     return [{"id": id_, "status": "filter_not_matched"}]
 
 
-def _parts(element: Mapping[str, Any]) -> list[Any]:
+def _personal_parts(element: Mapping[str, Any]) -> list[Any]:
     parts = element.get(PERSONAL)
     if parts is None:
-        # Whoever asks for a static block gets what the bundle says.
+        # For a static block the result is the content in the bundle.
         parts = {"content_type": element.get("content_type"), "content": element.get("content")}
     return parts if isinstance(parts, list) else [parts]
 
 
-def _named(id_: str, part: Any) -> Any:
+def _with_id(id_: str, part: Any) -> Any:
     return {"id": id_, "status": "OK", **part} if isinstance(part, dict) else part

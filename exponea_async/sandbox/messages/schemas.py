@@ -1,5 +1,5 @@
 """
-What definitions of messages have to look like, for their author to learn of a slip before a client does. Pure.
+The schemas of definitions, with which errors are reported to their author before a client receives them. Pure.
 """
 
 import math
@@ -10,48 +10,57 @@ from attrs import frozen
 
 from exponea_async.sandbox.messages.personalisation import CONDITION, PROPERTIES
 
+MAX_SHOWN_LENGTH = 60
+
 
 class DefinitionError(ValueError):
     """
-    A definition is wrong.
+    A definition is invalid.
 
     Attributes:
-        place: Where, such as ``in_app_messages[2].id``.
-        reason: Why.
+        path: The path of the invalid value, such as ``in_app_messages[2].id``.
+        reason: What is invalid, and what is expected.
     """
 
-    def __init__(self, place: str, reason: str) -> None:
-        super().__init__(f"{place}: {reason}")
-        self.place = place
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
         self.reason = reason
 
 
 @frozen
-class Rule:
+class FieldRule:
     """
-    What one field has to be.
+    The rule for one field of an object.
 
     Attributes:
-        says: In words.
-        fits: Whether a value is so.
-        required: Whether it may be neither missing nor null.
-        inner: The shape of the object that it is.
+        expected: The expected value, in words for errors.
+        accepts: Returns whether a value is valid.
+        required: Whether the field may be neither missing nor null.
+        schema: The schema of the value, which is an object.
     """
 
-    says: str
-    fits: Callable[[Any], bool]
+    expected: str
+    accepts: Callable[[Any], bool]
     required: bool = False
-    inner: "Shape | None" = None
+    schema: "Schema | None" = None
 
 
-Shape = Mapping[str, Rule]
+Schema = Mapping[str, FieldRule]
 
 
-def _is_text(value: Any) -> bool:
+def unexpected(path: str, expected: str, value: Any) -> DefinitionError:
+    """Return the error for a value that is not the expected one."""
+    shown = repr(value) if value is None or isinstance(value, str | int | float) else ""
+    given = shown if 0 < len(shown) <= MAX_SHOWN_LENGTH else type(value).__name__
+    return DefinitionError(path, f"expected {expected}, got {given}")
+
+
+def _is_non_empty_string(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -59,216 +68,216 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _text(*, required: bool = False) -> Rule:
-    return Rule("should be a non-empty string", _is_text, required)
+def _is_string_list(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_non_empty_string, value))
 
 
-def _string(*, required: bool = False) -> Rule:
-    return Rule("should be a string", lambda value: isinstance(value, str), required)
-
-
-def _whole(*, required: bool = False) -> Rule:
-    return Rule("should be a whole number", _is_whole, required)
-
-
-def _span(*, required: bool = False) -> Rule:
-    return Rule("should be a whole number of at least 0", lambda value: _is_whole(value) and value >= 0, required)
-
-
-def _number() -> Rule:
-    return Rule("should be a number", _is_number)
-
-
-def _flag(*, required: bool = False) -> Rule:
-    return Rule("should be true or false", lambda value: isinstance(value, bool), required)
-
-
-def _one_of(*names: str, required: bool = False) -> Rule:
-    return Rule(f"should be one of {', '.join(names)}", lambda value: value in names, required)
-
-
-def _object(inner: Shape | None = None, *, required: bool = False) -> Rule:
-    return Rule("should be an object", lambda value: isinstance(value, Mapping), required, inner)
-
-
-def _list() -> Rule:
-    return Rule("should be a list", lambda value: isinstance(value, list))
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _flags(value: Any) -> bool:
+def _is_boolean_object(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(each, bool) for each in value.values())
 
 
-def _translations(value: Any) -> bool:
+def _is_translations(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(words, Mapping) and all(word is None or isinstance(word, str) for word in words.values())
         for words in value.values()
     )
 
 
-FREQUENCIES = ("always", "only_once", "once_per_visit", "until_visitor_interacts")
-DATES: Shape = {"enabled": _flag(required=True), "from_date": _number(), "to_date": _number()}
+def _non_empty_string(*, required: bool = False) -> FieldRule:
+    return FieldRule("a non-empty string", _is_non_empty_string, required)
 
-IN_APP_MESSAGE: Shape = {
-    "id": _text(required=True),
-    "name": _text(required=True),
+
+def _string(*, required: bool = False) -> FieldRule:
+    return FieldRule("a string", lambda value: isinstance(value, str), required)
+
+
+def _integer(*, required: bool = False) -> FieldRule:
+    return FieldRule("an integer", _is_integer, required)
+
+
+def _non_negative_integer(*, required: bool = False) -> FieldRule:
+    return FieldRule("an integer of at least 0", lambda value: _is_integer(value) and value >= 0, required)
+
+
+def _number() -> FieldRule:
+    return FieldRule("a number", _is_number)
+
+
+def _boolean(*, required: bool = False) -> FieldRule:
+    return FieldRule("true or false", lambda value: isinstance(value, bool), required)
+
+
+def _one_of(*names: str, required: bool = False) -> FieldRule:
+    return FieldRule(f"one of {', '.join(names)}", lambda value: value in names, required)
+
+
+def _object(schema: Schema | None = None, *, required: bool = False) -> FieldRule:
+    return FieldRule("an object", lambda value: isinstance(value, Mapping), required, schema)
+
+
+def _list() -> FieldRule:
+    return FieldRule("a list", lambda value: isinstance(value, list))
+
+
+FREQUENCIES = ("always", "only_once", "once_per_visit", "until_visitor_interacts")
+DATE_FILTER: Schema = {"enabled": _boolean(required=True), "from_date": _number(), "to_date": _number()}
+
+IN_APP_MESSAGE: Schema = {
+    "id": _non_empty_string(required=True),
+    "name": _non_empty_string(required=True),
     "message_type": _one_of("modal", "alert", "fullscreen", "slide_in", "freeform"),
     "frequency": _one_of(*FREQUENCIES, required=True),
     "payload": _object(),
     "payload_html": _string(),
-    "is_html": _flag(),
-    "is_rich_text": _flag(),
-    "variant_id": _whole(required=True),
+    "is_html": _boolean(),
+    "is_rich_text": _boolean(),
+    "variant_id": _integer(required=True),
     "variant_name": _string(required=True),
-    "trigger": _object({"event_type": _text(required=True), "filter": _list()}),
-    "date_filter": _object(DATES, required=True),
-    "load_priority": _whole(),
-    "load_delay": _span(),
-    "close_timeout": _span(),
-    "has_tracking_consent": _flag(),
+    "trigger": _object({"event_type": _non_empty_string(required=True), "filter": _list()}),
+    "date_filter": _object(DATE_FILTER, required=True),
+    "load_priority": _integer(),
+    "load_delay": _non_negative_integer(),
+    "close_timeout": _non_negative_integer(),
+    "has_tracking_consent": _boolean(),
     "consent_category_tracking": _string(),
 }
-CONTENT_BLOCK: Shape = {
-    "id": _text(required=True),
-    "name": _text(required=True),
-    "placeholders": Rule("should be a list of non-empty strings", _texts, required=True),
-    "date_filter": _object(DATES),
+CONTENT_BLOCK: Schema = {
+    "id": _non_empty_string(required=True),
+    "name": _non_empty_string(required=True),
+    "placeholders": FieldRule("a list of non-empty strings", _is_string_list, required=True),
+    "date_filter": _object(DATE_FILTER),
     "frequency": _one_of(*FREQUENCIES),
-    "load_priority": _whole(),
+    "load_priority": _integer(),
     "consent_category_tracking": _string(),
-    "content_type": _text(),
+    "content_type": _non_empty_string(),
     "content": _object(),
 }
-PERSONAL: Shape = {
-    "status": _text(),
-    "ttl_seconds": _span(required=True),
-    "has_tracking_consent": _flag(),
-    "variant_id": _whole(),
+PERSONAL: Schema = {
+    "status": _non_empty_string(),
+    "ttl_seconds": _non_negative_integer(required=True),
+    "has_tracking_consent": _boolean(),
+    "variant_id": _integer(),
     "variant_name": _string(),
-    "content_type": _text(required=True),
+    "content_type": _non_empty_string(required=True),
     "content": _object(required=True),
 }
-INBOX_MESSAGE: Shape = {
-    "id": _text(required=True),
+INBOX_MESSAGE: Schema = {
+    "id": _non_empty_string(required=True),
     "type": _one_of("push", "html", required=True),
-    "is_read": _flag(),
+    "is_read": _boolean(),
     "create_time": _number(),
     "content": _object(),
 }
-SEGMENT: Shape = {"id": _text(required=True), "segmentation_id": _text(required=True)}
-CONSENT: Shape = {
-    "id": _text(required=True),
-    "legitimate_interest": _flag(required=True),
-    "sources": Rule("should be an object of true and false", _flags, required=True),
-    "translations": Rule("should be an object of objects of strings", _translations, required=True),
+SEGMENT: Schema = {"id": _non_empty_string(required=True), "segmentation_id": _non_empty_string(required=True)}
+CONSENT: Schema = {
+    "id": _non_empty_string(required=True),
+    "legitimate_interest": _boolean(required=True),
+    "sources": FieldRule("an object of booleans", _is_boolean_object, required=True),
+    "translations": FieldRule("an object of objects of strings", _is_translations, required=True),
 }
-RECOMMENDED_ITEM: Shape = {
-    "item_id": _text(required=True),
-    "engine_name": _text(required=True),
-    "recommendation_id": _text(required=True),
-    "recommendation_variant_id": _text(),
+RECOMMENDED_ITEM: Schema = {
+    "item_id": _non_empty_string(required=True),
+    "engine_name": _non_empty_string(required=True),
+    "recommendation_id": _non_empty_string(required=True),
+    "recommendation_variant_id": _non_empty_string(),
 }
-ATTRIBUTE: Shape = {"id": _text(required=True), "value": Rule("can be anything", lambda _: True)}
+ATTRIBUTE: Schema = {"id": _non_empty_string(required=True), "value": FieldRule("any value", lambda _: True)}
 
 
-def check(element: Any, place: str, shape: Shape) -> None:
+def check(element: Any, path: str, schema: Schema) -> None:
     """
-    Checks a definition; a callable is left to itself.
+    Check a definition; the result of a callable is not checked.
 
     Raises:
-        DefinitionError: Something is wrong with it.
+        DefinitionError: The definition is invalid.
     """
     if callable(element):
         return
     if not isinstance(element, Mapping):
-        raise DefinitionError(place, "should be an object")
-    _check_json(element, place)
-    _check_fields(element, place, shape)
-    _check_condition(element.get(CONDITION), f"{place}.{CONDITION}")
+        raise unexpected(path, "an object", element)
+    _check_json(element, path)
+    _check_fields(element, path, schema)
+    _check_condition(element.get(CONDITION), f"{path}.{CONDITION}")
 
 
-def check_block(element: Any, place: str) -> None:
+def check_block(element: Any, path: str) -> None:
     """
-    Checks a content block, its personalised answers included.
+    Check a content block, including its personalised content.
 
     Raises:
-        DefinitionError: Something is wrong with it.
+        DefinitionError: The content block is invalid.
     """
     if callable(element):
-        raise DefinitionError(place, "should be an object; only its personal part may be a callable")
-    check(element, place, CONTENT_BLOCK)
-    _refuse_callables({name: element[name] for name in element if name not in (CONDITION, "personal")}, place)
+        raise DefinitionError(path, "expected an object, got a callable; only its personal part may be a callable")
+    check(element, path, CONTENT_BLOCK)
+    _check_static({name: element[name] for name in element if name not in (CONDITION, "personal")}, path)
     personal = element.get("personal")
     if personal is None:
         if element.get("content_type") is None:
-            raise DefinitionError(place, "should have a content_type or a personal part")
+            raise DefinitionError(path, "needs a content_type or a personal part")
         if CONDITION in element:
-            raise DefinitionError(f"{place}.{CONDITION}", "needs a personal part; all others are for everybody")
+            raise DefinitionError(f"{path}.{CONDITION}", "needs a personal part; a static block is for every customer")
     elif isinstance(personal, list):
         for number, each in enumerate(personal):
-            check(each, f"{place}.personal[{number}]", PERSONAL)
+            check(each, f"{path}.personal[{number}]", PERSONAL)
     else:
-        check(personal, f"{place}.personal", PERSONAL)
+        check(personal, f"{path}.personal", PERSONAL)
 
 
-def check_consent(element: Any, place: str) -> None:
+def check_consent(element: Any, path: str) -> None:
     """
-    Checks a consent category, which is the same for everybody.
+    Check a consent category, which is the same for every customer.
 
     Raises:
-        DefinitionError: Something is wrong with it.
+        DefinitionError: The consent category is invalid.
     """
     if callable(element):
-        raise DefinitionError(place, "should be an object")
-    check(element, place, CONSENT)
-    _refuse_callables(element, place)
+        raise DefinitionError(path, "expected an object, got a callable")
+    check(element, path, CONSENT)
+    _check_static(element, path)
     if CONDITION in element:
-        raise DefinitionError(f"{place}.{CONDITION}", "is not possible; a consent category is for everybody")
+        raise DefinitionError(f"{path}.{CONDITION}", "is not supported; a consent category is for every customer")
 
 
-def _check_fields(element: Mapping[str, Any], place: str, shape: Shape) -> None:
-    for name, rule in shape.items():
-        value, inner_place = element.get(name), f"{place}.{name}"
+def _check_fields(element: Mapping[str, Any], path: str, schema: Schema) -> None:
+    for name, rule in schema.items():
+        value, inner_path = element.get(name), f"{path}.{name}"
         if value is None:
             if rule.required:
-                raise DefinitionError(inner_place, "is missing")
+                raise DefinitionError(inner_path, f"is missing; expected {rule.expected}")
         elif not callable(value):
-            if not rule.fits(value):
-                raise DefinitionError(inner_place, rule.says)
-            _check_fields(value, inner_place, rule.inner or {})
+            if not rule.accepts(value):
+                raise unexpected(inner_path, rule.expected, value)
+            _check_fields(value, inner_path, rule.schema or {})
 
 
-def _check_condition(condition: Any, place: str) -> None:
+def _check_condition(condition: Any, path: str) -> None:
     if condition is None or callable(condition):
         return
     if not isinstance(condition, Mapping) or not condition:
-        raise DefinitionError(place, "should be an object of ids and properties")
-    for name, wanted in condition.items():
+        raise unexpected(path, "an object of ids and properties", condition)
+    for name, expected in condition.items():
         if name == PROPERTIES:
-            if not isinstance(wanted, Mapping):
-                raise DefinitionError(f"{place}.{name}", "should be an object")
-        elif not _is_text(wanted) and not _texts(wanted):
-            raise DefinitionError(f"{place}.{name}", "should be a non-empty string, or a list of such")
+            if not isinstance(expected, Mapping):
+                raise unexpected(f"{path}.{name}", "an object", expected)
+        elif not _is_non_empty_string(expected) and not _is_string_list(expected):
+            raise unexpected(f"{path}.{name}", "a non-empty string or a list of these", expected)
 
 
-def _refuse_callables(value: Any, place: str) -> None:
-    """Refuses callables in what is told without a look at any customer."""
+def _check_static(value: Any, path: str) -> None:
+    """Check that there are no callables in what is returned for no particular customer."""
     if callable(value):
-        raise DefinitionError(place, "should not be a callable; it is the same for everybody")
+        raise DefinitionError(path, "must not be a callable; it is the same for every customer")
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            _refuse_callables(inner, f"{place}.{name}")
+            _check_static(inner, f"{path}.{name}")
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
-            _refuse_callables(inner, f"{place}[{number}]")
+            _check_static(inner, f"{path}[{number}]")
 
 
-def _check_json(value: Any, place: str) -> None:
-    # TOML knows moments, and Python far more, that JSON doesn't.
+def _check_json(value: Any, path: str) -> None:
+    # TOML has dates, and Python many types, that JSON doesn't have.
     if value is None or isinstance(value, str | int) or callable(value):
         return
     if isinstance(value, float) and math.isfinite(value):
@@ -276,10 +285,10 @@ def _check_json(value: Any, place: str) -> None:
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if not isinstance(name, str):
-                raise DefinitionError(place, f"the key {name!r} should be a string")
-            _check_json(inner, f"{place}.{name}")
+                raise unexpected(path, "keys that are strings", name)
+            _check_json(inner, f"{path}.{name}")
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
-            _check_json(inner, f"{place}[{number}]")
+            _check_json(inner, f"{path}[{number}]")
     else:
-        raise DefinitionError(place, f"{value!r} can't be written as JSON")
+        raise DefinitionError(path, f"{value!r} can't be written as JSON")

@@ -1,5 +1,5 @@
 """
-Where definitions are kept: in order, some for one project only. No I/O.
+The storage of definitions: in order, and some for one project only. No I/O.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from exponea_async.sandbox.messages.personalisation import CONDITION, applies, delivered
+from exponea_async.sandbox.messages.personalisation import CONDITION, is_met, personalise
 from exponea_async.sandbox.models import CustomerView
 
 Check = Callable[[Any, str], None]
@@ -18,13 +18,13 @@ Defaults = Callable[[], Mapping[str, Any]]
 @frozen(eq=False)
 class Entry:
     """
-    One definition.
+    One stored definition.
 
     Attributes:
-        element: What was handed over.
-        project: The token of the only project that has it; None where each has.
-        id: Its id, if it has one that can be told.
-        checked: Whether it was checked; another of the same id then takes its place.
+        element: The object, callable or unchecked value that was defined.
+        project: The token of the only project that has it; None where every project has it.
+        id: The id of the element; None where it has none.
+        checked: Whether the element was checked; a checked element replaces another one with the same id.
     """
 
     element: Any
@@ -38,10 +38,10 @@ class Section:
     The definitions of one kind, such as the in-app messages.
 
     Args:
-        name: What it is called in errors.
-        check: Refuses wrong elements.
-        id_name: The field that holds an element's id.
-        defaults: The fields that an element gets where it doesn't have them.
+        name: The name in errors.
+        check: Raises for an invalid element; called with the element and its path.
+        id_name: The field with the id of an element.
+        defaults: Returns the values of fields that an element doesn't have.
     """
 
     def __init__(self, name: str, check: Check, *, id_name: str = "id", defaults: Defaults = dict) -> None:
@@ -55,55 +55,55 @@ class Section:
         self, *elements: Any, project: str | None = None, to: Mapping[str, Any] | None = None, check: bool = True
     ) -> None:
         """
-        Defines elements; one whose id and condition are there already takes the place of that.
+        Define elements; an element replaces the one with the same id and condition.
 
         Args:
-            elements: Objects with the keys of the wire and, if one is not for everybody, ``for``; or callables that
-                are given a `CustomerView` and return such an object, a list of them, or None for nothing.
-            project: The token of the only project that has them; each has where None.
-            to: Whom they are for, such as ``{"registered": "jane@x.com"}``.
-            check: Whether they have to be right; else anything is taken, next to others of the same id, and sent as it
-                is, but for ``for`` and placeholders.
+            elements: Objects with the keys of the API and, if an element is not for every customer, ``for``; or
+                callables that take a `CustomerView` and return such an object, a list of them, or None for nothing.
+            project: The token of the only project that has them; every project where None.
+            to: The condition that customers have to meet, such as ``{"registered": "jane@x.com"}``.
+            check: Whether to check the elements. Without it, any value is accepted, also next to others with the same
+                id, and sent unchanged except for ``for`` and placeholders.
 
         Raises:
-            DefinitionError: An element is wrong. None was defined.
+            DefinitionError: An element is invalid. Nothing was defined.
         """
         entries = []
         for number, each in enumerate(elements):
-            element = each if to is None else _addressed(each, to)
+            element = each if to is None else _with_condition(each, to)
             if check:
                 self.check(element if isinstance(each, Mapping) else each, f"{self._name}[{number}]")
             entries.append(self._entry(element, project, checked=check))
         for entry in entries:
-            self._keep(entry)
+            self._store(entry)
 
-    def check(self, element: Any, place: str) -> None:
+    def check(self, element: Any, path: str) -> None:
         """
-        Checks an element, and does nothing else.
+        Check an element without defining it.
 
         Raises:
-            DefinitionError: It is wrong.
+            DefinitionError: The element is invalid.
         """
-        self._check(element, place)
+        self._check(element, path)
 
     def change(self, id_: str, fields: Mapping[str, Any], *, project: str | None = None) -> None:
         """
-        Changes some fields of an element.
+        Change some fields of an element.
 
         Args:
-            id_: Its id.
+            id_: The id of the element.
             fields: The fields with their new values.
-            project: As it was defined.
+            project: The project for which the element was defined; None where it was for every project.
 
         Raises:
             KeyError: There is no such element.
-            DefinitionError: It would be wrong. Nothing was changed.
+            DefinitionError: The changed element would be invalid. Nothing was changed.
         """
-        wanted = [entry for entry in self._entries if entry.id == id_ and entry.project == project]
-        if not wanted:
+        found = [entry for entry in self._entries if entry.id == id_ and entry.project == project]
+        if not found:
             raise KeyError(id_)
         changed = {
-            id(entry): self._entry({**entry.element, **fields}, project, checked=entry.checked) for entry in wanted
+            id(entry): self._entry({**entry.element, **fields}, project, checked=entry.checked) for entry in found
         }
         for entry in changed.values():
             if entry.checked:
@@ -112,142 +112,151 @@ class Section:
 
     def remove(self, which: str | Callable[..., Any], *, project: str | None = None) -> None:
         """
-        Takes an element away.
+        Remove an element.
 
         Args:
-            which: Its id, or the callable that it is.
-            project: As it was defined.
+            which: The id of the element, or the callable itself.
+            project: The project for which the element was defined; None where it was for every project.
 
         Raises:
             KeyError: There is no such element.
         """
-        gone = [
+        removed = [
             entry
             for entry in self._entries
             if entry.project == project and (entry.id == which or entry.element is which)
         ]
-        if not gone:
+        if not removed:
             raise KeyError(which)
-        self._entries = [entry for entry in self._entries if entry not in gone]
+        self._entries = [entry for entry in self._entries if entry not in removed]
 
     def clear(self) -> None:
-        """Takes all elements away, of all projects."""
+        """Remove all elements of all projects."""
         self._entries = []
 
-    def of(self, project: str) -> list[Entry]:
-        """Tells what a project has: its own, and those of all whose id it doesn't have itself."""
-        own = {entry.id for entry in self._entries if entry.project == project and entry.id is not None}
+    def entries(self, project: str) -> list[Entry]:
+        """Return the entries of a project: its own, and those for every project whose id it doesn't have itself."""
+        own_ids = {entry.id for entry in self._entries if entry.project == project and entry.id is not None}
         return [
             entry
             for entry in self._entries
-            if entry.project == project or (entry.project is None and entry.id not in own)
+            if entry.project == project or (entry.project is None and entry.id not in own_ids)
         ]
 
-    def delivered(self, project: str, customer: CustomerView) -> list[Any]:
-        """Makes what a customer gets; of several with one id, the first that is for it."""
-        seen: set[str] = set()
-        told = []
-        for entry in self.of(project):
-            if entry.checked and entry.id in seen:
+    def for_customer(self, project: str, customer: CustomerView) -> list[Any]:
+        """Return what a customer gets; of several elements with one id, the first whose condition is met."""
+        found_ids: set[str] = set()
+        result = []
+        for entry in self.entries(project):
+            if entry.checked and entry.id in found_ids:
                 continue
-            made = delivered(entry.element, customer)
-            told += made
-            if made and entry.id is not None:
-                seen.add(entry.id)
-        return told
+            personalised = personalise(entry.element, customer)
+            result += personalised
+            if personalised and entry.id is not None:
+                found_ids.add(entry.id)
+        return result
 
     def elements(self, project: str) -> list[Any]:
-        """Tells what a project has without a look at any customer; of several with one id, the first."""
-        seen: set[str] = set()
-        told = []
-        for entry in self.of(project):
-            if not callable(entry.element) and not (entry.checked and entry.id in seen):
-                told.append(entry.element)
+        """Return the elements of a project for no particular customer; of several with one id, the first."""
+        found_ids: set[str] = set()
+        result = []
+        for entry in self.entries(project):
+            if not callable(entry.element) and not (entry.checked and entry.id in found_ids):
+                result.append(entry.element)
             if entry.id is not None:
-                seen.add(entry.id)
-        return told
+                found_ids.add(entry.id)
+        return result
 
-    def told(self, project: str | None) -> list[Any]:
-        """Tells the elements that were defined for just this project, or for all where None."""
+    def as_list(self, project: str | None) -> list[Any]:
+        """Return copies of the elements that were defined for this project only, or for every project where None."""
         return [deepcopy(entry.element) for entry in self._entries if entry.project == project]
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is defined, for no project."""
+        """Whether nothing is defined for any project."""
         return not self._entries
 
     def projects(self) -> Iterator[str]:
-        """Tells the projects that have elements of their own."""
+        """Iterate over the projects that have elements of their own."""
         yield from (entry.project for entry in self._entries if entry.project is not None)
 
     def _entry(self, element: Any, project: str | None, *, checked: bool) -> Entry:
-        kept = deepcopy(element)
-        if not isinstance(kept, Mapping):
-            return Entry(kept, project, None, checked)
+        copied = deepcopy(element)
+        if not isinstance(copied, Mapping):
+            return Entry(copied, project, None, checked)
         if checked:
-            kept = {**self._defaults(), **kept}
-        id_ = kept.get(self._id_name)
-        return Entry(kept, project, id_ if isinstance(id_, str) else None, checked)
+            copied = {**self._defaults(), **copied}
+        id_ = copied.get(self._id_name)
+        return Entry(copied, project, id_ if isinstance(id_, str) else None, checked)
 
-    def _keep(self, entry: Entry) -> None:
+    def _store(self, entry: Entry) -> None:
         for number, other in enumerate(self._entries):
-            if _same(entry, other):
+            if _replaces(entry, other):
                 self._entries[number] = entry
                 return
         self._entries.append(entry)
 
 
-class Groups:
+class SectionGroup:
     """
-    Sections by a name, such as the segments of each category; each comes into being when it is asked for.
+    Sections by name, such as the segments of each category; a section is created when it is first used.
 
     Args:
-        make: Makes the section of a name.
+        create: Creates the section of a name.
     """
 
-    def __init__(self, make: Callable[[str], Section]) -> None:
-        self._make = make
+    def __init__(self, create: Callable[[str], Section]) -> None:
+        self._create = create
         self._sections: dict[str, Section] = {}
 
     def __getitem__(self, name: str) -> Section:
         if name not in self._sections:
-            self._sections[name] = self._make(name)
+            self._sections[name] = self._create(name)
         return self._sections[name]
 
-    def names(self, project: str) -> list[str]:
-        """Tells the names under which a project has anything; also those that are there, but empty for all."""
-        return [name for name, section in self._sections.items() if section.is_empty or section.of(project)]
-
-    def check(self, name: str, element: Any, place: str) -> None:
+    def put(self, name: str, *elements: Any, project: str | None = None) -> None:
         """
-        Checks an element for the section of a name, and does nothing else.
+        Define elements in the section of a name, which exists from then on, even without elements.
 
         Raises:
-            DefinitionError: It is wrong.
+            DefinitionError: An element is invalid. Nothing was defined.
         """
-        self._make(name).check(element, place)
+        self[name].put(*elements, project=project)
 
-    def delivered(self, name: str, project: str, customer: CustomerView) -> list[Any]:
-        """Makes what a customer gets of the section of a name, if there is one."""
+    def names(self, project: str) -> list[str]:
+        """Return the names of the sections with elements of a project, and of those that are empty for all."""
+        return [name for name, section in self._sections.items() if section.is_empty or section.entries(project)]
+
+    def check(self, name: str, element: Any, path: str) -> None:
+        """
+        Check an element for the section of a name without defining it.
+
+        Raises:
+            DefinitionError: The element is invalid.
+        """
+        self._create(name).check(element, path)
+
+    def for_customer(self, name: str, project: str, customer: CustomerView) -> list[Any]:
+        """Return what a customer gets of the section of a name; nothing where there is no such section."""
         section = self._sections.get(name)
-        return [] if section is None else section.delivered(project, customer)
+        return [] if section is None else section.for_customer(project, customer)
 
     def items(self) -> list[tuple[str, Section]]:
-        """Tells all sections with their names."""
+        """Return all sections with their names."""
         return list(self._sections.items())
 
     def clear(self) -> None:
-        """Takes all elements away, of all projects."""
+        """Remove all sections."""
         self._sections.clear()
 
 
-def _addressed(element: Any, to: Mapping[str, Any]) -> Any:
+def _with_condition(element: Any, condition: Mapping[str, Any]) -> Any:
     if isinstance(element, Mapping):
-        return {**element, CONDITION: dict(to)}
-    return lambda customer: delivered(element, customer) if applies(to, customer) else None
+        return {**element, CONDITION: dict(condition)}
+    return lambda customer: personalise(element, customer) if is_met(condition, customer) else None
 
 
-def _same(entry: Entry, other: Entry) -> bool:
+def _replaces(entry: Entry, other: Entry) -> bool:
     if entry.id is None or (entry.id, entry.project) != (other.id, other.project):
         return False
     both_checked = entry.checked and other.checked
