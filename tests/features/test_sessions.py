@@ -68,7 +68,7 @@ class TestExplicitSessions:
         assert await phone.sessions() == expected
 
     async def test_without_auto_close(self, phone: Phone) -> None:
-        """Where a start does not end the open session, its end is not tracked, and the duration counts from the new start."""
+        """Where a start does not end the open session, its end is not tracked; the duration is the new session's."""
         await phone.start(automatic_session_tracking=False, manual_session_auto_close=False)
         await live(phone, [(2000, "track_session_start"), (2010, "track_session_start"), (2025, "track_session_end")])
 

@@ -315,7 +315,7 @@ class TestMemory:
     def test_engagement_has_the_remembered_state(
         self, memory: TokenMemory, now: Any, frequency: TokenFrequency
     ) -> None:
-        """After a verification Engagement has the remembered state, and with ON_TOKEN_CHANGE nothing is tracked twice."""
+        """Engagement gets the remembered state, and with ON_TOKEN_CHANGE no state is tracked twice."""
         after, states = verify(memory, frequency=frequency, **now)
         assert after is not None
         assert after.valid == (after.granted or not now["require"])
