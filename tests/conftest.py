@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from phones import Phone, phone_in_hand
-from support import PROJECT, SOMEONE, Configure, Connect, Heard, speak_of
+from helpers.app import Phone, phone_in_hand
+from helpers.clients import PROJECT, SOMEONE, Configure, Connect, Heard, speak_of
 
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings
 from exponea_async.devices import expirer as sweeper

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 from attrs import define, field, frozen
+from helpers.clients import PROJECT, SOMEONE, Configure, Connect, Heard, numbered
+from helpers.scripted_server import Scripted, Seen
+from helpers.waiting import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import PROJECT, SOMEONE, Configure, Connect, Heard, Scripted, Seen, numbered, until
 
 from exponea_async import (
     Configuration,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PROJECT, Configure, Connect, Heard, numbered, until
+from helpers.clients import PROJECT, Configure, Connect, Heard, numbered
+from helpers.waiting import until
 
 from exponea_async import (
     ClosedError,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from attrs import frozen
-from support import Configure, kept
+from helpers.clients import Configure, kept
 
 from exponea_async import Configuration, Customer, Device, Event, Exponea, StorageError
 from exponea_async.storage.sqlite.connection import QueueConnection

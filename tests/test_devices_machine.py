@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from attrs import define, field
+from helpers.clients import kept
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from support import kept
 
 from exponea_async import Configuration, Customer, Device, Event, Exponea, TokenFrequency
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from support import Configure, kept
+from helpers.clients import Configure, kept
 
 from exponea_async import Event, Exponea
 from exponea_async.sandbox import Sandbox

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from attrs import define, evolve
-from support import Configure, kept
+from helpers.clients import Configure, kept
 
 from exponea_async import (
     ConfigurationChange,

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 import uvicorn
 from aiohttp import web
-from support import until
+from helpers.waiting import until
 
 from exponea_async import Configuration
 from exponea_async.sandbox import Fault, Sandbox

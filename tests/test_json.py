@@ -7,9 +7,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from helpers.modules import copy_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import copy_of
 
 from exponea_async._internal.json import decode, elements, members
 

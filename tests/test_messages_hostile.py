@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import attrs
 import pytest
 from aiohttp import web
-from hostile_world import (
+from helpers.clients import Connect
+from helpers.hostile_responses import (
     CONTENT,
     EVERYTHING,
     GAP,
@@ -30,10 +31,10 @@ from hostile_world import (
     conforms,
     world_of,
 )
+from helpers.waiting import Ticking
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from support import Connect, Ticking
 
 from exponea_async import Event
 from exponea_async.devices.customers import CustomerSnapshot

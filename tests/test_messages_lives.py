@@ -8,9 +8,20 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from personalised import CATEGORY, FREQUENCIES, INBOX, ITEMS, LINK, SECRET, Personal, background, name_of, owner_of
-from phones import Phone
-from support import until
+from helpers.app import Phone
+from helpers.personalised_content import (
+    CATEGORY,
+    FREQUENCIES,
+    INBOX,
+    ITEMS,
+    LINK,
+    SECRET,
+    Personal,
+    background,
+    name_of,
+    owner_of,
+)
+from helpers.waiting import until
 
 from exponea_async import Customer, CustomerTracker, Device, Event, Exponea, Hooks
 from exponea_async.errors import ClosedError

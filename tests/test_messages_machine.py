@@ -16,10 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 from attrs import define, evolve, field
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from personalised import (
+from helpers.personalised_content import (
     CATEGORY,
     FREQUENCIES,
     INBOX,
@@ -32,6 +29,9 @@ from personalised import (
     name_of,
     owner_of,
 )
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from exponea_async import Configuration, Customer, Device, Event, Exponea, UploadSettings
 from exponea_async.devices.state import DeviceState

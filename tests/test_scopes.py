@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from phones import Phone
-from support import SOMEONE, Connect, until
+from helpers.app import Phone
+from helpers.clients import SOMEONE, Connect
+from helpers.waiting import until
 
 from exponea_async import (
     ClosedError,

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from phones import Phone
+from helpers.app import Phone
 
 from exponea_async import (
     ConfigurationChange,

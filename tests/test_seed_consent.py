@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from phones import Phone
-from support import Configure
+from helpers.app import Phone
+from helpers.clients import Configure
 
 from exponea_async import Customer, Event, Exponea, FlushMode, LifecycleError, PurchasedItem
 from exponea_async.sandbox import Sandbox, StoredEvent

@@ -8,8 +8,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from phones import Phone
-from support import until
+from helpers.app import Phone
+from helpers.waiting import until
 
 from exponea_async import Customer, Event, InAppMessage
 from exponea_async.sandbox import Sandbox

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from support import Connect, kept, until
+from helpers.clients import Connect, kept
+from helpers.waiting import until
 
 from exponea_async import Customer, Device, Event, Exponea, InvalidEventError, StorageError
 from exponea_async.sandbox import Sandbox

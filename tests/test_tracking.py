@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from support import PROJECT, Connect, Heard, kept, numbered
+from helpers.clients import PROJECT, Connect, Heard, kept, numbered
 
 from exponea_async import (
     Customer,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from phones import Kept, Phone
+from helpers.app import Kept, Phone
 
 from exponea_async import Exponea
 from exponea_async.features.content_blocks.cache import Customers

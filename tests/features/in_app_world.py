@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from phones import Kept, Phone
-from support import until
+from helpers.app import Kept, Phone
+from helpers.waiting import until
 
 from exponea_async import Event, Exponea
 from exponea_async._internal.streams import Subscription

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from phones import Phone
+from helpers.app import Phone
 
 from exponea_async import Exponea
 from exponea_async.messages import AppInboxMessage

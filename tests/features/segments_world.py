@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from phones import Phone
-from support import until
+from helpers.app import Phone
+from helpers.waiting import until
 
 from exponea_async import Event, Exponea
 from exponea_async.features.segments import watcher as _segments_device

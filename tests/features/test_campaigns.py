@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from phones import DEVICE, STAMPS, Phone
+from helpers.app import DEVICE, STAMPS, Phone
 
 from exponea_async import Customer, Event, InvalidEventError
 from exponea_async.sandbox import Sandbox

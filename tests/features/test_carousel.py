@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from blocks_world import BUNDLE, FORCED, LINK, Gate, World, personal, static
-from phones import Phone
+from helpers.app import Phone
 
 from exponea_async import Customer, Event, Hooks, InvalidEventError
 from exponea_async._internal.streams import Subscription

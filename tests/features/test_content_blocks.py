@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from blocks_world import FORCED, LINK, World, personal, static
-from phones import DEVICE, STAMPS, Phone
+from helpers.app import DEVICE, STAMPS, Phone
 
 from exponea_async import (
     ClosedError,

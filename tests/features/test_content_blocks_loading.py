@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from blocks_world import BUNDLE, PERSONAL, Gate, World, personal, static
-from phones import Phone
-from support import until
+from helpers.app import Phone
+from helpers.waiting import until
 
 from exponea_async import ClosedError, ConfigurationChange, Customer, ExponeaProject
 from exponea_async.features.content_blocks import cache as _blocks_kept

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from blocks_world import World, personal, static
+from helpers.app import Phone
 from hypothesis import given
 from hypothesis import strategies as st
-from phones import Phone
 
 from exponea_async.features._shared.html import resource_cache as _resource_cache
 from exponea_async.features.content_blocks import pages as _blocks_pages

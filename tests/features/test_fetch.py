@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from helpers.clients import Configure, Connect
+from helpers.waiting import until
 from hypothesis import given
 from hypothesis import strategies as st
-from support import Configure, Connect, until
 
 from exponea_async import (
     ClosedError,

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from phones import Kept, Phone
-from support import Configure, until
+from helpers.app import Kept, Phone
+from helpers.clients import Configure
+from helpers.waiting import until
 
 from exponea_async import (
     BasicAuth,

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from helpers.app import Phone
+from helpers.waiting import until
 from in_app_world import World, gone, has, ids_of, message, page, taken, types, upon
-from phones import Phone
-from support import until
 
 from exponea_async import (
     ClosedError,

@@ -7,11 +7,11 @@ import logging
 from typing import Any
 
 import pytest
+from helpers.app import Phone
+from helpers.waiting import Ticking
 from hypothesis import given
 from hypothesis import strategies as st
 from in_app_world import World, has, message, page, upon
-from phones import Phone
-from support import Ticking
 
 from exponea_async import Event
 from exponea_async.errors import RequestRefusedError, UnavailableError

@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 import pytest
+from helpers.app import Phone
+from helpers.waiting import until
 from in_app_world import World, message, taken, types
-from phones import Phone
-from support import until
 
 from exponea_async import Customer, Event, QueueSettings
 from exponea_async.sandbox import Sandbox

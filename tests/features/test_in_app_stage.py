@@ -5,11 +5,11 @@ What waits for in-app messages, what is shown and what is loaded for it: bounded
 import asyncio
 
 import pytest
+from helpers.app import Phone
+from helpers.waiting import until
 from hypothesis import given
 from hypothesis import strategies as st
 from in_app_world import World, message
-from phones import Phone
-from support import until
 
 from exponea_async import Customer, Event
 from exponea_async.features._shared.html import resource_cache as _resource_cache

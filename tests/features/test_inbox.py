@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from helpers.app import Phone
+from helpers.waiting import until
 from inbox_world import FETCH, MARK_AS_READ, World, html, ids_of, push
-from phones import Phone
-from support import until
 
 from exponea_async import (
     ClosedError,

@@ -5,8 +5,8 @@ What is tracked of messages of the app inbox, and about whom.
 from typing import Any
 
 import pytest
+from helpers.app import STAMPS, Phone
 from inbox_world import World, push
-from phones import STAMPS, Phone
 
 from exponea_async import ConfigurationChange, Customer, DroppedError, Event, ExponeaProject, Hooks, InvalidEventError
 from exponea_async.devices.context import SubjectContext

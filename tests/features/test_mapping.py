@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from phones import Phone
+from helpers.app import Phone
 
 from exponea_async import Customer, Event, EventType, Exponea, ExponeaProject, PurchasedItem
 

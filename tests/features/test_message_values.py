@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import asdict
-from phones import Phone
+from helpers.app import Phone
 
 from exponea_async import AppInboxMessage, Customer, Event, InAppContentBlock, InAppMessage
 from exponea_async.sandbox import Sandbox

@@ -8,9 +8,9 @@ import time
 from types import ModuleType
 
 import pytest
+from helpers.modules import copy_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import copy_of
 
 NAME = "exponea_async.features._shared.targeting.patterns"
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from phones import Kept, Phone
+from helpers.app import Kept, Phone
 
 from exponea_async import DroppedError, Event, Exponea, InvalidEventError
 from exponea_async._internal import streams as _streams

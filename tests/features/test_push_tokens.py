@@ -5,7 +5,7 @@ Push tokens through the verbs: when Engagement is told of one, and what.
 from typing import Any
 
 import pytest
-from phones import STAMPS, Kept, Phone
+from helpers.app import STAMPS, Kept, Phone
 
 from exponea_async import Customer, InvalidEventError, TokenFrequency
 

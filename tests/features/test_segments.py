@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from helpers.app import Phone
+from helpers.clients import Connect
+from helpers.waiting import until
 from hypothesis import given
 from hypothesis import strategies as st
-from phones import Phone
 from segments_world import Listener, World, held, segment, world_of
-from support import Connect, until
 
 from exponea_async import (
     ClosedError,

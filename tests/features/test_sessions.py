@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import pytest
-from phones import DEVICE, STAMPS, Phone
+from helpers.app import DEVICE, STAMPS, Phone
 
 from exponea_async import Event, Exponea, Hooks, InvalidEventError
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 from blocks_world import FORCED, LINK, Gate, World, personal, static
-from phones import Phone
+from helpers.app import Phone
 
 from exponea_async import Customer
 from exponea_async.features.content_blocks.parsing import is_fresh, read_definition, status_of

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from helpers.app import Phone
+from helpers.waiting import until
 from in_app_world import World, has, message, taken, types, upon
-from phones import Phone
-from support import until
 
 from exponea_async import Customer, Event, PurchasedItem
 from exponea_async.features._shared.consent import has_consent, is_forced

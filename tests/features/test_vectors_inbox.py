@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from helpers.app import Phone
 from inbox_world import MARK_AS_READ, World, html, ids_of, push
-from phones import Phone
 
 from exponea_async import Customer, RequestRefusedError, UnavailableError
 from exponea_async.messages import AppInboxAction, AppInboxMessage

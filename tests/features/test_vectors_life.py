@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from phones import Kept, Phone
+from helpers.app import Kept, Phone
 
 from exponea_async import ConfigurationChange, Customer, Event, ExponeaProject, TokenFrequency
 from exponea_async.features._shared.payload import Action, clicked_event, delivered_event, read_payload

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from phones import Phone
+from helpers.app import Phone
+from helpers.waiting import until
 from segments_world import Listener, World, held, segment, world_of
-from support import until
 
 from exponea_async import Customer, Event
 from exponea_async.sandbox import CustomerView, Fault, Sandbox

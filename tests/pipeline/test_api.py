@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from attrs import evolve
-from support import Configure, until
+from helpers.clients import Configure
+from helpers.waiting import until
 
 from exponea_async import ClosedError, Configuration, RequestRefusedError, UnavailableError
 from exponea_async._pipeline import api as calls_module

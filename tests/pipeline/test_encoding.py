@@ -17,9 +17,9 @@ from uuid import UUID
 
 import attrs
 import pytest
+from helpers.modules import copy_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import copy_of
 
 from exponea_async.errors import InvalidEventError
 

@@ -10,7 +10,9 @@ from itertools import count
 from typing import Any
 
 import pytest
-from support import Connect, Scripted, Seen, numbered, until
+from helpers.clients import Connect, numbered
+from helpers.scripted_server import Scripted, Seen
+from helpers.waiting import until
 
 from exponea_async import Event, Exponea, FlushMode, FlushResult, StorageError
 from exponea_async.sandbox import Fault, Sandbox

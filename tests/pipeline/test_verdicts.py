@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from support import PROJECT, Connect, Heard, Script, Scripted, Seen, numbered, until
+from helpers.clients import PROJECT, Connect, Heard, numbered
+from helpers.scripted_server import Script, Scripted, Seen
+from helpers.waiting import until
 
 from exponea_async import Event, Exponea, FlushResult, Hooks, QueueSettings, RejectedError
 from exponea_async.sandbox import Fault, Project, Sandbox

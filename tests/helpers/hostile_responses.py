@@ -12,7 +12,6 @@ import attrs
 import pytest
 from aiohttp import web
 from attrs import frozen
-from support import Connect
 
 from exponea_async import Customer, Device, Event, Exponea
 from exponea_async.features.content_blocks.verbs import ContentBlocks
@@ -21,6 +20,7 @@ from exponea_async.features.inbox.verbs import Inbox
 from exponea_async.features.segments.verbs import Segments
 from exponea_async.messages import RecommendationOptions
 from exponea_async.sandbox import Sandbox
+from helpers.clients import Connect
 
 #: What must never be seen in a log: the project's key, customers' tokens and ids, and what messages say.
 KEY, TOKEN, CUSTOMER, CONTENT = "s3cretkey", "s3crettoken", "s3cretcustomer", "s3cretcontent"

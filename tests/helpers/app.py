@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from attrs import frozen
-from support import Configure
 
 from exponea_async import Exponea, Hooks
 from exponea_async._pipeline.commands import read_command
+from helpers.clients import Configure
 
 #: What a device stands for in events about it, but for an ``app_version``.
 DEVICE = {"sdk", "sdk_version", "os_name", "os_version", "device_type"}
