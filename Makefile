@@ -1,30 +1,33 @@
-# Each target first builds .venv, so that a fresh machine needs only python3, git and make.
+# Each target first creates .venv, so that a new machine needs only python3, git and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# One worker per core; the tests of one file stay on one worker.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: help demo test check format lint types coverage bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
+# pip is upgraded first: --group needs 25.1 or newer.
 $(READY): pyproject.toml
-	@echo "==> building $(VENV) with $$($(PYTHON) --version)"
+	@echo "==> creating $(VENV) with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[speed,otel,html]' --group dev
 	@touch $@
 
-demo: $(READY) ## an hour of a small shop, through a real queue and an outage, into the local sandbox
-	@echo "==> the demo: a shop's hour into the sandbox"
+demo: $(READY) ## send one hour of shop events through the queue and an outage to the local sandbox
+	@echo "==> demo"
 	$(BIN)/exponea-async demo
 
-test: $(READY) ## the tests
-	@echo "==> the tests"
-	$(BIN)/python -m pytest
+test: $(READY) ## run the tests
+	@echo "==> tests"
+	$(PYTEST)
 
-check: $(READY) ## format, lint, types, tests with coverage: what has to pass
+check: $(READY) ## check format, lint and types, then run the tests with coverage
 	@echo "==> format"
 	$(BIN)/ruff format --check .
 	@echo "==> lint"
@@ -33,16 +36,16 @@ check: $(READY) ## format, lint, types, tests with coverage: what has to pass
 	$(BIN)/mypy
 	@$(MAKE) --no-print-directory coverage
 
-coverage: $(READY) ## the tests, with coverage of the package
-	@echo "==> the tests, with coverage"
-	$(BIN)/python -m pytest --cov --cov-report=term
+coverage: $(READY) ## run the tests and measure the coverage of the package
+	@echo "==> tests with coverage"
+	$(PYTEST) --cov --cov-report=term
 
-format: $(READY) ## put the code into form
+format: $(READY) ## format the code and apply automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## the benchmarks, each beside its limit
+bench: $(READY) ## run the benchmarks and compare each with its limit
 	@for each in track drain loop memory imports devices messages; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 
-clean: ## remove what the targets made
+clean: ## remove everything that the targets create
 	rm -rf $(VENV) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
