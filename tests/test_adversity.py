@@ -278,14 +278,14 @@ class TestAnyMixOfAnswers:
 async def squeeze(client: Exponea, pages: int) -> None:
     """Let a client's file have this many pages at the most, as a disk that is full would."""
     assert isinstance(client._storage, SQLiteStorage)
-    await client._storage._commits.run(lambda ledger: ledger.execute(f"PRAGMA max_page_count = {pages}").fetchall())
+    await client._storage.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchall())
 
 
 async def spoil(client: Exponea, path: Path) -> None:
     """Overwrite a client's file while it is in use, so that the next look at it meets the damage."""
     assert isinstance(client._storage, SQLiteStorage)
     for pragma in ("wal_checkpoint(TRUNCATE)", "cache_size = 0"):
-        await client._storage._commits.run(lambda ledger, do=pragma: ledger.execute(f"PRAGMA {do}").fetchall())  # type: ignore[misc]
+        await client._storage.run(lambda connection, do=pragma: connection.execute(f"PRAGMA {do}").fetchall())  # type: ignore[misc]
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"garbage!" * (path.stat().st_size // 8))  # noqa: ASYNC240 - a moment

@@ -71,10 +71,10 @@ BROAD_HANDLERS = {
     "features.content_blocks.carousel_order._asked": "a function of the user; the carousel is shown without it",
     "features._shared.html.resource_cache._loaded": "a function of the user; messages that need it are not shown",
     "cli.app.main": "a script expects one line and an exit code",
-    "storage.sqlite.commit_batch._look": "an error of a read must not fail the writes beside it",
-    "storage.sqlite.commit_batch.Job.run_apart": "an error of a read is raised to its caller only",
-    "storage.sqlite.group_commit.GroupCommitter._serve": "the commit loop: every caller gets the error",
-    "storage.sqlite.storage.SQLiteStorage._hop": "translates SQLite's errors, and raises all others again",
+    "storage.sqlite.group_commit.run_reads": "an error of a read must not fail the writes beside it",
+    "storage.sqlite.group_commit.Job.run_isolated": "an error of a read is raised to its caller only",
+    "storage.sqlite.group_commit.GroupCommitter._run": "the commit loop: every caller gets the error",
+    "storage.sqlite.storage.SQLiteStorage._call": "translates SQLite's errors, and raises all others again",
 }
 
 LONGEST_FILE = 500

@@ -152,7 +152,7 @@ async def file_opener(path: Path) -> AsyncIterator[OpenFile]:
 
 async def on_thread(storage: SQLiteStorage, work: Callable[[QueueConnection], T]) -> T:
     """Run something on the connection's own thread."""
-    return await storage._commits.run(work)
+    return await storage.run(work)
 
 
 def parts(path: Path) -> list[Path]:

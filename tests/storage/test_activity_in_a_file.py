@@ -97,7 +97,7 @@ class TestInAFile:
 
     async def test_round_and_round(self, open_file: OpenFile, monkeypatch: pytest.MonkeyPatch) -> None:
         """Who goes round more states than there is room for still finds some, and all is right."""
-        monkeypatch.setattr(_ledger, "VERSIONS", 40)
+        monkeypatch.setattr(_ledger, "MAX_CACHED_VERSIONS", 40)
         storage = await open_file()
         for n in range(50):
             await storage.write([], [StateChange(f"k{n}", b"v", 0)])

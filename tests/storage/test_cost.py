@@ -1,11 +1,11 @@
 """
-What calls cost, counted in steps and not in time.
+The cost of calls, counted in SQLite's steps and not in time.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from stores import (
@@ -18,34 +18,47 @@ from stores import (
 )
 
 from exponea_async.storage.base import Record, StateChange, StateCheck
-from exponea_async.storage.sqlite import leases as _claims
-from exponea_async.storage.sqlite import queries as _queries
+from exponea_async.storage.sqlite import leases, queries
 from exponea_async.storage.sqlite.connection import QueueConnection
-from exponea_async.storage.sqlite.file import open_ledger
+from exponea_async.storage.sqlite.file import open_file
 from exponea_async.storage.sqlite.writes import BatchWriter, PendingWrite
+
+T = TypeVar("T")
 
 
 class TestCost:
     @pytest.fixture
-    def ledger(self, path: Path) -> Iterator[QueueConnection]:
-        ledger = open_ledger(path, lambda: QueueConnection(path, isolation_level=None), "NORMAL", 1.0)
-        yield ledger
-        ledger.close()
+    def connection(self, path: Path) -> Iterator[QueueConnection]:
+        connection = open_file(path, lambda: QueueConnection(path), synchronous="NORMAL", timeout=1.0)
+        yield connection
+        connection.close()
 
-    def fill(self, ledger: QueueConnection, total: int) -> None:
-        written = sum(route.last - route.cursor for route in ledger.routes.values()) + ledger.taken()
-        self.write(ledger, records(*map(str, range(written, total))))
+    def fill(self, connection: QueueConnection, total: int) -> None:
+        count = sum(route.last - route.cursor for route in connection.routes.values()) + connection.leased()
+        self.write(connection, records(*map(str, range(count, total))))
 
     def write(
-        self, ledger: QueueConnection, records: Sequence[Record] = (), states: Sequence[StateChange | StateCheck] = ()
+        self,
+        connection: QueueConnection,
+        records: Sequence[Record] = (),
+        states: Sequence[StateChange | StateCheck] = (),
     ) -> None:
-        entry = PendingWrite(records, states, asyncio.Future(loop=asyncio.new_event_loop()))
-        entry.future.get_loop().close()
-        ledger.transact(lambda ledger: BatchWriter(ledger, [entry]).run())
-        assert entry.written
+        write = PendingWrite(records, states, asyncio.Future(loop=asyncio.new_event_loop()))
+        write.future.get_loop().close()
+        with connection.write_transaction():
+            BatchWriter(connection, [write]).run()
+        assert write.written
 
-    def steps(self, ledger: QueueConnection, work: Callable[[], Any]) -> int:
-        """Count the steps of SQLite's machine that work takes; they don't depend on the time of day."""
+    def change(self, connection: QueueConnection, work: Callable[[QueueConnection], T]) -> T:
+        with connection.write_transaction():
+            return work(connection)
+
+    def read(self, connection: QueueConnection, work: Callable[[QueueConnection], T]) -> T:
+        with connection.read_transaction():
+            return work(connection)
+
+    def steps(self, connection: QueueConnection, work: Callable[[], Any]) -> int:
+        """Return the steps of SQLite's virtual machine that work takes; they do not depend on the time of day."""
         count = 0
 
         def step() -> int:
@@ -53,54 +66,55 @@ class TestCost:
             count += 1
             return 0
 
-        ledger.set_progress_handler(step, 1)
+        connection.set_progress_handler(step, 1)
         work()
-        ledger.set_progress_handler(None, 1)
+        connection.set_progress_handler(None, 1)
         return count
 
-    def test_it_does_not_grow_with_the_queue(self, ledger: QueueConnection) -> None:
-        """A look, a lease, a settlement and a write cost the same with 1,000 and with 100,000 records waiting."""
+    def test_it_does_not_grow_with_the_queue(self, connection: QueueConnection) -> None:
+        """A read, a lease, a settlement and a write cost the same with 1,000 and with 100,000 records in the queue."""
         costs = []
         for total in (1_000, 100_000):
-            self.fill(ledger, total)
-            costs.append([self.steps(ledger, work) for work in self.works(ledger)])
+            self.fill(connection, total)
+            costs.append([self.steps(connection, work) for work in self.works(connection)])
 
         for few, many in zip(*costs, strict=True):
             assert abs(many - few) <= few / 5
 
-    def works(self, ledger: QueueConnection) -> list[Callable[[], Any]]:
-        claim = _claims.LeaseRequest(50, NOW + LEASE, NOW, frozenset(), None)
-        again = _claims.LeaseRequest(50, NOW + 2 * LEASE, NOW + LEASE, frozenset(), None)
+    def works(self, connection: QueueConnection) -> list[Callable[[], Any]]:
+        first = leases.LeaseRequest(50, NOW + LEASE, NOW, frozenset(), None)
+        again = leases.LeaseRequest(50, NOW + 2 * LEASE, NOW + LEASE, frozenset(), None)
         held: list[str] = []
         return [
-            lambda: ledger.look(lambda ledger: _claims.has_due(ledger, claim)),
-            lambda: held.extend(ids(ledger.transact(lambda ledger: _claims.lease(ledger, claim)))),
-            lambda: ledger.transact(lambda ledger: _claims.lease(ledger, again)),
-            lambda: ledger.transact(lambda ledger: _claims.settle(ledger, delivered(*held))),
-            lambda: self.write(ledger, records("a")),
-            lambda: ledger.look(_queries.pending),
-            # What another process writes makes this one read its place again.
-            lambda: ledger.transact(QueueConnection.reload),
+            lambda: self.read(connection, lambda connection: leases.has_due(connection, first)),
+            lambda: held.extend(ids(self.change(connection, lambda connection: leases.lease(connection, first)))),
+            lambda: self.change(connection, lambda connection: leases.lease(connection, again)),
+            lambda: self.change(connection, lambda connection: leases.settle(connection, delivered(*held))),
+            lambda: self.write(connection, records("a")),
+            lambda: self.read(connection, queries.pending),
+            # After another process has written, the cached values are read again.
+            lambda: self.change(connection, QueueConnection.reload),
         ]
 
-    def test_it_does_not_grow_with_the_states(self, ledger: QueueConnection) -> None:
-        """Touches, their versions known or not, and looks cost the same beside 100,000 states."""
+    def test_it_does_not_grow_with_the_states(self, connection: QueueConnection) -> None:
+        """Activity, with versions cached or not, and reads cost the same beside 1,000 and 100,000 states."""
         costs = []
-        self.write(ledger, records("a"))
+        self.write(connection, records("a"))
         for start, total in ((0, 1_000), (1_000, 100_000)):
-            self.write(ledger, states=[StateChange(f"k{n}", b"v" * 99, 0, active=NOW + n) for n in range(start, total)])
-            costs.append([self.steps(ledger, work) for work in self.state_works(ledger, NOW + total)])
+            created = [StateChange(f"k{n}", b"v" * 99, 0, active=NOW + n) for n in range(start, total)]
+            self.write(connection, states=created)
+            costs.append([self.steps(connection, work) for work in self.state_works(connection, NOW + total)])
 
         for few, many in zip(*costs, strict=True):
             assert abs(many - few) <= few / 5
 
-    def state_works(self, ledger: QueueConnection, now: float) -> list[Callable[[], Any]]:
-        known, unknown = ([StateCheck(f"k{n}", 1, active=now + n + more) for n in range(200, 300)] for more in (0, 1))
+    def state_works(self, connection: QueueConnection, now: float) -> list[Callable[[], Any]]:
+        cached, unknown = ([StateCheck(f"k{n}", 1, active=now + n + more) for n in range(200, 300)] for more in (0, 1))
         return [
-            lambda: ledger.look(lambda ledger: _queries.expired_sessions(ledger, NOW + 500, 100)),
-            lambda: self.write(ledger, records("a"), [StateCheck("k150", 1, active=now)]),
-            lambda: self.write(ledger, records("a"), known),
-            ledger.versions.clear,
-            lambda: self.write(ledger, records("a"), unknown),
-            lambda: ledger.look(lambda ledger: _queries.load_state(ledger, "k7")),
+            lambda: self.read(connection, lambda connection: queries.expired_sessions(connection, NOW + 500, 100)),
+            lambda: self.write(connection, records("a"), [StateCheck("k150", 1, active=now)]),
+            lambda: self.write(connection, records("a"), cached),
+            connection.versions.clear,
+            lambda: self.write(connection, records("a"), unknown),
+            lambda: self.read(connection, lambda connection: queries.load_state(connection, "k7")),
         ]

@@ -151,7 +151,7 @@ class TestSchema:
         db.close()
         before = content(path)
 
-        with pytest.raises(StorageError, match=r"schema 99.*Update exponea-async"):
+        with pytest.raises(StorageError, match=r"schema version 99.*Update exponea-async"):
             await SQLiteStorage(path).open()
         assert aside(path) == []
         db = sqlite3.connect(path)

@@ -1,35 +1,46 @@
 """
-The connection to the queue's file: transactions, and what is known of the file between them.
-
-Everything here runs on the connection's own thread.
+The connection to the queue's file: the thread that it lives on, its transactions, and what is cached between them.
 """
 
+import asyncio
 import os
 import random
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+from typing import TypeVar, cast
+
+import aiosqlite
 
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
 K = TypeVar("K", int, str)
 T = TypeVar("T")
 
-#: Ids in one statement; SQLite takes 32,766 variables at the most.
-CHUNK = 500
-#: State versions kept in memory between transactions: at about 105 bytes each, keys included, up to 21 MB.
-VERSIONS = 200_000
+#: Ids in one statement; SQLite accepts at most 32,766 variables.
+IDS_PER_STATEMENT = 500
+#: State versions cached between transactions: at about 105 bytes each, keys included, up to 21 MB.
+MAX_CACHED_VERSIONS = 200_000
 
 
 class MovedFileError(Exception):
-    """The file at the path is no longer the one that is open: another process has moved it, or somebody deleted it."""
+    """The file at the path is not the one that is open: it was moved by another process, or deleted."""
 
 
 class Route:
-    """A route's place in the file."""
+    """
+    A route as the file has it.
+
+    Attributes:
+        number: Its number, in the upper bits of its records' ids.
+        name: Its name.
+        cursor: The highest id that was ever leased.
+        last: The highest id that was ever written.
+    """
 
     __slots__ = ("cursor", "last", "name", "number")
 
@@ -41,204 +52,260 @@ class Route:
 
     @property
     def end(self) -> int:
-        """The first id past those of this route."""
+        """The first id after those of this route."""
         return (self.number + 1) << ROUTE_SHIFT
 
 
 class QueueConnection(sqlite3.Connection):
     """
-    A connection that runs whole jobs.
+    A connection with the queue's transactions, and with what is cached of the file between them.
 
-    aiosqlite pays one hop to its thread for each call. `commit` therefore runs the job that waits at the head of
-    `jobs`, so that begin, statements and commit are one call together.
+    It is created and used on one thread, that of a `ConnectionThread`.
+
+    Args:
+        path: The file.
+        lock_timeout: How long to wait for another process's lock on the file, in seconds.
+        max_records: The capacity of the queue.
+        when_full: What happens to a write that exceeds it.
 
     Attributes:
         path: The file.
-        inode: The number of the file that was opened, by which another file at the same path is told from it.
-        max_records: How many records may wait.
-        when_full: What happens to a write without room.
-        jobs: What the next calls of `commit` run.
-        turn: Rises with each lease, so that routes take turns at being first.
-        routes: All routes by name; as the other fields below, valid within a transaction only.
-        numbers: All routes by number.
-        versions: State versions that have been looked up, by key; 0 where there is none.
+        inode: The inode of the file that is open, by which another file at the same path is recognized.
+        max_records: The capacity of the queue.
+        when_full: What happens to a write that exceeds it.
+        lease_count: The number of leases so far; it decides which route comes first in the next one.
+        routes: All routes by name. This and the following attributes are valid within a transaction only.
+        routes_by_number: All routes by number.
+        versions: The state versions that have been read, by key; 0 where there is no state.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.path = ""
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        lock_timeout: float = 5.0,
+        max_records: int = 1_000_000,
+        when_full: str = "raise",
+    ) -> None:
+        # Without an isolation level the sqlite3 module begins no transactions of its own.
+        super().__init__(str(path), timeout=lock_timeout, isolation_level=None)
+        self.path = str(path)
         self.inode = 0
-        self.max_records = 1_000_000
-        self.when_full = "raise"
-        self.jobs: deque[Callable[[], None]] = deque()
-        self.turn = 0
+        self.max_records = max_records
+        self.when_full = when_full
+        self.lease_count = 0
         self.routes: dict[str, Route] = {}
-        self.numbers: dict[int, Route] = {}
+        self.routes_by_number: dict[int, Route] = {}
         self.versions: dict[str, int] = {}
-        self._taken: int | None = None
-        self._seen = -1
+        self._leased: int | None = None
+        self._data_version = -1
 
-    def commit(self) -> None:
-        """Run the next job."""
-        self.jobs.popleft()()
-
-    def check_place(self) -> None:
+    def check_path(self) -> None:
         """
-        Make sure that what was just committed lies where others look for it.
+        Make sure that what was just committed is in the file that other processes open.
 
         Raises:
-            MovedFileError: It lies elsewhere.
+            MovedFileError: There is another file at the path, or none.
         """
         try:
-            if os.stat(self.path).st_ino == self.inode:  # noqa: PTH116 - a third of the price, paid for each commit
+            if os.stat(self.path).st_ino == self.inode:  # noqa: PTH116 - runs for each commit, at a third of the cost
                 return
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError:
-            # It can't be told, as after a change of the user; what is committed stays committed.
+            # Unknown, as after a change of the process's user; what is committed stays committed.
             return
         raise MovedFileError("it has been moved or deleted meanwhile")
 
     # Transactions
 
-    def transact(self, work: "Callable[[QueueConnection], T]") -> T:
-        """Run work in a write transaction: all of it or nothing."""
-        return self._run("BEGIN IMMEDIATE", work)
+    def write_transaction(self) -> AbstractContextManager[None]:
+        """Commit what is written within the context, or nothing if an exception leaves it."""
+        return self._transaction("BEGIN IMMEDIATE")
 
-    def look(self, work: "Callable[[QueueConnection], T]") -> T:
-        """Run work that only reads, on one state of the file."""
-        return self._run("BEGIN", work)
+    def read_transaction(self) -> AbstractContextManager[None]:
+        """Let everything within the context read the same state of the file."""
+        return self._transaction("BEGIN")
 
-    def _run(self, begin: str, work: "Callable[[QueueConnection], T]") -> T:
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
         self.execute(begin)
         try:
-            self._refresh()
-            result = work(self)
+            self._reload_if_changed()
+            yield
             self.execute("COMMIT")
         except BaseException:
-            self._seen = -1
+            self._data_version = -1
             # A full disk may have ended the transaction already.
             if self.in_transaction:
                 self.execute("ROLLBACK")
             raise
-        return result
 
-    def _refresh(self) -> None:
-        """Read anew what is known between transactions, if another connection has changed the file."""
-        (seen,) = self.execute("PRAGMA data_version").fetchone()
-        if seen != self._seen:
+    def _reload_if_changed(self) -> None:
+        """Read the cached values again if another connection has changed the file."""
+        (data_version,) = self.execute("PRAGMA data_version").fetchone()
+        if data_version != self._data_version:
             self.reload()
-            self._seen = seen
+            self._data_version = data_version
 
     def reload(self) -> None:
-        """Read anew what is known between transactions."""
-        self._taken = None
+        """Read the cached values again."""
+        self._leased = None
         self.versions.clear()
         self.routes = {}
-        self.numbers = {}
+        self.routes_by_number = {}
         for number, name, cursor in self.execute("SELECT id, name, cursor FROM route ORDER BY id").fetchall():
-            self._learn(Route(number, name, cursor, self._last(number, cursor)))
+            self._add_route(Route(number, name, cursor, self._last_id(number, cursor)))
 
-    def _learn(self, route: Route) -> Route:
-        self.routes[route.name] = self.numbers[route.number] = route
+    def _add_route(self, route: Route) -> Route:
+        self.routes[route.name] = self.routes_by_number[route.number] = route
         return route
 
-    def _last(self, number: int, cursor: int) -> int:
+    def _last_id(self, number: int, cursor: int) -> int:
         end = (number + 1) << ROUTE_SHIFT
         sql = "SELECT id FROM record WHERE id > ? AND id < ? ORDER BY id DESC LIMIT 1"
         row = self.execute(sql, (cursor, end)).fetchone()
         return int(row[0]) if row else cursor
 
-    # What is known
+    # Cached values
 
-    def make_route(self, name: str) -> Route:
-        """Make a route that is not there yet."""
-        # The first number is any, and the first id the time in ms, so that the ids of a file that replaces another
-        # one don't repeat those of its predecessor.
-        number = (self.counter("route") or random.randrange(1 << 12)) + 1  # noqa: S311 - nothing to guess
+    def create_route(self, name: str) -> Route:
+        """Create a route."""
+        # The first number is random, and the first id is the time in ms, so that the ids of a file that replaces
+        # another one do not repeat the ids of the old file.
+        number = (self.counter("route") or random.randrange(1 << 12)) + 1  # noqa: S311 - not for secrecy
         self.set_counter("route", number)
         start = (number << ROUTE_SHIFT) + int(time.time() * 1000)
         self.execute("INSERT INTO route VALUES (?, ?, ?)", (number, name, start))
-        return self._learn(Route(number, name, start, start))
+        return self._add_route(Route(number, name, start, start))
 
     def move_cursor(self, route: Route, cursor: int) -> None:
-        """Remember that a route's records up to an id are no longer untouched."""
+        """Store that a route's records up to an id are no longer untouched."""
         self.execute("UPDATE route SET cursor = ? WHERE id = ?", (cursor, route.number))
         route.cursor = cursor
         route.last = max(route.last, cursor)
 
-    def taken(self) -> int:
-        """Tell how many records have rows in ``taken``."""
-        if self._taken is None:
-            self._taken = int(self.execute("SELECT count(*) FROM taken").fetchone()[0])
-        return self._taken
+    def leased(self) -> int:
+        """Return the number of records that are leased or delayed: the rows of ``taken``."""
+        if self._leased is None:
+            self._leased = int(self.execute("SELECT count(*) FROM taken").fetchone()[0])
+        return self._leased
 
-    def count_taken(self, change: int) -> None:
-        """Follow a change of ``taken``."""
-        if self._taken is not None:
-            self._taken += change
+    def add_leased(self, change: int) -> None:
+        """Adjust `leased` to a change of ``taken``."""
+        if self._leased is not None:
+            self._leased += change
 
-    def room(self) -> int:
-        """Tell how many records may still come; negative where revived ones are too many."""
-        return self.max_records - self.taken() - sum(route.last - route.cursor for route in self.routes.values())
+    def free_capacity(self) -> int:
+        """Return how many more records fit; negative where revived records exceed the capacity."""
+        return self.max_records - self.leased() - sum(route.last - route.cursor for route in self.routes.values())
 
-    def look_versions_up(self, keys: AbstractSet[str]) -> None:
-        """Make sure that `versions` tells those of some states; they are remembered until somebody else writes."""
+    def load_versions(self, keys: AbstractSet[str]) -> None:
+        """Make sure that `versions` has the versions of some states; they are cached until another process writes."""
         versions = self.versions
-        # Subtracting the dictionary's keys would go through all of them.
-        unknown = [key for key in keys if key not in versions]
-        if unknown and len(versions) + len(unknown) > VERSIONS:
-            # Not all, nor the oldest: who goes round more keys than there is room for shall still find some of them.
+        # Not `keys - versions.keys()`, which would go through all of the cached ones.
+        missing = [key for key in keys if key not in versions]
+        if missing and len(versions) + len(missing) > MAX_CACHED_VERSIONS:
+            # Every other one is removed, not all, and not the oldest: callers that use more keys in turn than the
+            # cache can hold must still find some of them.
             for key in list(versions)[::2]:
                 del versions[key]
-            unknown = [key for key in keys if key not in versions]
-        for marks, some in chunks(unknown):
+            missing = [key for key in keys if key not in versions]
+        for placeholders, some in chunks(missing):
             versions.update(dict.fromkeys(some, 0))
-            versions.update(self.execute(f"SELECT key, version FROM state WHERE key IN ({marks})", some).fetchall())
+            sql = f"SELECT key, version FROM state WHERE key IN ({placeholders})"
+            versions.update(self.execute(sql, some).fetchall())
 
     def counter(self, name: str) -> int:
-        """Tell a counter's value."""
+        """Return the value of a counter, 0 by default."""
         row = self.execute("SELECT value FROM counter WHERE name = ?", (name,)).fetchone()
         return int(row[0]) if row else 0
-
-    def start_over(self) -> None:
-        """Make sure that in a file that replaces another one no state has a version that it had there."""
-        self.transact(lambda ledger: ledger.set_counter("state", int(time.time())))
 
     def set_counter(self, name: str, value: int) -> None:
         """Set a counter."""
         self.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
 
+    def raise_state_versions(self) -> None:
+        """Make sure that no state of this file gets a version that it had in the file that this one replaces."""
+        with self.write_transaction():
+            self.set_counter("state", int(time.time()))
+
     # Removing
 
     def remove(self, ids: Sequence[int]) -> int:
-        """Delete records, taken or not; returns how many were there."""
+        """Delete records, leased or not; return how many there were."""
         if not ids:
             return 0
         ids = sorted(set(ids))
         if ids[-1] - ids[0] == len(ids) - 1:
-            # The usual case, a batch delivered whole, is one range.
+            # The usual case, a batch that was delivered as a whole, is one range.
             return self._remove("BETWEEN ? AND ?", (ids[0], ids[-1]))
-        return sum(self._remove(f"IN ({marks})", some) for marks, some in chunks(ids))
+        return sum(self._remove(f"IN ({placeholders})", some) for placeholders, some in chunks(ids))
 
-    def _remove(self, clause: str, values: Sequence[int]) -> int:
-        self.count_taken(-self.execute(f"DELETE FROM taken WHERE id {clause}", values).rowcount)
-        return self.execute(f"DELETE FROM record WHERE id {clause}", values).rowcount
+    def _remove(self, condition: str, values: Sequence[int]) -> int:
+        self.add_leased(-self.execute(f"DELETE FROM taken WHERE id {condition}", values).rowcount)
+        return self.execute(f"DELETE FROM record WHERE id {condition}", values).rowcount
+
+
+class ConnectionThread(aiosqlite.Connection):
+    """
+    The thread of a `QueueConnection`, on which functions run as a whole.
+
+    A transaction must be one call to the thread: each of aiosqlite's own calls runs a single statement, and sending it
+    to the thread and back takes longer than most statements. aiosqlite has no public call that runs a function, so
+    this class adds `call`. No other code uses protected members of aiosqlite, and this class only those that are the
+    same in all supported versions: ``_execute`` and ``_conn``, from which aiosqlite's public calls are made, and the
+    thread.
+
+    Args:
+        connect: Opens the connection; runs on the thread.
+    """
+
+    def __init__(self, connect: Callable[[], QueueConnection]) -> None:
+        super().__init__(connect, iter_chunk_size=64)
+        # An application that forgets to close the client must still be able to exit.
+        self._own_thread.daemon = True
+
+    @property
+    def _own_thread(self) -> Thread:
+        # Since aiosqlite 0.22 a connection has a thread; before, it is one.
+        return cast("Thread", getattr(self, "_thread", self))
+
+    async def open(self) -> None:
+        """Start the thread and open the connection; if that fails or is cancelled, both are gone afterwards."""
+        opening = asyncio.ensure_future(self)
+        try:
+            await asyncio.shield(opening)
+        except BaseException:
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                with suppress(sqlite3.Error):
+                    await self.close()
+            else:
+                # aiosqlite stops the thread but does not wait for it: the thread's last answer must not go to an event
+                # loop that is closed by then.
+                await asyncio.to_thread(self._own_thread.join)
+            raise
+
+    async def call(self, work: Callable[[QueueConnection], T]) -> T:
+        """Run work on the thread, behind what was called before."""
+        result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        return result
 
 
 def chunks(ids: Sequence[K]) -> Iterator[tuple[str, Sequence[K]]]:
-    """Cut ids, or keys, into parts for one statement each, with their placeholders."""
-    for start in range(0, len(ids), CHUNK):
-        some = ids[start : start + CHUNK]
+    """Split ids, or keys, into parts for one statement each; yield the placeholders and the part."""
+    for start in range(0, len(ids), IDS_PER_STATEMENT):
+        some = ids[start : start + IDS_PER_STATEMENT]
         yield ",".join("?" * len(some)), some
 
 
-def numbers(ids: Iterable[str]) -> list[int]:
-    """Read ids, passing over what can't be one of ours."""
+def parse_ids(ids: Iterable[str]) -> list[int]:
+    """Return ids as numbers, without those that cannot be ids of this storage."""
     keys = list(ids)
     try:
-        found = list(map(int, keys))
+        numbers = list(map(int, keys))
     except ValueError:
-        found = [int(key) for key in keys if key.isdecimal()]
-    # A larger one would be too much for SQLite.
-    return found if max(found, default=0) < 1 << 63 else [number for number in found if number < 1 << 63]
+        numbers = [int(key) for key in keys if key.isdecimal()]
+    # SQLite has no larger numbers.
+    return numbers if max(numbers, default=0) < 1 << 63 else [number for number in numbers if number < 1 << 63]

@@ -1,5 +1,5 @@
 """
-The queue's file among its neighbours: made, opened, told damaged from busy, moved aside.
+The queue's file on the disk: creating it, opening it, recognizing damage, and moving a damaged file aside.
 """
 
 import contextlib
@@ -11,18 +11,19 @@ from itertools import count
 from pathlib import Path
 
 from exponea_async.errors import DamagedFileError, StorageError
-from exponea_async.storage.sqlite import queries as _queries
+from exponea_async.storage.sqlite import queries
 from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
 from exponea_async.storage.sqlite.schema import migrate
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - Windows, which lets nobody rename an open file
+except ImportError:  # pragma: no cover - Windows, where an open file cannot be renamed
     fcntl = None  # type: ignore[assignment]
 
-#: What lies beside the file while it is in use; the file itself is last.
-PARTS = ("-wal", "-shm", "")
+#: Suffixes of the file and its companions, which exist while it is in use; the file itself is last.
+SUFFIXES = ("-wal", "-shm", "")
 
+#: What to do, by a part of SQLite's or the system's message.
 HINTS = {
     "full": "Free some disk space.",
     "locked": "Another process holds the file for long; keep other tools off it.",
@@ -32,67 +33,71 @@ HINTS = {
 }
 
 
-def open_ledger(path: Path, make: Callable[[], QueueConnection], synchronous: str, patience: float) -> QueueConnection:
+def open_file(
+    path: Path, connect: Callable[[], QueueConnection], *, synchronous: str, timeout: float
+) -> QueueConnection:
     """
-    Open the file, making it where it is not there; runs on the connection's thread.
+    Open the file, creating it where there is none; to be called on the connection's thread.
 
     Args:
         path: The file.
-        make: Makes the connection.
-        synchronous: SQLite's setting of that name.
-        patience: How long to go on trying while other processes are opening it too, in seconds.
+        connect: Returns a new connection to the path.
+        synchronous: The value of SQLite's setting of that name.
+        timeout: How long to retry while other processes are opening the file, in seconds.
 
     Raises:
-        DamagedFileError: It could not be read, and has been moved aside if nobody was faster.
+        DamagedFileError: The file could not be read. It has been moved aside, unless another process was first.
     """
-    until = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         try:
-            return _open_once(path, make, synchronous)
+            return _open_once(path, connect, synchronous)
         except (sqlite3.OperationalError, MovedFileError) as error:
-            # Two processes that switch a new file to its journal mode at once are told so without any wait.
-            if not _is_passing(error) or time.monotonic() > until:
+            # Of two processes that switch a new file to its journal mode at once, SQLite refuses one without waiting.
+            if not _is_transient(error) or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
 
 
-def _open_once(path: Path, make: Callable[[], QueueConnection], synchronous: str) -> QueueConnection:
-    make_file(path)
+def _open_once(path: Path, connect: Callable[[], QueueConnection], synchronous: str) -> QueueConnection:
+    create_file(path)
     inode = path.stat().st_ino
-    with contextlib.ExitStack() as undo:
-        ledger = make()
-        undo.callback(ledger.close)
-        ledger.path, ledger.inode = str(path), inode
+    with contextlib.ExitStack() as on_error:
+        connection = connect()
+        on_error.callback(connection.close)
+        connection.inode = inode
         try:
-            _prepare(ledger, synchronous)
+            _prepare(connection, synchronous)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
             raise DamagedFileError(str(path), move_aside(path, inode), str(error)) from error
-        ledger.check_place()
-        undo.pop_all()
-    return ledger
+        connection.check_path()
+        on_error.pop_all()
+    return connection
 
 
-def _prepare(ledger: QueueConnection, synchronous: str) -> None:
-    ledger.execute("PRAGMA journal_mode = WAL")
-    ledger.execute(f"PRAGMA synchronous = {synchronous}")
-    migrate(ledger)
-    ledger.look(_queries.pending)
+def _prepare(connection: QueueConnection, synchronous: str) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    migrate(connection)
+    # Reads from the tables, so that damage is found now.
+    with connection.read_transaction():
+        queries.pending(connection)
 
 
-def make_file(path: Path) -> None:
-    """Make a file that only its owner can read; SQLite gives its companions the same mode."""
+def create_file(path: Path) -> None:
+    """Create a file that only its owner can read; SQLite gives its companions the same mode."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Never opened when it is there: closing it again would end the locks that this process holds on it.
+    # An existing file is never opened here: closing it would release the locks that this process holds on it.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    for part in PARTS:
+    for suffix in SUFFIXES:
         with contextlib.suppress(FileNotFoundError):
-            _protect(Path(f"{path}{part}"))
+            _restrict(Path(f"{path}{suffix}"))
 
 
-def _protect(path: Path) -> None:
+def _restrict(path: Path) -> None:
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)
 
@@ -101,33 +106,33 @@ def move_aside(path: Path, inode: int) -> str:
     """
     Rename a damaged file and its companions.
 
-    It must still be open then: SQLite, when it closes a file that has been moved, leaves the companions at the old
-    place alone, which by then may be those of a fresh file.
+    The file must still be open: when SQLite closes a file that has been moved, it leaves alone the companions at the
+    old path, which may be those of a new file by then.
 
     Args:
         path: The file.
-        inode: The number of the damaged file, or 0 for whatever is there.
+        inode: The inode of the damaged file, or 0 for any file at the path.
 
     Returns:
-        The new name, or nothing if the damaged file is no longer there.
+        The new name, or ``""`` if the damaged file is not at the path any more.
     """
-    with _alone(path.parent):
+    with _locked(path.parent):
         try:
             if inode and path.stat().st_ino != inode:
                 return ""
         except FileNotFoundError:
             return ""
-        target = _free_name(path)
-        # The companions first: a fresh file must never meet the old one's log.
-        for part in PARTS:
+        target = _unused_name(path)
+        # The companions first: a new file must never be opened with the log of the old one.
+        for suffix in SUFFIXES:
             with contextlib.suppress(FileNotFoundError):
-                Path(f"{path}{part}").rename(f"{target}{part}")
+                Path(f"{path}{suffix}").rename(f"{target}{suffix}")
         return target
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from moving files of a folder at the same time."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Prevent other processes from moving files of a folder at the same time."""
     if fcntl is None:  # pragma: no cover - Windows
         yield
         return
@@ -139,34 +144,34 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _free_name(path: Path) -> str:
+def _unused_name(path: Path) -> str:
     name = f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-    names = (f"{name}-{again}" if again else name for again in count())
+    names = (f"{name}-{number}" if number else name for number in count())
     return next(name for name in names if not Path(name).exists())
 
 
 def is_damage(error: BaseException) -> bool:
-    """Tell whether an error means that the file can't be read any more."""
+    """Return whether an error means that the file is damaged."""
     return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _is_passing(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     return isinstance(error, MovedFileError) or _code(error) == sqlite3.SQLITE_BUSY
 
 
 def _code(error: BaseException) -> int:
-    # Errors that the sqlite3 module itself raises carry no code; the upper bits tell details.
+    # Errors that the sqlite3 module itself raises have no code; the upper bits are details.
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def translated(error: Exception, path: Path | str) -> StorageError | None:
-    """Make our error of one that the file or the system is to blame for; None where it is somebody else's."""
+def storage_error(error: Exception, path: Path | str) -> StorageError | None:
+    """Return the `StorageError` for an error of the file or the system, or None for an error of the caller."""
     if isinstance(error, StorageError):
         return error
     if not (isinstance(error, sqlite3.OperationalError | OSError | MovedFileError) or is_damage(error)):
         return None
-    text = str(error)
-    hint = next((hint for word, hint in HINTS.items() if word in text), "")
-    translation = StorageError(f"The queue file {path} refused: {text}.", hint=hint)
-    translation.__cause__ = error
-    return translation
+    message = str(error)
+    hint = next((hint for part, hint in HINTS.items() if part in message), "")
+    translated = StorageError(f"The queue file {path} cannot be used: {message}.", hint=hint)
+    translated.__cause__ = error
+    return translated

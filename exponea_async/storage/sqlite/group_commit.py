@@ -1,45 +1,224 @@
 """
-Group commit: many callers, one transaction, one hop to the connection's thread.
+Group commit: the calls of many callers share one transaction, which is one call to the connection's thread.
 """
 
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from copy import copy
+from itertools import groupby
 from typing import Any, TypeVar
 
 from exponea_async.errors import StorageError
 from exponea_async.storage.base import Leased, Record, StateChange, StateCheck, Written
-from exponea_async.storage.sqlite.commit_batch import CommitBatch, Job, Lease, Look
 from exponea_async.storage.sqlite.connection import QueueConnection
-from exponea_async.storage.sqlite.leases import LeaseRequest
-from exponea_async.storage.sqlite.writes import PendingWrite
+from exponea_async.storage.sqlite.file import is_damage, storage_error
+from exponea_async.storage.sqlite.leases import LeaseRequest, has_due, lease
+from exponea_async.storage.sqlite.writes import BatchWriter, PendingWrite
 
 T = TypeVar("T")
 
-#: Records in one transaction; larger ones only make the others wait.
-GROUP = 500
-#: How long a commit waits for company once callers have come in company, in seconds.
-WINDOW = 0.002
-#: How long writers that wait for room sleep before they look again, in seconds. A settlement wakes them at once.
-ROOM_POLL = 0.05
+#: Records in one transaction; with more of them the other callers only wait longer.
+MAX_BATCH_RECORDS = 500
+#: How long a commit waits for more writes once several have come at the same time, in seconds.
+COMMIT_WINDOW = 0.002
+#: How often writes that wait for capacity are tried again, in seconds. After a settlement they are tried at once.
+CAPACITY_POLL = 0.05
+
+
+class Job:
+    """
+    The work of one caller and its outcome: `result`, or `error`.
+
+    Args:
+        work: Runs on the connection's thread.
+        future: The caller waits for it.
+    """
+
+    __slots__ = ("done", "error", "future", "result", "work")
+
+    def __init__(self, work: Callable[[QueueConnection], Any], future: "asyncio.Future[Any]") -> None:
+        self.work = work
+        self.future = future
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.done = False
+
+    def run(self, connection: QueueConnection) -> None:
+        """Run the work, on the connection's thread."""
+        self.result = self.work(connection)
+
+    def run_isolated(self, connection: QueueConnection) -> None:
+        """Run the work and store its error, so that it affects no other job; only damage of the file is raised."""
+        self.error = None
+        try:
+            self.run(connection)
+        except Exception as error:
+            if is_damage(error):
+                raise
+            self.error = storage_error(error, connection.path) or error
+        self.done = True
+
+    def fail(self, error: Exception) -> None:
+        """Store an error that other jobs get, too."""
+        self.error = copied(error)
+        self.done = True
+
+    def resolve(self) -> None:
+        """Give the caller the outcome."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Read(Job):
+    """A job that only reads, and shares one transaction with the reads next to it."""
+
+    __slots__ = ()
+
+
+class Lease(Job):
+    """A job that leases records; it needs a transaction only if any of them is due."""
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: LeaseRequest, future: "asyncio.Future[list[Leased]]") -> None:
+        super().__init__(self._lease, future)
+        self.request = request
+
+    def _lease(self, connection: QueueConnection) -> list[Leased]:
+        return lease(connection, self.request)
+
+
+class CommitBatch:
+    """
+    The jobs and writes that go to the connection's thread in one call.
+
+    Args:
+        writes: Records and states to write.
+        changes: Jobs of the transaction that run before the writes, for which they may free capacity.
+        leases: Jobs of the transaction that run last, so that they find what has just been written.
+        preceding: Jobs that run before the transaction: reads, and jobs that begin transactions of their own.
+
+    Attributes:
+        committed: Whether there was a transaction.
+        blocked: The writes that have to wait for capacity.
+    """
+
+    __slots__ = ("blocked", "changes", "committed", "leases", "preceding", "writes")
+
+    def __init__(
+        self,
+        writes: Sequence[PendingWrite] = (),
+        changes: Sequence[Job] = (),
+        leases: Sequence[Lease] = (),
+        preceding: Sequence[Job] = (),
+    ) -> None:
+        self.writes = writes
+        self.changes = changes
+        self.leases = leases
+        self.preceding = preceding
+        self.committed = False
+        self.blocked: list[PendingWrite] = []
+
+    def members(self) -> "list[PendingWrite | Job]":
+        """Return all writes and jobs."""
+        return [*self.writes, *self.changes, *self.leases, *self.preceding]
+
+    def split(self) -> "Iterator[CommitBatch]":
+        """Yield a batch for each write and job."""
+        yield from (CommitBatch(preceding=(job,)) for job in self.preceding)
+        yield from (CommitBatch(changes=(job,)) for job in self.changes)
+        yield from (CommitBatch(writes=(write,)) for write in self.writes)
+        yield from (CommitBatch(leases=(job,)) for job in self.leases)
+
+    # On the connection's thread
+
+    def run(self, connection: QueueConnection) -> None:
+        """
+        Run everything.
+
+        Raises:
+            MovedFileError: What was committed is not in the file at the path any more.
+        """
+        self._run_preceding(connection)
+        if self.writes or self.changes or self._is_any_due(connection):
+            with connection.write_transaction():
+                for job in self.changes:
+                    job.run(connection)
+                if self.writes:
+                    self.blocked = BatchWriter(connection, self.writes).run()
+                for job in self.leases:
+                    job.run(connection)
+            self.committed = True
+        connection.check_path()
+
+    def _run_preceding(self, connection: QueueConnection) -> None:
+        for kind, jobs in groupby(self.preceding, type):
+            if kind is Read:
+                run_reads(connection, list(jobs))
+            else:
+                for job in jobs:
+                    job.run_isolated(connection)
+
+    def _is_any_due(self, connection: QueueConnection) -> bool:
+        """Return whether any lease would find records: an idle queue is polled often, and must not be written then."""
+        if not self.leases:
+            return False
+        for job in self.leases:
+            job.result = []
+        with connection.read_transaction():
+            return any(has_due(connection, job.request) for job in self.leases)
+
+    # On the event loop's thread
+
+    def resolve(self) -> None:
+        """Give each caller the outcome; writes that wait for capacity have none."""
+        for write in self.writes:
+            future = write.future
+            if future.done():
+                continue
+            if write.written is not None:
+                future.set_result(write.written)
+            elif write.error is not None:
+                future.set_exception(write.error)
+        for jobs in (self.changes, self.leases, self.preceding):
+            for job in jobs:
+                job.resolve()
+
+    def resolve_preceding(self) -> None:
+        """Resolve and remove the preceding jobs that are done, so that they do not run again with the transaction."""
+        for job in self.preceding:
+            if job.done:
+                job.resolve()
+        self.preceding = [job for job in self.preceding if not job.done]
+
+    def fail(self, error: Exception) -> None:
+        """Give each caller an error."""
+        for member in self.members():
+            if not member.future.done():
+                member.future.set_exception(copied(error))
 
 
 class GroupCommitter:
     """
-    The callers that wait, and the one task that serves them all.
+    The queue of calls, and the task that runs them in batches.
 
     Args:
-        hop: Runs work on the connection's thread. Raises `StorageError` where the file is to blame.
-        window: How long a commit waits for company at the most, in seconds.
+        call: Runs a function on the connection's thread. Raises `StorageError` for an error of the file.
+        window: How long a commit waits for more writes at most, in seconds.
 
     Attributes:
-        count: How many transactions have been committed.
+        count: The number of transactions committed so far.
     """
 
-    def __init__(self, hop: Callable[[Callable[[QueueConnection], None]], Awaitable[None]], window: float) -> None:
+    def __init__(self, call: Callable[[Callable[[QueueConnection], None]], Awaitable[None]], window: float) -> None:
         self.count = 0
-        self._hop = hop
+        self._call = call
         self._window = window
         self._loop: asyncio.AbstractEventLoop
         self._closing = True
@@ -47,180 +226,205 @@ class GroupCommitter:
         self._blocked: deque[PendingWrite] = deque()
         self._changes: list[Job] = []
         self._leases: list[Lease] = []
-        self._looks: list[Job] = []
-        self._wake: asyncio.Future[None] | None = None
-        self._company = 1
-        self._until = 0.0
-        self._group = CommitBatch()
+        self._preceding: list[Job] = []
+        # The task waits for this future while it has nothing to do, and until this time for the expected writes.
+        self._wakeup: asyncio.Future[None] | None = None
+        self._deadline = 0.0
+        self._expected = 1
+        self._batch = CommitBatch()
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def serving(self) -> bool:
-        """Whether callers are served."""
+    def is_running(self) -> bool:
+        """Whether calls are accepted."""
         return not self._closing
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start the task."""
         self._loop = asyncio.get_running_loop()
         self._closing = False
-        self._task = asyncio.create_task(self._serve_for_ever(), name="exponea_async: commits")
+        self._task = asyncio.create_task(self._run_batches(), name="exponea_async: commits")
 
     async def aclose(self) -> None:
-        """Serve who is waiting, and end; writers that wait for room get an error."""
+        """Complete the calls made so far and end the task; writes that wait for capacity get an error."""
         self._closing = True
-        self._rouse()
+        self._wake()
         if self._task:
-            # Waited for, not awaited: who gives up closing must not end the commits.
+            # Waited for, not awaited: a caller that is cancelled here must not cancel the commits.
             await asyncio.wait([self._task])
 
-    # Callers
+    # Calls
 
     def write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck]) -> "asyncio.Future[Written]":
-        """Have records and states written."""
+        """Write records and states."""
         if self._closing:
-            raise closed()
+            raise closed_error()
         future: asyncio.Future[Written] = self._loop.create_future()
         self._writes.append(PendingWrite(records, states, future))
-        if self._wake is not None and len(self._writes) >= self._company:
-            self._rouse()
+        if self._wakeup is not None and len(self._writes) >= self._expected:
+            self._wake()
         return future
 
-    def lease(self, claim: LeaseRequest) -> "asyncio.Future[list[Leased]]":
-        """Have records taken."""
+    def lease(self, request: LeaseRequest) -> "asyncio.Future[list[Leased]]":
+        """Lease records."""
         future: asyncio.Future[list[Leased]] = self._future()
-        self._leases.append(Lease(claim, future))
+        self._leases.append(Lease(request, future))
         return future
 
     def change(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
-        """Have work done in a transaction."""
+        """Run work within the transaction."""
         future: asyncio.Future[T] = self._future()
         self._changes.append(Job(work, future))
         return future
 
-    def look(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
-        """Have work done on one state of the file, without a right to write."""
+    def read(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
+        """Run work that only reads, on one state of the file."""
         future: asyncio.Future[T] = self._future()
-        self._looks.append(Look(work, future))
+        self._preceding.append(Read(work, future))
         return future
 
     def run(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
-        """Have work done outside a transaction."""
+        """Run work outside of any transaction."""
         future: asyncio.Future[T] = self._future()
-        self._looks.append(Job(work, future))
+        self._preceding.append(Job(work, future))
         return future
 
     def _future(self) -> "asyncio.Future[Any]":
         if self._closing:
-            raise closed()
-        self._rouse()
+            raise closed_error()
+        self._wake()
         return self._loop.create_future()
 
-    def _rouse(self) -> None:
-        wake, self._wake = self._wake, None
-        if wake is not None and not wake.done():
-            wake.set_result(None)
+    def _wake(self) -> None:
+        wakeup, self._wakeup = self._wakeup, None
+        if wakeup is not None and not wakeup.done():
+            wakeup.set_result(None)
 
     # The task
 
-    async def _serve_for_ever(self) -> None:
+    async def _run_batches(self) -> None:
         try:
             while not self._closing or self._has_jobs() or self._writes or self._blocked:
-                await self._gather()
-                self._group = self._take_group()
-                self._until = self._loop.time() + self._window
-                await self._serve(self._group)
+                await self._wait_for_work()
+                self._batch = self._next_batch()
+                self._deadline = self._loop.time() + self._window
+                await self._run(self._batch)
         finally:
-            # Reached with callers still waiting only if the loop broke: they must not wait for ever.
+            # Callers are left only if the loop has cancelled the task: they must not wait for ever.
             self._closing = True
-            self._group.fail(closed())
-            self._take_group(everyone=True).fail(closed())
+            self._batch.fail(closed_error())
+            self._next_batch(limit=sys.maxsize).fail(closed_error())
 
-    async def _gather(self) -> None:
+    async def _wait_for_work(self) -> None:
         """
-        Wait for work.
+        Wait for a job, or for as many writes as are expected.
 
-        Callers that came in company are likely to come again in company, so a commit waits for as many as the one
-        before had, but not longer than the window. A lone caller never waits.
+        Where several callers have written at the same time, they are likely to do so again. So a commit waits for as
+        many writes as the one before had, but not longer than the window. A single caller never waits.
         """
-        while not (self._closing or self._has_jobs() or len(self._writes) >= self._company):
-            self._wake = self._loop.create_future()
-            timer = self._loop.call_at(self._until, self._expect_nobody) if self._company > 1 else None
-            await self._wake
+        while not (self._closing or self._has_jobs() or len(self._writes) >= self._expected):
+            self._wakeup = self._loop.create_future()
+            timer = self._loop.call_at(self._deadline, self._stop_waiting) if self._expected > 1 else None
+            await self._wakeup
             if timer:
                 timer.cancel()
 
-    def _expect_nobody(self) -> None:
-        self._company = 0 if self._blocked else 1
-        self._rouse()
+    def _stop_waiting(self) -> None:
+        self._expected = 0 if self._blocked else 1
+        self._wake()
 
     def _has_jobs(self) -> bool:
-        return bool(self._leases or self._changes or self._looks)
+        return bool(self._leases or self._changes or self._preceding)
 
-    def _take_group(self, *, everyone: bool = False) -> CommitBatch:
+    def _next_batch(self, limit: int = MAX_BATCH_RECORDS) -> CommitBatch:
         writes: list[PendingWrite] = []
         if self._blocked:
-            self._line_up(writes)
+            self._queue_behind_blocked(writes)
         queue = self._blocked or self._writes
         count = 0
-        while queue and (everyone or count < GROUP):
+        while queue and count < limit:
             write = queue.popleft()
             if not write.future.done():
                 writes.append(write)
                 count += len(write.records)
-        group = CommitBatch(writes, self._changes, self._leases, self._looks)
-        self._changes, self._leases, self._looks = [], [], []
-        return group
+        batch = CommitBatch(writes, self._changes, self._leases, self._preceding)
+        self._changes, self._leases, self._preceding = [], [], []
+        return batch
 
-    def _line_up(self, writes: list[PendingWrite]) -> None:
-        """Send new writers behind those that wait for room, except those who need none."""
+    def _queue_behind_blocked(self, writes: list[PendingWrite]) -> None:
+        """Move new writes behind those that wait for capacity, and those that need none into a batch."""
         while self._writes:
             write = self._writes.popleft()
             (self._blocked if write.records else writes).append(write)
 
-    async def _serve(self, group: CommitBatch) -> None:
-        if group.is_empty():
+    async def _run(self, batch: CommitBatch) -> None:
+        if not batch.members():
             return
-        self._company = max(1, len(group.writes))
+        self._expected = max(1, len(batch.writes))
         try:
-            await self._hop(group.run)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the callers must hear it and the task must go on
-            await self._blame(group, error)
+            await self._call(batch.run)
+        except Exception as error:  # noqa: BLE001 - the callers get it, whatever it is, and the task continues
+            await self._handle_failure(batch, error)
             return
-        self.count += group.committed
-        self._hold_back(group)
+        self.count += batch.committed
+        self._requeue_blocked(batch)
         if self._writes:
             # The next transaction can start meanwhile.
-            self._loop.call_soon(group.answer)
+            self._loop.call_soon(batch.resolve)
         else:
-            group.answer()
-            # Who comes again at once has come by then, and need not wake this task.
+            batch.resolve()
+            # Callers that write again at once have done so by then, and need not wake this task.
             await asyncio.sleep(0)
 
-    async def _blame(self, group: CommitBatch, error: Exception) -> None:
-        """Fail a group, or find out whose fault it was if it need not be the file's."""
-        group.answer_looks()
-        if isinstance(error, StorageError) or len(group.members()) == 1:
-            group.fail(error)
+    async def _handle_failure(self, batch: CommitBatch, error: Exception) -> None:
+        """Fail a batch; where the error may be that of a single member, run each of them alone to find it."""
+        batch.resolve_preceding()
+        if isinstance(error, StorageError) or len(batch.members()) == 1:
+            batch.fail(error)
             return
         behind, self._blocked = self._blocked, deque()
-        for single in group.singly():
-            await self._serve(single)
-        # Each was put in front of the one before it.
+        for single in batch.split():
+            await self._run(single)
+        # Each one was put in front of the one before it.
         self._blocked = deque([*reversed(self._blocked), *behind])
 
-    def _hold_back(self, group: CommitBatch) -> None:
-        """Put writers without room back in front, until a settlement makes some or a while has passed."""
+    def _requeue_blocked(self, batch: CommitBatch) -> None:
+        """Put the writes that exceed the capacity back in front, to be tried after a settlement or a while."""
         if self._closing:
-            for write in group.blocked:
-                write.error = StorageError("The storage was closed before there was room in the queue.")
-        elif group.blocked:
-            self._blocked.extendleft(reversed(group.blocked))
-            self._company = sys.maxsize
-            self._until = self._loop.time() + ROOM_POLL
+            for write in batch.blocked:
+                write.error = StorageError("The storage was closed before the queue had capacity for the write.")
+        elif batch.blocked:
+            self._blocked.extendleft(reversed(batch.blocked))
+            self._expected = sys.maxsize
+            self._deadline = self._loop.time() + CAPACITY_POLL
         elif self._blocked:
-            self._company = 0
+            self._expected = 0
 
 
-def closed() -> StorageError:
-    """Make the error for a call outside the storage's life."""
+def run_reads(connection: QueueConnection, reads: Sequence[Job]) -> None:
+    """Run reads in one transaction: for a small one, the transaction's begin and end are most of the cost."""
+    for read in reads:
+        read.done = False
+    try:
+        with connection.read_transaction():
+            for read in reads:
+                read.run_isolated(connection)
+    except Exception as error:
+        if is_damage(error):
+            raise
+        # There was no transaction. That concerns the reads only: the writes of the batch are still tried.
+        for read in reads:
+            if not read.done:
+                read.fail(storage_error(error, connection.path) or error)
+
+
+def copied(error: Exception) -> Exception:
+    """Return a copy of an error: one that is raised for several callers collects the tracebacks of all."""
+    own = copy(error)
+    own.__cause__ = error.__cause__
+    return own
+
+
+def closed_error() -> StorageError:
+    """Return the error for a call while the storage is not open."""
     return StorageError("The storage is closed.")

@@ -1,25 +1,25 @@
 """
-Leasing and settling.
+Leasing and settling records.
 """
 
 import time
 from collections.abc import Sequence
 
 from exponea_async.storage.base import MAX_DUE_AHEAD, Leased, Settlement
-from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, numbers
+from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, parse_ids
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
 
 class LeaseRequest:
     """
-    What one caller would like to take.
+    The lease that one caller asks for.
 
     Args:
-        limit: How many records at the most.
-        due: When they fall due again, UNIX seconds.
+        limit: The maximum number of records.
+        due: The end of the lease, when the records fall due again, UNIX seconds.
         now: UNIX seconds.
-        skip: Routes to leave alone.
-        only: The one route to take from, or None.
+        skip: Routes to leave out.
+        only: The only route to lease from, or None for all.
     """
 
     __slots__ = ("due", "limit", "now", "only", "skip")
@@ -31,103 +31,106 @@ class LeaseRequest:
         self.skip = skip
         self.only = only
 
-    def routes(self, ledger: QueueConnection) -> Sequence[Route]:
-        """Tell the routes to take from."""
+    def routes(self, connection: QueueConnection) -> Sequence[Route]:
+        """Return the routes to lease from."""
         if self.only is None:
-            return [route for route in ledger.numbers.values() if route.name not in self.skip]
-        route = ledger.routes.get(self.only)
+            return [route for route in connection.routes.values() if route.name not in self.skip]
+        route = connection.routes.get(self.only)
         return [route] if route and route.name not in self.skip else []
 
 
-def has_due(ledger: QueueConnection, claim: LeaseRequest) -> bool:
-    """Tell whether a lease would find anything."""
-    for route in claim.routes(ledger):
+def has_due(connection: QueueConnection, request: LeaseRequest) -> bool:
+    """Return whether a lease would find any record; within a transaction."""
+    for route in request.routes(connection):
         if route.last > route.cursor:
             return True
         sql = "SELECT 1 FROM taken WHERE route = ? AND (due <= ? OR due > ?) LIMIT 1"
-        if ledger.execute(sql, (route.number, claim.now, claim.now + MAX_DUE_AHEAD)).fetchone():
+        if connection.execute(sql, (route.number, request.now, request.now + MAX_DUE_AHEAD)).fetchone():
             return True
     return False
 
 
-def lease(ledger: QueueConnection, claim: LeaseRequest) -> list[Leased]:
-    """Take due records; inside a transaction."""
-    routes = claim.routes(ledger)
-    taken: list[Leased] = []
-    # Routes take turns at being first, so that a busy one does not starve the others.
-    ledger.turn += 1
-    for place in range(len(routes)):
-        route = routes[(place + ledger.turn) % len(routes)]
-        if len(taken) < claim.limit:
-            taken += _lease_again(ledger, route, claim, claim.limit - len(taken))
-        if len(taken) < claim.limit and route.last > route.cursor:
-            taken += _lease_first(ledger, route, claim, claim.limit - len(taken))
-    return taken
+def lease(connection: QueueConnection, request: LeaseRequest) -> list[Leased]:
+    """Lease due records; within a write transaction."""
+    routes = request.routes(connection)
+    leased: list[Leased] = []
+    # Routes take turns at coming first, so that a busy one does not starve the others.
+    connection.lease_count += 1
+    for index in range(len(routes)):
+        route = routes[(index + connection.lease_count) % len(routes)]
+        if len(leased) < request.limit:
+            leased += _lease_returning(connection, route, request, request.limit - len(leased))
+        if len(leased) < request.limit and route.last > route.cursor:
+            leased += _lease_untouched(connection, route, request, request.limit - len(leased))
+    return leased
 
 
-def _lease_again(ledger: QueueConnection, route: Route, claim: LeaseRequest, limit: int) -> list[Leased]:
+def _lease_returning(connection: QueueConnection, route: Route, request: LeaseRequest, limit: int) -> list[Leased]:
+    """Lease records that were leased before and are due again, or whose due time comes from a wrong clock."""
     sql = "SELECT t.id, r.body, r.at, t.failures FROM taken t JOIN record r ON r.id = t.id WHERE t.route = ?"
-    rows = ledger.execute(f"{sql} AND t.due <= ? ORDER BY t.due, t.id LIMIT ?", (route.number, claim.now, limit))
-    found = rows.fetchall()
-    if len(found) < limit:
-        rows = ledger.execute(
+    due = connection.execute(f"{sql} AND t.due <= ? ORDER BY t.due, t.id LIMIT ?", (route.number, request.now, limit))
+    rows = due.fetchall()
+    if len(rows) < limit:
+        too_far_ahead = connection.execute(
             f"{sql} AND t.due > ? ORDER BY t.due, t.id LIMIT ?",
-            (route.number, claim.now + MAX_DUE_AHEAD, limit - len(found)),
+            (route.number, request.now + MAX_DUE_AHEAD, limit - len(rows)),
         )
-        found += rows.fetchall()
-    for marks, ids in chunks([row[0] for row in found]):
-        ledger.execute(f"UPDATE taken SET due = ? WHERE id IN ({marks})", (claim.due, *ids))
-    return [Leased(str(key), route.name, body, at, failures) for key, body, at, failures in found]
+        rows += too_far_ahead.fetchall()
+    for placeholders, ids in chunks([row[0] for row in rows]):
+        connection.execute(f"UPDATE taken SET due = ? WHERE id IN ({placeholders})", (request.due, *ids))
+    return [Leased(str(key), route.name, body, at, failures) for key, body, at, failures in rows]
 
 
-def _lease_first(ledger: QueueConnection, route: Route, claim: LeaseRequest, limit: int) -> list[Leased]:
-    reach = (route.cursor, min(route.last, route.cursor + limit))
-    rows = ledger.execute("SELECT id, body, at FROM record WHERE id > ? AND id <= ? ORDER BY id", reach).fetchall()
-    ledger.execute(
+def _lease_untouched(connection: QueueConnection, route: Route, request: LeaseRequest, limit: int) -> list[Leased]:
+    """Lease the records above the cursor, and move the cursor behind them."""
+    bounds = (route.cursor, min(route.last, route.cursor + limit))
+    sql = "SELECT id, body, at FROM record WHERE id > ? AND id <= ? ORDER BY id"
+    rows = connection.execute(sql, bounds).fetchall()
+    connection.execute(
         "INSERT INTO taken SELECT id, ?, ?, 0, '' FROM record WHERE id > ? AND id <= ?",
-        (route.number, claim.due, *reach),
+        (route.number, request.due, *bounds),
     )
-    ledger.count_taken(len(rows))
-    ledger.move_cursor(route, reach[1])
+    connection.add_leased(len(rows))
+    connection.move_cursor(route, bounds[1])
     name = route.name
     return [Leased(str(key), name, body, at, 0) for key, body, at in rows]
 
 
-def settle(ledger: QueueConnection, settlements: Sequence[Settlement]) -> int:
-    """Act on verdicts; inside a transaction."""
-    return sum(_settle(ledger, settlement) for settlement in settlements)
+def settle(connection: QueueConnection, settlements: Sequence[Settlement]) -> int:
+    """Store the outcome of leased records, and return how many left the queue; within a write transaction."""
+    return sum(_settle(connection, settlement) for settlement in settlements)
 
 
-def _settle(ledger: QueueConnection, settlement: Settlement) -> int:
-    ids = _ever_leased(ledger, numbers(settlement.ids))
+def _settle(connection: QueueConnection, settlement: Settlement) -> int:
+    ids = _ever_leased(connection, parse_ids(settlement.ids))
     if settlement.verdict == "later":
-        _put_off(ledger, ids, settlement)
+        _delay(connection, ids, settlement)
         return 0
     if settlement.verdict == "dead":
-        for marks, some in chunks(ids):
-            ledger.execute(
-                f"INSERT OR IGNORE INTO dead SELECT id, at, body, ?, ? FROM record WHERE id IN ({marks})",
+        for placeholders, some in chunks(ids):
+            connection.execute(
+                f"INSERT OR IGNORE INTO dead SELECT id, at, body, ?, ? FROM record WHERE id IN ({placeholders})",
                 (time.time(), settlement.reason, *some),
             )
-    return ledger.remove(ids)
+    return connection.remove(ids)
 
 
-def _ever_leased(ledger: QueueConnection, ids: list[int]) -> list[int]:
-    """Pass over records that nobody has taken yet: a hole above the cursor would be counted as a record."""
+def _ever_leased(connection: QueueConnection, ids: list[int]) -> list[int]:
+    """Leave out untouched records: all ids above the cursor are counted as records, so none of them may be removed."""
     if not ids:
         return ids
     lowest, highest = min(ids), max(ids)
-    route = ledger.numbers.get(highest >> ROUTE_SHIFT)
+    route = connection.routes_by_number.get(highest >> ROUTE_SHIFT)
     if route and highest <= route.cursor and lowest >> ROUTE_SHIFT == route.number:
-        # The usual case: all are of one route, and taken.
+        # The usual case: all are of one route, and leased.
         return ids
-    cursors = {number: route.cursor for number, route in ledger.numbers.items()}
+    cursors = {number: route.cursor for number, route in connection.routes_by_number.items()}
     return [key for key in ids if key <= cursors.get(key >> ROUTE_SHIFT, 0)]
 
 
-def _put_off(ledger: QueueConnection, ids: list[int], settlement: Settlement) -> None:
-    for marks, some in chunks(ids):
-        ledger.execute(
-            f"UPDATE taken SET due = ?, failures = ?, reason = ? WHERE id IN ({marks})",
+def _delay(connection: QueueConnection, ids: list[int], settlement: Settlement) -> None:
+    for placeholders, some in chunks(ids):
+        connection.execute(
+            f"UPDATE taken SET due = ?, failures = ?, reason = ? WHERE id IN ({placeholders})",
             (settlement.due, settlement.failures, settlement.reason, *some),
         )

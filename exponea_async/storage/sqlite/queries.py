@@ -1,5 +1,7 @@
 """
-Looking at the queue, and repairing it by hand.
+Reading the queue and the states, and maintaining the dead letters.
+
+All functions but `wipe` are called within a transaction.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,122 +9,125 @@ from heapq import merge
 from itertools import islice
 
 from exponea_async.storage.base import DeadLetter, Leased, Pending, State, Watermark
-from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, numbers
+from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, parse_ids
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
 
-def watermark(ledger: QueueConnection) -> Watermark:
-    """Tell each route's last id."""
-    return {name: str(route.last) for name, route in ledger.routes.items()}
+def watermark(connection: QueueConnection) -> Watermark:
+    """Return the last id of each route."""
+    return {name: str(route.last) for name, route in connection.routes.items()}
 
 
-def remaining(ledger: QueueConnection, watermark: Watermark, skip: frozenset[str]) -> int:
-    """Count what is left at or below a mark."""
-    left = 0
-    for name in watermark.keys() & ledger.routes.keys() - skip:
-        route, end = ledger.routes[name], int(watermark[name])
+def remaining(connection: QueueConnection, watermark: Watermark, skip: frozenset[str]) -> int:
+    """Return how many records at or below a watermark are still in the queue."""
+    total = 0
+    for name in watermark.keys() & connection.routes.keys() - skip:
+        route, end = connection.routes[name], int(watermark[name])
         if end >> ROUTE_SHIFT == route.number:
             sql = "SELECT count(*) FROM taken WHERE route = ? AND id <= ?"
-            left += max(0, end - route.cursor) + int(ledger.execute(sql, (route.number, end)).fetchone()[0])
-    return left
+            leased = int(connection.execute(sql, (route.number, end)).fetchone()[0])
+            total += max(0, end - route.cursor) + leased
+    return total
 
 
-def pending(ledger: QueueConnection) -> Pending:
-    """Count everything."""
-    held = dict(ledger.execute("SELECT route, count(*) FROM taken GROUP BY route"))
-    routes = {route.name: route.last - route.cursor + held.get(number, 0) for number, route in ledger.numbers.items()}
-    dead = ledger.execute("SELECT count(*) FROM dead").fetchone()[0]
-    return Pending(sum(routes.values()), sum(held.values()), dead, routes)
+def pending(connection: QueueConnection) -> Pending:
+    """Return the number of records."""
+    leased = dict(connection.execute("SELECT route, count(*) FROM taken GROUP BY route"))
+    routes = {
+        route.name: route.last - route.cursor + leased.get(number, 0)
+        for number, route in connection.routes_by_number.items()
+    }
+    dead = connection.execute("SELECT count(*) FROM dead").fetchone()[0]
+    return Pending(sum(routes.values()), sum(leased.values()), dead, routes)
 
 
-def find(ledger: QueueConnection, ids: Iterable[str]) -> dict[str, str]:
-    """Tell the fate of records."""
-    fates: dict[str, str] = {}
-    for marks, some in chunks(numbers(ids)):
-        for (key,) in ledger.execute(f"SELECT id FROM record WHERE id IN ({marks})", some):
-            fates[str(key)] = "queued"
-        for key, reason in ledger.execute(f"SELECT id, reason FROM dead WHERE id IN ({marks})", some):
-            fates[str(key)] = reason
-    return fates
+def find(connection: QueueConnection, ids: Iterable[str]) -> dict[str, str]:
+    """Return the status of records by id: ``"queued"``, or for a dead letter its reason."""
+    statuses: dict[str, str] = {}
+    for placeholders, some in chunks(parse_ids(ids)):
+        for (key,) in connection.execute(f"SELECT id FROM record WHERE id IN ({placeholders})", some):
+            statuses[str(key)] = "queued"
+        for key, reason in connection.execute(f"SELECT id, reason FROM dead WHERE id IN ({placeholders})", some):
+            statuses[str(key)] = reason
+    return statuses
 
 
-def waiting(ledger: QueueConnection, limit: int) -> list[Leased]:
-    """Look at the oldest records."""
-    found = merge(*(_waiting(ledger, route) for route in ledger.numbers.values()), key=_age)
-    return list(islice(found, limit))
+def waiting(connection: QueueConnection, limit: int) -> list[Leased]:
+    """Return the oldest records."""
+    by_age = merge(*(_waiting(connection, route) for route in connection.routes.values()), key=_written_at)
+    return list(islice(by_age, limit))
 
 
-def _waiting(ledger: QueueConnection, route: Route) -> Iterator[Leased]:
+def _waiting(connection: QueueConnection, route: Route) -> Iterator[Leased]:
     sql = (
         "SELECT r.id, r.body, r.at, coalesce(t.failures, 0) FROM record r LEFT JOIN taken t ON t.id = r.id"
         " WHERE r.id >= ? AND r.id < ? ORDER BY r.id"
     )
-    for key, body, at, failures in ledger.execute(sql, (route.number << ROUTE_SHIFT, route.end)):
+    for key, body, at, failures in connection.execute(sql, (route.number << ROUTE_SHIFT, route.end)):
         yield Leased(str(key), route.name, body, at, failures)
 
 
-def _age(record: Leased) -> float:
+def _written_at(record: Leased) -> float:
     return record.at
 
 
-def dead(ledger: QueueConnection, limit: int) -> list[DeadLetter]:
-    """Look at the newest dead letters."""
-    rows = ledger.execute(
+def dead(connection: QueueConnection, limit: int) -> list[DeadLetter]:
+    """Return the newest dead letters."""
+    rows = connection.execute(
         "SELECT id, body, at, died_at, reason FROM dead ORDER BY died_at DESC, id DESC LIMIT ?", (limit,)
     )
-    return [DeadLetter(str(key), ledger.numbers[key >> ROUTE_SHIFT].name, *rest) for key, *rest in rows]
+    return [
+        DeadLetter(str(key), connection.routes_by_number[key >> ROUTE_SHIFT].name, *others) for key, *others in rows
+    ]
 
 
-def load_state(ledger: QueueConnection, key: str) -> State | None:
-    """Look a state up."""
-    row = ledger.execute("SELECT value, version, active FROM state WHERE key = ?", (key,)).fetchone()
+def load_state(connection: QueueConnection, key: str) -> State | None:
+    """Return a state, or None."""
+    row = connection.execute("SELECT value, version, active FROM state WHERE key = ?", (key,)).fetchone()
     return State(*row) if row else None
 
 
-def expired_sessions(ledger: QueueConnection, before: float, limit: int) -> list[tuple[str, State]]:
-    """Look at the states without activity since a moment."""
-    # The order of the index: nothing is sorted.
+def expired_sessions(connection: QueueConnection, before: float, limit: int) -> list[tuple[str, State]]:
+    """Return the states whose last activity is before a time."""
+    # In the order of the index, so that nothing is sorted.
     sql = "SELECT key, value, version, active FROM state WHERE active < ? ORDER BY active, key LIMIT ?"
-    return [(key, State(*rest)) for key, *rest in ledger.execute(sql, (before, max(0, limit)))]
+    return [(key, State(*others)) for key, *others in connection.execute(sql, (before, max(0, limit)))]
 
 
-def revive(ledger: QueueConnection, ids: Iterable[str] | None) -> int:
-    """Put dead letters back, due at once; inside a transaction."""
-    # Below the cursor again, so they need their rows in `taken`.
+def revive(connection: QueueConnection, ids: Iterable[str] | None) -> int:
+    """Put dead letters back into the queue, due at once; return their number."""
     revived = 0
-    for clause, values in _selection(ids):
-        ledger.execute(f"INSERT INTO record SELECT id, at, body FROM dead{clause}", values)
-        ledger.execute(f"INSERT INTO taken SELECT id, id >> {ROUTE_SHIFT}, 0, 0, '' FROM dead{clause}", values)
-        revived += ledger.execute(f"DELETE FROM dead{clause}", values).rowcount
-    ledger.count_taken(revived)
+    for clause, values in _where(ids):
+        connection.execute(f"INSERT INTO record SELECT id, at, body FROM dead{clause}", values)
+        # Their ids are at or below the cursor again, so they need rows in `taken`.
+        connection.execute(f"INSERT INTO taken SELECT id, id >> {ROUTE_SHIFT}, 0, 0, '' FROM dead{clause}", values)
+        revived += connection.execute(f"DELETE FROM dead{clause}", values).rowcount
+    connection.add_leased(revived)
     return revived
 
 
-def purge(ledger: QueueConnection, ids: Iterable[str] | None) -> int:
-    """Delete dead letters; inside a transaction."""
-    return sum(ledger.execute(f"DELETE FROM dead{clause}", values).rowcount for clause, values in _selection(ids))
+def purge(connection: QueueConnection, ids: Iterable[str] | None) -> int:
+    """Delete dead letters; return their number."""
+    return sum(connection.execute(f"DELETE FROM dead{clause}", values).rowcount for clause, values in _where(ids))
 
 
-def _selection(ids: Iterable[str] | None) -> Iterator[tuple[str, Sequence[int]]]:
-    """Make the WHERE clauses that name some dead letters, or all."""
+def _where(ids: Iterable[str] | None) -> Iterator[tuple[str, Sequence[int]]]:
+    """Yield the WHERE clauses, with their values, that select dead letters: some, or for None all."""
     if ids is None:
         yield "", ()
         return
-    for marks, some in chunks(numbers(ids)):
-        yield f" WHERE id IN ({marks})", some
+    for placeholders, some in chunks(parse_ids(ids)):
+        yield f" WHERE id IN ({placeholders})", some
 
 
-def wipe(ledger: QueueConnection) -> None:
-    """Delete everything, from the disk too; outside a transaction."""
-    ledger.transact(_forget)
+def wipe(connection: QueueConnection) -> None:
+    """Delete everything, and erase it from the disk; outside of a transaction."""
+    with connection.write_transaction():
+        highest = connection.execute("SELECT coalesce(max(version), 0) FROM state").fetchone()[0]
+        connection.set_counter("state", max(connection.counter("state"), highest))
+        for table in ("record", "taken", "dead", "state", "route"):
+            connection.execute(f"DELETE FROM {table}")
+        connection.reload()
     # The bytes are still in free pages and in the write-ahead log.
-    ledger.execute("VACUUM")
-    ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _forget(ledger: QueueConnection) -> None:
-    highest = ledger.execute("SELECT coalesce(max(version), 0) FROM state").fetchone()[0]
-    ledger.set_counter("state", max(ledger.counter("state"), highest))
-    for table in ("record", "taken", "dead", "state", "route"):
-        ledger.execute(f"DELETE FROM {table}")
-    ledger.reload()
+    connection.execute("VACUUM")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

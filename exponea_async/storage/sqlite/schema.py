@@ -1,12 +1,12 @@
 """
-The tables of the queue's file, and how an older file is brought up to date.
+The tables of the queue's file, and the migration of older files.
 
-How records are found without an index on them: a record's id carries its route in the upper bits and a number that
-rises by one within the route in the lower ones, so each route is one contiguous range of the primary key. A route's
-*cursor* is the last id ever leased for the first time. Everything above it is there and untouched, everything below
-it that still exists has a row in ``taken`` with the moment it falls due again. So a claim reads a few rows at the
-cursor and a few of the small ``taken`` table, however long the queue is, and counting untouched records is a
-subtraction.
+Records are found without an index. A record's id has the number of its route in the upper bits, and in the lower bits
+a number that increases by one within the route, so the records of a route are one contiguous range of the primary key.
+The *cursor* of a route is the highest id that was ever leased. All records above it exist and are untouched. Each
+record at or below it that still exists has a row in ``taken``, the table of records that have been leased at least
+once, with the time at which it falls due again. So a lease reads a few rows at the cursor and a few of the small table
+``taken``, however long the queue is, and the number of untouched records is a subtraction.
 """
 
 import sqlite3
@@ -15,12 +15,14 @@ from itertools import islice
 
 from exponea_async.errors import StorageError
 
-#: Bits of an id below its route's number.
+#: The number of bits of an id below the number of its route.
 ROUTE_SHIFT = 44
 
-#: ``counter`` holds the highest route number ever given, and the highest version that a deleted state had, so that
-#: neither ids nor versions come twice, not even after a wipe. States lie in the order in which they were made, not in
-#: that of their keys: those that are active at the same time are often of the same age, and then share pages.
+#: The statements that bring a file from one schema version to the next.
+#:
+#: ``counter`` has the highest route number ever given (``route``) and the highest version of a deleted state
+#: (``state``), so that neither ids nor versions repeat, not even after a wipe. States are stored in the order of their
+#: creation, not of their keys: states that are active at the same time are often of the same age, and then share pages.
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE route (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, cursor INTEGER NOT NULL);
@@ -43,9 +45,9 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
-def schema_version(db: sqlite3.Connection) -> int:
-    """Tell how many migrations a file has seen."""
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+def schema_version(connection: sqlite3.Connection) -> int:
+    """Return how many migrations a file has had."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version
 
 
@@ -53,36 +55,40 @@ def check_version(version: int, known: int) -> None:
     """
     Refuse a file from a later version of this package.
 
+    Args:
+        version: The file's schema version.
+        known: The highest known schema version.
+
     Raises:
-        StorageError: It has seen migrations that are not known here.
+        StorageError: The file's schema version is higher.
     """
     if version > known:
         raise StorageError(
-            f"The queue file has schema {version}, this version knows {known}.",
-            hint="Update exponea-async, or give another storage path.",
+            f"The queue file has schema version {version}, but this version of exponea-async supports at most {known}.",
+            hint="Update exponea-async, or use another storage path.",
         )
 
 
-def migrate(db: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
+def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
     """
-    Bring the schema up to date, all steps or none.
+    Bring the schema up to date: all steps or none.
 
     Raises:
         StorageError: The file is from a later version of this package.
     """
-    check_version(schema_version(db), len(migrations))
-    if schema_version(db) == len(migrations):
+    check_version(schema_version(connection), len(migrations))
+    if schema_version(connection) == len(migrations):
         return
-    db.execute("BEGIN IMMEDIATE")
+    connection.execute("BEGIN IMMEDIATE")
     try:
-        # Asked again inside: another process may have been faster.
-        version = schema_version(db)
+        # Read again inside of the transaction: another process may have migrated the file meanwhile.
+        version = schema_version(connection)
         check_version(version, len(migrations))
         for script in islice(migrations, version, None):
             for statement in filter(str.strip, script.split(";")):
-                db.execute(statement)
-        db.execute(f"PRAGMA user_version = {len(migrations)}")
-        db.execute("COMMIT")
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
     finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

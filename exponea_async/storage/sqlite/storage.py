@@ -1,17 +1,15 @@
 """
-The queue in an SQLite file: durable, shared by the processes of one machine, with one commit for many callers.
+The storage in an SQLite file: durable, shared by the processes of one machine, with one commit for many callers.
 """
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-import aiosqlite
+from typing import Literal, TypeVar
 
 from exponea_async.errors import DamagedFileError
 from exponea_async.storage.base import (
@@ -27,13 +25,14 @@ from exponea_async.storage.base import (
     Watermark,
     Written,
 )
-from exponea_async.storage.sqlite import leases as _claims
-from exponea_async.storage.sqlite import queries as _queries
-from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
-from exponea_async.storage.sqlite.file import is_damage, move_aside, open_ledger, translated
-from exponea_async.storage.sqlite.group_commit import WINDOW, GroupCommitter
+from exponea_async.storage.sqlite import leases, queries
+from exponea_async.storage.sqlite.connection import ConnectionThread, MovedFileError, QueueConnection
+from exponea_async.storage.sqlite.file import is_damage, move_aside, open_file, storage_error
+from exponea_async.storage.sqlite.group_commit import COMMIT_WINDOW, GroupCommitter
 
 LOG = logging.getLogger("exponea_async")
+
+T = TypeVar("T")
 
 #: How long SQLite waits for another process's lock, in seconds.
 LOCK_TIMEOUT = 5.0
@@ -43,16 +42,16 @@ class SQLiteStorage:
     """
     The default storage.
 
-    Concurrent writers share a transaction: each ``write()`` returns when the one that carries it is committed.
+    Concurrent writes share a transaction: each ``write()`` returns when the transaction with its records is committed.
     Several processes may use one file. The file and its companions are readable by their owner only.
 
     Args:
-        path: The file; made with its folder if it is not there.
-        durability: ``"process"`` survives the death of the process, ``"power"`` that of the machine too.
-        max_records: How many records may wait.
-        when_full: What happens to a write without room: ``"raise"``, ``"wait"`` or ``"drop_oldest"``.
+        path: The file; it is created, with its folder, if it does not exist.
+        durability: ``"process"`` survives the death of the process, ``"power"`` that of the machine, too.
+        max_records: The capacity of the queue.
+        when_full: What happens to a write that exceeds it: ``"raise"``, ``"wait"`` or ``"drop_oldest"``.
         report: Called with the error when a damaged file was moved aside.
-        window: How long a commit waits for company at the most, in seconds; never when the queue was idle.
+        window: How long a commit waits for more writes at most, in seconds; never when the queue was idle.
         lock_timeout: How long to wait for another process's lock on the file, in seconds.
     """
 
@@ -64,211 +63,178 @@ class SQLiteStorage:
         max_records: int = 1_000_000,
         when_full: Literal["raise", "wait", "drop_oldest"] = "raise",
         report: Callable[[DamagedFileError], None] = lambda _: None,
-        window: float = WINDOW,
+        window: float = COMMIT_WINDOW,
         lock_timeout: float = LOCK_TIMEOUT,
     ) -> None:
         self.path = Path(path)
+        self._new_connection = partial(
+            QueueConnection, self.path, lock_timeout=lock_timeout, max_records=max_records, when_full=when_full
+        )
         self._synchronous = "FULL" if durability == "power" else "NORMAL"
-        self._max_records = max_records
-        self._when_full = when_full
         self._report = report
         self._lock_timeout = lock_timeout
-        self._connection: aiosqlite.Connection | None = None
-        self._ledger: QueueConnection | None = None
+        self._connection: ConnectionThread | None = None
         self._damage: DamagedFileError | None = None
-        self._commits = GroupCommitter(self._hop, window)
+        self._committer = GroupCommitter(self._call, window)
 
     @property
     def commits(self) -> int:
-        """How many transactions have been committed."""
-        return self._commits.count
+        """The number of transactions committed so far."""
+        return self._committer.count
 
-    # Life
+    # Life cycle
 
     async def open(self) -> None:
         """
-        Open the file, moving it aside where it is damaged; idempotent.
+        Open the file, moving a damaged one aside; opening it again does nothing.
 
         Raises:
-            StorageError: The file can't be used.
+            StorageError: The file cannot be used.
         """
-        if not self._commits.serving:
+        if not self._committer.is_running:
             try:
-                await self._hop(lambda _: None)
+                await self._call(QueueConnection.check_path)
             except BaseException:
-                # Who gives up opening is not going to close.
+                # A caller whose opening failed or was cancelled does not close.
                 await self._disconnect()
                 raise
-            self._commits.start()
+            self._committer.start()
 
     async def aclose(self) -> None:
-        """Commit what was asked for and close the file; idempotent."""
-        await self._commits.aclose()
+        """Commit the calls made so far and close the file; closing it again does nothing."""
+        await self._committer.aclose()
         await self._disconnect()
 
-    async def _connect(self) -> tuple[aiosqlite.Connection, QueueConnection]:
-        connection = aiosqlite.connect(
-            self.path,
-            timeout=self._lock_timeout,
-            isolation_level=None,
-            factory=self._open_ledger,
-        )
-        thread: Any = getattr(connection, "_thread", connection)  # older versions are threads
-        # An application that forgets to close the client must still be able to exit.
-        thread.daemon = True
-        opening = asyncio.ensure_future(connection)
-        try:
-            self._connection = await asyncio.shield(opening)
-        except BaseException:
-            await self._abandon(opening, thread)
-            raise
+    async def _connect(self) -> ConnectionThread:
+        connection = ConnectionThread(self._open_file)
+        await connection.open()
+        self._connection = connection
         damage, self._damage = self._damage, None
         if damage and damage.moved_to:
             LOG.error("%s", damage)
             asyncio.get_running_loop().call_soon(self._report, damage)
-        assert self._ledger  # noqa: S101 - the factory has set it
-        return self._connection, self._ledger
+        return connection
 
-    async def _abandon(self, opening: "asyncio.Future[aiosqlite.Connection]", thread: threading.Thread) -> None:
-        """See an opening through that failed, or whose caller was cancelled."""
-        await asyncio.wait([opening])
-        if opening.exception() is None:
-            self._connection = opening.result()
-            await self._disconnect()
-        else:
-            # Told to end but not waited for: it would answer to a loop that may be closed by then.
-            await asyncio.to_thread(thread.join)
-
-    def _open_ledger(self, *args: Any, **kwargs: Any) -> QueueConnection:
-        """Run on the connection's thread: whatever touches the disk is done here."""
-
-        def attempt() -> QueueConnection:
-            return open_ledger(
-                self.path, lambda: QueueConnection(*args, **kwargs), self._synchronous, self._lock_timeout
-            )
-
+    def _open_file(self) -> QueueConnection:
+        """Open the file, or a new one in place of a damaged one; on the connection's thread, as all disk access."""
+        open_once = partial(
+            open_file, self.path, self._new_connection, synchronous=self._synchronous, timeout=self._lock_timeout
+        )
         try:
-            ledger = attempt()
+            connection = open_once()
         except DamagedFileError as damage:
             self._damage = damage
-            ledger = attempt()
+            connection = open_once()
         if self._damage:
-            ledger.start_over()
-        ledger.max_records, ledger.when_full = self._max_records, self._when_full
-        self._ledger = ledger
-        return ledger
+            connection.raise_state_versions()
+        return connection
 
     async def _disconnect(self) -> None:
-        connection, self._connection, self._ledger = self._connection, None, None
+        connection, self._connection = self._connection, None
         if connection:
-            with contextlib.suppress(sqlite3.Error, ValueError):
+            with suppress(sqlite3.Error, ValueError):
                 await connection.close()
 
-    # One hop to the connection's thread
+    # The connection's thread
 
-    async def _hop(self, work: Callable[[QueueConnection], None]) -> None:
+    async def _call(self, work: Callable[[QueueConnection], None]) -> None:
         """
-        Run work on the connection's thread; where the file proves damaged or gone, once more on a fresh one.
+        Run work on the connection's thread; if the file proves damaged or moved, once more on a new file.
 
         Raises:
-            StorageError: The file can't be used.
+            StorageError: The file cannot be used.
         """
         try:
             try:
-                await self._run(work)
+                connection = self._connection or await self._connect()
+                await connection.call(work)
             except (sqlite3.DatabaseError, MovedFileError) as error:
                 if not isinstance(error, MovedFileError) and not is_damage(error):
                     raise
-                await self._give_up_file(error)
-                await self._run(work)
+                await self._abandon_file(error)
+                connection = await self._connect()
+                await connection.call(work)
         except Exception as error:
-            translation = translated(error, self.path)
-            if translation is None or translation is error:
+            translated = storage_error(error, self.path)
+            if translated is None or translated is error:
                 raise
-            raise translation from error
+            raise translated from error
 
-    async def _run(self, work: Callable[[QueueConnection], None]) -> None:
-        connection, ledger = self._connection, self._ledger
-        if connection is None or ledger is None:
-            connection, ledger = await self._connect()
-
-        def job() -> None:
-            work(ledger)
-            ledger.check_place()
-
-        ledger.jobs.append(job)
-        await connection.commit()
-
-    async def _give_up_file(self, error: Exception) -> None:
-        """Leave a file that is damaged, moving it aside, or that another process has moved already."""
-        if self._ledger and is_damage(error):
-            moved_to = await asyncio.to_thread(move_aside, self.path, self._ledger.inode)
+    async def _abandon_file(self, error: Exception) -> None:
+        """Close a file that is damaged, moving it aside first, or that another process has moved already."""
+        connection = self._connection
+        if connection and is_damage(error):
+            moved_to = await connection.call(lambda connection: move_aside(self.path, connection.inode))
             self._damage = DamagedFileError(str(self.path), moved_to, str(error))
         else:
-            LOG.warning("The queue file %s has been moved or deleted; a fresh one is in use.", self.path)
+            LOG.warning("The queue file %s was moved or deleted; continuing in a new file.", self.path)
         await self._disconnect()
 
-    # Callers
+    async def run(self, work: Callable[[QueueConnection], T]) -> T:
+        """Run work on the connection's thread, outside of any transaction."""
+        return await self._committer.run(work)
+
+    # The protocol
 
     async def write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck] = ()) -> Written:
-        """Keep records and states in one commit, shared with whoever writes at the same time."""
-        return await self._commits.write(records, states)
+        """Write records and states, in one commit with the writes of other callers."""
+        return await self._committer.write(records, states)
 
     async def lease(
         self, limit: int, seconds: float, now: float, *, skip: Iterable[str] = (), only: str | None = None
     ) -> list[Leased]:
-        """Take due records."""
-        claim = _claims.LeaseRequest(limit, now + min(seconds, MAX_DUE_AHEAD), now, frozenset(skip), only)
-        return await self._commits.lease(claim)
+        """Lease due records."""
+        due = now + min(seconds, MAX_DUE_AHEAD)
+        return await self._committer.lease(leases.LeaseRequest(limit, due, now, frozenset(skip), only))
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
-        """Act on verdicts, in the next transaction."""
-        return await self._commits.change(lambda ledger: _claims.settle(ledger, settlements))
+        """Store the outcome of leased records."""
+        return await self._committer.change(lambda connection: leases.settle(connection, settlements))
 
     async def find(self, ids: Iterable[str]) -> dict[str, str]:
-        """Tell the fate of records."""
+        """Return the status of records by id."""
         wanted = list(ids)
-        return await self._commits.look(lambda ledger: _queries.find(ledger, wanted))
+        return await self._committer.read(lambda connection: queries.find(connection, wanted))
 
     async def watermark(self) -> Watermark:
-        """Draw a line under what is written."""
-        return await self._commits.look(_queries.watermark)
+        """Return the watermark of all records written so far."""
+        return await self._committer.read(queries.watermark)
 
     async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = ()) -> int:
-        """Count what is left from before a mark."""
+        """Return how many records at or below a watermark are still in the queue."""
         skipped = frozenset(skip)
-        return await self._commits.look(lambda ledger: _queries.remaining(ledger, watermark, skipped))
+        return await self._committer.read(lambda connection: queries.remaining(connection, watermark, skipped))
 
     async def pending(self) -> Pending:
-        """Count what is here."""
-        return await self._commits.look(_queries.pending)
+        """Return the number of records."""
+        return await self._committer.read(queries.pending)
 
     async def waiting(self, limit: int) -> list[Leased]:
-        """Look at the oldest waiting records."""
-        return await self._commits.look(lambda ledger: _queries.waiting(ledger, limit))
+        """Return the oldest records of the queue."""
+        return await self._committer.read(lambda connection: queries.waiting(connection, limit))
 
     async def dead(self, limit: int) -> list[DeadLetter]:
-        """Look at the newest dead letters."""
-        return await self._commits.look(lambda ledger: _queries.dead(ledger, limit))
+        """Return the newest dead letters."""
+        return await self._committer.read(lambda connection: queries.dead(connection, limit))
 
     async def revive(self, ids: Iterable[str] | None = None) -> int:
         """Put dead letters back into the queue."""
         wanted = None if ids is None else list(ids)
-        return await self._commits.change(lambda ledger: _queries.revive(ledger, wanted))
+        return await self._committer.change(lambda connection: queries.revive(connection, wanted))
 
     async def purge(self, ids: Iterable[str] | None = None) -> int:
         """Delete dead letters."""
         wanted = None if ids is None else list(ids)
-        return await self._commits.change(lambda ledger: _queries.purge(ledger, wanted))
+        return await self._committer.change(lambda connection: queries.purge(connection, wanted))
 
     async def load_state(self, key: str) -> State | None:
-        """Look a remembered value up."""
-        return await self._commits.look(lambda ledger: _queries.load_state(ledger, key))
+        """Return a state, or None."""
+        return await self._committer.read(lambda connection: queries.load_state(connection, key))
 
     async def expired_sessions(self, before: float, limit: int) -> list[tuple[str, State]]:
-        """Look at the states without activity since a moment."""
-        return await self._commits.look(lambda ledger: _queries.expired_sessions(ledger, before, limit))
+        """Return the states whose last activity is before a time."""
+        return await self._committer.read(lambda connection: queries.expired_sessions(connection, before, limit))
 
     async def wipe(self) -> None:
-        """Delete everything, from the disk too."""
-        await self._commits.run(_queries.wipe)
+        """Delete everything, and erase it from the disk."""
+        await self.run(queries.wipe)

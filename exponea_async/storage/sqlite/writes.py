@@ -1,5 +1,5 @@
 """
-Writing: the callers of one transaction, each written whole or not at all.
+The writes of one transaction: each of them is written whole or not at all.
 """
 
 import asyncio
@@ -8,31 +8,31 @@ from heapq import merge
 from itertools import islice
 from operator import itemgetter
 
-from exponea_async.errors import QueueFullError, StateConflictError, StorageError
-from exponea_async.storage.base import Record, StateChange, StateCheck, Written
+from exponea_async.errors import StateConflictError
+from exponea_async.storage.base import Record, StateChange, StateCheck, Written, queue_full
 from exponea_async.storage.sqlite.connection import QueueConnection, Route
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
-#: Rows of one INSERT. Each is one step of SQLite's, and one hand-over of the interpreter's lock; few sizes, so that
-#: their statements stay in the connection's cache.
+#: INSERT statements by their number of values, three for each row. Each statement is one step of SQLite, for which the
+#: interpreter's lock is released once. There are few sizes, so that all statements stay in the connection's cache.
 INSERTS = tuple((size * 3, "INSERT INTO record VALUES " + ",".join(["(?,?,?)"] * size)) for size in (128, 32, 8, 4, 2))
 INSERT_ONE = "INSERT INTO record VALUES (?,?,?)"
-PUT = (
+UPSERT_STATE = (
     "INSERT INTO state (key, value, version, active) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
     " SET value = excluded.value, version = excluded.version, active = excluded.active"
 )
-#: The index is written to only where the activity does change. No numbered parameters: some Pythons refuse them.
-TOUCH = "UPDATE state SET active = ? WHERE key = ? AND (active IS NULL OR active < ?)"
+#: The index is written only where the activity does change. Not with numbered parameters: some Pythons refuse them.
+RAISE_ACTIVITY = "UPDATE state SET active = ? WHERE key = ? AND (active IS NULL OR active < ?)"
 
 
 class PendingWrite:
     """
-    One caller's write and what came of it: `written`, or `error`, or neither while it waits for room.
+    The write of one caller and its result: `written`, or `error`, or neither while it waits for capacity.
 
     Attributes:
-        records: What to write.
-        states: What to change or to check.
-        future: What the caller waits for.
+        records: The records to write.
+        states: The states to change or to check.
+        future: The caller waits for it.
     """
 
     __slots__ = ("error", "future", "records", "states", "written")
@@ -52,160 +52,157 @@ class PendingWrite:
 
 class BatchWriter:
     """
-    The writes of one transaction.
+    The writer of one transaction.
 
     Args:
-        ledger: Where to write, in a transaction.
-        entries: The callers.
+        connection: The connection, within a write transaction.
+        writes: The writes, in order.
     """
 
-    def __init__(self, ledger: QueueConnection, entries: Sequence[PendingWrite]) -> None:
-        self._ledger = ledger
-        self._entries = entries
-        self._room = ledger.room() if entries else 0
+    def __init__(self, connection: QueueConnection, writes: Sequence[PendingWrite]) -> None:
+        self._connection = connection
+        self._writes = writes
+        self._capacity = connection.free_capacity() if writes else 0
+        # The values of rows that are not inserted yet, and the latest activity of states that is not stored yet.
         self._values: list[int | float | bytes] = []
-        self._touches: dict[str, float] = {}
+        self._activity: dict[str, float] = {}
 
     def run(self) -> list[PendingWrite]:
-        """Write the entries, in order; returns those that have to wait for room."""
+        """Write everything, and return the writes that have to wait for capacity."""
         blocked: list[PendingWrite] = []
-        self._ledger.look_versions_up({state.key for entry in self._entries for state in entry.states})
-        for place, entry in enumerate(self._entries):
-            # Set before, for a transaction that is run again on a fresh file.
-            entry.written = entry.error = None
-            states, count = entry.states, len(entry.records)
-            if states and not self._agree(entry):
+        self._connection.load_versions({state.key for write in self._writes for state in write.states})
+        for index, write in enumerate(self._writes):
+            # Reset for a batch that runs again on a new file.
+            write.written = write.error = None
+            states, count = write.states, len(write.records)
+            if states and not self._check_states(write):
                 continue
-            dropped = self._make_room(place) if count and count > self._room else ()
+            dropped = self._make_capacity(index) if count and count > self._capacity else ()
             if dropped is None:
-                if entry.error is None:
-                    blocked.append(entry)
+                if write.error is None:
+                    blocked.append(write)
                 continue
-            self._room -= count
-            entry.written = Written(self._add(entry.records), dropped)
+            self._capacity -= count
+            write.written = Written(self._add(write.records), dropped)
             for state in states:
                 if isinstance(state, StateChange):
                     self._change(state)
                 elif state.active is not None:
-                    self._touch(state.key, state.active)
+                    self._raise_activity(state.key, state.active)
         self._insert()
-        self._write_touches()
+        self._store_activity()
         return blocked
 
-    def _agree(self, entry: PendingWrite) -> bool:
-        known = self._ledger.versions
-        for state in entry.states:
-            if known[state.key] != state.version or not (isinstance(state, StateCheck) or self._is_seen(state)):
-                entry.error = StateConflictError(state.key)
+    # States
+
+    def _check_states(self, write: PendingWrite) -> bool:
+        versions = self._connection.versions
+        for state in write.states:
+            if versions[state.key] != state.version or not (isinstance(state, StateCheck) or self._has_seen(state)):
+                write.error = StateConflictError(state.key)
                 return False
         return True
 
-    def _is_seen(self, change: StateChange) -> bool:
-        """Tell whether there was no activity later than a change knows of."""
+    def _has_seen(self, change: StateChange) -> bool:
+        """Return whether there was no activity later than the one that a change has seen."""
         key, seen = change.key, change.seen
         if seen is None:
             return True
-        if self._touches.get(key, seen) > seen:
+        if self._activity.get(key, seen) > seen:
             return False
-        row = self._ledger.execute("SELECT active FROM state WHERE key = ?", (key,)).fetchone()
+        row = self._connection.execute("SELECT active FROM state WHERE key = ?", (key,)).fetchone()
         return not row or row[0] is None or row[0] <= seen
 
-    def _touch(self, key: str, active: float) -> None:
-        # Gathered, for most of them are of few keys, or are written together.
-        if self._ledger.versions[key]:
-            self._touches[key] = max(active, self._touches.get(key, active))
+    def _raise_activity(self, key: str, active: float) -> None:
+        # Collected first: most are of few keys, and the others are written together.
+        if self._connection.versions[key]:
+            self._activity[key] = max(active, self._activity.get(key, active))
 
     def _change(self, change: StateChange) -> None:
-        ledger = self._ledger
-        # What it sets is set whatever was there.
-        self._touches.pop(change.key, None)
+        connection = self._connection
+        # A change replaces the activity, too.
+        self._activity.pop(change.key, None)
         if change.value is None:
-            ledger.execute("DELETE FROM state WHERE key = ?", (change.key,))
-            ledger.versions[change.key] = 0
-            # The next state under any key begins above, so that nobody takes it for the one that they knew.
-            ledger.set_counter("state", max(ledger.counter("state"), change.version))
+            connection.execute("DELETE FROM state WHERE key = ?", (change.key,))
+            connection.versions[change.key] = 0
+            # The versions of new states are higher, so that none of them is mistaken for the deleted one.
+            connection.set_counter("state", max(connection.counter("state"), change.version))
             return
-        version = (change.version or ledger.counter("state")) + 1
-        ledger.execute(PUT, (change.key, change.value, version, change.active))
-        ledger.versions[change.key] = version
+        version = (change.version or connection.counter("state")) + 1
+        connection.execute(UPSERT_STATE, (change.key, change.value, version, change.active))
+        connection.versions[change.key] = version
+
+    def _store_activity(self) -> None:
+        # In the order of the keys, which is the order of the index that finds them.
+        activity = sorted(self._activity.items())
+        if activity:
+            self._connection.executemany(RAISE_ACTIVITY, [(active, key, active) for key, active in activity])
+
+    # Records
 
     def _add(self, records: Sequence[Record]) -> tuple[str, ...]:
-        ledger, values = self._ledger, self._values
+        connection, values = self._connection, self._values
         ids: list[str] = []
         for record in records:
-            route = ledger.routes.get(record.route) or ledger.make_route(record.route)
+            route = connection.routes.get(record.route) or connection.create_route(record.route)
             route.last = last = route.last + 1
             values += (last, record.at, record.body)
             ids.append(str(last))
         return tuple(ids)
 
     def _insert(self) -> None:
-        """Write the rows that have gathered, in as few statements as can be."""
+        """Insert the rows that were added, in as few statements as possible."""
         values, start = self._values, 0
         for size, sql in INSERTS:
             while len(values) - start >= size:
-                self._ledger.execute(sql, values[start : start + size])
+                self._connection.execute(sql, values[start : start + size])
                 start += size
         if start < len(values):
-            self._ledger.execute(INSERT_ONE, values[start:])
+            self._connection.execute(INSERT_ONE, values[start:])
         self._values = []
 
-    def _write_touches(self) -> None:
-        # In the order of the keys, in which they are looked up.
-        touches = sorted(self._touches.items())
-        if touches:
-            self._ledger.executemany(TOUCH, [(active, key, active) for key, active in touches])
+    # Capacity
 
-    # Room
-
-    def _make_room(self, place: int) -> tuple[str, ...] | None:
-        """Tell what was dropped for an entry, or None if it can't be written."""
-        ledger, entry = self._ledger, self._entries[place]
-        if len(entry.records) > ledger.max_records or ledger.when_full == "raise":
-            entry.error = full(ledger.max_records)
+    def _make_capacity(self, index: int) -> tuple[str, ...] | None:
+        """Return the ids of the records that were dropped for a write, or None if it cannot be written now."""
+        connection, write = self._connection, self._writes[index]
+        if len(write.records) > connection.max_records or connection.when_full == "raise":
+            write.error = queue_full(connection.max_records)
             return None
-        if ledger.when_full == "wait":
-            # Nor those behind it, however small: they would overtake.
-            self._room = 0
+        if connection.when_full == "wait":
+            # The writes behind this one wait, too, however small: none may overtake.
+            self._capacity = 0
             return None
-        # For the rest of the callers at once: a full queue stays full, and each would have to search.
-        sizes = (len(entry.records) for entry in self._entries[place:])
-        wanted = min(sum(size for size in sizes if size <= ledger.max_records), ledger.max_records)
+        # For all writes that are left at once: a full queue stays full, and each of them would have to search.
+        sizes = (len(write.records) for write in self._writes[index:])
+        wanted = min(sum(size for size in sizes if size <= connection.max_records), connection.max_records)
         self._insert()
-        self._room = max(0, self._room)
-        dropped = self._drop(wanted - self._room)
-        self._room += len(dropped)
+        self._capacity = max(0, self._capacity)
+        dropped = self._drop(wanted - self._capacity)
+        self._capacity += len(dropped)
         return tuple(map(str, dropped))
 
     def _drop(self, count: int) -> list[int]:
-        """Delete the oldest untouched records; those in somebody's hands only when no others are left."""
-        ledger = self._ledger
-        dropped = [key for _, key, _ in islice(oldest(ledger), count)]
+        """Delete the oldest untouched records, and leased ones, oldest first, only where there are no others."""
+        connection = self._connection
+        dropped = [key for _, key in islice(untouched_by_age(connection), count)]
         for key in dropped:
-            route = ledger.numbers[key >> ROUTE_SHIFT]
+            route = connection.routes_by_number[key >> ROUTE_SHIFT]
             route.cursor = max(route.cursor, key)
-        for route in ledger.numbers.values():
-            ledger.move_cursor(route, route.cursor)
+        for route in connection.routes.values():
+            connection.move_cursor(route, route.cursor)
         if len(dropped) < count:
             sql = "SELECT r.id FROM taken t JOIN record r ON r.id = t.id ORDER BY r.at, r.id LIMIT ?"
-            dropped += [key for (key,) in ledger.execute(sql, (count - len(dropped),)).fetchall()]
-        ledger.remove(dropped)
+            dropped += [key for (key,) in connection.execute(sql, (count - len(dropped),)).fetchall()]
+        connection.remove(dropped)
         return dropped
 
 
-def oldest(ledger: QueueConnection) -> Iterator[tuple[float, int, bytes]]:
-    """Go through the untouched records of all routes by age: when written, id, body."""
-    return merge(*(_untouched(ledger, route) for route in ledger.numbers.values()), key=itemgetter(0))
+def untouched_by_age(connection: QueueConnection) -> Iterator[tuple[float, int]]:
+    """Yield the untouched records of all routes, oldest first: time of writing, id."""
+    return merge(*(_untouched(connection, route) for route in connection.routes.values()), key=itemgetter(0))
 
 
-def _untouched(ledger: QueueConnection, route: Route) -> Iterator[tuple[float, int, bytes]]:
-    sql = "SELECT at, id, body FROM record WHERE id > ? AND id < ? ORDER BY id"
-    yield from ledger.execute(sql, (route.cursor, route.end))
-
-
-def full(max_records: int) -> StorageError:
-    """Make the error for a write without room."""
-    return QueueFullError(
-        f"The queue is full: it may hold {max_records} records.",
-        hint='Wait for uploads, raise QueueSettings.max_records, or set when_full to "wait" or "drop_oldest".',
-    )
+def _untouched(connection: QueueConnection, route: Route) -> Iterator[tuple[float, int]]:
+    sql = "SELECT at, id FROM record WHERE id > ? AND id < ? ORDER BY id"
+    yield from connection.execute(sql, (route.cursor, route.end))
