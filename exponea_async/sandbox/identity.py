@@ -2,7 +2,7 @@
 The customers of one project, and how they are merged by their ids. Pure.
 
 ``cookie`` is a soft id: a customer may have many cookies, and a cookie can move to another customer. Every other kind
-of id is hard: a customer has at most one value of it, and the value belongs to one customer forever.
+of id is hard: a customer has at most one value of it, and the value never moves to another one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,5 +1,5 @@
 """
-A client that requests messages from a sandbox as an SDK does, and definitions for it to return.
+A client that sends requests to a sandbox as an SDK does, and definitions of messages for the sandbox to return.
 """
 
 import json
@@ -91,12 +91,25 @@ class SandboxClient:
     authorization: str = "Token key"
     project: str = "shop"
 
-    async def request(self, method: str, path: str, body: Any = None) -> Response:
-        """Send a request to any route."""
-        options = {} if body is None else {"json": body}
-        headers = {"Authorization": self.authorization}
+    async def request(self, method: str, path: str, body: Any = None, **options: Any) -> Response:
+        """
+        Send a request to any route.
+
+        Args:
+            method: The HTTP method.
+            path: The path and the query.
+            body: The JSON body; none where None.
+            options: Further options of `aiohttp.ClientSession.request`, such as ``data``.
+        """
+        headers = {"Authorization": self.authorization, **options.pop("headers", {})}
+        if body is not None:
+            options["json"] = body
         async with self.session.request(method, self.url + path, headers=headers, **options) as response:
             return Response(response.status, await response.read(), response.headers)
+
+    async def track(self, path: str, body: Any = None, method: str = "POST", **options: Any) -> Response:
+        """Send a request to a tracking route of the project; arguments as `request`."""
+        return await self.request(method, f"/track/v2/projects/{self.project}{path}", body, **options)
 
     async def in_app(self, ids: Any, **fields: Any) -> Response:
         """Request the in-app messages."""

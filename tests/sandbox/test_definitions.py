@@ -1,5 +1,5 @@
 """
-Definitions of messages: by Python, from files, over HTTP, and what is said about broken ones.
+Definitions of messages: in Python, from files and over HTTP, and the errors of invalid ones.
 """
 
 import json
@@ -45,13 +45,13 @@ type = "push"
 """
 
 
-def someone(**properties: Any) -> CustomerView:
+def customer(**properties: Any) -> CustomerView:
     return CustomerView("shop", 1, {"registered": ("jane@x.com",)}, properties, 0)
 
 
 class TestFiles:
     def test_json(self, tmp_path: Path) -> None:
-        """A JSON file defines all there is, and is told again as it was."""
+        """A JSON file can define everything, and as_dict() returns the same."""
         path = tmp_path / "all.json"
         path.write_text(json.dumps(ALL))
         definitions = Definitions()
@@ -61,22 +61,22 @@ class TestFiles:
         assert definitions.as_dict() == ALL
 
     def test_toml(self, tmp_path: Path) -> None:
-        """A TOML file has the same keys."""
+        """A TOML file with the same keys is loaded too."""
         path = tmp_path / "some.toml"
         path.write_text(TOML)
         definitions = Definitions()
 
         definitions.load(str(path))
 
-        (message,) = definitions.in_app_messages.for_customer("shop", someone(vip=True, first_name="J"))
+        (message,) = definitions.in_app_messages.for_customer("shop", customer(vip=True, first_name="J"))
         assert (message["payload_html"], "for" in message) == ("<b>J</b>", False)
-        assert definitions.in_app_messages.for_customer("shop", someone(vip=False)) == []
-        (item,) = definitions.inbox.for_customer("blog", someone())
+        assert definitions.in_app_messages.for_customer("shop", customer(vip=False)) == []
+        (item,) = definitions.inbox.for_customer("blog", customer())
         assert (item["is_read"], item["create_time"] > 1e9) == (False, True)
-        assert definitions.inbox.for_customer("shop", someone()) == []
+        assert definitions.inbox.for_customer("shop", customer()) == []
 
     @pytest.mark.parametrize(
-        ("name", "text", "reason"),
+        ("name", "content", "reason"),
         [
             ("a.json", "{", "is not valid JSON"),
             ("a.json", "[]", "expected an object, got list"),
@@ -86,58 +86,58 @@ class TestFiles:
             ("none/a.json", None, "can't be read: No such file"),
         ],
     )
-    def test_what_can_t_be_read(self, tmp_path: Path, name: str, text: str | None, reason: str) -> None:
-        """A file that can't be read says why."""
+    def test_unreadable_files(self, tmp_path: Path, name: str, content: str | None, reason: str) -> None:
+        """The error for an unreadable file gives the reason."""
         path = tmp_path / name
-        if text is not None:
-            path.write_text(text)
+        if content is not None:
+            path.write_text(content)
 
         with pytest.raises(DefinitionError, match=reason):
             Definitions().load(path)
 
 
-def broken(section: str, element: Any, **changes: Any) -> dict[str, Any]:
+def invalid(section: str, element: Any, **changes: Any) -> dict[str, Any]:
     return {section: [element, {**element, "id": "x", **changes}]}
 
 
 DATES = MESSAGE["date_filter"]
 
 
-class TestBroken:
+class TestErrors:
     @pytest.mark.parametrize(
-        ("source", "place"),
+        ("source", "path"),
         [
-            (broken("in_app_messages", MESSAGE, id=None), "in_app_messages[1].id"),
-            (broken("in_app_messages", MESSAGE, id=5), "in_app_messages[1].id"),
-            (broken("in_app_messages", MESSAGE, frequency="often"), "in_app_messages[1].frequency"),
-            (broken("in_app_messages", MESSAGE, variant_id=True), "in_app_messages[1].variant_id"),
-            (broken("in_app_messages", MESSAGE, is_html=1), "in_app_messages[1].is_html"),
-            (broken("in_app_messages", MESSAGE, load_delay=-1), "in_app_messages[1].load_delay"),
-            (broken("in_app_messages", MESSAGE, payload=[]), "in_app_messages[1].payload"),
-            (broken("in_app_messages", MESSAGE, payload={"x": float("nan")}), "in_app_messages[1].payload.x"),
-            (broken("in_app_messages", MESSAGE, payload={"x": [{5: 1}]}), "in_app_messages[1].payload.x[0]"),
-            (broken("in_app_messages", MESSAGE, date_filter={}), "in_app_messages[1].date_filter.enabled"),
-            (broken("in_app_messages", MESSAGE, trigger={"event_type": "a", "filter": 5}),
+            (invalid("in_app_messages", MESSAGE, id=None), "in_app_messages[1].id"),
+            (invalid("in_app_messages", MESSAGE, id=5), "in_app_messages[1].id"),
+            (invalid("in_app_messages", MESSAGE, frequency="often"), "in_app_messages[1].frequency"),
+            (invalid("in_app_messages", MESSAGE, variant_id=True), "in_app_messages[1].variant_id"),
+            (invalid("in_app_messages", MESSAGE, is_html=1), "in_app_messages[1].is_html"),
+            (invalid("in_app_messages", MESSAGE, load_delay=-1), "in_app_messages[1].load_delay"),
+            (invalid("in_app_messages", MESSAGE, payload=[]), "in_app_messages[1].payload"),
+            (invalid("in_app_messages", MESSAGE, payload={"x": float("nan")}), "in_app_messages[1].payload.x"),
+            (invalid("in_app_messages", MESSAGE, payload={"x": [{5: 1}]}), "in_app_messages[1].payload.x[0]"),
+            (invalid("in_app_messages", MESSAGE, date_filter={}), "in_app_messages[1].date_filter.enabled"),
+            (invalid("in_app_messages", MESSAGE, trigger={"event_type": "a", "filter": 5}),
              "in_app_messages[1].trigger.filter"),
-            (broken("in_app_messages", MESSAGE, **{"for": {}}), "in_app_messages[1].for"),
-            (broken("in_app_messages", MESSAGE, **{"for": {"registered": 5}}), "in_app_messages[1].for.registered"),
-            (broken("in_app_messages", MESSAGE, **{"for": {"properties": 5}}), "in_app_messages[1].for.properties"),
+            (invalid("in_app_messages", MESSAGE, **{"for": {}}), "in_app_messages[1].for"),
+            (invalid("in_app_messages", MESSAGE, **{"for": {"registered": 5}}), "in_app_messages[1].for.registered"),
+            (invalid("in_app_messages", MESSAGE, **{"for": {"properties": 5}}), "in_app_messages[1].for.properties"),
             ({"in_app_messages": MESSAGE}, "in_app_messages"),
             ({"in_app_messages": [5]}, "in_app_messages[0]"),
-            (broken("content_blocks", STATIC, placeholders="top"), "content_blocks[1].placeholders"),
-            (broken("content_blocks", STATIC, content_type=None), "content_blocks[1]"),
-            (broken("content_blocks", STATIC, **{"for": {"registered": "j"}}), "content_blocks[1].for"),
-            (broken("content_blocks", STATIC, content={"html": str}), "content_blocks[1].content.html"),
-            (broken("content_blocks", PERSONAL, placeholders=[str]), "content_blocks[1].placeholders"),
-            (broken("content_blocks", PERSONAL, personal={}), "content_blocks[1].personal.ttl_seconds"),
-            (broken("content_blocks", PERSONAL, personal=[5]), "content_blocks[1].personal[0]"),
+            (invalid("content_blocks", STATIC, placeholders="top"), "content_blocks[1].placeholders"),
+            (invalid("content_blocks", STATIC, content_type=None), "content_blocks[1]"),
+            (invalid("content_blocks", STATIC, **{"for": {"registered": "j"}}), "content_blocks[1].for"),
+            (invalid("content_blocks", STATIC, content={"html": str}), "content_blocks[1].content.html"),
+            (invalid("content_blocks", PERSONAL, placeholders=[str]), "content_blocks[1].placeholders"),
+            (invalid("content_blocks", PERSONAL, personal={}), "content_blocks[1].personal.ttl_seconds"),
+            (invalid("content_blocks", PERSONAL, personal=[5]), "content_blocks[1].personal[0]"),
             ({"content_blocks": [str]}, "content_blocks[0]"),
-            (broken("inbox", ITEM, type="survey"), "inbox[1].type"),
-            (broken("inbox", ITEM, create_time="now"), "inbox[1].create_time"),
-            (broken("consents", CONSENT, sources={"crm": "yes"}), "consents[1].sources"),
-            (broken("consents", CONSENT, translations={"en": {"name": 5}}), "consents[1].translations"),
-            (broken("consents", CONSENT, more=[str]), "consents[1].more[0]"),
-            (broken("consents", CONSENT, **{"for": {"registered": "j"}}), "consents[1].for"),
+            (invalid("inbox", ITEM, type="survey"), "inbox[1].type"),
+            (invalid("inbox", ITEM, create_time="now"), "inbox[1].create_time"),
+            (invalid("consents", CONSENT, sources={"crm": "yes"}), "consents[1].sources"),
+            (invalid("consents", CONSENT, translations={"en": {"name": 5}}), "consents[1].translations"),
+            (invalid("consents", CONSENT, more=[str]), "consents[1].more[0]"),
+            (invalid("consents", CONSENT, **{"for": {"registered": "j"}}), "consents[1].for"),
             ({"consents": [str]}, "consents[0]"),
             ({"segments": []}, "segments"),
             ({"segments": {"discovery": SEGMENT}}, "segments.discovery"),
@@ -150,19 +150,19 @@ class TestBroken:
             ({"messages": []}, "messages"),
         ],
     )  # fmt: skip
-    def test_the_place_is_named(self, source: dict[str, Any], place: str) -> None:
-        """A broken definition names its place, and nothing of its source is defined."""
+    def test_the_path_of_the_error(self, source: dict[str, Any], path: str) -> None:
+        """An error contains the path of the invalid value, and nothing of the source is defined."""
         definitions = Definitions()
 
         with pytest.raises(DefinitionError) as caught:
             definitions.load({"inbox": [ITEM], "recommendations": {"new": []}, **source})
 
-        assert caught.value.path == place
-        assert str(caught.value).startswith(f"{place}: ")
+        assert caught.value.path == path
+        assert str(caught.value).startswith(f"{path}: ")
         assert definitions.as_dict() == {}
 
-    def test_by_python(self) -> None:
-        """A broken element among others defines none of them."""
+    def test_put(self) -> None:
+        """If one of several elements is invalid, none of them is defined."""
         definitions = Definitions()
 
         with pytest.raises(
@@ -172,12 +172,12 @@ class TestBroken:
         with pytest.raises(DefinitionError, match=r"^inbox\[0\]: expected an object, got 5$"):
             definitions.inbox.put(5, to={"registered": "j"})
 
-        assert definitions.inbox.for_customer("shop", someone()) == []
+        assert definitions.inbox.for_customer("shop", customer()) == []
 
 
 class TestChanges:
     def test_the_same_id_replaces(self) -> None:
-        """An element of the same id and condition takes the other's place in the order."""
+        """An element replaces the one with the same id and condition, at its position."""
         section = Definitions().inbox
         section.put(ITEM, {**ITEM, "id": "i2"})
 
@@ -185,16 +185,16 @@ class TestChanges:
 
         assert [(each["id"], each["type"]) for each in section.as_list(None)] == [("i1", "html"), ("i2", "push")]
 
-    def test_the_first_that_applies(self) -> None:
-        """Of several elements with one id and different conditions, the first that applies is told."""
+    def test_the_first_condition_that_is_met(self) -> None:
+        """Of several elements with one id, the first whose condition is met is returned."""
         section = Definitions().in_app_messages
         section.put({**MESSAGE, "variant_id": 1, "for": {"registered": "bob"}}, {**MESSAGE, "variant_id": 2})
         section.put({**MESSAGE, "variant_id": 3}, to={"properties": {"vip": True}})
 
-        assert [each["variant_id"] for each in section.for_customer("shop", someone(vip=True))] == [2]
+        assert [each["variant_id"] for each in section.for_customer("shop", customer(vip=True))] == [2]
 
-    def test_changing(self) -> None:
-        """Some fields of an element can be changed, but not into something wrong."""
+    def test_change(self) -> None:
+        """Fields of an element can be changed, but not to invalid values."""
         section = Definitions().inbox
         section.put(ITEM)
 
@@ -207,8 +207,8 @@ class TestChanges:
         with pytest.raises(KeyError):
             section.change("i1", {})
 
-    def test_changing_what_isn_t_checked(self) -> None:
-        """What was handed over unchecked can be changed into anything."""
+    def test_change_of_unchecked_elements(self) -> None:
+        """An element that was defined without a check can be changed to any values."""
         section = Definitions().segments["own"]
         section.put({"id": "s"}, check=False)
 
@@ -216,8 +216,8 @@ class TestChanges:
 
         assert section.as_list(None) == [{"id": "s", "segmentation_id": 5}]
 
-    def test_groups_keep_their_sections(self) -> None:
-        """A category has one section, however often it is asked for; an engine may be there without items."""
+    def test_section_groups(self) -> None:
+        """A category always has the same section; an engine may have no items."""
         definitions = Definitions()
         definitions.segments["own"].put(SEGMENT)
         definitions.segments["own"].put({**SEGMENT, "id": "s2"})
@@ -227,45 +227,45 @@ class TestChanges:
         assert definitions.recommendations.names("shop") == ["pop"]
         assert definitions.recommendations.names("blog") == ["pop"]
 
-    def test_removing(self) -> None:
-        """An element is removed by its id, a callable by itself."""
+    def test_remove(self) -> None:
+        """An element is removed by its id, a callable by the callable itself."""
         section = Definitions().inbox
-        section.put(ITEM, made := lambda _: ITEM)
+        section.put(ITEM, function := lambda _: ITEM)
 
         section.remove("i1")
-        assert len(section.for_customer("shop", someone())) == 1
-        section.remove(made)
-        assert section.for_customer("shop", someone()) == []
+        assert len(section.for_customer("shop", customer())) == 1
+        section.remove(function)
+        assert section.for_customer("shop", customer()) == []
         with pytest.raises(KeyError):
             section.remove("i1")
 
-    def test_a_project_s_own(self) -> None:
-        """A project's own element stands for that of all with the same id."""
+    def test_elements_of_a_project(self) -> None:
+        """For a project, its own element replaces the one with the same id for every project."""
         section = Definitions().inbox
         section.put(ITEM, {**ITEM, "id": "i2"})
         section.put({**ITEM, "type": "html"}, project="shop")
 
-        assert [(each["id"], each["type"]) for each in section.for_customer("shop", someone())] == [
+        assert [(each["id"], each["type"]) for each in section.for_customer("shop", customer())] == [
             ("i2", "push"),
             ("i1", "html"),
         ]
         section.change("i1", {"type": "push"}, project="shop")
         section.remove("i1", project="shop")
-        assert [each["id"] for each in section.for_customer("shop", someone())] == ["i1", "i2"]
+        assert [each["id"] for each in section.for_customer("shop", customer())] == ["i1", "i2"]
 
-    def test_what_was_given_stays_the_giver_s(self) -> None:
-        """A definition is a copy."""
-        section, given = Definitions().inbox, {**ITEM, "content": {"title": "a"}}
-        section.put(given)
+    def test_definitions_are_copies(self) -> None:
+        """A later change of the passed object doesn't change the definition."""
+        section, element = Definitions().inbox, {**ITEM, "content": {"title": "a"}}
+        section.put(element)
 
-        given["content"]["title"] = "b"  # type: ignore[index]
+        element["content"]["title"] = "b"  # type: ignore[index]
 
         assert section.as_list(None)[0]["content"]["title"] == "a"
 
 
 class TestCallables:
-    async def test_they_see_the_customer(self, sandbox: Sandbox) -> None:
-        """A callable makes one element, many or none for each customer; conditions may be callables too."""
+    async def test_callables_get_the_customer(self, sandbox: Sandbox) -> None:
+        """A callable returns one element, many or none for a customer; conditions can be callables too."""
         messages = sandbox.messages
         messages.in_app_messages.put(lambda customer: {**MESSAGE, "name": customer.ids["registered"][0]})
         messages.in_app_messages.put(lambda customer: [MESSAGE, 5] if customer.properties.get("vip") else None)
@@ -284,23 +284,23 @@ class TestCallables:
         assert [bob[0]["name"], bob[1]["id"], bob[2]["id"], bob[3:]] == ["bob@x.com", "c", "d", [MESSAGE]]
         assert block == [{"id": "personal", "status": "OK", "variant_id": 1}]
 
-    async def test_broken_elements(self, sandbox: Sandbox) -> None:
-        """Anything can be sent where it isn't checked, twice the same too."""
-        broken = [5, None, {"id": 5}, {"id": "m1", "trigger": "<script>"}, {"id": "m1"}]
-        sandbox.messages.in_app_messages.put(*broken, check=False)
+    async def test_unchecked_elements(self, sandbox: Sandbox) -> None:
+        """Without a check any value can be sent, also twice with the same id."""
+        elements = [5, None, {"id": 5}, {"id": "m1", "trigger": "<script>"}, {"id": "m1"}]
+        sandbox.messages.in_app_messages.put(*elements, check=False)
         sandbox.messages.content_blocks.put("no block", {"id": "b", "personal": 5}, check=False)
         sandbox.messages.content_blocks.put(str, check=False)
 
         async with aiohttp.ClientSession() as session:
             api = SandboxClient(session, sandbox.url)
-            assert (await api.in_app(JANE)).body["results"] == broken
+            assert (await api.in_app(JANE)).body["results"] == elements
             assert (await api.bundle()).body["in_app_content_blocks"] == ["no block", {"id": "b"}]
             assert (await api.blocks(JANE, "b")).body["data"] == [5]
 
 
 class TestSandbox:
-    async def test_from_the_start(self, tmp_path: Path) -> None:
-        """A sandbox may begin with definitions, and a reset brings them back."""
+    async def test_initial_definitions(self, tmp_path: Path) -> None:
+        """A sandbox can start with definitions, and a reset restores them."""
         path = tmp_path / "all.json"
         path.write_text(json.dumps(ALL))
         sandbox = Sandbox(definitions=path)
@@ -319,8 +319,8 @@ class TestSandbox:
         async with aiohttp.ClientSession(sandbox.url) as opened:
             yield opened
 
-    async def test_by_http(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
-        """Definitions are added, told and taken away over HTTP; a callable is told as one."""
+    async def test_control_routes(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
+        """Definitions are added, returned and removed over HTTP; a callable is returned as "(a callable)"."""
         async with session.post("/sandbox/messages", json=ALL) as response:
             assert (response.status, await response.json()) == (200, ALL)
         sandbox.messages.inbox.put(lambda _: None)
@@ -337,10 +337,10 @@ class TestSandbox:
             ({"data": "{}", "headers": {"Content-Type": "text/plain"}}, 415),
         ],
     )
-    async def test_wrong_ones_by_http(
+    async def test_invalid_requests(
         self, sandbox: Sandbox, session: aiohttp.ClientSession, options: Any, status: int
     ) -> None:
-        """Broken definitions are refused over HTTP, and all that a foreign page could send."""
+        """Invalid definitions are rejected over HTTP, and everything that a page of another origin could send."""
         async with session.post("/sandbox/messages", **options) as response:
             assert response.status == status
         assert sandbox.messages.as_dict() == {}

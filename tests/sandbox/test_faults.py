@@ -1,5 +1,5 @@
 """
-Which fault fires when, without any server.
+When faults fire, without a server.
 """
 
 import random
@@ -13,8 +13,8 @@ from exponea_async.sandbox.faults import ActiveFault, FaultPlan, combine
 EVENTS = "/track/v2/projects/shop/customers/events"
 
 
-def fired(fault: Fault, requests: int) -> list[int]:
-    """Tells at which of so many requests a fault fires, from 1."""
+def affected_requests(fault: Fault, requests: int) -> list[int]:
+    """Return the numbers of the requests, from 1, that a fault affects."""
     faults = Faults(seed=7)
     faults.add(fault)
     return [number for number in range(1, requests + 1) if faults.plan(EVENTS, "shop").fault is not None]
@@ -41,13 +41,13 @@ def fired(fault: Fault, requests: int) -> list[int]:
         ({"project": "other"}, []),
     ],
 )
-def test_a_fault_fires_when_its_fields_say(fields: dict[str, Any], expected: list[int]) -> None:
-    """Each field narrows the requests at which a fault fires, and they combine."""
-    assert fired(Fault("status", **fields), 8) == expected
+def test_the_affected_requests(fields: dict[str, Any], expected: list[int]) -> None:
+    """Each field restricts the requests that a fault affects, and the fields can be combined."""
+    assert affected_requests(Fault("status", **fields), 8) == expected
 
 
-def test_due_is_pure() -> None:
-    """Whether a fault is due depends on the counts and the roll only."""
+def test_is_due() -> None:
+    """Whether a fault is due depends only on the counts and the random sample."""
     fault = Fault("drop", after=1, times=3, probability=0.5)
 
     assert not fault.is_due(1, 0, 0.0)
@@ -56,16 +56,16 @@ def test_due_is_pure() -> None:
     assert not fault.is_due(9, 3, 0.0)
 
 
-def test_the_same_seed_gives_the_same_chances() -> None:
-    """A probability repeats itself exactly, and hits about its share."""
-    first = fired(Fault("drop", probability=0.25), 400)
+def test_probabilities_are_reproducible() -> None:
+    """With the same seed a fault affects the same requests, and about its share of them."""
+    first = affected_requests(Fault("drop", probability=0.25), 400)
 
-    assert first == fired(Fault("drop", probability=0.25), 400)
+    assert first == affected_requests(Fault("drop", probability=0.25), 400)
     assert 70 < len(first) < 130
 
 
-def test_the_first_due_fault_wins() -> None:
-    """Of several faults the first that is due fires, and only its times are used up."""
+def test_the_first_fault_that_is_due() -> None:
+    """Of several faults the first that is due fires, and only its times are counted down."""
     faults = Faults()
     faults.add(Fault("status", status=429, times=1), Fault("drop", times=1))
 
@@ -75,15 +75,15 @@ def test_the_first_due_fault_wins() -> None:
     assert faults.active == ()
 
 
-def test_latencies_add_up_beside_another_fault() -> None:
-    """All latencies that are due delay the request, whatever else happens to it."""
-    slow, slower, cut = Fault("latency", seconds=0.5), Fault("latency", seconds=1.5), Fault("drop")
+def test_latencies_are_added() -> None:
+    """All latencies that are due delay the request, in addition to another fault."""
+    slow, slower, drop = Fault("latency", seconds=0.5), Fault("latency", seconds=1.5), Fault("drop")
 
-    assert combine([ActiveFault(slow), ActiveFault(cut), ActiveFault(slower)]) == FaultPlan(2.0, cut)
+    assert combine([ActiveFault(slow), ActiveFault(drop), ActiveFault(slower)]) == FaultPlan(2.0, drop)
 
 
-def test_rejection_counts_commands_over_requests() -> None:
-    """Every n-th command fails, counted on from one request to the next, as often as it was told."""
+def test_commands_are_counted_over_requests() -> None:
+    """Every n-th command is rejected, counted over all requests, until its times are exhausted."""
     faults = Faults()
     faults.add(Fault("reject", every_command=3, times=2))
 
@@ -96,26 +96,26 @@ def test_rejection_counts_commands_over_requests() -> None:
     assert not any(third() for _ in range(4))
 
 
-def test_rejections_all_count_each_command() -> None:
-    """A command that one fault refuses is still counted by the next."""
+def test_each_fault_counts_all_commands() -> None:
+    """A command that one fault rejects is still counted by the next."""
     faults = Faults()
     faults.add(Fault("reject", every_command=2), Fault("reject", every_command=3))
 
-    refuses = faults.command_rejecter(EVENTS, "shop")
+    is_rejected = faults.command_rejecter(EVENTS, "shop")
 
-    assert [refuses() for _ in range(6)] == [False, True, True, True, False, True]
+    assert [is_rejected() for _ in range(6)] == [False, True, True, True, False, True]
 
 
-def test_a_rejection_is_no_plan() -> None:
-    """A rejecting fault leaves the request itself in peace."""
+def test_rejections_are_not_planned() -> None:
+    """A fault that rejects commands doesn't affect the request itself."""
     faults = Faults()
     faults.add(Fault("reject"))
 
     assert faults.plan(EVENTS, "shop") == FaultPlan()
 
 
-def test_active_tells_what_is_left() -> None:
-    """The active faults show how often they still fire; a spent one is gone."""
+def test_active_faults() -> None:
+    """The active faults have their remaining times; an exhausted fault is not active."""
     faults = Faults()
     faults.add(Fault("status", times=2), Fault("latency"))
     faults.plan(EVENTS, "shop")
@@ -123,8 +123,8 @@ def test_active_tells_what_is_left() -> None:
     assert faults.active == (Fault("status", times=1), Fault("latency"))
 
 
-def test_clearing_takes_all_away() -> None:
-    """After clear() nothing goes wrong any more."""
+def test_clear() -> None:
+    """After clear() no fault fires."""
     faults = Faults()
     faults.add(Fault("drop"))
     faults.clear()
@@ -133,14 +133,14 @@ def test_clearing_takes_all_away() -> None:
     assert faults.plan(EVENTS, "shop") == FaultPlan()
 
 
-def test_a_spent_fault_draws_no_more_than_it_did() -> None:
-    """Chance is only drawn for faults with a probability."""
-    armed = ActiveFault(Fault("drop"))
-    chance = random.Random(3)
-    before = chance.getstate()
+def test_random_numbers_are_only_used_for_probabilities() -> None:
+    """A fault without a probability takes no random number."""
+    active = ActiveFault(Fault("drop"))
+    rng = random.Random(3)
+    before = rng.getstate()
 
-    assert armed.count_request(chance)
-    assert chance.getstate() == before
+    assert active.count_request(rng)
+    assert rng.getstate() == before
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_spent_fault_draws_no_more_than_it_did() -> None:
         ("reject", {"every_command": 0}),
     ],
 )
-def test_a_wrong_field_is_refused(kind: Any, fields: dict[str, Any]) -> None:
-    """A fault that could never be meant is refused where it is made."""
+def test_invalid_faults(kind: Any, fields: dict[str, Any]) -> None:
+    """A fault with an invalid field can't be created."""
     with pytest.raises((ValueError, TypeError)):
         Fault(kind, **fields)

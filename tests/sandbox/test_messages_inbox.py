@@ -1,8 +1,7 @@
 """
-The inbox over real HTTP: sync tokens, read marks, and whose inbox it is.
+The App Inbox over real HTTP: sync tokens, read messages, and which customer gets which messages.
 """
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -10,13 +9,7 @@ import pytest
 from helpers.sandbox_client import BOB, ITEM, JANE, SandboxClient
 
 from exponea_async.sandbox import Sandbox
-from exponea_async.sandbox.messages import inbox
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as opened:
-        yield opened
+from exponea_async.sandbox.messages.inbox import MAX_TOKENS
 
 
 @pytest.fixture
@@ -28,56 +21,55 @@ def api(sandbox: Sandbox, session: aiohttp.ClientSession) -> SandboxClient:
     return SandboxClient(session, sandbox.url)
 
 
-def read(body: Any) -> dict[str, bool]:
+def read_states(body: Any) -> dict[str, bool]:
     return {message["id"]: message["is_read"] for message in body["messages"]}
 
 
 class TestSync:
-    async def test_the_first_fetch_tells_all(self, api: SandboxClient) -> None:
-        """Without a token all messages come, with the customer's properties in them, and a token."""
+    async def test_the_first_fetch_returns_all_messages(self, api: SandboxClient) -> None:
+        """Without a token all messages are returned, with the customer's properties filled in, and a token."""
         body = (await api.inbox(JANE)).body
 
         assert body["success"] is True
         assert body["messages"][0] == {**ITEM, "is_read": False, "content": {"title": "Hi jane"}}
-        assert read(body) == {"i1": False, "i2": True}
+        assert read_states(body) == {"i1": False, "i2": True}
         assert body["sync_token"]
 
-    async def test_later_ones_tell_what_is_new(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """With a token only new and changed messages come; each answer has a token of its own."""
+    async def test_later_fetches_return_changes(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """With a token only new and changed messages are returned; each response has a new token."""
         first = (await api.inbox(JANE)).body["sync_token"]
-        nothing = (await api.inbox(JANE, first)).body
+        unchanged = (await api.inbox(JANE, first)).body
         sandbox.messages.inbox.put({**ITEM, "id": "i3"})
         sandbox.messages.inbox.change("i2", {"content": {"title": "Changed"}})
 
-        news = (await api.inbox(JANE, nothing["sync_token"])).body
+        changed = (await api.inbox(JANE, unchanged["sync_token"])).body
 
-        assert nothing["messages"] == []
-        assert list(read(news)) == ["i2", "i3"]
-        assert len({first, nothing["sync_token"], news["sync_token"]}) == 3
-        assert list(read((await api.inbox(JANE, first)).body)) == ["i2", "i3"]
+        assert unchanged["messages"] == []
+        assert list(read_states(changed)) == ["i2", "i3"]
+        assert len({first, unchanged["sync_token"], changed["sync_token"]}) == 3
+        assert list(read_states((await api.inbox(JANE, first)).body)) == ["i2", "i3"]
 
-    async def test_unknown_tokens_are_gone(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """An unknown, expired or foreign token is a 410 with the platform's failure."""
+    async def test_invalid_tokens_are_gone(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """A token that is unknown, has expired or belongs to another customer is a 410."""
         token = (await api.inbox(JANE)).body["sync_token"]
 
-        replies = [await api.inbox(JANE, "unknown"), await api.inbox(BOB, token)]
+        responses = [await api.inbox(JANE, "unknown"), await api.inbox(BOB, token)]
         sandbox.sync.expire_tokens()
-        replies += [await api.inbox(JANE, token), await api.mark_read(JANE, token, "i1")]
+        responses += [await api.inbox(JANE, token), await api.mark_read(JANE, token, "i1")]
 
-        assert [reply.status for reply in replies] == [410] * 4
-        assert all(reply.body["success"] is False for reply in replies)
+        assert [response.status for response in responses] == [410] * 4
+        assert all(response.body["success"] is False for response in responses)
 
-    async def test_old_tokens_expire(
-        self, api: SandboxClient, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Beyond a number of tokens the oldest ones expire."""
-        monkeypatch.setattr(inbox, "MAX_TOKENS", 2)
-        tokens = [(await api.inbox(JANE)).body["sync_token"] for _ in range(3)]
+    async def test_old_tokens_expire(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """Beyond the maximum number of tokens the oldest ones expire."""
+        first, second = [(await api.inbox(JANE)).body["sync_token"] for _ in range(2)]
+        for _ in range(MAX_TOKENS - 1):
+            sandbox.sync.create_token([], "shop", JANE)
 
-        assert [(await api.inbox(JANE, token)).status for token in reversed(tokens[1:])] == [200, 410]
+        assert [(await api.mark_read(JANE, token, "i1")).status for token in (first, second)] == [410, 200]
 
-    async def test_answers_without_a_token(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """Answers can be made without a token; one from before still counts."""
+    async def test_responses_without_a_token(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """The sandbox can omit tokens; an earlier token remains valid."""
         token = (await api.inbox(JANE)).body["sync_token"]
         sandbox.sync.issues_tokens = False
 
@@ -85,12 +77,12 @@ class TestSync:
         assert (await api.inbox(JANE, token)).body == {"success": True, "messages": []}
 
     @pytest.mark.parametrize("token", [5, ""])
-    async def test_wrong_tokens(self, api: SandboxClient, token: Any) -> None:
-        """A token that is no text is a 400."""
+    async def test_malformed_tokens(self, api: SandboxClient, token: Any) -> None:
+        """A token that is not a non-empty string is a 400."""
         assert (await api.inbox(JANE, token)).status == 400
 
-    async def test_a_reset_forgets_all(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """After a reset no token is known, and there are no messages but the first ones."""
+    async def test_a_reset(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """A reset lets all tokens expire and restores the initial messages."""
         token = (await api.inbox(JANE)).body["sync_token"]
         sandbox.sync.issues_tokens = False
 
@@ -101,80 +93,80 @@ class TestSync:
         assert sandbox.sync.issues_tokens
 
 
-class TestReadMarks:
-    async def test_for_this_customer_only(self, api: SandboxClient) -> None:
-        """A message that was marked is read for this customer, and comes as changed."""
+class TestReadMessages:
+    async def test_a_message_is_read_for_one_customer(self, api: SandboxClient) -> None:
+        """A message that a customer marked as read is read for this customer only, and counts as changed."""
         token = (await api.inbox(JANE)).body["sync_token"]
 
-        reply = await api.mark_read(JANE, token, "i1")
+        response = await api.mark_read(JANE, token, "i1")
 
-        assert (reply.status, reply.body) == (200, {"success": True})
-        assert read((await api.inbox(JANE, token)).body) == {"i1": True}
-        assert read((await api.inbox(BOB)).body) == {"i1": False, "i2": True}
+        assert (response.status, response.body) == (200, {"success": True})
+        assert read_states((await api.inbox(JANE, token)).body) == {"i1": True}
+        assert read_states((await api.inbox(BOB)).body) == {"i1": False, "i2": True}
 
-    async def test_by_any_id(self, api: SandboxClient) -> None:
-        """Who marks by the cookie has read it by the hard id, too."""
+    async def test_a_message_is_read_for_all_ids(self, api: SandboxClient) -> None:
+        """A message that was marked as read by cookie is read for the hard id of the customer too."""
         token = (await api.inbox({"cookie": "c1"})).body["sync_token"]
         await api.mark_read({"cookie": "c1"}, token, "i1")
 
-        assert read((await api.inbox({"registered": "jane@x.com"})).body)["i1"]
+        assert read_states((await api.inbox({"registered": "jane@x.com"})).body)["i1"]
 
-    async def test_they_stay_when_a_visitor_logs_in(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """What an unknown visitor has read stays read when it becomes a known customer; its token stays good."""
-        visitor = {"cookie": "fresh"}
+    async def test_messages_stay_read_after_a_login(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """Messages and tokens of an anonymous customer remain read and valid after a login."""
+        visitor = {"cookie": "new"}
         token = (await api.inbox(visitor)).body["sync_token"]
         assert (await api.mark_read(visitor, token, "i1")).status == 200
         known = {**visitor, "registered": "jane@x.com"}
-        assert await api.link("fresh", {"registered": "jane@x.com"})
+        assert await api.link("new", {"registered": "jane@x.com"})
 
-        assert read((await api.inbox(known)).body)["i1"]
+        assert read_states((await api.inbox(known)).body)["i1"]
         assert (await api.inbox(known, token)).status == 200
         assert len(sandbox.engine.customers("shop")) == 2
 
     async def test_unknown_messages(self, api: SandboxClient) -> None:
-        """A message that the customer doesn't have can't be marked."""
+        """A message that the customer doesn't have can't be marked as read."""
         token = (await api.inbox(JANE)).body["sync_token"]
 
-        reply = await api.mark_read(JANE, token, "i1", "none")
+        response = await api.mark_read(JANE, token, "i1", "none")
 
-        assert (reply.status, reply.body["success"]) == (400, False)
-        assert read((await api.inbox(JANE)).body)["i1"] is False
+        assert (response.status, response.body["success"]) == (400, False)
+        assert read_states((await api.inbox(JANE)).body)["i1"] is False
 
     @pytest.mark.parametrize(("token", "ids"), [(None, ["i1"]), ("", ["i1"]), ("t", [1]), ("t", [""])])
-    async def test_wrong_shapes(self, api: SandboxClient, token: Any, ids: list[Any]) -> None:
-        """A token and texts are needed."""
+    async def test_invalid_requests(self, api: SandboxClient, token: Any, ids: list[Any]) -> None:
+        """Marking messages as read needs a token, and ids that are non-empty strings."""
         assert (await api.mark_read(JANE, token, *ids)).status == 400
 
 
-class TestWhose:
+class TestCustomers:
     async def test_for_some_customers(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """A message for one customer is found by each of its ids, and by nobody else."""
+        """A message for one customer is returned for each of its ids, and to no other customer."""
         sandbox.messages.inbox.clear()
         sandbox.messages.inbox.put(ITEM, to={"registered": "jane@x.com"})
 
-        asked = [JANE, {"cookie": "c1"}, {"registered": "jane@x.com"}, BOB, {"cookie": "c1", "registered": "new"}]
-        found = [len((await api.inbox(ids)).body["messages"]) for ids in asked]
+        requested = [JANE, {"cookie": "c1"}, {"registered": "jane@x.com"}, BOB, {"cookie": "c1", "registered": "new"}]
+        counts = [len((await api.inbox(ids)).body["messages"]) for ids in requested]
 
-        assert found == [1, 1, 1, 0, 0]
+        assert counts == [1, 1, 1, 0, 0]
 
     @pytest.mark.parametrize(("ids", "count"), [({"cookie": "new"}, 0), ({"cookie": "c1"}, 2), (BOB, 2)])
     async def test_hard_ids_only(self, session: aiohttp.ClientSession, ids: Any, count: int) -> None:
-        """Where the sandbox is so strict, the inbox of a customer without a hard id is empty."""
+        """With hard_ids_only, the inbox of a customer without a hard id is empty."""
         async with Sandbox(definitions={"inbox": [ITEM, {**ITEM, "id": "i2"}]}, hard_ids_only=True) as sandbox:
             sandbox.engine.execute("shop", "customers", {"customer_ids": JANE})
-            reply = await SandboxClient(session, sandbox.url).inbox(ids)
+            response = await SandboxClient(session, sandbox.url).inbox(ids)
 
-        assert (reply.status, len(reply.body["messages"])) == (200, count)
+        assert (response.status, len(response.body["messages"])) == (200, count)
 
-    async def test_broken_messages(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """What was handed over unchecked comes as it is, again and again the same."""
+    async def test_unchecked_messages(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """Messages that were defined without a check are returned unchanged, and don't count as changed."""
         sandbox.messages.inbox.clear()
-        broken = [5, None, [1], {"id": ["x"]}, {"id": "i1", "type": 7}, {"id": "i1"}]
-        sandbox.messages.inbox.put(*broken, check=False)
+        messages = [5, None, [1], {"id": ["x"]}, {"id": "i1", "type": 7}, {"id": "i1"}]
+        sandbox.messages.inbox.put(*messages, check=False)
 
         body = (await api.inbox(JANE)).body
 
-        assert body["messages"] == broken
+        assert body["messages"] == messages
         assert (await api.inbox(JANE, body["sync_token"])).body["messages"] == []
         assert (await api.mark_read(JANE, body["sync_token"], "i1")).status == 200
         assert (await api.inbox(JANE)).body["messages"][4] == {"id": "i1", "type": 7, "is_read": True}

@@ -1,9 +1,9 @@
 """
-The routes for messages, over real HTTP: what each tells, and what it refuses.
+The routes of messages, over real HTTP: what each returns and rejects.
 """
 
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -41,65 +41,61 @@ POSTS = [path for method, path in PATHS if method == "POST"]
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as opened:
-        yield opened
-
-
-@pytest.fixture
 def api(sandbox: Sandbox, session: aiohttp.ClientSession) -> SandboxClient:
     sandbox.engine.execute("shop", "customers", {"customer_ids": JANE, "properties": {"first_name": "<Jane>"}})
     return SandboxClient(session, sandbox.url)
 
 
 class TestInAppMessages:
-    async def test_they_are_told_in_order(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """All definitions come in the envelope, in the order in which they were given."""
+    async def test_messages_are_returned_in_order(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """All messages are returned, in the order in which they were defined."""
         sandbox.messages.in_app_messages.put(MESSAGE, {**MESSAGE, "id": "m2", "payload_html": "{{ nothing }}!"})
 
-        reply = await api.in_app(JANE)
+        response = await api.in_app(JANE)
 
-        assert (reply.status, reply.body["success"]) == (200, True)
-        first, second = reply.body["results"]
+        assert (response.status, response.body["success"]) == (200, True)
+        first, second = response.body["results"]
         assert first == {**MESSAGE, "payload": {"title": "Hello &lt;Jane&gt;"}}
         assert second["payload_html"] == "!"
 
-    async def test_none_is_an_empty_list(self, api: SandboxClient) -> None:
-        """Without definitions the list is there, and empty."""
+    async def test_without_messages(self, api: SandboxClient) -> None:
+        """Without definitions the list of results is empty."""
         assert (await api.in_app(JANE)).body == {"success": True, "results": []}
 
     @pytest.mark.parametrize("fields", [{"device": "fridge"}, {"device": None}, {"customer_ids": {"cookie": 1}}])
-    async def test_wrong_requests(self, api: SandboxClient, fields: Any) -> None:
-        """An unknown device, or ids that are none, are refused."""
+    async def test_invalid_requests(self, api: SandboxClient, fields: Any) -> None:
+        """A request with an unknown device or invalid ids is rejected."""
         assert (await api.in_app(JANE, **fields)).status == 400
 
     @pytest.mark.parametrize("query", ["", "?compatibility=2"])
-    async def test_another_version(self, api: SandboxClient, query: str) -> None:
-        """Another version of the messages is refused."""
+    async def test_other_versions_of_messages(self, api: SandboxClient, query: str) -> None:
+        """A request for another version of the messages is rejected."""
         body = {"customer_ids": JANE, "device": "ios"}
         assert (await api.request("POST", f"/webxp/s/shop/inappmessages{query}", body)).status == 400
 
 
 class TestContentBlocks:
     @pytest.mark.parametrize("platform", ["android", "ios"])
-    async def test_the_bundle_is_for_everybody(self, api: SandboxClient, sandbox: Sandbox, platform: str) -> None:
-        """The bundle has all blocks, without what is personal of them."""
+    async def test_the_bundle_is_the_same_for_every_customer(
+        self, api: SandboxClient, sandbox: Sandbox, platform: str
+    ) -> None:
+        """The bundle contains all blocks without their personal parts."""
         sandbox.messages.content_blocks.put(STATIC, {**PERSONAL, "for": {"registered": "bob@x.com"}})
 
-        reply = await api.bundle(platform)
+        response = await api.bundle(platform)
 
         personal = {name: PERSONAL[name] for name in ("id", "name", "placeholders")}
-        assert reply.body == {"success": True, "in_app_content_blocks": [STATIC, personal]}
+        assert response.body == {"success": True, "in_app_content_blocks": [STATIC, personal]}
 
-    async def test_personal_answers(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """Each wanted block is answered: with content, as not for the customer, or as not existing."""
+    async def test_personalised_blocks(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """Each requested block has a result: its content, filter_not_matched, or does_not_exist."""
         other = {**PERSONAL, "id": "other", "for": {"registered": "bob@x.com"}}
         sandbox.messages.content_blocks.put(PERSONAL, other, STATIC)
 
-        reply = await api.blocks(JANE, "other", "personal", "none", "static")
+        response = await api.blocks(JANE, "other", "personal", "none", "static")
 
-        assert reply.body["success"] is True
-        other, personal, none, static = reply.body["data"]
+        assert response.body["success"] is True
+        other, personal, none, static = response.body["data"]
         assert other == {"id": "other", "status": "filter_not_matched"}
         assert personal == {
             **PERSONAL["personal"],  # type: ignore[dict-item]
@@ -110,21 +106,21 @@ class TestContentBlocks:
         assert none == {"id": "none", "status": "does_not_exist"}
         assert static["content"] == {"html": "<p>hi</p>"}
 
-    async def test_one_of_many_variants(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """Of a list of personal parts, the first one for the customer is told."""
+    async def test_variants(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """Of a list of personal parts, the first whose condition is met is returned."""
         part: Any = PERSONAL["personal"]
         parts = [{**part, "variant_id": 7, "for": {"registered": "bob@x.com"}}, {**part, "variant_id": 8}]
         sandbox.messages.content_blocks.put({**PERSONAL, "personal": parts})
 
         assert [(await api.blocks(ids, "personal")).body["data"][0]["variant_id"] for ids in (BOB, JANE)] == [7, 8]
 
-    @pytest.mark.parametrize("wanted", [1, "", None])
-    async def test_wrong_ids(self, api: SandboxClient, wanted: Any) -> None:
-        """An id of a block is a text."""
-        assert (await api.blocks(JANE, "a", wanted)).status == 400
+    @pytest.mark.parametrize("block_id", [1, "", None])
+    async def test_invalid_block_ids(self, api: SandboxClient, block_id: Any) -> None:
+        """The id of a block has to be a non-empty string."""
+        assert (await api.blocks(JANE, "a", block_id)).status == 400
 
-    async def test_other_versions(self, api: SandboxClient) -> None:
-        """Both routes want their version."""
+    async def test_other_versions_of_blocks(self, api: SandboxClient) -> None:
+        """Requests for another version or platform are rejected."""
         body = {"customer_ids": JANE, "content_block_ids": []}
         assert (await api.request("GET", "/wxstatic/projects/shop/bundle-ios.json")).status == 400
         assert (await api.request("GET", "/wxstatic/projects/shop/bundle-tv.json?v=2")).status == 404
@@ -132,8 +128,8 @@ class TestContentBlocks:
 
 
 class TestSegments:
-    async def test_by_the_customer_of_the_cookie(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """The customer whose cookie it is gets its segments, without an envelope; custom categories are there too."""
+    async def test_segments_of_the_customer_with_the_cookie(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """The segments of the customer with the cookie are returned by category, including custom categories."""
         sandbox.messages.segments["discovery"].put(SEGMENT, to={"registered": "jane@x.com"})
         sandbox.messages.segments["own"].put({**SEGMENT, "id": "s2"})
 
@@ -145,48 +141,48 @@ class TestSegments:
         }
 
     async def test_an_unknown_cookie(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """A cookie that the books don't know has no segments, not even those of everybody."""
+        """An unknown cookie has no segments, not even those for every customer."""
         sandbox.messages.segments["discovery"].put(SEGMENT)
 
-        body = (await api.segments("?cookie=nobody")).body
+        body = (await api.segments("?cookie=unknown")).body
 
         assert body == {"content": [], "discovery": [], "merchandising": []}
 
     @pytest.mark.parametrize("query", ["", "?cookie="])
     async def test_without_a_cookie(self, api: SandboxClient, query: str) -> None:
-        """A cookie is needed."""
+        """A request for segments without a cookie is rejected."""
         assert (await api.segments(query)).status == 400
 
-    async def test_linking(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """Linking makes the cookie the customer's, in the books too; odd characters stay what they are."""
+    async def test_link(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """Linking adds the cookie to the stored customer; special characters are preserved."""
         sandbox.messages.segments["content"].put(SEGMENT, to={"registered": "jane@x.com"})
 
-        reply = await api.link("new%2Fc%20%26", {"registered": "jane@x.com"})
+        response = await api.link("new%2Fc%20%26", {"registered": "jane@x.com"})
 
-        assert (reply.status, reply.body) == (200, {})
+        assert (response.status, response.body) == (200, {})
         customer = sandbox.engine.customer("shop", {"cookie": "new/c &"})
         assert customer is not None
         assert customer.ids["registered"] == ("jane@x.com",)
         assert (await api.segments("?cookie=new%2Fc%20%26")).body["content"] == [SEGMENT]
 
     @pytest.mark.parametrize("ids", [{}, None, [], {"registered": ""}, {"registered": "j", "cookie": "c"}])
-    async def test_wrong_links(self, api: SandboxClient, ids: Any) -> None:
-        """At least one external id is needed, and the cookie is none."""
+    async def test_invalid_links(self, api: SandboxClient, ids: Any) -> None:
+        """A link needs at least one valid external id, and no cookie among them."""
         assert (await api.link("c", ids)).status == 400
 
-    async def test_a_link_that_can_t_be(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """Ids of two customers can't be linked."""
+    async def test_links_in_conflict(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """Hard ids of two customers can't be linked."""
         sandbox.engine.execute("shop", "customers", {"customer_ids": {"registered": "bob", "loyalty": "7"}})
 
-        reply = await api.link("c9", {"registered": "jane@x.com", "loyalty": "7"})
+        response = await api.link("c9", {"registered": "jane@x.com", "loyalty": "7"})
 
-        assert reply.status == 400
-        assert "different customers" in reply.body["errors"][0]
+        assert response.status == 400
+        assert "different customers" in response.body["errors"][0]
 
 
 class TestConsents:
     async def test_categories(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """The categories come in the envelope."""
+        """The consent categories are returned as they were defined."""
         sandbox.messages.consents.put(CONSENT)
 
         assert (await api.consents()).body == {"success": True, "results": [CONSENT]}
@@ -194,35 +190,35 @@ class TestConsents:
 
 class TestAttributes:
     async def test_recommendations(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """An engine's items are told as many as wanted, with the wanted fields of the catalog."""
+        """The result has the requested number of items with the requested catalog fields."""
         items = [{**PRODUCT, "item_id": f"sku-{number}"} for number in range(12)]
         sandbox.messages.recommendations["pop"].put(*items)
-        wanted = {"type": "recommendation", "id": "pop", "fillWithRandom": True}
+        query = {"type": "recommendation", "id": "pop", "fillWithRandom": True}
 
-        plain = (await api.attributes(JANE, wanted)).body["results"][0]
-        narrow = {**wanted, "size": 1, "items": {"sku-1": "5"}, "catalogAttributesWhitelist": ["price"]}
-        one = (await api.attributes(JANE, narrow)).body["results"][0]
+        default = (await api.attributes(JANE, query)).body["results"][0]
+        filtered = {**query, "size": 1, "items": {"sku-1": "5"}, "catalogAttributesWhitelist": ["price"]}
+        one = (await api.attributes(JANE, filtered)).body["results"][0]
 
-        assert (plain["success"], len(plain["value"]), plain["value"][0]) == (True, 10, items[0])
+        assert (default["success"], len(default["value"]), default["value"][0]) == (True, 10, items[0])
         assert one["value"] == [{name: value for name, value in items[0].items() if name != "title"}]
 
-    async def test_what_the_books_know(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """Properties and ids are read from the books, all else from the definitions."""
+    async def test_values_of_attributes(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """Properties and ids are those of the stored customer, other values come from the definitions."""
         sandbox.messages.attributes["segmentation"].put({"id": "g1", "value": "vip"}, to={"registered": "jane@x.com"})
         sandbox.messages.attributes["consent"].put({"id": "sms", "value": False}, {"id": "newsletter", "value": True})
-        wanted = [
+        queries = [
             {"type": "property", "property": "first_name"},
             {"type": "id", "id": "registered"},
             {"type": "segmentation", "id": "g1"},
             {"type": "consent", "category": "newsletter"},
         ]
 
-        reply = await api.attributes({"cookie": "c1"}, *wanted)
+        response = await api.attributes({"cookie": "c1"}, *queries)
 
-        assert [each["value"] for each in reply.body["results"]] == ["<Jane>", "jane@x.com", "vip", True]
+        assert [each["value"] for each in response.body["results"]] == ["<Jane>", "jane@x.com", "vip", True]
 
     @pytest.mark.parametrize(
-        "wanted",
+        "query",
         [
             {"type": "recommendation", "id": "none"},
             {"type": "property", "property": "none"},
@@ -231,16 +227,16 @@ class TestAttributes:
             {},
         ],
     )
-    async def test_the_unknown(self, api: SandboxClient, wanted: Any) -> None:
-        """What isn't known fails alone, and says why."""
-        reply = await api.attributes(JANE, {"type": "property", "property": "first_name"}, wanted)
+    async def test_unknown_attributes(self, api: SandboxClient, query: Any) -> None:
+        """An unknown attribute fails with an error; the others succeed."""
+        response = await api.attributes(JANE, {"type": "property", "property": "first_name"}, query)
 
-        assert (reply.status, reply.body["success"]) == (200, True)
-        known, unknown = reply.body["results"]
+        assert (response.status, response.body["success"]) == (200, True)
+        known, unknown = response.body["results"]
         assert (known["success"], unknown["success"], bool(unknown["error"])) == (True, False, True)
 
     @pytest.mark.parametrize(
-        "wanted",
+        "query",
         [
             5,
             {"type": "property"},
@@ -253,38 +249,38 @@ class TestAttributes:
             {"type": "recommendation", "id": "r", "catalogAttributesWhitelist": [1]},
         ],
     )
-    async def test_wrong_shapes(self, api: SandboxClient, wanted: Any) -> None:
-        """An attribute that is asked for in a wrong shape is refused."""
-        assert (await api.attributes(JANE, wanted)).status == 400
+    async def test_invalid_queries(self, api: SandboxClient, query: Any) -> None:
+        """An invalid query is rejected."""
+        assert (await api.attributes(JANE, query)).status == 400
 
-    async def test_none_at_all(self, api: SandboxClient) -> None:
-        """At least one attribute has to be asked for."""
+    async def test_without_queries(self, api: SandboxClient) -> None:
+        """A request for no attributes is rejected."""
         assert (await api.attributes(JANE)).status == 400
 
 
 class TestSelfCheck:
-    async def test_it_succeeds(self, api: SandboxClient) -> None:
-        """A check with a push token succeeds."""
+    async def test_self_check(self, api: SandboxClient) -> None:
+        """A self-check with a push token succeeds."""
         assert (await api.self_check()).body == {"success": True}
 
     @pytest.mark.parametrize("fields", [{"platform": "tv"}, {"push_notification_id": ""}, {"query": ""}])
-    async def test_wrong_checks(self, api: SandboxClient, fields: Any) -> None:
-        """A platform, a push token and a project are needed."""
+    async def test_invalid_self_checks(self, api: SandboxClient, fields: Any) -> None:
+        """A self-check needs a platform, a push token and a project."""
         assert (await api.self_check(**fields)).status == 400
 
 
 class TestAllRoutes:
     @pytest.mark.parametrize("path", POSTS)
     @pytest.mark.parametrize("body", [[], "text", {}, {"customer_ids": {}}, {"customer_ids": JANE, "message_ids": 5}])
-    async def test_wrong_shapes(self, api: SandboxClient, path: str, body: Any) -> None:
-        """A body of a wrong shape is refused with the platform's failure."""
-        reply = await api.request("POST", path, body)
+    async def test_invalid_bodies(self, api: SandboxClient, path: str, body: Any) -> None:
+        """An invalid body is rejected in the platform's format of errors."""
+        response = await api.request("POST", path, body)
 
-        assert (reply.status, reply.body["success"], bool(reply.body["errors"])) == (400, False, True)
+        assert (response.status, response.body["success"], bool(response.body["errors"])) == (400, False, True)
 
     @pytest.mark.parametrize(("method", "path"), PATHS)
-    async def test_keys(self, session: aiohttp.ClientSession, method: str, path: str) -> None:
-        """Every route opens with the project's key only."""
+    async def test_api_keys(self, session: aiohttp.ClientSession, method: str, path: str) -> None:
+        """Every route accepts only a key of the project."""
         async with Sandbox(projects=[Project("shop", ["right"]), Project("blog", ["other"])]) as sandbox:
             api = SandboxClient(session, sandbox.url)
             keys = ("", "Token wrong", "Bearer right", "Token other", "Token right")
@@ -295,7 +291,7 @@ class TestAllRoutes:
 
     @pytest.mark.parametrize(("method", "path"), PATHS)
     async def test_an_unknown_project(self, session: aiohttp.ClientSession, method: str, path: str) -> None:
-        """No route knows a project that isn't there."""
+        """Every route rejects requests for an unknown project."""
         async with Sandbox(projects=[Project("blog", ["key"], jwt_secret="s")]) as sandbox:
             api = SandboxClient(session, sandbox.url)
             statuses = [
@@ -306,8 +302,8 @@ class TestAllRoutes:
         assert statuses[0] == 404
         assert statuses[1] in {401, 404}
 
-    async def test_raw_answers(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """A route can be made to give any bytes, for some time or for good."""
+    async def test_fixed_responses(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """A route can return any bytes, for a number of requests or until they are cleared."""
         calls: dict[Any, Callable[[], Awaitable[Response]]] = {
             "inappmessages": lambda: api.in_app(JANE),
             "bundle": api.bundle,
@@ -315,9 +311,9 @@ class TestAllRoutes:
         }
         for route, call in calls.items():
             sandbox.messages.set_response(route, b"\xff{", status=203, times=2)
-            replies = [await call() for _ in range(3)]
-            assert [reply.status for reply in replies] == [203, 203, 200]
-            assert replies[0].raw == b"\xff{"
+            responses = [await call() for _ in range(3)]
+            assert [response.status for response in responses] == [203, 203, 200]
+            assert responses[0].raw == b"\xff{"
 
         sandbox.messages.set_response("consents", "null", content_type="text/plain")
         assert [(await api.consents()).raw for _ in range(2)] == [b"null", b"null"]
@@ -329,7 +325,7 @@ class TestAllRoutes:
 
 class TestTraffic:
     async def test_faults_of_some_paths(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """A fault can be for these routes only, chosen by a pattern."""
+        """A fault affects only paths that match its pattern."""
         sandbox.faults.add(Fault("status", status=503, paths="^/webxp/.*(segments|inapp)"))
 
         statuses = [(await call).status for call in (api.in_app(JANE), api.segments(), api.consents())]
@@ -337,13 +333,13 @@ class TestTraffic:
         assert statuses == [503, 503, 200]
 
     async def test_faults_of_a_project(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """The self-check names its project in the query, and faults know it."""
+        """A fault for a project affects a self-check, whose project is in the query."""
         sandbox.faults.add(Fault("status", status=500, project="shop"))
 
         assert [(await api.self_check()).status, (await api.self_check("?project_id=blog")).status] == [500, 200]
 
-    async def test_a_cut_connection(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """A fetch can be cut; what was asked is in the log all the same."""
+    async def test_a_dropped_connection(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """A request whose connection was dropped is in the log, with its body."""
         sandbox.faults.add(Fault("drop", times=1, paths="inapp"))
 
         with pytest.raises(aiohttp.ClientConnectionError):
@@ -352,13 +348,13 @@ class TestTraffic:
         assert (sandbox.requests[-1].status, sandbox.requests[-1].body["device"]) == (0, "android")
 
     async def test_the_rate_limit(self, session: aiohttp.ClientSession) -> None:
-        """These routes count towards the rate limit."""
+        """Requests for messages count towards the rate limit."""
         async with Sandbox(rate_limit=1) as sandbox:
             api = SandboxClient(session, sandbox.url)
             assert 429 in [(await api.consents()).status for _ in range(3)]
 
     async def test_the_log(self, api: SandboxClient, sandbox: Sandbox) -> None:
-        """The log holds the query, the scheme and the body, but no credential."""
+        """The log contains the query, the scheme and the body, but no credential."""
         await api.in_app(JANE)
         await evolve(api, authorization="hidden").segments()
         for body in (b'{"much": "%s"}' % (b"x" * 40_000), b"{", b"[" * 300 + b"]" * 300):
@@ -372,8 +368,8 @@ class TestTraffic:
         assert [each.body for each in others] == [None] * 3
         assert "hidden" not in str(sandbox.requests)
 
-    async def test_a_body_that_is_too_large(self, api: SandboxClient) -> None:
-        """A body that is too large is refused, and what is left of it isn't taken for a body."""
+    async def test_a_large_body(self, api: SandboxClient) -> None:
+        """A body that is too large is rejected, and its unread rest is not taken for a body."""
         body = io.BytesIO(b" " * 11_000_000)
         async with api.session.post(api.url + POSTS[0], data=body) as response:
             assert response.status == 413

@@ -1,5 +1,5 @@
 """
-Who may come in, without any server.
+Access control and the rate limit, without a server.
 """
 
 from base64 import b64encode
@@ -32,13 +32,13 @@ def basic(raw: bytes) -> str:
         (basic(b"\xff:x"), None),
     ],
 )
-def test_a_credential_is_read(header: str, expected: object) -> None:
-    """Only a well-formed Token or Basic header is a credential."""
+def test_parsing_credentials(header: str, expected: object) -> None:
+    """Only a well-formed Token or Basic header contains a credential."""
     assert parse_credential(header) == expected
 
 
 @pytest.mark.parametrize(
-    ("host", "local"),
+    ("host", "expected"),
     [
         ("127.0.0.1", True),
         ("localhost", True),
@@ -54,41 +54,41 @@ def test_a_credential_is_read(header: str, expected: object) -> None:
         ("evil.example:80", False),
     ],
 )
-def test_a_host_is_local_or_not(host: str, local: bool) -> None:  # noqa: FBT001
-    """Only the names of this machine are local, whatever the port."""
-    assert is_local_host(host) is local
+def test_local_hosts(host: str, *, expected: bool) -> None:
+    """Only the names of this machine are local, with any port."""
+    assert is_local_host(host) is expected
 
 
-def test_a_project_hides_its_credentials() -> None:
-    """Keys and secrets don't show in a project's repr."""
+def test_the_repr_of_a_project() -> None:
+    """The repr of a project contains no keys and secrets."""
     shown = repr(Project("shop", tokens=["key-1"], basic=[["id-1", "secret-1"]]))
 
     assert "shop" in shown
     assert not any(word in shown for word in ("key-1", "id-1", "secret-1"))
 
 
-def test_the_bucket_empties_and_refills() -> None:
-    """A second's requests pass at once, then as many as the time that went by allows."""
+def test_the_rate_limiter_refills() -> None:
+    """The requests of one second pass at once, then as many as the elapsed time allows."""
     now = 0.0
-    limit = RateLimiter(2, lambda: now)
+    limiter = RateLimiter(2, lambda: now)
 
-    assert [limit.take() for _ in range(4)] == [0, 0, 1, 1]
+    assert [limiter.take() for _ in range(4)] == [0, 0, 1, 1]
     now = 0.5
-    assert [limit.take() for _ in range(2)] == [0, 1]
+    assert [limiter.take() for _ in range(2)] == [0, 1]
     now = 60.0
-    assert [limit.take() for _ in range(3)] == [0, 0, 1]
-    limit.reset()
-    assert limit.take() == 0
+    assert [limiter.take() for _ in range(3)] == [0, 0, 1]
+    limiter.reset()
+    assert limiter.take() == 0
 
 
-def test_without_a_limit_all_pass() -> None:
-    """No limit is no limit."""
-    limit = RateLimiter(None, lambda: 0.0)
+def test_no_rate_limit() -> None:
+    """Without a limit all requests pass."""
+    limiter = RateLimiter(None, lambda: 0.0)
 
-    assert not any(limit.take() for _ in range(1_000))
+    assert not any(limiter.take() for _ in range(1_000))
 
 
-def test_a_limit_is_positive() -> None:
-    """A rate limit of nothing is refused."""
+def test_invalid_rate_limits() -> None:
+    """A rate limit has to be at least 1."""
     with pytest.raises(ValueError, match="rate_limit"):
         RateLimiter(0, lambda: 0.0)

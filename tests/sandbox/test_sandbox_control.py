@@ -1,5 +1,5 @@
 """
-The sandbox's own routes, over real HTTP.
+The control routes of the sandbox, over real HTTP.
 """
 
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def post(session: aiohttp.ClientSession, path: str, **options: Any) -> tup
 
 
 async def test_projects(session: aiohttp.ClientSession) -> None:
-    """The projects are those that have been written to."""
+    """The projects are those that have received a command."""
     assert await get(session, "projects") == {"projects": ["shop"]}
 
 
@@ -57,7 +57,7 @@ async def test_projects(session: aiohttp.ClientSession) -> None:
     ],
 )
 async def test_events(session: aiohttp.ClientSession, query: str, timestamps: list[int], total: int) -> None:
-    """Events can be picked by type and customer, and leafed through."""
+    """Events can be selected by type and customer, and are returned in pages."""
     page = await get(session, f"projects/shop/events{query}")
 
     assert [event["timestamp"] for event in page["events"]] == timestamps
@@ -65,7 +65,7 @@ async def test_events(session: aiohttp.ClientSession, query: str, timestamps: li
 
 
 async def test_customers(session: aiohttp.ClientSession) -> None:
-    """Customers can be found by any id, and leafed through."""
+    """Customers can be selected by any id, and are returned in pages."""
     page = await get(session, "projects/shop/customers?id=c1")
     (customer,) = page["customers"]
 
@@ -76,14 +76,14 @@ async def test_customers(session: aiohttp.ClientSession) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=x", "limit=-1", "offset=1.5"])
-async def test_a_wrong_page_is_refused(session: aiohttp.ClientSession, query: str) -> None:
-    """A limit or offset that is no whole number is a 400."""
+async def test_invalid_pages(session: aiohttp.ClientSession, query: str) -> None:
+    """A limit or offset that is not a whole number of at least 0 is a 400."""
     async with session.get(f"/sandbox/requests?{query}") as response:
         assert response.status == 400
 
 
 async def test_summary_and_requests(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
-    """The summary counts books and statuses; the log is told newest first, without credentials."""
+    """The summary counts stored data and statuses; the log is returned newest first, without credentials."""
     sandbox.engine.execute("shop", "customers/events", {})
     for key in ("Token hidden-key", ""):
         path = "/track/v2/projects/shop/system/time"
@@ -97,8 +97,8 @@ async def test_summary_and_requests(session: aiohttp.ClientSession, sandbox: San
     assert "hidden-key" not in str(log)
 
 
-async def test_faults_by_http(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
-    """Faults are ordered one or many at a time, listed, and taken away."""
+async def test_faults(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
+    """One or several faults at a time can be added; all can be listed and removed."""
     assert (await post(session, "faults", json={"kind": "drop", "times": 2}))[0] == 200
     await post(session, "faults", json=[{"kind": "status", "status": 500}, {"kind": "latency"}])
 
@@ -112,8 +112,8 @@ async def test_faults_by_http(session: aiohttp.ClientSession, sandbox: Sandbox) 
 @pytest.mark.parametrize(
     "body", [{}, [], 5, "drop", {"kind": "drop", "oops": 1}, {"kind": ["drop"]}, {"kind": "drop", "every": 0}]
 )
-async def test_a_wrong_fault_is_refused(session: aiohttp.ClientSession, sandbox: Sandbox, body: Any) -> None:
-    """A fault with a wrong field is a 400; none of its list is added."""
+async def test_invalid_faults(session: aiohttp.ClientSession, sandbox: Sandbox, body: Any) -> None:
+    """An invalid fault is a 400; none of the list is added."""
     status, _ = await post(session, "faults", json=[{"kind": "drop"}, body])
 
     assert status == 400
@@ -121,8 +121,8 @@ async def test_a_wrong_fault_is_refused(session: aiohttp.ClientSession, sandbox:
 
 
 @pytest.mark.parametrize("path", ["faults", "reset"])
-async def test_a_foreign_page_can_change_nothing(session: aiohttp.ClientSession, sandbox: Sandbox, path: str) -> None:
-    """A POST that a web page could send without a preflight is refused."""
+async def test_requests_of_another_origin(session: aiohttp.ClientSession, sandbox: Sandbox, path: str) -> None:
+    """A POST that a web page of another origin can send without a preflight is rejected."""
     status, _ = await post(session, path, data='{"kind": "drop"}', headers={"Content-Type": "text/plain"})
 
     assert status == 415
@@ -130,14 +130,14 @@ async def test_a_foreign_page_can_change_nothing(session: aiohttp.ClientSession,
     assert sandbox.faults.active == ()
 
 
-async def test_broken_json_is_refused(session: aiohttp.ClientSession) -> None:
-    """A control request with broken JSON is a 400."""
+async def test_invalid_json(session: aiohttp.ClientSession) -> None:
+    """A control request with invalid JSON is a 400."""
     status, _ = await post(session, "faults", data="{", headers={"Content-Type": "application/json"})
 
     assert status == 400
 
 
-async def test_reset_by_http(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
-    """A reset empties the books."""
+async def test_reset(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
+    """A reset deletes all data."""
     assert await post(session, "reset", json={}) == (200, {"success": True})
     assert sandbox.engine.events() == []

@@ -1,5 +1,5 @@
 """
-The standard library's JSON, made as strict as orjson.
+The JSON of the standard library is as strict as orjson.
 """
 
 import math
@@ -20,20 +20,20 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
-READERS = pytest.mark.parametrize("read", [loads, plain_loads])
+DECODERS = pytest.mark.parametrize("decode", [loads, plain_loads])
 
 
 @settings(deadline=None)
 @given(VALUES)
-def test_both_read_what_either_writes(value: Any) -> None:
-    """A value survives any pair of writer and reader."""
-    for text in (dumps(value), plain_dumps(value)):
-        assert loads(text) == plain_loads(text) == value
+def test_round_trips(value: Any) -> None:
+    """A value is the same after encoding and decoding, with any pair of encoder and decoder."""
+    for encoded in (dumps(value), plain_dumps(value)):
+        assert loads(encoded) == plain_loads(encoded) == value
 
 
-@READERS
+@DECODERS
 @pytest.mark.parametrize(
-    "text",
+    "raw",
     [
         b"",
         b"NaN",
@@ -50,30 +50,30 @@ def test_both_read_what_either_writes(value: Any) -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_json_is_refused(read: Any, text: bytes) -> None:
-    """Both readers refuse the same texts."""
+def test_invalid_json(decode: Any, raw: bytes) -> None:
+    """Both decoders reject the same input."""
     with pytest.raises(ValueError, match=r"."):
-        read(text)
+        decode(raw)
 
 
-@READERS
+@DECODERS
 @pytest.mark.parametrize("number", [2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**30, 10**17, 10**18])
-def test_beyond_64_bits_a_number_is_a_float(read: Any, number: int) -> None:
-    """Both readers keep 64 bits exactly, and read a float beyond."""
-    value = read(str(number).encode())
+def test_large_numbers(decode: Any, number: int) -> None:
+    """Both decoders return exact integers up to 64 bits, and floats beyond."""
+    value = decode(str(number).encode())
 
     assert isinstance(value, int) == (-(2**63) <= number < 2**64)
     assert math.isclose(value, number)
     assert isinstance(value, float) or value == number
 
 
-@pytest.mark.parametrize("write", [dumps, plain_dumps])
-def test_both_write_equally_deep(write: Any) -> None:
-    """Both writers refuse what nests too deeply, at the same depth."""
+@pytest.mark.parametrize("encode", [dumps, plain_dumps])
+def test_nesting(encode: Any) -> None:
+    """Both encoders reject values that nest too deeply, from the same depth."""
     value: list[Any] = []
     for _ in range(MAX_DEPTH - 1):
         value = [value]
 
-    assert write(value) == b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    assert encode(value) == b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
     with pytest.raises(ValueError, match=r"."):
-        write([value])
+        encode([value])

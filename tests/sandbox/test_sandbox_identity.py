@@ -1,81 +1,59 @@
 """
-Who is who: how customers are found, made and merged.
+Identity: how customers are found, created and merged.
 """
 
-from typing import Any
-
 import pytest
+from helpers.sandbox_engine import engine_at_now, event_types, identify, track
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exponea_async.sandbox import Engine
 
-NOW = 1_767_225_600.0
-
 
 @pytest.fixture
 def engine() -> Engine:
-    return Engine(clock=lambda: NOW)
-
-
-def event(ids: dict[str, str], event_type: str = "ping", **fields: Any) -> dict[str, Any]:
-    return {"customer_ids": ids, "event_type": event_type, "timestamp": 1.0, "properties": {}, **fields}
-
-
-def track(engine: Engine, ids: dict[str, str], event_type: str = "ping", **fields: Any) -> tuple[str, ...]:
-    return engine.execute("shop", "customers/events", event(ids, event_type, **fields))
-
-
-def identify(engine: Engine, ids: dict[str, str], **fields: Any) -> tuple[str, ...]:
-    return engine.execute("shop", "customers", {"customer_ids": ids, **fields})
-
-
-def owned(engine: Engine, **ids: str) -> list[str]:
-    """Tells the types of the events of a customer."""
-    view = engine.customer("shop", ids)
-    assert view is not None
-    return [each.event_type for each in engine.events("shop") if each.customer == view.key]
+    return engine_at_now()
 
 
 class TestIdentity:
-    def test_a_login_merges_what_was_anonymous(self, engine: Engine) -> None:
-        """A request with a cookie and a hard id gives the cookie's events to the hard id's customer."""
+    def test_a_login_merges_the_anonymous_customer(self, engine: Engine) -> None:
+        """After an event with a cookie and a hard id, the customer with the hard id has the events of the cookie."""
         track(engine, {"cookie": "c"}, "anonymous")
         track(engine, {"registered": "r"}, "known")
         track(engine, {"cookie": "c", "registered": "r"}, "login")
 
         (view,) = engine.customers()
         assert view.ids == {"registered": ("r",), "cookie": ("c",)}
-        assert owned(engine, registered="r") == ["anonymous", "known", "login"]
+        assert event_types(engine, registered="r") == ["anonymous", "known", "login"]
         assert (view.key, view.events) == (2, 3)
 
-    def test_a_customer_has_many_cookies(self, engine: Engine) -> None:
+    def test_a_customer_can_have_many_cookies(self, engine: Engine) -> None:
         """Each device adds its cookie to the customer."""
         for cookie in ("phone", "laptop"):
             track(engine, {"cookie": cookie, "registered": "r"}, cookie)
 
         assert engine.customers()[0].ids["cookie"] == ("phone", "laptop")
-        assert owned(engine, cookie="phone") == ["phone", "laptop"]
+        assert event_types(engine, cookie="phone") == ["phone", "laptop"]
 
-    def test_a_hard_id_wins_over_a_cookie(self, engine: Engine) -> None:
-        """Another person on the same device takes the cookie along, but not the other's past."""
-        track(engine, {"cookie": "c", "registered": "ann"}, "ann's")
-        track(engine, {"cookie": "c", "registered": "bob"}, "bob's")
+    def test_a_hard_id_has_precedence_over_a_cookie(self, engine: Engine) -> None:
+        """Another customer on the same device gets the cookie, but not the events of the previous customer."""
+        track(engine, {"cookie": "c", "registered": "ann"}, "by ann")
+        track(engine, {"cookie": "c", "registered": "bob"}, "by bob")
         track(engine, {"cookie": "c"}, "later")
 
-        assert owned(engine, registered="ann") == ["ann's"]
-        assert owned(engine, registered="bob") == ["bob's", "later"]
+        assert event_types(engine, registered="ann") == ["by ann"]
+        assert event_types(engine, registered="bob") == ["by bob", "later"]
         assert [view.ids.get("cookie") for view in engine.customers()] == [None, ("c",)]
 
-    def test_a_known_customer_gains_another_kind(self, engine: Engine) -> None:
-        """A hard id of a new kind joins the customer who is named beside it."""
+    def test_a_customer_gets_a_hard_id_of_another_kind(self, engine: Engine) -> None:
+        """A hard id of a new kind is added to the customer with the other id."""
         track(engine, {"registered": "r"})
         track(engine, {"registered": "r", "crm": "7"}, "joined")
 
-        assert owned(engine, crm="7") == ["ping", "joined"]
+        assert event_types(engine, crm="7") == ["ping", "joined"]
 
     def test_two_customers_without_conflict_merge(self, engine: Engine) -> None:
-        """Two hard ids of different kinds that are named together become one customer, the older one."""
+        """Two customers with hard ids of different kinds are merged into the older one."""
         track(engine, {"crm": "7"}, "crm")
         track(engine, {"registered": "r"}, "web")
         identify(engine, {"registered": "r", "crm": "7"})
@@ -84,8 +62,8 @@ class TestIdentity:
         assert (view.key, view.events) == (1, 2)
 
     @pytest.mark.parametrize("second", [{"registered": "bob", "crm": "2"}, {"registered": "new"}])
-    def test_conflicting_hard_ids_are_refused(self, engine: Engine, second: dict[str, str]) -> None:
-        """A request that would give one customer two ids of a kind fails, and changes nothing."""
+    def test_conflicting_hard_ids_are_rejected(self, engine: Engine, second: dict[str, str]) -> None:
+        """A command that would give one customer two ids of a kind fails, and changes nothing."""
         identify(engine, {"registered": "ann", "crm": "1"})
         identify(engine, {"registered": "bob", "crm": "2"})
         before = engine.customers()
@@ -96,18 +74,18 @@ class TestIdentity:
         assert engine.customers() == before
         assert engine.events() == []
 
-    def test_three_become_one(self, engine: Engine) -> None:
-        """A request may show a visitor and two customers to be one."""
+    def test_three_customers_merge(self, engine: Engine) -> None:
+        """One command can merge an anonymous customer and two others."""
         track(engine, {"cookie": "c"}, "visit")
         track(engine, {"registered": "r"}, "web")
         track(engine, {"crm": "7"}, "crm")
         identify(engine, {"cookie": "c", "registered": "r", "crm": "7"})
 
-        assert owned(engine, cookie="c") == ["visit", "web", "crm"]
+        assert event_types(engine, cookie="c") == ["visit", "web", "crm"]
         assert len(engine.customers()) == 1
 
-    def test_a_customer_is_found_by_a_hard_id_first(self, engine: Engine) -> None:
-        """Where cookie and hard id lead to two customers, the hard id decides; unknown ids find none."""
+    def test_finding_a_customer(self, engine: Engine) -> None:
+        """A customer is found by a hard id before the cookie; unknown ids find none."""
         track(engine, {"cookie": "c"})
         track(engine, {"registered": "r"})
 
@@ -128,16 +106,16 @@ IDS = st.fixed_dictionaries(
         "card": st.sampled_from(["d1", "d2"]),
     },
 ).filter(bool)
-REQUESTS = st.lists(st.tuples(IDS, st.sampled_from(["a", "b", None])), max_size=40)
+COMMANDS = st.lists(st.tuples(IDS, st.sampled_from(["a", "b", None])), max_size=40)
 
 
 @settings(deadline=None)
-@given(REQUESTS)
-def test_whatever_merges_the_books_stay_right(requests: list[tuple[dict[str, str], str | None]]) -> None:
-    """Each id has one owner, no customer two values of a hard kind, and no event is lost or counted twice."""
-    engine = Engine(clock=lambda: NOW)
+@given(COMMANDS)
+def test_invariants_of_merging(commands: list[tuple[dict[str, str], str | None]]) -> None:
+    """Each id has one owner, no customer has two hard ids of a kind, and no event is lost or counted twice."""
+    engine = engine_at_now()
     accepted = 0
-    for ids, event_type in requests:
+    for ids, event_type in commands:
         if event_type is None:
             identify(engine, ids)
         else:
@@ -153,11 +131,11 @@ def test_whatever_merges_the_books_stay_right(requests: list[tuple[dict[str, str
 
 
 @settings(deadline=None)
-@given(REQUESTS)
-def test_an_accepted_request_leads_to_its_customer(requests: list[tuple[dict[str, str], str | None]]) -> None:
-    """Right after a request was accepted, each of its ids names the same customer."""
-    engine = Engine(clock=lambda: NOW)
-    for ids, _ in requests:
+@given(COMMANDS)
+def test_ids_of_a_command_belong_to_one_customer(commands: list[tuple[dict[str, str], str | None]]) -> None:
+    """Right after a command was accepted, the same customer is found by each of its ids."""
+    engine = engine_at_now()
+    for ids, _ in commands:
         if identify(engine, ids) == ():
             found = [engine.customer("shop", {kind: value}) for kind, value in ids.items()]
             assert found[0] is not None

@@ -1,5 +1,5 @@
 """
-Customers' tokens: how they are made, read, and asked for by the routes.
+Customer tokens: how they are issued and verified, and which routes accept and require them.
 """
 
 import base64
@@ -23,21 +23,21 @@ def encoded(value: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
 
-def with_head(token: str, head: Any) -> str:
-    return encoded(head) + token[token.index(".") :]
+def with_header(token: str, header: Any) -> str:
+    return encoded(header) + token[token.index(".") :]
 
 
-class TestReading:
-    def test_a_good_one(self) -> None:
-        """A token gives back the ids that it was made for, until it expires."""
+class TestVerification:
+    def test_a_valid_token(self) -> None:
+        """Verification returns the ids of the token until it expires."""
         token = issue_token(SECRET, IDS, 60, now=1000.0)
 
         assert verify_token(SECRET, token, 1059.0) == IDS
         with pytest.raises(JwtError, match="expired"):
             verify_token(SECRET, token, 1060.0)
 
-    def test_one_made_elsewhere(self) -> None:
-        """A token with its claims in another order and without those that aren't needed is read."""
+    def test_a_token_of_another_library(self) -> None:
+        """A token with its claims in another order and without optional claims is valid."""
         token = (
             "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
             ".eyJpZHMiOnsicmVnaXN0ZXJlZCI6ImphbmVAeC5jb20ifSwiZXhwIjo0MTAyNDQ0ODAwfQ"
@@ -63,14 +63,14 @@ class TestReading:
             issue_token(SECRET, IDS, claims={"exp": "tomorrow"}),
             issue_token(SECRET, IDS, claims={"exp": None}),
             issue_token(SECRET, IDS, claims={"exp": True}),
-            with_head(issue_token(SECRET, IDS), {"alg": "none"}),
-            with_head(issue_token(SECRET, IDS), {"alg": "HS512"}),
-            with_head(issue_token(SECRET, IDS), ["HS256"]),
+            with_header(issue_token(SECRET, IDS), {"alg": "none"}),
+            with_header(issue_token(SECRET, IDS), {"alg": "HS512"}),
+            with_header(issue_token(SECRET, IDS), ["HS256"]),
             encoded({"alg": "none"}) + "." + encoded({"ids": IDS, "exp": 4e9}) + ".",
         ],
     )
-    def test_bad_ones(self, token: str) -> None:
-        """What is broken, forged, unsigned, or vouches for nobody is refused."""
+    def test_invalid_tokens(self, token: str) -> None:
+        """A token that is malformed, forged, unsigned, expired or without ids is invalid."""
         with pytest.raises(JwtError):
             verify_token(SECRET, token, time.time())
 
@@ -86,36 +86,30 @@ async def sandbox() -> AsyncIterator[Sandbox]:
         yield running
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as opened:
-        yield opened
-
-
 async def statuses(api: SandboxClient, ids: Mapping[str, str]) -> list[int]:
-    """Asks all routes that take a customer's token."""
-    replies = [
+    """Return the statuses of all routes that accept a customer token."""
+    responses = [
         await api.inbox(ids),
         await api.blocks(ids, "static"),
         await api.mark_read(ids, "t", "i"),
         await api.bundle(),
     ]
-    return [reply.status for reply in replies]
+    return [response.status for response in responses]
 
 
 class TestRoutes:
-    @pytest.mark.parametrize("vouched", [IDS, JANE])
-    async def test_a_customer_s_token_opens_its_routes(
-        self, sandbox: Sandbox, session: aiohttp.ClientSession, vouched: dict[str, str]
+    @pytest.mark.parametrize("token_ids", [IDS, JANE])
+    async def test_a_token_of_the_customer(
+        self, sandbox: Sandbox, session: aiohttp.ClientSession, token_ids: dict[str, str]
     ) -> None:
-        """The inbox and content blocks open with the token of the customer; the cookie may come along."""
-        api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, vouched)}")
+        """The inbox and content blocks accept a token of the customer, with or without the cookie."""
+        api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, token_ids)}")
 
         assert await statuses(api, JANE) == [200, 200, 410, 200]
         assert sandbox.requests[-1].scheme == "Bearer"
 
     @pytest.mark.parametrize(
-        ("vouched", "ids"),
+        ("token_ids", "ids"),
         [
             (IDS, BOB),
             (IDS, {"cookie": "c1"}),
@@ -124,59 +118,59 @@ class TestRoutes:
             ({"cookie": "c1"}, JANE),
         ],
     )
-    async def test_another_customer_s_token(
-        self, sandbox: Sandbox, session: aiohttp.ClientSession, vouched: dict[str, str], ids: dict[str, str]
+    async def test_a_token_of_another_customer(
+        self, sandbox: Sandbox, session: aiohttp.ClientSession, token_ids: dict[str, str], ids: dict[str, str]
     ) -> None:
-        """A token opens nothing of a customer for whose hard ids it doesn't vouch."""
-        api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, vouched)}")
+        """A token without all hard ids of the request is rejected."""
+        api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, token_ids)}")
 
         assert await statuses(api, ids) == [403, 403, 403, 200]
 
     @pytest.mark.parametrize(
         "token", ["", "junk", issue_token("another", IDS), issue_token(SECRET, IDS, expires_in=-1)]
     )
-    async def test_bad_tokens(self, sandbox: Sandbox, session: aiohttp.ClientSession, token: str) -> None:
-        """A broken, forged or expired token opens nothing."""
+    async def test_invalid_tokens(self, sandbox: Sandbox, session: aiohttp.ClientSession, token: str) -> None:
+        """A malformed, forged or expired token is rejected."""
         assert await statuses(SandboxClient(session, sandbox.url, f"Bearer {token}"), JANE) == [401] * 4
 
-    async def test_other_routes_take_keys_only(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
-        """All other routes stay closed to a customer's token."""
+    async def test_routes_without_customer_tokens(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
+        """All other routes reject customer tokens."""
         api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, IDS)}")
 
-        replies = [await api.in_app(JANE), await api.segments(), await api.consents(), await api.self_check()]
+        responses = [await api.in_app(JANE), await api.segments(), await api.consents(), await api.self_check()]
 
-        assert [reply.status for reply in replies] == [401] * 4
+        assert [response.status for response in responses] == [401] * 4
 
     @pytest.mark.parametrize(("project", "expected"), [("shop", [200, 200, 410, 200]), ("strict", [401] * 4)])
-    async def test_keys_where_tokens_are_known(
+    async def test_keys_instead_of_tokens(
         self, sandbox: Sandbox, session: aiohttp.ClientSession, project: str, expected: list[int]
     ) -> None:
-        """A key opens these routes too, unless the project requires a customer's token."""
+        """The same routes accept a key too, unless the project requires a customer token."""
         assert await statuses(SandboxClient(session, sandbox.url, project=project), JANE) == expected
 
     @pytest.mark.parametrize(("project", "status"), [("strict", 200), ("plain", 401), ("none", 404)])
     async def test_tokens_by_project(
         self, sandbox: Sandbox, session: aiohttp.ClientSession, project: str, status: int
     ) -> None:
-        """A token needs a project that knows its secret."""
+        """A token is accepted only for a project with a secret."""
         api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, IDS)}", project)
 
         assert (await api.inbox(JANE)).status == status
 
     async def test_without_ids(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
-        """A request without ids is a 400 before a token is held against it."""
+        """A request without ids is a 400, before its ids are compared with the token."""
         api = SandboxClient(session, sandbox.url, f"Bearer {issue_token(SECRET, IDS)}")
 
         assert (await api.inbox(None)).status == 400
 
-    async def test_without_projects_any_token_will_do(self, session: aiohttp.ClientSession) -> None:
-        """A sandbox without projects knows no secret, and takes any token."""
+    async def test_without_projects_any_token_is_accepted(self, session: aiohttp.ClientSession) -> None:
+        """A sandbox without projects has no secret, and accepts any token that is not empty."""
         async with Sandbox() as open_sandbox:
             assert (await SandboxClient(session, open_sandbox.url, "Bearer any").inbox(JANE)).status == 200
             assert (await SandboxClient(session, open_sandbox.url, "Bearer ").inbox(JANE)).status == 401
 
 
-def test_a_token_can_t_be_required_without_a_secret() -> None:
-    """A project that requires what it can't check is refused."""
+def test_required_tokens_need_a_secret() -> None:
+    """A project can't require tokens without a secret to verify them."""
     with pytest.raises(ValueError, match="jwt_secret"):
         Project("shop", require_jwt=True)

@@ -1,5 +1,5 @@
 """
-The sandbox over real HTTP.
+The server of the sandbox, over real HTTP.
 """
 
 import asyncio
@@ -8,75 +8,33 @@ import io
 import json
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 import pytest
-from attrs import evolve, frozen
+from attrs import evolve
+from helpers.sandbox_client import SandboxClient
 
 from exponea_async.sandbox import Fault, Project, Sandbox
 
 EVENT = {"customer_ids": {"cookie": "c"}, "event_type": "ping", "timestamp": 1.0, "properties": {}}
 EVENTS = "/customers/events"
-CUT = aiohttp.ClientConnectionError
-
-
-@frozen
-class Reply:
-    """What came back."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any
-
-
-@frozen
-class Caller:
-    """Sends requests to a sandbox."""
-
-    session: aiohttp.ClientSession
-    url: str
-    project: str = "shop"
-    authorization: str = "Token key"
-
-    async def track(self, path: str, body: Any = None, method: str = "POST", **options: Any) -> Reply:
-        """Calls a tracking route of the project."""
-        headers = {"Authorization": self.authorization, **options.pop("headers", {})}
-        if body is not None:
-            options["json"] = body
-        return await self.ask(f"/track/v2/projects/{self.project}{path}", method, headers=headers, **options)
-
-    async def ask(self, path: str, method: str = "GET", **options: Any) -> Reply:
-        """Calls any route."""
-        async with self.session.request(method, self.url + path, **options) as response:
-            return Reply(response.status, response.headers, await response.json(content_type=None))
+DROPPED = aiohttp.ClientConnectionError
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as running:
-        yield running
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as opened:
-        yield opened
-
-
-@pytest.fixture
-def caller(sandbox: Sandbox, session: aiohttp.ClientSession) -> Caller:
-    return Caller(session, sandbox.url)
+def api(sandbox: Sandbox, session: aiohttp.ClientSession) -> SandboxClient:
+    return SandboxClient(session, sandbox.url)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits, for 5 seconds at most, until something holds true."""
+    """Wait, for at most 5 seconds, until a condition is true."""
     for _ in range(500):
         if condition():
             return
         await asyncio.sleep(0.01)
-    pytest.fail("It never held true.")
+    pytest.fail("The condition was not met within 5 seconds.")
 
 
 class TestTracking:
@@ -88,101 +46,101 @@ class TestTracking:
             ("/campaigns/clicks", {"url": "https://x.example/?utm_source=a", "properties": {}}),
         ],
     )
-    async def test_a_single_command_succeeds(self, caller: Caller, path: str, body: dict[str, Any]) -> None:
-        """Each single route answers as the platform does."""
-        reply = await caller.track(path, body)
+    async def test_single_commands(self, api: SandboxClient, path: str, body: dict[str, Any]) -> None:
+        """Each route for a single command has the response of the platform."""
+        response = await api.track(path, body)
 
-        assert (reply.status, reply.body) == (200, {"success": True, "errors": []})
-        assert reply.headers["Content-Type"].startswith("application/json")
+        assert (response.status, response.body) == (200, {"success": True, "errors": []})
+        assert response.headers["Content-Type"].startswith("application/json")
 
-    async def test_a_wrong_single_command_fails(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A refused single command is a 400 with its errors."""
-        reply = await caller.track(EVENTS, {**EVENT, "customer_ids": {}})
+    async def test_an_invalid_single_command(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """A rejected single command is a 400 with its errors."""
+        response = await api.track(EVENTS, {**EVENT, "customer_ids": {}})
 
-        assert (reply.status, reply.body["success"]) == (400, False)
-        assert reply.body["errors"] == ["At least one id should be specified."]
+        assert (response.status, response.body["success"]) == (400, False)
+        assert response.body["errors"] == ["At least one id should be specified."]
         assert sandbox.engine.rejected_count == 1
 
-    async def test_a_batch_tells_each_result(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A batch succeeds as a whole, whatever became of its commands."""
+    async def test_a_batch(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """A batch succeeds as a whole, with a result for each command."""
         commands = [
             {"name": "customers/events", "command_id": "a", "data": EVENT},
             {"name": "customers/events", "command_id": "b", "data": {}},
             {"name": "system/time"},
         ]
 
-        reply = await caller.track("/batch", {"commands": commands})
+        response = await api.track("/batch", {"commands": commands})
 
-        assert (reply.status, reply.body["success"]) == (200, True)
-        assert reply.body["start_time"] <= reply.body["end_time"]
-        assert [result["success"] for result in reply.body["results"]] == [True, False, True]
-        assert [result.get("command_id") for result in reply.body["results"]] == ["a", "b", None]
+        assert (response.status, response.body["success"]) == (200, True)
+        assert response.body["start_time"] <= response.body["end_time"]
+        assert [result["success"] for result in response.body["results"]] == [True, False, True]
+        assert [result.get("command_id") for result in response.body["results"]] == ["a", "b", None]
         assert sandbox.requests[-1].commands == 3
 
     @pytest.mark.parametrize("body", [{}, {"commands": []}, {"commands": {}}, {"commands": [{}] * 51}])
-    async def test_a_wrong_batch_fails_as_a_whole(self, caller: Caller, body: dict[str, Any]) -> None:
+    async def test_an_invalid_batch(self, api: SandboxClient, body: dict[str, Any]) -> None:
         """A batch without commands, or with more than 50, is a 400 with one message."""
-        reply = await caller.track("/batch", body)
+        response = await api.track("/batch", body)
 
-        assert (reply.status, reply.body["success"]) == (400, False)
-        assert isinstance(reply.body["message"], str)
+        assert (response.status, response.body["success"]) == (400, False)
+        assert isinstance(response.body["message"], str)
 
-    async def test_the_time(self, caller: Caller) -> None:
-        """The server tells its time in seconds."""
-        reply = await caller.track("/system/time", method="GET")
+    async def test_the_time(self, api: SandboxClient) -> None:
+        """The server returns its time in seconds."""
+        response = await api.track("/system/time", method="GET")
 
-        assert reply.body["success"] is True
-        assert abs(reply.body["time"] - time.time()) < 5
+        assert response.body["success"] is True
+        assert abs(response.body["time"] - time.time()) < 5
 
     @pytest.mark.parametrize(
         ("path", "method", "status"),
         [("/nowhere", "POST", 404), (EVENTS, "GET", 405), ("/system/time", "POST", 405), (EVENTS, "OPTIONS", 405)],
     )
-    async def test_what_there_is_not(self, caller: Caller, path: str, method: str, status: int) -> None:
-        """Unknown routes and methods are refused in the platform's shape."""
-        reply = await caller.track(path, method=method)
+    async def test_unknown_routes(self, api: SandboxClient, path: str, method: str, status: int) -> None:
+        """Unknown routes and methods are rejected in the platform's format of errors."""
+        response = await api.track(path, method=method)
 
-        assert (reply.status, reply.body["success"]) == (status, False)
-        assert ("Allow" in reply.headers) == (status == 405)
+        assert (response.status, response.body["success"]) == (status, False)
+        assert ("Allow" in response.headers) == (status == 405)
 
 
 class TestBodies:
     @pytest.mark.parametrize("path", [EVENTS, "/batch"])
     @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"timestamp": NaN}', b'{"a": -Infinity}', b"\xff"])
-    async def test_what_is_no_object_is_refused(self, caller: Caller, path: str, body: bytes) -> None:
-        """A body that is no strict JSON object is a 400."""
-        reply = await caller.track(path, data=body)
+    async def test_invalid_bodies(self, api: SandboxClient, path: str, body: bytes) -> None:
+        """A body that is not a strict JSON object is a 400."""
+        response = await api.track(path, data=body)
 
-        assert (reply.status, reply.body["success"]) == (400, False)
-        assert ("message" in reply.body) == (path == "/batch")
+        assert (response.status, response.body["success"]) == (400, False)
+        assert ("message" in response.body) == (path == "/batch")
 
-    async def test_a_body_may_be_compressed(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A gzip body is read; the log tells its size on the wire."""
+    async def test_compressed_bodies(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """A gzip body is decompressed; the log has its compressed size."""
         body = gzip.compress(json.dumps(EVENT).encode())
 
-        reply = await caller.track(EVENTS, data=body, headers={"Content-Encoding": "gzip"})
+        response = await api.track(EVENTS, data=body, headers={"Content-Encoding": "gzip"})
 
-        assert reply.status == 200
+        assert response.status == 200
         assert len(sandbox.engine.events("shop")) == 1
         assert sandbox.requests[-1].size == len(body)
 
     @pytest.mark.parametrize(
         ("encoding", "body", "status"),
         [
-            ("gzip", b"no gzip", 400),
+            ("gzip", b"not gzip", 400),
             ("gzip", gzip.compress(b"{}")[:-4], 400),
             ("gzip", gzip.compress(b"{}") + b"more", 400),
             ("gzip", gzip.compress(b" " * 11_000_000), 413),
             ("identity", b" " * 11_000_000, 413),
             ("br", b"{}", 415),
         ],
-        ids=["broken", "cut", "longer", "bomb", "large", "unknown"],
+        ids=["invalid", "truncated", "trailing", "bomb", "large", "unknown"],
     )
-    async def test_a_bad_encoding_is_refused(self, caller: Caller, encoding: str, body: bytes, status: int) -> None:
-        """Broken, oversized and unknown encodings are refused without being unpacked further."""
-        reply = await caller.track(EVENTS, data=io.BytesIO(body), headers={"Content-Encoding": encoding})
+    async def test_invalid_encodings(self, api: SandboxClient, encoding: str, body: bytes, status: int) -> None:
+        """Invalid, oversized and unknown encodings are rejected without further decompression."""
+        response = await api.track(EVENTS, data=io.BytesIO(body), headers={"Content-Encoding": encoding})
 
-        assert (reply.status, reply.body["success"]) == (status, False)
+        assert (response.status, response.body["success"]) == (status, False)
 
 
 def basic(pair: str) -> str:
@@ -204,126 +162,126 @@ class TestAccess:
             ("none", "", 401),
         ],
     )
-    async def test_only_a_project_s_own_key_opens_it(
+    async def test_keys_of_projects(
         self, session: aiohttp.ClientSession, project: str, authorization: str, status: int
     ) -> None:
         """Missing and unknown keys are 401, another project's 403, an unknown project 404."""
         projects = [Project("shop", tokens=["shop-key"], basic=[("id", "secret")]), Project("blog", ["blog-key"])]
         async with Sandbox(projects=projects) as sandbox:
-            caller = Caller(session, sandbox.url, project, authorization)
+            api = SandboxClient(session, sandbox.url, authorization, project)
 
-            assert (await caller.track(EVENTS, EVENT)).status == status
-            assert (await caller.track("/batch", {"commands": [{"name": "system/time"}]})).status == status
-            assert (await caller.track("/system/time", method="GET")).status == status
+            assert (await api.track(EVENTS, EVENT)).status == status
+            assert (await api.track("/batch", {"commands": [{"name": "system/time"}]})).status == status
+            assert (await api.track("/system/time", method="GET")).status == status
             assert len(sandbox.engine.events()) == (status == 200)
 
-    async def test_without_projects_a_credential_is_still_needed(self, caller: Caller) -> None:
-        """A sandbox without projects takes any credential, but not none."""
-        reply = await evolve(caller, authorization="Bearer jwt").track(EVENTS, EVENT)
+    async def test_without_projects_a_credential_is_required(self, api: SandboxClient) -> None:
+        """A sandbox without projects accepts any credential, but requires one."""
+        response = await evolve(api, authorization="Bearer jwt").track(EVENTS, EVENT)
 
-        assert reply.status == 401
-        assert list(reply.body["errors"]) == ["_global"]
+        assert response.status == 401
+        assert list(response.body["errors"]) == ["_global"]
 
     @pytest.mark.parametrize(("host", "status"), [("localhost:8080", 200), ("evil.example", 403), ("", 403)])
-    async def test_only_local_names_are_answered(self, caller: Caller, host: str, status: int) -> None:
-        """A foreign Host header is refused on every route, against DNS rebinding."""
-        assert (await caller.track(EVENTS, EVENT, headers={"Host": host})).status == status
-        assert (await caller.ask("/sandbox/summary", headers={"Host": host})).status == status
+    async def test_host_names(self, api: SandboxClient, host: str, status: int) -> None:
+        """A Host header that is not local is rejected on every route, to prevent DNS rebinding."""
+        assert (await api.track(EVENTS, EVENT, headers={"Host": host})).status == status
+        assert (await api.request("GET", "/sandbox/summary", headers={"Host": host})).status == status
 
     async def test_the_rate_limit(self, session: aiohttp.ClientSession) -> None:
-        """Beyond the rate limit the answer is 429 with Retry-After, and the data is lost."""
+        """Beyond the rate limit the response is 429 with Retry-After, and nothing is stored."""
         async with Sandbox(rate_limit=1) as sandbox:
-            caller = Caller(session, sandbox.url)
-            replies = [await caller.track(EVENTS, {**EVENT, "timestamp": number}) for number in range(4)]
+            api = SandboxClient(session, sandbox.url)
+            responses = [await api.track(EVENTS, {**EVENT, "timestamp": number}) for number in range(4)]
 
-            refused = [reply for reply in replies if reply.status == 429]
-            assert replies[0].status == 200
-            assert refused
-            assert {reply.headers["Retry-After"] for reply in refused} == {"1"}
-            assert len(sandbox.engine.events()) == 4 - len(refused)
+            limited = [response for response in responses if response.status == 429]
+            assert responses[0].status == 200
+            assert limited
+            assert {response.headers["Retry-After"] for response in limited} == {"1"}
+            assert len(sandbox.engine.events()) == 4 - len(limited)
 
 
 class TestFaults:
-    async def test_a_status_instead_of_an_answer(self, caller: Caller, sandbox: Sandbox) -> None:
-        """An injected status comes with its Retry-After, and nothing is stored."""
+    async def test_an_injected_status(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """An injected status has its Retry-After header, and nothing is stored."""
         sandbox.faults.add(Fault("status", status=429, retry_after=1.5, times=1))
 
-        reply = await caller.track(EVENTS, EVENT)
+        response = await api.track(EVENTS, EVENT)
 
-        assert (reply.status, reply.headers["Retry-After"]) == (429, "1.5")
-        assert reply.body == {"success": False, "errors": ["429 by fault injection"]}
+        assert (response.status, response.headers["Retry-After"]) == (429, "1.5")
+        assert response.body == {"success": False, "errors": ["429 by fault injection"]}
         assert sandbox.engine.events() == []
-        assert (await caller.track(EVENTS, EVENT)).status == 200
+        assert (await api.track(EVENTS, EVENT)).status == 200
 
-    @pytest.mark.parametrize("body", ['{"success": false}', '"no object"'])
-    async def test_a_status_with_a_body(self, caller: Caller, sandbox: Sandbox, body: str) -> None:
-        """An injected answer may have any body."""
+    @pytest.mark.parametrize("body", ['{"success": false}', '"not an object"'])
+    async def test_an_injected_body(self, api: SandboxClient, sandbox: Sandbox, body: str) -> None:
+        """An injected response can have any body."""
         sandbox.faults.add(Fault("status", status=200, body=body, path="/batch"))
 
-        assert (await caller.track("/batch", {})).body == json.loads(body)
-        assert (await caller.track(EVENTS, EVENT)).body["success"] is True
+        assert (await api.track("/batch", {})).body == json.loads(body)
+        assert (await api.track(EVENTS, EVENT)).body["success"] is True
 
     @pytest.mark.parametrize(("kind", "stored"), [("drop", 0), ("drop_after", 1), ("timeout", 0)])
-    async def test_a_cut_connection(self, caller: Caller, sandbox: Sandbox, kind: Any, stored: int) -> None:
-        """A cut leaves no answer; only drop_after has stored the event before."""
+    async def test_dropped_connections(self, api: SandboxClient, sandbox: Sandbox, kind: Any, stored: int) -> None:
+        """A dropped connection gets no response; only drop_after stores the event."""
         sandbox.faults.add(Fault(kind, seconds=0.01, times=1))
 
-        with pytest.raises(CUT):
-            await caller.track(EVENTS, EVENT)
+        with pytest.raises(DROPPED):
+            await api.track(EVENTS, EVENT)
 
         assert len(sandbox.engine.events()) == stored
         assert (sandbox.requests[-1].status, sandbox.requests[-1].commands) == (0, stored)
-        assert (await caller.track(EVENTS, EVENT)).status == 200
+        assert (await api.track(EVENTS, EVENT)).status == 200
         assert sandbox.engine.duplicates == stored
 
-    async def test_latency(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A delayed request is answered all the same, later."""
+    async def test_latency(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """A delayed request gets its response after the sum of all latencies."""
         sandbox.faults.add(Fault("latency", seconds=0.05), Fault("latency", seconds=0.05))
 
-        assert (await caller.track(EVENTS, EVENT)).status == 200
+        assert (await api.track(EVENTS, EVENT)).status == 200
         assert sandbox.requests[-1].seconds > 0.09
 
-    async def test_rejected_commands(self, caller: Caller, sandbox: Sandbox) -> None:
-        """Every n-th command fails in the place it had, in batches and alone."""
+    async def test_rejected_commands(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """Every n-th command fails at its position, in batches and single."""
         sandbox.faults.add(Fault("reject", every_command=2))
         commands = [{"name": "customers/events", "data": {**EVENT, "timestamp": n}} for n in range(3)]
 
-        batch = await caller.track("/batch", {"commands": commands})
-        alone = await caller.track(EVENTS, EVENT)
+        batch = await api.track("/batch", {"commands": commands})
+        single = await api.track(EVENTS, EVENT)
 
         assert [result["success"] for result in batch.body["results"]] == [True, False, True]
-        assert (alone.status, alone.body["errors"]) == (400, ["rejected by fault injection"])
+        assert (single.status, single.body["errors"]) == (400, ["rejected by fault injection"])
         assert [event.timestamp for event in sandbox.engine.events()] == [0.0, 2.0]
         assert sandbox.engine.rejected_count == 2
 
     @pytest.mark.parametrize("kind", ["timeout", "latency"])
-    async def test_closing_doesnt_wait_for_held_requests(self, caller: Caller, sandbox: Sandbox, kind: Any) -> None:
-        """A request that is held is cut when the sandbox closes, at once."""
+    async def test_closing_drops_delayed_requests(self, api: SandboxClient, sandbox: Sandbox, kind: Any) -> None:
+        """The connection of a delayed request is dropped as soon as the sandbox closes."""
         sandbox.faults.add(Fault(kind, seconds=60))
-        held = asyncio.create_task(caller.track(EVENTS, EVENT))
+        delayed = asyncio.create_task(api.track(EVENTS, EVENT))
         await until(lambda: sandbox.request_count == 1)
         started = time.perf_counter()
 
         await sandbox.aclose()
 
         assert time.perf_counter() - started < 1
-        with pytest.raises(CUT):
-            await held
+        with pytest.raises(DROPPED):
+            await delayed
 
-    async def test_a_client_that_left_while_held(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A request whose client didn't wait is logged as cut all the same."""
+    async def test_a_client_that_disconnects_during_a_delay(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """A delayed request whose client disconnects is logged as dropped."""
         sandbox.faults.add(Fault("timeout", seconds=0.1))
 
         with pytest.raises(TimeoutError):
-            await caller.track(EVENTS, EVENT, timeout=aiohttp.ClientTimeout(0.02))
+            await api.track(EVENTS, EVENT, timeout=aiohttp.ClientTimeout(0.02))
         await until(lambda: len(sandbox.requests) == 1)
 
         assert [entry.status for entry in sandbox.requests] == [0]
 
 
-class TestLife:
-    async def test_a_client_that_left_in_the_middle(self, sandbox: Sandbox) -> None:
-        """A body that never comes to its end is logged as cut, and nothing is stored."""
+class TestLifecycle:
+    async def test_a_client_that_disconnects_during_the_body(self, sandbox: Sandbox) -> None:
+        """A request whose body is incomplete is logged as dropped, and nothing is stored."""
         _, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rpartition(":")[2]))
         head = "POST /track/v2/projects/shop/customers HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token key"
         writer.write(f"{head}\r\nContent-Length: 100\r\n\r\n{{".encode())
@@ -335,8 +293,8 @@ class TestLife:
         assert [(entry.status, entry.size) for entry in sandbox.requests] == [(0, 1)]
         assert sandbox.engine.customers() == []
 
-    async def test_starting_and_closing_twice_is_once(self, session: aiohttp.ClientSession) -> None:
-        """Both are idempotent; after a restart the address and the books are the same."""
+    async def test_starting_and_closing_are_idempotent(self, session: aiohttp.ClientSession) -> None:
+        """Start and close can be repeated; after a restart the URL and the data are the same."""
         sandbox = Sandbox()
         await sandbox.aclose()
         with pytest.raises(RuntimeError, match="start"):
@@ -344,29 +302,29 @@ class TestLife:
         await sandbox.start()
         url = sandbox.url
         await sandbox.start()
-        await Caller(session, url).track(EVENTS, EVENT)
+        await SandboxClient(session, url).track(EVENTS, EVENT)
         await sandbox.aclose()
         await sandbox.aclose()
-        with pytest.raises(CUT):
-            await Caller(session, url).track(EVENTS, EVENT)
+        with pytest.raises(DROPPED):
+            await SandboxClient(session, url).track(EVENTS, EVENT)
 
         async with sandbox:
             assert sandbox.url == url
-            assert (await Caller(session, url).track(EVENTS, EVENT)).status == 200
+            assert (await SandboxClient(session, url).track(EVENTS, EVENT)).status == 200
             assert (len(sandbox.engine.events()), sandbox.engine.duplicates) == (1, 1)
 
-    async def test_a_taken_port_is_an_error(self, sandbox: Sandbox) -> None:
-        """A second sandbox on the same port says so, and can be closed."""
+    async def test_a_port_in_use(self, sandbox: Sandbox) -> None:
+        """Starting a second sandbox on the same port is an error, after which it can be closed."""
         second = Sandbox(port=int(sandbox.url.rpartition(":")[2]))
 
         with pytest.raises(OSError, match="address already in use"):
             await second.start()
         await second.aclose()
 
-    async def test_reset_starts_afresh(self, caller: Caller, sandbox: Sandbox) -> None:
-        """A reset empties the books and the log and takes the faults away."""
-        await caller.track(EVENTS, EVENT)
-        await caller.track(EVENTS, {})
+    async def test_reset(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """A reset deletes all data, the log and the faults."""
+        await api.track(EVENTS, EVENT)
+        await api.track(EVENTS, {})
         sandbox.faults.add(Fault("drop"))
 
         sandbox.reset()
@@ -374,11 +332,11 @@ class TestLife:
         assert (sandbox.engine.events(), sandbox.engine.customers(), sandbox.engine.rejected) == ([], [], [])
         assert (sandbox.request_count, len(sandbox.requests), sandbox.faults.active) == (0, 0, ())
 
-    async def test_the_log_tells_each_request(self, caller: Caller, sandbox: Sandbox) -> None:
-        """Each tracking request is logged without its query; the sandbox's own routes are not."""
-        await caller.track(EVENTS + "?secret=1", EVENT)
-        await caller.track("/nowhere")
-        await caller.ask("/sandbox/requests")
+    async def test_the_log(self, api: SandboxClient, sandbox: Sandbox) -> None:
+        """Each tracking request is logged without its query; control requests are not logged."""
+        await api.track(EVENTS + "?secret=1", EVENT)
+        await api.track("/nowhere")
+        await api.request("GET", "/sandbox/requests")
 
         first, second = sandbox.requests
         assert (first.method, first.path) == ("POST", "/track/v2/projects/shop/customers/events")

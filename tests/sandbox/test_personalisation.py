@@ -1,5 +1,5 @@
 """
-What a definition becomes for a customer, without any server.
+Personalisation of definitions, without a server.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ JANE = CustomerView(
 
 
 @pytest.mark.parametrize(
-    ("condition", "met"),
+    ("condition", "expected"),
     [
         (None, True),
         ({"registered": "jane"}, True),
@@ -35,13 +35,13 @@ JANE = CustomerView(
         (lambda customer: customer.key == 1, True),
     ],
 )
-def test_conditions(condition: Any, met: bool) -> None:  # noqa: FBT001
-    """A condition is met when all of it is."""
-    assert is_met(condition, JANE) is met
+def test_conditions(condition: Any, *, expected: bool) -> None:
+    """A condition is met if all of its parts are met."""
+    assert is_met(condition, JANE) is expected
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("template", "expected"),
     [
         ("Hi {{ age }}, {{age}}", "Hi 33, 33"),
         ("{{ name }}", "&lt;J&gt; &amp; {{ vip }}"),
@@ -50,19 +50,19 @@ def test_conditions(condition: Any, met: bool) -> None:  # noqa: FBT001
         ("{ age } {{ }} {{{ age }}}", "{ age } {{ }} {33}"),
     ],
 )
-def test_placeholders(text: str, expected: str) -> None:
-    """Properties are put in once, escaped; what isn't known is empty."""
-    assert fill_placeholders(text, JANE) == expected
+def test_placeholders(template: str, expected: str) -> None:
+    """Placeholders are replaced once by escaped properties; an unknown property is empty."""
+    assert fill_placeholders(template, JANE) == expected
 
 
-def test_placeholders_everywhere() -> None:
-    """Texts are filled however deep they lie; all else stays what it is."""
+def test_nested_placeholders() -> None:
+    """Placeholders are replaced at any depth, callables are called, and other values are unchanged."""
     value = {"a": ["{{ age }}", {"b": ("{{ age }}", 5, None, True)}], "c": lambda customer: customer.key}
 
     assert fill_placeholders(value, JANE) == {"a": ["33", {"b": ["33", 5, None, True]}], "c": 1}
 
 
-def test_the_condition_isn_t_told() -> None:
-    """A customer doesn't learn for whom a message is."""
+def test_the_condition_is_removed() -> None:
+    """A personalised element doesn't contain its condition; it is empty for other customers."""
     assert personalise({"id": "a", "for": {"registered": "jane"}}, JANE) == [{"id": "a"}]
     assert personalise({"id": "a", "for": {"registered": "bob"}}, JANE) == []
