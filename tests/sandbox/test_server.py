@@ -8,13 +8,13 @@ import io
 import json
 import time
 from base64 import b64encode
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 import pytest
 from attrs import evolve
 from helpers.sandbox_client import SandboxClient
+from helpers.waiting import until
 
 from exponea_async.sandbox import Fault, Project, Sandbox
 
@@ -26,15 +26,6 @@ DROPPED = aiohttp.ClientConnectionError
 @pytest.fixture
 def api(sandbox: Sandbox, session: aiohttp.ClientSession) -> SandboxClient:
     return SandboxClient(session, sandbox.url)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait, for at most 5 seconds, until a condition is true."""
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("The condition was not met within 5 seconds.")
 
 
 class TestTracking:
