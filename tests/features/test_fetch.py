@@ -1,5 +1,5 @@
 """
-Recommendations, consents and attributes: what is asked, and what the platform may answer.
+Recommendations, consents and attributes: the requests, and any response of the platform.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from exponea_async import (
     UnavailableError,
 )
 from exponea_async.features.fetch.parsing import (
-    checked,
+    attribute_queries,
     read_attributes,
     read_consents,
     read_recommendations,
-    recommendation,
+    recommendation_query,
 )
 from exponea_async.messages import (
     Consent,
@@ -69,7 +69,8 @@ VERBS = {
 each_verb = pytest.mark.parametrize("name", VERBS)
 
 
-def answer(results: Any, **more: Any) -> bytes:
+def response(results: Any, **more: Any) -> bytes:
+    """Return the body of a successful response."""
     return json.dumps({"success": True, "results": results, **more}).encode()
 
 
@@ -80,7 +81,7 @@ async def client(connect: Connect) -> Exponea:
 
 class TestRecommendations:
     async def test_over_the_wire(self, client: Exponea, sandbox: Sandbox) -> None:
-        """Options go out under the platform's mixed names, and items come back with their own data."""
+        """Options are sent under the platform's names, and the items are returned with their own data."""
         sandbox.messages.recommendations["66aa"].put({**ITEM, "title": "Mug", "price": 9.9})
         options = RecommendationOptions(
             "66aa",
@@ -107,12 +108,17 @@ class TestRecommendations:
             }
         ]
 
-    def test_usual_options(self) -> None:
-        """What was not given is left out."""
-        assert recommendation(OPTIONS) == {"type": "recommendation", "id": "66aa", "fillWithRandom": True, "size": 10}
+    def test_default_options_are_not_sent(self) -> None:
+        """Options that are None are not sent."""
+        assert recommendation_query(OPTIONS) == {
+            "type": "recommendation",
+            "id": "66aa",
+            "fillWithRandom": True,
+            "size": 10,
+        }
 
-    async def test_customer_trackers(self, client: Exponea, sandbox: Sandbox) -> None:
-        """A customer tracker asks with exactly its ids."""
+    async def test_customer_tracker(self, client: Exponea, sandbox: Sandbox) -> None:
+        """The request of a customer tracker has exactly its ids."""
         sandbox.messages.recommendations["66aa"].put(ITEM)
         assert len(await client.for_customer({"registered": "ann"}).fetch_recommendations(OPTIONS)) == 1
         assert sandbox.requests[-1].body is not None
@@ -139,35 +145,35 @@ class TestRecommendations:
         ],
     )
     async def test_wrong_options(self, client: Exponea, sandbox: Sandbox, field: str, value: Any) -> None:
-        """A wrong option is named, and nothing is asked."""
+        """The error names the wrong option, and no request is sent."""
         with pytest.raises(InvalidEventError) as caught:
             await client.fetch_recommendations(evolve(OPTIONS, **{field: value}))
         assert caught.value.path.startswith(f"options.{field}")
         assert sandbox.request_count == 0
 
-    async def test_no_options(self, client: Exponea) -> None:
-        """What is no options is refused."""
+    async def test_options_of_another_type(self, client: Exponea) -> None:
+        """Options of another type raise an error."""
         with pytest.raises(InvalidEventError, match="options"):
             await client.fetch_recommendations({"id": "66aa"})  # type: ignore[arg-type]
 
-    async def test_no_such_engine(self, client: Exponea) -> None:
-        """The platform's reason is told."""
+    async def test_unknown_engine(self, client: Exponea) -> None:
+        """The error for an unknown engine carries the platform's reason."""
         with pytest.raises(RequestRefusedError, match="66aa"):
             await client.fetch_recommendations(OPTIONS)
 
     @pytest.mark.parametrize(
         ("body", "error"),
         [
-            (answer([]), RequestRefusedError),
+            (response([]), RequestRefusedError),
             (b'{"success": true}', RequestRefusedError),
             (b'{"success": false, "errors": {"_global": ["no"]}}', RequestRefusedError),
-            (answer([{"success": False, "error": "no permission"}]), RequestRefusedError),
-            (answer([{"success": True, "value": None}]), RequestRefusedError),
-            (answer([{"success": True}]), RequestRefusedError),
-            (answer([{"value": [ITEM]}]), RequestRefusedError),
-            (answer([{"success": True, "value": 7}]), UnavailableError),
-            (answer(["x"]), UnavailableError),
-            (answer("x"), UnavailableError),
+            (response([{"success": False, "error": "no permission"}]), RequestRefusedError),
+            (response([{"success": True, "value": None}]), RequestRefusedError),
+            (response([{"success": True}]), RequestRefusedError),
+            (response([{"value": [ITEM]}]), RequestRefusedError),
+            (response([{"success": True, "value": 7}]), UnavailableError),
+            (response(["x"]), UnavailableError),
+            (response("x"), UnavailableError),
             (b"[]", UnavailableError),
             (b"null", UnavailableError),
             (b"", UnavailableError),
@@ -175,21 +181,21 @@ class TestRecommendations:
         ],
     )
     async def test_failures(self, client: Exponea, sandbox: Sandbox, body: bytes, error: type[Exception]) -> None:
-        """What is no list of items is an error: a refusal where the platform says so."""
+        """A response without a list of items raises an error: a refusal where the platform says so."""
         sandbox.messages.set_response("attributes", body)
         with pytest.raises(error):
             await client.fetch_recommendations(OPTIONS)
 
-    def test_broken_items_are_left_out(self) -> None:
-        """A broken item takes nothing from those beside it; ids may be whole numbers."""
+    def test_malformed_items_are_skipped(self) -> None:
+        """A malformed item does not affect the others; ids may be integers."""
         items = [7, {**ITEM, "item_id": None}, {"item_id": "x"}, {**ITEM, "item_id": 5, "recommendation_variant_id": 3}]
-        read = read_recommendations(answer([{"success": True, "value": [*items, {**ITEM, "item_id": True}]}]))
+        read = read_recommendations(response([{"success": True, "value": [*items, {**ITEM, "item_id": True}]}]))
         assert read == [Recommendation("pop", "5", "r1")]
 
 
 class TestConsents:
     async def test_over_the_wire(self, client: Exponea, sandbox: Sandbox) -> None:
-        """Categories come back with sources and translations; nothing is told of the customer."""
+        """Categories have sources and translations; the request says nothing about the customer."""
         sandbox.messages.consents.put(NEWSLETTER)
         sources = ConsentSources(
             created_from_crm=True,
@@ -205,40 +211,40 @@ class TestConsents:
         }
         consent = Consent("newsletter", legitimate_interest=False, sources=sources, translations=translations)
         assert await client.fetch_consents() == [consent]
-        asked = sandbox.requests[-1]
-        assert (asked.method, asked.query, asked.body) == ("GET", "", None)
+        request = sandbox.requests[-1]
+        assert (request.method, request.query, request.body) == ("GET", "", None)
 
-    async def test_none(self, client: Exponea) -> None:
-        """A project without categories is no failure."""
+    async def test_no_categories(self, client: Exponea) -> None:
+        """A project without categories returns an empty list."""
         assert await client.fetch_consents() == []
 
-    def test_broken_ones(self) -> None:
-        """A category needs an id; of the rest, what is broken is as if it were not there."""
-        broken = {"id": "a", "legitimate_interest": "yes", "sources": [1], "translations": {"en": 5, "de": {"x": 1}}}
-        nothing = Consent("a", legitimate_interest=False, sources=ConsentSources(), translations={"en": {}, "de": {}})
-        assert read_consents(answer([None, {}, {"id": []}, broken])) == [nothing]
+    def test_malformed_categories(self) -> None:
+        """A category needs an id; other fields that are malformed are treated as missing."""
+        malformed = {"id": "a", "legitimate_interest": "yes", "sources": [1], "translations": {"en": 5, "de": {"x": 1}}}
+        expected = Consent("a", legitimate_interest=False, sources=ConsentSources(), translations={"en": {}, "de": {}})
+        assert read_consents(response([None, {}, {"id": []}, malformed])) == [expected]
 
 
 class TestAttributes:
     async def test_over_the_wire(self, client: Exponea, sandbox: Sandbox) -> None:
-        """Each attribute is answered in its place, with its value or without success."""
+        """Each attribute is returned in its place, with its value or without success."""
         sandbox.messages.attributes["segmentation"].put({"id": "s1", "value": "VIP"})
         sandbox.messages.attributes["consent"].put({"id": "newsletter", "value": True})
-        asked = [
+        queries = [
             {"type": "segmentation", "id": "s1"},
             {"type": "prediction", "id": "p1"},
             {"type": "consent", "category": "newsletter"},
         ]
-        first, second, third = await client.fetch_attributes(asked)
+        first, second, third = await client.fetch_attributes(queries)
         assert first == CustomerAttribute(success=True, value="VIP")
         assert (second.success, second.value) == (False, None)
         assert second.error
         assert third == CustomerAttribute(success=True, value=True)
         assert sandbox.requests[-1].body is not None
-        assert sandbox.requests[-1].body["attributes"] == asked
+        assert sandbox.requests[-1].body["attributes"] == queries
 
-    async def test_nothing_asked(self, client: Exponea, sandbox: Sandbox) -> None:
-        """Who asks for nothing gets nothing, without a request."""
+    async def test_no_attributes(self, client: Exponea, sandbox: Sandbox) -> None:
+        """An empty query returns an empty list without a request."""
         assert await client.fetch_attributes([]) == []
         assert sandbox.request_count == 0
 
@@ -259,30 +265,30 @@ class TestAttributes:
             ([{"type": "new", "x": "\ud800"}], "attributes[0]"),
         ],
     )
-    def test_wrong_ones(self, attributes: Any, path: str) -> None:
-        """What can't be asked is named."""
+    def test_wrong_attributes(self, attributes: Any, path: str) -> None:
+        """The error names the attribute that can't be queried."""
         with pytest.raises(InvalidEventError) as caught:
-            checked(attributes)
+            attribute_queries(attributes)
         assert caught.value.path == path
 
-    def test_other_types(self) -> None:
-        """A type that we don't know is sent as it is."""
-        assert checked([{"type": "new", "anything": [1]}]) == [{"type": "new", "anything": [1]}]
+    def test_unknown_types(self) -> None:
+        """An attribute of an unknown type is sent unchanged."""
+        assert attribute_queries([{"type": "new", "anything": [1]}]) == [{"type": "new", "anything": [1]}]
 
-    def test_in_their_places(self) -> None:
-        """Broken and missing answers keep their places, and surplus ones are left out."""
+    def test_results_keep_their_places(self) -> None:
+        """Malformed and missing results keep their places, and surplus results are left out."""
         deep = b'{"success": true, "value": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         body = b'{"success": true, "results": [7, {"success": true, "value": 1}, ' + deep + b"]}"
-        told = read_attributes(body, 4)
-        assert [each.success for each in told] == [False, True, False, False]
-        assert all(each.error for each in told if not each.success)
-        assert read_attributes(answer([{"success": True, "value": 1}] * 3), 1) == [CustomerAttribute(True, 1)]  # noqa: FBT003
+        results = read_attributes(body, 4)
+        assert [each.success for each in results] == [False, True, False, False]
+        assert all(each.error for each in results if not each.success)
+        assert read_attributes(response([{"success": True, "value": 1}] * 3), 1) == [CustomerAttribute(True, 1)]  # noqa: FBT003
 
 
-class TestAll:
+class TestAllVerbs:
     @each_verb
     async def test_retries(self, client: Exponea, sandbox: Sandbox, name: str) -> None:
-        """Without a usable answer it is asked three times, and then it is given up."""
+        """Without a usable response three attempts are made, and then the error is raised."""
         sandbox.faults.add(Fault("status", status=503))
         with pytest.raises(UnavailableError) as caught:
             await VERBS[name](client)
@@ -290,8 +296,8 @@ class TestAll:
         assert sandbox.request_count == 3
 
     @each_verb
-    async def test_bad_moments(self, client: Exponea, sandbox: Sandbox, name: str) -> None:
-        """A bad moment of the network is not noticed."""
+    async def test_dropped_connections(self, client: Exponea, sandbox: Sandbox, name: str) -> None:
+        """Two dropped connections do not make the call fail."""
         sandbox.faults.add(Fault("drop", times=2))
         sandbox.messages.recommendations["66aa"].put(ITEM)
         await VERBS[name](client)
@@ -300,7 +306,7 @@ class TestAll:
     @each_verb
     @pytest.mark.parametrize("status", [400, 401, 403, 404])
     async def test_refusals(self, client: Exponea, sandbox: Sandbox, name: str, status: int) -> None:
-        """A refusal is told with its status, and not asked again."""
+        """A refusal is raised with its status, without another attempt."""
         sandbox.faults.add(Fault("status", status=status))
         with pytest.raises(RequestRefusedError) as caught:
             await VERBS[name](client)
@@ -309,14 +315,14 @@ class TestAll:
 
     @each_verb
     async def test_stopped(self, client: Exponea, sandbox: Sandbox, name: str) -> None:
-        """After the integration was stopped there is nothing, and nothing is asked."""
+        """A stopped integration returns an empty list, and sends no request."""
         await client.stop_integration()
         assert await VERBS[name](client) == []
         assert sandbox.request_count == 0
 
     @each_verb
-    async def test_outside_of_its_life(self, connect: Connect, configure: Configure, name: str) -> None:
-        """Before the start and after the end the verbs are refused."""
+    async def test_client_that_does_not_run(self, connect: Connect, configure: Configure, name: str) -> None:
+        """Before the start and after the end of the client the verbs raise an error."""
         client = Exponea(configure())
         with pytest.raises(NotStartedError):
             await VERBS[name](client)
@@ -326,11 +332,11 @@ class TestAll:
             await VERBS[name](client)
 
     @each_verb
-    async def test_closed_meanwhile(self, client: Exponea, sandbox: Sandbox, name: str) -> None:
-        """Who waits for an answer when the client closes does not wait for ever."""
+    async def test_client_is_closed_during_a_call(self, client: Exponea, sandbox: Sandbox, name: str) -> None:
+        """Closing the client ends calls that wait for a response."""
         sandbox.faults.add(Fault("latency", seconds=60))
         waiting = asyncio.create_task(VERBS[name](client))
-        await until(lambda: client._api._transport is not None)
+        await until(lambda: sandbox.request_count > 0)
         await client.aclose()
         with pytest.raises((ClosedError, UnavailableError)):
             await asyncio.wait_for(waiting, 30)
@@ -338,7 +344,7 @@ class TestAll:
     @each_verb
     @given(value=JSON)
     def test_any_json(self, name: str, value: Any) -> None:
-        """Any JSON is read, or is an error of ours."""
+        """Any JSON is read, or raises an error of this package."""
         read: Any = {
             "recommendations": read_recommendations,
             "consents": read_consents,
@@ -346,18 +352,18 @@ class TestAll:
         }[name]
         for body in (
             json.dumps(value).encode(),
-            answer(value),
-            answer([value]),
-            answer([{"success": True, "value": value}]),
+            response(value),
+            response([value]),
+            response([{"success": True, "value": value}]),
         ):
             try:
                 assert isinstance(read(body), list)
             except (RequestRefusedError, UnavailableError):
                 continue
 
-    async def test_large_ones(self, client: Exponea, sandbox: Sandbox) -> None:
-        """A large answer is read away from the event loop."""
+    async def test_large_response(self, client: Exponea, sandbox: Sandbox) -> None:
+        """A large response is read on a thread, and returned whole."""
         items = [{**ITEM, "item_id": str(number), "text": "x" * 1000} for number in range(300)]
         sandbox.messages.recommendations["66aa"].put(*items)
-        told = await client.fetch_recommendations(evolve(OPTIONS, size=300))
-        assert [item.item_id for item in told] == [str(number) for number in range(300)]
+        found = await client.fetch_recommendations(evolve(OPTIONS, size=300))
+        assert [item.item_id for item in found] == [str(number) for number in range(300)]

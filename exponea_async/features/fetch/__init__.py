@@ -1,1 +1,1 @@
-"""Data of a customer from the platform: recommendations, consents and attributes."""
+"""Queries about the customer: recommendations, consent categories and attributes."""

@@ -1,5 +1,5 @@
 """
-Questions to the platform: recommendations, consents, attributes of a customer.
+Queries about the customer: recommendations, consent categories and attributes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,61 +9,61 @@ from exponea_async.devices.context import ApiRequest
 from exponea_async.features._shared.envelopes import on_thread
 from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.features.fetch.parsing import (
-    checked,
+    attribute_queries,
     read_attributes,
     read_consents,
     read_recommendations,
-    recommendation,
+    recommendation_query,
 )
 from exponea_async.messages import Consent, CustomerAttribute, Recommendation, RecommendationOptions
 
 _ATTRIBUTES = "/data/v2/projects/{project}/customers/attributes"
 _CONSENTS = "/data/v2/projects/{project}/consent/categories"
 
-#: How often a question is asked at the most. It changes nothing, so it may be asked again; but somebody waits for it.
+#: Maximum number of attempts per query. A query changes nothing, so it can be repeated; but a caller waits for it.
 TRIES = 3
 
 
 class FetchVerbs(SubjectVerbs):
-    """The verbs of questions to the platform."""
+    """Queries about the customer."""
 
     __slots__ = ()
 
     async def fetch_recommendations(self, options: RecommendationOptions) -> list[Recommendation]:
         """
-        Ask what to recommend to the customer.
+        Return the items that a recommendation engine recommends to the customer.
 
-        Where there is no usable answer it is asked up to three times, with waits between.
+        Without a usable response the platform is asked up to three times, with back-off.
 
         Args:
-            options: Which engine, how many items, and so on.
+            options: The engine, the number of items, and so on.
 
         Returns:
-            The items, best first; none where the integration is stopped.
+            The items, best first; empty where the integration is stopped.
 
         Raises:
-            InvalidEventError: An option is wrong; its path names it, such as ``options.size``.
-            RefusedError: The platform refused, as where there is no such engine.
-            UnavailableError: There was no usable answer.
-            StorageError: The storage refused to tell who the device is.
+            InvalidEventError: An option is wrong; the path names it, such as ``options.size``.
+            RequestRefusedError: The platform refused, for example because the engine does not exist.
+            UnavailableError: There was no usable response.
+            StorageError: The storage could not load the device.
             LifecycleError: The client was not started, or is closed.
         """
-        body = await self._ask_attributes([recommendation(options)])
+        body = await self._request_attributes([recommendation_query(options)])
         return [] if body is None else await on_thread(len(body), lambda: read_recommendations(body))
 
     async def fetch_consents(self) -> list[Consent]:
         """
-        Ask which categories of consent the project has, whoever the customer is.
+        Return the consent categories of the project, which are the same for all customers.
 
-        Where there is no usable answer it is asked up to three times, with waits between.
+        Without a usable response the platform is asked up to three times, with back-off.
 
         Returns:
-            The categories, of which there may be none; none where the integration is stopped.
+            The categories; empty where the project has none, or the integration is stopped.
 
         Raises:
-            RefusedError: The platform refused.
-            UnavailableError: There was no usable answer.
-            StorageError: The storage refused to tell who the device is.
+            RequestRefusedError: The platform refused.
+            UnavailableError: There was no usable response.
+            StorageError: The storage could not load the device.
             LifecycleError: The client was not started, or is closed.
         """
         customer = await self._context.current_customer()
@@ -72,41 +72,41 @@ class FetchVerbs(SubjectVerbs):
 
     async def fetch_attributes(self, attributes: Sequence[Mapping[str, Any]]) -> list[CustomerAttribute]:
         """
-        Ask for attributes of the customer: properties, segmentations, predictions and so on.
+        Return attributes of the customer: properties, segmentations, predictions and so on.
 
-        Most projects don't allow this to a public token, only to private access (`BasicAuth`); what is not allowed
-        comes back without success, or as a `RefusedError`. Where there is no usable answer it is asked up to three
-        times, with waits between.
+        Most projects don't allow this to a public token, only to private access (`BasicAuth`); an attribute that is
+        not allowed comes back without success, or the query raises a `RequestRefusedError`. Without a usable response
+        the platform is asked up to three times, with back-off.
 
         Args:
-            attributes: What to ask for, as the platform takes it: ``{"type": "property", "property": "age"}``;
+            attributes: The attributes, as the platform expects them: ``{"type": "property", "property": "age"}``;
                 ``{"type": ..., "id": ...}`` for the types ``segmentation``, ``id``, ``expression``, ``aggregate`` and
-                ``prediction``; ``{"type": "consent", "category": "newsletter"}``. Other types are sent as they are.
+                ``prediction``; ``{"type": "consent", "category": "newsletter"}``. Other types are sent unchanged.
 
         Returns:
-            One for each, in the order they were asked for; none where the integration is stopped.
+            One result per attribute, in the same order; empty where the integration is stopped.
 
         Raises:
-            InvalidEventError: Something can't be asked like this; its path names it, such as ``attributes[2].id``.
-            RefusedError: The platform refused all of it.
-            UnavailableError: There was no usable answer.
-            StorageError: The storage refused to tell who the device is.
+            InvalidEventError: An attribute can't be queried as it is; the path names it, such as ``attributes[2].id``.
+            RequestRefusedError: The platform refused the whole query.
+            UnavailableError: There was no usable response.
+            StorageError: The storage could not load the device.
             LifecycleError: The client was not started, or is closed.
         """
-        asked = checked(attributes)
-        if not asked:
+        queries = attribute_queries(attributes)
+        if not queries:
             self._context.recorder.check_running()
             return []
-        body = await self._ask_attributes(asked)
-        return [] if body is None else await on_thread(len(body), lambda: read_attributes(body, len(asked)))
+        body = await self._request_attributes(queries)
+        return [] if body is None else await on_thread(len(body), lambda: read_attributes(body, len(queries)))
 
-    async def _ask_attributes(self, asked: list[dict[str, Any]]) -> bytes | None:
+    async def _request_attributes(self, queries: list[dict[str, Any]]) -> bytes | None:
+        """Return the platform's response about the present customer; None where the integration is stopped."""
         context = self._context
         while (customer := await context.current_customer()) is not None:
-            question = {"customer_ids": dict(customer.ids), "attributes": asked}
-            body = await context.request(customer, ApiRequest(_ATTRIBUTES, question, tries=TRIES))
-            now = await context.current_customer(counts_as_activity=False)
-            if now is None or now.fingerprint == customer.fingerprint:
-                return None if now is None else body
-            # What was said of the customer before is not for the present one, of whom it is asked anew.
+            request = ApiRequest(_ATTRIBUTES, {"customer_ids": dict(customer.ids), "attributes": queries}, tries=TRIES)
+            body = await context.request(customer, request)
+            if await context.is_current(customer):
+                return body
+            # A response about the previous customer must not be returned for the present one.
         return None
