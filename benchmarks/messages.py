@@ -15,7 +15,7 @@ import bench
 
 from exponea_async.devices.impressions import Impression
 from exponea_async.features._shared.targeting.filters import TriggerEvent
-from exponea_async.features._shared.targeting.priority import pick
+from exponea_async.features._shared.targeting.priority import choose_by_priority
 from exponea_async.features.in_app.cache import BUDGET, Cache
 from exponea_async.features.in_app.loader import _packed
 from exponea_async.features.in_app.parsing import due, matching, priority_of
@@ -166,7 +166,7 @@ def speed() -> None:
     def choose(name: str) -> object:
         occasion = TriggerEvent(name, event.properties, now)
         meant = matching(content.upon(name), occasion, now)
-        return pick([(occasion, due(meant, displays, now))], priority_of, chance) if meant else None
+        return choose_by_priority([(occasion, due(meant, displays, now))], priority_of, chance) if meant else None
 
     bare = bench.median_of(9, lambda: seconds(limit))
     bench.row(f"a bare loop of {MESSAGES} look-ups", f"{bare * 1e6:.1f} us", "1.0")

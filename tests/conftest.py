@@ -14,7 +14,7 @@ from helpers.clients import PROJECT, SOMEONE, Configure, Connect, Heard, speak_o
 
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings
 from exponea_async.devices import expirer as sweeper
-from exponea_async.features._shared import consent as _rules
+from exponea_async.features._shared import consent
 from exponea_async.sandbox import Sandbox
 
 #: Nobody has to wait, and a server that hangs is soon given up.
@@ -24,9 +24,9 @@ QUICK = UploadSettings(
 
 
 @pytest.fixture(autouse=True)
-def nothing_told() -> None:
-    # What is told once in the log is told once in each test.
-    _rules._tell_once.cache_clear()
+def reset_logged_once() -> None:
+    # Warnings that are logged once are logged once in each test.
+    consent.warn_once.cache_clear()
 
 
 @pytest.fixture

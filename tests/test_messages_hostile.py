@@ -40,7 +40,7 @@ from exponea_async import Event
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.state import ProjectRef
 from exponea_async.errors import ExponeaError, InvalidEventError, RequestRefusedError, UnavailableError
-from exponea_async.features._shared.envelopes import read_reply
+from exponea_async.features._shared.envelopes import read_envelope
 from exponea_async.features._shared.html.reader import read_html
 from exponea_async.features.content_blocks.loader import _read_bundle, _read_found
 from exponea_async.features.content_blocks.parsing import handed_out
@@ -568,7 +568,9 @@ def read_found(body: bytes) -> list[Any]:
 def read_inbox(body: bytes) -> list[Any]:
     """Read messages of the inbox."""
     stamp = FetchInfo({}, 5.0)
-    entries = read_entries(read_reply(body).elements, {}, stamp, lambda source: read_html(source, ensure_close=False))
+    entries = read_entries(
+        read_envelope(body).elements, {}, stamp, lambda source: read_html(source, ensure_close=False)
+    )
     return [entry.message for entry in entries]
 
 

@@ -12,7 +12,7 @@ from helpers.app import Phone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async.features._shared.html import resource_cache as _resource_cache
+from exponea_async.features._shared.html import resources
 from exponea_async.features.content_blocks import pages as _blocks_pages
 from exponea_async.features.content_blocks.pages import Pages
 from exponea_async.features.content_blocks.parsing import (
@@ -202,7 +202,7 @@ class TestResources:
 
     async def test_a_slow_one(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """A loader that takes too long has nothing."""
-        monkeypatch.setattr(_resource_cache, "LONGEST", 0.01)
+        monkeypatch.setattr(resources, "LOAD_TIMEOUT", 0.01)
 
         async def load(url: str) -> bytes:
             await asyncio.Event().wait()
@@ -222,7 +222,9 @@ class TestResources:
 
         world.put(
             static(
-                html="".join(f"<img src='https://img.example/{number}'>" for number in range(_resource_cache.MOST + 1))
+                html="".join(
+                    f"<img src='https://img.example/{number}'>" for number in range(resources.MAX_RESOURCES + 1)
+                )
             )
         )
         await world.phone.start(resource_loader=load)

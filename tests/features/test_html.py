@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from exponea_async.features._shared.html.reader import HtmlAction, Page, find_action, read_html, resource_urls
-from exponea_async.features._shared.html.resources import Resources
+from exponea_async.features._shared.html.reader import HtmlAction, SafeHtml, find_action, read_html, resource_urls
+from exponea_async.features._shared.html.resources import ResourceUrls
 
 CLOSE_URL = re.compile(r"https://exponea\.com/close_action_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 IMAGE = "https://i.example/a.png"
@@ -18,14 +18,14 @@ IMAGE_DATA = "data:image/png;base64,AA=="
 FONT_DATA = "data:application/font;charset=utf-8;base64,AQ=="
 
 
-def read(source: str, *, ensure_close: bool = False, inlined: bool = False) -> Page:
+def read(source: str, *, ensure_close: bool = False, inlined: bool = False) -> SafeHtml:
     """Read HTML that is valid."""
     page = read_html(source, ensure_close=ensure_close, resources=LOADED if inlined else None)
     assert page is not None
     return page
 
 
-def told(page: Page) -> list[tuple[str, str | None]]:
+def told(page: SafeHtml) -> list[tuple[str, str | None]]:
     """Tell kinds and texts."""
     return [(each.kind, each.text) for each in page.actions]
 
@@ -294,7 +294,7 @@ class TestResources:
     def test_pictures_of_styles(self, style: str) -> None:
         """Pictures in styles are listed, and put in, however they are written."""
         for source in (f"<p style='{style.replace(chr(39), '&#39;')}'>a</p>", f"<style>p{{{style}}}</style>a"):
-            assert resource_urls(source) == Resources(images=(IMAGE,))
+            assert resource_urls(source) == ResourceUrls(images=(IMAGE,))
             html = read(source, inlined=True).html
             assert f"url({IMAGE_DATA})" in html.replace("&quot;", "").replace('"', "").replace("&#34;", "")
             assert IMAGE not in html
@@ -310,7 +310,7 @@ class TestResources:
             f"<style>@import url({FONT}) print;@import '{FONT}';"
             f"@font-face{{font-family:x;src:url({FONT}) format('woff2')}}</style>a"
         )
-        assert resource_urls(source) == Resources(fonts=(FONT,))
+        assert resource_urls(source) == ResourceUrls(fonts=(FONT,))
         html = read(source, inlined=True).html
         assert html.count(f'@import url("{FONT_DATA}");') == 2
         assert f'src:url("{FONT_DATA}") format("woff2");' in html
@@ -333,7 +333,7 @@ class TestResources:
         images = [IMAGE, " ", IMAGE, IMAGE_DATA, "javascript:x", "file:///etc/passwd", "//i.example/c.png"]
         source = "".join(f'<img src="{each}">' for each in images)
         source += f"<svg><img src='{IMAGE}2'></svg><style>p{{color:url({IMAGE}3);content:url({IMAGE}4)}}</style>"
-        assert resource_urls(source) == Resources(images=(IMAGE, f"{IMAGE}4"))
+        assert resource_urls(source) == ResourceUrls(images=(IMAGE, f"{IMAGE}4"))
 
     def test_imports_of_the_web_go(self) -> None:
         """A sheet of another host could say anything, so it stays only where it was put in."""
@@ -360,7 +360,7 @@ class TestProportions:
     @pytest.mark.parametrize("source", ["<" * 300_000, "<p>" * 30_000])
     def test_nothing_is_needed_by_it(self, source: str) -> None:
         """Where it is refused there is nothing to load."""
-        assert resource_urls(source) == Resources()
+        assert resource_urls(source) == ResourceUrls()
 
     @pytest.mark.parametrize(
         "source",

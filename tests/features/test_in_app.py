@@ -24,7 +24,7 @@ from exponea_async import (
     RequestRefusedError,
     UnavailableError,
 )
-from exponea_async.features._shared.html import resource_cache as _resource_cache
+from exponea_async.features._shared.html import resources
 from exponea_async.features.in_app import presenter as _in_app_presenter
 from exponea_async.messages import InAppMessage, InAppMessageButton
 from exponea_async.sandbox import Fault, Sandbox
@@ -529,7 +529,7 @@ class TestContent:
     @pytest.mark.parametrize("fault", ["raises", "hangs", "gives a text"])
     async def test_a_way_that_fails(self, world: World, fault: str) -> None:
         """Whatever it does, the message is not shown, and that is told."""
-        world.monkeypatch.setattr(_resource_cache, "LONGEST", 0.05)
+        world.monkeypatch.setattr(resources, "LOAD_TIMEOUT", 0.05)
 
         async def load(_url: str) -> Any:
             if fault == "raises":

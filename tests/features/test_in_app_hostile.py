@@ -116,7 +116,7 @@ async def test_elements(world: World, element: str, caplog: pytest.LogCaptureFix
     """A message that is broken loses only itself."""
     with caplog.at_level(logging.WARNING):
         assert await told(world, answer(element, GOOD, element)) == ["good"]
-    assert "In-app message 0 of an answer is left out" in caplog.text
+    assert "In-app message 0 of a response is skipped" in caplog.text
 
 
 @pytest.mark.parametrize("element", ODD_ELEMENTS.values(), ids=ODD_ELEMENTS)

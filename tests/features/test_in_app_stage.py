@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from in_app_world import World, message
 
 from exponea_async import Customer, Event
-from exponea_async.features._shared.html import resource_cache as _resource_cache
-from exponea_async.features._shared.html.resource_cache import MissingResourceError, ResourceCache
+from exponea_async.features._shared.html.resources import MissingResourceError, ResourceCache
 from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.features.in_app import active as _in_app_stage
 from exponea_async.features.in_app import loader as _in_app_loader
@@ -162,17 +161,15 @@ class TestResources:
         await cache.load(urls[:1])
         assert len(asked) == 21
 
-    async def test_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What is used longest ago makes room, and what is too large is not kept."""
-        monkeypatch.setattr(_resource_cache, "BUDGET", 10)
-        monkeypatch.setattr(_resource_cache, "LARGEST", 6)
+    async def test_the_cache_is_bounded(self) -> None:
+        """The least recently used resource is evicted first, and one that is too large is not cached."""
         asked: list[str] = []
 
         async def load(url: str) -> bytes:
             asked.append(url)
             return bytes(int(url[-1]))
 
-        cache = ResourceCache(load)
+        cache = ResourceCache(load, max_bytes=10, max_resource_bytes=6)
         for url in ("a4", "b4", "a4", "c5", "a4", "b4", "d9", "d9"):
             await cache.load([url])
         assert asked == ["a4", "b4", "c5", "b4", "d9", "d9"]

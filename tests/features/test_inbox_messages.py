@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inbox_world import html, ids_of, push
 
 from exponea_async._internal import json as _json
-from exponea_async.features._shared.html.reader import Page, read_html
+from exponea_async.features._shared.html.reader import SafeHtml, read_html
 from exponea_async.features.inbox import mailbox as _inbox_cache
 from exponea_async.features.inbox.mailbox import Mailbox, Mailboxes, pack, read_entries, unpack
 from exponea_async.features.inbox.parsing import FetchInfo, read_heads, read_message
@@ -31,7 +31,7 @@ CONTENT_KEYS = [
 ]  # fmt: skip
 
 
-def page(source: str) -> Page | None:
+def page(source: str) -> SafeHtml | None:
     """Make HTML safe."""
     return read_html(source, ensure_close=False)
 

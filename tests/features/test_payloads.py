@@ -16,8 +16,8 @@ from exponea_async.devices.campaigns import Campaign
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.payload import (
-    Action,
-    Payload,
+    PushAction,
+    PushPayload,
     clicked_event,
     delivered_event,
     is_bloomreach_notification,
@@ -91,13 +91,13 @@ class TestReading:
     @pytest.mark.parametrize("payload", [FLAT, NESTED, {**NESTED, "actions": json.dumps(BUTTONS)}])
     def test_all_of_it(self, payload: Mapping[str, Any]) -> None:
         """Flat, nested and mixed maps say the same."""
-        assert read_payload(payload) == Payload(
+        assert read_payload(payload) == PushPayload(
             notification_id=17,
             title="Sale",
             message="Today only",
             image="https://img.example/p.png",
-            action=Action("deeplink", None, "app://sale"),
-            actions=(Action("app", "Open"), Action("browser", "Web", "https://s.example")),
+            action=PushAction("deeplink", None, "app://sale"),
+            actions=(PushAction("app", "Open"), PushAction("browser", "Web", "https://s.example")),
             attributes=ATTRIBUTES,
             url_params=URL_PARAMS,
             sent_at=1700000200.25,
@@ -106,8 +106,8 @@ class TestReading:
 
     def test_nothing(self) -> None:
         """An empty payload is one that says nothing, and has consent."""
-        assert read_payload({}) == Payload()
-        assert Payload().consent
+        assert read_payload({}) == PushPayload()
+        assert PushPayload().has_consent
 
     def test_it_is_a_copy(self) -> None:
         """What becomes of the caller's map later changes nothing."""
@@ -186,35 +186,41 @@ class TestReading:
     @pytest.mark.parametrize(
         ("payload", "expected"),
         [
-            pytest.param({"action": "app"}, Action("app"), id="app"),
-            pytest.param({"action": "browser", "url": "https://a"}, Action("browser", None, "https://a"), id="browser"),
-            pytest.param({"action": "dance"}, Action(), id="P23"),
-            pytest.param({"action": "browser", "url": "s.example/x"}, Action("browser", None, "http://s.example/x")),
-            pytest.param({"url": " "}, Action(), id="blank-link"),
+            pytest.param({"action": "app"}, PushAction("app"), id="app"),
+            pytest.param(
+                {"action": "browser", "url": "https://a"}, PushAction("browser", None, "https://a"), id="browser"
+            ),
+            pytest.param({"action": "dance"}, PushAction(), id="P23"),
+            pytest.param(
+                {"action": "browser", "url": "s.example/x"}, PushAction("browser", None, "http://s.example/x")
+            ),
+            pytest.param({"url": " "}, PushAction(), id="blank-link"),
             pytest.param(
                 {"action": "app", "actionType": "web", "actionName": "Look", "url": "https://a"},
-                Action("browser", "Look", "https://a"),
+                PushAction("browser", "Look", "https://a"),
                 id="manual",
             ),
         ],
     )
-    def test_its_action(self, payload: Mapping[str, Any], expected: Action) -> None:
+    def test_its_action(self, payload: Mapping[str, Any], expected: PushAction) -> None:
         """What a press leads to, or what was pressed where a manual call says so."""
         assert read_payload(payload).action == expected
 
     @pytest.mark.parametrize(
         ("buttons", "expected"),
         [
-            pytest.param(BUTTONS, (Action("app", "Open"), Action("browser", "Web", "https://s.example")), id="P22"),
-            pytest.param([{"action": "dance", "title": "Go"}], (Action(None, "Go"),), id="P23"),
-            pytest.param([{"url": "shop.example/x"}], (Action(None, None, "http://shop.example/x"),), id="P26"),
-            pytest.param([5, {"title": "Go"}, None], (Action(None, "Go"),), id="broken-button"),
-            pytest.param([{"title": 5, "action": "app"}], (Action("app"),), id="broken-title"),
+            pytest.param(
+                BUTTONS, (PushAction("app", "Open"), PushAction("browser", "Web", "https://s.example")), id="P22"
+            ),
+            pytest.param([{"action": "dance", "title": "Go"}], (PushAction(None, "Go"),), id="P23"),
+            pytest.param([{"url": "shop.example/x"}], (PushAction(None, None, "http://shop.example/x"),), id="P26"),
+            pytest.param([5, {"title": "Go"}, None], (PushAction(None, "Go"),), id="broken-button"),
+            pytest.param([{"title": 5, "action": "app"}], (PushAction("app"),), id="broken-title"),
             pytest.param({"title": "Go"}, (), id="no-list"),
             pytest.param([], (), id="none"),
         ],
     )
-    def test_its_buttons(self, buttons: object, expected: tuple[Action, ...]) -> None:
+    def test_its_buttons(self, buttons: object, expected: tuple[PushAction, ...]) -> None:
         """Buttons stand in their order, flat or nested; a broken one loses itself only."""
         assert read_payload({"actions": buttons}).actions == expected
         assert read_payload({"actions": json.dumps(buttons)}).actions == expected
@@ -271,8 +277,8 @@ class TestBrokenParts:
         whole, payload = read_payload(FLAT), read_payload({**FLAT, name: value})
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         assert "jane" not in caplog.text
-        field = {"has_tracking_consent": "consent", "consent_category_tracking": "consent_category"}.get(name, name)
-        beside = {"notification_id", "title", "message", "actions", "url_params", "consent", "consent_category"}
+        field = {"has_tracking_consent": "has_consent", "consent_category_tracking": "consent_category"}.get(name, name)
+        beside = {"notification_id", "title", "message", "actions", "url_params", "has_consent", "consent_category"}
         for each in beside - {field}:
             assert getattr(payload, each) == getattr(whole, each)
 
@@ -365,8 +371,10 @@ class TestClicked:
         [
             pytest.param({}, {}, "app", "notification", id="P24"),
             pytest.param({"url": "app://a"}, {}, "app://a", "notification", id="main-action"),
-            pytest.param({"url": "app://a"}, {"action": Action("app", "Go")}, "app", "Go", id="button-without-link"),
-            pytest.param({"url": "app://a"}, {"action": Action("app", "Go", "b://c")}, "b://c", "Go", id="button"),
+            pytest.param(
+                {"url": "app://a"}, {"action": PushAction("app", "Go")}, "app", "Go", id="button-without-link"
+            ),
+            pytest.param({"url": "app://a"}, {"action": PushAction("app", "Go", "b://c")}, "b://c", "Go", id="button"),
             pytest.param({"url": "app://a"}, {"url": "x", "cta": "y"}, "x", "y", id="given"),
             pytest.param({"actionType": "app", "actionName": "Go", "url": "a://b"}, {}, "a://b", "Go", id="manual"),
         ],
@@ -391,8 +399,8 @@ class TestClicked:
         [
             pytest.param({"url": FORCED}, {}, True, id="main-action"),
             pytest.param({}, {"url": FORCED}, True, id="given"),
-            pytest.param({}, {"action": Action("browser", None, FORCED)}, True, id="button"),
-            pytest.param({"url": FORCED}, {"action": Action("app", "Go")}, False, id="another-button"),
+            pytest.param({}, {"action": PushAction("browser", None, FORCED)}, True, id="button"),
+            pytest.param({"url": FORCED}, {"action": PushAction("app", "Go")}, False, id="another-button"),
             pytest.param({"url": "https://s.example"}, {}, False, id="plain"),
             pytest.param({}, {}, False, id="no-link"),
         ],
@@ -410,9 +418,11 @@ class TestConsent:
     def test_without_consent(self, url: str, *, expected: bool) -> None:
         """P17: without consent nothing is tracked but a press on a link that forces it."""
         payload = read_payload({"has_tracking_consent": "false", "url": url})
-        assert not may_track(payload.consent, consider_consent=True)
+        assert not may_track(has_consent=payload.has_consent, consider_consent=True)
         event = clicked_event(payload, clicked_at=1.0)[1]
-        assert may_track(payload.consent, consider_consent=True, url=event.properties["url"]) is expected
+        assert (
+            may_track(has_consent=payload.has_consent, consider_consent=True, url=event.properties["url"]) is expected
+        )
 
 
 class TestBoth:

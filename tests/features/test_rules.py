@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async.features._shared.consent import has_consent, is_forced, may_track
+from exponea_async.features._shared.consent import forces_tracking, has_consent, may_track
 
 WORDS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
@@ -97,13 +97,13 @@ class TestForce:
     )
     def test_which_links_force(self, url: str | None, *, expected: bool) -> None:
         """The parameter forces when it is true, 1 or empty, in a link of any scheme."""
-        assert is_forced(url) is expected
+        assert forces_tracking(url) is expected
 
     @given(st.text())
     def test_any_text_is_an_answer(self, text: str) -> None:
         """No text is too odd for a link."""
-        assert is_forced(text) in (True, False)
-        assert is_forced(f"https://{text}?xnpe_force_track") in (True, False)
+        assert forces_tracking(text) in (True, False)
+        assert forces_tracking(f"https://{text}?xnpe_force_track") in (True, False)
 
 
 FORCED = "https://x.example/?xnpe_force_track=1"
@@ -123,4 +123,4 @@ class TestMayTrack:
     )
     def test_the_matrix(self, *, consent: bool, consider: bool, url: str | None, expected: bool) -> None:
         """No consent stops what considers it, but for a click that is forced."""
-        assert may_track(consent, consider_consent=consider, url=url) is expected
+        assert may_track(has_consent=consent, consider_consent=consider, url=url) is expected

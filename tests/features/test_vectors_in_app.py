@@ -12,7 +12,7 @@ from helpers.waiting import until
 from in_app_world import World, has, message, taken, types, upon
 
 from exponea_async import Customer, Event, PurchasedItem
-from exponea_async.features._shared.consent import has_consent, is_forced
+from exponea_async.features._shared.consent import forces_tracking, has_consent
 from exponea_async.features.in_app import active as _in_app_stage
 from exponea_async.messages import InAppMessage, InAppMessageAction
 from exponea_async.sandbox import Fault, Sandbox
@@ -795,7 +795,7 @@ BASE = "https://x.example/"
 )
 def test_forced_links(url: str | None, forced: bool) -> None:  # noqa: FBT001
     """Which links have their press tracked without consent."""
-    assert is_forced(url) is forced
+    assert forces_tracking(url) is forced
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from helpers.app import Kept, Phone
 
 from exponea_async import ConfigurationChange, Customer, Event, ExponeaProject, TokenFrequency
-from exponea_async.features._shared.payload import Action, clicked_event, delivered_event, read_payload
+from exponea_async.features._shared.payload import PushAction, clicked_event, delivered_event, read_payload
 
 Scenario = Callable[[Phone], Awaitable[None]]
 VECTORS: list[Any] = []
@@ -316,7 +316,7 @@ async def two_buttons(_: Phone) -> None:
     """Buttons are read in their order; which was pressed is the host's to tell, with ``actionType`` and so on."""
     buttons = '[{"action": "app", "title": "Open"}, {"action": "browser", "title": "Web", "url": "https://s.example"}]'
     read = read_payload(push(actions=buttons))
-    assert read.actions == (Action("app", "Open"), Action("browser", "Web", "https://s.example"))
+    assert read.actions == (PushAction("app", "Open"), PushAction("browser", "Web", "https://s.example"))
 
 
 @vector("P23")

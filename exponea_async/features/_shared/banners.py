@@ -1,5 +1,5 @@
 """
-The events of what is shown: in-app messages and content blocks.
+The ``banner`` events: what customers did with in-app messages and content blocks. Pure.
 """
 
 from typing import Any, Literal
@@ -8,29 +8,29 @@ from attrs import frozen
 
 from exponea_async.config import Configuration
 from exponea_async.devices.sessions import device_properties
-from exponea_async.features._shared.consent import is_forced
+from exponea_async.features._shared.consent import forces_tracking
 from exponea_async.models import Event
 
 BANNER = "banner"
-#: How the platforms call themselves in events.
+#: The names of the platforms in events.
 _PLATFORMS = {"android": "Android", "ios": "iOS"}
 
-Action = Literal["show", "click", "close", "error"]
+BannerAction = Literal["show", "click", "close", "error"]
 
 
 @frozen(kw_only=True)
-class About:
+class Banner:
     """
-    What a banner event is about.
+    An in-app message or a content block, as events describe it.
 
     Attributes:
-        type: What it is, ``"in-app message"`` or ``"in-app content block"``.
-        id: Its id.
-        name: Its name.
-        banner_type: How it looks, such as ``"modal"`` or ``"html"``.
-        variant_id: Its variant in an A/B test, or None.
-        variant_name: The variant's name, or None.
-        placeholder: Where it is shown, of a content block.
+        type: ``"in-app message"`` or ``"in-app content block"``.
+        id: The id.
+        name: The name.
+        banner_type: The layout, such as ``"modal"`` or ``"html"``.
+        variant_id: The variant of an A/B test, or None.
+        variant_name: The name of the variant, or None.
+        placeholder: The placeholder of a content block, or None.
         category: The category of the consent to track it, or None.
     """
 
@@ -44,10 +44,10 @@ class About:
     category: str | None = None
 
 
-def banner(
+def banner_event(
     configuration: Configuration,
-    action: Action,
-    about: About,
+    action: BannerAction,
+    banner: Banner,
     *,
     interaction: bool,
     text: str | None = None,
@@ -55,38 +55,38 @@ def banner(
     error: str | None = None,
 ) -> Event:
     """
-    Make the event of what happened to something that is shown.
+    Return the event of what happened to a message or content block.
 
     Args:
         configuration: The settings.
         action: What happened.
-        about: What it is about.
-        interaction: Whether somebody did it.
-        text: What the pressed button says.
-        link: Where it leads to; it may force the tracking, which the event then says.
-        error: What went wrong.
+        banner: The message or content block.
+        interaction: Whether a person did it.
+        text: The label of the clicked button.
+        link: The link of the clicked button; one that forces tracking is marked in the event.
+        error: Why it could not be shown.
     """
     platform = _PLATFORMS[configuration.message_platform]
-    told = {
-        "variant_id": about.variant_id,
-        "variant_name": about.variant_name,
-        "placeholder": about.placeholder,
+    optional = {
+        "variant_id": banner.variant_id,
+        "variant_name": banner.variant_name,
+        "placeholder": banner.placeholder,
         "text": text,
         "link": link,
         "error": error,
-        "consent_category_tracking": about.category,
-        "tracking_forced": is_forced(link) or None,
+        "consent_category_tracking": banner.category,
+        "tracking_forced": forces_tracking(link) or None,
     }
     properties: dict[str, Any] = {
         "action": action,
-        "banner_id": about.id,
-        "banner_name": about.name,
-        "banner_type": about.banner_type,
+        "banner_id": banner.id,
+        "banner_name": banner.name,
+        "banner_type": banner.banner_type,
         "interaction": interaction,
         "os": platform,
         "platform": platform,
-        "type": about.type,
+        "type": banner.type,
         **device_properties(configuration),
-        **{name: value for name, value in told.items() if value is not None},
+        **{name: value for name, value in optional.items() if value is not None},
     }
     return Event(BANNER, properties)

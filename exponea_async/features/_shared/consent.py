@@ -1,5 +1,5 @@
 """
-The rules of what may be tracked. Pure.
+What may be tracked about a message. Pure.
 """
 
 import logging
@@ -9,7 +9,7 @@ from exponea_async.devices.campaigns import read_query
 
 LOG = logging.getLogger("exponea_async")
 
-#: The parameter of a link that has the click tracked without consent.
+#: The query parameter of a link whose clicks are tracked without consent.
 FORCE_TRACK = "xnpe_force_track"
 
 _YES = frozenset({"true", "1"})
@@ -18,10 +18,10 @@ _NO = frozenset({"false", "0"})
 
 def has_consent(value: object) -> bool:
     """
-    Tell whether a ``has_tracking_consent`` says that its message may be tracked, as the vendor's SDKs read it.
+    Return whether a message may be tracked, as the vendor's SDKs read its ``has_tracking_consent``.
 
     Args:
-        value: A bool, 1 or 0, either as a text too, or None, which is a yes. All else is a no.
+        value: True, 1, "true", "1" or None for yes, in any case; every other value is a no.
     """
     if value is None:
         return True
@@ -29,36 +29,37 @@ def has_consent(value: object) -> bool:
         return value == 1
     word = value.lower() if isinstance(value, str) else None
     if word not in _YES | _NO:
-        _tell_once(type(value).__name__)
+        warn_once(type(value).__name__)
     return word in _YES
 
 
 @lru_cache(maxsize=100)
-def _tell_once(kind: str) -> None:
-    # A slip in a campaign is in each of its messages.
-    LOG.warning("A has_tracking_consent of type %s is not understood; nothing is tracked.", kind)
+def warn_once(kind: str) -> None:
+    """Log that the consent of a message has a wrong type, once for each type."""
+    # A mistake in a campaign is in each of its messages.
+    LOG.warning("has_tracking_consent: expected a boolean, got %s; the message is not tracked.", kind)
 
 
-def is_forced(url: str | None) -> bool:
+def forces_tracking(url: str | None) -> bool:
     """
-    Tell whether a click on a link is to be tracked without consent, as its ``xnpe_force_track`` says.
+    Return whether a click on a link is tracked without consent, as its ``xnpe_force_track`` says.
 
-    Alone or with an empty value it is a yes, as in the Android SDK.
+    The parameter without a value, or with an empty one, means yes, as in the Android SDK.
 
     Args:
-        url: The link of a button or a message, of any scheme, or None.
+        url: The link of a button or message, with any scheme, or None.
     """
     value = read_query(url).get(FORCE_TRACK) if url else None
     return value is not None and (not value or value.lower() in _YES)
 
 
-def may_track(consent: bool, *, consider_consent: bool, url: str | None = None) -> bool:  # noqa: FBT001 - what it is about
+def may_track(*, has_consent: bool, consider_consent: bool, url: str | None = None) -> bool:
     """
-    Tell whether something about a message may be tracked.
+    Return whether an event about a message may be tracked.
 
     Args:
-        consent: Whether the message has consent.
+        has_consent: Whether the message says that the customer has consented.
         consider_consent: Whether that counts.
-        url: Where a click leads to, if it is a click: the link may force its tracking.
+        url: The link that was clicked, if the event is a click: it may force the tracking.
     """
-    return consent or not consider_consent or is_forced(url)
+    return has_consent or not consider_consent or forces_tracking(url)

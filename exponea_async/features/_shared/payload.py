@@ -18,7 +18,7 @@ from attrs import frozen
 
 from exponea_async.devices.campaigns import Campaign, read_url_params
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._shared.consent import has_consent, is_forced
+from exponea_async.features._shared.consent import forces_tracking, has_consent
 from exponea_async.models import Event, EventType
 
 LOG = logging.getLogger("exponea_async")
@@ -43,7 +43,7 @@ _LOWEST, _HIGHEST = -(2**63), 2**64 - 1
 
 
 @frozen
-class Action:
+class PushAction:
     """
     What a press leads to.
 
@@ -59,7 +59,7 @@ class Action:
 
 
 @frozen(kw_only=True)
-class Payload:
+class PushPayload:
     """
     What a push notification says.
 
@@ -77,7 +77,7 @@ class Payload:
         url_params: What tells of the campaign.
         sent_at: When it was sent, UNIX seconds, or None.
         received_at: When it was received, UNIX seconds, where a manual call says so.
-        consent: Whether it may be tracked.
+        has_consent: Whether it may be tracked.
         consent_category: The category of the consent, or None.
     """
 
@@ -87,14 +87,14 @@ class Payload:
     image: str | None = None
     sound: str | None = None
     silent: bool = False
-    action: Action = Action()
-    actions: tuple[Action, ...] = ()
+    action: PushAction = PushAction()
+    actions: tuple[PushAction, ...] = ()
     attributes: Mapping[str, Any] = MappingProxyType({})
     event_type: str | None = None
     url_params: Mapping[str, Any] = MappingProxyType({})
     sent_at: float | None = None
     received_at: float | None = None
-    consent: bool = True
+    has_consent: bool = True
     consent_category: str | None = None
 
     @property
@@ -118,7 +118,7 @@ def is_bloomreach_notification(payload: Mapping[str, Any]) -> bool:
     return isinstance(payload, Mapping) and payload.get("source") == SOURCE
 
 
-def read_payload(payload: Mapping[str, Any]) -> Payload:
+def read_payload(payload: Mapping[str, Any]) -> PushPayload:
     """
     Read the payload of a push notification, of either style.
 
@@ -128,7 +128,7 @@ def read_payload(payload: Mapping[str, Any]) -> Payload:
     if not isinstance(payload, Mapping):
         raise InvalidEventError("payload", f"a {type(payload).__name__} is no mapping", "Give the payload as a dict.")
     attributes = _object(payload, "data") or _object(payload, "attributes")
-    return Payload(
+    return PushPayload(
         notification_id=_whole(payload, "notification_id"),
         title=_text(payload, "title"),
         message=_text(payload, "message"),
@@ -142,13 +142,13 @@ def read_payload(payload: Mapping[str, Any]) -> Payload:
         url_params=MappingProxyType(_object(payload, "url_params")),
         sent_at=_moment(attributes, "sent_timestamp"),
         received_at=_moment(payload, "receivedSeconds"),
-        consent=has_consent(payload.get("has_tracking_consent")),
+        has_consent=has_consent(payload.get("has_tracking_consent")),
         consent_category=_text(payload, "consent_category_tracking"),
     )
 
 
 def delivered_event(
-    payload: Payload, *, received_at: float, shown: bool = True, platform: str | None = None
+    payload: PushPayload, *, received_at: float, shown: bool = True, platform: str | None = None
 ) -> tuple[EventType, Event]:
     """
     Make the event of a push notification's arrival. Its moment is after the sending, whatever the clocks say.
@@ -170,11 +170,11 @@ def delivered_event(
 
 
 def clicked_event(
-    payload: Payload,
+    payload: PushPayload,
     *,
     clicked_at: float,
     delivered_at: float | None = None,
-    action: Action | None = None,
+    action: PushAction | None = None,
     url: str | None = None,
     cta: str | None = None,
     platform: str | None = None,
@@ -202,30 +202,30 @@ def clicked_event(
         "cta": cta or pressed.title or "notification",
         **_category(payload),
     }
-    if is_forced(target):
+    if forces_tracking(target):
         properties["tracking_forced"] = True
     moment = _after(clicked_at, _delivered_at(payload, clicked_at, delivered_at))
     return _event(payload, EventType.PUSH_OPENED, properties, moment)
 
 
-def _event(payload: Payload, kind: EventType, properties: dict[str, Any], moment: float) -> tuple[EventType, Event]:
+def _event(payload: PushPayload, kind: EventType, properties: dict[str, Any], moment: float) -> tuple[EventType, Event]:
     if payload.event_type:
         return EventType.TRACK_EVENT, Event(payload.event_type, properties, moment)
     return kind, Event(CAMPAIGN, properties, moment)
 
 
-def _told(payload: Payload, now: float) -> dict[str, Any]:
+def _told(payload: PushPayload, now: float) -> dict[str, Any]:
     """Tell what the notification itself wants in the events about it."""
     attributes = {name: value for name, value in payload.attributes.items() if name != "event_type"}
     campaign = payload.campaign(now)
     return {**attributes, **campaign.properties()} if campaign else attributes
 
 
-def _category(payload: Payload) -> dict[str, str]:
+def _category(payload: PushPayload) -> dict[str, str]:
     return {"consent_category_tracking": payload.consent_category} if payload.consent_category else {}
 
 
-def _platform(payload: Payload, platform: str | None) -> str:
+def _platform(payload: PushPayload, platform: str | None) -> str:
     told = payload.attributes.get("platform")
     return platform or (told if isinstance(told, str) and told else "android")
 
@@ -234,7 +234,7 @@ def _after(moment: float, earlier: float | None) -> float:
     return moment if earlier is None or moment > earlier else earlier + 1
 
 
-def _delivered_at(payload: Payload, clicked_at: float, delivered_at: float | None) -> float | None:
+def _delivered_at(payload: PushPayload, clicked_at: float, delivered_at: float | None) -> float | None:
     received = payload.received_at if delivered_at is None else delivered_at
     if received is not None:
         return _after(received, payload.sent_at)
@@ -249,12 +249,12 @@ def _custom_type(attributes: Mapping[str, Any]) -> str | None:
     return name if name and name.strip() and name != CAMPAIGN else None
 
 
-def _pressed(payload: Mapping[str, Any]) -> Action:
+def _pressed(payload: Mapping[str, Any]) -> PushAction:
     kind = _text(payload, "actionType") or _text(payload, "action")
-    return Action(_KINDS.get(kind or ""), _text(payload, "actionName") or None, _address(payload))
+    return PushAction(_KINDS.get(kind or ""), _text(payload, "actionName") or None, _address(payload))
 
 
-def _buttons(payload: Mapping[str, Any]) -> Iterator[Action]:
+def _buttons(payload: Mapping[str, Any]) -> Iterator[PushAction]:
     buttons = _parsed(payload, "actions")
     if buttons is not None and not isinstance(buttons, list | tuple):
         _tell_broken("actions")
@@ -262,7 +262,7 @@ def _buttons(payload: Mapping[str, Any]) -> Iterator[Action]:
     for button in buttons or ():
         if isinstance(button, Mapping):
             kind = _text(button, "action")
-            yield Action(_KINDS.get(kind or ""), _text(button, "title") or None, _address(button))
+            yield PushAction(_KINDS.get(kind or ""), _text(button, "title") or None, _address(button))
         else:
             _tell_broken("actions")
 

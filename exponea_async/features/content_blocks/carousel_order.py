@@ -5,7 +5,7 @@ Which content blocks a carousel shows, and in which order, as far as the host ha
 import logging
 from collections.abc import Callable, Iterable
 
-from exponea_async.features._shared.targeting.priority import rotation
+from exponea_async.features._shared.targeting.priority import order_for_carousel
 from exponea_async.messages import InAppContentBlock
 
 LOG = logging.getLogger("exponea_async")
@@ -29,7 +29,7 @@ def arranged(
     """
     chosen = blocks if leave_out is None else _asked(leave_out, blocks)
     kept = blocks if chosen is None else chosen
-    usual = rotation(kept, lambda block: block.load_priority, lambda block: block.name)
+    usual = order_for_carousel(kept, lambda block: block.load_priority, lambda block: block.name)
     if sort is None:
         return usual
     # Who gives back what it got has changed nothing, also where it sorted it.

@@ -15,7 +15,7 @@ from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.impressions import Impression
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._shared.banners import About, Action, banner
+from exponea_async.features._shared.banners import Banner, BannerAction, banner_event
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.html.reader import CLOSE, HtmlAction, find_action
 from exponea_async.features._shared.targeting.schedule import ALWAYS, may_show
@@ -125,7 +125,7 @@ async def track(
     context: SubjectContext,
     placeholder: str,
     block: InAppContentBlock,
-    action: Action,
+    action: BannerAction,
     *,
     pressed: InAppContentBlockAction | None = None,
     error: str | None = None,
@@ -160,7 +160,7 @@ async def track(
         check_action(pressed)
     text, link = (None, None) if pressed is None else (pressed.name, pressed.url)
     event = event_of(context, placeholder, block, action, text=text, link=link, error=error)
-    has_consent = may_track(has_tracking_consent(block), consider_consent=consider_consent, url=link)
+    has_consent = may_track(has_consent=has_tracking_consent(block), consider_consent=consider_consent, url=link)
     receipt = await context.record_for(
         block.customer_ids or None,
         EventType.BANNER,
@@ -240,7 +240,7 @@ async def interact(
         return _with(state, block, evolve(state.blocks.get(block.id) or Impression(), interacted=at))
 
     if is_tracked:
-        kind: Action = "close" if action is None else "click"
+        kind: BannerAction = "close" if action is None else "click"
         await track(context, placeholder, block, kind, pressed=action, update=update)
     else:
         check_block(placeholder, block)
@@ -252,7 +252,7 @@ def event_of(
     context: SubjectContext,
     placeholder: str,
     block: InAppContentBlock,
-    action: Action,
+    action: BannerAction,
     *,
     text: str | None = None,
     link: str | None = None,
@@ -260,7 +260,7 @@ def event_of(
 ) -> Event:
     """Make the event of what happened to a block."""
     data = block.personalized_data
-    about = About(
+    banner = Banner(
         type="in-app content block",
         id=block.id,
         name=block.name,
@@ -272,7 +272,9 @@ def event_of(
     )
     interaction = action in ("click", "close")
     text, link = text and text[:MAX_TEXT], link and link[:MAX_TEXT]
-    return banner(context.configuration, action, about, interaction=interaction, text=text, link=link, error=error)
+    return banner_event(
+        context.configuration, action, banner, interaction=interaction, text=text, link=link, error=error
+    )
 
 
 def _with(state: DeviceState, block: InAppContentBlock, display: Impression) -> DeviceState:

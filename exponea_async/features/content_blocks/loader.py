@@ -15,7 +15,7 @@ from exponea_async.devices.context import ApiRequest, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.state import ProjectRef
 from exponea_async.errors import ExponeaError, LifecycleError, RequestRefusedError
-from exponea_async.features._shared.envelopes import decoded, on_thread, read_reply
+from exponea_async.features._shared.envelopes import decode_elements, read_envelope, to_thread_if_large
 from exponea_async.features.content_blocks.cache import Bundle, Customers
 from exponea_async.features.content_blocks.parsing import Definition, is_fresh, read_definition, read_personal
 from exponea_async.messages import PersonalizedData
@@ -155,7 +155,7 @@ class BlockLoader:
         if answer is None:
             return None
         now = self._clock()
-        bundle = await on_thread(len(answer), lambda: _read_bundle(answer, now))
+        bundle = await to_thread_if_large(len(answer), lambda: _read_bundle(answer, now))
         self._bundles[customer.project] = bundle
         self._bundles.move_to_end(customer.project)
         if len(self._bundles) > MAX_PROJECTS:
@@ -168,7 +168,7 @@ class BlockLoader:
         if answer is None:
             return None
         now = self._clock()
-        found = await on_thread(len(answer), lambda: _read_found(answer, frozenset(ids), now))
+        found = await to_thread_if_large(len(answer), lambda: _read_found(answer, frozenset(ids), now))
         present = await context.current_customer(counts_as_activity=False)
         if present is None or present.fingerprint != customer.fingerprint:
             LOG.debug("Content blocks of somebody else than the present customer are not kept.")
@@ -233,7 +233,7 @@ def _register(loads: dict[K, "asyncio.Task[T]"], keys: list[K], load: "asyncio.T
 
 
 def _read_bundle(answer: bytes, now: float) -> Bundle:
-    read = decoded(read_reply(answer).elements, read_definition, "content block")
+    read = decode_elements(read_envelope(answer).elements, read_definition, "content block")
     return Bundle.made((each for each in read if each.is_kept), now)
 
 
@@ -245,5 +245,5 @@ def _read_found(answer: bytes, ids: frozenset[str], now: float) -> Found:
         if value["id"] in ids and value["id"] not in found:
             found[value["id"]] = read_personal(value, now)
 
-    deque(decoded(read_reply(answer).elements, read, "personal content block"), maxlen=0)
+    deque(decode_elements(read_envelope(answer).elements, read, "personal content block"), maxlen=0)
     return found

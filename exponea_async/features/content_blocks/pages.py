@@ -9,9 +9,9 @@ from hashlib import blake2b
 from sys import getsizeof
 from weakref import WeakValueDictionary
 
-from exponea_async.features._shared.envelopes import on_thread
-from exponea_async.features._shared.html.reader import HtmlAction, Page, read_html, resource_urls
-from exponea_async.features._shared.html.resource_cache import Load, MissingResourceError, ResourceCache
+from exponea_async.features._shared.envelopes import to_thread_if_large
+from exponea_async.features._shared.html.reader import HtmlAction, SafeHtml, read_html, resource_urls
+from exponea_async.features._shared.html.resources import MissingResourceError, ResourceCache, ResourceLoader
 
 LOG = logging.getLogger("exponea_async")
 
@@ -31,16 +31,16 @@ class Pages:
         loader: Loads the pictures and fonts that a page needs, which are put into it; None leaves them on the web.
     """
 
-    def __init__(self, loader: Load | None) -> None:
+    def __init__(self, loader: ResourceLoader | None) -> None:
         self._resources = ResourceCache(loader)
-        self._pages: OrderedDict[bytes, Page] = OrderedDict()
+        self._pages: OrderedDict[bytes, SafeHtml] = OrderedDict()
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self.size = 0
 
     def __len__(self) -> int:
         return len(self._pages)
 
-    async def read(self, source: str) -> Page | None:
+    async def read(self, source: str) -> SafeHtml | None:
         """
         Make some HTML safe; None where there is nothing to show, or a picture or font can't be loaded.
 
@@ -65,26 +65,26 @@ class Pages:
         self._pages.clear()
         self.size = 0
 
-    async def _made(self, source: str) -> Page | None:
+    async def _made(self, source: str) -> SafeHtml | None:
         size = len(source) * _COST
         if not self._resources.is_used:
-            return await on_thread(size, lambda: read_html(source, ensure_close=False))
-        needed = await on_thread(size, lambda: resource_urls(source))
+            return await to_thread_if_large(size, lambda: read_html(source, ensure_close=False))
+        needed = await to_thread_if_large(size, lambda: resource_urls(source))
         try:
             loaded = await self._resources.load((*needed.images, *needed.fonts))
         except MissingResourceError as error:
             LOG.warning("A content block can't be shown: %s", error)
             return None
-        return await on_thread(size, lambda: read_html(source, ensure_close=False, resources=loaded))
+        return await to_thread_if_large(size, lambda: read_html(source, ensure_close=False, resources=loaded))
 
-    def _keep(self, key: bytes, page: Page) -> None:
+    def _keep(self, key: bytes, page: SafeHtml) -> None:
         self._pages[key] = page
         self.size += _weight(page)
         while len(self._pages) > MAX_PAGES or self.size > MAX_BYTES:
             self.size -= _weight(self._pages.popitem(last=False)[1])
 
 
-def _weight(page: Page) -> int:
+def _weight(page: SafeHtml) -> int:
     return getsizeof(page.html) + sum(map(_action_weight, page.actions))
 
 

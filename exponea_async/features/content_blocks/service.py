@@ -11,8 +11,8 @@ from attrs import frozen
 
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
-from exponea_async.features._shared.html.resources import check_installed
-from exponea_async.features._shared.targeting.priority import ranked
+from exponea_async.features._shared.html.resources import import_libraries
+from exponea_async.features._shared.targeting.priority import order_for_placeholder
 from exponea_async.features._shared.targeting.schedule import may_show
 from exponea_async.features.content_blocks.events import (
     INVALID_HTML,
@@ -111,7 +111,7 @@ class Blocks:
         """
         if not self._is_ready:
             # Said at the first call, and not once there is a block that needs them.
-            await asyncio.to_thread(check_installed)
+            await asyncio.to_thread(import_libraries)
             self._is_ready = True
         bundle = await self.loads.bundle(context, viewer.customer)
         if bundle is None:
@@ -140,7 +140,7 @@ class Blocks:
 
     async def _shown(self, context: SubjectContext, placeholder: str, viewer: Viewer) -> InAppContentBlock | None:
         choices = await self.choices(context, placeholder, viewer, everything=False)
-        for choice in ranked(choices, lambda each: each.definition.load_priority, self._chance):
+        for choice in order_for_placeholder(choices, lambda each: each.definition.load_priority, self._chance):
             block, is_right = await self.made(choice, viewer)
             if is_right:
                 await show(context, placeholder, block, viewer, if_due=True)

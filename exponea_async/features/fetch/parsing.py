@@ -12,7 +12,13 @@ from typing import Any
 from exponea_async._internal.fields import as_mapping, as_string, is_encodable, optional, required
 from exponea_async._internal.json import decode, members
 from exponea_async.errors import InvalidEventError, RequestRefusedError, UnavailableError
-from exponea_async.features._shared.envelopes import MAX_ELEMENT, MAX_MEMBERS, decoded, read_reply, taken
+from exponea_async.features._shared.envelopes import (
+    MAX_ELEMENT_BYTES,
+    MAX_MEMBERS,
+    decode_elements,
+    read_envelope,
+    split_list,
+)
 from exponea_async.messages import Consent, ConsentSources, CustomerAttribute, Recommendation, RecommendationOptions
 
 #: The field that identifies an attribute, by the type of the attribute.
@@ -86,17 +92,17 @@ def read_recommendations(body: bytes) -> list[Recommendation]:
         RequestRefusedError: The platform recommends nothing; carries its reason.
         UnavailableError: The response can't be read.
     """
-    results = read_reply(body).elements
+    results = read_envelope(body).elements
     if not results:
         raise RequestRefusedError("the response has no results")
     try:
         result = dict(islice(members(results[0]), MAX_MEMBERS))
         if result.get("success") != b"true" or result.get("value", b"null") == b"null":
             raise RequestRefusedError(_reason(result))
-        items = taken(result["value"])
+        items = split_list(result["value"])
     except ValueError as error:
         raise UnavailableError(f"the recommendations can't be read: {error}") from error
-    return list(decoded(items, _recommendation, "item"))
+    return list(decode_elements(items, _recommendation, "item"))
 
 
 def read_consents(body: bytes) -> list[Consent]:
@@ -107,7 +113,7 @@ def read_consents(body: bytes) -> list[Consent]:
         RequestRefusedError: The response says that the request failed.
         UnavailableError: The response can't be read.
     """
-    return list(decoded(read_reply(body).elements, _consent, "consent"))
+    return list(decode_elements(read_envelope(body).elements, _consent, "consent"))
 
 
 def read_attributes(body: bytes, count: int) -> list[CustomerAttribute]:
@@ -118,7 +124,7 @@ def read_attributes(body: bytes, count: int) -> list[CustomerAttribute]:
         RequestRefusedError: The response says that the request failed.
         UnavailableError: The response can't be read.
     """
-    results = read_reply(body).elements[:count]
+    results = read_envelope(body).elements[:count]
     return [_attribute(result) for result, _ in zip_longest(results, range(count), fillvalue=b"")]
 
 
@@ -204,7 +210,7 @@ def _attribute(result: bytes) -> CustomerAttribute:
     if not result:
         return CustomerAttribute(success=False, error="the response has no value for this attribute")
     try:
-        if len(result) > MAX_ELEMENT:
+        if len(result) > MAX_ELEMENT_BYTES:
             return CustomerAttribute(success=False, error=f"the value is too large: {len(result)} bytes")
         value = decode(result)
     except ValueError as error:
@@ -217,7 +223,7 @@ def _attribute(result: bytes) -> CustomerAttribute:
 
 def _reason(result: Mapping[str, bytes]) -> str:
     reason = next((result[name] for name in ("error", "errors") if name in result), b"null")
-    return _described(decode(reason[:MAX_ELEMENT]))
+    return _described(decode(reason[:MAX_ELEMENT_BYTES]))
 
 
 def _described(reason: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exponea_async.devices.context import ApiRequest
-from exponea_async.features._shared.envelopes import on_thread
+from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.features.fetch.parsing import (
     attribute_queries,
@@ -49,7 +49,7 @@ class FetchVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         body = await self._request_attributes([recommendation_query(options)])
-        return [] if body is None else await on_thread(len(body), lambda: read_recommendations(body))
+        return [] if body is None else await to_thread_if_large(len(body), lambda: read_recommendations(body))
 
     async def fetch_consents(self) -> list[Consent]:
         """
@@ -68,7 +68,7 @@ class FetchVerbs(SubjectVerbs):
         """
         customer = await self._context.current_customer()
         body = None if customer is None else await self._context.request(customer, ApiRequest(_CONSENTS, tries=TRIES))
-        return [] if body is None else await on_thread(len(body), lambda: read_consents(body))
+        return [] if body is None else await to_thread_if_large(len(body), lambda: read_consents(body))
 
     async def fetch_attributes(self, attributes: Sequence[Mapping[str, Any]]) -> list[CustomerAttribute]:
         """
@@ -98,7 +98,7 @@ class FetchVerbs(SubjectVerbs):
             self._context.recorder.check_running()
             return []
         body = await self._request_attributes(queries)
-        return [] if body is None else await on_thread(len(body), lambda: read_attributes(body, len(queries)))
+        return [] if body is None else await to_thread_if_large(len(body), lambda: read_attributes(body, len(queries)))
 
     async def _request_attributes(self, queries: list[dict[str, Any]]) -> bytes | None:
         """Return the platform's response about the present customer; None where the integration is stopped."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import evolve, field, frozen
 
-from exponea_async.features._shared.envelopes import decoded, read_reply
+from exponea_async.features._shared.envelopes import decode_elements, read_envelope
 from exponea_async.features.in_app.parsing import Definition, digest_of, read_definition
 
 #: How long a customer's messages are taken for the latest, in seconds, as in the vendor's SDKs.
@@ -113,7 +113,7 @@ class Cache:
             return same
         found: dict[bytes, Definition | None] = {}
         fresh: list[bytes] = []
-        for piece in read_reply(body).elements[:MOST]:
+        for piece in read_envelope(body).elements[:MOST]:
             key = digest_of(piece)
             if key not in found:
                 # Asked once: on a thread, what is known now may be forgotten in a moment.
@@ -198,7 +198,7 @@ def _read(sources: Iterable[bytes]) -> Iterator[Definition]:
             yield source
 
     # Each is read before the next is asked for.
-    return decoded(walked(), lambda value: read_definition(value, source), "In-app message")
+    return decode_elements(walked(), lambda value: read_definition(value, source), "In-app message")
 
 
 def _cost(content: Content) -> int:

@@ -16,7 +16,7 @@ from exponea_async.devices.ids import COOKIE, read_ids, read_key
 from exponea_async.devices.impressions import Impression, unexpired
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._shared.banners import About, Action, banner
+from exponea_async.features._shared.banners import Banner, BannerAction, banner_event
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.html.resources import safe_link, scheme_of
 from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessageButton
@@ -90,7 +90,7 @@ class ActionStream:
 
 def event_of(
     configuration: Configuration,
-    action: Action,
+    action: BannerAction,
     message: InAppMessage,
     *,
     interaction: bool = False,
@@ -98,7 +98,7 @@ def event_of(
     error: str | None = None,
 ) -> Event:
     """Make the event of what happened to a message; the link of a button only counts for clicks."""
-    about = About(
+    banner = Banner(
         type=TYPE,
         id=message.id,
         name=message.name,
@@ -108,10 +108,10 @@ def event_of(
         category=message.consent_category_tracking,
     )
     text, link = (button.text, button.url and button.url.strip()) if button else (None, None)
-    return banner(
+    return banner_event(
         configuration,
         action,
-        about,
+        banner,
         interaction=interaction,
         text=_fitting(text),
         link=_fitting(link) if action == "click" else None,
@@ -121,7 +121,9 @@ def event_of(
 
 def is_allowed(message: InAppMessage, *, consider_consent: bool = True, url: str | None = None) -> bool:
     """Tell whether something about a message may be tracked; a click on a link may be forced by it."""
-    return may_track(message.has_tracking_consent, consider_consent=consider_consent, url=url and url.strip())
+    return may_track(
+        has_consent=message.has_tracking_consent, consider_consent=consider_consent, url=url and url.strip()
+    )
 
 
 def shown(message_id: str) -> Update:

@@ -15,7 +15,7 @@ from exponea_async.devices.context import ApiRequest, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.state import ProjectRef
 from exponea_async.errors import ExponeaError, RequestRefusedError, StorageError
-from exponea_async.features._shared.envelopes import on_thread
+from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features.in_app.cache import Cache, Loaded
 
 LOG = logging.getLogger("exponea_async")
@@ -163,7 +163,7 @@ class Loader:
             raise
         if answer is None:
             return None
-        content = await on_thread(len(answer), lambda: self._cache.read(answer))
+        content = await to_thread_if_large(len(answer), lambda: self._cache.read(answer))
         now = await context.current_customer(counts_as_activity=False)
         flight = self._flights.get(customer.fingerprint)
         if (
@@ -184,11 +184,11 @@ class Loader:
             stored = await context.load_data(NAME)
             if stored is None:
                 return None
-            unpacked = await on_thread(len(stored), lambda: _unpacked(stored, customer.fingerprint))
+            unpacked = await to_thread_if_large(len(stored), lambda: _unpacked(stored, customer.fingerprint))
             if unpacked is None:
                 return None
             at, body = unpacked
-            content = await on_thread(len(body), lambda: self._cache.read(body))
+            content = await to_thread_if_large(len(body), lambda: self._cache.read(body))
         except (ExponeaError, ValueError, KeyError, TypeError, zlib.error) as error:
             LOG.warning("Stored in-app messages can't be read, and are loaded again: %s", error)
             return None
@@ -201,7 +201,7 @@ class Loader:
 
 
 async def _store(context: SubjectContext, customer: CustomerSnapshot, body: bytes, at: float) -> None:
-    packed = await on_thread(len(body), lambda: _packed(body, customer.fingerprint, at))
+    packed = await to_thread_if_large(len(body), lambda: _packed(body, customer.fingerprint, at))
     try:
         await context.save_data(NAME, packed if len(packed) <= LARGEST else None)
     except StorageError as error:

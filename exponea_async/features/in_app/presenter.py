@@ -13,9 +13,9 @@ from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
-from exponea_async.features._shared.envelopes import on_thread
-from exponea_async.features._shared.html.reader import CLOSE, Page, read_html, resource_urls
-from exponea_async.features._shared.html.resource_cache import MissingResourceError, ResourceCache
+from exponea_async.features._shared.envelopes import to_thread_if_large
+from exponea_async.features._shared.html.reader import CLOSE, SafeHtml, read_html, resource_urls
+from exponea_async.features._shared.html.resources import MissingResourceError, ResourceCache
 from exponea_async.features.in_app.active import ActiveMessages
 from exponea_async.features.in_app.events import (
     ActionStream,
@@ -96,7 +96,7 @@ class Presenter:
     async def _show(
         self, context: SubjectContext, customer: CustomerSnapshot, definition: Definition
     ) -> InAppMessage | None:
-        message = await on_thread(len(definition.source), lambda: definition.message(customer))
+        message = await to_thread_if_large(len(definition.source), lambda: definition.message(customer))
         try:
             if definition.is_control:
                 await self._track_show(context, customer, message)
@@ -251,7 +251,7 @@ async def _is_still(context: SubjectContext, customer: CustomerSnapshot) -> bool
     return now is not None
 
 
-def _buttons(page: Page) -> tuple[InAppMessageButton, ...]:
+def _buttons(page: SafeHtml) -> tuple[InAppMessageButton, ...]:
     return tuple(
         InAppMessageButton(each.text, each.url, CANCEL if each.kind == CLOSE else each.kind) for each in page.actions
     )

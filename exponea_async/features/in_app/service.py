@@ -22,7 +22,7 @@ from exponea_async.devices.impressions import Impression
 from exponea_async.errors import DeliveryError, ExponeaError
 from exponea_async.features._shared.banners import BANNER
 from exponea_async.features._shared.targeting.filters import TriggerEvent
-from exponea_async.features._shared.targeting.priority import pick
+from exponea_async.features._shared.targeting.priority import choose_by_priority
 from exponea_async.features.in_app.active import (
     MOST_DEVICES,
     ActiveMessages,
@@ -273,7 +273,7 @@ class InAppMessages(Feature):
                 return None
             displays, start = state.messages, self._visits.start_of(customer.device, state.session_start)
         fresh = [(occasion, due(meant, displays, start)) for occasion, meant in found]
-        chosen = pick(fresh, priority_of, self._chance)
+        chosen = choose_by_priority(fresh, priority_of, self._chance)
         return None if chosen is None else chosen[1]
 
 

@@ -11,7 +11,7 @@ from exponea_async._internal.fields import FieldTypes, check_fields
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.ids import read_ids
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._shared.consent import is_forced
+from exponea_async.features._shared.consent import forces_tracking
 from exponea_async.features.inbox.parsing import MAX_TEXT
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 from exponea_async.models import Event, EventType, Receipt
@@ -67,7 +67,7 @@ def clicked(action: AppInboxAction, message: AppInboxMessage, platform: str) -> 
         "status": "clicked",
         "url": (action.url or "app")[:MAX_TEXT],
         "cta": (action.title or "inbox")[:MAX_TEXT],
-        **({"tracking_forced": True} if is_forced(action.url) else {}),
+        **({"tracking_forced": True} if forces_tracking(action.url) else {}),
         **_always(message, platform),
     }
     return Event(CAMPAIGN, properties)

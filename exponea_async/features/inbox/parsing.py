@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from exponea_async._internal.json import decode
-from exponea_async.features._shared.envelopes import MAX_ELEMENT
+from exponea_async.features._shared.envelopes import MAX_ELEMENT_BYTES
 from exponea_async.features._shared.payload import read_payload
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 
 if TYPE_CHECKING:
-    from exponea_async.features._shared.html.reader import Page
+    from exponea_async.features._shared.html.reader import SafeHtml
 
 LOG = logging.getLogger("exponea_async")
 
@@ -39,7 +39,7 @@ MAX_PROPERTY, MAX_PROPERTIES = 16_000, 200_000
 _SHARED = ("attributes", "url_params")
 
 #: Makes the HTML of a message safe; None where there is nothing to show.
-ReadPage = Callable[[str], "Page | None"]
+ReadPage = Callable[[str], "SafeHtml | None"]
 
 
 @frozen
@@ -127,7 +127,7 @@ def read_message(head: MessageHeader, stamp: FetchInfo, read_page: ReadPage) -> 
         action=None if is_html else _main_action(content),
         actions=tuple(_pressable(page) if is_html else _buttons(content)),
         tracking_data=_fitting(tracking),
-        has_tracking_consent=payload.consent,
+        has_tracking_consent=payload.has_consent,
         consent_category_tracking=category if category and len(category) <= MAX_TEXT else None,
         customer_ids=dict(stamp.ids),
         sync_token=stamp.sync_token,
@@ -135,7 +135,7 @@ def read_message(head: MessageHeader, stamp: FetchInfo, read_page: ReadPage) -> 
 
 
 def _head(piece: bytes, at: float) -> MessageHeader | None:
-    if len(piece) > MAX_ELEMENT:
+    if len(piece) > MAX_ELEMENT_BYTES:
         raise ValueError(f"{len(piece)} bytes are too many")
     element = decode(piece)
     if not isinstance(element, dict):
@@ -218,11 +218,11 @@ def _action(source: Mapping[str, Any], title: str | None) -> AppInboxAction:
     return AppInboxAction(str(kind) if known else NO_ACTION, title, url if url and url.strip() else None)
 
 
-def _page(content: Mapping[str, Any], read_page: ReadPage) -> "Page | None":
+def _page(content: Mapping[str, Any], read_page: ReadPage) -> "SafeHtml | None":
     source = content.get("message")
     return read_page(source) if isinstance(source, str) and source.strip() else None
 
 
-def _pressable(page: "Page | None") -> Iterator[AppInboxAction]:
+def _pressable(page: "SafeHtml | None") -> Iterator[AppInboxAction]:
     for each in page.actions if page else ():
         yield AppInboxAction(_HTML_KINDS.get(each.kind, NO_ACTION), each.text, each.url)

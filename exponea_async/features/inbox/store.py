@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
-from exponea_async.features._shared.envelopes import on_thread
+from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features.inbox.mailbox import Mailbox, Mailboxes, pack, unpack
 from exponea_async.features.inbox.parsing import ReadPage
 
@@ -68,7 +68,7 @@ class Store:
         async with self._lock(customer.device):
             # Something newer may be there by now, of the same customer or another.
             kept = self._mailboxes.get(customer.device) or mailbox
-            packed = await on_thread(kept.size, partial(pack, kept, self._application_id))
+            packed = await to_thread_if_large(kept.size, partial(pack, kept, self._application_id))
             now = await context.current_customer(counts_as_activity=False)
             # Of somebody who has gone meanwhile nothing is to be stored: it may have been forgotten by now.
             if now is not None and now.fingerprint == kept.fingerprint:
@@ -111,7 +111,7 @@ class Store:
         ids = MappingProxyType(dict(customer.ids))
         read = partial(unpack, value, empty, self._application_id, ids, self._read_page)
         try:
-            return await on_thread(len(value) * HTML_WEIGHT, read)
+            return await to_thread_if_large(len(value) * HTML_WEIGHT, read)
         except ValueError as error:
             LOG.warning("A stored app inbox can't be read, and counts as empty: %.200s", error)
             return empty

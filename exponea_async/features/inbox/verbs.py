@@ -18,7 +18,7 @@ from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.features import Feature
 from exponea_async.errors import ClosedError, ExponeaError, InvalidEventError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.consent import may_track
-from exponea_async.features._shared.envelopes import on_thread, read_reply
+from exponea_async.features._shared.envelopes import read_envelope, to_thread_if_large
 from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.features.inbox.events import clicked, opened, stamped_ids, track
 from exponea_async.features.inbox.mailbox import Entry, Mailbox, read_entries
@@ -28,7 +28,7 @@ from exponea_async.messages import AppInboxAction, AppInboxMessage
 from exponea_async.models import EventType, Receipt
 
 if TYPE_CHECKING:
-    from exponea_async.features._shared.html.reader import Page
+    from exponea_async.features._shared.html.reader import SafeHtml
 
 LOG = logging.getLogger("exponea_async")
 
@@ -192,7 +192,7 @@ class Inbox(Feature):
         if answer is None:
             return []
         stamp = FetchInfo(MappingProxyType(dict(customer.ids)), self._clock(), mailbox.token)
-        entries, token = await on_thread(_weight(answer), partial(self._read, answer, mailbox, stamp))
+        entries, token = await to_thread_if_large(_weight(answer), partial(self._read, answer, mailbox, stamp))
         now = await context.current_customer(counts_as_activity=False)
         # Something may have been marked as read meanwhile.
         before = self._store.latest(customer, mailbox)
@@ -202,13 +202,13 @@ class Inbox(Feature):
         return changed.messages
 
     def _read(self, answer: bytes, mailbox: Mailbox, stamp: FetchInfo) -> tuple[list[Entry], str | None]:
-        reply = read_reply(answer)
+        reply = read_envelope(answer)
         token = reply.sync_token if reply.sync_token and len(reply.sync_token) <= MAX_TOKEN else None
         # An answer without a token leaves the one before in force, and marks its messages with it.
         stamp = evolve(stamp, sync_token=token or stamp.sync_token)
         return read_entries(reply.elements, mailbox.entries, stamp, self._page), token
 
-    def _page(self, source: str) -> "Page | None":
+    def _page(self, source: str) -> "SafeHtml | None":
         from exponea_async.features._shared.html.reader import read_html  # noqa: PLC0415 - few need it
 
         try:
@@ -305,7 +305,7 @@ class InboxVerbs(SubjectVerbs):
             answer = await context.request(owner, ApiRequest(MARK_AS_READ, body, is_personal=True))
             if answer is None:
                 return False
-            read_reply(answer)
+            read_envelope(answer)
         except (RequestRefusedError, UnavailableError) as error:
             LOG.warning("A message of the app inbox could not be marked as read: %s", error)
             return False
@@ -330,7 +330,7 @@ class InboxVerbs(SubjectVerbs):
         """
         context, ids = self._context, stamped_ids(message)
         event = opened(message, context.configuration.message_platform)
-        allowed = may_track(message.has_tracking_consent, consider_consent=consider_consent)
+        allowed = may_track(has_consent=message.has_tracking_consent, consider_consent=consider_consent)
         return await track(context, EventType.APP_INBOX_OPENED, event, ids, allowed=allowed)
 
     async def track_app_inbox_click(
@@ -359,7 +359,7 @@ class InboxVerbs(SubjectVerbs):
         """
         context, ids = self._context, stamped_ids(message)
         event = clicked(action, message, context.configuration.message_platform)
-        allowed = may_track(message.has_tracking_consent, consider_consent=consider_consent, url=action.url)
+        allowed = may_track(has_consent=message.has_tracking_consent, consider_consent=consider_consent, url=action.url)
         return await track(context, EventType.APP_INBOX_CLICKED, event, ids, allowed=allowed)
 
 

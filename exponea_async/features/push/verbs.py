@@ -21,7 +21,7 @@ from exponea_async.devices.state import (
 from exponea_async.devices.token_events import conditions, remembered, verified
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.payload import (
-    Payload,
+    PushPayload,
     clicked_event,
     delivered_event,
     is_bloomreach_notification,
@@ -149,7 +149,7 @@ class PushVerbs(SubjectVerbs):
         context, read = self._device_context, read_payload(payload)
         if not context.recorder.check_running():
             return context.recorder.dropped()
-        has_consent = may_track(read.consent, consider_consent=consider_consent)
+        has_consent = may_track(has_consent=read.has_consent, consider_consent=consider_consent)
         receipt = await _track(context, read, _delivery(read) if has_consent else unchanged)
         if not has_consent:
             at = context.recorder.timestamp() if read.received_at is None else read.received_at
@@ -177,7 +177,7 @@ class PushVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         context, read = self._device_context, read_payload(payload)
-        has_consent = may_track(read.consent, consider_consent=consider_consent, url=read.action.url)
+        has_consent = may_track(has_consent=read.has_consent, consider_consent=consider_consent, url=read.action.url)
         receipt = await _track(context, read, _click(read) if has_consent else unchanged, before=_attribution(read))
         if not has_consent:
             await context.publish(*clicked_event(read, clicked_at=context.recorder.timestamp()))
@@ -222,7 +222,7 @@ class PushVerbs(SubjectVerbs):
 
 
 async def _track(
-    context: DeviceContext, payload: Payload, update: StateUpdate, *, before: StateUpdate = unchanged
+    context: DeviceContext, payload: PushPayload, update: StateUpdate, *, before: StateUpdate = unchanged
 ) -> Receipt:
     """Track what became of a notification; an event that must not be tracked is activity all the same."""
     receipts = await context.transact(unchanged if payload.is_self_check else update, before=before)
@@ -233,7 +233,7 @@ async def _track(
     return context.without_consent()
 
 
-def _delivery(payload: Payload) -> StateUpdate:
+def _delivery(payload: PushPayload) -> StateUpdate:
     def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
         at = timestamps.next() if payload.received_at is None else payload.received_at
         return state, [PendingEvent(state, *delivered_event(payload, received_at=at))]
@@ -241,14 +241,14 @@ def _delivery(payload: Payload) -> StateUpdate:
     return update
 
 
-def _click(payload: Payload) -> StateUpdate:
+def _click(payload: PushPayload) -> StateUpdate:
     def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
         return state, [PendingEvent(state, *clicked_event(payload, clicked_at=timestamps.next()))]
 
     return update
 
 
-def _attribution(payload: Payload) -> StateUpdate:
+def _attribution(payload: PushPayload) -> StateUpdate:
     def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
         campaign = payload.campaign(timestamps.first)
         return (evolve(state, campaign=campaign) if campaign else state), ()

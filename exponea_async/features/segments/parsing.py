@@ -17,7 +17,7 @@ from exponea_async.devices.context import ApiRequest
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.ids import COOKIE
 from exponea_async.errors import RequestRefusedError, UnavailableError
-from exponea_async.features._shared.envelopes import decoded, taken
+from exponea_async.features._shared.envelopes import decode_elements, split_list
 
 LOG = logging.getLogger("exponea_async")
 
@@ -143,7 +143,7 @@ def _categories(parts: Mapping[str, bytes]) -> dict[str, list[Segment]]:
         nonlocal current, broken
         for category, piece in parts.items():
             try:
-                pieces = taken(piece)
+                pieces = split_list(piece)
             except ValueError:
                 broken += 1
             else:
@@ -151,7 +151,7 @@ def _categories(parts: Mapping[str, bytes]) -> dict[str, list[Segment]]:
                 yield from pieces
 
     # All in one go, for the log to stay short. Each is read before the next is asked for.
-    for segment in decoded(walked(), _segment, "segment"):
+    for segment in decode_elements(walked(), _segment, "segment"):
         current.append(segment)  # noqa: PERF402 - it is another one for each category
     if broken:
         LOG.warning("%d categories of segments are left out, since they are no lists.", broken)

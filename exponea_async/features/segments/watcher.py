@@ -16,7 +16,7 @@ from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.ids import COOKIE
 from exponea_async.errors import DeliveryError
-from exponea_async.features._shared.envelopes import on_thread
+from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features.segments.parsing import Known, ask_for, link_for, news, read_segments
 from exponea_async.models import Receipt
 
@@ -197,7 +197,7 @@ class DeviceSegments(Stream[Told]):
             body = await self._context.request(customer, ask_for(customer, TRIES))
             if body is None:
                 return None
-            segments = await on_thread(len(body), lambda: read_segments(body))
+            segments = await to_thread_if_large(len(body), lambda: read_segments(body))
             if not await self._is_still(customer):
                 return None
             known = Known(customer.fingerprint, self._clock(), segments)

@@ -9,28 +9,28 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from exponea_async.features._shared.html.resources import Loader, html_extra, names, tidy
+from exponea_async.features._shared.html.resources import ResourcePolicy, html_extra, name_set, strip_url
 
 #: Ids get this in front, so that none can stand for a thing of the page that a message is put into.
 ID_PREFIX = "message-"
 
 #: Properties whose ``url()`` is a picture, as in the Android SDK.
-_PICTURED = names(
+_PICTURED = name_set(
     "background background-image border-image border-image-source content cursor filter list-style list-style-image "
     "mask mask-image offset-path"
 )
 #: Properties that ran scripts in old browsers.
 _FORBIDDEN = frozenset(["behavior", "-ms-behavior", "binding", "-moz-binding", "-o-link", "-o-link-source"])
 #: Functions that run scripts or load what no ``url()`` tells.
-_CALLS = names(
+_CALLS = name_set(
     "expression image image-set -webkit-image-set cross-fade -webkit-cross-fade element -moz-element paint src "
     "url-prefix domain progid"
 )
-_AT_RULES = names(
+_AT_RULES = name_set(
     "container font-face keyframes -moz-keyframes -webkit-keyframes layer media scope starting-style supports"
 )
 _BRACKETS = {"() block": ("(", ")"), "[] block": ("[", "]"), "{} block": ("{", "}")}
-_LEAVES = names("ident at-keyword hash number percentage dimension unicode-range literal string")
+_LEAVES = name_set("ident at-keyword hash number percentage dimension unicode-range literal string")
 # A comment holds apart what stands beside it, such as in u/**/rl(x).
 _PLAIN = {"whitespace": " ", "comment": "/**/"}
 _DEPTH = 24
@@ -46,7 +46,7 @@ class _UnsafeError(Exception):
     """A piece of CSS that is to be left out."""
 
 
-def clean_sheet(css: str, loader: Loader) -> str:
+def clean_sheet(css: str, policy: ResourcePolicy) -> str:
     """
     Write a style sheet anew: safe, and without anything that could end a ``<style>`` element.
 
@@ -55,10 +55,10 @@ def clean_sheet(css: str, loader: Loader) -> str:
     """
     with html_extra():
         from tinycss2 import parse_stylesheet  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra
-    return "\n".join(_rules(parse_stylesheet(css, skip_whitespace=True), loader, 0))
+    return "\n".join(_rules(parse_stylesheet(css, skip_whitespace=True), policy, 0))
 
 
-def clean_style(css: str, loader: Loader) -> str:
+def clean_style(css: str, policy: ResourcePolicy) -> str:
     """
     Write the value of a ``style`` attribute anew.
 
@@ -66,7 +66,7 @@ def clean_style(css: str, loader: Loader) -> str:
         MissingError: The loader has not what it needs.
     """
     declarations = (each for each in _contents(css) if each.type == "declaration")
-    return ";".join(_rules(declarations, loader, 0))
+    return ";".join(_rules(declarations, policy, 0))
 
 
 def _contents(css: Any) -> list[Any]:
@@ -76,67 +76,67 @@ def _contents(css: Any) -> list[Any]:
     return nodes
 
 
-def _rules(nodes: Iterable[Any], loader: Loader, depth: int) -> Iterable[str]:
+def _rules(nodes: Iterable[Any], policy: ResourcePolicy, depth: int) -> Iterable[str]:
     writers = {"declaration": _declaration, "qualified-rule": _qualified_rule, "at-rule": _at_rule}
     for node in nodes:
         try:
             if depth < _DEPTH and node.type in writers:
-                yield writers[node.type](node, loader, depth)
+                yield writers[node.type](node, policy, depth)
         except _UnsafeError:
             continue
 
 
-def _declaration(node: Any, loader: Loader, _: int) -> str:
+def _declaration(node: Any, policy: ResourcePolicy, _: int) -> str:
     name = node.lower_name
     if name in _FORBIDDEN:
         raise _UnsafeError
-    value = _written(node.value, _replacing(name, loader))
+    value = _written(node.value, _replacing(name, policy))
     if not value and not name.startswith("--"):
         raise _UnsafeError
     return f"{_leaf_name(node.name)}:{value}{'!important' if node.important else ''}"
 
 
-def _replacing(name: str, loader: Loader) -> Replace | None:
+def _replacing(name: str, policy: ResourcePolicy) -> Replace | None:
     if name == "src":
-        return loader.font
+        return policy.replace_font
     bare = re.sub(r"^-(?:webkit|moz|ms|o)-", "", name)
-    return loader.image if bare in _PICTURED else None
+    return policy.replace_image if bare in _PICTURED else None
 
 
-def _qualified_rule(node: Any, loader: Loader, depth: int) -> str:
+def _qualified_rule(node: Any, policy: ResourcePolicy, depth: int) -> str:
     prelude = _written(node.prelude, None, in_selector=True)
-    return f"{prelude}{{{_block(node.content, loader, depth)}}}"
+    return f"{prelude}{{{_block(node.content, policy, depth)}}}"
 
 
-def _at_rule(node: Any, loader: Loader, depth: int) -> str:
+def _at_rule(node: Any, policy: ResourcePolicy, depth: int) -> str:
     name = node.lower_at_keyword
     if name == "import":
-        return _import(node, loader)
+        return _import(node, policy)
     if name not in _AT_RULES or (node.content is None and name != "layer"):
         raise _UnsafeError
     prelude = _written(node.prelude, None, in_selector=name == "scope")
     head = f"@{name} {prelude}".rstrip()
-    return f"{head};" if node.content is None else f"{head}{{{_block(node.content, loader, depth)}}}"
+    return f"{head};" if node.content is None else f"{head}{{{_block(node.content, policy, depth)}}}"
 
 
-def _import(node: Any, loader: Loader) -> str:
+def _import(node: Any, policy: ResourcePolicy) -> str:
     """
     Write an import, which is of fonts only, as the Android SDK takes it.
 
     It stays only within the document: another host's sheet could say anything, after all was cleaned here.
     """
     first = next((each for each in node.prelude if each.type != "whitespace"), None)
-    url = loader.font(tidy(_address(first)))
+    url = policy.replace_font(strip_url(_address(first)))
     if url is None or not url.lower().startswith("data:"):
         raise _UnsafeError
     return f"@import {_url(url)};"
 
 
-def _block(content: Any, loader: Loader, depth: int) -> str:
+def _block(content: Any, policy: ResourcePolicy, depth: int) -> str:
     nodes = list(_contents(content))
     # A rule ends by itself, and a declaration by a semicolon, which is welcome behind the last one too.
     ends = ("" if each.type != "declaration" else ";" for each in nodes)
-    written = (("".join(_rules([each], loader, depth + 1)), end) for each, end in zip(nodes, ends, strict=True))
+    written = (("".join(_rules([each], policy, depth + 1)), end) for each, end in zip(nodes, ends, strict=True))
     return "".join(text + end for text, end in written if text)
 
 
@@ -180,7 +180,7 @@ def _parts(token: Any) -> tuple[str, Iterable[Any], str]:
 
 
 def _resource(token: Any, replace: Replace | None) -> str:
-    address = tidy(_address(token))
+    address = strip_url(_address(token))
     if not address or replace is None or (url := replace(address)) is None:
         raise _UnsafeError
     return _url(url)

@@ -12,23 +12,23 @@ from html import escape
 from html.parser import HTMLParser
 
 from exponea_async.features._shared.html.css import ID_PREFIX, clean_sheet, clean_style
-from exponea_async.features._shared.html.resources import Loader, names, safe_link, tidy
+from exponea_async.features._shared.html.resources import ResourcePolicy, name_set, safe_link, strip_url
 
-VOID = names("br col hr img meta wbr")
+VOID = name_set("br col hr img meta wbr")
 #: Elements that may be in a message. Fields and forms are not: there is nobody to send them to.
-TAGS = VOID | names(
+TAGS = VOID | name_set(
     "a abbr acronym address article aside b bdi bdo big blockquote button caption center cite code colgroup data dd "
     "del details dfn div dl dt em figcaption figure font footer h1 h2 h3 h4 h5 h6 header hgroup i ins kbd label li "
     "main mark nav ol p pre q rp rt ruby s samp section small span strike strong style sub summary sup table tbody td "
     "tfoot th thead time tr tt u ul var"
 )
 #: Elements that go with all that is in them. Of any other unknown element the content stays.
-DROPPED = names(
+DROPPED = name_set(
     "applet audio canvas frameset iframe listing math noembed noframes noscript object option plaintext script select "
     "svg template textarea title video xmp"
 )
 #: Attributes that say nothing but how an element looks, and the two that make an action of it.
-ATTRIBUTES = names(
+ATTRIBUTES = name_set(
     "align alt aria-hidden aria-label bgcolor border cellpadding cellspacing class color colspan data-actiontype "
     "data-link dir face height hidden id lang open role rowspan size start style title valign width"
 )
@@ -47,7 +47,7 @@ MAX_HTML = 512 * 1024
 _MAX_TAGS = 20_000
 _MAX_ENTITIES = 100_000
 #: Elements that are opened again in each paragraph until they are closed: so many times so many would become of them.
-_FORMATTING = names("b big code em font i nobr s small strike strong tt u")
+_FORMATTING = name_set("b big code em font i nobr s small strike strong tt u")
 _MAX_REOPENED = 200_000
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
@@ -69,7 +69,7 @@ class Markup(HTMLParser):
         styles: What is in the style elements.
     """
 
-    def __init__(self, source: str, loader: Loader) -> None:
+    def __init__(self, source: str, policy: ResourcePolicy) -> None:
         """
         Read.
 
@@ -80,7 +80,7 @@ class Markup(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.vetted: dict[str, set[str]] = {name: set() for name in VETTED}
         self.styles: set[str] = set()
-        self._loader = loader
+        self._policy = policy
         self._written: list[str] = []
         self._tags = 0
         self._formatting: dict[str, int] = {}
@@ -175,7 +175,7 @@ class Markup(HTMLParser):
     def _end_sheet(self) -> None:
         if self._sheet is None:
             return
-        css = clean_sheet("".join(self._sheet).removesuffix(_END), self._loader)
+        css = clean_sheet("".join(self._sheet).removesuffix(_END), self._policy)
         self._sheet = None
         if css:
             self.styles.add(css)
@@ -201,12 +201,12 @@ class Markup(HTMLParser):
 
     def _resource(self, name: str, value: str) -> str | None:
         if name == "src":
-            url = tidy(value)
-            return self._loader.image(url) if url else None
+            url = strip_url(value)
+            return self._policy.replace_image(url) if url else None
         if name == "id":
             return value if value.startswith(ID_PREFIX) or not value else ID_PREFIX + value
         if value not in self._cleaned:
-            self._cleaned[value] = clean_style(value, self._loader)
+            self._cleaned[value] = clean_style(value, self._policy)
         return self._cleaned[value]
 
 

@@ -26,13 +26,13 @@ from exponea_async.features._shared.html.markup import (
     start_tag,
 )
 from exponea_async.features._shared.html.resources import (
-    Inlined,
-    Kept,
-    Listed,
-    MissingError,
-    Resources,
+    CollectUrls,
+    InlineResources,
+    KeepUrls,
+    MissingResourceError,
+    ResourceUrls,
     html_extra,
-    names,
+    name_set,
     scheme_of,
 )
 
@@ -53,10 +53,10 @@ _CLOSE_STYLE = (
 _PLAIN_LINK = "color:inherit;text-decoration:none"
 
 #: Elements that must stand directly in their parents: the link goes into them, not around.
-_PARTS = names("td th li dt dd caption summary figcaption")
-_ROWS = names("thead tbody tfoot tr colgroup col")
+_PARTS = name_set("td th li dt dd caption summary figcaption")
+_ROWS = name_set("thead tbody tfoot tr colgroup col")
 #: Elements whose text goes on in the words around; all others part words.
-_INLINE = names(
+_INLINE = name_set(
     "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span "
     "strike strong sub sup time tt u var wbr"
 )
@@ -84,7 +84,7 @@ class HtmlAction:
 
 
 @frozen
-class Page:
+class SafeHtml:
     """
     A message that is safe to show.
 
@@ -98,7 +98,7 @@ class Page:
     actions: tuple[HtmlAction, ...]
 
 
-def read_html(source: str, *, ensure_close: bool, resources: Mapping[str, bytes] | None = None) -> Page | None:
+def read_html(source: str, *, ensure_close: bool, resources: Mapping[str, bytes] | None = None) -> SafeHtml | None:
     """
     Read the HTML of a message: make it safe, and tell what can be pressed in it.
 
@@ -119,13 +119,13 @@ def read_html(source: str, *, ensure_close: bool, resources: Mapping[str, bytes]
     Raises:
         ImportError: The libraries are missing; ``pip install 'exponea-async[html]'`` brings them.
     """
-    with suppress(UnreadableError, MissingError):
-        markup = Markup(source, Kept() if resources is None else Inlined(resources))
+    with suppress(UnreadableError, MissingResourceError):
+        markup = Markup(source, KeepUrls() if resources is None else InlineResources(resources))
         return _page(markup, ensure_close=ensure_close)
     return None
 
 
-def resource_urls(source: str) -> Resources:
+def resource_urls(source: str) -> ResourceUrls:
     """
     Tell the pictures and fonts that the HTML of a message needs, for `read_html` to put them into it.
 
@@ -134,14 +134,14 @@ def resource_urls(source: str) -> Resources:
     Raises:
         ImportError: The libraries are missing; ``pip install 'exponea-async[html]'`` brings them.
     """
-    listed = Listed()
+    collected = CollectUrls()
     with suppress(UnreadableError):
-        Markup(source, listed)
-        return listed.resources()
-    return Resources()
+        Markup(source, collected)
+        return collected.collected()
+    return ResourceUrls()
 
 
-def find_action(actions: Page | Iterable[HtmlAction], url: str) -> HtmlAction | None:
+def find_action(actions: SafeHtml | Iterable[HtmlAction], url: str) -> HtmlAction | None:
     """
     Find what was pressed by the address that was opened, as the Android SDK does.
 
@@ -152,7 +152,7 @@ def find_action(actions: Page | Iterable[HtmlAction], url: str) -> HtmlAction | 
         The action, or None where the message has none such.
     """
     sought = _compared(url)
-    known = actions.actions if isinstance(actions, Page) else actions
+    known = actions.actions if isinstance(actions, SafeHtml) else actions
     matching = [each for each in known if _compared(each.url) == sought]
     return next((each for each in matching if each.kind != CLOSE), matching[0] if matching else None)
 
@@ -164,7 +164,7 @@ def _compared(url: str) -> tuple[str | None, ...]:
     return (url,)
 
 
-def _page(markup: Markup, *, ensure_close: bool) -> Page | None:
+def _page(markup: Markup, *, ensure_close: bool) -> SafeHtml | None:
     tree = _tree(markup.text())
     _check_size(tree)
     if not _has_content(tree):
@@ -303,7 +303,7 @@ def _default_close(markup: Markup) -> str:
     return f"<style>{_CLOSE_STYLE}</style>{start_tag('a', attributes)}</a>"
 
 
-def _sanitized(html: str, markup: Markup) -> Page:
+def _sanitized(html: str, markup: Markup) -> SafeHtml:
     """
     Let through what is allowed, until another reading changes nothing.
 
@@ -321,7 +321,7 @@ def _sanitized(html: str, markup: Markup) -> Page:
     _check_size(tree)
     if any(style.text() not in markup.styles for style in tree.css("style")):
         raise UnreadableError
-    return Page(html, tuple(_actions(tree)))
+    return SafeHtml(html, tuple(_actions(tree)))
 
 
 def _sanitizer(vetted: Mapping[str, set[str]]) -> Callable[[str], str]:

@@ -10,7 +10,9 @@ _Request = TypeVar("_Request")
 _Candidate = TypeVar("_Candidate")
 
 
-def best(candidates: Iterable[_Candidate], priority_of: Callable[[_Candidate], float | None]) -> list[_Candidate]:
+def highest_priority(
+    candidates: Iterable[_Candidate], priority_of: Callable[[_Candidate], float | None]
+) -> list[_Candidate]:
     """
     Keep those of the highest priority.
 
@@ -27,7 +29,7 @@ def best(candidates: Iterable[_Candidate], priority_of: Callable[[_Candidate], f
     return [each for each, priority in zip(among, priorities, strict=True) if (priority or 0) >= bar]
 
 
-def pick(
+def choose_by_priority(
     requests: Iterable[tuple[_Request, Iterable[_Candidate]]],
     priority_of: Callable[[_Candidate], float | None],
     chance: Random,
@@ -45,7 +47,7 @@ def pick(
     Returns:
         The event and what is shown upon it, or None where there is nothing to show.
     """
-    finals = [(request, best(candidates, priority_of)) for request, candidates in requests]
+    finals = [(request, highest_priority(candidates, priority_of)) for request, candidates in requests]
     chosen = [(request, chance.choice(found)) for request, found in finals if found]
     if not chosen:
         return None
@@ -54,7 +56,7 @@ def pick(
     return chance.choice([each for each in chosen if (priority_of(each[1]) or 0) >= bar])
 
 
-def ranked(
+def order_for_placeholder(
     blocks: Iterable[_Candidate], priority_of: Callable[[_Candidate], float | None], chance: Random
 ) -> list[_Candidate]:
     """
@@ -70,7 +72,7 @@ def ranked(
     return sorted(shuffled, key=lambda block: -(priority_of(block) or 0))
 
 
-def rotation(
+def order_for_carousel(
     blocks: Iterable[_Candidate],
     priority_of: Callable[[_Candidate], float | None],
     name_of: Callable[[_Candidate], str],
