@@ -454,7 +454,7 @@ class TestBreakingOff:
         client, fetch = await self._under_way(world, where)
         await client.stop_integration()
         assert await fetch == []
-        assert [record.message for record in caplog.records if "wiped" not in record.message] == []
+        assert [record.message for record in caplog.records if "were deleted" not in record.message] == []
         world.sandbox.faults.clear()
         world.put(push())
         await client.start()
