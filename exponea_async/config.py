@@ -1,7 +1,8 @@
 """
-Settings: frozen, checked once, from arguments or from ``EXPONEA_*`` variables.
+The settings of a client, from arguments or from ``EXPONEA_*`` environment variables.
 
-Durations are seconds, given as a number or a `datetime.timedelta` and kept as float.
+All settings are validated at construction and can't be changed afterwards; `attrs.evolve` returns a changed copy.
+Durations are given as seconds or as a `datetime.timedelta`, and are stored as seconds in a float.
 """
 
 import os
@@ -20,7 +21,7 @@ from exponea_async.models import EventType, FlushMode, TokenFrequency
 BASE_URL = "https://api.exponea.com"
 APPLICATION_ID = "default-application"
 
-#: What a key of `Configuration.project_mapping` stands for. ``APP_INBOX`` is the iOS SDK's word for both.
+#: The kinds of events for each key of `Configuration.project_mapping`. ``APP_INBOX`` is from the iOS SDK.
 ROUTED = {name: (kind,) for name, kind in EventType.__members__.items()} | {
     "APP_INBOX": (EventType.APP_INBOX_OPENED, EventType.APP_INBOX_CLICKED)
 }
@@ -30,11 +31,11 @@ PROJECTS_HINT = "Use a list of ExponeaProject(project_token, authorization_token
 @frozen
 class BasicAuth:
     """
-    Private access: the pair that a server may hold and an app may not.
+    Private access to the API, for servers only: an app must never contain the secret.
 
     Args:
         key_id: The id of the private API key.
-        secret: Its secret.
+        secret: The secret of the key.
     """
 
     key_id: str = field(validator=[checks.credential, checks.key_id])
@@ -49,42 +50,45 @@ def _check_authorization(instance: object, attribute: "Attribute[Any]", value: A
 @frozen
 class ExponeaProject:
     """
-    A project of Engagement.
+    A project in Engagement.
 
     Args:
-        project_token: The project's token.
-        authorization_token: Its public API key, bare; or `BasicAuth`.
-        base_url: Where it is reached; None inherits the address of the configuration it is used in.
+        project_token: The token of the project.
+        authorization_token: The public API key without a scheme, or `BasicAuth` for private access.
+        base_url: The URL of the API; None for that of the configuration in which the project is used.
     """
 
     project_token: str = field(validator=checks.project_token)
     authorization_token: str | BasicAuth = field(repr=False, validator=_check_authorization)
-    base_url: str | None = field(default=None, converter=checks.address, validator=checks.optional(checks.base_url))
+    base_url: str | None = field(
+        default=None, converter=checks.without_slashes, validator=checks.optional(checks.base_url)
+    )
 
 
 def _projects(where: str, projects: Any) -> tuple[ExponeaProject, ...]:
     if isinstance(projects, str | bytes | Mapping) or not isinstance(projects, Iterable):
-        # Not shown: a dict there is likely to hold a secret.
-        raise ConfigurationError(where, f"a {type(projects).__name__} is no list of projects", PROJECTS_HINT)
+        # The value is not shown: a dict is likely to contain a secret.
+        raise ConfigurationError(where, f"expected a list of projects, got {type(projects).__name__}", PROJECTS_HINT)
     found: list[ExponeaProject] = []
-    # A generator makes its projects while we walk it, so their errors come up here and get their place.
+    # The errors of projects that a generator creates are raised while it is iterated, so they get their index here.
     with checks.renamed(lambda field: f"{where}[{len(found)}].{field}".rstrip(".")):
         for project in projects:
             if not isinstance(project, ExponeaProject):
-                raise ConfigurationError("", f"a {type(project).__name__} is no project", PROJECTS_HINT)
+                raise ConfigurationError("", f"expected ExponeaProject, got {type(project).__name__}", PROJECTS_HINT)
             found.append(project)
     return tuple(found)
 
 
-def _mapped(where: str, mapping: Any) -> Mapping[EventType, tuple[ExponeaProject, ...]]:
+def _read_mapping(where: str, mapping: Any) -> Mapping[EventType, tuple[ExponeaProject, ...]]:
     if not isinstance(mapping, Mapping):
-        raise ConfigurationError(where, f"a {type(mapping).__name__} is no mapping", "Map an EventType to projects.")
+        trouble = f"expected a mapping, got {type(mapping).__name__}"
+        raise ConfigurationError(where, trouble, "Use a dict with an EventType as key and a list of projects as value.")
     routes: dict[EventType, tuple[ExponeaProject, ...]] = {}
     for key, projects in mapping.items():
         name = key.name if isinstance(key, EventType) else key
         if name not in ROUTED:
-            hint = checks.nearest(str(name), ROUTED, f"Use one of {', '.join(ROUTED)}.")
-            raise ConfigurationError(where, f"{checks.short_repr(name)} is no event type", hint)
+            hint = checks.suggest(str(name), ROUTED, f"Use one of {', '.join(ROUTED)}.")
+            raise ConfigurationError(where, f"expected an event type as key, got {checks.short_repr(name)}", hint)
         found = _projects(f"{where}[{name}]", projects)
         routes |= {kind: routes.get(kind, ()) + found for kind in ROUTED[name]}
     return MappingProxyType(routes)
@@ -93,22 +97,22 @@ def _mapped(where: str, mapping: Any) -> Mapping[EventType, tuple[ExponeaProject
 def _project_mapping(
     value: Mapping[Any, Iterable[ExponeaProject]] | None,
 ) -> Mapping[EventType, tuple[ExponeaProject, ...]]:
-    return _mapped("project_mapping", {} if value is None else value)
+    return _read_mapping("project_mapping", {} if value is None else value)
 
 
 def _mapping(
     value: Mapping[Any, Iterable[ExponeaProject]] | None,
 ) -> Mapping[EventType, tuple[ExponeaProject, ...]] | None:
-    return None if value is None else _mapped("mapping", value)
+    return None if value is None else _read_mapping("mapping", value)
 
 
 @frozen
 class ConfigurationChange:
     """
-    What ``anonymize()`` changes beside the customer.
+    The project to which ``anonymize()`` switches a device.
 
     Args:
-        project: The project to track to from now on; None keeps the present one.
+        project: The main project from now on; None keeps the present one.
         mapping: The `Configuration.project_mapping` from now on; None keeps the present one, ``{}`` clears it.
     """
 
@@ -117,11 +121,11 @@ class ConfigurationChange:
     )
     mapping: Mapping[EventType, tuple[ExponeaProject, ...]] | None = field(default=None, converter=_mapping)
 
-    __reduce__ = checks.remade
+    __reduce__ = checks.reduce_settings
 
 
-def _main_address(value: str | None) -> str:
-    return checks.address(BASE_URL if value is None else value) or ""
+def _main_url(value: str | None) -> str:
+    return checks.without_slashes(BASE_URL if value is None else value) or ""
 
 
 def _application_id(value: str | None) -> str:
@@ -129,149 +133,161 @@ def _application_id(value: str | None) -> str:
 
 
 def _flush_mode(value: FlushMode | str) -> FlushMode:
-    return checks.member(FlushMode, value)  # type: ignore[no-any-return]
+    return checks.to_member(FlushMode, value)  # type: ignore[no-any-return]
 
 
 def _token_frequency(value: TokenFrequency | str) -> TokenFrequency:
-    return checks.member(TokenFrequency, value)  # type: ignore[no-any-return]
+    return checks.to_member(TokenFrequency, value)  # type: ignore[no-any-return]
 
 
-#: One command may have 800 KB (819,200 bytes), and the request has a frame round it.
-SMALLEST_BATCH = 820_000 + 1_000
+#: The largest command, 800 KB (819,200 bytes), must fit into a batch.
+MIN_BATCH_BYTES = 820_000 + 1_000
 
 
 @frozen(kw_only=True)
 class QueueSettings:
     """
-    How events wait.
+    The settings of the queue.
 
     Args:
-        max_records: How many records the queue holds at the most.
-        when_full: ``"raise"`` a `QueueFullError`, ``"wait"`` for room, or ``"drop_oldest"``.
-        max_age: How old a record may become before it goes to the dead letters, in seconds; 30 days by default.
-        durability: What a kept event survives: the end of the ``"process"``, or a loss of ``"power"``.
+        max_records: Maximum number of records in the queue.
+        when_full: What a call does when the queue is full: ``"raise"`` a `QueueFullError`, ``"wait"`` for room, or
+            ``"drop_oldest"``.
+        max_age: After this time in seconds, an undelivered record becomes a dead letter; 30 days by default.
+        durability: What a recorded event survives: a crash of the ``"process"``, or also a loss of ``"power"``.
     """
 
-    max_records: int = field(default=1_000_000, validator=checks.whole(1))
+    max_records: int = field(default=1_000_000, validator=checks.integer(1))
     when_full: Literal["raise", "wait", "drop_oldest"] = field(
         default="raise", validator=checks.one_of(("raise", "wait", "drop_oldest"))
     )
-    max_age: float = field(default=30 * 86_400.0, converter=checks.seconds, validator=checks.finite("seconds"))
+    max_age: float = field(default=30 * 86_400.0, converter=checks.to_seconds, validator=checks.positive("seconds"))
     durability: Literal["process", "power"] = field(default="process", validator=checks.one_of(("process", "power")))
 
 
 def _check_backoff(settings: "UploadSettings", attribute: "Attribute[Any]", value: float) -> None:
     if value < settings.backoff_initial:
-        trouble = f"{value} is below backoff_initial, {settings.backoff_initial}"
+        trouble = f"must be at least backoff_initial, {settings.backoff_initial}, got {value}"
         raise ConfigurationError(attribute.name, trouble, "Use backoff_initial or more.")
 
 
 @frozen(kw_only=True)
 class UploadSettings:
     """
-    How events are sent.
+    The settings of the upload.
 
     Args:
-        batch_size: Commands in one request at the most; the platform takes up to 50.
-        max_batch_bytes: Bytes of one request's body at the most.
-        concurrency: Requests under way at once.
-        requests_per_second: Requests begun in a second; the platform allows 100 for each address.
-        request_timeout: How long one request may take, in seconds.
-        backoff_initial: The first wait after a failure, in seconds.
-        backoff_max: The longest wait after a failure, in seconds.
-        linger: How long immediate mode waits for company for an event, in seconds.
+        batch_size: Maximum number of events in a request; Engagement accepts up to 50.
+        max_batch_bytes: Maximum size of the body of a request, in bytes.
+        concurrency: Maximum number of concurrent requests.
+        requests_per_second: Maximum number of requests per second; Engagement allows 100 per IP address.
+        request_timeout: Time limit of a request in seconds, the response included.
+        backoff_initial: Upper bound of the first wait after a failure, in seconds. It doubles with each failure in a
+            row; the wait itself is random.
+        backoff_max: Upper bound of all waits, in seconds.
+        linger: How long to wait for more events before sending, in seconds.
         gzip: Whether bodies are compressed.
     """
 
-    batch_size: int = field(default=50, validator=checks.whole(1, 50))
+    batch_size: int = field(default=50, validator=checks.integer(1, 50))
     max_batch_bytes: int = field(
         default=1_000_000,
-        validator=checks.whole(SMALLEST_BATCH, why=", so that the largest command, 800 KB (819,200 bytes), fits in"),
+        validator=checks.integer(
+            MIN_BATCH_BYTES, why=", so that the largest command, 800 KB (819,200 bytes), fits into it"
+        ),
     )
-    concurrency: int = field(default=4, validator=checks.whole(1))
-    requests_per_second: float = field(
-        default=100.0, converter=checks.number, validator=checks.finite("a number of requests")
-    )
-    request_timeout: float = field(default=30.0, converter=checks.seconds, validator=checks.finite("seconds"))
-    backoff_initial: float = field(default=0.5, converter=checks.seconds, validator=checks.finite("seconds"))
+    concurrency: int = field(default=4, validator=checks.integer(1))
+    requests_per_second: float = field(default=100.0, converter=checks.to_float, validator=checks.positive("requests"))
+    request_timeout: float = field(default=30.0, converter=checks.to_seconds, validator=checks.positive("seconds"))
+    backoff_initial: float = field(default=0.5, converter=checks.to_seconds, validator=checks.positive("seconds"))
     backoff_max: float = field(
-        default=60.0, converter=checks.seconds, validator=[checks.finite("seconds"), _check_backoff]
+        default=60.0, converter=checks.to_seconds, validator=[checks.positive("seconds"), _check_backoff]
     )
-    linger: float = field(default=0.02, converter=checks.seconds, validator=checks.finite("seconds", zero=True))
-    gzip: bool = field(default=False, validator=checks.flag)
+    linger: float = field(
+        default=0.02, converter=checks.to_seconds, validator=checks.positive("seconds", allow_zero=True)
+    )
+    gzip: bool = field(default=False, validator=checks.boolean)
 
 
 @frozen(kw_only=True)
 class Configuration:
     """
-    Everything that a client is told; checked at construction, never changed.
+    The settings of a client.
 
-    `attrs.evolve` makes a changed copy.
+    ::
+
+        Configuration(project_token="...", authorization_token="...", upload=UploadSettings(gzip=True))
 
     Args:
-        project_token: The main project's token.
-        authorization_token: Its public API key, bare; or `BasicAuth` for private access.
-        base_url: Where Engagement is reached.
-        project_mapping: By `EventType` or its name, the projects that get such events beside the main one.
-        default_properties: Properties under those of every event; a copy is kept.
-        allow_default_customer_properties: Whether they also go under ``identify_customer()``'s.
-        automatic_session_tracking: Whether a device's sessions are tracked without being asked for.
-        session_timeout: How long a device may be idle within a session, in seconds.
-        manual_session_auto_close: Whether starting a session by hand ends the one that is open.
-        automatic_push_notification: Whether a device's push token is tracked without being asked for.
+        project_token: The token of the main project.
+        authorization_token: The public API key of the main project without a scheme, or `BasicAuth` for private access.
+        base_url: The URL of the API.
+        project_mapping: Further projects that get events of a kind, besides the main one; by `EventType` or its name.
+        default_properties: Properties that are added to every event that does not have them. A copy is stored.
+        allow_default_customer_properties: Whether they are also added to the properties of ``identify_customer()``.
+        automatic_session_tracking: Whether the sessions of devices are tracked automatically.
+        session_timeout: After how many seconds without activity a session ends.
+        manual_session_auto_close: Whether ``track_session_start()`` ends the session that is open.
+        automatic_push_notification: Whether push tokens of devices are tracked automatically.
         push_token_tracking_frequency: How often a push token is tracked again; a `TokenFrequency` or its name.
-        require_push_authorization: Whether a push token only counts with the permission to push.
+        require_push_authorization: Whether a push token is only valid with the permission to send notifications.
         flush_mode: When queued events are uploaded; a `FlushMode` or its name.
         flush_period: Seconds between uploads in `FlushMode.PERIOD`.
-        flush_max_retries: How often one record alone may be answered with 5xx before it is a dead letter.
-        application_id: Stamped on events; None or ``""`` is the default.
-        app_version: The application's version, a device property.
-        app_group: Keeps the data of several applications apart.
-        customer_token_provider: An async function that gives the customer's JWT, for the app inbox and content
-            blocks. One that takes an argument gets the customer's ids, as a mapping.
-        push_token_storage: Push tokens as an ``"event"``, or as customer ``"property"`` as SDKs below 2.3.0 did.
-        in_app_content_block_placeholders_auto_load: Placeholders whose content blocks are loaded ahead.
-        message_platform: Whose messages are shown, ``"android"`` or ``"ios"``: Engagement makes them for phones.
-        preload_messages: Whether ``anonymize()`` loads content blocks and the app inbox of the new customer ahead, and
-            in-app messages where somebody listens.
-        resource_loader: An async function that gets the address of a picture or font that a message needs, and gives
-            its bytes, or None where there are none. Without it nothing is loaded, and messages are shown as they are.
-        storage: A file's path, or ``"memory:"``; None is a file of the project's own.
-        queue: How events wait.
-        upload: How events are sent.
+        flush_max_retries: After how many failures of its own a record becomes a dead letter. Failures in an outage do
+            not count.
+        application_id: The id of the application, which is added to events; None or ``""`` for the default.
+        app_version: The version of the application, a device property; None leaves it out.
+        app_group: The name of a group of applications, whose data is stored separately.
+        customer_token_provider: An async function that returns the customer's JWT, for the app inbox and content
+            blocks. If it takes an argument, it is called with the customer's ids, a mapping.
+        push_token_storage: Whether push tokens are tracked as an ``"event"``, or as a customer ``"property"`` as by
+            SDKs below 2.3.0.
+        in_app_content_block_placeholders_auto_load: Placeholders whose content blocks are loaded in advance.
+        message_platform: The platform whose messages are used, ``"android"`` or ``"ios"``, since messages in
+            Engagement are made for one of them.
+        preload_messages: Whether ``anonymize()`` loads the content blocks and the app inbox of the new customer, and
+            in-app messages if there is a subscription.
+        resource_loader: An async function that is called with the URL of an image or a font in a message, and returns
+            its bytes, or None if there are none. Without it nothing is loaded, and messages are shown as they are.
+        storage: The path of the queue file, or ``"memory:"``; None for a file in the user's state directory, one for
+            each project.
+        queue: The settings of the queue.
+        upload: The settings of the upload.
 
     Raises:
-        ConfigurationError: A setting is wrong.
+        ConfigurationError: A setting is missing or invalid.
     """
 
     project_token: str = field(validator=checks.project_token)
     authorization_token: str | BasicAuth = field(repr=False, validator=_check_authorization)
-    base_url: str = field(default=BASE_URL, converter=_main_address, validator=checks.base_url)
+    base_url: str = field(default=BASE_URL, converter=_main_url, validator=checks.base_url)
     project_mapping: Mapping[EventType, tuple[ExponeaProject, ...]] = field(default=None, converter=_project_mapping)
-    default_properties: Mapping[str, Any] = field(default=None, converter=checks.snapshot, validator=checks.properties)
-    allow_default_customer_properties: bool = field(default=True, validator=checks.flag)
-    automatic_session_tracking: bool = field(default=True, validator=checks.flag)
-    session_timeout: float = field(
-        default=60.0, converter=checks.seconds, validator=checks.finite("seconds", zero=True)
+    default_properties: Mapping[str, Any] = field(
+        default=None, converter=checks.frozen_copy, validator=checks.properties
     )
-    manual_session_auto_close: bool = field(default=True, validator=checks.flag)
-    automatic_push_notification: bool = field(default=True, validator=checks.flag)
+    allow_default_customer_properties: bool = field(default=True, validator=checks.boolean)
+    automatic_session_tracking: bool = field(default=True, validator=checks.boolean)
+    session_timeout: float = field(
+        default=60.0, converter=checks.to_seconds, validator=checks.positive("seconds", allow_zero=True)
+    )
+    manual_session_auto_close: bool = field(default=True, validator=checks.boolean)
+    automatic_push_notification: bool = field(default=True, validator=checks.boolean)
     push_token_tracking_frequency: TokenFrequency = field(
         default=TokenFrequency.ON_TOKEN_CHANGE,
         converter=_token_frequency,
         validator=checks.instance_of(TokenFrequency, f"Use one of {', '.join(TokenFrequency.__members__)}."),
     )
-    require_push_authorization: bool = field(default=False, validator=checks.flag)
+    require_push_authorization: bool = field(default=False, validator=checks.boolean)
     flush_mode: FlushMode = field(
         default=FlushMode.IMMEDIATE,
         converter=_flush_mode,
         validator=checks.instance_of(FlushMode, f"Use one of {', '.join(FlushMode.__members__)}."),
     )
-    flush_period: float = field(default=3600.0, converter=checks.seconds, validator=checks.finite("seconds"))
-    flush_max_retries: int = field(default=10, validator=checks.whole(1))
+    flush_period: float = field(default=3600.0, converter=checks.to_seconds, validator=checks.positive("seconds"))
+    flush_max_retries: int = field(default=10, validator=checks.integer(1))
     application_id: str = field(default=APPLICATION_ID, converter=_application_id, validator=checks.application_id)
-    app_version: str | None = field(default=None, validator=checks.optional(checks.text))
-    app_group: str | None = field(default=None, validator=checks.optional(checks.text))
+    app_version: str | None = field(default=None, validator=checks.optional(checks.string))
+    app_group: str | None = field(default=None, validator=checks.optional(checks.string))
     customer_token_provider: Callable[[], Awaitable[str]] | Callable[[Mapping[str, str]], Awaitable[str]] | None = (
         field(default=None, repr=False, validator=checks.optional(checks.function))
     )
@@ -279,10 +295,10 @@ class Configuration:
         default="event", validator=checks.one_of(("event", "property"))
     )
     in_app_content_block_placeholders_auto_load: tuple[str, ...] = field(
-        default=(), converter=checks.words, validator=checks.placeholders
+        default=(), converter=checks.to_tuple, validator=checks.placeholders
     )
     message_platform: Literal["android", "ios"] = field(default="android", validator=checks.one_of(("android", "ios")))
-    preload_messages: bool = field(default=True, validator=checks.flag)
+    preload_messages: bool = field(default=True, validator=checks.boolean)
     resource_loader: Callable[[str], Awaitable[bytes | None]] | None = field(
         default=None, repr=False, validator=checks.optional(checks.function)
     )
@@ -293,61 +309,61 @@ class Configuration:
     upload: UploadSettings = field(
         factory=UploadSettings, validator=checks.instance_of(UploadSettings, "Use UploadSettings(...).")
     )
-    _all: tuple[ExponeaProject, ...] = field(init=False, repr=False, eq=False)
+    _projects: tuple[ExponeaProject, ...] = field(init=False, repr=False, eq=False)
     _routes: Mapping[EventType, tuple[ExponeaProject, ...]] = field(init=False, repr=False, eq=False)
 
-    __reduce__ = checks.remade
+    __reduce__ = checks.reduce_settings
 
     def __attrs_post_init__(self) -> None:
         main = ExponeaProject(self.project_token, self.authorization_token, self.base_url)
-        known = {_place(main): main}
+        known = {_address(main): main}
         routes = {
             kind: _route(main, [evolve(each, base_url=each.base_url or self.base_url) for each in mapped], kind, known)
             for kind, mapped in self.project_mapping.items()
         }
-        object.__setattr__(self, "_all", tuple(known.values()))
+        object.__setattr__(self, "_projects", tuple(known.values()))
         object.__setattr__(self, "_routes", routes)
 
     @property
     def main(self) -> ExponeaProject:
-        """The project that gets everything, with its address."""
-        return self._all[0]
+        """The main project, with its URL."""
+        return self._projects[0]
 
     @property
     def projects(self) -> tuple[ExponeaProject, ...]:
-        """All projects, the main one first, each once and with its address."""
-        return self._all
+        """All projects with their URLs, the main one first, each once."""
+        return self._projects
 
     def projects_for(self, event_type: EventType) -> tuple[ExponeaProject, ...]:
-        """Tell the projects that get such an event: the main one, then the mapped ones, each once."""
-        return self._routes.get(event_type, self._all[:1])
+        """Return the projects that get events of a kind: the main one, then the mapped ones, each once."""
+        return self._routes.get(event_type, self._projects[:1])
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
         """
-        Read the settings from ``EXPONEA_*`` variables.
+        Read the settings from ``EXPONEA_*`` environment variables.
 
-        Every field has the variable ``EXPONEA_<FIELD>``, those of `queue` and `upload` ``EXPONEA_QUEUE_<FIELD>`` and
-        ``EXPONEA_UPLOAD_<FIELD>``. Mappings are JSON, placeholders are separated by commas, private access is
-        ``EXPONEA_BASIC_AUTH_KEY_ID`` with ``EXPONEA_BASIC_AUTH_SECRET``; that of a mapped project is an object with
-        ``key_id`` and ``secret`` for its ``authorization_token``. A variable that is empty counts as not set.
+        The variable of a field is ``EXPONEA_<FIELD>``; of those of `queue` and `upload` it is ``EXPONEA_QUEUE_<FIELD>``
+        and ``EXPONEA_UPLOAD_<FIELD>``. Mappings are written in JSON, and placeholders are separated by commas. Private
+        access is given by ``EXPONEA_BASIC_AUTH_KEY_ID`` and ``EXPONEA_BASIC_AUTH_SECRET``; for a mapped project the
+        ``authorization_token`` is then an object with ``key_id`` and ``secret``. An empty variable counts as not set.
 
         Args:
             environ: The variables; by default those of the process.
-            overrides: Fields that are not read but taken from here.
+            overrides: Fields whose values are given here. Their variables are not read.
 
         Raises:
-            ConfigurationError: A variable is missing, wrong or unknown; it is named, and no secret is shown.
+            ConfigurationError: A variable is missing, invalid or unknown. The error names it and shows no secret.
         """
-        source = Environment(cls, {"basic_auth": BasicAuth, "queue": QueueSettings, "upload": UploadSettings})
+        environment = Environment(cls, {"basic_auth": BasicAuth, "queue": QueueSettings, "upload": UploadSettings})
         variables = os.environ if environ is None else environ
-        source.refuse_unknown(variables)
-        given = source.read(variables, overrides, standing_for={"basic_auth": "authorization_token"})
-        with checks.renamed(lambda field: source.as_written(field, overrides)):
-            return cls(**_assembled(given) | overrides)
+        environment.check_names(variables)
+        values = environment.read(variables, overrides, replaces={"basic_auth": "authorization_token"})
+        with checks.renamed(lambda field: environment.variable_of(field, overrides)):
+            return cls(**_fields_of(values) | overrides)
 
 
-def _place(project: ExponeaProject) -> tuple[str | None, str]:
+def _address(project: ExponeaProject) -> tuple[str | None, str]:
     return project.base_url, project.project_token
 
 
@@ -357,53 +373,54 @@ def _route(
     kind: EventType,
     known: dict[tuple[str | None, str], ExponeaProject],
 ) -> tuple[ExponeaProject, ...]:
-    route = {_place(main): main}
+    route = {_address(main): main}
     for index, project in enumerate(mapped):
-        if known.setdefault(_place(project), project).authorization_token != project.authorization_token:
+        if known.setdefault(_address(project), project).authorization_token != project.authorization_token:
             raise ConfigurationError(
                 f"project_mapping[{kind.name}][{index}].authorization_token",
-                f"project {project.project_token!r} has another authorization elsewhere",
-                "Give a project the same authorization everywhere.",
+                f"must be the same for all uses of project {project.project_token!r}",
+                "Use the same credentials for a project everywhere.",
             )
-        route.setdefault(_place(project), project)
+        route.setdefault(_address(project), project)
     return tuple(route.values())
 
 
-def _assembled(given: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Make the fields of a `Configuration` of what the variables say."""
-    fields = dict(given[""])
+def _fields_of(values: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a `Configuration` from the values of the variables, by section."""
+    fields = dict(values[""])
     if "project_mapping" in fields:
-        fields["project_mapping"] = _described(fields["project_mapping"])
+        fields["project_mapping"] = _parse_mapping(fields["project_mapping"])
     for section, kind in (("queue", QueueSettings), ("upload", UploadSettings)):
-        if given[section]:
+        if values[section]:
             with checks.renamed(lambda field, section=section: f"{section}.{field}"):  # type: ignore[misc]
-                fields[section] = kind(**given[section])
-    if given["basic_auth"]:
+                fields[section] = kind(**values[section])
+    if values["basic_auth"]:
         if "authorization_token" in fields:
-            raise ConfigurationError("authorization_token", "there is private access too", "Set one of the two.")
-        fields["authorization_token"] = _private_access(given["basic_auth"], "basic_auth")
+            trouble = "must not be set together with private access"
+            raise ConfigurationError("authorization_token", trouble, "Set one of the two.")
+        fields["authorization_token"] = _parse_basic_auth(values["basic_auth"], "basic_auth")
     for required in ("project_token", "authorization_token"):
-        # The checks tell what would be right.
+        # The validators raise the error for a missing field.
         fields.setdefault(required, None)
     return fields
 
 
-def _private_access(pair: Mapping[str, Any], where: str) -> BasicAuth:
+def _parse_basic_auth(value: Mapping[str, Any], where: str) -> BasicAuth:
     with checks.renamed(lambda field: f"{where}.{field}"):
-        return BasicAuth(pair.get("key_id"), pair.get("secret"))  # type: ignore[arg-type]
+        return BasicAuth(value.get("key_id"), value.get("secret"))  # type: ignore[arg-type]
 
 
-def _described(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    # The projects are made when the configuration walks them, which gives their errors the place.
-    return {name: map(_project, each) if isinstance(each, list) else each for name, each in mapping.items()}
+def _parse_mapping(value: Mapping[str, Any]) -> dict[str, Any]:
+    # The projects are created when the configuration iterates over them, so that their errors get their index.
+    return {name: map(_parse_project, each) if isinstance(each, list) else each for name, each in value.items()}
 
 
-def _project(described: Any) -> ExponeaProject:
-    """Make a project of ``{"project_token": ..., "authorization_token": ..., "base_url": ...}``."""
-    if not isinstance(described, dict) or not set(described) <= {each.name for each in attrs.fields(ExponeaProject)}:
-        trouble = "it is no object with project_token, authorization_token and perhaps base_url"
-        raise ConfigurationError("", trouble, "Use these names only.")
-    authorization: Any = described.get("authorization_token")
+def _parse_project(value: Any) -> ExponeaProject:
+    """Return the project of ``{"project_token": ..., "authorization_token": ..., "base_url": ...}``."""
+    if not isinstance(value, dict) or not set(value) <= {each.name for each in attrs.fields(ExponeaProject)}:
+        trouble = "expected an object with project_token, authorization_token and optionally base_url"
+        raise ConfigurationError("", trouble, "Use only these names.")
+    authorization: Any = value.get("authorization_token")
     if isinstance(authorization, dict):
-        authorization = _private_access(authorization, "authorization_token")
-    return ExponeaProject(described.get("project_token"), authorization, described.get("base_url"))  # type: ignore[arg-type]
+        authorization = _parse_basic_auth(authorization, "authorization_token")
+    return ExponeaProject(value.get("project_token"), authorization, value.get("base_url"))  # type: ignore[arg-type]

@@ -1,25 +1,25 @@
 """
-Everything that this package raises on purpose, in one tree.
+The exceptions of this package.
 
 ::
 
     ExponeaError
-    ├── ConfigurationError (ValueError)      a setting is wrong; names the field
-    ├── InvalidEventError (ValueError)       an event or customer can't be sent as it is; names the path
-    ├── LifecycleError (RuntimeError)
+    ├── ConfigurationError (ValueError)      a setting is missing or invalid
+    ├── InvalidEventError (ValueError)       an event, a customer or another argument is invalid
+    ├── LifecycleError (RuntimeError)        the client is not running
     │   ├── NotStartedError                  used before ``start()``
     │   └── ClosedError                      used after ``aclose()``
-    ├── StorageError (OSError)               the disk, or what stands in for it, refused
-    │   ├── QueueFullError                   no room, and ``when_full="raise"``
-    │   ├── StateConflictError               somebody else changed the same state first
-    │   └── DamagedFileError                 the file was unreadable and has been moved aside
-    ├── DeliveryError
-    │   ├── RejectedError                    Engagement refused the event for good
-    │   ├── DroppedError                     given up on purpose before it was ever sent
-    │   ├── ProjectPausedError               the key or the project is wrong; events wait
-    │   └── UnavailableError                 no usable answer; the pipeline tries again by itself
-    ├── RequestRefusedError                  an answer that says no to a question
-    └── DeliveryTimeoutError (TimeoutError)  no verdict within the time that the caller gave
+    ├── StorageError (OSError)               the queue can't be read or written
+    │   ├── QueueFullError                   the queue is full, and ``when_full="raise"``
+    │   ├── StateConflictError               another process changed the same state first
+    │   └── DamagedFileError                 the queue file was damaged and has been moved aside
+    ├── DeliveryError                        an event was not delivered
+    │   ├── RejectedError                    Engagement rejected the event for good
+    │   ├── DroppedError                     the event was discarded on purpose before it was sent
+    │   ├── ProjectPausedError               the key or the project is wrong; its events are kept
+    │   └── UnavailableError                 Engagement gave no usable response
+    ├── RequestRefusedError                  Engagement refused a request, such as one for messages
+    └── DeliveryTimeoutError (TimeoutError)  there was no verdict within the timeout of the caller
 """
 
 from typing import Any, ClassVar
@@ -27,11 +27,11 @@ from typing import Any, ClassVar
 
 class ExponeaError(Exception):
     """
-    The root of all errors of this package.
+    Base class of all exceptions of this package.
 
     Attributes:
-        retryable: Whether the very same call can succeed later without any change to it.
-        hint: What would be right, in a sentence; empty where the message says it all.
+        retryable: Whether the same call may succeed later, without any change to it.
+        hint: What to do, in one sentence; empty if the message says it. It is also the end of the message.
     """
 
     retryable: ClassVar[bool] = False
@@ -41,16 +41,16 @@ class ExponeaError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Python would call the class with the finished message; job queues send errors between processes.
+        # By default, unpickling would call the class with the complete message. Job queues pickle exceptions.
         return _restored, (type(self), self.args, self.__dict__)
 
 
 class ConfigurationError(ExponeaError, ValueError):
     """
-    A setting is missing or wrong.
+    A setting is missing or invalid.
 
     Attributes:
-        field: The name of the setting.
+        field: The name of the setting, or of its environment variable.
     """
 
     def __init__(self, field: str, trouble: str, hint: str) -> None:
@@ -60,11 +60,11 @@ class ConfigurationError(ExponeaError, ValueError):
 
 class InvalidEventError(ExponeaError, ValueError):
     """
-    An event, a customer or a purchase can't be sent as it is; nothing was kept.
+    An event, a customer or another argument is invalid. Nothing was recorded.
 
     Attributes:
-        path: Where the trouble is, such as ``properties.items[3].price``.
-        trouble: What it is, in words.
+        path: The path of the invalid value, such as ``"properties.items[3].price"``.
+        trouble: What is wrong with it: what is expected, and what was given.
     """
 
     def __init__(self, path: str, trouble: str, hint: str = "") -> None:
@@ -72,13 +72,13 @@ class InvalidEventError(ExponeaError, ValueError):
         self.path = path
         self.trouble = trouble
 
-    def within(self, place: str) -> "InvalidEventError":
-        """Tell the same of a part of a whole, such as ``events[3]``."""
-        return InvalidEventError(f"{place}.{self.path}", self.trouble, self.hint)
+    def within(self, parent: str) -> "InvalidEventError":
+        """Return the same error with a longer path, such as that of one event in ``"events[3]"``."""
+        return InvalidEventError(f"{parent}.{self.path}", self.trouble, self.hint)
 
 
 class LifecycleError(ExponeaError, RuntimeError):
-    """The client was used outside its life."""
+    """The client is not running."""
 
 
 class NotStartedError(LifecycleError):
@@ -90,58 +90,58 @@ class ClosedError(LifecycleError):
 
 
 class StorageError(ExponeaError, OSError):
-    """The storage refused: disk full, file locked or read-only, or closed. Nothing was half-written."""
+    """The queue can't be read or written, for example because the disk is full. Nothing was written in part."""
 
     retryable = True
 
 
 class QueueFullError(StorageError):
-    """The queue holds ``QueueSettings.max_records`` records; the event was not kept."""
+    """The queue holds ``QueueSettings.max_records`` records. Nothing was recorded."""
 
 
 class StateConflictError(StorageError):
     """
-    A state was changed by somebody else since it was read; nothing of the call was written.
+    A state was changed by another task or process after it was read. Nothing was written.
 
     Attributes:
         key: The key of the state.
     """
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"The state {key!r} was changed meanwhile.", hint="Load it again and repeat.")
+        super().__init__(f"The state {key!r} has changed since it was read.", hint="Read it again and repeat the call.")
         self.key = key
 
 
 class DamagedFileError(StorageError):
     """
-    The queue's file was damaged. It has been moved aside and a fresh one is in use.
+    The queue file was damaged. It has been moved aside, and a new one is in use.
 
     Attributes:
-        path: The file.
-        moved_to: Where the damaged file lies now.
+        path: The path of the queue file.
+        moved_to: The path of the damaged file now.
     """
 
     retryable = False
 
     def __init__(self, path: str, moved_to: str, reason: str) -> None:
         super().__init__(
-            f"The queue file {path} is damaged ({reason}); it now lies at {moved_to}.",
-            hint="Tracking goes on in a fresh file; what the old one held can be recovered with sqlite3's .recover.",
+            f"The queue file {path} is damaged ({reason}); it has been moved to {moved_to}.",
+            hint="A new file is in use. The sqlite3 shell's .recover may recover the events of the old one.",
         )
         self.path = path
         self.moved_to = moved_to
 
 
 class DeliveryError(ExponeaError):
-    """An event did not reach Engagement, or not yet."""
+    """An event was not delivered, or not yet."""
 
 
 class RejectedError(DeliveryError):
     """
-    Engagement refused the event for good; it lies in the dead letters.
+    Engagement rejected the event for good. It is kept as a dead letter.
 
     Attributes:
-        reason: What Engagement said.
+        reason: The reason that Engagement gave.
     """
 
     def __init__(self, reason: str) -> None:
@@ -151,10 +151,10 @@ class RejectedError(DeliveryError):
 
 class DroppedError(DeliveryError):
     """
-    The event was given up on purpose, before it was ever sent.
+    The event was discarded on purpose before it was sent, for example by `Hooks.before_track`.
 
     Attributes:
-        reason: Why.
+        reason: The reason.
     """
 
     def __init__(self, reason: str) -> None:
@@ -164,11 +164,11 @@ class DroppedError(DeliveryError):
 
 class ProjectPausedError(DeliveryError):
     """
-    A project's key, permission or address is wrong: its events wait and nothing is lost.
+    The credentials, the permissions or the address of a project are wrong. Its events are kept in the queue.
 
     Attributes:
-        project: The project's address.
-        status: The HTTP status, or 0 where no request was made because no key is configured.
+        project: The address of the project.
+        status: The HTTP status; 0 if no request was made because the project has no credentials.
     """
 
     def __init__(self, project: str, status: int, reason: str) -> None:
@@ -182,11 +182,11 @@ class ProjectPausedError(DeliveryError):
 
 class UnavailableError(DeliveryError):
     """
-    Engagement gave no usable answer; the events are kept and tried again.
+    Engagement gave no usable response. Events are kept and sent again; other requests may be repeated.
 
     Attributes:
-        status: The HTTP status, or 0 where there was no answer at all.
-        retry_after: How long the platform asked to wait, in seconds, or None.
+        status: The HTTP status; 0 if there was no response.
+        retry_after: The wait that Engagement asked for, in seconds, or None.
     """
 
     retryable = True
@@ -199,11 +199,11 @@ class UnavailableError(DeliveryError):
 
 class RequestRefusedError(ExponeaError):
     """
-    Engagement does not give what was asked for, and asking again does not help.
+    Engagement refused a request, and would refuse it again.
 
     Attributes:
-        reason: What it said, or what was missing.
-        status: The HTTP status; 0 where nothing was asked, 200 where the answer itself says no.
+        reason: The reason that Engagement gave, or what was missing to make the request.
+        status: The HTTP status; 200 if the refusal is in the body, 0 if no request was made.
     """
 
     def __init__(self, reason: str, *, status: int = 200, hint: str = "") -> None:
@@ -213,7 +213,7 @@ class RequestRefusedError(ExponeaError):
 
 
 class DeliveryTimeoutError(ExponeaError, TimeoutError):
-    """No verdict came within the time that the caller gave; the event is still queued."""
+    """There was no verdict within the timeout of the caller. The event is still queued."""
 
     retryable = True
 

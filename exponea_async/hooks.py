@@ -1,5 +1,5 @@
 """
-Change an event before it is kept; hear what became of it.
+Hooks: change or drop events before they are recorded, and get notified of what happens to them.
 """
 
 import inspect
@@ -19,15 +19,15 @@ LOG = logging.getLogger("exponea_async")
 @frozen
 class DeliveryEvent:
     """
-    Something that became of records, or of a project.
+    Something that happened to records, to a project or to the queue file.
 
     Attributes:
-        kind: ``"delivered"``, ``"rejected"``, ``"dropped"`` and ``"retried"`` are about records, ``"paused"``,
-            ``"resumed"`` and ``"unavailable"`` about a project, ``"damaged"`` about the queue's file.
-        ids: The records, as in `Receipt.ids`; empty where it is about no records.
-        project: The project's address; empty where it is about none.
-        reason: Why, in words.
-        error: The error behind it, where there is one.
+        kind: What happened. ``"delivered"``, ``"rejected"``, ``"dropped"`` and ``"retried"`` are about records;
+            ``"paused"``, ``"unavailable"`` and ``"resumed"`` about a project; ``"damaged"`` about the queue file.
+        ids: The ids of the records, as in `Receipt.ids`; empty if it is not about records.
+        project: The address of the project; empty if it is not about a project.
+        reason: The reason; empty if there is none.
+        error: The exception that says the same, or None.
     """
 
     kind: Literal["delivered", "rejected", "dropped", "retried", "paused", "resumed", "unavailable", "damaged"]
@@ -41,50 +41,61 @@ def _is_async(function: object) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-# Nobody would await what an async function gives back, so it would never run.
-_check_plain = checks.check(
-    (lambda value: not callable(value), "{} can't be called"),
-    (_is_async, "{} is an async function"),
+# The coroutine that an async function returns would never be awaited.
+_check_function = checks.check(
+    (lambda value: not callable(value), "expected a function, got {value}"),
+    (_is_async, "expected a plain function, got the async function {value}"),
     hint="Use a plain function.",
 )
 _check_list = checks.check(
-    (lambda value: not isinstance(value, tuple), "{} is no list"), hint="Use a list of functions."
+    (lambda value: not isinstance(value, tuple), "expected a list of functions, got {value}"),
+    hint="Use a list of functions.",
 )
 
 
-def _listed(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
 
 
 def _check_each(instance: object, attribute: "Attribute[Any]", value: tuple[Any, ...]) -> None:
     for index, listener in enumerate(value):
         with checks.renamed(lambda field, index=index: f"{field}[{index}]"):  # type: ignore[misc]
-            _check_plain(instance, attribute, listener)
+            _check_function(instance, attribute, listener)
 
 
 @frozen
 class Hooks:
     """
-    What an application wants to have a say in.
+    Functions of the application that the client calls.
+
+    ::
+
+        def add_release(event: Event) -> Event:
+            return attrs.evolve(event, properties={**event.properties, "release": "1.2"})
+
+        Exponea(configuration, hooks=Hooks(before_track=add_release, listeners=[print]))
 
     Args:
-        before_track: A plain function that gets each `Event` before it is kept and returns it, changed or not, or
-            None to drop it. What it raises reaches the caller of the verb, and nothing is kept. It sees what a device
-            tracks by itself, too, and such an event more than once where another process changes the device meanwhile.
-        listeners: Plain functions that get each `DeliveryEvent`. They run on the event loop and must be quick; what
-            they raise is logged.
+        before_track: A plain function that is called with each `Event` before it is recorded. It returns the event,
+            changed or not, or None to drop it. If it raises an exception, nothing is recorded and the caller gets the
+            exception. It is also called for events that a device tracks automatically; for these more than once if
+            another process changes the device at the same time.
+        listeners: Plain functions that are called with each `DeliveryEvent`. They run in the event loop and must be
+            quick. Their exceptions are logged.
 
     Raises:
-        ConfigurationError: One of them is no function, or an async one.
+        ConfigurationError: One of them is not a function, or an async function.
     """
 
-    before_track: Callable[[Event], Event | None] | None = field(default=None, validator=checks.optional(_check_plain))
+    before_track: Callable[[Event], Event | None] | None = field(
+        default=None, validator=checks.optional(_check_function)
+    )
     listeners: Sequence[Callable[[DeliveryEvent], None]] = field(
-        default=(), converter=_listed, validator=[_check_list, _check_each]
+        default=(), converter=_as_tuple, validator=[_check_list, _check_each]
     )
 
     def notify(self, event: DeliveryEvent) -> None:
-        """Call every listener with an event."""
+        """Call all listeners with an event."""
         for listener in self.listeners:
             try:
                 listener(event)

@@ -1,5 +1,5 @@
 """
-What Engagement has to say to a customer: the values that the rooms of messages hand out and take.
+Messages, content blocks, recommendations, consents and attributes, as the client returns them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -7,16 +7,18 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from exponea_async._internal.fields import as_string, optional
+
 
 @frozen
 class InAppMessageButton:
     """
-    What can be pressed in an in-app message.
+    A button of an in-app message, or a link in its HTML.
 
     Args:
-        text: What it says, or None.
-        url: Where it leads to, or None.
-        kind: ``"browser"`` and ``"deep-link"`` open the link, ``"cancel"`` closes the message.
+        text: The label, or None.
+        url: The URL that it opens, or None.
+        kind: ``"browser"`` and ``"deep-link"`` open the URL, ``"cancel"`` closes the message.
     """
 
     text: str | None = None
@@ -30,28 +32,29 @@ class InAppMessage:
     An in-app message.
 
     Attributes:
-        id: Its id.
-        name: Its name.
-        message_type: ``"modal"``, ``"alert"``, ``"fullscreen"``, ``"slide_in"`` or ``"freeform"``, which is HTML.
-        frequency: How often it may be shown: ``"always"``, ``"only_once"``, ``"once_per_visit"`` or
+        id: The id of the message.
+        name: The name of the message.
+        message_type: ``"modal"``, ``"alert"``, ``"fullscreen"``, ``"slide_in"``, or ``"freeform"`` for HTML.
+        frequency: How often the message may be shown: ``"always"``, ``"only_once"``, ``"once_per_visit"`` or
             ``"until_visitor_interacts"``.
-        variant_id: Its variant in an A/B test; -1 is the control group, which is shown nothing.
-        variant_name: The variant's name.
-        payload: What it says and how it looks, as Engagement sends it; empty for HTML.
-        payload_html: Its HTML as Engagement sends it, which may not be safe; None where it is none.
-        html: The same made safe: no scripts, each close button a link. None where it is no HTML.
-        buttons: What can be pressed in it, in order; links of HTML too.
-        trigger: Which events it is for, as Engagement sends it.
-        date_filter: When it may be shown, as Engagement sends it.
-        load_priority: The higher one comes first; None counts as 0.
-        load_delay: How long to wait before it is shown, in seconds.
-        close_timeout: After how long it closes by itself, in seconds; None is never.
-        is_html: Whether it is HTML.
-        is_rich_text: Whether its payload has the keys of the richer style.
-        has_tracking_consent: Whether what happens to it may be tracked.
-        consent_category_tracking: The category of the consent, or None.
-        device: The key of the device that it is shown on; None where it is shown for a customer tracker.
-        customer_ids: The customer it is shown to; what happens to it is told of this one.
+        variant_id: The variant of an A/B test; -1 for the control group, to which nothing is shown.
+        variant_name: The name of the variant.
+        payload: The texts and the appearance of the message as sent by Engagement; empty for HTML.
+        payload_html: The HTML as sent by Engagement, which may be unsafe; None if the message is not HTML.
+        html: The HTML without scripts and other unsafe parts, in which each close button is a link; None if the message
+            is not HTML.
+        buttons: The buttons in order; for HTML the links.
+        trigger: The events on which the message is shown, as sent by Engagement.
+        date_filter: When the message may be shown, as sent by Engagement.
+        load_priority: The message with the highest priority is shown first; None counts as 0.
+        load_delay: How long to wait before the message is shown, in seconds.
+        close_timeout: After how many seconds the message closes by itself; None for never.
+        is_html: Whether the message is HTML.
+        is_rich_text: Whether the payload has the keys of the rich-text style.
+        has_tracking_consent: Whether interactions with the message may be tracked.
+        consent_category_tracking: The category of this consent, or None.
+        device: The key of the device on which the message is shown; None if it was obtained from a customer tracker.
+        customer_ids: The ids of the customer to whom the message is shown. Interactions are tracked for this customer.
     """
 
     id: str
@@ -78,31 +81,31 @@ class InAppMessage:
 
     @property
     def title(self) -> str | None:
-        """Its headline, or None."""
-        return _text(self.payload, "title")
+        """The title in the payload, or None."""
+        return optional(self.payload, "title", as_string)
 
     @property
     def body_text(self) -> str | None:
-        """Its text, or None."""
-        return _text(self.payload, "body_text")
+        """The body text in the payload, or None."""
+        return optional(self.payload, "body_text", as_string)
 
     @property
     def image_url(self) -> str | None:
-        """The address of its picture, or None."""
-        return _text(self.payload, "image_url")
+        """The URL of the image in the payload, or None."""
+        return optional(self.payload, "image_url", as_string)
 
 
 @frozen
 class InAppMessageAction:
     """
-    Something that happened to an in-app message.
+    An interaction with an in-app message.
 
     Attributes:
         type: ``"show"``, ``"click"``, ``"close"`` or ``"error"``.
-        message: The message; None where an error is about none.
-        button: What was pressed, or None.
-        interaction: Whether somebody closed it, of a close; None otherwise.
-        error_message: What went wrong, of an error; None otherwise.
+        message: The message; None for an error that is not about a message.
+        button: The button that was clicked, or None.
+        interaction: For ``"close"``, whether the customer closed the message; None for the others.
+        error_message: For ``"error"``, what went wrong; None for the others.
     """
 
     type: Literal["show", "click", "close", "error"]
@@ -115,12 +118,12 @@ class InAppMessageAction:
 @frozen
 class InAppContentBlockAction:
     """
-    What can be pressed in a content block.
+    A link or button in a content block.
 
     Args:
         type: ``"BROWSER"``, ``"DEEPLINK"`` or ``"CLOSE"``.
-        name: What it says, or None.
-        url: Where it leads to, or None.
+        name: The label, or None.
+        url: The URL that it opens, or None.
     """
 
     type: str
@@ -131,18 +134,18 @@ class InAppContentBlockAction:
 @frozen(kw_only=True)
 class PersonalizedData:
     """
-    What a content block says to one customer.
+    The content of a content block for one customer.
 
     Attributes:
-        id: The block's id.
+        id: The id of the block.
         status: ``"OK"``, ``"filter_not_matched"``, ``"does_not_exist"`` or ``"unknown"``.
-        ttl: How long it holds, in seconds.
+        ttl: How long the content is valid, in seconds.
         loaded_at: When it was loaded, UNIX seconds.
-        has_tracking_consent: Whether what happens to the block may be tracked.
-        variant_id: Its variant in an A/B test, or None.
-        variant_name: The variant's name, or None.
-        content_type: ``"html"``, ``"native"`` or another; None where it is not told.
-        content: What it says, as Engagement sends it.
+        has_tracking_consent: Whether interactions with the block may be tracked.
+        variant_id: The variant of an A/B test, or None.
+        variant_name: The name of the variant, or None.
+        content_type: ``"html"``, ``"native"`` or another type; None if Engagement does not send it.
+        content: The content as sent by Engagement, or None.
     """
 
     id: str
@@ -159,23 +162,23 @@ class PersonalizedData:
 @frozen(kw_only=True)
 class InAppContentBlock:
     """
-    A content block, as it is handed out: what it says does not change any more.
+    A content block for one customer. Its content does not change after it was returned.
 
     Attributes:
-        id: Its id.
-        name: Its name.
-        placeholders: The placeholders that it may be shown in.
-        html: Its HTML made safe, ready to be put into a page; None where there is nothing to show, as for the control
-            group of an A/B test.
-        actions: What can be pressed in it, in order.
-        frequency: How often it may be shown, as for `InAppMessage`; None is always.
-        load_priority: The higher one comes first; None counts as 0.
-        date_filter: When it may be shown, as Engagement sends it, or None.
-        consent_category_tracking: The category of the consent, or None.
-        content_type: The type of its own content; None where the content is made for each customer.
-        content: Its own content, as Engagement sends it, or None.
-        personalized_data: What it says to this customer, or None.
-        customer_ids: The customer it was loaded for; what happens to it is told of this one.
+        id: The id of the block.
+        name: The name of the block.
+        placeholders: The placeholders in which the block may be shown.
+        html: HTML without scripts and other unsafe parts, to be inserted into a page; None if there is nothing to show,
+            for example for the control group of an A/B test.
+        actions: The links and buttons in order.
+        frequency: How often the block may be shown, as for `InAppMessage`; None for always.
+        load_priority: The block with the highest priority is shown first; None counts as 0.
+        date_filter: When the block may be shown, as sent by Engagement, or None.
+        consent_category_tracking: The category of the consent to track interactions, or None.
+        content_type: The type of `content`; None if the content is personalized.
+        content: The content that is the same for all customers, as sent by Engagement, or None.
+        personalized_data: The content for this customer, or None.
+        customer_ids: The ids of the customer for whom the block was loaded. Interactions are tracked for this customer.
     """
 
     id: str
@@ -196,12 +199,12 @@ class InAppContentBlock:
 @frozen
 class AppInboxAction:
     """
-    What can be pressed in a message of the app inbox.
+    A button of an app inbox message, or a link in its HTML.
 
     Args:
         action: ``"app"``, ``"browser"``, ``"deeplink"`` or ``"no_action"``.
-        title: What it says, or None.
-        url: Where it leads to, or None.
+        title: The label, or None.
+        url: The URL that it opens, or None.
     """
 
     action: str | None = None
@@ -215,22 +218,23 @@ class AppInboxMessage:
     A message of the app inbox.
 
     Attributes:
-        id: Its id.
+        id: The id of the message.
         type: ``"push"`` or ``"html"``.
-        is_read: Whether it was read.
-        create_time: When it was made, UNIX seconds.
-        content: What it says, as Engagement sends it.
-        title: Its headline, or None.
-        message: Its text; of an HTML message the preview. None where it has none.
-        image_url: The address of its picture, or None.
-        html: The HTML of an HTML message made safe, or None.
-        action: What a press on the message itself does, or None.
-        actions: What can be pressed in it, in order.
-        tracking_data: What Engagement wants to find in the events about it.
-        has_tracking_consent: Whether what happens to it may be tracked.
-        consent_category_tracking: The category of the consent, or None.
-        customer_ids: The customer it was loaded for; what happens to it is told of this one.
-        sync_token: What the platform needs to mark it as read, or None.
+        is_read: Whether the message has been read.
+        create_time: When the message was created, UNIX seconds, or None.
+        content: The content as sent by Engagement.
+        title: The title, or None.
+        message: The text, or the preview of an HTML message, or None.
+        image_url: The URL of the image, or None.
+        html: The HTML of an HTML message without scripts and other unsafe parts, or None.
+        action: The action of a click on the message itself, or None.
+        actions: The buttons or links in order.
+        tracking_data: Properties that Engagement expects in the events about the message.
+        has_tracking_consent: Whether interactions with the message may be tracked.
+        consent_category_tracking: The category of this consent, or None.
+        customer_ids: The ids of the customer for whom the message was fetched. Interactions are tracked for this
+            customer.
+        sync_token: The token with which the message can be marked as read, or None.
     """
 
     id: str
@@ -254,15 +258,15 @@ class AppInboxMessage:
 @frozen
 class RecommendationOptions:
     """
-    What to recommend.
+    The options of ``fetch_recommendations()``.
 
     Args:
         id: The id of the recommendation engine.
-        fill_with_random: Whether random items fill the list up.
-        size: How many items, at the most.
-        items: Items to start from, by their ids, with their weights as texts; None leaves them out.
-        no_track: Whether the platform is not to track that it recommended; None leaves it out.
-        catalog_attributes_whitelist: Which attributes of the items to tell; None is all.
+        fill_with_random: Whether random items are added if there are too few recommendations.
+        size: Maximum number of items.
+        items: The weights of items on which the recommendation is based, as strings, by item id; None leaves them out.
+        no_track: Whether Engagement does not track the recommendation; None leaves it out.
+        catalog_attributes_whitelist: The attributes to return of each item; None for all.
     """
 
     id: str
@@ -279,11 +283,11 @@ class Recommendation:
     A recommended item.
 
     Attributes:
-        engine_name: The engine that recommends it.
-        item_id: The item's id.
-        recommendation_id: The recommendation's id.
-        recommendation_variant_id: Its variant in an A/B test, or None.
-        data: All else that is told of the item.
+        engine_name: The name of the recommendation engine.
+        item_id: The id of the item.
+        recommendation_id: The id of the recommendation.
+        recommendation_variant_id: The variant of an A/B test, or None.
+        data: The other attributes of the item.
     """
 
     engine_name: str
@@ -296,12 +300,12 @@ class Recommendation:
 @frozen
 class CustomerAttribute:
     """
-    What the platform says of an attribute of a customer.
+    The value of an attribute of a customer, or the reason why it was not returned.
 
     Attributes:
-        success: Whether it says what the attribute is; where it does not, that is mostly for want of permission.
-        value: What the attribute is, as JSON types; None where there was no success.
-        error: Why there was none, or None.
+        success: Whether the value was returned. If not, the permission for it is usually missing.
+        value: The value as JSON types; None without success.
+        error: Why there is no value; None with success.
     """
 
     success: bool
@@ -312,15 +316,15 @@ class CustomerAttribute:
 @frozen(kw_only=True)
 class ConsentSources:
     """
-    Where a consent may come from.
+    The sources from which a consent may come.
 
     Attributes:
-        created_from_crm: From the customer's record.
-        imported: From an import.
-        from_consent_page: From the page of consents.
-        private_api: From the private API.
-        public_api: From the public API.
-        tracked_from_scenario: From a scenario.
+        created_from_crm: The customer's record.
+        imported: An import.
+        from_consent_page: The consent page.
+        private_api: The private API.
+        public_api: The public API.
+        tracked_from_scenario: A scenario.
     """
 
     created_from_crm: bool = False
@@ -334,21 +338,16 @@ class ConsentSources:
 @frozen
 class Consent:
     """
-    A category of consent.
+    A consent category.
 
     Attributes:
-        id: Its id.
-        legitimate_interest: Whether it needs no consent.
-        sources: Where it may come from.
-        translations: Texts by language and name; a text may be None.
+        id: The id of the category.
+        legitimate_interest: Whether it is a legitimate interest, which needs no consent.
+        sources: The sources from which the consent may come.
+        translations: Translated strings by language and name; a string may be None.
     """
 
     id: str
     legitimate_interest: bool
     sources: ConsentSources
     translations: Mapping[str, Mapping[str, str | None]]
-
-
-def _text(payload: Mapping[str, Any], name: str) -> str | None:
-    text = payload.get(name)
-    return text if isinstance(text, str) else None

@@ -1,5 +1,5 @@
 """
-The values that the rooms share and that users meet.
+Values that are passed to the client and returned by it: events, customers, receipts, results.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from attrs import field, frozen
 
 from exponea_async.errors import DeliveryError, DeliveryTimeoutError, DroppedError, ExponeaError
 
-#: A moment: an aware `datetime.datetime`, or UNIX seconds; None means "now".
+#: An aware `datetime.datetime`, or UNIX seconds. None stands for the time of the call.
 Timestamp = datetime | float | None
 
 
 class EventType(Enum):
     """
-    The kinds of tracked things that `Configuration.project_mapping` can route, as the vendor's SDKs name them.
+    Kinds of events that `Configuration.project_mapping` can route to further projects, named as in the vendor's SDKs.
 
-    ``NOTIFICATION_STATE`` is another name of ``PUSH_TOKEN``.
+    ``NOTIFICATION_STATE`` is an alias of ``PUSH_TOKEN``.
     """
 
     INSTALL = "INSTALL"
@@ -38,7 +38,7 @@ class EventType(Enum):
     APP_INBOX_OPENED = "APP_INBOX_OPENED"
     APP_INBOX_CLICKED = "APP_INBOX_CLICKED"
 
-    # Enum's own is written in Python, and members are looked up for every event.
+    # Enum.__hash__ is written in Python, and members are looked up for every event.
     __hash__ = object.__hash__
 
 
@@ -47,10 +47,10 @@ class FlushMode(Enum):
     When queued events are uploaded.
 
     Attributes:
-        IMMEDIATE: Soon after each call, bursts gathered into one request.
-        PERIOD: Every `Configuration.flush_period` seconds.
-        APP_CLOSE: When the client closes.
-        MANUAL: Only when ``flush_data()`` is called.
+        IMMEDIATE: Soon after each call; a burst of events becomes one request.
+        PERIOD: Every `Configuration.flush_period` seconds, and when the client is closed.
+        APP_CLOSE: When the client is closed.
+        MANUAL: Only by ``flush_data()``.
     """
 
     IMMEDIATE = "IMMEDIATE"
@@ -64,8 +64,8 @@ class TokenFrequency(Enum):
     How often a push token is tracked again.
 
     Attributes:
-        ON_TOKEN_CHANGE: When the token or the permission to push has changed.
-        EVERY_LAUNCH: At every start of the client.
+        ON_TOKEN_CHANGE: When the token or the permission to send notifications has changed.
+        EVERY_LAUNCH: After every start of the client.
         DAILY: Once a day.
     """
 
@@ -77,12 +77,13 @@ class TokenFrequency(Enum):
 @frozen
 class Event:
     """
-    Something that happened.
+    An event to track.
 
     Args:
-        name: The event type, such as ``"screen_view"``; any non-empty text.
-        properties: What is told about it: JSON values, and all that the README lists beside them.
-        timestamp: When it happened; by default the moment of the call.
+        name: The event type, such as ``"screen_view"``. Any non-empty string.
+        properties: The properties of the event. Besides JSON values they may have aware datetimes, dates, decimals,
+            UUIDs, enums, sets, tuples, attrs and dataclass instances; None values are left out.
+        timestamp: When the event happened: an aware datetime or UNIX seconds. By default the time of the call.
     """
 
     name: str
@@ -93,11 +94,11 @@ class Event:
 @frozen
 class Customer:
     """
-    Who somebody is, and what is known of them.
+    A customer to identify, and properties to set.
 
     Args:
-        ids: The customer's identifiers by kind, such as ``{"registered": "jane@example.com"}``; texts only.
-        properties: Customer properties to set; what is not named stays as it is.
+        ids: The customer's ids by type, such as ``{"registered": "jane@example.com"}``. Their values are strings.
+        properties: The customer properties to set. Others keep their values.
     """
 
     ids: Mapping[str, str]
@@ -107,15 +108,15 @@ class Customer:
 @frozen
 class PurchasedItem:
     """
-    A payment for one product, as ``track_payment_event()`` takes it.
+    A payment for one product, for ``track_payment_event()``.
 
     Args:
-        value: The price paid, as a number.
-        currency: Its currency, such as ``"EUR"``.
-        payment_system: How it was paid, such as ``"card"``.
-        product_id: The product's id; goes out as ``item_id``.
-        product_title: The product's name.
-        receipt: The payment's own reference, left out where None.
+        value: The price paid, a number.
+        currency: The currency, such as ``"EUR"``.
+        payment_system: The means of payment, such as ``"card"``.
+        product_id: The id of the product. It is sent as ``item_id``.
+        product_title: The name of the product.
+        receipt: The reference of the payment; None leaves it out.
     """
 
     value: Any
@@ -129,12 +130,12 @@ class PurchasedItem:
 @frozen
 class FlushResult:
     """
-    What a flush achieved.
+    The result of ``flush_data()``.
 
     Attributes:
-        delivered: Records that Engagement accepted while the flush ran.
-        rejected: Records that went to the dead letters while the flush ran.
-        remaining: Records written before the flush was asked for that still wait.
+        delivered: Number of records that Engagement accepted during the flush.
+        rejected: Number of records that became dead letters during the flush.
+        remaining: Number of records that were written before the flush and are still queued.
     """
 
     delivered: int
@@ -145,20 +146,20 @@ class FlushResult:
 @frozen
 class Stats:
     """
-    What a client has done since it was started, and what waits now.
+    What a client has done since it was created, in numbers.
 
     Attributes:
-        tracked: Records written; one call makes one for each project it goes to.
+        tracked: Records written to the queue. A call writes one record for each project that gets the event.
         delivered: Records that Engagement accepted.
-        rejected: Records that went to the dead letters.
-        dropped: Records given up on purpose, by reason.
-        retried: Times that a record was put back to be sent again.
-        requests: Requests made.
-        failed_requests: Requests without a usable answer.
-        bytes_sent: Bytes of the bodies sent, before compression.
-        commits: Transactions that wrote records.
-        in_flight: Records in requests under way now.
-        paused: Projects that are paused, with the reason.
+        rejected: Records that became dead letters.
+        dropped: Records that were discarded on purpose, by reason.
+        retried: How often a record was put back into the queue, to be sent again.
+        requests: Requests made to upload records.
+        failed_requests: Those of them without a usable response.
+        bytes_sent: Size of their bodies in bytes, before compression.
+        commits: Transactions that wrote to the queue.
+        in_flight: Records in requests that are in flight now.
+        paused: The reasons why projects are paused now, by the address of the project.
     """
 
     tracked: int
@@ -177,12 +178,12 @@ class Stats:
 @frozen
 class OpenedPush:
     """
-    A push notification that somebody pressed.
+    A push notification that was clicked.
 
     Attributes:
-        action: What it led to: ``"app"``, ``"browser"`` or ``"deeplink"``.
-        url: Where it led to, or None.
-        data: What the notification carried along.
+        action: What it opened: ``"app"``, ``"browser"`` or ``"deeplink"``.
+        url: The URL that it opened, or None.
+        data: The additional data of the notification.
     """
 
     action: str
@@ -193,10 +194,10 @@ class OpenedPush:
 @frozen
 class ReceivedPush:
     """
-    A push notification that came.
+    A push notification that was delivered.
 
     Attributes:
-        data: Its payload.
+        data: The payload of the notification.
     """
 
     data: Mapping[str, Any]
@@ -205,13 +206,13 @@ class ReceivedPush:
 @frozen
 class Identity:
     """
-    Who an event is about, ready for the wire. There is one for each device in memory, so it holds nothing else.
+    The customer that an event is about, encoded. There is one for each device in memory, so it holds nothing else.
 
     Attributes:
-        encoded_ids: The identifiers by kind, as JSON.
-        encoded_stamps: The properties stamped on each event as JSON members, without the braces.
-        is_device: Whether a device's id is among the stamps.
-        routes: Where each kind goes, where that is not as configured.
+        encoded_ids: The ids by type, a JSON object.
+        encoded_stamps: The properties that are added to each event, as JSON members without the braces.
+        is_device: Whether the id of a device is among these properties.
+        routes: The routes of each kind of event, if they are not those of the configuration.
     """
 
     encoded_ids: bytes
@@ -222,17 +223,17 @@ class Identity:
 
 class Draft(NamedTuple):
     """
-    What a verb asks to be kept, checked and encoded, but for whom it is about.
+    An event or customer update that was checked and encoded, without the customer that it is about.
 
-    A tuple, since one is made for each event and a frozen class of attrs takes twice the time.
+    A tuple, since one is made for each event, and an instance of a frozen attrs class takes twice as long to make.
 
     Attributes:
-        kind: Tells which projects get it.
-        name: The event type as JSON, or a click's link; empty for an update of a customer.
+        kind: The kind of event, which decides on its routes.
+        name: The event type, a JSON string; the link of a campaign click; empty for a customer update.
         properties: The properties as JSON members, without the braces.
-        timestamp: When it happened, UNIX seconds; None is stamped when it is kept.
-        own_device: A ``device_id`` of the caller's own, as a JSON member, for subjects that have none.
-        event: The event with its default properties, where somebody wants to hear of it.
+        timestamp: When it happened, UNIX seconds; None is replaced by the time when it is recorded.
+        own_device: A ``device_id`` given by the caller, as a JSON member, for subjects that are not devices.
+        event: The event with its default properties, if a feature or a subscriber needs it.
     """
 
     kind: EventType
@@ -245,84 +246,93 @@ class Draft(NamedTuple):
 
 class Receipt:
     """
-    What a verb hands back: the way to learn what became of its event.
+    The receipt of a tracked event, with which a caller can find out or wait for what happens to it.
 
-    A receipt that nobody holds on to costs nothing.
+    It is safe to ignore: a receipt that is not referenced costs nothing.
+
+    ::
+
+        receipt = await exponea.track_event(Event("purchase"))
+        await receipt.delivered(timeout=10)
 
     Attributes:
-        ids: The ids of the records in the queue, one for each project that the event goes to.
+        ids: The ids of the records in the queue, one for each project that gets the event.
     """
 
-    __slots__ = ("__weakref__", "_error", "_follow", "_open", "_waiting", "ids")
+    __slots__ = ("__weakref__", "_error", "_undecided", "_waiters", "_watch", "ids")
 
-    def __init__(self, ids: tuple[str, ...], follow: "Callable[[Receipt], None]") -> None:
+    def __init__(self, ids: tuple[str, ...], watch: "Callable[[Receipt], None]") -> None:
         self.ids = ids
-        self._open = len(ids)
+        self._undecided = len(ids)
         self._error: DeliveryError | None = None
-        # One for each coroutine in `delivered`; a set is only made when there is a first one.
-        self._waiting: set[asyncio.Future[None]] | None = None
-        self._follow = follow
+        # One for each call of `delivered` that waits. The set is only created with the first one.
+        self._waiters: set[asyncio.Future[None]] | None = None
+        self._watch = watch
 
     def __repr__(self) -> str:
         return f"<Receipt {', '.join(self.ids) or '-'}: {self.status}>"
 
     @property
     def status(self) -> Literal["queued", "delivered", "rejected", "dropped"]:
-        """``"queued"``, ``"delivered"``, ``"rejected"`` or ``"dropped"``, as far as this process has heard."""
+        """
+        ``"queued"``, ``"delivered"``, ``"rejected"`` or ``"dropped"``, as far as this process knows.
+
+        It is "queued" until there is a verdict of all projects, and "rejected" as soon as one has rejected the event.
+        """
         if isinstance(self._error, DroppedError):
             return "dropped"
         if self._error:
             return "rejected"
-        return "queued" if self._open else "delivered"
+        return "queued" if self._undecided else "delivered"
 
     async def delivered(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
         """
-        Wait until Engagement has accepted the event, in each of its projects.
+        Wait until Engagement has accepted the event in all of its projects.
 
         Args:
-            timeout: How long to wait at the most, in seconds; None waits as long as it takes.
+            timeout: Maximum wait in seconds; None sets no limit.
 
         Raises:
-            RejectedError: Engagement refused it; it lies in the dead letters.
-            DroppedError: It was given up on purpose before it was sent.
-            DeliveryTimeoutError: No verdict in time; it is still queued.
-            ClosedError: The client was closed before there was a verdict; it is still queued.
+            RejectedError: Engagement rejected the event; it is kept as a dead letter.
+            DroppedError: The event was discarded on purpose before it was sent.
+            DeliveryTimeoutError: There was no verdict in time; the event is still queued.
+            ClosedError: The client was closed before there was a verdict; the event is still queued.
         """
         if self.status == "queued":
-            await self._verdict(timeout)
+            await self._wait_for_verdict(timeout)
         if self._error:
-            # Raised for each who asks: without this, every one would see where all the others were.
+            # Raised for each caller: without this, every traceback would show the frames of all the others.
             raise self._error.with_traceback(None)
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody is in `delivered` now."""
-        return bool(self._waiting)
+        """Whether a call of `delivered` is waiting."""
+        return bool(self._waiters)
 
     def resolve(self, error: DeliveryError | None = None) -> None:
-        """Take in what became of one of the records; called by the pipeline."""
-        self._open -= 1
+        """Set the verdict on one of the records: delivered, or an error. Called by the pipeline."""
+        self._undecided -= 1
         self._error = self._error or error
-        if self._waiting and self.status != "queued":
-            for waiter in self._waiting:
+        if self._waiters and self.status != "queued":
+            for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    def give_up(self, error: ExponeaError) -> None:
-        """Send away who waits, since no verdict will come; called by the pipeline."""
-        for waiter in self._waiting or ():
+    def fail_waiters(self, error: ExponeaError) -> None:
+        """Raise an error in all calls that wait, since there will be no verdict. Called by the pipeline."""
+        for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_exception(error)
 
-    async def _verdict(self, timeout: float | None) -> None:  # noqa: ASYNC109 - see `delivered`
+    async def _wait_for_verdict(self, timeout: float | None) -> None:  # noqa: ASYNC109 - see `delivered`
         waiter = asyncio.get_running_loop().create_future()
-        self._waiting = self._waiting or set()
-        self._waiting.add(waiter)
+        self._waiters = self._waiters or set()
+        self._waiters.add(waiter)
         try:
-            self._follow(self)
+            self._watch(self)
             async with asyncio.timeout(timeout):
                 await waiter
         except TimeoutError:
-            raise DeliveryTimeoutError(f"No verdict after {timeout} seconds; the event is still queued.") from None
+            raise DeliveryTimeoutError(f"No verdict within {timeout} seconds; the event is still queued.") from None
         finally:
-            self._waiting.discard(waiter)
+            self._waiters.discard(waiter)

@@ -1,5 +1,5 @@
 """
-What the client has done, in numbers; as OpenTelemetry metrics where that is wanted.
+Numbers about what a client has done, also as OpenTelemetry metrics.
 """
 
 from collections import Counter
@@ -10,9 +10,7 @@ from exponea_async.models import Stats
 
 
 class Counters:
-    """
-    The numbers behind `Stats`, counted where things happen.
-    """
+    """The counters behind `Stats`. Each part of the client increments its own."""
 
     def __init__(self) -> None:
         self.tracked = 0
@@ -27,7 +25,7 @@ class Counters:
         self.paused: dict[str, str] = {}
 
     def snapshot(self, commits: int) -> Stats:
-        """Tell the numbers as they are now."""
+        """Return the present numbers."""
         return Stats(
             tracked=self.tracked,
             delivered=self.delivered,
@@ -46,37 +44,44 @@ class Counters:
 _METRICS = {
     "tracked": "Records written to the queue",
     "delivered": "Records that Engagement accepted",
-    "rejected": "Records that went to the dead letters",
-    "retried": "Times that a record was put back to be sent again",
-    "requests": "Requests made",
-    "failed_requests": "Requests without a usable answer",
+    "rejected": "Records that became dead letters",
+    "retried": "How often a record was put back to be sent again",
+    "requests": "Requests made to upload records",
+    "failed_requests": "Requests without a usable response",
     "bytes_sent": "Bytes of request bodies",
 }
 
 
 def export_metrics(stats: Callable[[], Stats], meter_provider: Any = None) -> None:
     """
-    Offer a client's numbers as OpenTelemetry counters named ``exponea_async.<number>``.
+    Export a client's numbers as OpenTelemetry counters, named ``exponea_async.tracked``, ``exponea_async.delivered``
+    and so on.
+
+    ::
+
+        export_metrics(exponea.stats)
 
     Args:
-        stats: The client's ``stats`` method.
-        meter_provider: An OpenTelemetry meter provider; the global one by default.
+        stats: The ``stats`` method of the client.
+        meter_provider: An OpenTelemetry meter provider; by default the global one.
 
     Raises:
-        ImportError: OpenTelemetry is not installed; ``pip install 'exponea-async[otel]'`` brings it.
+        ImportError: OpenTelemetry is not installed. Install it with ``pip install 'exponea-async[otel]'``.
     """
     try:
         from opentelemetry.metrics import CallbackOptions, Observation, get_meter  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise ImportError("Metrics need OpenTelemetry: pip install 'exponea-async[otel]'") from error
+        raise ImportError("Metrics require OpenTelemetry: pip install 'exponea-async[otel]'") from error
     meter = get_meter("exponea_async", meter_provider=meter_provider)
 
-    def observing(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         return lambda _: [Observation(getattr(stats(), name))]
 
-    def dropped(_: CallbackOptions) -> Iterable[Observation]:
+    def observe_dropped(_: CallbackOptions) -> Iterable[Observation]:
         return [Observation(count, {"reason": reason}) for reason, count in stats().dropped.items()]
 
     for name, description in _METRICS.items():
-        meter.create_observable_counter(f"exponea_async.{name}", [observing(name)], description=description)
-    meter.create_observable_counter("exponea_async.dropped", [dropped], description="Records given up on purpose")
+        meter.create_observable_counter(f"exponea_async.{name}", [observe(name)], description=description)
+    meter.create_observable_counter(
+        "exponea_async.dropped", [observe_dropped], description="Records discarded on purpose"
+    )

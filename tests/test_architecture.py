@@ -42,6 +42,7 @@ SAME_LAYER = {
     ("storage", "config"): "the storage is chosen by the configuration",
     ("models", "errors"): "a receipt raises the errors of a delivery",
     ("_internal", "errors"): "the shared rules raise the errors of the package",
+    ("messages", "_internal"): "messages read the fields of their payloads",
 }
 
 #: Parts whose folders and files must not import each other; the folders named here are shared by the others.

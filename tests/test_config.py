@@ -1,5 +1,5 @@
 """
-Settings: what is taken, what is refused and how, and what is never shown.
+Settings: which values are valid, which errors the others raise, and what is never shown.
 """
 
 import copy
@@ -33,7 +33,7 @@ def configuration(**settings: Any) -> Configuration:
     return Configuration(**{"project_token": "main", "authorization_token": "key"} | settings)
 
 
-def refusal(make: Callable[..., Any], **settings: Any) -> ConfigurationError:
+def error_of(make: Callable[..., Any], **settings: Any) -> ConfigurationError:
     with pytest.raises(ConfigurationError) as caught:
         make(**settings)
     assert caught.value.hint
@@ -46,12 +46,12 @@ def project(token: str = "p", key: str | BasicAuth = "key", base_url: str | None
 
 
 class TestDefaults:
-    def test_two_settings_are_enough(self) -> None:
-        """With a project and a key everything else has the documented default."""
+    def test_only_two_settings_are_required(self) -> None:
+        """All settings but the project token and the key have the documented defaults."""
         settings = configuration()
 
-        told = {name: getattr(settings, name) for name in attrs.fields_dict(Configuration) if name[0] != "_"}
-        assert told == {
+        found = {name: getattr(settings, name) for name in attrs.fields_dict(Configuration) if name[0] != "_"}
+        assert found == {
             "project_token": "main",
             "authorization_token": "key",
             "base_url": "https://api.exponea.com",
@@ -98,8 +98,8 @@ class TestDefaults:
             with pytest.raises(attrs.exceptions.FrozenInstanceError):
                 setattr(value, name, None)
 
-    def test_settings_are_named(self) -> None:
-        """Positions mean nothing in long lists, so they are not taken."""
+    def test_settings_are_keyword_only(self) -> None:
+        """Positional arguments are not accepted."""
         kinds: list[Any] = [Configuration, QueueSettings, UploadSettings]
         for kind in kinds:
             with pytest.raises(TypeError, match="positional"):
@@ -108,62 +108,62 @@ class TestDefaults:
 
 class TestProjectToken:
     @pytest.mark.parametrize("token", ["a", "A-1", "5a1c2c0e-4d1c-4b0d-9c39-5d5b2f1a7e10"])
-    def test_ascii_letters_digits_and_dashes_are_taken(self, token: str) -> None:
-        """The platform's tokens pass as they are."""
+    def test_ascii_letters_digits_and_dashes_are_valid(self, token: str) -> None:
+        """Tokens of the platform are accepted unchanged."""
         assert configuration(project_token=token).project_token == token
 
     @pytest.mark.parametrize(
         ("token", "trouble"),
         [
-            (None, "it is missing"),
-            (5, "it is not a text"),
-            ("", "it is blank"),
-            (" \n", "it is blank"),
-            ("a b", "has characters"),
-            ("tök", "has characters"),
-            ("a_b", "has characters"),
-            ("token\n", "has characters"),
-            ("a/../b", "has characters"),
+            (None, "is missing"),
+            (5, "expected a string, got int"),
+            ("", "must not be blank"),
+            (" \n", "must not be blank"),
+            ("a b", "must consist of ASCII letters, digits"),
+            ("tök", "must consist of ASCII letters, digits"),
+            ("a_b", "must consist of ASCII letters, digits"),
+            ("token\n", "must consist of ASCII letters, digits"),
+            ("a/../b", "must consist of ASCII letters, digits"),
         ],
     )
-    def test_others_are_refused(self, token: Any, trouble: str) -> None:
-        """Main or mapped, a wrong token is refused by name."""
+    def test_other_values_are_invalid(self, token: Any, trouble: str) -> None:
+        """The error of an invalid token names the field, for the main project and for others."""
         for make in (configuration, lambda project_token: ExponeaProject(project_token, "key")):
-            error = refusal(make, project_token=token)
+            error = error_of(make, project_token=token)
             assert (error.field, trouble in str(error)) == ("project_token", True)
 
     def test_the_value_is_not_shown(self) -> None:
-        """A key that was put in the wrong place stays unseen."""
-        assert SECRET not in str(refusal(configuration, project_token=f"{SECRET}_"))
+        """The error does not show a key that was put in the wrong place."""
+        assert SECRET not in str(error_of(configuration, project_token=f"{SECRET}_"))
 
 
 class TestAuthorization:
     @pytest.mark.parametrize("key", ["key", "a.b-c_d~+/=", "Tokens", "tokenbasic"])
-    def test_a_bare_key_is_taken(self, key: str) -> None:
-        """What an HTTP header can hold passes."""
+    def test_a_bare_key_is_valid(self, key: str) -> None:
+        """A key may consist of anything that an HTTP header may contain."""
         assert configuration(authorization_token=key).authorization_token == key
 
     @pytest.mark.parametrize(
         ("key", "trouble"),
         [
-            (None, "it is missing"),
-            ("", "it is blank"),
-            ("  ", "it is blank"),
-            (b"s3cret", "neither a text nor BasicAuth"),
-            (("id", SECRET), "neither a text nor BasicAuth"),
-            (f"Token {SECRET}", "name of a scheme"),
-            (f"token\t{SECRET}", "name of a scheme"),
-            (f"Basic {SECRET}", "name of a scheme"),
-            (f"BEARER {SECRET}", "name of a scheme"),
-            (f"{SECRET}\r\nX-Evil: 1", "whitespace, control or non-ASCII"),
-            (f"{SECRET} ", "whitespace, control or non-ASCII"),
-            (f"{SECRET}é", "whitespace, control or non-ASCII"),
+            (None, "is missing"),
+            ("", "must not be blank"),
+            ("  ", "must not be blank"),
+            (b"s3cret", "expected a string or BasicAuth, got "),
+            (("id", SECRET), "expected a string or BasicAuth, got "),
+            (f"Token {SECRET}", "must not begin with the name of a scheme"),
+            (f"token\t{SECRET}", "must not begin with the name of a scheme"),
+            (f"Basic {SECRET}", "must not begin with the name of a scheme"),
+            (f"BEARER {SECRET}", "must not begin with the name of a scheme"),
+            (f"{SECRET}\r\nX-Evil: 1", "must consist of visible ASCII characters"),
+            (f"{SECRET} ", "must consist of visible ASCII characters"),
+            (f"{SECRET}é", "must consist of visible ASCII characters"),
         ],
     )
-    def test_others_are_refused_unseen(self, key: Any, trouble: str) -> None:
-        """Main or mapped, the error tells what to pass, and never the key."""
+    def test_invalid_keys_are_not_shown(self, key: Any, trouble: str) -> None:
+        """The error says what to pass and does not show the key, for the main project and for others."""
         for make in (configuration, lambda authorization_token: project(key=authorization_token)):
-            error = refusal(make, authorization_token=key)
+            error = error_of(make, authorization_token=key)
             assert (error.field, trouble in str(error)) == ("authorization_token", True)
             assert "bare public API key" in error.hint
             assert "BasicAuth(key_id, secret)" in error.hint
@@ -172,22 +172,22 @@ class TestAuthorization:
     @pytest.mark.parametrize(
         ("pair", "field", "trouble"),
         [
-            ((None, SECRET), "key_id", "it is missing"),
-            (("id", None), "secret", "it is missing"),
-            (("id", ""), "secret", "it is blank"),
-            ((5, SECRET), "key_id", "it is not a text"),
+            ((None, SECRET), "key_id", "is missing"),
+            (("id", None), "secret", "is missing"),
+            (("id", ""), "secret", "must not be blank"),
+            ((5, SECRET), "key_id", "expected a string, got int"),
             (("a:b", SECRET), "key_id", "colon"),
             (("id", f"{SECRET}\n"), "secret", "whitespace"),
         ],
     )
-    def test_private_access_is_checked_as_well(self, pair: tuple[Any, Any], field: str, trouble: str) -> None:
-        """Both halves must be what a header can hold, and the id has no colon."""
-        error = refusal(lambda: BasicAuth(*pair))
+    def test_private_access_is_validated(self, pair: tuple[Any, Any], field: str, trouble: str) -> None:
+        """Id and secret may consist of anything that a header may contain, but the id has no colon."""
+        error = error_of(lambda: BasicAuth(*pair))
 
         assert (error.field, trouble in str(error), SECRET in repr(error)) == (field, True, False)
 
     def test_no_secret_is_ever_shown(self) -> None:
-        """Neither str nor repr of anything that holds a secret has it."""
+        """Neither str nor repr of a value that holds a secret contains it."""
         settings = configuration(
             authorization_token=BasicAuth("id", SECRET),
             project_mapping={"PAYMENT": [project("x", SECRET), project("y", BasicAuth("id", f"{SECRET}:2"))]},
@@ -201,7 +201,7 @@ class TestAuthorization:
 
 class TestBaseUrl:
     @pytest.mark.parametrize(
-        ("given", "kept"),
+        ("given", "expected"),
         [
             (None, "https://api.exponea.com"),
             ("https://h.example", "https://h.example"),
@@ -213,9 +213,9 @@ class TestBaseUrl:
             ("https://under_score.example.", "https://under_score.example."),
         ],
     )
-    def test_absolute_addresses_are_taken(self, given: str | None, kept: str) -> None:
-        """Scheme, host and perhaps a path pass, without slashes at the end; None is the default."""
-        assert configuration(base_url=given).base_url == kept
+    def test_absolute_urls_are_valid(self, given: str | None, expected: str) -> None:
+        """A URL has a scheme, a host and optionally a path; trailing slashes are removed, and None is the default."""
+        assert configuration(base_url=given).base_url == expected
 
     @pytest.mark.parametrize(
         "address",
@@ -232,35 +232,35 @@ class TestBaseUrl:
             ),
         ],
     )
-    def test_others_are_refused(self, address: Any) -> None:
-        """What no request could go to is refused at once, by name."""
+    def test_other_values_are_invalid(self, address: Any) -> None:
+        """A URL that no request could be sent to raises an error that names the field."""
         for make in (configuration, lambda base_url: project(base_url=base_url)):
-            error = refusal(make, base_url=address)
+            error = error_of(make, base_url=address)
             assert (error.field, "https://api.exponea.com" in error.hint) == ("base_url", True)
 
-    def test_credentials_are_refused_unseen(self) -> None:
-        """An address is shown in logs, so it holds no secret, and the error does not either."""
+    def test_credentials_in_a_url_are_not_shown(self) -> None:
+        """Logs show the URL, so it must not contain a secret; neither does the error."""
         for address in (f"https://u:{SECRET}@h.example", f"https://h.example?key={SECRET}"):
-            assert SECRET not in str(refusal(configuration, base_url=address))
+            assert SECRET not in str(error_of(configuration, base_url=address))
 
 
 class TestApplicationId:
     @pytest.mark.parametrize("given", ["app", "com.example.shop", "shop-2", "a.b-c", "default-application", "a" * 50])
-    def test_the_platforms_form_is_taken(self, given: str) -> None:
-        """Lower-case words with single separators pass."""
+    def test_the_form_of_the_platform_is_valid(self, given: str) -> None:
+        """An id consists of lower-case letters and digits with single separators."""
         assert configuration(application_id=given).application_id == given
 
     @pytest.mark.parametrize("given", [None, ""])
-    def test_nothing_is_the_default(self, given: str | None) -> None:
-        """None and the empty text are what the vendor's SDKs make of them."""
+    def test_none_and_the_empty_string_are_the_default(self, given: str | None) -> None:
+        """They mean the same as in the vendor's SDKs."""
         assert configuration(application_id=given).application_id == "default-application"
 
     @pytest.mark.parametrize(
         "given", ["-a", "a-", "a..b", "a--b", "a.-b", "a_b", "App", "é", "a b", "app\n", "a" * 51, 5]
     )
-    def test_others_are_refused(self, given: Any) -> None:
-        """The error names the form and the length."""
-        error = refusal(configuration, application_id=given)
+    def test_other_values_are_invalid(self, given: Any) -> None:
+        """The error names the field, and its hint the maximum length."""
+        error = error_of(configuration, application_id=given)
 
         assert (error.field, "at most 50" in error.hint) == ("application_id", True)
 
@@ -281,22 +281,22 @@ class TestNumbers:
     @pytest.mark.parametrize(("make", "name"), DURATIONS)
     @pytest.mark.parametrize("given", [30, 30.0, timedelta(seconds=30)])
     def test_durations_are_seconds(self, make: Callable[..., Any], name: str, given: Any) -> None:
-        """A number or a timedelta is kept as float seconds."""
-        kept = getattr(make(**{name: given}), name)
+        """A number or a timedelta becomes float seconds."""
+        found = getattr(make(**{name: given}), name)
 
-        assert (type(kept), kept) == (float, 30.0)
+        assert (type(found), found) == (float, 30.0)
 
     @pytest.mark.parametrize(("make", "name"), [*DURATIONS, (UploadSettings, "requests_per_second")])
     @pytest.mark.parametrize("given", NOT_NUMBERS)
-    def test_other_durations_are_refused(self, make: Callable[..., Any], name: str, given: Any) -> None:
-        """What is no finite number, or a negative one, is refused by name."""
-        assert refusal(make, **{name: given}).field == name
+    def test_invalid_durations(self, make: Callable[..., Any], name: str, given: Any) -> None:
+        """A value that is not a finite number, or negative, raises an error that names the field."""
+        assert error_of(make, **{name: given}).field == name
 
-    def test_zero_is_a_duration_only_where_it_makes_sense(self) -> None:
-        """A session may end at once and a burst need not be waited for; nothing else takes no time."""
+    def test_only_some_durations_may_be_zero(self) -> None:
+        """The session timeout and the linger time may be 0; all others must be above 0."""
         assert (configuration(session_timeout=0).session_timeout, UploadSettings(linger=0).linger) == (0.0, 0.0)
         for make, name in [*DURATIONS[1:-1], (UploadSettings, "requests_per_second")]:
-            assert "too small" in str(refusal(make, **{name: 0}))
+            assert "must be above 0" in str(error_of(make, **{name: 0}))
 
     @pytest.mark.parametrize(
         ("make", "name", "least"),
@@ -308,26 +308,26 @@ class TestNumbers:
             (UploadSettings, "max_batch_bytes", 821_000),
         ],
     )
-    def test_counts_are_whole_numbers_within_bounds(self, make: Callable[..., Any], name: str, least: int) -> None:
-        """The least passes, and what is below it, or no int, is refused by name."""
+    def test_counts_are_integers_within_bounds(self, make: Callable[..., Any], name: str, least: int) -> None:
+        """The minimum is valid; a lower value or one that is not an int raises an error that names the field."""
         assert getattr(make(**{name: least}), name) == least
         for wrong in (least - 1, -1, float(least), str(least), True, None):
-            assert refusal(make, **{name: wrong}).field == name
+            assert error_of(make, **{name: wrong}).field == name
 
-    def test_a_batch_has_at_most_fifty(self) -> None:
-        """The platform takes no more commands in one request."""
-        assert "from 1 to 50" in refusal(UploadSettings, batch_size=51).hint
+    def test_a_batch_has_at_most_fifty_commands(self) -> None:
+        """The platform accepts no more in one request."""
+        assert "from 1 to 50" in error_of(UploadSettings, batch_size=51).hint
 
-    def test_the_longest_wait_is_no_shorter_than_the_first(self) -> None:
-        """Settings that contradict each other are refused."""
-        error = refusal(UploadSettings, backoff_initial=10, backoff_max=5)
+    def test_the_longest_wait_is_at_least_the_first_one(self) -> None:
+        """Settings that contradict each other raise an error."""
+        error = error_of(UploadSettings, backoff_initial=10, backoff_max=5)
 
         assert (error.field, "backoff_initial, 10.0" in str(error)) == ("backoff_max", True)
 
 
 class TestChoices:
-    def test_enums_may_be_named(self) -> None:
-        """A member or its name is the same."""
+    def test_names_of_enum_members_are_valid(self) -> None:
+        """A member and its name mean the same."""
         settings = configuration(flush_mode="PERIOD", push_token_tracking_frequency="DAILY")
 
         assert settings == configuration(
@@ -335,7 +335,7 @@ class TestChoices:
         )
 
     @pytest.mark.parametrize(
-        ("make", "name", "words"),
+        ("make", "name", "choices"),
         [
             (configuration, "flush_mode", [*FlushMode.__members__]),
             (configuration, "push_token_tracking_frequency", [*TokenFrequency.__members__]),
@@ -344,14 +344,14 @@ class TestChoices:
             (QueueSettings, "durability", ["process", "power"]),
         ],
     )
-    def test_other_words_are_refused(self, make: Callable[..., Any], name: str, words: list[str]) -> None:
-        """The error lists the words that there are."""
-        for word in words:
-            make(**{name: word})
-        for wrong in ("", words[0].swapcase(), 5, None, [words[0]], EventType.PAYMENT):
-            error = refusal(make, **{name: wrong})
+    def test_the_hint_lists_all_choices(self, make: Callable[..., Any], name: str, choices: list[str]) -> None:
+        """Every choice is valid; for other values the error names the field, and its hint all choices."""
+        for choice in choices:
+            make(**{name: choice})
+        for wrong in ("", choices[0].swapcase(), 5, None, [choices[0]], EventType.PAYMENT):
+            error = error_of(make, **{name: wrong})
             assert error.field == name
-            assert all(word in error.hint for word in words)
+            assert all(choice in error.hint for choice in choices)
 
     @pytest.mark.parametrize(
         ("make", "name"),
@@ -364,10 +364,10 @@ class TestChoices:
             (UploadSettings, "gzip"),
         ],
     )
-    def test_switches_are_bools(self, make: Callable[..., Any], name: str) -> None:
-        """What merely counts as true is refused."""
+    def test_flags_are_bools(self, make: Callable[..., Any], name: str) -> None:
+        """A value that is merely truthy raises an error."""
         for wrong in (1, "true", None):
-            assert refusal(make, **{name: wrong}).field == name
+            assert error_of(make, **{name: wrong}).field == name
 
     @pytest.mark.parametrize(
         ("name", "wrong"),
@@ -384,13 +384,13 @@ class TestChoices:
             ("default_properties", [5, "a", [("a", 1)], {1: 2}, {"": 1}]),
         ],
     )
-    def test_other_kinds_are_refused(self, name: str, wrong: list[Any]) -> None:
-        """Each setting takes its own kind of value."""
+    def test_values_of_other_types_are_invalid(self, name: str, wrong: list[Any]) -> None:
+        """The error names the field."""
         for each in wrong:
-            assert refusal(configuration, **{name: each}).field == name
+            assert error_of(configuration, **{name: each}).field == name
 
     def test_placeholders_become_a_tuple(self) -> None:
-        """Any list of texts will do."""
+        """Any iterable of strings is valid."""
         settings = configuration(in_app_content_block_placeholders_auto_load=["a", "b"])
 
         assert settings.in_app_content_block_placeholders_auto_load == ("a", "b")
@@ -407,19 +407,19 @@ class TestStorage:
     )
     def test_other_values_are_refused(self, storage: Any) -> None:
         """A value that is not a path or ``"memory:"`` is refused with the name of the field."""
-        assert refusal(configuration, storage=storage).field == "storage"
+        assert error_of(configuration, storage=storage).field == "storage"
 
     def test_an_address_is_refused_without_being_shown(self) -> None:
         """The error says what is accepted, and does not contain the address, which may hold a password."""
-        message = str(refusal(configuration, storage=f"xyz://u:{SECRET}@h"))
+        message = str(error_of(configuration, storage=f"xyz://u:{SECRET}@h"))
 
         assert SECRET not in message
         assert "must be a file path or 'memory:'" in message
 
 
 class TestDefaultProperties:
-    def test_a_copy_is_kept(self) -> None:
-        """Later changes of what was given do not reach in, at any depth."""
+    def test_default_properties_are_copied(self) -> None:
+        """Later changes of the given values have no effect, at any depth."""
         given: dict[str, Any] = {"a": 1, "nested": {"b": [1, {"c": 2}]}, "set": {1}}
         settings = configuration(default_properties=given)
 
@@ -430,28 +430,28 @@ class TestDefaultProperties:
         assert settings.default_properties == {"a": 1, "nested": {"b": [1, {"c": 2}]}, "set": {1}}
 
     def test_the_copy_is_read_only(self) -> None:
-        """Nobody changes the settings of others through them."""
+        """The settings can't be changed through it."""
         with pytest.raises(TypeError):
             configuration(default_properties={"a": 1}).default_properties["a"] = 2  # type: ignore[index]
 
-    def test_any_mapping_will_do(self) -> None:
-        """It need not be a dict, inside neither."""
+    def test_any_mapping_is_accepted(self) -> None:
+        """Neither the properties nor the values in them need be dicts."""
         given = MappingProxyType({"a": MappingProxyType({"b": (1, 2)})})
 
         assert configuration(default_properties=given).default_properties == {"a": {"b": (1, 2)}}
 
-    def test_what_cannot_be_copied_is_refused(self) -> None:
-        """Cycles and generators are no properties."""
+    def test_values_that_cannot_be_copied_are_invalid(self) -> None:
+        """Cycles and generators raise an error that names the field."""
         ring: dict[str, Any] = {}
         ring["ring"] = ring
 
         for given in (ring, {"a": (n for n in [1])}):
-            assert refusal(configuration, default_properties=given).field == "default_properties"
+            assert error_of(configuration, default_properties=given).field == "default_properties"
 
 
 class TestMapping:
     def test_keys_are_event_types_or_their_names(self) -> None:
-        """Both spellings mean the same and their projects add up; aliases lead to what they stand for."""
+        """Both mean the same, and their projects add up; aliases stand for their event types."""
         settings = configuration(
             project_mapping={
                 EventType.PAYMENT: [project("a")],
@@ -469,32 +469,40 @@ class TestMapping:
         }
 
     @pytest.mark.parametrize(
-        ("mapping", "field", "words"),
+        ("mapping", "field", "trouble"),
         [
-            ([], "project_mapping", "a list is no mapping"),
+            ([], "project_mapping", "expected a mapping, got list"),
             ({"PAYMNT": []}, "project_mapping", "Did you mean PAYMENT?"),
             ({"payment": []}, "project_mapping", "Did you mean PAYMENT?"),
             ({5: []}, "project_mapping", "Use one of INSTALL,"),
-            ({FlushMode.MANUAL: []}, "project_mapping", "is no event type"),
-            ({"PAYMENT": project(key=SECRET)}, "project_mapping[PAYMENT]", "is no list of projects"),
-            ({"PAYMENT": {"project_token": SECRET}}, "project_mapping[PAYMENT]", "a dict is no list of projects"),
-            ({"PAYMENT": [project(), SECRET]}, "project_mapping[PAYMENT][1]", "a str is no project"),
+            ({FlushMode.MANUAL: []}, "project_mapping", "expected an event type as key, got "),
+            (
+                {"PAYMENT": project(key=SECRET)},
+                "project_mapping[PAYMENT]",
+                "expected a list of projects, got ExponeaProject",
+            ),
+            (
+                {"PAYMENT": {"project_token": SECRET}},
+                "project_mapping[PAYMENT]",
+                "expected a list of projects, got dict",
+            ),
+            ({"PAYMENT": [project(), SECRET]}, "project_mapping[PAYMENT][1]", "expected ExponeaProject, got str"),
         ],
     )
-    def test_others_are_refused(self, mapping: Any, field: str, words: str) -> None:
-        """The error names the event type and the place, and shows nothing that may be a secret."""
-        error = refusal(configuration, project_mapping=mapping)
+    def test_other_values_are_invalid(self, mapping: Any, field: str, trouble: str) -> None:
+        """The error names the event type and the index, and does not show values that may be secrets."""
+        error = error_of(configuration, project_mapping=mapping)
 
-        assert (error.field, words in str(error), SECRET in str(error)) == (field, True, False)
+        assert (error.field, trouble in str(error), SECRET in str(error)) == (field, True, False)
 
-    def test_a_wrong_project_is_found_where_it_is_made(self) -> None:
-        """A generator's error names the place, too."""
-        error = refusal(configuration, project_mapping={"PAYMENT": (project(token) for token in ("ok", "not ok"))})
+    def test_errors_of_a_generator_have_the_index(self) -> None:
+        """An error that a generator raises while it creates a project names the index and the field."""
+        error = error_of(configuration, project_mapping={"PAYMENT": (project(token) for token in ("ok", "not ok"))})
 
         assert error.field == "project_mapping[PAYMENT][1].project_token"
 
-    def test_the_main_project_comes_first_and_each_once(self) -> None:
-        """Projects are told apart by address and token; mapped ones inherit the main address."""
+    def test_projects_are_listed_once_the_main_one_first(self) -> None:
+        """A project is identified by its URL and token; mapped projects inherit the main URL."""
         settings = configuration(
             base_url="https://h.example",
             project_mapping={
@@ -514,22 +522,22 @@ class TestMapping:
         assert settings.projects_for(EventType.INSTALL) == (main,)
         assert settings.projects == (main, x, z)
 
-    def test_one_project_has_one_key(self) -> None:
-        """Two keys for one project are a mistake, found before anything is sent."""
+    def test_a_project_has_the_same_key_everywhere(self) -> None:
+        """Two different keys for one project raise an error."""
         for mapped in ([project("main", SECRET)], [project("x", "a"), project("x", SECRET)]):
-            error = refusal(configuration, project_mapping={"INSTALL": [], "PAYMENT": mapped})
+            error = error_of(configuration, project_mapping={"INSTALL": [], "PAYMENT": mapped})
             assert error.field == f"project_mapping[PAYMENT][{len(mapped) - 1}].authorization_token"
             assert SECRET not in str(error)
 
     def test_the_mapping_is_read_only(self) -> None:
-        """It is frozen like the rest."""
+        """It is frozen like all settings."""
         with pytest.raises(TypeError):
             configuration().project_mapping[EventType.PAYMENT] = ()  # type: ignore[index]
 
 
 class TestChanges:
-    def test_a_changed_copy(self) -> None:
-        """`attrs.evolve` gives new settings, checked again, and leaves the old ones alone."""
+    def test_evolve_returns_a_changed_copy(self) -> None:
+        """The copy is validated, and the original does not change."""
         before = configuration(project_mapping={"PAYMENT": [project("x")]}, default_properties={"a": 1})
 
         after = evolve(
@@ -544,28 +552,28 @@ class TestChanges:
         assert after.projects_for(EventType.PAYMENT)[1].base_url == "https://new.example"
         assert before.projects_for(EventType.PAYMENT)[1].base_url == "https://api.exponea.com"
         assert evolve(after, base_url=None, flush_mode="IMMEDIATE", session_timeout=60) == before
-        assert refusal(lambda: evolve(before, project_token="")).field == "project_token"
+        assert error_of(lambda: evolve(before, project_token="")).field == "project_token"
 
-    def test_settings_travel_between_processes(self) -> None:
-        """Pickled and deeply copied settings are equal, and route alike."""
+    def test_settings_can_be_pickled_and_copied(self) -> None:
+        """A copy is equal to the original, and has the same routes."""
         mapping: Any = {"PAYMENT": [project("x", BasicAuth("id", SECRET))]}
         settings = configuration(project_mapping=mapping, default_properties={"a": {"b": [1]}}, flush_mode="MANUAL")
 
         for value in (settings, ConfigurationChange(project("p"), mapping), ConfigurationChange()):
-            for twin in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value), copy.copy(value)):
-                assert twin == value
+            for copied in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value), copy.copy(value)):
+                assert copied == value
         assert copy.deepcopy(settings).projects_for(EventType.PAYMENT) == settings.projects_for(EventType.PAYMENT)
 
-    def test_nothing_given_keeps_everything(self) -> None:
-        """A change that says nothing changes nothing; an empty mapping is something else."""
+    def test_an_empty_change_keeps_everything(self) -> None:
+        """None keeps the present value; an empty mapping does not."""
         assert (ConfigurationChange().project, ConfigurationChange().mapping) == (None, None)
         assert ConfigurationChange(mapping={}).mapping == {}
 
-    def test_a_change_is_checked_like_the_settings(self) -> None:
-        """Keys may be names, and what is wrong is named without being shown."""
+    def test_a_change_is_validated_like_the_settings(self) -> None:
+        """Keys may be names, and the error names the field without showing the value."""
         change = ConfigurationChange(project("new"), {"PAYMENT": [project("x")]})
 
         assert change.mapping == {EventType.PAYMENT: (project("x"),)}
-        assert refusal(ConfigurationChange, mapping={"PAYMENT": [5]}).field == "mapping[PAYMENT][0]"
-        error = refusal(ConfigurationChange, project={"authorization_token": SECRET})
+        assert error_of(ConfigurationChange, mapping={"PAYMENT": [5]}).field == "mapping[PAYMENT][0]"
+        error = error_of(ConfigurationChange, project={"authorization_token": SECRET})
         assert (error.field, SECRET in str(error)) == ("project", False)

@@ -13,7 +13,7 @@ from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
 
 SECRET = "s3cret"
-ENOUGH = {"EXPONEA_PROJECT_TOKEN": "main", "EXPONEA_AUTHORIZATION_TOKEN": SECRET}
+REQUIRED = {"EXPONEA_PROJECT_TOKEN": "main", "EXPONEA_AUTHORIZATION_TOKEN": SECRET}
 PRIVATE = {
     "EXPONEA_PROJECT_TOKEN": "main",
     "EXPONEA_BASIC_AUTH_KEY_ID": "id",
@@ -21,8 +21,8 @@ PRIVATE = {
 }
 
 
-def refusal(environ: dict[str, str], **overrides: Any) -> ConfigurationError:
-    """Tell the error, after a look that no secret is anywhere in it."""
+def error_of(environ: dict[str, str], **overrides: Any) -> ConfigurationError:
+    """Return the error, after a check that neither it nor its causes contain a secret."""
     with pytest.raises(ConfigurationError) as caught:
         Configuration.from_env(environ, **overrides)
     seen: BaseException | None = caught.value
@@ -33,26 +33,26 @@ def refusal(environ: dict[str, str], **overrides: Any) -> ConfigurationError:
 
 
 def mapped(*projects: Any) -> dict[str, str]:
-    return {**ENOUGH, "EXPONEA_PROJECT_MAPPING": json.dumps({"PAYMENT": projects})}
+    return {**REQUIRED, "EXPONEA_PROJECT_MAPPING": json.dumps({"PAYMENT": projects})}
 
 
 class TestReading:
-    def test_two_variables_are_enough(self) -> None:
-        """The rest has its defaults."""
-        assert Configuration.from_env(ENOUGH) == Configuration(project_token="main", authorization_token=SECRET)
+    def test_only_two_variables_are_required(self) -> None:
+        """All other fields have their defaults."""
+        assert Configuration.from_env(REQUIRED) == Configuration(project_token="main", authorization_token=SECRET)
 
     def test_the_variables_of_the_process_are_read_by_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without an argument it is the environment."""
-        for name, value in ENOUGH.items():
+        """Without an argument, `os.environ` is read."""
+        for name, value in REQUIRED.items():
             monkeypatch.setenv(name, value)
 
         assert Configuration.from_env(flush_mode="MANUAL").project_token == "main"
 
-    def test_every_kind_of_field_has_its_text(self) -> None:
-        """Texts, numbers, switches, choices, lists and objects are read as what they are."""
+    def test_values_are_parsed_by_the_type_of_the_field(self) -> None:
+        """There are strings, numbers, flags, choices, lists and objects."""
         settings = Configuration.from_env(
             {
-                **ENOUGH,
+                **REQUIRED,
                 "EXPONEA_BASE_URL": "https://h.example/",
                 "EXPONEA_STORAGE": "queue.sqlite",
                 "EXPONEA_DEFAULT_PROPERTIES": '{"a": 1, "b": {"c": [true, null]}}',
@@ -65,7 +65,7 @@ class TestReading:
                 "EXPONEA_PUSH_TOKEN_STORAGE": "property",
                 "EXPONEA_IN_APP_CONTENT_BLOCK_PLACEHOLDERS_AUTO_LOAD": "home, cart,,",
                 "EXPONEA_APP_VERSION": "1.2",
-                "OTHER": "is none of our business",
+                "OTHER": "is ignored",
             }
         )
 
@@ -87,10 +87,10 @@ class TestReading:
         )
 
     def test_every_field_of_the_nested_settings_has_a_variable(self) -> None:
-        """Queue and upload are read field by field."""
+        """The settings of the queue and the upload have variables of their own."""
         settings = Configuration.from_env(
             {
-                **ENOUGH,
+                **REQUIRED,
                 "EXPONEA_QUEUE_MAX_RECORDS": "10",
                 "EXPONEA_QUEUE_WHEN_FULL": "wait",
                 "EXPONEA_QUEUE_MAX_AGE": "60",
@@ -104,21 +104,21 @@ class TestReading:
         assert settings.queue == QueueSettings(max_records=10, when_full="wait", max_age=60, durability="power")
         assert settings.upload == UploadSettings(batch_size=5, requests_per_second=2.5, gzip=True)
 
-    def test_every_setting_but_code_has_a_variable(self) -> None:
-        """A variable for each field is known, so that no setting needs code."""
+    def test_every_setting_but_functions_has_a_variable(self) -> None:
+        """All settings that are not functions can be set by the environment."""
         names = [f"EXPONEA_{name.upper()}" for name in attrs.fields_dict(Configuration) if name[0] != "_"]
         names += [f"EXPONEA_QUEUE_{name.upper()}" for name in attrs.fields_dict(QueueSettings)]
         names += [f"EXPONEA_UPLOAD_{name.upper()}" for name in attrs.fields_dict(UploadSettings)]
         others = {"EXPONEA_QUEUE", "EXPONEA_UPLOAD", "EXPONEA_CUSTOMER_TOKEN_PROVIDER", "EXPONEA_RESOURCE_LOADER"}
 
-        Configuration.from_env({**dict.fromkeys(set(names) - others, ""), **ENOUGH})
+        Configuration.from_env({**dict.fromkeys(set(names) - others, ""), **REQUIRED})
 
     def test_private_access(self) -> None:
-        """A pair of variables makes a `BasicAuth`."""
+        """Two variables give a `BasicAuth`."""
         assert Configuration.from_env(PRIVATE).authorization_token == BasicAuth("id", SECRET)
 
     def test_the_mapping_is_json(self) -> None:
-        """Projects are objects, with a key or private access and perhaps an address."""
+        """Projects are objects with a key or private access, and optionally a URL."""
         pair = {"key_id": "id", "secret": SECRET}
         settings = Configuration.from_env(
             mapped(
@@ -133,48 +133,48 @@ class TestReading:
         )
 
     def test_an_empty_variable_counts_as_not_set(self) -> None:
-        """As compose files have it, what is left blank is the default."""
-        environ = {**ENOUGH, "EXPONEA_BASE_URL": "", "EXPONEA_QUEUE_MAX_RECORDS": "", "EXPONEA_BASIC_AUTH_SECRET": ""}
+        """A variable that a compose file leaves blank has the default."""
+        environ = {**REQUIRED, "EXPONEA_BASE_URL": "", "EXPONEA_QUEUE_MAX_RECORDS": "", "EXPONEA_BASIC_AUTH_SECRET": ""}
 
-        assert Configuration.from_env(environ) == Configuration.from_env(ENOUGH)
+        assert Configuration.from_env(environ) == Configuration.from_env(REQUIRED)
 
 
 class TestOverrides:
-    def test_an_argument_wins_over_its_variable(self) -> None:
-        """The variable is not even read."""
-        environ = {**ENOUGH, "EXPONEA_SESSION_TIMEOUT": "nonsense", "EXPONEA_QUEUE_MAX_RECORDS": "nonsense"}
+    def test_an_argument_takes_precedence_over_its_variable(self) -> None:
+        """The variable is not parsed at all."""
+        environ = {**REQUIRED, "EXPONEA_SESSION_TIMEOUT": "nonsense", "EXPONEA_QUEUE_MAX_RECORDS": "nonsense"}
 
         settings = Configuration.from_env(environ, session_timeout=5, queue=QueueSettings(max_records=7))
 
         assert (settings.session_timeout, settings.queue.max_records) == (5.0, 7)
 
-    def test_an_argument_stands_for_what_is_missing(self) -> None:
-        """Nothing need be in the environment."""
+    def test_an_argument_replaces_a_missing_variable(self) -> None:
+        """All settings can be given as arguments."""
         settings = Configuration.from_env({}, project_token="p", authorization_token=BasicAuth("i", SECRET))
 
         assert settings.authorization_token == BasicAuth("i", SECRET)
 
-    def test_access_given_as_an_argument_wins_over_both_forms(self) -> None:
-        """Neither the key's variable nor the pair's is read."""
-        environ = {**PRIVATE, **ENOUGH}
+    def test_credentials_given_as_an_argument_replace_both_forms(self) -> None:
+        """Neither the variable of the key nor those of private access are read."""
+        environ = {**PRIVATE, **REQUIRED}
 
         assert Configuration.from_env(environ, authorization_token="k").authorization_token == "k"
 
-    def test_code_comes_as_an_argument(self) -> None:
-        """A provider of tokens can't be a variable, so it is one of the arguments."""
+    def test_a_function_is_given_as_an_argument(self) -> None:
+        """Functions can't come from the environment."""
 
         async def provide() -> str:
             return SECRET
 
-        assert Configuration.from_env(ENOUGH, customer_token_provider=provide).customer_token_provider is provide
+        assert Configuration.from_env(REQUIRED, customer_token_provider=provide).customer_token_provider is provide
 
-    def test_a_wrong_argument_keeps_its_own_name(self) -> None:
-        """The error names the argument and no variable."""
-        assert refusal(ENOUGH, session_timeout=-1).field == "session_timeout"
-        assert refusal({**ENOUGH, "EXPONEA_BASE_URL": "x"}, base_url="y").field == "base_url"
+    def test_the_error_of_an_argument_names_the_argument(self) -> None:
+        """It does not name the variable, which was not read."""
+        assert error_of(REQUIRED, session_timeout=-1).field == "session_timeout"
+        assert error_of({**REQUIRED, "EXPONEA_BASE_URL": "x"}, base_url="y").field == "base_url"
 
 
-class TestRefusals:
+class TestErrors:
     @pytest.mark.parametrize(
         ("environ", "missing"),
         [
@@ -185,11 +185,11 @@ class TestRefusals:
             ({**PRIVATE, "EXPONEA_BASIC_AUTH_SECRET": ""}, "EXPONEA_BASIC_AUTH_SECRET"),
         ],
     )
-    def test_what_is_missing_is_named(self, environ: dict[str, str], missing: str) -> None:
-        """The variable to set stands in the error."""
-        error = refusal(environ)
+    def test_the_error_names_the_missing_variable(self, environ: dict[str, str], missing: str) -> None:
+        """The error says which variable to set."""
+        error = error_of(environ)
 
-        assert (error.field, f"{missing}: it is missing." in str(error)) == (missing, True)
+        assert (error.field, f"{missing}: is missing." in str(error)) == (missing, True)
 
     @pytest.mark.parametrize(
         ("name", "hint"),
@@ -199,53 +199,53 @@ class TestRefusals:
             ("EXPONEA_QUEUE_MAX_RECORD", "Did you mean EXPONEA_QUEUE_MAX_RECORDS?"),
             ("EXPONEA_base_url", "Did you mean EXPONEA_BASE_URL?"),
             ("EXPONEA_ZZZ", "Remove it."),
-            ("EXPONEA_CUSTOMER_TOKEN_PROVIDER", "pass it to from_env() as an argument"),
+            ("EXPONEA_CUSTOMER_TOKEN_PROVIDER", "Pass the function as an argument of from_env()."),
         ],
     )
-    def test_an_unknown_variable_is_refused(self, name: str, hint: str) -> None:
-        """A typo is found, with what was probably meant, and what it held is not shown."""
-        error = refusal({**ENOUGH, name: SECRET})
+    def test_unknown_variables_are_reported(self, name: str, hint: str) -> None:
+        """The error of a misspelled variable names the one that was probably meant, and does not show the value."""
+        error = error_of({**REQUIRED, name: SECRET})
 
         assert (error.field, hint in str(error)) == (name, True)
 
     @pytest.mark.parametrize(
-        ("name", "text", "words"),
+        ("name", "value", "trouble"),
         [
-            ("EXPONEA_PROJECT_TOKEN", f"{SECRET}_", "has characters that no project token has"),
-            ("EXPONEA_PROJECT_TOKEN", " ", "it is blank"),
-            ("EXPONEA_AUTHORIZATION_TOKEN", f"Token {SECRET}", "name of a scheme"),
+            ("EXPONEA_PROJECT_TOKEN", f"{SECRET}_", "must consist of ASCII letters, digits and '-'"),
+            ("EXPONEA_PROJECT_TOKEN", " ", "must not be blank"),
+            ("EXPONEA_AUTHORIZATION_TOKEN", f"Token {SECRET}", "must not begin with the name of a scheme"),
             ("EXPONEA_BASE_URL", f"https://u:{SECRET}@h.example", "credentials"),
             ("EXPONEA_STORAGE", f"rdis://:{SECRET}@h", "must be a file path"),
-            ("EXPONEA_DEFAULT_PROPERTIES", f'["{SECRET}"]', "not a JSON object"),
-            ("EXPONEA_DEFAULT_PROPERTIES", f"{{{SECRET}", "not a JSON object"),
-            ("EXPONEA_DEFAULT_PROPERTIES", "[" * 100_000, "not a JSON object"),
-            ("EXPONEA_DEFAULT_PROPERTIES", f'{{"": "{SECRET}"}}', "no text, or empty"),
-            ("EXPONEA_SESSION_TIMEOUT", "soon", "'soon' is not a number"),
-            ("EXPONEA_SESSION_TIMEOUT", "nan", "not finite"),
-            ("EXPONEA_FLUSH_MAX_RETRIES", "1.5", "'1.5' is not a whole number"),
-            ("EXPONEA_FLUSH_MAX_RETRIES", "0", "too small"),
-            ("EXPONEA_FLUSH_MAX_RETRIES", "9" * 5000, "not a whole number"),
+            ("EXPONEA_DEFAULT_PROPERTIES", f'["{SECRET}"]', "expected a JSON object"),
+            ("EXPONEA_DEFAULT_PROPERTIES", f"{{{SECRET}", "expected a JSON object"),
+            ("EXPONEA_DEFAULT_PROPERTIES", "[" * 100_000, "expected a JSON object"),
+            ("EXPONEA_DEFAULT_PROPERTIES", f'{{"": "{SECRET}"}}', "must have non-empty strings as keys"),
+            ("EXPONEA_SESSION_TIMEOUT", "soon", "expected a number, got 'soon'"),
+            ("EXPONEA_SESSION_TIMEOUT", "nan", "must be finite, got nan"),
+            ("EXPONEA_FLUSH_MAX_RETRIES", "1.5", "expected an integer, got '1.5'"),
+            ("EXPONEA_FLUSH_MAX_RETRIES", "0", "must be at least 1, got 0"),
+            ("EXPONEA_FLUSH_MAX_RETRIES", "9" * 5000, "expected an integer, got "),
             ("EXPONEA_FLUSH_MODE", "SOMETIMES", "Use one of IMMEDIATE, PERIOD"),
-            ("EXPONEA_UPLOAD_GZIP", "maybe", "neither true nor false"),
-            ("EXPONEA_UPLOAD_BATCH_SIZE", "51", "too large"),
-            ("EXPONEA_UPLOAD_BACKOFF_MAX", "0.1", "below backoff_initial"),
-            ("EXPONEA_QUEUE_WHEN_FULL", "panic", "'panic' is not known"),
-            ("EXPONEA_APPLICATION_ID", "App", "'App' has another form"),
-            ("EXPONEA_PROJECT_MAPPING", f'["{SECRET}"]', "not a JSON object"),
+            ("EXPONEA_UPLOAD_GZIP", "maybe", "expected true or false, got 'maybe'"),
+            ("EXPONEA_UPLOAD_BATCH_SIZE", "51", "must be at most 50, got 51"),
+            ("EXPONEA_UPLOAD_BACKOFF_MAX", "0.1", "must be at least backoff_initial, 0.5, got 0.1"),
+            ("EXPONEA_QUEUE_WHEN_FULL", "panic", "expected a known value, got 'panic'"),
+            ("EXPONEA_APPLICATION_ID", "App", "must consist of lower-case ASCII letters"),
+            ("EXPONEA_PROJECT_MAPPING", f'["{SECRET}"]', "expected a JSON object"),
             ("EXPONEA_PROJECT_MAPPING", '{"PAYMNT": []}', "Did you mean PAYMENT?"),
         ],
-        ids=lambda text: text[:40],
+        ids=lambda value: value[:40],
     )
-    def test_a_wrong_text_is_refused_by_its_variable(self, name: str, text: str, words: str) -> None:
-        """The error names the variable as the user wrote it, what is wrong, and no secret."""
-        error = refusal({**ENOUGH, name: text})
+    def test_the_error_names_the_variable(self, name: str, value: str, trouble: str) -> None:
+        """The error says which variable is invalid and why, and does not show a secret."""
+        error = error_of({**REQUIRED, name: value})
 
         assert error.field == name
         assert str(error).startswith(f"{name}: ")
-        assert words in str(error)
+        assert trouble in str(error)
 
     @pytest.mark.parametrize(
-        ("described", "rest"),
+        ("project", "rest"),
         [
             (SECRET, "[PAYMENT][1]"),
             ({"project_token": "b", "authorization_token": SECRET, "extra": 1}, "[PAYMENT][1]"),
@@ -260,27 +260,27 @@ class TestRefusals:
             ({"project_token": "main", "authorization_token": "other"}, "[PAYMENT][1].authorization_token"),
         ],
     )
-    def test_a_wrong_project_is_found_by_its_place(self, described: Any, rest: str) -> None:
-        """The variable, the event type, the number and the field lead to the trouble."""
-        error = refusal(mapped({"project_token": "a", "authorization_token": SECRET}, described))
+    def test_the_error_names_the_index_of_the_project(self, project: Any, rest: str) -> None:
+        """The path has the variable, the event type, the index and the field."""
+        error = error_of(mapped({"project_token": "a", "authorization_token": SECRET}, project))
 
         assert error.field == f"EXPONEA_PROJECT_MAPPING{rest}"
 
-    def test_projects_stand_in_a_list(self) -> None:
-        """One object alone is told what it should be in."""
-        environ = {**ENOUGH, "EXPONEA_PROJECT_MAPPING": json.dumps({"PAYMENT": {"authorization_token": SECRET}})}
+    def test_projects_must_be_in_a_list(self) -> None:
+        """A single object raises an error that names the event type."""
+        environ = {**REQUIRED, "EXPONEA_PROJECT_MAPPING": json.dumps({"PAYMENT": {"authorization_token": SECRET}})}
 
-        assert refusal(environ).field == "EXPONEA_PROJECT_MAPPING[PAYMENT]"
+        assert error_of(environ).field == "EXPONEA_PROJECT_MAPPING[PAYMENT]"
 
-    def test_a_key_and_private_access_are_one_too_many(self) -> None:
-        """Which of the two is meant can't be guessed."""
-        error = refusal({**PRIVATE, **ENOUGH})
+    def test_a_key_and_private_access_exclude_each_other(self) -> None:
+        """The error says to set one of the two."""
+        error = error_of({**PRIVATE, **REQUIRED})
 
         assert (error.field, "Set one of the two." in str(error)) == ("EXPONEA_AUTHORIZATION_TOKEN", True)
 
     @pytest.mark.parametrize(
-        ("name", "text"), [("EXPONEA_BASIC_AUTH_SECRET", f"{SECRET}\n"), ("EXPONEA_BASIC_AUTH_KEY_ID", "a:b")]
+        ("name", "value"), [("EXPONEA_BASIC_AUTH_SECRET", f"{SECRET}\n"), ("EXPONEA_BASIC_AUTH_KEY_ID", "a:b")]
     )
-    def test_private_access_is_checked(self, name: str, text: str) -> None:
-        """Each half is named by its variable."""
-        assert refusal({**PRIVATE, name: text}).field == name
+    def test_private_access_is_validated(self, name: str, value: str) -> None:
+        """The error names the variable of the id or of the secret."""
+        assert error_of({**PRIVATE, name: value}).field == name

@@ -1,5 +1,5 @@
 """
-The tree of errors: what each is, says and knows.
+The exceptions: their tree, their messages and their attributes.
 """
 
 import copy
@@ -30,40 +30,40 @@ from exponea_async.errors import (
 )
 
 EXAMPLES: list[ExponeaError] = [
-    ExponeaError("It failed.", hint="Mend it."),
-    ConfigurationError("base_url", "it is blank", "Use an address."),
-    InvalidEventError("properties.items[3].price", "nan is no finite number", "Leave it out."),
-    LifecycleError("Not now."),
-    NotStartedError("Not yet."),
-    ClosedError("No more."),
-    StorageError("The disk is full.", hint="Make room."),
-    QueueFullError("No room."),
+    ExponeaError("It failed.", hint="Correct it."),
+    ConfigurationError("base_url", "must not be blank", "Use a URL."),
+    InvalidEventError("properties.items[3].price", "must be a finite number, got nan", "Leave it out."),
+    LifecycleError("The client is running."),
+    NotStartedError("The client is not started."),
+    ClosedError("The client is closed."),
+    StorageError("The disk is full.", hint="Free some space."),
+    QueueFullError("The queue is full."),
     StateConflictError("device:default"),
     DamagedFileError("a.sqlite", "a.sqlite.damaged", "not a database"),
-    DeliveryError("Not delivered."),
+    DeliveryError("The event was not delivered."),
     RejectedError("no such event"),
     DroppedError("before_track"),
     ProjectPausedError("https://p.example", 401, "HTTP 401"),
     UnavailableError("HTTP 503", status=503, retry_after=2.0),
     RequestRefusedError("HTTP 403", status=403),
-    DeliveryTimeoutError("No verdict after 3 seconds."),
+    DeliveryTimeoutError("No verdict within 3 seconds."),
 ]
 
 
 def test_there_is_an_example_of_each() -> None:
-    """The examples of these tests are all the classes there are."""
+    """The examples of these tests have all classes of the module."""
     kinds = {kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)}
 
     assert {type(each) for each in EXAMPLES} == kinds
 
 
-def test_the_tree_at_the_head_is_the_tree() -> None:
-    """The drawing in the docstring names every class, with the built-in it resembles."""
-    drawing = errors.__doc__ or ""
+def test_the_tree_in_the_docstring_is_complete() -> None:
+    """It names every class, with the built-in exception that it also inherits from."""
+    tree = errors.__doc__ or ""
     for each in EXAMPLES:
         builtin = [base.__name__ for base in type(each).__bases__ if base.__module__ == "builtins"]
         name = type(each).__name__
-        assert (f"{name} ({builtin[0]})" if builtin and name != "ExponeaError" else name) in drawing
+        assert (f"{name} ({builtin[0]})" if builtin and name != "ExponeaError" else name) in tree
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def test_the_tree_at_the_head_is_the_tree() -> None:
         (DeliveryTimeoutError, TimeoutError),
     ],
 )
-def test_errors_are_what_they_resemble(kind: type[Exception], builtin: type[Exception]) -> None:
-    """Who catches the built-in catches ours, and the root catches all."""
+def test_exceptions_inherit_from_built_in_ones(kind: type[Exception], builtin: type[Exception]) -> None:
+    """They can be caught as the built-in exception, and all of them as ExponeaError."""
     assert issubclass(kind, builtin)
     assert issubclass(kind, ExponeaError)
 
 
-def test_the_class_says_whether_trying_again_can_help() -> None:
-    """What may pass by itself is retryable, what needs a change is not."""
+def test_the_class_says_whether_a_retry_may_succeed() -> None:
+    """An error is retryable if the same call may succeed later."""
     assert {type(each) for each in EXAMPLES if each.retryable} == {
         StorageError,
         QueueFullError,
@@ -95,29 +95,32 @@ def test_the_class_says_whether_trying_again_can_help() -> None:
     }
 
 
-def test_messages_tell_trouble_and_remedy() -> None:
-    """The text has the place, what is wrong there, and what would be right."""
-    told = {type(each): str(each) for each in EXAMPLES}
+def test_messages_have_field_trouble_and_hint() -> None:
+    """A message says which field is invalid, what is wrong with it, and what to do."""
+    messages = {type(each): str(each) for each in EXAMPLES}
 
-    assert told[ExponeaError] == "It failed. Mend it."
-    assert told[ConfigurationError] == "base_url: it is blank. Use an address."
-    assert told[InvalidEventError] == "properties.items[3].price: nan is no finite number. Leave it out."
-    assert told[StorageError] == "The disk is full. Make room."
-    assert told[DeliveryTimeoutError] == "No verdict after 3 seconds."
-    assert told[DamagedFileError].startswith("The queue file a.sqlite is damaged (not a database); it now lies at")
+    assert messages[ExponeaError] == "It failed. Correct it."
+    assert messages[ConfigurationError] == "base_url: must not be blank. Use a URL."
+    expected = "properties.items[3].price: must be a finite number, got nan. Leave it out."
+    assert messages[InvalidEventError] == expected
+    assert messages[StorageError] == "The disk is full. Free some space."
+    assert messages[DeliveryTimeoutError] == "No verdict within 3 seconds."
+    assert messages[DamagedFileError].startswith(
+        "The queue file a.sqlite is damaged (not a database); it has been moved to"
+    )
 
 
-def test_a_part_tells_its_place_in_the_whole() -> None:
-    """The path gets longer, and the rest of the message stays."""
-    error = InvalidEventError("properties.a", "nan is no finite number", "Leave it out.").within("events[3]")
+def test_the_path_of_a_part_can_be_extended() -> None:
+    """`within` prepends the path of the whole, and keeps the rest of the message."""
+    error = InvalidEventError("properties.a", "must be finite, got nan", "Leave it out.").within("events[3]")
 
     assert error.path == "events[3].properties.a"
-    assert str(error) == "events[3].properties.a: nan is no finite number. Leave it out."
+    assert str(error) == "events[3].properties.a: must be finite, got nan. Leave it out."
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
-def test_errors_travel_between_processes(error: ExponeaError) -> None:
-    """A pickled or copied error is the same error, with its facts."""
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert type(twin) is type(error)
-        assert (str(twin), vars(twin), twin.args) == (str(error), vars(error), error.args)
+def test_exceptions_can_be_pickled_and_copied(error: ExponeaError) -> None:
+    """A copy has the same type, message and attributes."""
+    for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(copied) is type(error)
+        assert (str(copied), vars(copied), copied.args) == (str(error), vars(error), error.args)

@@ -1,5 +1,5 @@
 """
-Hooks: what an application may give, and how its listeners are told.
+Hooks: which functions are valid, and how listeners are called.
 """
 
 import functools
@@ -12,12 +12,10 @@ from exponea_async.errors import ConfigurationError, RejectedError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Event
 
-NOTICE = DeliveryEvent(
-    "rejected", ids=("1", "2"), project="https://p.example", reason="bad", error=RejectedError("bad")
-)
+EVENT = DeliveryEvent("rejected", ids=("1", "2"), project="https://p.example", reason="bad", error=RejectedError("bad"))
 
 
-def fail(_notice: DeliveryEvent) -> None:
+def fail(_event: DeliveryEvent) -> None:
     raise RuntimeError("my listener is broken")
 
 
@@ -29,44 +27,44 @@ class Listener:
     def keep(self, event: Event) -> Event | None:
         return event
 
-    async def __call__(self, notice: DeliveryEvent) -> None:
+    async def __call__(self, event: DeliveryEvent) -> None:
         """Would never be awaited either."""
 
 
-def test_every_listener_hears_everything() -> None:
-    """Listeners get the notice itself, in their order."""
-    heard: list[tuple[str, DeliveryEvent]] = []
-    hooks = Hooks(listeners=[lambda each: heard.append(("a", each)), lambda each: heard.append(("b", each))])
+def test_all_listeners_are_called_in_order() -> None:
+    """Each listener gets the event itself."""
+    received: list[tuple[str, DeliveryEvent]] = []
+    hooks = Hooks(listeners=[lambda each: received.append(("a", each)), lambda each: received.append(("b", each))])
 
-    hooks.notify(NOTICE)
+    hooks.notify(EVENT)
 
-    assert heard == [("a", NOTICE), ("b", NOTICE)]
+    assert received == [("a", EVENT), ("b", EVENT)]
 
 
-def test_a_failing_listener_keeps_nobody_from_hearing(caplog: pytest.LogCaptureFixture) -> None:
-    """Its error is logged with traceback on our logger, and the others still hear."""
-    heard: list[DeliveryEvent] = []
+def test_an_exception_of_a_listener_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The log has the traceback, and the other listeners are still called."""
+    received: list[DeliveryEvent] = []
 
-    Hooks(listeners=(fail, heard.append, fail)).notify(NOTICE)
+    Hooks(listeners=(fail, received.append, fail)).notify(EVENT)
 
-    assert heard == [NOTICE]
+    assert received == [EVENT]
     assert [(record.name, record.levelno) for record in caplog.records] == [("exponea_async", logging.ERROR)] * 2
     assert "'rejected'" in caplog.records[0].message
     assert "my listener is broken" in caplog.text
 
 
-def test_who_interrupts_is_not_held_up() -> None:
-    """Only errors are caught, not the end of the program."""
+def test_a_keyboard_interrupt_is_not_caught() -> None:
+    """Only exceptions that are errors are caught."""
 
-    def interrupt(_notice: DeliveryEvent) -> None:
+    def interrupt(_event: DeliveryEvent) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Hooks(listeners=[interrupt]).notify(NOTICE)
+        Hooks(listeners=[interrupt]).notify(EVENT)
 
 
-def test_without_hooks_nothing_happens() -> None:
-    """No listener, no before_track: the default."""
+def test_there_are_no_hooks_by_default() -> None:
+    """Without listeners, `notify` does nothing."""
     hooks = Hooks()
 
     hooks.notify(DeliveryEvent("delivered"))
@@ -75,7 +73,7 @@ def test_without_hooks_nothing_happens() -> None:
 
 
 def test_before_track_may_be_any_plain_callable() -> None:
-    """Functions, partials and methods will do."""
+    """Functions, partials and methods are valid."""
     for function in (lambda each: each, functools.partial(lambda _, each: each, 1), Listener().keep):
         assert Hooks(before_track=function).before_track is function
 
@@ -83,18 +81,26 @@ def test_before_track_may_be_any_plain_callable() -> None:
 @pytest.mark.parametrize(
     ("hooks", "field", "trouble"),
     [
-        ({"before_track": 5}, "before_track", "5 can't be called"),
-        ({"before_track": asynchronous}, "before_track", "is an async function"),
-        ({"before_track": functools.partial(asynchronous)}, "before_track", "is an async function"),
-        ({"listeners": print}, "listeners", "is no list"),
-        ({"listeners": "print"}, "listeners", "is no list"),
-        ({"listeners": [print, 5]}, "listeners[1]", "5 can't be called"),
-        ({"listeners": [asynchronous]}, "listeners[0]", "is an async function"),
-        ({"listeners": [print, print, Listener()]}, "listeners[2]", "is an async function"),
+        ({"before_track": 5}, "before_track", "expected a function, got 5"),
+        ({"before_track": asynchronous}, "before_track", "expected a plain function, got the async function "),
+        (
+            {"before_track": functools.partial(asynchronous)},
+            "before_track",
+            "expected a plain function, got the async function ",
+        ),
+        ({"listeners": print}, "listeners", "expected a list of functions, got "),
+        ({"listeners": "print"}, "listeners", "expected a list of functions, got "),
+        ({"listeners": [print, 5]}, "listeners[1]", "expected a function, got 5"),
+        ({"listeners": [asynchronous]}, "listeners[0]", "expected a plain function, got the async function "),
+        (
+            {"listeners": [print, print, Listener()]},
+            "listeners[2]",
+            "expected a plain function, got the async function ",
+        ),
     ],
 )
-def test_what_would_never_run_is_refused(hooks: dict[str, Any], field: str, trouble: str) -> None:
-    """What can't be called, or would give back a coroutine that nobody awaits, is refused by name."""
+def test_other_values_and_async_functions_are_invalid(hooks: dict[str, Any], field: str, trouble: str) -> None:
+    """The error names the hook; an async function would return a coroutine that is never awaited."""
     with pytest.raises(ConfigurationError, match=trouble) as caught:
         Hooks(**hooks)
 

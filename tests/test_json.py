@@ -1,5 +1,5 @@
 """
-JSON that comes in: decoded by either codec alike, and cut into pieces without being decoded.
+JSON is decoded alike by both codecs, and can be split into its parts without decoding them.
 """
 
 import json
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from exponea_async._internal.json import decode, elements, members
 
 NAME = "exponea_async._internal.json"
-#: A slow machine is no failure.
+#: A slow machine does not fail a test.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -54,13 +54,13 @@ class TestDecoding:
             pytest.param(b"[" * 100_000, id="deep"),
         ],
     )
-    def test_what_is_no_json_is_a_value_error(self, reader: ModuleType, data: bytes) -> None:
-        """The leniencies of the standard library are taken back."""
+    def test_invalid_json_is_a_value_error(self, reader: ModuleType, data: bytes) -> None:
+        """JSON that only the standard library accepts is invalid, too."""
         with pytest.raises(ValueError):  # noqa: PT011 - no more is promised
             reader.decode(data)
 
     def test_json_is_decoded(self, reader: ModuleType) -> None:
-        """Texts with escapes, numbers and nesting come back, blanks around them or not."""
+        """Strings with escapes, numbers, nested values and surrounding whitespace are decoded."""
         assert reader.decode(b' {"a": [1, 2.5, "\\u00e9\\ud83d\\uded2", null]}\n') == {
             "a": [1, 2.5, "é\U0001f6d2", None]
         }
@@ -74,61 +74,61 @@ class TestDecoding:
         )
     )
     def test_decoding_raises_nothing_but_value_errors(self, data: bytes) -> None:
-        """Whatever comes, either codec decodes it or raises a ValueError, and both do the same."""
+        """Each codec decodes any bytes or raises a ValueError, and both do the same."""
         outcomes = []
         for module in (FAST, PLAIN):
             try:
                 outcomes.append(module.decode(data))
             except ValueError:
-                outcomes.append("refused")
+                outcomes.append("invalid")
 
         assert outcomes[0] == outcomes[1]
 
 
-class TestCutting:
+class TestSplitting:
     @UNHURRIED
     @given(st.lists(VALUES, max_size=5), LAYOUTS)
-    def test_a_list_is_cut_into_its_elements(self, values: list[Any], layout: dict[str, Any]) -> None:
-        """However it is written, each piece is one element, in order."""
+    def test_a_list_is_split_into_its_elements(self, values: list[Any], layout: dict[str, Any]) -> None:
+        """Whatever its layout, each part is one element, in order."""
         data = json.dumps(values, **layout).encode(errors="replace")
 
-        assert [json.loads(piece) for piece in elements(data)] == json.loads(data)
+        assert [json.loads(part) for part in elements(data)] == json.loads(data)
 
     @UNHURRIED
     @given(st.dictionaries(st.text(), VALUES, max_size=5), LAYOUTS)
-    def test_an_object_is_cut_into_its_members(self, values: dict[str, Any], layout: dict[str, Any]) -> None:
-        """However it is written, each piece is one member's value under its key."""
+    def test_an_object_is_split_into_its_members(self, values: dict[str, Any], layout: dict[str, Any]) -> None:
+        """Whatever its layout, each part is the value of one member."""
         data = json.dumps(values, **layout).encode(errors="replace")
 
-        assert {key: json.loads(piece) for key, piece in members(data)} == json.loads(data)
+        assert {key: json.loads(part) for key, part in members(data)} == json.loads(data)
 
-    def test_a_broken_element_does_no_harm_to_those_beside_it(self) -> None:
-        """Whatever stands between its brackets, the pieces beside it are cut out whole."""
+    def test_an_invalid_element_does_not_affect_the_others(self) -> None:
+        """Whatever is between its brackets, the other elements are complete."""
         deep = b"[" * 100_000 + b"]" * 100_000
-        pieces = list(elements(b'[1, {"a": tru, "b": NaN}, ' + deep + b', "]", 2]'))
+        parts = list(elements(b'[1, {"a": tru, "b": NaN}, ' + deep + b', "]", 2]'))
 
-        assert pieces == [b"1", b'{"a": tru, "b": NaN}', deep, b'"]"', b"2"]
+        assert parts == [b"1", b'{"a": tru, "b": NaN}', deep, b'"]"', b"2"]
         with pytest.raises(ValueError, match=r"."):
-            decode(pieces[2])
+            decode(parts[2])
 
     @pytest.mark.parametrize("data", [b"", b"[", b"[1, 2", b'["1, 2]', b"{}", b"12", b"[1] 2", b"[1]]", b"null"])
-    def test_what_is_no_whole_list_is_refused(self, data: bytes) -> None:
-        """A list without an end, or with more behind it, is not taken for one."""
+    def test_incomplete_lists_are_invalid(self, data: bytes) -> None:
+        """A list without an end, or with something after it, raises a ValueError."""
         with pytest.raises(ValueError, match=r"."):
             list(elements(data))
 
     @pytest.mark.parametrize("data", [b"", b"{", b'{"a": 1', b"[]", b"{1: 2}", b'{"a" 1}', b"{} {}", b'{"\\ud800": 1}'])
-    def test_what_is_no_whole_object_is_refused(self, data: bytes) -> None:
-        """An object without an end, or with members that have no key, is not taken for one."""
+    def test_incomplete_objects_are_invalid(self, data: bytes) -> None:
+        """An object without an end, or with a member without a key, raises a ValueError."""
         with pytest.raises(ValueError, match=r"."):
             list(members(data))
 
     @UNHURRIED
     @given(st.binary(max_size=60) | st.lists(st.sampled_from([*'{}[]:,"\\ 1a'])).map(lambda it: "".join(it).encode()))
-    def test_cutting_raises_nothing_but_value_errors(self, data: bytes) -> None:
-        """Whatever comes, it is cut into pieces or refused."""
-        for cut in (elements, members):
+    def test_splitting_raises_nothing_but_value_errors(self, data: bytes) -> None:
+        """Any bytes are split or raise a ValueError."""
+        for split in (elements, members):
             try:
-                list(cut(data))
+                list(split(data))
             except ValueError:
                 continue

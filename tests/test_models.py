@@ -1,5 +1,5 @@
 """
-The values that users meet.
+Values that are passed to the client and returned by it.
 """
 
 import copy
@@ -44,21 +44,21 @@ VALUES: list[Any] = [
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_values_are_frozen(value: Any) -> None:
-    """No field of a value can be set, and none added."""
-    for name in [*attrs.fields_dict(type(value)), "unheard_of"]:
+    """No attribute of a value can be set, and none can be added."""
+    for name in [*attrs.fields_dict(type(value)), "unknown"]:
         with pytest.raises((attrs.exceptions.FrozenInstanceError, AttributeError)):
             setattr(value, name, 1)
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_values_are_equal_by_content(value: Any) -> None:
-    """A copy is equal, and each value tells its fields in its repr."""
+    """A copy is equal, and the repr of a value shows all fields."""
     assert copy.copy(value) == value
     assert all(f"{name}=" in repr(value) for name in attrs.fields_dict(type(value)))
 
 
-def test_what_may_be_left_out() -> None:
-    """An event needs a name, a customer ids, and nobody shares default properties with another."""
+def test_optional_fields_have_defaults() -> None:
+    """Only the name of an event and the ids of a customer are required, and default properties are not shared."""
     first, second = Event("a"), Event("b")
 
     assert (first.properties, first.timestamp) == ({}, None)
@@ -67,8 +67,8 @@ def test_what_may_be_left_out() -> None:
     assert PurchasedItem(1, "EUR", "card", "p-1", "Shoes").receipt is None
 
 
-def test_arguments_come_in_the_documented_order() -> None:
-    """The names and the order of the fields are a promise."""
+def test_the_order_of_arguments() -> None:
+    """The names and the order of the fields are part of the public API."""
     assert [*attrs.fields_dict(Event)] == ["name", "properties", "timestamp"]
     assert [*attrs.fields_dict(Customer)] == ["ids", "properties"]
     assert [*attrs.fields_dict(PurchasedItem)] == [
@@ -82,8 +82,8 @@ def test_arguments_come_in_the_documented_order() -> None:
     assert [*attrs.fields_dict(FlushResult)] == ["delivered", "rejected", "remaining"]
 
 
-def test_the_vendors_spellings() -> None:
-    """Names equal values, as they stand in configuration files of the vendor's SDKs."""
+def test_enum_members_are_named_as_in_the_vendors_sdks() -> None:
+    """Names and values are those of configuration files of these SDKs."""
     for kind in (EventType, FlushMode, TokenFrequency):
         assert all(member.name == member.value for member in kind)
     assert [each.name for each in FlushMode] == ["IMMEDIATE", "PERIOD", "APP_CLOSE", "MANUAL"]
@@ -91,6 +91,6 @@ def test_the_vendors_spellings() -> None:
     assert len(EventType) == 13
 
 
-def test_a_push_tokens_other_name() -> None:
-    """The older SDKs' word and the newer ones' mean the same."""
+def test_notification_state_is_an_alias() -> None:
+    """Older SDKs name the event type after the push token, newer ones after the notification state."""
     assert EventType["NOTIFICATION_STATE"] is EventType.PUSH_TOKEN

@@ -1,5 +1,5 @@
 """
-Numbers: what is counted, and how OpenTelemetry hears of it.
+The numbers of a client, and their export to OpenTelemetry.
 """
 
 import builtins
@@ -16,7 +16,7 @@ from exponea_async.observability import Counters, export_metrics
 
 
 def collected(reader: InMemoryMetricReader) -> dict[str, list[tuple[Any, dict[str, Any]]]]:
-    """Tell value and attributes of each point, by metric."""
+    """Return the value and the attributes of each data point, by metric."""
     data = reader.get_metrics_data()
     return {
         metric.name: [(point.value, dict(point.attributes or {})) for point in metric.data.data_points]  # type: ignore[union-attr]
@@ -26,8 +26,8 @@ def collected(reader: InMemoryMetricReader) -> dict[str, list[tuple[Any, dict[st
     }
 
 
-def test_a_snapshot_tells_every_number() -> None:
-    """Each counter stands under its own name, none is left out."""
+def test_a_snapshot_has_every_number() -> None:
+    """Each counter is in the field of the same name."""
     counters = Counters()
     for number, name in enumerate(attrs.fields_dict(Stats)):
         if name not in ("dropped", "paused", "commits"):
@@ -47,8 +47,8 @@ def test_a_snapshot_tells_every_number() -> None:
     )
 
 
-def test_a_snapshot_stays_as_it_was() -> None:
-    """Later counting does not reach into it."""
+def test_a_snapshot_does_not_change() -> None:
+    """Later increments do not affect it."""
     counters = Counters()
     before = counters.snapshot(0)
 
@@ -59,8 +59,8 @@ def test_a_snapshot_stays_as_it_was() -> None:
     assert before == Counters().snapshot(0)
 
 
-def test_metrics_follow_the_numbers() -> None:
-    """Each read-out by OpenTelemetry tells the numbers as they are then, drops by their reason."""
+def test_metrics_have_the_present_numbers() -> None:
+    """OpenTelemetry collects the numbers at that time; dropped records are counted by reason."""
     counters, reader = Counters(), InMemoryMetricReader()
     export_metrics(lambda: counters.snapshot(0), MeterProvider([reader]))
     counters.tracked, counters.delivered, counters.bytes_sent = 5, 3, 1234
@@ -69,15 +69,15 @@ def test_metrics_follow_the_numbers() -> None:
     counters.tracked += 1
     counters.dropped.update({"hook": 1, "queue full": 2})
 
-    told = collected(reader)
-    assert told["exponea_async.tracked"] == [(6, {})]
-    assert told["exponea_async.delivered"] == [(3, {})]
-    assert told["exponea_async.bytes_sent"] == [(1234, {})]
-    assert told["exponea_async.dropped"] == [(1, {"reason": "hook"}), (2, {"reason": "queue full"})]
+    metrics = collected(reader)
+    assert metrics["exponea_async.tracked"] == [(6, {})]
+    assert metrics["exponea_async.delivered"] == [(3, {})]
+    assert metrics["exponea_async.bytes_sent"] == [(1234, {})]
+    assert metrics["exponea_async.dropped"] == [(1, {"reason": "hook"}), (2, {"reason": "queue full"})]
 
 
 def test_every_counter_is_exported_under_its_own_name() -> None:
-    """All that only grows is a metric, told apart from the others."""
+    """Each number that only grows is a metric."""
     counters, reader = Counters(), InMemoryMetricReader()
     names = ["tracked", "delivered", "rejected", "retried", "requests", "failed_requests", "bytes_sent"]
     for number, name in enumerate(names):
@@ -85,12 +85,12 @@ def test_every_counter_is_exported_under_its_own_name() -> None:
 
     export_metrics(lambda: counters.snapshot(0), MeterProvider([reader]))
 
-    told = collected(reader)
-    assert {name: told[f"exponea_async.{name}"][0][0] for name in names} == {n: i + 10 for i, n in enumerate(names)}
+    metrics = collected(reader)
+    assert {name: metrics[f"exponea_async.{name}"][0][0] for name in names} == {n: i + 10 for i, n in enumerate(names)}
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without OpenTelemetry the error tells the command that brings it."""
+    """Without OpenTelemetry, the error has the command that installs it."""
     real = builtins.__import__
 
     def without(name: str, *args: Any, **kwargs: Any) -> Any:

@@ -1,1 +1,1 @@
-"""General building blocks that know nothing of the product."""
+"""General building blocks, and the validators of settings."""

@@ -1,5 +1,5 @@
 """
-Settings from environment variables: which there are, and what they say. Knows attrs classes, not what they are for.
+Environment variables of a settings class. Knows attrs classes, but not what their fields mean.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,62 +16,66 @@ PREFIX = "EXPONEA_"
 
 class Environment:
     """
-    The variables of a class of settings: ``EXPONEA_<FIELD>``, and ``EXPONEA_<SECTION>_<FIELD>`` for nested classes.
+    The variables of a class: ``EXPONEA_<FIELD>``, and ``EXPONEA_<SECTION>_<FIELD>`` for nested classes.
 
     Args:
         kind: The class.
-        sections: Nested classes, by the name that stands before their fields'.
+        sections: The nested classes by the names of their sections.
     """
 
     def __init__(self, kind: type, sections: Mapping[str, type]) -> None:
         self._sections = {"": kind, **sections}
-        self._code = frozenset(each.name for each in attrs.fields(kind) if "Callable" in str(each.type))
-        self._known: dict[str, tuple[str, Attribute[Any]]] = {
+        self._functions = frozenset(each.name for each in attrs.fields(kind) if "Callable" in str(each.type))
+        self._variables: dict[str, tuple[str, Attribute[Any]]] = {
             _variable(f"{section}.{each.name}"): (section, each)
             for section, owner in self._sections.items()
             for each in attrs.fields(owner)
-            if each.init and each.name not in self._code and each.name not in self._sections
+            if each.init and each.name not in self._functions and each.name not in self._sections
         }
 
-    def refuse_unknown(self, variables: Iterable[str]) -> None:
+    def check_names(self, variables: Iterable[str]) -> None:
         """
-        Look for variables that nobody would read.
+        Check that all variables with our prefix are known.
 
         Raises:
-            ConfigurationError: There is one.
+            ConfigurationError: One of them is not.
         """
         for name in variables:
-            if name.startswith(PREFIX) and name not in self._known:
-                hint = checks.nearest(name, self._known, "Remove it.", prefix=PREFIX)
-                if name.removeprefix(PREFIX).lower() in self._code:
-                    hint = "Code can't come from the environment; pass it to from_env() as an argument."
-                raise ConfigurationError(name, "there is no such variable", hint)
+            if name.startswith(PREFIX) and name not in self._variables:
+                hint = checks.suggest(name, self._variables, "Remove it.", prefix=PREFIX)
+                if name.removeprefix(PREFIX).lower() in self._functions:
+                    hint = "Pass the function as an argument of from_env()."
+                raise ConfigurationError(name, "is not a known variable", hint)
 
     def read(
-        self, variables: Mapping[str, str], overrides: Mapping[str, Any], standing_for: Mapping[str, str]
+        self, variables: Mapping[str, str], overrides: Mapping[str, Any], replaces: Mapping[str, str]
     ) -> dict[str, dict[str, Any]]:
         """
-        Read what is set, by section and field.
+        Return the values of the variables that are set, by section and field.
 
         Args:
-            variables: The variables; an empty one counts as not set.
-            overrides: Fields that are given otherwise; their variables are not read.
-            standing_for: Sections that are another way to say a field of the class.
+            variables: The variables. An empty one counts as not set.
+            overrides: Fields whose values are given otherwise; their variables are not read.
+            replaces: By section, the field of the class whose value the section as a whole is.
 
         Raises:
-            ConfigurationError: A text can't be read.
+            ConfigurationError: A value can't be parsed.
         """
-        given: dict[str, dict[str, Any]] = {section: {} for section in self._sections}
-        for name, (section, each) in self._known.items():
-            field = standing_for.get(section, section) or each.name
+        found: dict[str, dict[str, Any]] = {section: {} for section in self._sections}
+        for name, (section, each) in self._variables.items():
+            field = replaces.get(section, section) or each.name
             if variables.get(name) and field not in overrides:
-                given[section][each.name] = checks.read(name, each.type, variables[name])
-        return given
+                found[section][each.name] = checks.parse_variable(name, each.type, variables[name])
+        return found
 
-    def as_written(self, field: str, overrides: Mapping[str, Any]) -> str:
-        """Tell a field's variable, with what follows the field's own name; an override keeps its name."""
+    def variable_of(self, field: str, overrides: Mapping[str, Any]) -> str:
+        """
+        Return the variable of a field for an error, with what follows the name of the field, such as an index.
+
+        A field whose value was given otherwise keeps its name.
+        """
         name = field.partition("[")[0]
-        if name.partition(".")[0] in overrides or _variable(name) not in self._known:
+        if name.partition(".")[0] in overrides or _variable(name) not in self._variables:
             return field
         return _variable(name) + field.removeprefix(name)
 

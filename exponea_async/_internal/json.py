@@ -1,7 +1,7 @@
 """
-JSON that comes in. Pure.
+Decodes JSON, and splits lists and objects without decoding their elements. Pure.
 
-There are two codecs, orjson's and the standard library's; which of them is used decides nothing but the speed.
+There are two codecs, orjson and the standard library. Which of them is used affects only the speed.
 """
 
 import json
@@ -14,8 +14,8 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]
 
-#: Texts, whose brackets and commas don't count, and what gives a document its form.
-_MARKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
+#: Strings, whose brackets and commas do not count, and the tokens that structure a document.
+_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
 _KEY = re.compile(rb'\s*("(?:[^"\\]++|\\.)*+")\s*:', re.DOTALL)
 
 
@@ -24,7 +24,7 @@ def decode(data: bytes) -> Any:
     Decode JSON bytes.
 
     Raises:
-        ValueError: They are none.
+        ValueError: The bytes are not valid JSON, or nested too deeply.
     """
     try:
         return _loads(data)
@@ -34,58 +34,58 @@ def decode(data: bytes) -> Any:
 
 def elements(data: bytes) -> Iterator[bytes]:
     """
-    Cut a JSON list into its elements without decoding them, so that a broken one does no harm to those beside it.
+    Split a JSON list into its elements without decoding them, so that an invalid element does not affect the others.
 
     Raises:
-        ValueError: It has no end, or is no list.
+        ValueError: The bytes are not a complete list.
     """
-    yield from _cut(data, b"[", b"]")
+    yield from _split(data, b"[", b"]")
 
 
 def members(data: bytes) -> Iterator[tuple[str, bytes]]:
     """
-    Cut a JSON object into its members without decoding their values.
+    Split a JSON object into its keys and values without decoding the values.
 
     Raises:
-        ValueError: It has no end, or is no object, or a key is none.
+        ValueError: The bytes are not a complete object, or a key is invalid.
     """
-    for member in _cut(data, b"{", b"}"):
+    for member in _split(data, b"{", b"}"):
         key = _KEY.match(member)
         if key is None:
-            raise ValueError("a member without a key")
+            raise ValueError("expected a key in each member of the object")
         yield str(decode(key[1])), member[key.end() :].strip()
 
 
-def _cut(data: bytes, opening: bytes, closing: bytes) -> Iterator[bytes]:
+def _split(data: bytes, opening: bytes, closing: bytes) -> Iterator[bytes]:
     data = data.strip()
     if not data.startswith(opening):
-        raise ValueError(f"no {opening.decode()} at the beginning")
+        raise ValueError(f"expected {opening.decode()} at the beginning")
     start, depth = 1, 0
-    for mark in _MARKS.finditer(data):
-        sign = data[mark.start()]
-        if mark.group() == b'"':
-            raise ValueError("a text without an end")
-        if sign in b"[{":
+    for match in _TOKENS.finditer(data):
+        token = data[match.start()]
+        if match.group() == b'"':
+            raise ValueError("unterminated string")
+        if token in b"[{":
             depth += 1
-        elif sign in b"]}":
+        elif token in b"]}":
             depth -= 1
-        if depth == 0 or (depth == 1 and sign == ord(",")):
-            if piece := data[start : mark.start()].strip():
-                yield piece
-            start = mark.end()
+        if depth == 0 or (depth == 1 and token == ord(",")):
+            if part := data[start : match.start()].strip():
+                yield part
+            start = match.end()
         if depth == 0:
             break
     else:
-        raise ValueError("no end")
+        raise ValueError(f"expected {closing.decode()} at the end")
     if data[start - 1 :] != closing:
-        raise ValueError("the end is not at the end")
+        raise ValueError(f"expected nothing after {closing.decode()}")
 
 
 def _json_loads(data: bytes) -> Any:
-    text = data.decode()
-    value = _json_decode(text)
-    if "\\ud" in text.lower():
-        # An escaped half of a surrogate pair is no text: it fails here and not where it is stored or shown.
+    string = data.decode()
+    value = _json_decode(string)
+    if "\\ud" in string.lower():
+        # A string with half a surrogate pair fails here, and not later, when it is stored or shown.
         json.dumps(value, ensure_ascii=False).encode()
     return value
 

@@ -70,7 +70,9 @@ class Receipts:
         """Raise a `ClosedError` to all callers that wait for a verdict, now and later."""
         self._is_closed = True
         for receipt in list(self._awaited):
-            receipt.give_up(ClosedError("The client was closed before there was a verdict; the event is still queued."))
+            receipt.fail_waiters(
+                ClosedError("The client was closed before there was a verdict; the event is still queued.")
+            )
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -63,7 +63,7 @@ def test_missing_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("EXPONEA_STORAGE", str(tmp_path / "queue.sqlite"))
     outcome = run("flush")
     assert outcome.code == 2
-    assert outcome.err.startswith("exponea-async: EXPONEA_PROJECT_TOKEN: it is missing.")
+    assert outcome.err.startswith("exponea-async: EXPONEA_PROJECT_TOKEN: is missing.")
     assert outcome.err.count("\n") == 1
 
 

@@ -150,7 +150,7 @@ class TestBadLines:
         assert reasons[3] == "who: it is missing"
         assert reasons[4] == "at: it is missing"
         assert "may be a date or seconds" in reasons[5]
-        assert reasons[8].startswith("properties.n: its value takes")
+        assert reasons[8].startswith("properties.n: must take less than 16384 bytes")
         assert stage.properties("n") == [1, 2]
 
     def test_bad_bytes_and_rows(self, stage: Stage) -> None:
