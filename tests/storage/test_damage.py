@@ -115,7 +115,7 @@ class TestDamage:
         await storage.write(records("a"))
         await storage.write([], [StateChange("k", b"new", 0)])
 
-        with pytest.raises(StorageError, match="changed meanwhile"):
+        with pytest.raises(StorageError, match="has changed since it was read"):
             await storage.write([], [StateCheck("k", 1)])
 
     async def test_a_file_moved_by_another_process(self, open_file: OpenFile, path: Path) -> None:

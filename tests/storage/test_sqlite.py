@@ -217,7 +217,7 @@ class TestGroupCommit:
         assert not [sql for sql in looked if "FROM state" in sql]
 
         await storage.write([], [StateChange("k", b"w", 1)])
-        with pytest.raises(StorageError, match="changed meanwhile"):
+        with pytest.raises(StorageError, match="has changed since it was read"):
             await other.write(records("a"), [StateCheck("k", 1)])
         assert len([sql for sql in looked if "FROM state" in sql]) == 1
 
