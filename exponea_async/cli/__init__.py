@@ -1,5 +1,5 @@
 """
-The command line, ``exponea-async``.
+The command-line program ``exponea-async``.
 """
 
 from exponea_async.cli.app import main

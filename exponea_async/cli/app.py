@@ -1,5 +1,5 @@
 """
-From arguments to a command, and from what happens to an exit code.
+The program: parses the arguments, runs one command and turns errors into exit codes.
 """
 
 import argparse
@@ -13,14 +13,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from exponea_async._version import __version__
-from exponea_async.cli.commands.flush import add_to as add_flush
-from exponea_async.cli.commands.queue import add_to as add_queue
-from exponea_async.cli.commands.sandbox import add_to as add_sandbox
-from exponea_async.cli.commands.track import add_to as add_track
-from exponea_async.cli.demo.command import add_to as add_demo
-from exponea_async.cli.exits import EPILOG, Exit, UsageError
-from exponea_async.cli.importer.command import add_to as add_import
-from exponea_async.cli.terminal import LineHandler, complain
+from exponea_async.cli.commands import flush, queue, sandbox, track
+from exponea_async.cli.demo import command as demo
+from exponea_async.cli.importer import command as importer
+from exponea_async.cli.terminal import EXIT_CODES_HELP, Exit, LineHandler, UsageError, print_diagnostic
 from exponea_async.errors import (
     ConfigurationError,
     DeliveryError,
@@ -31,8 +27,13 @@ from exponea_async.errors import (
 
 LOG = logging.getLogger("exponea_async")
 
-#: Which exit code an error stands for; the first that fits counts.
-CODES: tuple[tuple[type[Exception], int], ...] = (
+#: The modules that define commands, in the order of ``--help``. Each has a function ``register(commands)`` that adds a
+#: parser with ``commands.add_parser`` and sets its default ``run``: a coroutine function that takes the parsed
+#: arguments and returns the exit code.
+COMMANDS = (demo, sandbox, track, importer, queue, flush)
+
+#: The exit code of each error; the first class that matches counts.
+EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (UsageError, Exit.USAGE),
     (ConfigurationError, Exit.USAGE),
     (InvalidEventError, Exit.BAD_INPUT),
@@ -45,7 +46,7 @@ CODES: tuple[tuple[type[Exception], int], ...] = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Carry out a command.
+    Run a command.
 
     Args:
         argv: The arguments; by default those of the process.
@@ -59,28 +60,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _run(args.run(args))
             sys.stdout.flush()
         except BrokenPipeError:
-            return _let_go()
+            return _discard_output()
         except (KeyboardInterrupt, asyncio.CancelledError):
-            complain("interrupted")
+            print_diagnostic("interrupted")
             return Exit.INTERRUPTED
-        except Exception as error:  # noqa: BLE001 - a script wants one line and a code, whatever it is
-            return _failed(error)
+        except Exception as error:  # noqa: BLE001 - a script expects one line and an exit code, whatever the error is
+            return _report_error(error)
     return code
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="exponea-async",
-        description="Track to Bloomreach Engagement from the command line, and look after the queue.",
-        epilog=EPILOG,
+        description="Track to Bloomreach Engagement from the command line and manage the queue.",
+        epilog=EXIT_CODES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(log_level=logging.WARNING)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_demo, add_sandbox, add_track, add_import, add_queue, add_flush):
-        add(commands)
+    for module in COMMANDS:
+        module.register(commands)
     return parser
 
 
@@ -88,7 +89,7 @@ def _run(command: Coroutine[Any, Any, int]) -> int:
     async def run() -> int:
         task = asyncio.current_task()
         if task is not None:
-            # Not everywhere, and not in a thread; then the signal has its usual effect.
+            # Not supported on every platform, nor outside the main thread; there the signal has its default effect.
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await command
@@ -96,25 +97,27 @@ def _run(command: Coroutine[Any, Any, int]) -> int:
     return asyncio.run(run())
 
 
-def _failed(error: Exception) -> int:
-    for kind, code in CODES:
+def _report_error(error: Exception) -> int:
+    for kind, code in EXIT_CODES:
         if isinstance(error, kind):
-            complain(_told(error))
+            print_diagnostic(_message(error))
             return code
     if sys.flags.dev_mode:
         raise error
-    complain(f"a bug, {type(error).__name__}: {error} ('python -X dev -m exponea_async' tells where)")
+    print_diagnostic(
+        f"internal error, {type(error).__name__}: {error}. Run 'python -X dev -m exponea_async' to see the traceback."
+    )
     return Exit.FAILED
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, OSError) and not isinstance(error, ExponeaError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 
-def _let_go() -> int:
-    """Whoever read our output has gone, such as ``head``; without this, Python would complain at the exit."""
+def _discard_output() -> int:
+    """Discard the rest of the output: its reader, such as ``head``, has exited, and Python would fail to flush it."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return Exit.FAILED
@@ -122,7 +125,7 @@ def _let_go() -> int:
 
 @contextmanager
 def _log_lines(level: int) -> Iterator[None]:
-    """Show what the SDK logs, a line each, as long as a command runs."""
+    """Print the log records of the SDK inside the block, one line each."""
     handler = LineHandler(level)
     LOG.addHandler(handler)
     try:

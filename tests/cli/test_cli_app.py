@@ -1,5 +1,5 @@
 """
-The frame of the command line: help, errors, exit codes.
+The program itself: help, errors and exit codes.
 """
 
 import signal
@@ -9,24 +9,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_stage import Stage, run, staged, start, until
+from helpers.command_line import CommandLine, command_line, run, start, wait_until
 
 from exponea_async import __version__
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    with staged(tmp_path, monkeypatch) as stage:
-        yield stage
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
+    with command_line(tmp_path, monkeypatch) as cli:
+        yield cli
 
 
 def test_version() -> None:
-    """It tells the package's version."""
+    """The version is that of the package."""
     assert run("--version").out == f"exponea-async {__version__}\n"
 
 
-def test_help_tells_commands_and_exit_codes() -> None:
-    """The help names every command and what each exit code means."""
+def test_help_lists_commands_and_exit_codes() -> None:
+    """The help lists every command and the meaning of each exit code."""
     text = run("--help").out
     for word in ("demo", "sandbox", "track", "identify", "import", "queue", "flush", "130  interrupted"):
         assert word in text
@@ -36,70 +36,70 @@ def test_help_tells_commands_and_exit_codes() -> None:
     "command", ["demo", "sandbox", "track", "identify", "import", "queue", "queue stats", "queue purge", "flush"]
 )
 def test_each_command_has_help(command: str) -> None:
-    """Each command explains itself."""
-    outcome = run(*command.split(), "--help")
-    assert (outcome.code, outcome.err) == (0, "")
+    """Each command has a help text."""
+    result = run(*command.split(), "--help")
+    assert (result.code, result.err) == (0, "")
 
 
-def test_help_says_that_keys_are_no_arguments() -> None:
-    """The help of what takes settings says why the key is not among its arguments."""
+def test_help_says_why_a_key_is_not_an_argument() -> None:
+    """The help of a command with settings says why the key is not among its arguments."""
     assert "other users of the machine can see" in run("track", "--help").out
 
 
-def test_no_command_is_wrong_usage() -> None:
-    """Without a command there is nothing to do."""
+def test_missing_command_is_wrong_usage() -> None:
+    """A command is required."""
     assert run().code == 2
 
 
-def test_module_is_the_command() -> None:
-    """``python -m exponea_async`` is the same."""
+def test_module_is_the_program() -> None:
+    """``python -m exponea_async`` runs the same program."""
     process = start("--version")
     assert process.communicate()[0] == f"exponea-async {__version__}\n"
     assert process.returncode == 0
 
 
 def test_missing_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A setting that is missing is named in one line."""
+    """A missing setting is reported in one line."""
     monkeypatch.setenv("EXPONEA_STORAGE", str(tmp_path / "queue.sqlite"))
-    outcome = run("flush")
-    assert outcome.code == 2
-    assert outcome.err.startswith("exponea-async: EXPONEA_PROJECT_TOKEN: is missing.")
-    assert outcome.err.count("\n") == 1
+    result = run("flush")
+    assert result.code == 2
+    assert result.err.startswith("exponea-async: EXPONEA_PROJECT_TOKEN: is missing.")
+    assert result.err.count("\n") == 1
 
 
-def test_unknown_variable_is_wrong_configuration(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelled variable is not passed over."""
+def test_unknown_variable_is_wrong_configuration(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelled variable is not ignored."""
     monkeypatch.setenv("EXPONEA_BASE_URI", "http://127.0.0.1")
-    assert stage.run("flush").code == 2
+    assert cli.run("flush").code == 2
 
 
-def test_queue_in_memory_is_refused(stage: Stage) -> None:
-    """A queue that would end with the command is of no use to it."""
-    assert stage.run("track", "ping", "--storage", "memory:").code == 2
+def test_queue_in_memory_is_refused(cli: CommandLine) -> None:
+    """A queue in memory is refused, because it would be lost when the command ends."""
+    assert cli.run("track", "ping", "--storage", "memory:").code == 2
 
 
-def test_storage_trouble_fails(stage: Stage) -> None:
-    """A queue that can't be opened is a failure, told in one line."""
-    outcome = stage.run("track", "ping", "--storage", stage.folder)
-    assert outcome.code == 1
-    assert outcome.err.count("\n") == 1
+def test_storage_error_is_a_failure(cli: CommandLine) -> None:
+    """A queue that can't be opened is a failure, reported in one line."""
+    result = cli.run("track", "ping", "--storage", cli.folder)
+    assert result.code == 1
+    assert result.err.count("\n") == 1
 
 
-def test_bug_is_one_line(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even a bug shows no traceback."""
-    monkeypatch.setattr("exponea_async.cli.commands.flush.configuration", lambda args: args.nothing)
-    outcome = stage.run("flush")
-    assert outcome.code == 1
-    assert "a bug, AttributeError" in outcome.err
-    assert outcome.err.count("\n") == 1
+def test_internal_error_is_one_line(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even an internal error prints a traceback."""
+    monkeypatch.setattr("exponea_async.cli.commands.flush.read_configuration", lambda args: args.nothing)
+    result = cli.run("flush")
+    assert result.code == 1
+    assert "internal error, AttributeError" in result.err
+    assert result.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_has_its_own_code(stage: Stage, number: signal.Signals) -> None:
-    """Ctrl-C and SIGTERM end a command with a word and without a traceback."""
-    stage.fault("status", status=503)
-    with stage.start("track", "ping", "--wait", "60") as process:
-        until(lambda: stage.sandbox.request_count)
+def test_interruption_has_its_own_exit_code(cli: CommandLine, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end a command with a message and without a traceback."""
+    cli.fault("status", status=503)
+    with cli.start("track", "ping", "--wait", "60") as process:
+        wait_until(lambda: cli.sandbox.request_count)
         process.send_signal(number)
         _, err = process.communicate()
     assert process.returncode == 130
@@ -107,9 +107,9 @@ def test_interruption_has_its_own_code(stage: Stage, number: signal.Signals) -> 
     assert "Traceback" not in err
 
 
-def test_reader_that_leaves_is_no_trouble(stage: Stage) -> None:
-    """Output that nobody reads, as after ``head``, brings no traceback."""
-    stage.run("track", "ping")
+def test_closed_output_is_not_an_error(cli: CommandLine) -> None:
+    """A reader that closes the output early, such as ``head``, causes no traceback."""
+    cli.run("track", "ping")
     command = [sys.executable, "-m", "exponea_async", "queue", "stats"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

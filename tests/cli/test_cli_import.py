@@ -3,17 +3,19 @@ The command ``import``.
 """
 
 import json
+import os
 import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_stage import PROJECT, Stage, staged, until
+from helpers.command_line import PROJECT, CommandLine, command_line, wait_until
 
-from exponea_async.cli.importer.reader import Line, Lines
+from exponea_async.cli.importer.reader import Line, LineReader
 
 COLUMNS = """\
  id    date  count  amount
@@ -29,51 +31,51 @@ LINE_OPTIONS = ("--event", "ping", "--id", "registered=who", "--timestamp", "at"
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    with staged(tmp_path, monkeypatch) as stage:
-        yield stage
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
+    with command_line(tmp_path, monkeypatch) as cli:
+        yield cli
 
 
 def lines(count: int) -> str:
     return "".join(json.dumps({"who": f"c{n % 50}", "at": 1_700_000_000 + n, "n": n}) + "\n" for n in range(count))
 
 
-def bad_lines(path: Path) -> list[dict[str, Any]]:
+def rejects(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 class TestFormats:
-    def test_columns(self, stage: Stage) -> None:
-        """Columns become ids, times and properties; equal lines stay apart by their numbers."""
-        outcome = stage.run("import", stage.write("cds.txt", COLUMNS), *COLUMN_OPTIONS)
-        assert outcome.code == 0
-        facts = dict(line.split() for line in outcome.out.splitlines())
+    def test_columns(self, cli: CommandLine) -> None:
+        """Columns become ids, timestamps and properties; line numbers keep equal lines apart."""
+        result = cli.run("import", cli.write("cds.txt", COLUMNS), *COLUMN_OPTIONS)
+        assert result.code == 0
+        facts = dict(line.split() for line in result.out.splitlines())
         assert (facts["lines"], facts["delivered"], facts["bad"]) == ("3", "3", "0")
-        first = stage.events[0]
+        first = cli.events[0]
         assert (first.event_type, first.customer_ids["registered"], first.timestamp) == (
             "payment",
             "00001",
             852_076_800.0,
         )
-        assert stage.properties("brutto") == [11.77, 11.77, 77.0]
-        assert stage.properties("cds") == [1, 1, 5]
-        assert stage.properties("line") == [2, 3, 4]
+        assert cli.properties("brutto") == [11.77, 11.77, 77.0]
+        assert cli.properties("cds") == [1, 1, 5]
+        assert cli.properties("line") == [2, 3, 4]
 
-    def test_columns_without_header(self, stage: Stage) -> None:
-        """Columns can be named, and first lines passed over."""
-        path = stage.write("cds.txt", COLUMNS)
+    def test_columns_without_header(self, cli: CommandLine) -> None:
+        """Columns can be named, and the first lines skipped."""
+        path = cli.write("cds.txt", COLUMNS)
         more = ("--columns", "id,date,count,amount", "--skip-lines", "1")
-        assert stage.run("import", path, *COLUMN_OPTIONS, *more).code == 0
-        assert stage.properties("line") == [2, 3, 4]
+        assert cli.run("import", path, *COLUMN_OPTIONS, *more).code == 0
+        assert cli.properties("line") == [2, 3, 4]
 
-    def test_equal_lines_are_one(self, stage: Stage) -> None:
-        """Without a line number the platform takes equal lines for one event."""
-        path = stage.write("cds.txt", COLUMNS)
-        assert stage.run("import", path, *COLUMN_OPTIONS[:-2]).code == 0
-        assert len(stage.events) == 2
+    def test_equal_lines_are_duplicates(self, cli: CommandLine) -> None:
+        """Without line numbers the platform stores equal lines as one event."""
+        path = cli.write("cds.txt", COLUMNS)
+        assert cli.run("import", path, *COLUMN_OPTIONS[:-2]).code == 0
+        assert len(cli.events) == 2
 
-    def test_csv(self, stage: Stage) -> None:
-        """CSV may have a byte-order mark, quoted line ends, and types of its own choice."""
+    def test_csv(self, cli: CommandLine) -> None:
+        """CSV may contain a byte-order mark, quoted line breaks and typed values."""
         text = (
             '\ufeffmail,when,what,"a, b:c",amount\r\n'
             'j@x.com,2024-05-01T10:00:00+02:00,"two\r\nlines",1,"1.50"\r\n'
@@ -82,8 +84,8 @@ class TestFormats:
         )
         options = ("--event-column", "what", "--id", "registered=mail", "--timestamp", "when", "--line-number", "line")
         properties = ("--property", "x=a, b:c", "--property", "y=amount:number", "--timezone", "Europe/Prague")
-        assert stage.run("import", stage.write("orders.csv", text), *options, *properties).code == 0
-        events = sorted(stage.events, key=lambda event: event.properties["line"])
+        assert cli.run("import", cli.write("orders.csv", text), *options, *properties).code == 0
+        events = sorted(cli.events, key=lambda event: event.properties["line"])
         assert [event.event_type for event in events] == ["two\r\nlines", "plain"]
         assert [event.timestamp for event in events] == [1_714_550_400.0] * 2
         assert [event.properties["x"] for event in events] == ["1", ""]
@@ -91,39 +93,39 @@ class TestFormats:
         assert "y" not in events[1].properties
         assert [event.properties["line"] for event in events] == [2, 5]
 
-    def test_other_delimiters(self, stage: Stage) -> None:
-        """Semicolons and tabs separate too."""
+    def test_other_delimiters(self, cli: CommandLine) -> None:
+        """The delimiter may be a semicolon or a tab."""
         options = ("--event", "e", "--id", "registered=who", "--timestamp", "at")
-        semicolons = stage.write("a.csv", "who;at\nj;1\n")
-        assert stage.run("import", semicolons, *options, "--delimiter", ";").code == 0
-        assert stage.run("import", stage.write("a.tsv", "who\tat\nj\t2\n"), *options).code == 0
-        assert sorted(event.timestamp for event in stage.events) == [1.0, 2.0]
+        semicolons = cli.write("a.csv", "who;at\nj;1\n")
+        assert cli.run("import", semicolons, *options, "--delimiter", ";").code == 0
+        assert cli.run("import", cli.write("a.tsv", "who\tat\nj\t2\n"), *options).code == 0
+        assert sorted(event.timestamp for event in cli.events) == [1.0, 2.0]
 
-    def test_json_lines(self, stage: Stage) -> None:
-        """Values of JSON stay what they are; what is not there is left out."""
+    def test_json_lines(self, cli: CommandLine) -> None:
+        """Values of JSON keep their types; a missing value is omitted."""
         text = '{"who": 7, "at": 1.5, "n": [1, {"a": null}]}\n\n{"who": "j", "at": "1700000000"}'
-        assert stage.run("import", stage.write("a.jsonl", text), *LINE_OPTIONS).code == 0
-        by_time = sorted(stage.events, key=lambda event: event.timestamp)
+        assert cli.run("import", cli.write("a.jsonl", text), *LINE_OPTIONS).code == 0
+        by_time = sorted(cli.events, key=lambda event: event.timestamp)
         assert [event.customer_ids["registered"] for event in by_time] == ["7", "j"]
         assert by_time[0].properties["n"] == [1, {}]
         assert "n" not in by_time[1].properties
 
-    def test_times_and_texts(self, stage: Stage) -> None:
-        """Times may be milliseconds; a number can be kept as a text."""
+    def test_milliseconds_and_strings(self, cli: CommandLine) -> None:
+        """Timestamps may be in milliseconds; a number can be tracked as a string."""
         text = '{"who": "j", "at": 1500, "n": 7}\n{"who": "j", "at": "x", "n": 7}\n{"who": "j", "at": 1, "n": {}}'
         more = ("--timestamp-format", "milliseconds", "--line-number", "line")
         options = [*LINE_OPTIONS[:-1], "n=n:text", *more]
-        assert stage.run("import", stage.write("a.jsonl", text), *options, "--json").json["bad"] == 2
-        assert (stage.events[0].timestamp, stage.events[0].properties["n"]) == (1.5, "7")
+        assert cli.run("import", cli.write("a.jsonl", text), *options, "--json").json["bad"] == 2
+        assert (cli.events[0].timestamp, cli.events[0].properties["n"]) == (1.5, "7")
 
-    def test_empty_file(self, stage: Stage) -> None:
-        """A file without lines is soon done."""
-        assert stage.run("import", stage.write("a.jsonl", ""), *LINE_OPTIONS, "--json").json["lines"] == 0
+    def test_empty_file(self, cli: CommandLine) -> None:
+        """An empty file is imported successfully."""
+        assert cli.run("import", cli.write("a.jsonl", ""), *LINE_OPTIONS, "--json").json["lines"] == 0
 
 
-class TestBadLines:
-    def test_they_are_kept_with_the_reason(self, stage: Stage) -> None:
-        """What can't be an event goes to a file, by number; all others are tracked."""
+class TestInvalidLines:
+    def test_they_are_written_to_a_file(self, cli: CommandLine) -> None:
+        """Invalid lines are written to the rejects file with number and reason; all others are tracked."""
         texts = [
             '{"who": "j", "at": 1, "n": 1}',
             "{",
@@ -139,215 +141,281 @@ class TestBadLines:
             '{"who": "j", "at": 2, "n": 2}',
             "[" * 100_000,
         ]
-        outcome = stage.run("import", stage.write("a.jsonl", "\n".join(texts)), *LINE_OPTIONS, "--json")
-        assert outcome.code == 3
-        assert (outcome.json["lines"], outcome.json["tracked"], outcome.json["bad"]) == (13, 2, 11)
-        bad = bad_lines(stage.folder / "a.jsonl.bad.jsonl")
-        assert [each["line"] for each in bad] == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13]
-        assert [each["text"] for each in bad[:3]] == texts[1:4]
-        reasons = [each["reason"] for each in bad]
-        assert reasons[0].startswith("it is no JSON: Expecting property name")
-        assert reasons[3] == "who: it is missing"
-        assert reasons[4] == "at: it is missing"
+        result = cli.run("import", cli.write("a.jsonl", "\n".join(texts)), *LINE_OPTIONS, "--json")
+        assert result.code == 3
+        assert (result.json["lines"], result.json["tracked"], result.json["bad"]) == (13, 2, 11)
+        invalid = rejects(cli.folder / "a.jsonl.bad.jsonl")
+        assert [each["line"] for each in invalid] == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13]
+        assert [each["text"] for each in invalid[:3]] == texts[1:4]
+        reasons = [each["reason"] for each in invalid]
+        assert reasons[0].startswith(
+            "the line must be a JSON object that is not empty, got invalid JSON: Expecting property name"
+        )
+        assert reasons[3] == "who: is missing"
+        assert reasons[4] == "at: is missing"
         assert "may be a date or seconds" in reasons[5]
-        assert reasons[8].startswith("properties.n: must take less than 16384 bytes")
-        assert stage.properties("n") == [1, 2]
+        assert reasons[8].startswith("properties.n: must take less than")
+        assert cli.properties("n") == [1, 2]
 
-    def test_bad_bytes_and_rows(self, stage: Stage) -> None:
-        """Foreign encodings, short rows and wrong types are bad lines, not the end."""
-        path = stage.folder / "a.csv"
+    def test_invalid_bytes_and_rows(self, cli: CommandLine) -> None:
+        """Wrong encodings, rows of wrong length and wrong types are invalid lines, not the end of the import."""
+        path = cli.folder / "a.csv"
         path.write_bytes(b"who,at,n\nj,1,one\nj,2,\xff\nj,3\nj,4,5\nj,5,6,7\nj,6,\n")
-        outcome = stage.run("import", path, *LINE_OPTIONS[:-1], "n=n:integer", "--bad", stage.folder / "bad", "--json")
-        assert outcome.code == 3
-        reasons = {each["line"]: each["reason"] for each in bad_lines(stage.folder / "bad")}
-        assert reasons[2] == "n: 'one' is no integer"
-        assert reasons[3].startswith("it is no UTF-8: byte 0xff")
-        assert reasons[4] == "it has 2 columns instead of 3"
-        assert reasons[6] == "it has 4 columns instead of 3"
-        assert sorted(event.timestamp for event in stage.events) == [4.0, 6.0]
+        result = cli.run("import", path, *LINE_OPTIONS[:-1], "n=n:integer", "--bad", cli.folder / "bad", "--json")
+        assert result.code == 3
+        reasons = {each["line"]: each["reason"] for each in rejects(cli.folder / "bad")}
+        assert reasons[2] == "n: must be an integer, got 'one'"
+        assert reasons[3].startswith("the line must be UTF-8, got byte 0xff")
+        assert reasons[4] == "the line must have 3 columns, got 2"
+        assert reasons[6] == "the line must have 3 columns, got 4"
+        assert sorted(event.timestamp for event in cli.events) == [4.0, 6.0]
 
-    def test_numbers(self, stage: Stage) -> None:
-        """A number is what JSON knows as one; an empty one is left out."""
+    def test_numbers(self, cli: CommandLine) -> None:
+        """A number is written as in JSON; an empty one is omitted."""
         text = "who,at,n\nj,1,1.50\nj,2,-2e3\nj,3,\nj,4,inf\nj,5,1_0\nj,6,7\n"
-        outcome = stage.run("import", stage.write("a.csv", text), *LINE_OPTIONS[:-1], "n=n:number", "--json")
-        assert outcome.json["bad"] == 2
-        by_time = sorted(stage.events, key=lambda event: event.timestamp)
+        result = cli.run("import", cli.write("a.csv", text), *LINE_OPTIONS[:-1], "n=n:number", "--json")
+        assert result.json["bad"] == 2
+        by_time = sorted(cli.events, key=lambda event: event.timestamp)
         assert [event.properties.get("n") for event in by_time] == [1.5, -2000.0, None, 7]
 
-    def test_endless_lines(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A line that is too long is passed over without being held, and the next is read."""
-        monkeypatch.setattr("exponea_async.cli.importer.reader.MAX_LINE", 100)
-        path = stage.write("a.jsonl", f"{'x' * 1050}\n{lines(1)}{'y' * 500}")
-        outcome = stage.run("import", path, *LINE_OPTIONS, "--json")
-        assert (outcome.json["tracked"], outcome.json["bad"]) == (1, 2)
-        assert [len(each["text"]) for each in bad_lines(stage.folder / "a.jsonl.bad.jsonl")] == [100, 100]
+    def test_long_lines(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A line that is too long is skipped without being held in memory, and the next one is read."""
+        monkeypatch.setattr("exponea_async.cli.importer.reader.MAX_LINE_BYTES", 100)
+        path = cli.write("a.jsonl", f"{'x' * 1050}\n{lines(1)}{'y' * 500}")
+        result = cli.run("import", path, *LINE_OPTIONS, "--json")
+        assert (result.json["tracked"], result.json["bad"]) == (1, 2)
+        assert [len(each["text"]) for each in rejects(cli.folder / "a.jsonl.bad.jsonl")] == [100, 100]
 
-    def test_rejections_are_counted(self, stage: Stage) -> None:
-        """What the platform refuses is told, and where to look for it."""
-        stage.fault("reject", times=2)
-        outcome = stage.run("import", stage.write("a.jsonl", lines(5)), *LINE_OPTIONS, "--json")
-        assert outcome.code == 3
-        assert (outcome.json["delivered"], outcome.json["rejected"]) == (3, 2)
-        assert "queue dead" in outcome.err
+    def test_rejections_are_counted(self, cli: CommandLine) -> None:
+        """Events that the platform rejects are counted, and the command says how to show the reasons."""
+        cli.fault("reject", times=2)
+        result = cli.run("import", cli.write("a.jsonl", lines(5)), *LINE_OPTIONS, "--json")
+        assert result.code == 3
+        assert (result.json["delivered"], result.json["rejected"]) == (3, 2)
+        assert "queue dead" in result.err
 
 
 class TestJournal:
-    def test_second_import_does_nothing(self, stage: Stage) -> None:
-        """What is finished is not done again."""
-        path = stage.write("a.jsonl", lines(10))
-        assert stage.run("import", path, *LINE_OPTIONS).code == 0
-        requests = stage.sandbox.request_count
-        outcome = stage.run("import", path, *LINE_OPTIONS)
-        assert outcome.code == 0
-        assert "--again imports it once more" in outcome.out
-        assert stage.run("import", path, *LINE_OPTIONS, "--json").json["already"] is True
-        assert stage.sandbox.request_count == requests
+    def test_second_import_does_nothing(self, cli: CommandLine) -> None:
+        """A finished import is not repeated."""
+        path = cli.write("a.jsonl", lines(10))
+        assert cli.run("import", path, *LINE_OPTIONS).code == 0
+        requests = cli.sandbox.request_count
+        result = cli.run("import", path, *LINE_OPTIONS)
+        assert result.code == 0
+        assert "Pass --again to import it once more" in result.out
+        assert cli.run("import", path, *LINE_OPTIONS, "--json").json["already"] is True
+        assert cli.sandbox.request_count == requests
 
-    def test_again_changes_nothing(self, stage: Stage) -> None:
-        """The platform removes all of a second import as duplicates, and old bad lines are not told twice."""
-        path = stage.write("a.jsonl", lines(1200) + "bad\n")
-        assert stage.run("import", path, *LINE_OPTIONS).code == 3
-        before = stage.events
-        assert stage.run("import", path, *LINE_OPTIONS, "--again", "--json").json["delivered"] == 1200
-        assert stage.events == before
-        assert stage.sandbox.engine.duplicates == 1200
-        assert len(bad_lines(stage.folder / "a.jsonl.bad.jsonl")) == 1
+    def test_again_sends_duplicates(self, cli: CommandLine) -> None:
+        """With --again the platform removes all events as duplicates, and invalid lines are not written twice."""
+        path = cli.write("a.jsonl", lines(1200) + "bad\n")
+        assert cli.run("import", path, *LINE_OPTIONS).code == 3
+        before = cli.events
+        assert cli.run("import", path, *LINE_OPTIONS, "--again", "--json").json["delivered"] == 1200
+        assert cli.events == before
+        assert cli.sandbox.engine.duplicates == 1200
+        assert len(rejects(cli.folder / "a.jsonl.bad.jsonl")) == 1
 
     @pytest.mark.parametrize("what", ["file", "project", "mapping"])
-    def test_journal_of_another_import(self, stage: Stage, what: str) -> None:
-        """A place in another file, for another project, or with other columns is not gone on from."""
-        path = stage.write("a.jsonl", lines(3))
-        stage.run("import", path, *LINE_OPTIONS)
+    def test_journal_of_another_import(self, cli: CommandLine, what: str) -> None:
+        """A checkpoint of another file, another project or other columns is refused."""
+        path = cli.write("a.jsonl", lines(3))
+        cli.run("import", path, *LINE_OPTIONS)
         if what == "file":
-            stage.write("a.jsonl", lines(4))
+            cli.write("a.jsonl", lines(4))
         more = {"file": (), "project": ("--project-token", "other"), "mapping": ("--line-number", "line")}[what]
-        outcome = stage.run("import", path, *LINE_OPTIONS, *more)
-        assert outcome.code == 2
-        assert f"({what} differs)" in outcome.err
-        assert stage.run("import", path, *LINE_OPTIONS, *more, "--journal", stage.folder / "other").code == 0
+        result = cli.run("import", path, *LINE_OPTIONS, *more)
+        assert result.code == 2
+        assert f"({what} differs)" in result.err
+        assert cli.run("import", path, *LINE_OPTIONS, *more, "--journal", cli.folder / "other").code == 0
 
-    def test_other_default_properties(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With other default properties, lines sent again would be no duplicates, so it is another import."""
-        path = stage.write("a.jsonl", lines(3))
-        stage.run("import", path, *LINE_OPTIONS)
+    def test_other_default_properties(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With other default properties an event sent twice is not a duplicate, so that is another import."""
+        path = cli.write("a.jsonl", lines(3))
+        cli.run("import", path, *LINE_OPTIONS)
         monkeypatch.setenv("EXPONEA_DEFAULT_PROPERTIES", '{"currency": "USD"}')
-        assert stage.run("import", path, *LINE_OPTIONS).code == 2
+        assert cli.run("import", path, *LINE_OPTIONS).code == 2
 
-    @pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 1, "about": {}, "place": {"far": 1}}'])
-    def test_no_journal(self, stage: Stage, text: str) -> None:
-        """A file that is no journal is neither read nor replaced."""
-        stage.write("a.jsonl.journal", text)
-        outcome = stage.run("import", stage.write("a.jsonl", lines(3)), *LINE_OPTIONS)
-        assert outcome.code == 2
-        assert (stage.folder / "a.jsonl.journal").read_text() == text
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "",
+            "{}",
+            "[]",
+            '{"version": 1, "about": {}, "place": {"far": 1}}',
+            '{"version": 1, "about": {}, "place": []}',
+            '{"version": 1, "about": [], "place": {}}',
+        ],
+    )
+    def test_file_that_is_not_a_journal(self, cli: CommandLine, content: str) -> None:
+        """A file that is not a journal is neither used nor replaced."""
+        cli.write("a.jsonl.journal", content)
+        result = cli.run("import", cli.write("a.jsonl", lines(3)), *LINE_OPTIONS)
+        assert result.code == 2
+        assert (cli.folder / "a.jsonl.journal").read_text() == content
 
-    def test_journal_that_cannot_be_written(self, stage: Stage) -> None:
-        """Without a journal nothing is tracked."""
-        path = stage.write("a.jsonl", lines(3))
-        outcome = stage.run("import", path, *LINE_OPTIONS, "--journal", stage.folder / "no" / "journal")
-        assert outcome.code == 2
-        assert "--journal and --bad name other files" in outcome.err
-        assert not stage.events
+    def test_format(self, cli: CommandLine) -> None:
+        """The format of the journal is fixed, so that a later version continues an import."""
+        path = cli.write("a.jsonl", lines(3) + "{\n")
+        os.utime(path, ns=(0, 1_700_000_000_000_000_000))
+        options = (*LINE_OPTIONS, "--property", "m=n:number", "--timezone", "Europe/Prague")
+        assert cli.run("import", path, *options).code == 3
+        journal = json.loads((cli.folder / "a.jsonl.journal").read_text())
+        assert journal.pop("place").pop("finished_at") > 0
+        assert journal == {
+            "version": 1,
+            "about": {
+                "file": {
+                    "size": path.stat().st_size,
+                    "mtime_ns": 1_700_000_000_000_000_000,
+                    "head": sha256(path.read_bytes()).hexdigest(),
+                },
+                "project": f"{cli.sandbox.url}/shop",
+                "mapping": {
+                    "format": "jsonl",
+                    "columns": [],
+                    "delimiter": ",",
+                    "skip": 0,
+                    "event": "ping",
+                    "event_column": None,
+                    "ids": {"registered": "who"},
+                    "timestamp": "at",
+                    "moments": ["auto", "Europe/Prague"],
+                    "properties": [
+                        {"name": "n", "column": "n", "type": None},
+                        {"name": "m", "column": "n", "type": "number"},
+                    ],
+                    "line_number": None,
+                    "stamps": [{}, "default-application"],
+                },
+            },
+        }
 
-    def test_death_in_the_middle(self, stage: Stage) -> None:
-        """After kill -9, the same command goes on, and each line is in the books exactly once."""
+    def test_checkpoint(self, cli: CommandLine) -> None:
+        """The keys of a checkpoint are fixed, in the journal and in JSON output."""
+        path = cli.write("a.jsonl", lines(3) + "{\n")
+        cli.run("import", path, *LINE_OPTIONS)
+        rejects_size = (cli.folder / "a.jsonl.bad.jsonl").stat().st_size
+        checkpoint = _checkpoint(cli.folder / "a.jsonl.journal")
+        assert cli.run("import", path, *LINE_OPTIONS, "--json").json == {"already": True, **checkpoint}
+        assert checkpoint == {
+            "offset": path.stat().st_size,
+            "number": 4,
+            "lines": 4,
+            "tracked": 3,
+            "bad": 1,
+            "bad_size": rejects_size,
+            "finished_at": checkpoint["finished_at"],
+        }
+
+    def test_journal_that_cannot_be_written(self, cli: CommandLine) -> None:
+        """If the journal can't be written, nothing is tracked."""
+        path = cli.write("a.jsonl", lines(3))
+        result = cli.run("import", path, *LINE_OPTIONS, "--journal", cli.folder / "no" / "journal")
+        assert result.code == 2
+        assert "Choose other files with --journal and --bad" in result.err
+        assert not cli.events
+
+    def test_killed_import_continues(self, cli: CommandLine) -> None:
+        """After kill -9 the same command continues, and each line is stored exactly once."""
         count = 6000
         text = lines(count).splitlines(keepends=True)
         text[10:10] = ["bad\n"]
-        path = stage.write("a.jsonl", "".join(text))
-        # Answers get lost, and after a while there are none: the import can't be over before it is killed.
-        stage.fault("drop_after", every=7)
-        stage.fault("status", status=503, after=40)
-        journal = stage.folder / "a.jsonl.journal"
+        path = cli.write("a.jsonl", "".join(text))
+        # Some responses are lost, and later all requests fail, so the import can't finish before it is killed.
+        cli.fault("drop_after", every=7)
+        cli.fault("status", status=503, after=40)
+        journal = cli.folder / "a.jsonl.journal"
         for part in (1, 2):
             enough = part * path.stat().st_size // 4
-            with stage.start("import", path, *LINE_OPTIONS) as process:
-                until(lambda enough=enough: _offset(journal) > enough)  # type: ignore[misc]
+            with cli.start("import", path, *LINE_OPTIONS) as process:
+                wait_until(lambda enough=enough: _offset(journal) > enough)  # type: ignore[misc]
                 process.kill()
                 process.communicate()
             assert process.returncode == -signal.SIGKILL
-            _end_leases(stage.folder / "queue.sqlite")
-        assert 0 < len(stage.events) < count
-        stage.sandbox.faults.clear()
-        outcome = stage.run("import", path, *LINE_OPTIONS, "--json")
-        assert 0 < outcome.json["resumed_at"] <= count + 1
-        assert outcome.json["lines"] < count
-        assert outcome.json["finished"] is True
-        assert stage.properties("n") == list(range(count))
-        assert len(bad_lines(stage.folder / "a.jsonl.bad.jsonl")) == 1
-        assert _place(journal)["tracked"] == count
-        assert stage.run("queue", "stats", "--json").json["waiting"] == 0
+            _end_leases(cli.folder / "queue.sqlite")
+        assert 0 < len(cli.events) < count
+        cli.sandbox.faults.clear()
+        result = cli.run("import", path, *LINE_OPTIONS, "--json")
+        assert 0 < result.json["resumed_at"] <= count + 1
+        assert result.json["lines"] < count
+        assert result.json["finished"] is True
+        assert cli.properties("n") == list(range(count))
+        assert len(rejects(cli.folder / "a.jsonl.bad.jsonl")) == 1
+        assert _checkpoint(journal)["tracked"] == count
+        assert cli.run("queue", "stats", "--json").json["waiting"] == 0
 
-    def test_file_that_grows(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A file that changes while it is read is not taken for finished."""
-        path = stage.write("a.jsonl", lines(3))
-        true = Lines.__next__
+    def test_file_that_grows(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file that changes while it is read is not considered finished."""
+        path = cli.write("a.jsonl", lines(3))
+        read_line = LineReader.__next__
 
-        def grow(each: Lines) -> Line:
+        def grow(reader: LineReader) -> Line:
             if path.read_text() == lines(3):
-                stage.write("a.jsonl", lines(4))
-            return true(each)
+                cli.write("a.jsonl", lines(4))
+            return read_line(reader)
 
-        monkeypatch.setattr(Lines, "__next__", grow)
-        outcome = stage.run("import", path, *LINE_OPTIONS)
-        assert outcome.code == 2
-        assert "has changed while it was read" in outcome.err
+        monkeypatch.setattr(LineReader, "__next__", grow)
+        result = cli.run("import", path, *LINE_OPTIONS)
+        assert result.code == 2
+        assert "has changed while it was read" in result.err
 
-    def test_interruption(self, stage: Stage) -> None:
-        """Ctrl-C tells where it was, and the same command goes on there."""
-        stage.fault("status", status=503)
-        path = stage.write("a.jsonl", lines(600))
-        with stage.start("import", path, *LINE_OPTIONS) as process:
-            until(lambda: (stage.folder / "a.jsonl.journal").exists() and stage.sandbox.request_count)
+    def test_interruption(self, cli: CommandLine) -> None:
+        """After Ctrl-C the command reports how far it has come, and the same command continues there."""
+        cli.fault("status", status=503)
+        path = cli.write("a.jsonl", lines(600))
+        with cli.start("import", path, *LINE_OPTIONS) as process:
+            wait_until(lambda: (cli.folder / "a.jsonl.journal").exists() and cli.sandbox.request_count)
             process.send_signal(signal.SIGINT)
             _, err = process.communicate()
         assert process.returncode == 130
-        assert "the same command goes on there" in err
+        assert "the same command continues there" in err
         assert "Traceback" not in err
-        stage.sandbox.faults.clear()
-        assert stage.run("import", path, *LINE_OPTIONS).code == 0
-        assert stage.properties("n") == list(range(600))
+        cli.sandbox.faults.clear()
+        assert cli.run("import", path, *LINE_OPTIONS).code == 0
+        assert cli.properties("n") == list(range(600))
 
-    def test_wrong_key_ends_it(self, stage: Stage) -> None:
-        """A project that refuses the key is not waited for; when it is right, the same command goes on."""
-        stage.fault("status", status=401)
-        path = stage.write("a.jsonl", lines(30))
-        outcome = stage.run("import", path, *LINE_OPTIONS, "--json")
-        assert outcome.code == 4
-        assert outcome.json["finished"] is False
-        assert "is paused: HTTP 401" in outcome.err
-        stage.sandbox.faults.clear()
-        assert stage.run("import", path, *LINE_OPTIONS).code == 0
-        assert stage.properties("n") == list(range(30))
+    def test_wrong_key_stops_the_import(self, cli: CommandLine) -> None:
+        """If the project refuses the key, the import stops; once the key is right, the same command continues."""
+        cli.fault("status", status=401)
+        path = cli.write("a.jsonl", lines(30))
+        result = cli.run("import", path, *LINE_OPTIONS, "--json")
+        assert result.code == 4
+        assert result.json["finished"] is False
+        assert "is paused: HTTP 401" in result.err
+        cli.sandbox.faults.clear()
+        assert cli.run("import", path, *LINE_OPTIONS).code == 0
+        assert cli.properties("n") == list(range(30))
 
 
-def _place(journal: Path) -> dict[str, Any]:
-    place: dict[str, Any] = json.loads(journal.read_text())["place"]
-    return place
+def _checkpoint(journal: Path) -> dict[str, Any]:
+    checkpoint: dict[str, Any] = json.loads(journal.read_text())["place"]
+    return checkpoint
 
 
 def _offset(journal: Path) -> int:
-    return int(_place(journal)["offset"]) if journal.exists() else 0
+    return int(_checkpoint(journal)["offset"]) if journal.exists() else 0
 
 
 def _end_leases(queue: Path) -> None:
-    """Let the time pass after which the records that a dead process had in hand fall due again."""
+    """End the leases of a killed process now, which otherwise takes 15 seconds."""
     with closing(sqlite3.connect(queue)) as file, file:
         file.execute("UPDATE taken SET due = 0")
 
 
 class TestQueue:
-    def test_it_waits_for_room(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A file that is longer than the queue is read as there is room, and no setting makes it lose any."""
-        monkeypatch.setattr("exponea_async.cli.importer.job.DEPTH", 100)
-        monkeypatch.setattr("exponea_async.cli.importer.job.CHUNK", 50)
-        monkeypatch.setattr("exponea_async.cli.importer.deliveries.MANY", 60)
+    def test_import_waits_for_the_upload(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file with more lines than the queue may hold is read as fast as events are uploaded, and none are lost."""
+        monkeypatch.setattr("exponea_async.cli.importer.job.MAX_RECORDS", 100)
+        monkeypatch.setattr("exponea_async.cli.importer.job.CHUNK_LINES", 50)
+        monkeypatch.setattr("exponea_async.cli.importer.job.MAX_OPEN_RECEIPTS", 60)
         monkeypatch.setenv("EXPONEA_QUEUE_WHEN_FULL", "drop_oldest")
         monkeypatch.setenv("EXPONEA_FLUSH_MODE", "MANUAL")
-        outcome = stage.run("import", stage.write("a.jsonl", lines(1000)), *LINE_OPTIONS, "--json")
-        assert outcome.json["delivered"] == 1000
-        assert stage.properties("n") == list(range(1000))
-        assert PROJECT in stage.sandbox.engine.projects()
+        result = cli.run("import", cli.write("a.jsonl", lines(1000)), *LINE_OPTIONS, "--json")
+        assert result.json["delivered"] == 1000
+        assert cli.properties("n") == list(range(1000))
+        assert PROJECT in cli.sandbox.engine.projects()
 
 
 class TestUsage:
@@ -373,19 +441,19 @@ class TestUsage:
             ("empty.csv",),
         ],
     )
-    def test_wrong_usage(self, stage: Stage, args: tuple[str, ...]) -> None:
-        """What can't work is refused before anything is done."""
-        stage.write("a.jsonl", lines(1))
-        stage.write("a.doc", lines(1))
-        stage.write("a.csv", "who,at\nj,1\n")
-        stage.write("twice.csv", "who,at,n,n\n")
-        stage.write("empty.csv", "")
-        files = sorted(stage.folder.iterdir())
-        outcome = stage.run("import", *args, *LINE_OPTIONS)
-        assert outcome.code == 2
-        assert sorted(stage.folder.iterdir()) == files
+    def test_wrong_usage(self, cli: CommandLine, args: tuple[str, ...]) -> None:
+        """Wrong arguments are refused before any file is written."""
+        cli.write("a.jsonl", lines(1))
+        cli.write("a.doc", lines(1))
+        cli.write("a.csv", "who,at\nj,1\n")
+        cli.write("twice.csv", "who,at,n,n\n")
+        cli.write("empty.csv", "")
+        files = sorted(cli.folder.iterdir())
+        result = cli.run("import", *args, *LINE_OPTIONS)
+        assert result.code == 2
+        assert sorted(cli.folder.iterdir()) == files
 
-    def test_time_is_needed(self, stage: Stage) -> None:
-        """Without a time from the file, lines sent twice would not be duplicates."""
-        path = stage.write("a.jsonl", lines(1))
-        assert stage.run("import", path, "--event", "e", "--id", "registered=who").code == 2
+    def test_timestamp_is_required(self, cli: CommandLine) -> None:
+        """Without a timestamp from the file, a line sent twice would not be a duplicate."""
+        path = cli.write("a.jsonl", lines(1))
+        assert cli.run("import", path, "--event", "e", "--id", "registered=who").code == 2

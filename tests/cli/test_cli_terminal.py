@@ -1,5 +1,5 @@
 """
-What commands say, on a terminal and elsewhere.
+The output of commands, on a terminal and elsewhere.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from exponea_async.cli.terminal import (
     Progress,
     duration,
     number,
-    print_facts,
+    print_summary,
     print_table,
     printable,
 )
 
 
 class Terminal(io.StringIO):
-    """Text that believes to be a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -33,34 +33,34 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return Terminal()
 
 
-async def test_a_terminal_has_one_line(terminal: Terminal) -> None:
-    """On a terminal one line is rewritten, cut to its width, and taken away in the end."""
-    told = asyncio.Event()
+async def test_terminal_has_one_progress_line(terminal: Terminal) -> None:
+    """On a terminal one line is redrawn, cut to the width of the terminal, and removed at the end."""
+    described = asyncio.Event()
 
     def describe() -> str:
-        asyncio.get_running_loop().call_soon(told.set)
+        asyncio.get_running_loop().call_soon(described.set)
         return "x" * 100
 
     with redirect_stderr(terminal):
-        async with Progress().telling(describe):
-            await told.wait()
+        async with Progress().refreshing(describe):
+            await described.wait()
     text = terminal.getvalue()
     assert text.startswith(f"\r\x1b[K{'x' * 20}")
     assert text.endswith("\r\x1b[K")
     assert "\n" not in text
 
 
-def test_what_stays_comes_before_the_line(terminal: Terminal) -> None:
-    """A message that stays does not mix with the line."""
+def test_printed_line_replaces_the_progress_line(terminal: Terminal) -> None:
+    """A line that stays does not mix with the progress line."""
     with redirect_stderr(terminal):
         progress = Progress()
         progress.show("half")
-        progress.say("done")
+        progress.print("done")
     assert terminal.getvalue() == "\r\x1b[Khalf\r\x1b[Kdone\n"
 
 
-def test_elsewhere_there_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """Into a file go plain lines."""
+def test_file_has_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a file, progress is written as plain lines."""
     progress = Progress()
     progress.show("half")
     progress.clear()
@@ -68,7 +68,7 @@ def test_elsewhere_there_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_log_records_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """A log record is one line, its traceback left out."""
+    """A log record is printed as one line, without its traceback."""
     logger = logging.getLogger("test_log_records_are_lines")
     logger.addHandler(LineHandler())
     logger.error("It broke.", exc_info=ValueError("a\nb"))
@@ -86,22 +86,22 @@ def test_log_records_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    """Durations are told in two units at the most."""
+    """Durations have at most two units."""
     assert duration(seconds) == text
 
 
 def test_numbers() -> None:
-    """Numbers are grouped."""
+    """Numbers have separators of thousands."""
     assert (number(12_345), number(1234.56)) == ("12,345", "1,234.6")
 
 
-def test_control_codes_are_shown() -> None:
-    """What could move the cursor is written out; other letters stay."""
+def test_control_codes_are_escaped() -> None:
+    """Characters that could move the cursor are escaped; printable ones stay."""
     assert printable("čaj\x1b[31m\n\x07\u202e") == "čaj\\x1b[31m\\n\\x07\\u202e"
 
 
 def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    """Columns are as wide as they need to be."""
+    """Columns are as wide as their widest cell."""
     print_table(("id", "name"), [("1", "long name"), ("1000", "n")])
-    print_facts({"one": 1, "twelve": 1234})
+    print_summary({"one": 1, "twelve": 1234})
     assert capsys.readouterr().out == "id    name\n1     long name\n1000  n\n  one         1\n  twelve  1,234\n"

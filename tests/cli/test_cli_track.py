@@ -8,33 +8,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_stage import PROJECT, SECRET, Stage, staged
+from helpers.command_line import PROJECT, SECRET, CommandLine, command_line
 
 from exponea_async.sandbox import Project
-from exponea_async.sandbox.access import AccessControl
 
 JANE = ("--id", "registered=jane@example.com")
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    with staged(tmp_path, monkeypatch) as stage:
-        yield stage
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
+    with command_line(tmp_path, monkeypatch) as cli:
+        yield cli
 
 
 class TestTrack:
-    def test_event_arrives(self, stage: Stage) -> None:
-        """An event of a customer arrives with its properties and its time."""
-        outcome = stage.run(
+    def test_event_arrives(self, cli: CommandLine) -> None:
+        """An event of a customer is stored with its properties and its timestamp."""
+        result = cli.run(
             "track", "purchase", *JANE, "--property", "price=7.99", "--timestamp", "2024-05-01T12:00:00+02:00"
         )
-        assert (outcome.code, outcome.out) == (0, "purchase: delivered\n")
-        event = stage.events[0]
+        assert (result.code, result.out) == (0, "purchase: delivered\n")
+        event = cli.events[0]
         assert event.customer_ids == {"registered": "jane@example.com"}
         assert (event.event_type, event.timestamp, event.properties["price"]) == ("purchase", 1_714_557_600.0, 7.99)
 
     @pytest.mark.parametrize(
-        ("text", "value"),
+        ("string", "value"),
         [
             ("1", 1),
             ("-1.5", -1.5),
@@ -50,78 +49,78 @@ class TestTrack:
             ("[" * 5000, "[" * 5000),
         ],
     )
-    def test_values_are_json_where_they_are(self, stage: Stage, text: str, value: object) -> None:
-        """What is JSON is read as such, all else is text."""
-        assert stage.run("track", "ping", *JANE, "--property", f"x={text}").code == 0
-        assert stage.events[0].properties["x"] == value
+    def test_values_may_be_json(self, cli: CommandLine, string: str, value: object) -> None:
+        """A value that is JSON is parsed; any other value is a string."""
+        assert cli.run("track", "ping", *JANE, "--property", f"x={string}").code == 0
+        assert cli.events[0].properties["x"] == value
 
-    def test_properties_at_once(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        """All properties can be given as an object, on standard input too."""
-        stage.run("track", "ping", *JANE, "--properties", '{"a": 1}')
+    def test_properties_as_an_object(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All properties can be given as one JSON object, also on standard input."""
+        cli.run("track", "ping", *JANE, "--properties", '{"a": 1}')
         monkeypatch.setattr("sys.stdin", io.StringIO('{"a": 2}'))
-        stage.run("track", "ping", *JANE, "--properties", "-")
-        assert stage.properties("a") == [1, 2]
+        cli.run("track", "ping", *JANE, "--properties", "-")
+        assert cli.properties("a") == [1, 2]
 
-    def test_devices_are_remembered(self, stage: Stage) -> None:
-        """Without ids an event is about a device, which stays the same and learns who it is."""
-        stage.run("track", "ping")
-        stage.run("track", "ping")
-        stage.run("track", "ping", "--device", "till")
-        stage.run("identify", "--device", "till", *JANE)
-        stage.run("track", "pong", "--device", "till")
-        ids = [event.customer_ids for event in stage.events if event.event_type in ("ping", "pong")]
+    def test_devices_keep_their_identity(self, cli: CommandLine) -> None:
+        """Without ids an event is about a device, whose cookie and ids are stored between commands."""
+        cli.run("track", "ping")
+        cli.run("track", "ping")
+        cli.run("track", "ping", "--device", "till")
+        cli.run("identify", "--device", "till", *JANE)
+        cli.run("track", "pong", "--device", "till")
+        ids = [event.customer_ids for event in cli.events if event.event_type in ("ping", "pong")]
         assert ids[0] == ids[1] != ids[2]
         assert ids[3] == {**ids[2], "registered": "jane@example.com"}
 
-    def test_devices_come_to_life(self, stage: Stage) -> None:
-        """A device tells its installation and a session beside its first event; the command tells of the event."""
-        outcome = stage.run("track", "ping", "--json")
-        assert (outcome.code, outcome.json["status"], len(outcome.json["ids"])) == (0, "delivered", 1)
-        stage.run("track", "pong")
-        stage.run("identify", *JANE, "--device", "default")
-        arrived = sorted(stage.events, key=lambda event: event.timestamp)
+    def test_first_event_of_a_device(self, cli: CommandLine) -> None:
+        """The first event of a device comes with its installation and a session; only the event is reported."""
+        result = cli.run("track", "ping", "--json")
+        assert (result.code, result.json["status"], len(result.json["ids"])) == (0, "delivered", 1)
+        cli.run("track", "pong")
+        cli.run("identify", *JANE, "--device", "default")
+        arrived = sorted(cli.events, key=lambda event: event.timestamp)
         assert [event.event_type for event in arrived] == ["installation", "session_start", "ping", "pong"]
 
-    def test_the_verdict_is_that_of_the_event(self, stage: Stage) -> None:
-        """What becomes of a device's own events does not change what is told of the one that was asked for."""
-        stage.fault("reject", times=2)
-        outcome = stage.run("track", "ping", "--wait", "20", "--json")
-        assert (outcome.code, outcome.json["status"]) == (0, "delivered")
-        assert stage.run("queue", "stats", "--json").json["dead"] == 2
+    def test_status_is_that_of_the_event(self, cli: CommandLine) -> None:
+        """The reported status does not depend on the events that the device tracks by itself."""
+        cli.fault("reject", times=2)
+        result = cli.run("track", "ping", "--wait", "20", "--json")
+        assert (result.code, result.json["status"]) == (0, "delivered")
+        assert cli.run("queue", "stats", "--json").json["dead"] == 2
 
-    def test_wait_for_the_verdict(self, stage: Stage) -> None:
-        """With --wait it tells what Engagement said, in any flush mode."""
-        assert stage.run("track", "ping", "--wait", "20", "--json").json["status"] == "delivered"
-        stage.fault("reject", times=1)
-        outcome = stage.run("track", "ping", "--wait", "20", "--json")
-        assert outcome.code == 3
-        assert outcome.json["status"] == "rejected"
-        assert "fault injection" in outcome.json["reason"]
+    def test_wait_for_the_response(self, cli: CommandLine) -> None:
+        """With --wait the command reports Engagement's response."""
+        assert cli.run("track", "ping", "--wait", "20", "--json").json["status"] == "delivered"
+        cli.fault("reject", times=1)
+        result = cli.run("track", "ping", "--wait", "20", "--json")
+        assert result.code == 3
+        assert result.json["status"] == "rejected"
+        assert "fault injection" in result.json["reason"]
 
-    def test_manual_mode(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        """In manual mode it is only kept, unless the verdict is waited for."""
+    def test_manual_mode(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In manual mode the event stays in the queue, unless --wait is given."""
         monkeypatch.setenv("EXPONEA_FLUSH_MODE", "MANUAL")
-        assert stage.run("track", "ping").out == "ping: queued\n"
-        assert stage.run("track", "ping", "--wait", "20").out == "ping: delivered\n"
+        assert cli.run("track", "ping").out == "ping: queued\n"
+        assert cli.run("track", "ping", "--wait", "20").out == "ping: delivered\n"
 
-    def test_no_verdict_in_time(self, stage: Stage) -> None:
-        """Without a verdict in time it remains queued, and the code tells so."""
-        stage.fault("status", status=503)
-        outcome = stage.run("track", "ping", "--wait", "0.2")
-        assert (outcome.code, outcome.out) == (4, "ping: queued\n")
+    def test_no_response_in_time(self, cli: CommandLine) -> None:
+        """Without a response in time the event stays queued, and the exit code says so."""
+        cli.fault("status", status=503)
+        result = cli.run("track", "ping", "--wait", "0.2")
+        assert (result.code, result.out) == (4, "ping: queued\n")
 
-    def test_wrong_key_is_not_waited_for(self, stage: Stage) -> None:
-        """A project that refuses the key pauses; the event is kept, and the reason told without the key."""
-        stage.fault("status", status=401)
-        outcome = stage.run("track", "ping", "--wait", "600")
-        assert outcome.code == 4
-        assert "is paused: HTTP 401" in outcome.err
+    def test_wait_ends_with_a_wrong_key(self, cli: CommandLine) -> None:
+        """A project that refuses the key is paused: the event is kept, and the reason is reported without the key."""
+        cli.fault("status", status=401)
+        result = cli.run("track", "ping", "--wait", "600")
+        assert result.code == 4
+        assert "is paused: HTTP 401" in result.err
 
-    def test_kept_is_enough_without_wait(self, stage: Stage) -> None:
-        """Without --wait an outage is no failure: the event is kept."""
-        stage.fault("status", status=503)
-        outcome = stage.run("track", "ping")
-        assert (outcome.code, outcome.out) == (0, "ping: queued\n")
+    def test_outage_without_wait(self, cli: CommandLine) -> None:
+        """Without --wait an outage is not a failure, because the event is in the queue."""
+        cli.fault("status", status=503)
+        result = cli.run("track", "ping")
+        assert (result.code, result.out) == (0, "ping: queued\n")
 
     @pytest.mark.parametrize(
         "args",
@@ -138,84 +137,84 @@ class TestTrack:
             ("--base-url", "shop"),
         ],
     )
-    def test_wrong_usage(self, stage: Stage, args: tuple[str, ...]) -> None:
-        """What makes no sense is refused, and nothing is kept."""
-        assert stage.run("track", "ping", *args).code == 2
-        assert stage.run("queue", "stats", "--json").json["waiting"] == 0
+    def test_wrong_usage(self, cli: CommandLine, args: tuple[str, ...]) -> None:
+        """Wrong arguments are refused, and nothing is stored."""
+        assert cli.run("track", "ping", *args).code == 2
+        assert cli.run("queue", "stats", "--json").json["waiting"] == 0
 
-    def test_bad_event(self, stage: Stage) -> None:
-        """What the platform would never take is bad input."""
-        outcome = stage.run("track", "ping", "--property", "x=" + "y" * 20_000)
-        assert outcome.code == 3
-        assert "properties.x" in outcome.err
+    def test_invalid_event(self, cli: CommandLine) -> None:
+        """An event that the platform would never accept is invalid input."""
+        result = cli.run("track", "ping", "--property", "x=" + "y" * 20_000)
+        assert result.code == 3
+        assert "properties.x" in result.err
 
 
 class TestKeys:
     @pytest.mark.parametrize("option", ["--authorization-token", "--authorization", "--token", "--key"])
-    def test_key_is_no_argument(self, stage: Stage, option: str) -> None:
-        """A key as an argument is refused, and not repeated."""
+    def test_key_as_an_argument_is_refused(self, cli: CommandLine, option: str) -> None:
+        """A key on the command line is refused and not printed."""
         for given in ((option, SECRET), (f"{option}={SECRET}",)):
-            outcome = stage.run("track", "ping", *given)
-            assert outcome.code == 2
-            assert "visible to other users" in outcome.err
+            result = cli.run("track", "ping", *given)
+            assert result.code == 2
+            assert "visible to other users" in result.err
 
-    def test_key_from_a_file(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A file may hold the public key, or private access."""
-        monkeypatch.delenv("EXPONEA_AUTHORIZATION_TOKEN")
-        access = AccessControl([Project(PROJECT, tokens=(SECRET,), basic=(("id", SECRET),))])
-        monkeypatch.setattr(stage.sandbox._tracking, "_access", access)
-        for text in (f"{SECRET}\n", json.dumps({"key_id": "id", "secret": SECRET})):
-            path = stage.write("key", text)
-            assert stage.run("track", "ping", "--wait", "20", "--authorization-file", path).code == 0
+    @pytest.mark.parametrize("content", [f"{SECRET}\n", json.dumps({"key_id": "id", "secret": SECRET})])
+    def test_key_from_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+        """The file may contain a public key or private access."""
+        project = Project(PROJECT, tokens=(SECRET,), basic=(("id", SECRET),))
+        with command_line(tmp_path, monkeypatch, projects=[project]) as cli:
+            monkeypatch.delenv("EXPONEA_AUTHORIZATION_TOKEN")
+            path = cli.write("key", content)
+            assert cli.run("track", "ping", "--wait", "20", "--authorization-file", path).code == 0
 
     @pytest.mark.parametrize("content", [None, "{", '{"key_id": "a"}', '{"key_id": "a", "secret": 1}', "\n"])
-    def test_files_without_a_key(self, stage: Stage, content: str | None) -> None:
-        """A file that holds no key is wrong configuration; neither its name nor its content is shown."""
-        path = stage.folder / SECRET
+    def test_files_without_a_key(self, cli: CommandLine, content: str | None) -> None:
+        """A file without a key is wrong configuration; neither its name nor its content is printed."""
+        path = cli.folder / SECRET
         if content is not None:
             path.write_text(content)
-        assert stage.run("track", "ping", "--authorization-file", path).code == 2
+        assert cli.run("track", "ping", "--authorization-file", path).code == 2
 
 
 class TestIdentify:
-    def test_customer_is_known(self, stage: Stage) -> None:
+    def test_customer_is_updated(self, cli: CommandLine) -> None:
         """The customer has the ids and the properties."""
-        outcome = stage.run("identify", *JANE, "--id", "loyalty=7", "--property", "city=Brno", "--wait", "20")
-        assert (outcome.code, outcome.out) == (0, "jane@example.com 7: delivered\n")
-        customer = stage.sandbox.engine.customers(PROJECT)[0]
+        result = cli.run("identify", *JANE, "--id", "loyalty=7", "--property", "city=Brno", "--wait", "20")
+        assert (result.code, result.out) == (0, "jane@example.com 7: delivered\n")
+        customer = cli.sandbox.engine.customers(PROJECT)[0]
         assert customer.ids == {"registered": ("jane@example.com",), "loyalty": ("7",)}
         assert customer.properties["city"] == "Brno"
 
     @pytest.mark.parametrize("args", [(), ("--id", "registered"), (*JANE, *JANE)])
-    def test_ids_are_needed(self, stage: Stage, args: tuple[str, ...]) -> None:
-        """Nobody can't be identified, and nobody twice."""
-        assert stage.run("identify", *args).code == 2
+    def test_ids_are_required(self, cli: CommandLine, args: tuple[str, ...]) -> None:
+        """At least one id is required, and each kind of id only once."""
+        assert cli.run("identify", *args).code == 2
 
 
 class TestFlush:
     @pytest.fixture
-    def waiting(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    def waiting(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
         monkeypatch.setenv("EXPONEA_FLUSH_MODE", "MANUAL")
-        stage.run("track", "ping")
-        stage.run("track", "pong")
-        return stage
+        cli.run("track", "ping")
+        cli.run("track", "pong")
+        return cli
 
-    def test_it_uploads_what_waits(self, waiting: Stage) -> None:
-        """All that waits is delivered, the device's own events too."""
-        outcome = waiting.run("flush", "--json")
-        assert (outcome.code, outcome.json) == (0, {"delivered": 4, "rejected": 0, "remaining": 0})
+    def test_it_uploads_the_queue(self, waiting: CommandLine) -> None:
+        """All events that wait are delivered, including those that the device tracked by itself."""
+        result = waiting.run("flush", "--json")
+        assert (result.code, result.json) == (0, {"delivered": 4, "rejected": 0, "remaining": 0})
         names = sorted(event.event_type for event in waiting.events)
         assert names == ["installation", "ping", "pong", "session_start"]
 
-    def test_rejections_have_a_code(self, waiting: Stage) -> None:
-        """What is rejected on the way is told."""
+    def test_rejections_have_an_exit_code(self, waiting: CommandLine) -> None:
+        """Rejected events are counted, and the exit code says so."""
         waiting.fault("reject", times=1)
-        outcome = waiting.run("flush")
-        assert outcome.code == 3
-        assert "rejected   1" in outcome.out
+        result = waiting.run("flush")
+        assert result.code == 3
+        assert "rejected   1" in result.out
 
-    def test_remains_have_a_code(self, waiting: Stage) -> None:
-        """What can't be sent in time remains, and the code tells so."""
+    def test_unsent_events_have_an_exit_code(self, waiting: CommandLine) -> None:
+        """Events that can't be sent in time stay in the queue, and the exit code says so."""
         waiting.fault("status", status=503)
-        outcome = waiting.run("flush", "--timeout", "0.2", "--json")
-        assert (outcome.code, outcome.json) == (4, {"delivered": 0, "rejected": 0, "remaining": 4})
+        result = waiting.run("flush", "--timeout", "0.2", "--json")
+        assert (result.code, result.json) == (4, {"delivered": 0, "rejected": 0, "remaining": 4})

@@ -1,1 +1,3 @@
-"""The commands of the command line."""
+"""
+The commands that consist of one module each.
+"""

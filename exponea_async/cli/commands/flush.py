@@ -1,53 +1,52 @@
 """
-``exponea-async flush``: upload what waits.
+``exponea-async flush``: upload the queue.
 """
 
 import argparse
 
 from attrs import evolve
 
-from exponea_async.cli.exits import Exit
 from exponea_async.cli.options import (
-    SETTINGS,
+    SETTINGS_HELP,
     Commands,
-    add_json,
-    add_settings,
-    command,
-    configuration,
-    opened,
+    add_json_option,
+    add_parser,
+    add_settings_options,
+    open_client,
+    read_configuration,
     seconds,
 )
-from exponea_async.cli.terminal import Progress, number, print_facts, print_json
+from exponea_async.cli.terminal import Exit, Progress, number, print_json, print_summary
 from exponea_async.models import FlushMode
 
 
-def add_to(commands: Commands) -> None:
+def register(commands: Commands) -> None:
     """Add the command."""
-    parser = command(commands, "flush", "upload what waits in the queue", SETTINGS)
+    parser = add_parser(commands, "flush", "upload the events that wait in the queue", SETTINGS_HELP)
     parser.add_argument(
         "--timeout",
         type=seconds,
         metavar="SECONDS",
-        help="when to leave it at that; by default it waits through outages, but not for a project that is paused",
+        help="when to stop; by default the command waits through outages, but not for a project that is paused",
     )
-    add_json(parser)
-    add_settings(parser)
+    add_json_option(parser)
+    add_settings_options(parser)
     parser.set_defaults(run=run)
 
 
 async def run(args: argparse.Namespace) -> int:
-    """Flush."""
-    # By hand only: nothing is to be uploaded beyond the timeout.
-    settings = evolve(configuration(args), flush_mode=FlushMode.MANUAL)
-    async with opened(settings) as exponea:
+    """Upload the queue."""
+    # In manual mode nothing is uploaded beyond the timeout.
+    configuration = evolve(read_configuration(args), flush_mode=FlushMode.MANUAL)
+    async with open_client(configuration) as exponea:
         stats = exponea.stats
-        async with Progress().telling(lambda: f"{number(stats().delivered)} delivered"):
+        async with Progress().refreshing(lambda: f"{number(stats().delivered)} delivered"):
             result = await exponea.flush_data(args.timeout)
-    facts = {"delivered": result.delivered, "rejected": result.rejected, "remaining": result.remaining}
+    summary = {"delivered": result.delivered, "rejected": result.rejected, "remaining": result.remaining}
     if args.json:
-        print_json(facts)
+        print_json(summary)
     else:
-        print_facts(facts)
+        print_summary(summary)
     if result.remaining:
         return Exit.UNSENT
     return Exit.BAD_INPUT if result.rejected else Exit.DONE

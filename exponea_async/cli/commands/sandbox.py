@@ -1,5 +1,5 @@
 """
-``exponea-async sandbox``: the platform in a box, until somebody stops it.
+``exponea-async sandbox``: serve a local sandbox of the Engagement API until a signal stops it.
 """
 
 import argparse
@@ -8,25 +8,28 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from exponea_async.cli.exits import Exit, UsageError
-from exponea_async.cli.options import Commands, add_json, command, whole
-from exponea_async.cli.terminal import print_json
+from exponea_async.cli.options import Commands, add_json_option, add_parser, positive_integer
+from exponea_async.cli.terminal import Exit, UsageError, print_json
 from exponea_async.sandbox import DefinitionError, Project, Sandbox
 
 PORT = 8765
 
 
-def add_to(commands: Commands) -> None:
+def register(commands: Commands) -> None:
     """Add the command."""
-    parser = command(
+    parser = add_parser(
         commands,
         "sandbox",
-        "serve a local stand-in of the platform",
-        "It prints its address and runs until Ctrl-C. Give the address as EXPONEA_BASE_URL; any project token and\n"
-        "any key will do, unless --project names those that exist.",
+        "serve a local sandbox of the Engagement API",
+        "The command prints the address of the sandbox and runs until Ctrl-C. Set EXPONEA_BASE_URL to this address.\n"
+        "Any project token and any key are accepted, unless --project lists the projects that exist.",
     )
-    parser.add_argument("--port", type=_port, default=PORT, help=f"on 127.0.0.1, {PORT} by default; 0 is a free one")
-    parser.add_argument("--rate-limit", type=whole, metavar="N", help="requests a second, beyond which it answers 429")
+    parser.add_argument(
+        "--port", type=_port, default=PORT, help=f"the port on 127.0.0.1, {PORT} by default; 0 chooses a free one"
+    )
+    parser.add_argument(
+        "--rate-limit", type=positive_integer, metavar="N", help="requests per second, above which it responds with 429"
+    )
     parser.add_argument(
         "--project",
         dest="projects",
@@ -34,21 +37,23 @@ def add_to(commands: Commands) -> None:
         type=_project,
         default=[],
         metavar="TOKEN[:KEY]",
-        help="a project that exists, and a made-up key that opens it ('key' by default); repeatable",
+        help="a project that exists, and the key that it accepts ('key' by default); repeatable",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the order within a batch and of random faults")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the seed of the order within a batch and of random faults, 0 by default"
+    )
     parser.add_argument(
         "--definitions",
         type=Path,
         metavar="FILE",
-        help="JSON or TOML with the in-app messages, content blocks, inbox messages and so on that it serves",
+        help="a JSON or TOML file with the in-app messages, content blocks, inbox messages etc. that it returns",
     )
-    add_json(parser)
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
 async def run(args: argparse.Namespace) -> int:
-    """Serve until a signal comes."""
+    """Serve the sandbox until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError, RuntimeError, ValueError):
@@ -57,7 +62,9 @@ async def run(args: argparse.Namespace) -> int:
     try:
         await sandbox.start()
     except OSError as error:
-        raise UsageError(f"port {args.port} can't be used: {error.strerror}") from None
+        raise UsageError(
+            "--port", f"port {args.port} can't be used: {error.strerror}", "Choose another one; 0 finds a free one."
+        ) from None
     try:
         if args.json:
             print_json({"url": sandbox.url})
@@ -79,17 +86,17 @@ def _sandbox(args: argparse.Namespace) -> Sandbox:
             definitions=args.definitions,
         )
     except DefinitionError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError("--definitions", str(error).removesuffix("."), "Correct the file.") from None
 
 
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text[:18]) < 65_536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port")
-    return int(text)
+def _port(string: str) -> int:
+    if not (string.isascii() and string.isdecimal() and int(string[:18]) < 65_536):
+        raise argparse.ArgumentTypeError(f"must be a port from 0 to 65535, got {string!r}")
+    return int(string)
 
 
-def _project(text: str) -> Project:
-    token, _, key = text.partition(":")
+def _project(string: str) -> Project:
+    token, _, key = string.partition(":")
     if not token:
-        raise argparse.ArgumentTypeError("a project needs a token")
+        raise argparse.ArgumentTypeError("must have the form TOKEN or TOKEN:KEY, got no token")
     return Project(token, tokens=(key or "key",))

@@ -1,5 +1,5 @@
 """
-``exponea-async track`` and ``exponea-async identify``: one event, one customer.
+``exponea-async track`` and ``exponea-async identify``: track one event, update one customer.
 """
 
 import argparse
@@ -9,152 +9,158 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from exponea_async.cli.exits import Exit, UsageError
-from exponea_async.cli.importer.timestamps import moment
+from exponea_async.cli.importer.timestamps import timestamp
 from exponea_async.cli.options import (
-    SETTINGS,
+    SETTINGS_HELP,
     Commands,
-    add_json,
-    add_settings,
-    command,
-    configuration,
-    mapping,
-    opened,
-    pair,
-    read_value,
+    add_json_option,
+    add_parser,
+    add_settings_options,
+    first_completed,
+    name_and_value,
+    open_client,
+    parse_value,
+    read_configuration,
     seconds,
+    unique_names,
 )
-from exponea_async.cli.tasks import first_of
-from exponea_async.cli.terminal import print_json, printable
+from exponea_async.cli.terminal import Exit, UsageError, print_json, printable
 from exponea_async.client import Exponea
 from exponea_async.errors import DeliveryError, DeliveryTimeoutError
 from exponea_async.models import Customer, Event, Receipt
 from exponea_async.subjects import CustomerTracker, Device
 
-KEPT = """\
-What is tracked is kept in the queue first, then uploaded as far as it goes. Without --wait it is enough that it is
-kept; 'exponea-async flush' uploads what remains.
+DESCRIPTION = """\
+The command stores what it tracks in the queue and then tries to upload it. Without --wait it succeeds as soon as the
+queue has it; 'exponea-async flush' uploads what remains.
 
 """
 
 
-def add_to(commands: Commands) -> None:
+def register(commands: Commands) -> None:
     """Add both commands."""
-    parser = command(commands, "track", "track an event", KEPT + SETTINGS)
-    parser.add_argument("name", metavar="NAME", help="the event type, such as purchase")
-    _add_subject(parser, "the customer; without any, the event is about the device")
-    _add_properties(parser)
+    parser = add_parser(commands, "track", "track an event", DESCRIPTION + SETTINGS_HELP)
+    parser.add_argument("name", metavar="NAME", help="the event type, for example purchase")
+    _add_subject_options(parser, "an id of the customer; without any, the event is about the device")
+    _add_property_options(parser)
     parser.add_argument(
         "--timestamp",
-        type=moment,
-        metavar="MOMENT",
-        help="when it happened, in UNIX seconds or ISO, UTC where no offset is told; now by default",
+        type=timestamp,
+        metavar="TIMESTAMP",
+        help="when it happened: UNIX seconds or ISO 8601, in UTC unless it has an offset; now by default",
     )
-    _add_rest(parser)
+    _add_common_options(parser)
     parser.set_defaults(run=track)
-    parser = command(commands, "identify", "tell who a customer is, and set customer properties", KEPT + SETTINGS)
-    _add_subject(parser, "the customer's ids; at least one")
-    _add_properties(parser)
-    _add_rest(parser)
+    parser = add_parser(commands, "identify", "set the ids and properties of a customer", DESCRIPTION + SETTINGS_HELP)
+    _add_subject_options(parser, "an id of the customer; at least one is required")
+    _add_property_options(parser)
+    _add_common_options(parser)
     parser.set_defaults(run=identify)
 
 
-def _add_subject(parser: argparse.ArgumentParser, ids: str) -> None:
+def _add_subject_options(parser: argparse.ArgumentParser, ids_help: str) -> None:
     parser.add_argument(
         "--id",
         dest="ids",
         action="append",
-        type=pair,
+        type=name_and_value,
         default=[],
         metavar="KIND=VALUE",
-        help=f"{ids}, such as registered=jane@example.com; repeatable",
+        help=f"{ids_help}; for example registered=jane@example.com; repeatable",
     )
     parser.add_argument(
         "--device",
         metavar="KEY",
-        help="a device that the queue remembers by this key, with its cookie and ids; 'default' by default",
+        help="the key of a device, whose cookie and ids are stored in the file of the queue; 'default' by default",
     )
 
 
-def _add_properties(parser: argparse.ArgumentParser) -> None:
+def _add_property_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--property",
         dest="pairs",
         action="append",
-        type=pair,
+        type=name_and_value,
         default=[],
         metavar="NAME=VALUE",
-        help='a property; the value is read as JSON where it is some (1.5, true, ["a"]), else as text; repeatable',
+        help='a property; a value that is JSON (1.5, true, ["a"]) is parsed, any other is a string; repeatable',
     )
-    group.add_argument("--properties", metavar="JSON", help="all properties as an object; '-' reads standard input")
+    group.add_argument(
+        "--properties", metavar="JSON", help="all properties as a JSON object; '-' reads it from standard input"
+    )
 
 
-def _add_rest(parser: argparse.ArgumentParser) -> None:
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--wait", type=seconds, metavar="SECONDS", help="wait for Engagement's verdict, that long at the most"
+        "--wait", type=seconds, metavar="SECONDS", help="wait for Engagement's response, at most this long"
     )
-    add_json(parser)
-    add_settings(parser)
+    add_json_option(parser)
+    add_settings_options(parser)
 
 
 async def track(args: argparse.Namespace) -> int:
     """Track an event."""
     if args.ids and args.device:
-        raise UsageError("--id and --device exclude each other: a device knows its ids from 'identify --device'")
+        raise UsageError(
+            "--id",
+            "can't be combined with --device, which has ids of its own",
+            "Remove one of them; 'identify --device' gives a device its ids.",
+        )
     event = Event(args.name, await _properties(args), args.timestamp)
-    async with opened(configuration(args)) as exponea:
+    async with open_client(read_configuration(args)) as exponea:
         receipt = await _subject(exponea, args).track_event(event)
-        await _conclude(exponea, receipt, args.wait)
+        await _upload(exponea, receipt, args.wait)
     return await _report(args.name, receipt, args)
 
 
 async def identify(args: argparse.Namespace) -> int:
-    """Tell who a customer is."""
+    """Set the ids and properties of a customer."""
     if not args.ids:
-        raise UsageError("give at least one --id, such as --id registered=jane@example.com")
-    ids = mapping("--id", args.ids)
+        raise UsageError("--id", "is missing", "Pass at least one, for example --id registered=jane@example.com.")
+    ids = unique_names("--id", args.ids)
     customer = Customer(ids, await _properties(args))
-    async with opened(configuration(args)) as exponea:
-        # Without a device nothing is to be remembered.
+    async with open_client(read_configuration(args)) as exponea:
+        # Without --device no state of a device is to be changed.
         subject = exponea.device(args.device) if args.device else exponea.for_customer(ids)
         receipt = await subject.identify_customer(customer)
-        await _conclude(exponea, receipt, args.wait)
+        await _upload(exponea, receipt, args.wait)
     return await _report(" ".join(ids.values()), receipt, args)
 
 
 def _subject(exponea: Exponea, args: argparse.Namespace) -> Device | CustomerTracker:
     if args.ids:
-        return exponea.for_customer(mapping("--id", args.ids))
+        return exponea.for_customer(unique_names("--id", args.ids))
     return exponea.device(args.device or "default")
 
 
 async def _properties(args: argparse.Namespace) -> dict[str, Any]:
     if args.properties is None:
-        given = mapping("--property", args.pairs)
-        return {name: read_value(text) for name, text in given.items()}
-    text = await asyncio.to_thread(sys.stdin.read) if args.properties == "-" else args.properties
+        given = unique_names("--property", args.pairs)
+        return {name: parse_value(string) for name, string in given.items()}
+    string = await asyncio.to_thread(sys.stdin.read) if args.properties == "-" else args.properties
+    hint = """Pass one such as '{"price": 7.99}'."""
     try:
-        properties = json.loads(text)
+        properties = json.loads(string)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--properties: that is no JSON: {error}") from None
+        raise UsageError("--properties", f"must be a JSON object, got invalid JSON: {error}", hint) from None
     if not isinstance(properties, dict):
-        raise UsageError("--properties: that is no JSON object")
+        raise UsageError("--properties", f"must be a JSON object, got {string!r:.60}", hint)
     return properties
 
 
-async def _conclude(exponea: Exponea, receipt: Receipt, wait: float | None) -> None:
-    """Wait for the verdict, or else upload as far as it goes."""
+async def _upload(exponea: Exponea, receipt: Receipt, wait: float | None) -> None:
+    """Wait for Engagement's response, or without a wait, upload what can be uploaded on closing."""
     if wait is None:
         await exponea.aclose()
         return
-    # The flush works in any mode, and ends early where the project is paused; the receipt does not wait for others.
+    # A flush works in every mode and ends early when the project is paused; a receipt does not wait for other events.
     with suppress(DeliveryError, DeliveryTimeoutError):
-        await first_of(exponea.flush_data(wait), receipt.delivered(wait))
+        await first_completed(exponea.flush_data(wait), receipt.delivered(wait))
     await exponea.aclose(0)
 
 
-async def _report(what: str, receipt: Receipt, args: argparse.Namespace) -> int:
+async def _report(subject: str, receipt: Receipt, args: argparse.Namespace) -> int:
     reason = ""
     if receipt.status in ("rejected", "dropped"):
         try:
@@ -164,7 +170,7 @@ async def _report(what: str, receipt: Receipt, args: argparse.Namespace) -> int:
     if args.json:
         print_json({"ids": receipt.ids, "status": receipt.status, "reason": reason})
     else:
-        print(printable(f"{what}: {receipt.status}" + (f" ({reason})" if reason else "")))
+        print(printable(f"{subject}: {receipt.status}" + (f" ({reason})" if reason else "")))
     if receipt.status == "queued":
         return Exit.DONE if args.wait is None else Exit.UNSENT
     return Exit.DONE if receipt.status == "delivered" else Exit.BAD_INPUT

@@ -1,1 +1,3 @@
-"""The ``demo`` command: a small shop that tracks into the local sandbox."""
+"""
+The ``demo`` command: a simulated shop that tracks to the local sandbox.
+"""

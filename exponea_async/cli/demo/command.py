@@ -1,5 +1,5 @@
 """
-``exponea-async demo``: a shop's hour, through a real queue and an outage, into the local sandbox.
+``exponea-async demo``: simulate one hour of a shop that tracks through an outage to the local sandbox.
 """
 
 import argparse
@@ -11,12 +11,10 @@ from pathlib import Path
 
 from attrs import asdict, frozen
 
-from exponea_async.cli.demo.ledger import Balance, Books
-from exponea_async.cli.demo.shop import HOUR, Visit, What, visits
-from exponea_async.cli.exits import Exit
-from exponea_async.cli.options import Commands, add_json, command, opened, whole
-from exponea_async.cli.options import seconds as duration
-from exponea_async.cli.terminal import Progress, number, print_facts, print_json
+from exponea_async.cli.demo.ledger import Balance, Ledger
+from exponea_async.cli.demo.shop import HOUR, Tracked, Visit, visits
+from exponea_async.cli.options import Commands, add_json_option, add_parser, open_client, positive_integer, seconds
+from exponea_async.cli.terminal import Exit, Progress, number, print_json, print_summary
 from exponea_async.client import Exponea
 from exponea_async.config import Configuration, UploadSettings
 from exponea_async.errors import DamagedFileError
@@ -30,64 +28,68 @@ from exponea_async.subjects import CustomerTracker, Device
 CUSTOMERS = 400
 SECONDS = 12.0
 PROJECT = "demo-shop"
-#: What goes wrong, and when, in seconds of the hour.
+#: When the faults start and end, in seconds of the hour.
 REJECTIONS, OUTAGE, RECOVERY = 8 * 60.0, 24 * 60.0, 34 * 60.0
 REJECTED = 5
-#: How long the last events may take to arrive, in seconds.
-PATIENCE = 60.0
+#: How long to wait at the end until everything is delivered, in seconds.
+DELIVERY_TIMEOUT = 60.0
 
 
-def add_to(commands: Commands) -> None:
+def register(commands: Commands) -> None:
     """Add the command."""
-    parser = command(
+    parser = add_parser(
         commands,
         "demo",
-        "track a shop's busy hour into the local sandbox, through an outage",
-        "Everything is real but the visitors: the client, the queue's file (in a temporary folder), HTTP, and a\n"
-        "sandbox on a free port that goes down for ten of the sixty minutes and rejects a few commands. In the end\n"
-        "the sandbox's books are held against what was tracked; exit code 1 if anything was lost.",
+        "simulate one hour of a shop that tracks to the local sandbox, through an outage",
+        "Everything is real except the visitors: the client, the file of the queue (in a temporary folder), HTTP, and\n"
+        "a sandbox on a free port, which is down for ten of the sixty minutes and rejects a few commands. At the end\n"
+        "the events in the sandbox are compared with those that were tracked; the exit code is 1 if any were lost.",
     )
-    parser.add_argument("--customers", type=whole, default=CUSTOMERS, help=f"visitors, {CUSTOMERS} by default")
-    parser.add_argument("--seed", type=int, default=1, help="of the visitors; the same seed makes the same hour")
     parser.add_argument(
-        "--seconds", type=_duration, default=SECONDS, help=f"how long the hour takes, {SECONDS:g} by default"
+        "--customers", type=positive_integer, default=CUSTOMERS, help=f"number of visitors, {CUSTOMERS} by default"
     )
-    add_json(parser)
-    # The outage is announced, so what the SDK logs about it would only repeat it.
+    parser.add_argument(
+        "--seed", type=int, default=1, help="the seed of the visits; the same seed makes the same visits"
+    )
+    parser.add_argument(
+        "--seconds", type=_duration, default=SECONDS, help=f"how long the simulation takes, {SECONDS:g} by default"
+    )
+    add_json_option(parser)
+    # The demo prints what happens in the outage, so log lines of the SDK would only repeat it.
     parser.set_defaults(run=run, log_level=logging.ERROR)
 
 
-def _duration(text: str) -> float:
-    value = duration(text)
+def _duration(string: str) -> float:
+    value = seconds(string)
     if not 0 < value <= HOUR:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from above 0 to {HOUR:g}")
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0 and at most {HOUR:g}, got {string!r}")
     return value
 
 
 class ShopClock:
     """
-    The shop's clock: an hour, ending now, in fast motion.
+    The clock of the shop: one hour that ends now, in fast motion.
 
     Args:
-        seconds: How long the hour really takes.
+        seconds: How long the hour takes in reality.
     """
 
     def __init__(self, seconds: float) -> None:
         self._speed = HOUR / seconds
-        self._opened = time.time() - HOUR
-        self._started = time.monotonic()
+        self._opened_at = time.time() - HOUR
+        self._started_at = time.monotonic()
 
     def __call__(self) -> float:
-        """Tell the time in the shop, UNIX seconds."""
-        return self._opened + self.second
+        """Return the time in the shop in UNIX seconds."""
+        return self._opened_at + self.second
 
     @property
     def second(self) -> float:
         """The second of the hour."""
-        return (time.monotonic() - self._started) * self._speed
+        return (time.monotonic() - self._started_at) * self._speed
 
-    async def until(self, second: float) -> None:
-        """Wait for a second of the hour."""
+    async def wait_until(self, second: float) -> None:
+        """Wait until a second of the hour."""
         await asyncio.sleep(max(0.0, second - self.second) / self._speed)
 
     def __str__(self) -> str:
@@ -96,150 +98,148 @@ class ShopClock:
 
 
 @frozen
-class Outcome:
+class Result:
     """
-    How the hour went.
+    The result of the demo.
 
     Attributes:
-        balance: What became of what was tracked.
-        stats: The client's own numbers.
-        seconds: How long it took, deliveries included.
+        balance: What became of everything that was tracked.
+        stats: The counters of the client.
+        seconds: How long it took, including the last delivery.
     """
 
     balance: Balance
     stats: Stats
     seconds: float
 
-    def facts(self) -> dict[str, int | float]:
-        """Tell what the table shows."""
-        whole = asdict(self.balance)
-        lost = whole.pop("lost")
-        return {**whole, "retried": self.stats.retried, "lost": lost, "events/s": round(self._rate(), 1)}
-
-    def _rate(self) -> float:
-        return self.balance.tracked / self.seconds
+    def summary(self) -> dict[str, int | float]:
+        """Return what is printed."""
+        counts = asdict(self.balance)
+        lost = counts.pop("lost")
+        rate = round(self.balance.tracked / self.seconds, 1)
+        return {**counts, "retried": self.stats.retried, "lost": lost, "events/s": rate}
 
 
 async def run(args: argparse.Namespace) -> int:
-    """Play the hour."""
+    """Run the demo."""
     progress = Progress()
-    progress.say(f"A shop's hour with {number(args.customers)} customers, in about {args.seconds:g} seconds.")
-    outcome = await play(args.customers, args.seed, args.seconds, progress)
-    facts = outcome.facts()
+    progress.print(f"One hour of a shop with {number(args.customers)} customers, in about {args.seconds:g} seconds.")
+    result = await simulate(args.customers, args.seed, args.seconds, progress)
     if args.json:
-        print_json({**facts, "seconds": round(outcome.seconds, 2)})
+        print_json({**result.summary(), "seconds": round(result.seconds, 2)})
     else:
-        print_facts(facts)
-    return Exit.FAILED if outcome.balance.lost else Exit.DONE
+        print_summary(result.summary())
+    return Exit.FAILED if result.balance.lost else Exit.DONE
 
 
-async def play(customers: int, seed: int, seconds: float, progress: Progress) -> Outcome:
+async def simulate(customers: int, seed: int, seconds: float, progress: Progress) -> Result:
     """
-    Play the hour.
+    Simulate the hour and return its result.
 
     Args:
-        customers: How many visit.
-        seed: Of the visitors.
+        customers: The number of visitors.
+        seed: The seed of the visits and of the sandbox.
         seconds: How long the hour takes.
-        progress: Where to tell of it.
+        progress: Where progress is printed.
     """
-    books = Books()
+    ledger = Ledger()
     with tempfile.TemporaryDirectory(prefix="exponea-demo-") as folder:
         async with Sandbox(seed=seed) as sandbox:
-            settings = Configuration(
+            configuration = Configuration(
                 project_token=PROJECT,
-                authorization_token="demo-key",  # noqa: S106 - the sandbox takes any
+                authorization_token="demo-key",  # noqa: S106 - the sandbox accepts any key
                 base_url=sandbox.url,
                 storage=Path(folder) / "queue.sqlite",
                 upload=UploadSettings(backoff_initial=0.1, backoff_max=1.0),
             )
-            started = time.monotonic()
-            stats = await _Hour(settings, sandbox.faults, books, seconds, progress).play(visits(customers, seed))
-            took = time.monotonic() - started
-            balance = books.balance(sandbox.engine, await _dead_letters(settings), stats.tracked)
-    return Outcome(balance, stats, took)
+            started_at = time.monotonic()
+            simulation = _Simulation(configuration, sandbox.faults, ledger, seconds, progress)
+            stats = await simulation.run(visits(customers, seed))
+            took = time.monotonic() - started_at
+            balance = ledger.balance(sandbox.engine, await _dead_letters(configuration), stats.tracked)
+    return Result(balance, stats, took)
 
 
-class _Hour:
-    """Everything that takes part in the hour."""
+class _Simulation:
+    """The visitors, the client and the faults of the hour."""
 
     def __init__(
-        self, settings: Configuration, faults: Faults, books: Books, seconds: float, progress: Progress
+        self, configuration: Configuration, faults: Faults, ledger: Ledger, seconds: float, progress: Progress
     ) -> None:
-        self._settings = settings
+        self._configuration = configuration
         self._faults = faults
-        self._books = books
+        self._ledger = ledger
         self._progress = progress
         self._clock = ShopClock(seconds)
 
-    async def play(self, plans: list[Visit]) -> Stats:
-        """Let everybody visit, and wait until all of it has arrived."""
-        hooks = Hooks(before_track=self._books.mark_event, listeners=[self._hear])
-        async with opened(self._settings, hooks, clock=self._clock) as exponea:
-            async with self._progress.telling(lambda: self._told(exponea.stats())):
-                await asyncio.gather(self._trouble(len(plans)), *(self._visit(exponea, plan) for plan in plans))
-                await exponea.flush_data(PATIENCE)
-                # The shop closes, and so do the visits that are still open.
-                await exponea.aclose(PATIENCE, end_sessions=True)
+    async def run(self, hour: list[Visit]) -> Stats:
+        """Run all visits and wait until everything is delivered."""
+        hooks = Hooks(before_track=self._ledger.number_event, listeners=[self._on_delivery_event])
+        async with open_client(self._configuration, hooks, clock=self._clock) as exponea:
+            async with self._progress.refreshing(lambda: self._describe(exponea.stats())):
+                await asyncio.gather(self._inject_faults(len(hour)), *(self._visit(exponea, visit) for visit in hour))
+                await exponea.flush_data(DELIVERY_TIMEOUT)
+                # The shop closes, which ends the sessions that are still open.
+                await exponea.aclose(DELIVERY_TIMEOUT, end_sessions=True)
             return exponea.stats()
 
-    async def _visit(self, exponea: Exponea, plan: Visit) -> None:
-        web = plan.kind == "web"
-        subject = exponea.for_customer({"registered": plan.name}) if web else exponea.device(plan.name)
-        for step in plan.steps:
-            await self._clock.until(step.at)
-            await self._track(subject, step.what)
+    async def _visit(self, exponea: Exponea, visit: Visit) -> None:
+        is_web = visit.kind == "web"
+        subject = exponea.for_customer({"registered": visit.name}) if is_web else exponea.device(visit.name)
+        for step in visit.steps:
+            await self._clock.wait_until(step.second)
+            await self._track(subject, step.tracked)
 
-    async def _track(self, subject: Device | CustomerTracker, what: What) -> None:
-        if isinstance(what, Event):
-            await subject.track_event(what)
-        elif isinstance(what, PurchasedItem):
-            await subject.track_payment_event(what)
+    async def _track(self, subject: Device | CustomerTracker, tracked: Tracked) -> None:
+        if isinstance(tracked, Event):
+            await subject.track_event(tracked)
+        elif isinstance(tracked, PurchasedItem):
+            await subject.track_payment_event(tracked)
         else:
-            await subject.identify_customer(self._books.mark_customer(what))
+            await subject.identify_customer(self._ledger.number_customer(tracked))
 
-    async def _trouble(self, customers: int) -> None:
-        """Reject a few commands; later go down, and cut the connections of some whose work was done."""
-        await self._clock.until(REJECTIONS)
+    async def _inject_faults(self, customers: int) -> None:
+        """Reject a few commands; later fail for ten minutes, also after some requests were already processed."""
+        await self._clock.wait_until(REJECTIONS)
         self._faults.add(Fault("reject", every_command=max(1, customers // 5), times=REJECTED))
-        await self._clock.until(OUTAGE)
-        self._say("the platform goes down; tracking goes on")
+        await self._clock.wait_until(OUTAGE)
+        self._print("the platform goes down; tracking continues")
         self._faults.add(
             Fault("drop_after", times=2),
             Fault("status", status=503, retry_after=0.5, probability=0.6),
             Fault("drop"),
         )
-        await self._clock.until(RECOVERY)
-        # What was to happen a number of times, and has not yet, still will.
-        left = [fault for fault in self._faults.active if fault.times is not None]
+        await self._clock.wait_until(RECOVERY)
+        # Faults with a number of times stay active until they have happened that often.
+        remaining = [fault for fault in self._faults.active if fault.times is not None]
         self._faults.clear()
-        self._faults.add(*left)
-        self._say("the platform is back")
+        self._faults.add(*remaining)
+        self._print("the platform is up again")
 
-    def _hear(self, notice: DeliveryEvent) -> None:
-        if notice.kind == "unavailable":
-            self._say(f"{notice.reason}; events wait in the queue")
-        elif notice.kind == "resumed":
-            self._say("events arrive again")
-        elif notice.kind == "rejected":
-            self._say(f"a command goes to the dead letters: {notice.reason}")
+    def _on_delivery_event(self, event: DeliveryEvent) -> None:
+        if event.kind == "unavailable":
+            self._print(f"{event.reason}; events wait in the queue")
+        elif event.kind == "resumed":
+            self._print("events are delivered again")
+        elif event.kind == "rejected":
+            self._print(f"a command becomes a dead letter: {event.reason}")
 
-    def _say(self, text: str) -> None:
-        self._progress.say(f"{self._clock}  {text}")
+    def _print(self, message: str) -> None:
+        self._progress.print(f"{self._clock}  {message}")
 
-    def _told(self, stats: Stats) -> str:
+    def _describe(self, stats: Stats) -> str:
         waiting = stats.tracked - stats.delivered - stats.rejected
         return (
             f"{self._clock}  {number(stats.tracked)} tracked, {number(stats.delivered)} delivered, "
-            f"{number(waiting)} wait"
+            f"{number(waiting)} waiting"
         )
 
 
-async def _dead_letters(settings: Configuration) -> list[DeadLetter]:
-    storage = create_storage(settings, None, _raise)
+async def _dead_letters(configuration: Configuration) -> list[DeadLetter]:
+    storage = create_storage(configuration, None, _raise)
     await storage.open()
     try:
-        return await storage.dead(settings.queue.max_records)
+        return await storage.dead(configuration.queue.max_records)
     finally:
         await storage.aclose()
 

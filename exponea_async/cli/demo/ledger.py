@@ -1,5 +1,5 @@
 """
-Double-entry bookkeeping for the demo: what was tracked against what the platform has.
+The ledger of the demo: compares what was tracked with what the sandbox has stored.
 """
 
 from collections.abc import Iterable
@@ -12,22 +12,22 @@ from exponea_async.models import Customer, Event
 from exponea_async.sandbox import Engine
 from exponea_async.storage.base import DeadLetter
 
-#: The property that tells one tracked thing from all others.
-MARK = "demo_id"
-#: What devices track by themselves.
-LIFE = frozenset({"installation", "session_start", "session_end"})
+#: The property with the number of an entry.
+NUMBER = "demo_id"
+#: The events that devices track by themselves.
+LIFECYCLE_EVENTS = frozenset({"installation", "session_start", "session_end"})
 
 
 @frozen
 class Balance:
     """
-    What became of everything that was tracked.
+    The result of everything that was tracked.
 
     Attributes:
-        tracked: How much that was.
-        delivered: Of it, what stands in the platform's books.
-        rejected: What the platform refused and the dead letters hold.
-        lost: What is in neither place.
+        tracked: How many events and customer updates were tracked.
+        delivered: How many of them the sandbox has stored.
+        rejected: How many of them the sandbox has rejected; they are dead letters.
+        lost: How many of them are neither stored nor dead letters.
     """
 
     tracked: int
@@ -36,50 +36,50 @@ class Balance:
     lost: int
 
 
-class Books:
+class Ledger:
     """
-    The shop's own book: a mark for each thing that it tracks.
+    Numbers everything that the shop tracks, so that each entry can be found again.
 
-    What devices track by themselves has a mark too. But it may be made more than once before it is kept, where a verb
-    meets the end of a session, and then only the last mark is kept: how many there are is told by the client.
+    The events that devices track by themselves are numbered too. But a device may build such an event more than once
+    before it is stored, when a call meets the end of a session, and only the last one is stored. So the ledger does not
+    know how many of them were tracked; the client does.
     """
 
     def __init__(self) -> None:
-        self._marks: set[int] = set()
-        self._drafts: set[int] = set()
+        self._entries: set[int] = set()
+        self._lifecycle_entries: set[int] = set()
         self._numbers = count(1)
 
-    def mark_event(self, event: Event) -> Event:
-        """Mark an event; as ``before_track`` this meets all events, those of the SDK's own too."""
-        return evolve(
-            event,
-            properties={**event.properties, MARK: self._next(self._drafts if event.name in LIFE else self._marks)},
-        )
+    def number_event(self, event: Event) -> Event:
+        """Return an event with a number; as ``before_track`` it gets every event, those of devices included."""
+        entries = self._lifecycle_entries if event.name in LIFECYCLE_EVENTS else self._entries
+        return evolve(event, properties={**event.properties, NUMBER: self._next(entries)})
 
-    def mark_customer(self, customer: Customer) -> Customer:
-        """Mark an update of a customer."""
-        return evolve(customer, properties={**customer.properties, MARK: self._next(self._marks)})
+    def number_customer(self, customer: Customer) -> Customer:
+        """Return a customer update with a number."""
+        return evolve(customer, properties={**customer.properties, NUMBER: self._next(self._entries)})
 
     def balance(self, engine: Engine, dead: Iterable[DeadLetter], tracked: int) -> Balance:
         """
-        Hold this book against the platform's, and against the dead letters.
+        Compare the ledger with the sandbox and the dead letters.
 
         Args:
-            engine: The platform's books.
+            engine: What the sandbox has stored.
             dead: The dead letters.
-            tracked: How much the client has kept in its queue.
+            tracked: How many events and updates the client has stored in its queue.
         """
-        arrived = {event.properties.get(MARK) for event in engine.events()}
-        arrived |= {customer.properties.get(MARK) for customer in engine.customers()}
-        refused = {read_command(letter.body)["data"]["properties"].get(MARK) for letter in dead}
-        delivered = (self._marks | self._drafts) & arrived
-        rejected = (self._marks | self._drafts) & refused - delivered
+        stored = {event.properties.get(NUMBER) for event in engine.events()}
+        stored |= {customer.properties.get(NUMBER) for customer in engine.customers()}
+        refused = {read_command(letter.body)["data"]["properties"].get(NUMBER) for letter in dead}
+        delivered = (self._entries | self._lifecycle_entries) & stored
+        rejected = (self._entries | self._lifecycle_entries) & refused - delivered
         found = delivered | rejected
-        # Each of the shop's own is looked for; of the others as many are to be found as were kept.
-        lost = len(self._marks - found) + max(0, tracked - len(self._marks) - len(self._drafts & found))
+        # Every entry of the shop must be found; of the events of devices, as many as the client has tracked.
+        lifecycle_tracked = tracked - len(self._entries)
+        lost = len(self._entries - found) + max(0, lifecycle_tracked - len(self._lifecycle_entries & found))
         return Balance(len(found) + lost, len(delivered), len(rejected), lost)
 
-    def _next(self, marks: set[int]) -> int:
+    def _next(self, entries: set[int]) -> int:
         number = next(self._numbers)
-        marks.add(number)
+        entries.add(number)
         return number

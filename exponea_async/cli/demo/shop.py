@@ -1,7 +1,7 @@
 """
-A small shop's visitors, made up.
+The simulated visitors of a small shop.
 
-A visit is a plan: what somebody does, and at which second of the hour. Nothing here tracks anything.
+A visit is a schedule: what a visitor does, and in which second of the hour. Nothing in this module tracks anything.
 """
 
 import random
@@ -13,7 +13,7 @@ from attrs import frozen
 from exponea_async.models import Customer, Event, PurchasedItem
 
 HOUR = 3600.0
-#: By when the last visitor has come, in seconds; he should have the time to look round.
+#: When the last visitor arrives at the latest, in seconds, so that there is time left for the visit.
 LAST_ARRIVAL = 3300.0
 CURRENCY = "EUR"
 
@@ -26,7 +26,7 @@ PAYMENTS = ("bank transfer", "card", "cash on delivery", "wallet")
 
 @frozen
 class Product:
-    """Something on the shelves."""
+    """A product of the shop."""
 
     id: str
     title: str
@@ -47,32 +47,33 @@ CATALOGUE = (
     Product("F-501", "Paper filters, 100", "filters", 4.20),
 )
 
-What = Event | Customer | PurchasedItem
+#: What is tracked when a visitor does something.
+Tracked = Event | Customer | PurchasedItem
 
 
 @frozen
 class Step:
     """
-    Something that a visitor does.
+    One thing that a visitor does.
 
     Attributes:
-        at: When, as a second of the hour.
-        what: What is to be tracked.
+        second: The second of the hour.
+        tracked: What is to be tracked.
     """
 
-    at: float
-    what: What
+    second: float
+    tracked: Tracked
 
 
 @frozen
 class Visit:
     """
-    A visitor's plan.
+    The visit of one customer.
 
     Attributes:
-        kind: A customer of the ``"web"`` shop, whom the backend knows, or of the ``"app"``, on a device of his own.
-        name: The customer's e-mail address, or the device's key.
-        steps: What happens, in order.
+        kind: ``"web"``: the customer is logged in; or ``"app"``: the customer has a device.
+        name: The e-mail address of the customer, or the key of the device.
+        steps: What the visitor does, in order.
     """
 
     kind: Literal["web", "app"]
@@ -81,68 +82,68 @@ class Visit:
 
 
 def visits(count: int, seed: int) -> list[Visit]:
-    """Make up the hour's visits; the same seed makes the same hour."""
-    chance = random.Random(seed)  # noqa: S311 - no secret
-    return [_visit(number, chance) for number in range(count)]
+    """Return the visits of an hour; the same seed returns the same visits."""
+    rng = random.Random(seed)  # noqa: S311 - not a secret
+    return [_visit(number, rng) for number in range(count)]
 
 
-def _visit(number: int, chance: random.Random) -> Visit:
-    first, last = chance.choice(FIRST_NAMES), chance.choice(LAST_NAMES)
+def _visit(number: int, rng: random.Random) -> Visit:
+    first, last = rng.choice(FIRST_NAMES), rng.choice(LAST_NAMES)
     email = f"{first}.{last}.{number}@example.com".lower()
-    known = Customer(
+    customer = Customer(
         {"registered": email},
-        {"email": email, "first_name": first, "last_name": last, "city": chance.choice(CITIES)},
+        {"email": email, "first_name": first, "last_name": last, "city": rng.choice(CITIES)},
     )
-    app = chance.random() < 0.4
-    walk = _in_time(chance, _walk(known, chance, app=app))
-    return Visit("app" if app else "web", f"app:{number}" if app else email, tuple(walk))
+    app = rng.random() < 0.4
+    steps = _scheduled(rng, _actions(customer, rng, app=app))
+    return Visit("app" if app else "web", f"app:{number}" if app else email, tuple(steps))
 
 
-def _in_time(chance: random.Random, walk: Iterator[What]) -> Iterator[Step]:
-    """Spread what somebody does over the rest of the hour; whoever is still here at its end leaves."""
-    at = chance.uniform(0.0, LAST_ARRIVAL)
-    for what in walk:
-        if at >= HOUR:
+def _scheduled(rng: random.Random, actions: Iterator[Tracked]) -> Iterator[Step]:
+    """Distribute the actions of a visitor over the rest of the hour; those after its end are dropped."""
+    second = rng.uniform(0.0, LAST_ARRIVAL)
+    for tracked in actions:
+        if second >= HOUR:
             return
-        yield Step(at, what)
-        at += chance.uniform(3.0, 75.0)
+        yield Step(second, tracked)
+        second += rng.uniform(3.0, 75.0)
 
 
-def _walk(known: Customer, chance: random.Random, *, app: bool) -> Iterator[What]:
-    """Walk through the shop. In the app one is nobody until one checks out; on the web one has logged in."""
+def _actions(customer: Customer, rng: random.Random, *, app: bool) -> Iterator[Tracked]:
+    """Return what a visitor does. A web customer is identified at the start, an app user at checkout or never."""
     if not app:
-        yield known
+        yield customer
     yield _page("home")
     cart: list[Product] = []
-    for _ in range(chance.randint(2, 9)):
-        if chance.random() < 0.3:
-            words = chance.choice(SEARCHES)
-            yield Event("search", {"query": words, "results": chance.randint(0, 12)})
-        product = chance.choice(CATALOGUE)
+    for _ in range(rng.randint(2, 9)):
+        if rng.random() < 0.3:
+            query = rng.choice(SEARCHES)
+            yield Event("search", {"query": query, "results": rng.randint(0, 12)})
+        product = rng.choice(CATALOGUE)
         yield _page("product", item_id=product.id, category=product.category, price=product.price)
-        if chance.random() < 0.35:
+        if rng.random() < 0.35:
             cart.append(product)
             yield Event("cart_update", {"action": "add", "item_id": product.id, "items": len(cart), **_total(cart)})
-    if cart and chance.random() < 0.7:
-        yield from _purchase(known, cart, chance, app=app)
+    if cart and rng.random() < 0.7:
+        yield from _purchase(customer, cart, rng, app=app)
 
 
-def _purchase(known: Customer, cart: list[Product], chance: random.Random, *, app: bool) -> Iterator[What]:
+def _purchase(customer: Customer, cart: list[Product], rng: random.Random, *, app: bool) -> Iterator[Tracked]:
     yield _page("cart", items=len(cart))
     if app:
-        yield known
+        yield customer
     yield Event("checkout", {"step": "address", **_total(cart)})
-    if chance.random() < 0.15:
-        return  # changed his mind
-    payment = chance.choice(PAYMENTS)
+    if rng.random() < 0.15:
+        return  # the visitor leaves without paying
+    payment = rng.choice(PAYMENTS)
     yield Event("checkout", {"step": "payment", "payment_type": payment, **_total(cart)})
     for product in cart:
         yield PurchasedItem(product.price, CURRENCY, payment, product.id, product.title)
     yield Event("purchase", {"purchase_status": "success", "items": [product.id for product in cart], **_total(cart)})
 
 
-def _page(kind: str, **more: str | float) -> Event:
-    return Event("page_visit", {"page_type": kind, **more})
+def _page(page_type: str, **properties: str | float) -> Event:
+    return Event("page_visit", {"page_type": page_type, **properties})
 
 
 def _total(cart: list[Product]) -> dict[str, float]:

@@ -1,1 +1,3 @@
-"""The ``import`` command: events from CSV, JSON lines or fixed-width files."""
+"""
+The ``import`` command: tracks the lines of a JSON Lines, CSV or whitespace-separated file as events.
+"""

@@ -1,5 +1,5 @@
 """
-How far an import has come, kept beside its file.
+How far an import has come, stored in a journal beside its file.
 """
 
 import json
@@ -9,92 +9,128 @@ from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
-from attrs import asdict, evolve, field, frozen
+from attrs import evolve, field, frozen
 
-from exponea_async.cli.exits import UsageError
+from exponea_async.cli.terminal import UsageError
 
-#: How much of a file tells it from another, in bytes.
-HEAD = 65_536
+#: How many bytes at the beginning of a file are hashed to recognise it.
+HEAD_BYTES = 65_536
 VERSION = 1
+#: The keys of a checkpoint in the journal and in JSON output, by attribute.
+KEYS = {
+    "offset": "offset",
+    "line_number": "number",
+    "lines": "lines",
+    "tracked": "tracked",
+    "invalid": "bad",
+    "rejects_size": "bad_size",
+    "finished_at": "finished_at",
+}
 
 
-@frozen
-class Place:
+@frozen(kw_only=True)
+class Checkpoint:
     """
     How far an import has come.
 
     Attributes:
-        offset: Up to which byte the file was read.
-        number: How many lines of the file that makes.
-        lines: How many of them were data.
-        tracked: How many were tracked.
-        bad: How many were not.
-        bad_size: The size of the file of bad lines, in bytes.
-        finished_at: When all of it was delivered or refused, UNIX seconds; None before.
+        offset: How many bytes of the file have been read.
+        line_number: How many lines of the file that makes.
+        lines: How many of them contained data.
+        tracked: How many of these were tracked.
+        invalid: How many of these were invalid.
+        rejects_size: The size of the rejects file in bytes.
+        finished_at: When the last event was delivered or rejected, in UNIX seconds; None before.
     """
 
-    offset: int = field(default=0, kw_only=True)
-    number: int = field(default=0, kw_only=True)
-    lines: int = field(default=0, kw_only=True)
-    tracked: int = field(default=0, kw_only=True)
-    bad: int = field(default=0, kw_only=True)
-    bad_size: int = field(default=0, kw_only=True)
-    finished_at: float | None = field(default=None, kw_only=True)
+    offset: int = field(default=0)
+    line_number: int = field(default=0)
+    lines: int = field(default=0)
+    tracked: int = field(default=0)
+    invalid: int = field(default=0)
+    rejects_size: int = field(default=0)
+    finished_at: float | None = field(default=None)
 
-    def finished(self) -> "Place":
-        """Tell the same place as the end."""
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """
+        Return the checkpoint of a journal.
+
+        Raises:
+            KeyError: A key is unknown.
+        """
+        attributes = {key: attribute for attribute, key in KEYS.items()}
+        return cls(**{attributes[key]: value for key, value in data.items()})
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the checkpoint as it is written to the journal."""
+        return {key: getattr(self, attribute) for attribute, key in KEYS.items()}
+
+    def finished(self) -> Self:
+        """Return the same checkpoint, finished now."""
         return evolve(self, finished_at=time.time())
 
 
 class Journal:
     """
-    The file that keeps the place.
+    The file in which the checkpoint of an import is stored.
 
     Args:
         path: The journal.
-        about: What is imported, from where and to where; a place in another import is of no use.
+        identity: What is imported, from where and to where; a checkpoint of any other import is not used.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
-        self.path = path
-        self._about = json.loads(json.dumps(about))
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self._path = path
+        # As it is read from the journal: tuples become lists.
+        self._identity = json.loads(json.dumps(identity))
 
-    def load(self) -> Place | None:
+    def load(self) -> Checkpoint | None:
         """
-        Read the place; None where there is no journal.
+        Return the checkpoint, or None without a journal.
 
         Raises:
-            UsageError: The journal is about another import, or no journal.
+            UsageError: The file is not a journal, or the journal of another import.
         """
         try:
-            kept = json.loads(self.path.read_bytes())
-            about, place = kept["about"], Place(**kept["place"])
+            content = json.loads(self._path.read_bytes())
+            differences = self._differences(content)
+            checkpoint = Checkpoint.from_json(content["place"])
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(f"{self.path} is no journal of an import; --journal names another file") from None
-        if kept.get("version") != VERSION or about != self._about:
-            differs = ", ".join(name for name in self._about if about.get(name) != self._about[name]) or "version"
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(
-                f"{self.path} is the journal of another import ({differs} differs); --again begins anew, --journal "
-                "names another file"
+                self._path, "is not the journal of an import", "Pass --journal to choose another file."
+            ) from None
+        if differences:
+            raise UsageError(
+                self._path,
+                f"is the journal of another import ({', '.join(differences)} differs)",
+                "Pass --again to start over, or --journal to choose another file.",
             )
-        return place
+        return checkpoint
 
-    def save(self, place: Place) -> None:
-        """Keep a place, so that it is there after a loss of power too."""
-        text = json.dumps({"version": VERSION, "about": self._about, "place": asdict(place)}, indent=1)
-        fresh = self.path.with_name(f"{self.path.name}.new")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(f"{text}\n")
+    def _differences(self, content: Mapping[str, Any]) -> list[str]:
+        identity = content["about"]
+        different = [name for name, value in self._identity.items() if identity.get(name) != value]
+        if not different and (content.get("version") != VERSION or identity != self._identity):
+            return ["version"]
+        return different
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint that survives a loss of power."""
+        content = {"version": VERSION, "about": self._identity, "place": checkpoint.as_json()}
+        new = self._path.with_name(f"{self._path.name}.new")
+        with new.open("w", encoding="utf-8") as file:
+            file.write(f"{json.dumps(content, indent=1)}\n")
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(self.path)
-        # Where folders can't be synced, renaming them is durable by itself or not at all.
+        new.replace(self._path)
+        # Where a folder can't be synced, a rename is either durable at once or can't be made so.
         with suppress(OSError):
-            folder = os.open(self.path.parent, os.O_RDONLY)
+            folder = os.open(self._path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
@@ -102,8 +138,8 @@ class Journal:
 
 
 def fingerprint(file: BinaryIO) -> dict[str, Any]:
-    """Tell a file from others, and from itself once it has changed; moves the place that is read next."""
+    """Return what identifies the content of a file; changes the file position."""
     status = os.fstat(file.fileno())
     file.seek(0)
-    head = sha256(file.read(HEAD)).hexdigest()
+    head = sha256(file.read(HEAD_BYTES)).hexdigest()
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "head": head}

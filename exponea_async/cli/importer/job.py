@@ -1,39 +1,37 @@
 """
-An import under way: chunk by chunk from the file into the queue, the journal after each.
+An import: reads a file chunk by chunk, tracks each chunk in one commit and writes a checkpoint after it.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from attrs import asdict, evolve, frozen
 
-from exponea_async.cli.exits import Exit, UsageError
-from exponea_async.cli.importer.checkpoint import Journal, Place, fingerprint
-from exponea_async.cli.importer.deliveries import Deliveries
-from exponea_async.cli.importer.mapping import Plan
-from exponea_async.cli.importer.reader import Layout, Line, Lines
-from exponea_async.cli.importer.rejects import BadLines
-from exponea_async.cli.options import opened
-from exponea_async.cli.tasks import first_of
-from exponea_async.cli.terminal import Progress, complain, duration, number, print_facts, print_json
+from exponea_async.cli.importer.checkpoint import Checkpoint, Journal, fingerprint
+from exponea_async.cli.importer.mapping import ColumnMapping, CustomerEvent
+from exponea_async.cli.importer.reader import Layout, Line, LineReader
+from exponea_async.cli.importer.rejects import RejectsFile
+from exponea_async.cli.terminal import UsageError, duration, number
 from exponea_async.client import Exponea
 from exponea_async.config import Configuration
-from exponea_async.errors import InvalidEventError
-from exponea_async.hooks import DeliveryEvent, Hooks
-from exponea_async.models import Event, FlushMode, Receipt
+from exponea_async.errors import ExponeaError, InvalidEventError
+from exponea_async.models import FlushMode, Receipt
 
-#: How many lines go into the queue with one commit.
-CHUNK = 500
-#: How many records may wait: the file is read no faster than it can be sent, so neither memory nor disk fills.
-DEPTH = 10_000
-BAR = 20
-
-Addressed = tuple[Mapping[str, str], Event]
+#: How many lines are tracked in one commit.
+CHUNK_LINES = 500
+#: How many records may wait. The file is read no faster than events are uploaded, so neither memory nor disk fills up.
+MAX_RECORDS = 10_000
+#: With more open receipts than this, another process probably uploads the queue, and ours are not resolved.
+MAX_OPEN_RECEIPTS = 20_000
+#: How long to wait for receipts that poll the queue themselves, which they do every second, in seconds.
+POLL_TIMEOUT = 2.5
+#: The length of the progress bar in characters.
+BAR_LENGTH = 20
 
 
 @frozen(kw_only=True)
@@ -43,281 +41,281 @@ class Job:
 
     Attributes:
         path: The file.
-        layout: How it is written.
-        plan: What its columns mean.
-        journal: Where the place is kept.
-        bad: Where bad lines go.
-        settings: The client's.
-        again: Begin anew, whatever the journal says.
+        layout: Its layout.
+        mapping: The meaning of its columns.
+        journal: The journal.
+        rejects: The file for invalid lines.
+        configuration: The settings of the client.
+        again: Whether to start over, even if the journal contains a checkpoint.
     """
 
     path: Path
     layout: Layout
-    plan: Plan
+    mapping: ColumnMapping
     journal: Path
-    bad: Path
-    settings: Configuration
+    rejects: Path
+    configuration: Configuration
     again: bool
 
-    def client_settings(self) -> Configuration:
-        """Make settings that keep the queue short, upload at once, and never lose what the journal counts on."""
+    def client_configuration(self) -> Configuration:
+        """Return settings that keep the queue short, upload at once, and lose nothing that the journal counts."""
         queue = evolve(
-            self.settings.queue,
+            self.configuration.queue,
             when_full="wait",
-            max_records=max(DEPTH, CHUNK * len(self.settings.projects)),
-            # The journal survives a loss of power, so what it says is tracked has to survive it too.
+            max_records=max(MAX_RECORDS, CHUNK_LINES * len(self.configuration.projects)),
+            # The journal survives a loss of power, so the events that it counts as tracked must survive it too.
             durability="power",
         )
-        return evolve(self.settings, queue=queue, flush_mode=FlushMode.IMMEDIATE)
+        return evolve(self.configuration, queue=queue, flush_mode=FlushMode.IMMEDIATE)
 
-    def about(self, file: BinaryIO) -> dict[str, Any]:
-        """Tell what tells this import from others."""
-        plan = asdict(self.plan)
-        plan["moments"] = [self.plan.moments.pattern, str(self.plan.moments.zone)]
-        # These are on each event too; with others, what was sent would not be recognised as the same.
-        plan["stamps"] = [dict(self.settings.default_properties), self.settings.application_id]
-        main = self.settings.main
+    def identity(self, file: BinaryIO) -> dict[str, Any]:
+        """Return what distinguishes this import from others. The keys are part of the format of the journal."""
+        main = self.configuration.main
+        mapping = self.mapping
         return {
             "file": fingerprint(file),
             "project": f"{main.base_url}/{main.project_token}",
-            "mapping": {**asdict(self.layout), **plan},
+            "mapping": {
+                "format": self.layout.format,
+                "columns": self.layout.columns,
+                "delimiter": self.layout.delimiter,
+                "skip": self.layout.skip_lines,
+                "event": mapping.event,
+                "event_column": mapping.event_column,
+                "ids": mapping.ids,
+                "timestamp": mapping.timestamp,
+                "moments": [mapping.timestamp_format.pattern, str(mapping.timestamp_format.zone)],
+                "properties": [asdict(each) for each in mapping.properties],
+                "line_number": mapping.line_number,
+                # They are in each event too: with other values, the platform would not recognise an event sent twice.
+                "stamps": [dict(self.configuration.default_properties), self.configuration.application_id],
+            },
         }
 
 
 @frozen
 class Chunk:
     """
-    Some lines that belong in one commit.
+    Lines that are tracked in one commit.
 
     Attributes:
-        good: Those that became events.
-        bad: The others, with the reason.
-        end: The place behind them.
+        events: The valid lines with their events.
+        invalid: The invalid lines with the reasons.
+        offset: How many bytes of the file were read up to its end.
+        line_number: How many lines of the file that makes.
     """
 
-    good: Sequence[tuple[Line, Addressed]]
-    bad: Sequence[tuple[Line, str]]
-    end: tuple[int, int]
+    events: Sequence[tuple[Line, CustomerEvent]]
+    invalid: Sequence[tuple[Line, str]]
+    offset: int
+    line_number: int
 
 
-class Transfer:
+class Deliveries:
     """
-    An import under way.
+    Counts the results of receipts; only receipts without a result are kept.
+
+    Attributes:
+        delivered: How many events Engagement has accepted.
+        rejected: How many events Engagement has rejected.
+    """
+
+    def __init__(self) -> None:
+        self.delivered = 0
+        self.rejected = 0
+        self._open: list[Receipt] = []
+
+    @property
+    def open(self) -> int:
+        """How many receipts have no result yet."""
+        return len(self._open)
+
+    async def add(self, receipts: Iterable[Receipt]) -> None:
+        """Add receipts."""
+        self._open += receipts
+        self._count()
+        if len(self._open) > MAX_OPEN_RECEIPTS:
+            await self.poll()
+
+    async def poll(self) -> None:
+        """Let receipts without a result look it up in the queue."""
+        self._count()
+        await asyncio.gather(*map(_poll, self._open))
+        self._count()
+
+    def _count(self) -> None:
+        still_open: list[Receipt] = []
+        for receipt in self._open:
+            if receipt.status == "queued":
+                still_open.append(receipt)
+            elif receipt.status == "delivered":
+                self.delivered += 1
+            else:
+                self.rejected += 1
+        self._open = still_open
+
+
+async def _poll(receipt: Receipt) -> None:
+    with suppress(ExponeaError):
+        await receipt.delivered(POLL_TIMEOUT)
+
+
+class Importer:
+    """
+    A running import.
 
     Args:
         job: What is to be imported.
         file: The file, open for reading bytes.
+
+    Attributes:
+        start: The checkpoint at which this run started.
+        checkpoint: The latest checkpoint.
+        deliveries: The results of the events of this run.
+
+    Raises:
+        UsageError: The file, the journal or the rejects file can't be used.
     """
 
     def __init__(self, job: Job, file: BinaryIO) -> None:
         self._path = job.path
-        self._plan = job.plan
-        about = job.about(file)
-        self._size = about["file"]["size"]
-        self._lines = Lines(file, job.layout)
-        if self._lines.columns:
-            job.plan.check(self._lines.columns)
-        self._journal = Journal(job.journal, about)
-        kept = None if job.again else self._journal.load()
-        self.start = self.place = kept or Place()
+        self._mapping = job.mapping
+        identity = job.identity(file)
+        self._size = identity["file"]["size"]
+        self._reader = LineReader(file, job.layout)
+        if self._reader.columns:
+            job.mapping.check_columns(self._reader.columns)
+        self._journal = Journal(job.journal, identity)
+        stored = None if job.again else self._journal.load()
+        self.start = self.checkpoint = stored or Checkpoint()
         self.deliveries = Deliveries()
-        self._began = time.monotonic()
-        self._reading = True
-        self._left = 0
-        if not self.finished:
-            self._bad = self._prepare(job)
+        self._started_at = time.monotonic()
+        self._is_reading = True
+        self._unsent = 0
+        if not self.is_finished:
+            self._rejects = self._open_rejects(job)
 
-    def _prepare(self, job: Job) -> BadLines:
-        """Make ready to go on, and find out now whether the files can be written."""
+    def _open_rejects(self, job: Job) -> RejectsFile:
+        """Open the rejects file and write the journal once, so that a file that can't be written is found now."""
         try:
-            self._journal.save(self.place)
-            bad = BadLines(job.bad, self.place.bad_size)
+            self._journal.save(self.checkpoint)
+            rejects = RejectsFile(job.rejects, self.checkpoint.rejects_size)
         except OSError as error:
             raise UsageError(
-                f"{error.filename} can't be written: {error.strerror}; --journal and --bad name other files"
+                error.filename, f"can't be written: {error.strerror}", "Choose other files with --journal and --bad."
             ) from None
-        if self.place.offset:
-            self._lines.go_to(self.place.offset, self.place.number)
-        return bad
+        if self.checkpoint.offset:
+            self._reader.seek(self.checkpoint.offset, self.checkpoint.line_number)
+        return rejects
 
     async def run(self, exponea: Exponea) -> None:
-        """Bring all lines into the queue, then all records to Engagement."""
-        while chunk := await asyncio.to_thread(self._read):
-            receipts, bad = await self._keep(exponea, chunk)
+        """
+        Track all lines, then upload all events.
+
+        Raises:
+            UsageError: The file has changed while it was read.
+        """
+        while chunk := await asyncio.to_thread(self._read_chunk):
+            receipts, invalid = await self._track(exponea, chunk)
             await self.deliveries.add(receipts)
-            await asyncio.to_thread(self._note, chunk, len(receipts), bad)
-        if self._lines.offset != self._size:
-            raise UsageError(f"{self._path} has changed while it was read; --again begins anew")
-        self._reading = False
-        self._left = (await exponea.flush_data()).remaining
-        if not self._left:
-            await self.deliveries.ask()
-            self.place = self.place.finished()
-            await asyncio.to_thread(self._journal.save, self.place)
+            await asyncio.to_thread(self._save_checkpoint, chunk, len(receipts), invalid)
+        if self._reader.offset != self._size:
+            raise UsageError(self._path, "has changed while it was read", "Pass --again to start over.")
+        self._is_reading = False
+        self._unsent = (await exponea.flush_data()).remaining
+        if not self._unsent:
+            await self.deliveries.poll()
+            self.checkpoint = self.checkpoint.finished()
+            await asyncio.to_thread(self._journal.save, self.checkpoint)
 
     def close(self) -> None:
-        """Let go of the file of bad lines."""
-        self._bad.close()
+        """Close the rejects file."""
+        self._rejects.close()
 
-    def _read(self) -> Chunk | None:
-        good: list[tuple[Line, Addressed]] = []
-        bad: list[tuple[Line, str]] = []
-        for line in islice(self._lines, CHUNK):
+    def _read_chunk(self) -> Chunk | None:
+        events: list[tuple[Line, CustomerEvent]] = []
+        invalid: list[tuple[Line, str]] = []
+        for line in islice(self._reader, CHUNK_LINES):
             try:
-                good.append((line, self._plan.carry_out(line)))
+                events.append((line, self._mapping.to_event(line)))
             except ValueError as error:
-                bad.append((line, str(error)))
-        return Chunk(good, bad, (self._lines.offset, self._lines.number)) if good or bad else None
+                invalid.append((line, str(error)))
+        return Chunk(events, invalid, self._reader.offset, self._reader.line_number) if events or invalid else None
 
-    async def _keep(self, exponea: Exponea, chunk: Chunk) -> tuple[list[Receipt], list[tuple[Line, str]]]:
-        """Track a chunk in one commit, or where something in it is wrong, each by itself."""
+    async def _track(self, exponea: Exponea, chunk: Chunk) -> tuple[list[Receipt], list[tuple[Line, str]]]:
+        """Track a chunk in one commit, or if an event is invalid, each event by itself."""
         try:
-            return await exponea.track_many([pair for _, pair in chunk.good]), [*chunk.bad]
+            return await exponea.track_many([event for _, event in chunk.events]), [*chunk.invalid]
         except InvalidEventError:
-            results = await asyncio.gather(*(_keep_one(exponea, pair) for _, pair in chunk.good))
+            results = await asyncio.gather(*(_track_one(exponea, event) for _, event in chunk.events))
         receipts = [result for result in results if isinstance(result, Receipt)]
-        refused = [
-            (line, result) for (line, _), result in zip(chunk.good, results, strict=True) if isinstance(result, str)
+        invalid = [
+            (line, result) for (line, _), result in zip(chunk.events, results, strict=True) if isinstance(result, str)
         ]
-        return receipts, [*chunk.bad, *refused]
+        return receipts, [*chunk.invalid, *invalid]
 
-    def _note(self, chunk: Chunk, tracked: int, bad: Sequence[tuple[Line, str]]) -> None:
-        """Write down how far it is; the lines up to there are in the queue, or among the bad ones."""
-        for line, reason in sorted(bad, key=lambda each: each[0].number):
-            self._bad.add(line, reason)
-        self._bad.sync()
-        offset, reached = chunk.end
-        self.place = Place(
-            offset=offset,
-            number=reached,
-            lines=self.place.lines + len(chunk.good) + len(chunk.bad),
-            tracked=self.place.tracked + tracked,
-            bad=self.place.bad + len(bad),
-            bad_size=self._bad.size,
+    def _save_checkpoint(self, chunk: Chunk, tracked: int, invalid: Sequence[tuple[Line, str]]) -> None:
+        """Store how far the import has come; all lines up to there are in the queue or in the rejects file."""
+        for line, reason in sorted(invalid, key=lambda each: each[0].number):
+            self._rejects.add(line, reason)
+        self._rejects.sync()
+        self.checkpoint = Checkpoint(
+            offset=chunk.offset,
+            line_number=chunk.line_number,
+            lines=self.checkpoint.lines + len(chunk.events) + len(chunk.invalid),
+            tracked=self.checkpoint.tracked + tracked,
+            invalid=self.checkpoint.invalid + len(invalid),
+            rejects_size=self._rejects.size,
         )
-        self._journal.save(self.place)
+        self._journal.save(self.checkpoint)
 
-    # How it goes
+    # Progress
 
     @property
-    def finished(self) -> bool:
-        """Whether everything has a verdict."""
-        return self.place.finished_at is not None
+    def is_finished(self) -> bool:
+        """Whether every event was delivered or rejected."""
+        return self.checkpoint.finished_at is not None
 
     @property
     def remaining(self) -> int:
-        """How many events have no verdict yet."""
-        return max(self.deliveries.open, self._left)
+        """How many events were neither delivered nor rejected yet."""
+        return max(self.deliveries.open, self._unsent)
+
+    @property
+    def tracked(self) -> int:
+        """How many events this run has tracked."""
+        return self.checkpoint.tracked - self.start.tracked
+
+    @property
+    def invalid(self) -> int:
+        """How many lines of this run were invalid."""
+        return self.checkpoint.invalid - self.start.invalid
+
+    @property
+    def lines(self) -> int:
+        """How many lines with data this run has read."""
+        return self.checkpoint.lines - self.start.lines
 
     @property
     def seconds(self) -> float:
-        """How long it has taken."""
-        return max(time.monotonic() - self._began, 1e-3)
+        """The duration of this run so far, in seconds."""
+        return max(time.monotonic() - self._started_at, 1e-3)
 
-    def told(self) -> str:
-        """Tell how far it is."""
-        if not self._reading:
+    def describe(self) -> str:
+        """Return the progress line."""
+        if not self._is_reading:
             return f"all lines are read; {number(self.deliveries.delivered)} delivered, uploading the rest"
-        share = self.place.offset / max(1, self._size)
-        done = self.place.offset - self.start.offset
-        left = duration((self._size - self.place.offset) * self.seconds / done) if done else "?"
-        rate = (self.place.lines - self.start.lines) / self.seconds
-        bar = "#" * round(share * BAR)
-        return f"[{bar:.<{BAR}}] {share:4.0%}  {number(self.place.lines)} lines  {rate:,.0f}/s  {left} left"
-
-    def facts(self) -> dict[str, Any]:
-        """Tell what this run has done."""
-        tracked = self.place.tracked - self.start.tracked
-        return {
-            "lines": self.place.lines - self.start.lines,
-            "tracked": tracked,
-            "delivered": self.deliveries.delivered,
-            "rejected": self.deliveries.rejected,
-            "bad": self.place.bad - self.start.bad,
-            "seconds": round(self.seconds, 1),
-            "events/s": round(tracked / self.seconds, 1),
-        }
+        share = self.checkpoint.offset / max(1, self._size)
+        done = self.checkpoint.offset - self.start.offset
+        left = duration((self._size - self.checkpoint.offset) * self.seconds / done) if done else "?"
+        rate = self.lines / self.seconds
+        bar = "#" * round(share * BAR_LENGTH)
+        lines = number(self.checkpoint.lines)
+        return f"[{bar:.<{BAR_LENGTH}}] {share:4.0%}  {lines} lines  {rate:,.0f}/s  {left} left"
 
 
-async def _keep_one(exponea: Exponea, pair: Addressed) -> Receipt | str:
+async def _track_one(exponea: Exponea, event: CustomerEvent) -> Receipt | str:
     try:
-        return (await exponea.track_many([pair]))[0]
+        return (await exponea.track_many([event]))[0]
     except InvalidEventError as error:
         return str(error).removeprefix("events[0].")
-
-
-async def carry_out(job: Job, progress: Progress, *, as_json: bool) -> int:
-    """
-    Import a file, or go on with it.
-
-    Raises:
-        UsageError: The file or the journal can't be used.
-    """
-    _check_paths(job)
-    with await asyncio.to_thread(_opened, job.path) as file:
-        transfer = await asyncio.to_thread(Transfer, job, file)
-        if transfer.finished:
-            _tell_done(job.path, transfer.place, as_json=as_json)
-            return Exit.DONE
-        if transfer.start.offset:
-            progress.say(f"{job.path} goes on after line {number(transfer.start.number)}.")
-        try:
-            return await _run(job, transfer, progress, as_json=as_json)
-        finally:
-            transfer.close()
-
-
-def _check_paths(job: Job) -> None:
-    places = {path.resolve() for path in (job.path, job.journal, job.bad)}
-    if len(places) < 3:
-        raise UsageError("the file, --journal and --bad have to be three files")
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from None
-
-
-async def _run(job: Job, transfer: Transfer, progress: Progress, *, as_json: bool) -> int:
-    paused = asyncio.Event()
-
-    def hear(notice: DeliveryEvent) -> None:
-        if notice.kind == "paused":
-            paused.set()
-
-    try:
-        async with opened(job.client_settings(), Hooks(listeners=[hear])) as exponea, progress.telling(transfer.told):
-            await first_of(transfer.run(exponea), paused.wait())
-    except asyncio.CancelledError:
-        complain(f"{job.path} was read up to line {number(transfer.place.number)}; the same command goes on there")
-        raise
-    facts = transfer.facts()
-    if as_json:
-        more = {"remaining": transfer.remaining, "resumed_at": transfer.start.number, "finished": transfer.finished}
-        print_json({**facts, **more})
-    else:
-        print_facts(facts)
-    return _code(job, transfer)
-
-
-def _code(job: Job, transfer: Transfer) -> int:
-    facts = transfer.facts()
-    if facts["bad"]:
-        complain(f"{number(facts['bad'])} lines are bad; {job.bad} tells which and why")
-    if facts["rejected"]:
-        complain(f"Engagement rejected {number(facts['rejected'])} events; 'exponea-async queue dead' tells why")
-    if not transfer.finished:
-        complain(f"{number(transfer.remaining)} events wait in the queue; the same command goes on where it was")
-        return Exit.UNSENT
-    return Exit.BAD_INPUT if facts["bad"] or facts["rejected"] else Exit.DONE
-
-
-def _tell_done(path: Path, place: Place, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"already": True, **asdict(place)})
-        return
-    day = datetime.fromtimestamp(place.finished_at or 0.0).astimezone().isoformat(" ", "seconds")
-    print(f"{path} was imported on {day}: {number(place.tracked)} events of {number(place.lines)} lines.")
-    print("Nothing is done; --again imports it once more.")

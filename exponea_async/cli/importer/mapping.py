@@ -1,5 +1,5 @@
 """
-From a line of a file to an event: which column means what.
+From a line of a file to an event: the meaning of the columns.
 """
 
 import re
@@ -8,52 +8,55 @@ from typing import Any
 
 from attrs import frozen
 
-from exponea_async.cli.exits import UsageError
 from exponea_async.cli.importer.reader import Line
-from exponea_async.cli.importer.timestamps import Format
+from exponea_async.cli.importer.timestamps import TimestampFormat
+from exponea_async.cli.terminal import UsageError
 from exponea_async.models import Event
+
+#: The ids of a customer, and an event of this customer.
+CustomerEvent = tuple[Mapping[str, str], Event]
 
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 def _integer(value: Any) -> int | None:
-    text = str(value).strip()
-    if not text:
+    string = str(value).strip()
+    if not string:
         return None
-    if not _INTEGER.fullmatch(text):
-        raise ValueError(f"{text[:60]!r} is no integer")
-    return int(text)
+    if not _INTEGER.fullmatch(string):
+        raise ValueError(f"must be an integer, got {string[:60]!r}")
+    return int(string)
 
 
 def _number(value: Any) -> int | float | None:
-    text = str(value).strip()
-    if not text:
+    string = str(value).strip()
+    if not string:
         return None
-    if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{text[:60]!r} is no number")
-    return int(text) if _INTEGER.fullmatch(text) else float(text)
+    if not _NUMBER.fullmatch(string):
+        raise ValueError(f"must be a number, got {string[:60]!r}")
+    return int(string) if _INTEGER.fullmatch(string) else float(string)
 
 
-def _text(value: Any) -> str:
+def _string(value: Any) -> str:
     if isinstance(value, dict | list):
-        raise ValueError(f"{value!r:.60} is no text")  # noqa: TRY004 - of a value from a file
+        raise ValueError(f"must be a string, got {value!r:.60}")  # noqa: TRY004 - a value of a file
     return str(value)
 
 
-#: An empty number is left out; an empty text is an empty text.
-TYPES: Mapping[str, Callable[[Any], Any]] = {"number": _number, "integer": _integer, "text": _text}
+#: The types of ``--property NAME=COLUMN:TYPE``. An empty number is omitted; an empty string is an empty string.
+TYPES: Mapping[str, Callable[[Any], Any]] = {"number": _number, "integer": _integer, "text": _string}
 
 
 @frozen
-class Source:
+class PropertySource:
     """
-    Where a property comes from.
+    Where the value of a property comes from.
 
     Attributes:
         name: The property.
         column: The column.
-        type: A name of `TYPES`; None leaves the value as it is.
+        type: A key of `TYPES`; None keeps the value as it is.
     """
 
     name: str
@@ -62,10 +65,10 @@ class Source:
 
     def read(self, values: Mapping[str, Any]) -> Any:
         """
-        Read it out of a line; None where there is nothing.
+        Return the value of a line, or None without one.
 
         Raises:
-            ValueError: It is not of its type.
+            ValueError: The value does not have the type.
         """
         value = values.get(self.column)
         if value is None or self.type is None:
@@ -77,75 +80,81 @@ class Source:
 
 
 @frozen
-class Plan:
+class ColumnMapping:
     """
-    What becomes of a line.
+    Which columns make up an event.
 
     Attributes:
-        event: The type of all events, or None where `event_column` tells it.
-        event_column: The column that tells the event type.
-        ids: The columns of the customer's ids, by kind.
-        timestamp: The column that tells when.
-        moments: How that is written.
-        properties: The properties.
-        line_number: The property that tells the line's number, or None.
+        event: The type of all events, or None where `event_column` contains it.
+        event_column: The column with the event type.
+        ids: The columns with the ids of the customer, by kind of id.
+        timestamp: The column with the timestamp.
+        timestamp_format: The format of the timestamps.
+        properties: The properties of the event.
+        line_number: The property for the line number, or None.
     """
 
     event: str | None
     event_column: str | None
     ids: Mapping[str, str]
     timestamp: str
-    moments: Format
-    properties: Sequence[Source]
+    timestamp_format: TimestampFormat
+    properties: Sequence[PropertySource]
     line_number: str | None
 
-    def check(self, columns: Sequence[str]) -> None:
+    def check_columns(self, columns: Sequence[str]) -> None:
         """
-        Compare it with the columns that there are.
+        Check that all columns exist.
 
         Raises:
-            UsageError: There is no such column.
+            UsageError: A column does not exist.
         """
-        wanted = [*self.ids.values(), self.timestamp, *(each.column for each in self.properties)]
-        for name in [*wanted, *([self.event_column] if self.event_column else [])]:
-            if name not in columns:
-                raise UsageError(f"there is no column {name!r}; there are {', '.join(map(repr, columns))}")
+        needed = [
+            *(("--id", column) for column in self.ids.values()),
+            ("--timestamp", self.timestamp),
+            *(("--property", each.column) for each in self.properties),
+            *([("--event-column", self.event_column)] if self.event_column else []),
+        ]
+        for option, column in needed:
+            if column not in columns:
+                existing = ", ".join(map(repr, columns))
+                raise UsageError(option, f"the file has no column {column!r}", f"Choose one of {existing}.")
 
-    def carry_out(self, line: Line) -> tuple[Mapping[str, str], Event]:
+    def to_event(self, line: Line) -> CustomerEvent:
         """
-        Make a customer's ids and an event of a line.
+        Return the ids of the customer and the event of a line.
 
         Raises:
-            ValueError: Something is missing or wrong; says what.
+            ValueError: The line is invalid; the message names the column.
         """
-        if line.trouble:
-            raise ValueError(line.trouble)
+        if line.error:
+            raise ValueError(line.error)
         values = line.values
         ids = {kind: _identifier(values, column) for kind, column in self.ids.items()}
-        name = _identifier(values, self.event_column) if self.event_column else self.event
+        event_type = _identifier(values, self.event_column) if self.event_column else self.event
         try:
-            at = self.moments.read(_needed(values, self.timestamp))
+            timestamp = self.timestamp_format.parse(_required(values, self.timestamp))
         except (ValueError, OverflowError, OSError) as error:
             raise ValueError(f"{self.timestamp}: {error}") from None
         properties = {each.name: each.read(values) for each in self.properties}
         if self.line_number:
             properties[self.line_number] = line.number
-        return ids, Event(name or "", properties, at)
+        return ids, Event(event_type or "", properties, timestamp)
 
 
-def _needed(values: Mapping[str, Any], column: str) -> Any:
+def _required(values: Mapping[str, Any], column: str) -> Any:
     value = values.get(column)
     if value is None or value == "":
-        raise ValueError("it is missing")
+        raise ValueError("is missing")
     return value
 
 
 def _identifier(values: Mapping[str, Any], column: str) -> str:
-    """Read what names somebody or something; a number does too."""
+    """Return the string or the integer of a column as a string."""
     value = values.get(column)
     if value is None or isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"{column}: {'it is missing' if value is None else f'{value!r:.60} is no text'}")
-    text = str(value).strip()
-    if not text:
-        raise ValueError(f"{column}: it is missing")
-    return text
+        raise ValueError(f"{column}: {'is missing' if value is None else f'must be a string, got {value!r:.60}'}")
+    string = str(value).strip()
+    if not string:
+        raise ValueError(f"{column}: is missing")
+    return string

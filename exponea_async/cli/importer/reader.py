@@ -1,5 +1,5 @@
 """
-Files of many lines: JSON Lines, CSV, columns. Read piece by piece, from any place on.
+Files of many lines: JSON Lines, CSV and whitespace-separated columns, read line by line from any position.
 """
 
 import csv
@@ -10,14 +10,14 @@ from typing import Any, BinaryIO, NoReturn
 
 from attrs import field, frozen
 
-from exponea_async.cli.exits import UsageError
+from exponea_async.cli.terminal import UsageError
 
-#: What is longer is no line of data, in bytes; an event takes 800 KB at the most.
-MAX_LINE = 2_000_000
+#: The maximum length of a line in bytes. An event has at most 800 KB, so a longer line can't be one.
+MAX_LINE_BYTES = 2_000_000
 BOM = b"\xef\xbb\xbf"
 
 FORMATS = ("jsonl", "csv", "columns")
-ENDINGS = {
+FORMAT_OF_SUFFIX = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -33,54 +33,54 @@ Values = dict[str, Any]
 @frozen
 class Line:
     """
-    A line of data; in CSV, where a text may hold line ends, perhaps several.
+    A line with data. In CSV, where a quoted value may contain line breaks, it may span several lines of the file.
 
     Attributes:
         number: The number of its first line in the file, from 1.
-        text: The line as it stands there.
-        values: What it holds, by column; empty where it is bad.
-        trouble: Why it is bad; empty where it is not.
+        raw: The line as it is in the file.
+        values: The values by column; empty if the line is invalid.
+        error: Why the line is invalid; empty if it is valid.
     """
 
     number: int
-    text: str
+    raw: str
     values: Mapping[str, Any]
-    trouble: str = ""
+    error: str = ""
 
 
 @frozen
 class Layout:
     """
-    How a file is written.
+    The layout of a file.
 
     Args:
-        format: ``"jsonl"``, ``"csv"`` or ``"columns"``, which are separated by any white space.
-        columns: The columns' names; empty where the first line tells them.
-        delimiter: What separates the columns of CSV.
-        skip: How many lines at the beginning mean nothing.
+        format: ``"jsonl"``, ``"csv"`` or ``"columns"``, which are separated by whitespace.
+        columns: The names of the columns; empty if the first line contains them.
+        delimiter: The delimiter of CSV.
+        skip_lines: How many lines at the beginning of the file are skipped.
     """
 
     format: str
     columns: Sequence[str] = field(default=(), converter=tuple)
     delimiter: str = ","
-    skip: int = 0
+    skip_lines: int = 0
 
 
-class _Feed:
+class _FileLines:
     """
-    The lines of a file as texts, with the place that they were read up to.
+    The lines of a file as strings, and the position up to which they were read.
 
     Attributes:
-        offset: Up to which byte it was read.
+        offset: How many bytes were read.
         number: How many lines that makes.
-        gathered: What was read since `begin`.
     """
 
     def __init__(self, file: BinaryIO, offset: int, number: int) -> None:
         self.offset = offset
         self.number = number
-        self.gathered: list[bytes] = []
-        self._too_long = False
+        #: What was read since `start_line`.
+        self._read: list[bytes] = []
+        self._is_too_long = False
         self._file = file
         file.seek(offset)
 
@@ -88,161 +88,166 @@ class _Feed:
         return self
 
     def __next__(self) -> str:
-        raw = self._file.readline(MAX_LINE)
+        raw = self._file.readline(MAX_LINE_BYTES)
         if not raw:
             raise StopIteration
         self.number += 1
-        self.gathered.append(raw)
-        if len(raw) == MAX_LINE and not raw.endswith(b"\n"):
-            self._too_long = True
+        self._read.append(raw)
+        if len(raw) == MAX_LINE_BYTES and not raw.endswith(b"\n"):
+            self._is_too_long = True
             self._skip_rest()
         self.offset += len(raw)
-        # What is no UTF-8 is found out in `check`, when it is known which lines belong together.
+        # `check` finds out what is not UTF-8, because only then it is known which lines of the file belong together.
         return (raw.removeprefix(BOM) if self.number == 1 else raw).decode("utf-8", "surrogateescape")
 
     def _skip_rest(self) -> None:
-        while more := self._file.readline(MAX_LINE):
-            self.offset += len(more)
-            if more.endswith(b"\n"):
+        while rest := self._file.readline(MAX_LINE_BYTES):
+            self.offset += len(rest)
+            if rest.endswith(b"\n"):
                 return
 
-    def begin(self) -> None:
-        """Forget what was read: a new line of data begins."""
-        self.gathered.clear()
-        self._too_long = False
+    def start_line(self) -> None:
+        """Start a new line with data."""
+        self._read.clear()
+        self._is_too_long = False
 
     @property
-    def text(self) -> str:
-        """What was read since `begin`."""
-        return b"".join(self.gathered).decode("utf-8", "backslashreplace").rstrip("\r\n")
+    def raw(self) -> str:
+        """What was read since `start_line`."""
+        return b"".join(self._read).decode("utf-8", "backslashreplace").rstrip("\r\n")
 
     def check(self) -> None:
         """
-        Look at what was read since `begin`.
+        Check what was read since `start_line`.
 
         Raises:
-            ValueError: It is no UTF-8, or too long.
+            ValueError: It is not UTF-8, or too long.
         """
-        if self._too_long:
-            raise ValueError(f"it is longer than {MAX_LINE:,} bytes")
+        if self._is_too_long:
+            raise ValueError(f"the line must have at most {MAX_LINE_BYTES:,} bytes")
         try:
-            b"".join(self.gathered).decode()
+            b"".join(self._read).decode()
         except UnicodeDecodeError as error:
-            raise ValueError(f"it is no UTF-8: byte {error.object[error.start]:#04x} at {error.start}") from None
+            byte = error.object[error.start]
+            raise ValueError(f"the line must be UTF-8, got byte {byte:#04x} at offset {error.start}") from None
 
 
-class Lines:
+class LineReader:
     """
-    A file's lines of data, one after the other.
+    Iterates over the lines of a file that contain data.
 
     Args:
         file: The file, open for reading bytes.
-        layout: How it is written.
+        layout: Its layout.
 
     Attributes:
-        columns: The columns' names; empty for JSON Lines.
+        columns: The names of the columns; empty for JSON Lines.
 
     Raises:
-        UsageError: Its first line can't name columns.
+        UsageError: The first line does not contain names of columns.
     """
 
     def __init__(self, file: BinaryIO, layout: Layout) -> None:
         self._file = file
         self._layout = layout
-        self._feed = _Feed(file, 0, 0)
-        for _ in range(layout.skip):
-            next(self._feed, "")
+        self._lines = _FileLines(file, 0, 0)
+        for _ in range(layout.skip_lines):
+            next(self._lines, "")
         self.columns = tuple(layout.columns)
         if layout.format != "jsonl" and not self.columns:
-            self.columns = self._header()
-        self._take = self._taker()
+            self.columns = self._read_header()
+        self._read_values = self._values_reader()
 
     @property
     def offset(self) -> int:
-        """Up to which byte it was read."""
-        return self._feed.offset
+        """How many bytes of the file were read."""
+        return self._lines.offset
 
     @property
-    def number(self) -> int:
-        """How many lines of the file that makes."""
-        return self._feed.number
+    def line_number(self) -> int:
+        """How many lines of the file were read."""
+        return self._lines.number
 
-    def go_to(self, offset: int, number: int) -> None:
-        """Go on at a place that `offset` and `number` told before."""
-        self._feed = _Feed(self._file, offset, number)
-        self._take = self._taker()
+    def seek(self, offset: int, line_number: int) -> None:
+        """Continue at a position that `offset` and `line_number` returned earlier."""
+        self._lines = _FileLines(self._file, offset, line_number)
+        self._read_values = self._values_reader()
 
     def __iter__(self) -> Iterator[Line]:
         return self
 
     def __next__(self) -> Line:
         while True:
-            self._feed.begin()
-            number = self._feed.number + 1
+            self._lines.start_line()
+            number = self._lines.number + 1
             try:
-                values = self._take()
-                self._feed.check()
+                values = self._read_values()
+                self._lines.check()
             except (ValueError, csv.Error) as error:
-                return Line(number, self._feed.text, {}, str(error))
+                return Line(number, self._lines.raw, {}, str(error))
             if values:
-                return Line(number, self._feed.text, values)
+                return Line(number, self._lines.raw, values)
 
-    def _header(self) -> tuple[str, ...]:
+    def _read_header(self) -> tuple[str, ...]:
+        hint = "Correct it, or name the columns with --columns."
         try:
             row = next(self._rows(), [])
-            self._feed.check()
+            self._lines.check()
         except (ValueError, csv.Error) as error:
-            raise UsageError(f"the first line can't be read: {error}") from None
+            raise UsageError("FILE", f"the first line can't be read: {error}", hint) from None
         names = tuple(name.strip() for name in row)
         if not names or not all(names) or len(set(names)) < len(names):
-            raise UsageError("the first line does not name the columns, each once; name them with --columns")
+            raise UsageError("FILE", f"the first line must name each column once, got {', '.join(names)!r:.60}", hint)
         return names
 
-    def _taker(self) -> Callable[[], Values]:
-        """Make the function that reads a line of data; it gives nothing for a blank one, and ends as `next` does."""
+    def _values_reader(self) -> Callable[[], Values]:
+        """Return a function that reads one line: a blank one is empty, and at the end it raises StopIteration."""
         if self._layout.format == "jsonl":
-            return lambda: _object(next(self._feed))
+            return lambda: _parse_object(next(self._lines))
         rows = self._rows()
-        return lambda: _named(self.columns, next(rows))
+        return lambda: _by_column(self.columns, next(rows))
 
     def _rows(self) -> Iterator[list[str]]:
         if self._layout.format == "csv":
-            return csv.reader(self._feed, delimiter=self._layout.delimiter)
-        return map(str.split, self._feed)
+            return csv.reader(self._lines, delimiter=self._layout.delimiter)
+        return map(str.split, self._lines)
 
 
-def _named(names: Sequence[str], row: Sequence[str]) -> Values:
+def _by_column(names: Sequence[str], row: Sequence[str]) -> Values:
     if row and len(row) != len(names):
-        raise ValueError(f"it has {len(row)} columns instead of {len(names)}")
+        raise ValueError(f"the line must have {len(names)} columns, got {len(row)}")
     return dict(zip(names, row, strict=bool(row)))
 
 
-def _object(text: str) -> Values:
-    if not text.strip():
+def _parse_object(string: str) -> Values:
+    if not string.strip():
         return {}
+    expected = "the line must be a JSON object that is not empty"
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(string, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON: {error.msg} at column {error.colno}") from None
+        raise ValueError(f"{expected}, got invalid JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(f"{expected}, got JSON that is nested too deeply") from None
     if not isinstance(value, dict) or not value:
-        raise ValueError("it is no JSON object with something in it")
+        raise ValueError(f"{expected}, got {value!r:.60}")
     return value
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"it is no JSON: {constant}")
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"the line must be a JSON object that is not empty, got {constant}, which is not JSON")
 
 
-def guess(path: Path) -> str:
+def guess_format(path: Path) -> str:
     """
-    Tell a format by a file's ending.
+    Return the format of a file by its suffix.
 
     Raises:
-        UsageError: The ending is not known.
+        UsageError: The suffix is unknown.
     """
     try:
-        return ENDINGS[path.suffix.lower()]
+        return FORMAT_OF_SUFFIX[path.suffix.lower()]
     except KeyError:
-        raise UsageError(f"the ending of {path.name} tells no format; give --format {'|'.join(FORMATS)}") from None
+        raise UsageError(
+            "--format", f"the format of {path.name} is unknown", f"Pass --format {'|'.join(FORMATS)}."
+        ) from None

@@ -1,5 +1,5 @@
 """
-The lines that could not be imported, and why.
+The rejects file: the lines that could not be imported, and why.
 """
 
 import json
@@ -10,13 +10,17 @@ from typing import BinaryIO
 from exponea_async.cli.importer.reader import Line
 
 
-class BadLines:
+class RejectsFile:
     """
-    A file of JSON Lines, each with ``line``, ``reason`` and ``text``; made with the first bad line.
+    A file of JSON Lines, each with ``line``, ``reason`` and ``text``; created with the first invalid line.
 
     Args:
         path: The file.
-        size: Up to which byte it is of this import; what follows is cut off.
+        size: How many bytes of it belong to the import that continues; the rest is cut off.
+
+    Attributes:
+        path: The file.
+        size: How many bytes of it are durable.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -27,11 +31,11 @@ class BadLines:
             path.unlink(missing_ok=True)
 
     def add(self, line: Line, reason: str) -> None:
-        """Write a line down."""
+        """Write an invalid line."""
         if self._file is None:
             self._file = self._open()
-        told = {"line": line.number, "reason": reason, "text": line.text}
-        self._file.write(json.dumps(told, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        entry = {"line": line.number, "reason": reason, "text": line.raw}
+        self._file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
     def sync(self) -> None:
         """Make what was written durable."""
@@ -41,7 +45,7 @@ class BadLines:
             self.size = self._file.tell()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 

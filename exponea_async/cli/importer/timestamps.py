@@ -1,5 +1,5 @@
 """
-Moments as people and files write them.
+Timestamps on the command line and in files.
 """
 
 import argparse
@@ -17,73 +17,78 @@ _DATE_LIKE = re.compile(r"(19|20)\d{6}", re.ASCII)
 
 
 @frozen
-class Format:
+class TimestampFormat:
     """
-    How moments are written.
+    The format of timestamps.
 
     Args:
-        pattern: ``"seconds"``, ``"milliseconds"``, ``"iso"``, a pattern of strptime's, or ``"auto"``: seconds or ISO.
-        zone: Where the clock hung that shows times without an offset.
+        pattern: ``"seconds"``, ``"milliseconds"``, ``"iso"``, a strptime pattern, or ``"auto"``: seconds or ISO 8601.
+        zone: The time zone of timestamps without an offset.
     """
 
     pattern: str = AUTO
     zone: tzinfo = UTC
 
-    def read(self, value: Any) -> float:
+    def parse(self, value: Any) -> float:
         """
-        Read a moment as UNIX seconds.
+        Return the UNIX seconds of a timestamp.
 
         Raises:
-            ValueError: It is none, or not for sure; says so in words.
+            ValueError: The value is not a timestamp, or it is ambiguous; the message says what is expected.
         """
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError(f"{value!r:.60} is no moment")  # noqa: TRY004 - of a value from a file
-        return _read(self.pattern, self.zone, str(value).strip())
+            raise ValueError(f"must be a timestamp, got {value!r:.60}")  # noqa: TRY004 - a value of a file
+        return _parse(self.pattern, self.zone, str(value).strip())
 
 
-# Neighbouring lines often tell the same day, and strptime is slow.
+# Neighbouring lines often have the same date, and strptime is slow.
 @lru_cache(maxsize=4096)
-def _read(pattern: str, zone: tzinfo, text: str) -> float:
+def _parse(pattern: str, zone: tzinfo, string: str) -> float:
     if pattern == AUTO:
-        if _DATE_LIKE.fullmatch(text):
-            raise ValueError(f"{text!r} may be a date or seconds; tell the format, such as %Y%m%d or seconds")
-        pattern = SECONDS if _NUMBER.fullmatch(text) else ISO
+        if _DATE_LIKE.fullmatch(string):
+            raise ValueError(
+                f"is ambiguous: {string!r} may be a date or seconds. "
+                "Write a date as 2024-05-01, or choose a format such as %Y%m%d."
+            )
+        pattern = SECONDS if _NUMBER.fullmatch(string) else ISO
     if pattern in (SECONDS, MILLISECONDS):
-        return _number(text) / (1000 if pattern == MILLISECONDS else 1)
+        return _number(string) / (1000 if pattern == MILLISECONDS else 1)
     try:
-        moment = datetime.fromisoformat(text) if pattern == ISO else datetime.strptime(text, pattern)  # noqa: DTZ007
+        time = datetime.fromisoformat(string) if pattern == ISO else datetime.strptime(string, pattern)  # noqa: DTZ007
     except ValueError:
-        what = "neither seconds nor an ISO date" if pattern == ISO else f"not of the form {pattern}"
-        raise ValueError(f"{text[:60]!r} is {what}") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+        expected = "UNIX seconds or an ISO 8601 date" if pattern == ISO else f"a date of the form {pattern}"
+        raise ValueError(f"must be {expected}, got {string[:60]!r}") from None
+    return (time if time.tzinfo else time.replace(tzinfo=zone)).timestamp()
 
 
-def _number(text: str) -> float:
-    if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{text[:60]!r} is no number")
-    return float(text)
+def _number(string: str) -> float:
+    if not _NUMBER.fullmatch(string):
+        raise ValueError(f"must be a number, got {string[:60]!r}")
+    return float(string)
 
 
-def moment(text: str) -> float:
-    """Read a moment of the command line: seconds, or ISO in UTC where it tells no offset."""
+def timestamp(string: str) -> float:
+    """Parse a timestamp of the command line: UNIX seconds, or ISO 8601 in UTC unless it has an offset."""
     try:
-        return Format().read(text)
+        return TimestampFormat().parse(string)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def pattern(text: str) -> str:
-    """Read the name of a format."""
-    if text not in (AUTO, SECONDS, MILLISECONDS, ISO) and "%" not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of seconds, milliseconds, iso, or a pattern such as %Y%m%d")
-    return text
+def timestamp_pattern(string: str) -> str:
+    """Parse the pattern of a `TimestampFormat`."""
+    if string not in (AUTO, SECONDS, MILLISECONDS, ISO) and "%" not in string:
+        raise argparse.ArgumentTypeError(
+            f"must be seconds, milliseconds, iso or a pattern such as %Y%m%d, got {string!r}"
+        )
+    return string
 
 
-def zone(text: str) -> tzinfo:
-    """Read the name of a time zone."""
-    if text.upper() in ("UTC", "Z"):
+def time_zone(string: str) -> tzinfo:
+    """Parse the name of a time zone."""
+    if string.upper() in ("UTC", "Z"):
         return UTC
     try:
-        return ZoneInfo(text)
+        return ZoneInfo(string)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time zone, such as Europe/Prague") from None
+        raise argparse.ArgumentTypeError(f"must be a time zone such as Europe/Prague, got {string!r}") from None

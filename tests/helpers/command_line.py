@@ -1,5 +1,5 @@
 """
-What the tests of the command line have in common: a sandbox in a thread of its own, and commands that run against it.
+Commands that run against a sandbox, which is served from a thread because a command runs an event loop of its own.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from exponea_async.sandbox import Fault, Sandbox
 
 PROJECT = "shop"
 SECRET = "s3cr3t-key-of-the-shop"
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 @frozen
-class Outcome:
-    """How a command ended, and what it said."""
+class Result:
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -39,40 +39,43 @@ class Outcome:
 
 
 @frozen
-class Stage:
-    """A sandbox, an environment that leads to it, and a folder."""
+class CommandLine:
+    """A sandbox, an environment with its address and a key, and a folder for files."""
 
     sandbox: Sandbox
     folder: Path
 
-    def run(self, *args: str | Path) -> Outcome:
-        """Run a command in this process; none ever shows the key."""
-        outcome = run(*args)
-        assert SECRET not in outcome.out + outcome.err
-        return outcome
+    def run(self, *args: str | Path) -> Result:
+        """Run a command in this process, and check that it does not print the key."""
+        result = run(*args)
+        assert SECRET not in result.out + result.err
+        return result
 
     def start(self, *args: str | Path) -> "subprocess.Popen[str]":
         """Start a command in a process of its own."""
         return start(*args)
 
-    def fault(self, kind: Any, **more: Any) -> None:
-        self.sandbox.faults.add(Fault(kind, **more))
+    def fault(self, kind: Any, **options: Any) -> None:
+        """Add a fault to the sandbox."""
+        self.sandbox.faults.add(Fault(kind, **options))
 
-    def write(self, name: str, text: str) -> Path:
+    def write(self, name: str, content: str) -> Path:
+        """Write a file."""
         path = self.folder / name
-        path.write_bytes(text.encode())
+        path.write_bytes(content.encode())
         return path
 
     @property
     def events(self) -> list[Any]:
+        """The events in the sandbox."""
         return self.sandbox.engine.events(PROJECT)
 
     def properties(self, name: str) -> list[Any]:
-        """Tell one property of all events, sorted."""
+        """Return one property of all events, sorted."""
         return sorted(event.properties[name] for event in self.events)
 
 
-def run(*args: str | Path) -> Outcome:
+def run(*args: str | Path) -> Result:
     """Run a command in this process."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
@@ -80,7 +83,7 @@ def run(*args: str | Path) -> Outcome:
             code = main([*map(str, args)])
         except SystemExit as end:
             code = int(end.code or 0)
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return Result(code, out.getvalue(), err.getvalue())
 
 
 def start(*args: str | Path) -> "subprocess.Popen[str]":
@@ -89,18 +92,18 @@ def start(*args: str | Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def until(condition: Callable[[], Any]) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + PATIENCE
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.01)
 
 
 @contextmanager
-def staged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """Set the stage."""
-    with served() as sandbox:
+def command_line(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[CommandLine]:
+    """Serve a sandbox with these settings and set the environment for it."""
+    with serve_sandbox(**settings) as sandbox:
         monkeypatch.chdir(folder)
         monkeypatch.setenv("EXPONEA_PROJECT_TOKEN", PROJECT)
         monkeypatch.setenv("EXPONEA_AUTHORIZATION_TOKEN", SECRET)
@@ -109,22 +112,22 @@ def staged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         monkeypatch.setenv("EXPONEA_UPLOAD_BACKOFF_INITIAL", "0.01")
         monkeypatch.setenv("EXPONEA_UPLOAD_BACKOFF_MAX", "0.05")
         monkeypatch.setenv("EXPONEA_UPLOAD_REQUESTS_PER_SECOND", "10000")
-        yield Stage(sandbox, folder)
+        yield CommandLine(sandbox, folder)
 
 
 @contextmanager
-def served() -> Iterator[Sandbox]:
+def serve_sandbox(**settings: Any) -> Iterator[Sandbox]:
     """Serve a sandbox from a thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
-    async def opened() -> Sandbox:
-        sandbox = Sandbox()
+    async def start_sandbox() -> Sandbox:
+        sandbox = Sandbox(**settings)
         await sandbox.start()
         return sandbox
 
-    sandbox = asyncio.run_coroutine_threadsafe(opened(), loop).result()
+    sandbox = asyncio.run_coroutine_threadsafe(start_sandbox(), loop).result()
     try:
         yield sandbox
     finally:
