@@ -38,7 +38,7 @@ from exponea_async.errors import (
 from exponea_async.features.content_blocks.verbs import ContentBlocks
 from exponea_async.features.in_app.service import InAppMessages
 from exponea_async.features.inbox.verbs import Inbox
-from exponea_async.features.segments.verbs import Segments
+from exponea_async.features.segments.service import Segments
 from exponea_async.features.tracking import BulkVerbs
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import FlushMode, FlushResult, Stats
@@ -94,7 +94,12 @@ class Exponea(DeviceVerbs, BulkVerbs):
         self._rate_limiter = RateLimiter(configuration.upload.requests_per_second)
         self._api = ApiClient(configuration, self._credentials, self._rate_limiter)
         self._features = FeatureRegistry(
-            feature(configuration, clock) for feature in (InAppMessages, ContentBlocks, Inbox, Segments)
+            [
+                InAppMessages(configuration, clock),
+                ContentBlocks(configuration, clock),
+                Inbox(configuration, clock),
+                Segments(clock),
+            ]
         )
         self._devices = DeviceStore(self._storage, self._recorder, configuration, self._features, self._api)
         self._session_expirer = SessionExpirer(self._devices, configuration, clock)

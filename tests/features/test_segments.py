@@ -1,5 +1,5 @@
 """
-Segments through the verbs, and what the platform may answer.
+Segments: the verbs, the streams, and any response of the platform.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from helpers.app import Phone
 from helpers.clients import Connect
+from helpers.segments import SegmentsFixture, segment, segment_ids, segment_tasks, started
 from helpers.waiting import until
 from hypothesis import given
 from hypothesis import strategies as st
-from segments_world import Listener, World, held, segment, world_of
 
 from exponea_async import (
     ClosedError,
@@ -27,8 +27,14 @@ from exponea_async import (
 )
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.state import ProjectRef
-from exponea_async.features.segments import watcher as _segments_device
-from exponea_async.features.segments.parsing import Known, ask_for, link_for, news, read_segments
+from exponea_async.features.segments import watcher
+from exponea_async.features.segments.parsing import (
+    CachedSegments,
+    changed_categories,
+    link_request,
+    read_segments,
+    segments_request,
+)
 from exponea_async.features.segments.watcher import NAME
 from exponea_async.sandbox import CustomerView, Fault, Sandbox
 
@@ -43,9 +49,9 @@ SEGMENTS = st.dictionaries(
     st.lists(
         st.dictionaries(st.sampled_from(["id", "segmentation_id"]), st.sampled_from("ab"), min_size=1), max_size=3
     ),
-).map(lambda told: {category: tuple(its) for category, its in told.items()})
+).map(lambda drawn: {category: tuple(its) for category, its in drawn.items()})
 
-#: Answers of which nothing can be used.
+#: Responses without a usable segment.
 HOSTILE = {
     "null": "null",
     "list": "[1, 2]",
@@ -72,35 +78,35 @@ HOSTILE = {
 
 
 @pytest.fixture
-async def world(phone: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    async with world_of(phone, sandbox, monkeypatch) as world:
-        yield world
+async def segments(phone: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SegmentsFixture]:
+    async with started(phone, sandbox, monkeypatch) as segments:
+        yield segments
 
 
-class TestAnswers:
+class TestResponses:
     @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
-    async def test_hostile(self, world: World, body: str | bytes) -> None:
-        """Whatever the platform answers, a call gets an empty list."""
-        world.sandbox.messages.set_response("segments", body)
-        assert await world.client.get_segments("discovery") == []
+    async def test_hostile(self, segments: SegmentsFixture, body: str | bytes) -> None:
+        """A call returns an empty list, whatever the response is."""
+        segments.sandbox.messages.set_response("segments", body)
+        assert await segments.client.get_segments("discovery") == []
 
     @pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 429, 500, 503])
-    async def test_failures(self, world: World, status: int, caplog: pytest.LogCaptureFixture) -> None:
-        """A failure is an empty list, and is logged."""
-        world.fail("segments", status=status)
-        assert await world.client.get_segments("discovery") == []
+    async def test_failures(self, segments: SegmentsFixture, status: int, caplog: pytest.LogCaptureFixture) -> None:
+        """A failed request is logged, and the call returns an empty list."""
+        segments.fail("segments", status=status)
+        assert await segments.client.get_segments("discovery") == []
         assert "segments of default failed" in caplog.text
 
-    async def test_no_connection(self, world: World) -> None:
-        """Without a platform there are no segments, but those that are known."""
-        world.answer(discovery=["a"])
-        await world.client.get_segments("discovery")
-        await world.sandbox.aclose()
-        assert await world.client.get_segments("discovery") == [A]
-        assert await world.client.get_segments("discovery", force=True) == []
+    async def test_no_connection(self, segments: SegmentsFixture) -> None:
+        """Without a connection a call returns fresh segments, or else an empty list."""
+        segments.respond(discovery=["a"])
+        await segments.client.get_segments("discovery")
+        await segments.sandbox.aclose()
+        assert await segments.client.get_segments("discovery") == [A]
+        assert await segments.client.get_segments("discovery", force=True) == []
 
-    def test_what_is_broken_is_left_out(self) -> None:
-        """A broken segment or category takes nothing from those beside it."""
+    def test_malformed_segments_are_skipped(self) -> None:
+        """A malformed segment or category does not affect the others."""
         body = {"discovery": [A, 7, {"id": []}, {"id": 1, "segmentation_id": True, "more": [1]}], "x": 5, "content": []}
         assert read_segments(json.dumps(body).encode()) == {
             "discovery": (A, {"id": "1", "segmentation_id": "true"}),
@@ -109,35 +115,35 @@ class TestAnswers:
 
     @given(JSON)
     def test_any_json(self, value: Any) -> None:
-        """Any JSON is read as segments of texts, or refused with an error of ours."""
+        """Any JSON is read as segments of strings, or raises an error of this package."""
         try:
             read = read_segments(json.dumps(value).encode())
         except (UnavailableError, RequestRefusedError):
             return
-        texts = [text for its in read.values() for each in its for pair in each.items() for text in pair]
-        assert all(isinstance(text, str) for text in texts)
-        assert Known.decode(Known("m", 1.0, read).encode()) == Known("m", 1.0, read)
+        strings = [string for its in read.values() for each in its for pair in each.items() for string in pair]
+        assert all(isinstance(string, str) for string in strings)
+        assert CachedSegments.decode(CachedSegments("m", 1.0, read).encode()) == CachedSegments("m", 1.0, read)
 
     @given(JSON)
-    def test_any_memory(self, value: Any) -> None:
-        """What is stored is read, or refused."""
+    def test_any_stored_value(self, value: Any) -> None:
+        """Any stored JSON is read, or raises a ValueError."""
         try:
-            known = Known.decode(json.dumps(value).encode())
+            cached = CachedSegments.decode(json.dumps(value).encode())
         except ValueError:
             return
-        assert isinstance(known, Known)
+        assert isinstance(cached, CachedSegments)
 
 
-class TestNews:
+class TestChangedCategories:
     @given(SEGMENTS, SEGMENTS)
-    def test_both_ways(self, one: Any, other: Any) -> None:
-        """What is new in the one after the other is new the other way round, and nothing is new in the same."""
-        assert news(one, other) == news(other, one)
-        assert news(one, one) == frozenset()
-        assert news(None, one) == one.keys()
+    def test_symmetry(self, one: Any, other: Any) -> None:
+        """The comparison is symmetric, and equal segments have no changed category."""
+        assert changed_categories(one, other) == changed_categories(other, one)
+        assert changed_categories(one, one) == frozenset()
+        assert changed_categories(None, one) == one.keys()
 
     @pytest.mark.parametrize(
-        ("before", "now", "told"),
+        ("before", "now", "changed"),
         [
             ({"d": (A, B)}, {"d": (B, A)}, set()),
             ({"d": (A,)}, {"d": (A, A)}, set()),
@@ -147,40 +153,40 @@ class TestNews:
             ({"d": ()}, {"d": ()}, set()),
         ],
     )
-    def test_sets(self, before: Any, now: Any, told: set[str]) -> None:
-        """Segments are compared as sets; a category that comes or goes is news, be it empty."""
-        assert news(before, now) == told
+    def test_sets(self, before: Any, now: Any, changed: set[str]) -> None:
+        """Segments are compared as sets; a category that appears or disappears has changed, even if it is empty."""
+        assert changed_categories(before, now) == changed
 
 
-class TestQuestions:
+class TestCalls:
     def test_cookies_are_quoted(self) -> None:
-        """Whatever is in a cookie, it is one part of the address."""
-        who = CustomerSnapshot({"cookie": "a/b?{c}&d é", "registered": "x"}, ProjectRef("https://x.com", "p"))
-        link = link_for(who, 1)
-        assert ask_for(who, 1).path.endswith("?cookie=a%2Fb%3F%7Bc%7D%26d%20%C3%A9")
+        """A cookie with any characters is one segment of the path or one value of the query."""
+        customer = CustomerSnapshot({"cookie": "a/b?{c}&d é", "registered": "x"}, ProjectRef("https://x.com", "p"))
+        link = link_request(customer, 1)
+        assert segments_request(customer, 1).path.endswith("?cookie=a%2Fb%3F%7Bc%7D%26d%20%C3%A9")
         assert link is not None
         assert "/cookies/a%2Fb%3F%7Bc%7D%26d%20%C3%A9/" in link.path
 
     @pytest.mark.parametrize("category", ["", None, 5, b"x"])
-    async def test_categories_are_texts(self, world: World, category: Any) -> None:
-        """What is no category is refused."""
+    async def test_wrong_categories(self, segments: SegmentsFixture, category: Any) -> None:
+        """A category that is not a non-empty string raises an error."""
         with pytest.raises(InvalidEventError, match="exposing_category"):
-            await world.client.get_segments(category)
+            await segments.client.get_segments(category)
         with pytest.raises(InvalidEventError, match="exposing_category"):
-            world.client.segmentation_data_stream(category)
+            segments.client.segmentation_data_stream(category)
 
-    async def test_only_devices(self, world: World) -> None:
-        """A customer tracker has no verbs of segments, and as the current subject it is refused."""
-        tracker = world.client.for_customer({"registered": "x"})
+    async def test_customer_tracker(self, segments: SegmentsFixture) -> None:
+        """A customer tracker has no verbs for segments, and as the current subject it raises an error."""
+        tracker = segments.client.for_customer({"registered": "x"})
         assert not hasattr(tracker, "get_segments")
-        with world.client.bind(tracker):
+        with segments.client.bind(tracker):
             with pytest.raises(InvalidEventError, match="Use a device"):
-                await world.client.get_segments("discovery")
+                await segments.client.get_segments("discovery")
             with pytest.raises(InvalidEventError, match="Use a device"):
-                world.client.segmentation_data_stream("discovery")
+                segments.client.segmentation_data_stream("discovery")
 
-    async def test_outside_of_its_life(self, phone: Phone) -> None:
-        """Before the start and after the end the verbs are refused."""
+    async def test_client_that_does_not_run(self, phone: Phone) -> None:
+        """Before the start and after the end of the client the verbs raise an error."""
         client = phone.make()
         with pytest.raises(NotStartedError):
             await client.get_segments("discovery")
@@ -193,253 +199,252 @@ class TestQuestions:
         with pytest.raises(ClosedError):
             client.segmentation_data_stream("discovery")
 
-    async def test_given_up(self, world: World) -> None:
-        """Who gives a shared question up takes nothing from the others."""
-        world.answer(discovery=["a"])
-        world.sandbox.faults.add(Fault("latency", seconds=0.2, paths="/segments$", times=1))
-        calls = [asyncio.create_task(world.client.get_segments("discovery")) for _ in range(2)]
-        await until(lambda: world.part.of(world.client._context)._loading is not None)
+    async def test_cancelled_caller(self, segments: SegmentsFixture) -> None:
+        """Cancelling one of several callers does not affect the others, which share one request."""
+        segments.respond(discovery=["a"])
+        segments.delay(0.2, times=1)
+        calls = [asyncio.create_task(segments.client.get_segments("discovery")) for _ in range(2)]
+        await segments.request_arrived()
         calls[0].cancel()
         assert await calls[1] == [A]
-        assert world.loads == 1
+        assert segments.loads == 1
 
-    async def test_copies(self, world: World) -> None:
-        """Who changes what was told changes it for nobody else."""
-        world.answer(discovery=["a"])
-        stream = await world.listen()
+    async def test_copies(self, segments: SegmentsFixture) -> None:
+        """Changing a returned list does not affect what others receive."""
+        segments.respond(discovery=["a"])
+        stream = await segments.stream()
         first = await anext(stream)
         first[0]["id"] = "x"
         first.clear()
-        assert await world.client.get_segments("discovery") == [A]
+        assert await segments.client.get_segments("discovery") == [A]
 
-    async def test_stored_nonsense(self, world: World) -> None:
-        """What is stored and can't be read is asked for again."""
-        world.answer(discovery=["a"])
-        await world.client.get_segments("discovery")
-        await world.client._context.save_data(NAME, b"nonsense")
-        assert await world.client.get_segments("discovery") == [A]
-        assert world.loads == 2
+    async def test_malformed_stored_segments(self, segments: SegmentsFixture) -> None:
+        """Stored segments that can't be read are loaded again."""
+        segments.respond(discovery=["a"])
+        await segments.client.get_segments("discovery")
+        await segments.client._context.save_data(NAME, b"nonsense")
+        assert await segments.client.get_segments("discovery") == [A]
+        assert segments.loads == 2
 
 
 class TestDevices:
-    async def test_their_own(self, world: World) -> None:
-        """Devices never see each other's segments, whatever happens at the same time."""
-        world.sandbox.messages.segments["discovery"].put(one_of_each)
-        devices = [world.client.device(f"d{number}") for number in range(12)]
+    async def test_each_device_has_its_own(self, segments: SegmentsFixture) -> None:
+        """Concurrent devices receive their own segments only."""
+        segments.sandbox.messages.segments["discovery"].put(own_segment)
+        devices = [segments.client.device(f"d{number}") for number in range(12)]
         streams = [each.segmentation_data_stream("discovery", include_first_load=True) for each in devices]
         for number, device in enumerate(devices):
             await device.identify_customer(Customer({"registered": f"c{number}"}))
-        await world.upload()
-        told = await asyncio.gather(*(each.get_segments("discovery", force=True) for each in devices))
-        assert [[each["id"] for each in its] for its in told] == [[f"c{number}"] for number in range(12)]
+        await segments.upload()
+        found = await asyncio.gather(*(each.get_segments("discovery", force=True) for each in devices))
+        assert [[each["id"] for each in its] for its in found] == [[f"c{number}"] for number in range(12)]
         for number, stream in enumerate(streams):
-            assert isinstance(stream, Listener)
-            assert held(stream)[-1:] == [[f"c{number}"]]
+            assert segment_ids(stream)[-1:] == [[f"c{number}"]]
 
-    async def test_current_at_the_call(self, world: World) -> None:
-        """A stream is about the device that was current when it was asked for."""
-        world.answer(discovery=["a"])
-        with world.client.bind(world.client.device("other")):
-            stream = world.client.segmentation_data_stream("discovery")
-        await world.upload()
+    async def test_stream_keeps_its_device(self, segments: SegmentsFixture) -> None:
+        """A stream is about the device that was current when it was made."""
+        segments.respond(discovery=["a"])
+        with segments.client.bind(segments.client.device("other")):
+            stream = segments.client.segmentation_data_stream("discovery")
+        await segments.upload()
         assert await anext(stream) == [A]
-        other = await world.client.device("other").get_customer_cookie()
-        assert world.sandbox.requests[-1].query == f"cookie={other}"
+        other = await segments.client.device("other").get_customer_cookie()
+        assert segments.sandbox.requests[-1].query == f"cookie={other}"
 
 
 class TestStreams:
-    async def test_awaited(self, world: World) -> None:
-        """A stream may be awaited, as the vendor's is, and gives itself; a block closes it."""
-        stream = world.client.segmentation_data_stream("discovery")
+    async def test_awaited(self, segments: SegmentsFixture) -> None:
+        """Awaiting a stream returns it, as with the vendor's; the end of an `async with` block closes it."""
+        stream = segments.client.segmentation_data_stream("discovery")
         assert await stream is stream
         async with stream as same:
             assert same is stream
         assert stream.is_closed
         assert [value async for value in stream] == []
 
-    async def test_last_one_held(self, world: World) -> None:
-        """Of what nobody has taken yet only the last is told."""
-        world.answer(discovery=["a"])
-        stream = await world.listen()
-        world.answer(discovery=["b"])
-        await world.track()
+    async def test_only_the_latest_value_is_held(self, segments: SegmentsFixture) -> None:
+        """Of several values that were not yielded yet only the latest is yielded."""
+        segments.respond(discovery=["a"])
+        stream = await segments.stream()
+        segments.respond(discovery=["b"])
+        await segments.track()
         assert await anext(stream) == [B]
-        assert held(stream) == []
+        assert segment_ids(stream) == []
 
-    async def test_asked_by_hand(self, world: World) -> None:
-        """What a call finds to be new is told to streams too."""
-        world.answer(discovery=["a"])
-        stream = await world.listen()
-        assert held(stream) == [["a"]]
-        world.answer(discovery=["b"])
-        await world.client.get_segments("content", force=True)
-        assert held(stream) == [["b"]]
+    async def test_changes_found_by_a_call(self, segments: SegmentsFixture) -> None:
+        """Changes that a call finds are published to streams, too."""
+        segments.respond(discovery=["a"])
+        stream = await segments.stream()
+        assert segment_ids(stream) == [["a"]]
+        segments.respond(discovery=["b"])
+        await segments.client.get_segments("content", force=True)
+        assert segment_ids(stream) == [["b"]]
 
-    async def test_first_load_after_a_failure(self, world: World) -> None:
-        """Who wants the first load gets it even if the first try fails."""
-        world.answer(discovery=["a"])
-        world.fail("segments")
-        stream = await world.listen(include_first_load=True)
-        assert held(stream) == []
-        world.recover()
-        await world.track()
-        assert held(stream) == [["a"]]
+    async def test_first_load_after_a_failure(self, segments: SegmentsFixture) -> None:
+        """A stream with the first load yields it even if the first attempt failed."""
+        segments.respond(discovery=["a"])
+        segments.fail("segments")
+        stream = await segments.stream(include_first_load=True)
+        assert segment_ids(stream) == []
+        segments.recover()
+        await segments.track()
+        assert segment_ids(stream) == [["a"]]
 
-    async def test_first_load_at_a_launch(self, world: World) -> None:
-        """Who still waits for the first load gets it when the device comes to life again."""
-        world.answer(discovery=["a"])
-        world.fail("segments")
-        stream = await world.listen(include_first_load=True)
-        world.recover()
-        # As where a device that was long out of use comes back into memory.
-        world.client._devices.clear()
-        await world.client.track_event(Event("ping"))
-        await world.quiet()
-        assert held(stream) == [["a"]]
+    async def test_first_load_at_a_first_activity(self, segments: SegmentsFixture) -> None:
+        """A stream that still waits for the first load yields it after the device's first activity."""
+        segments.respond(discovery=["a"])
+        segments.fail("segments")
+        stream = await segments.stream(include_first_load=True)
+        segments.recover()
+        segments.evict_devices()
+        await segments.client.track_event(Event("ping"))
+        await segments.idle()
+        assert segment_ids(stream) == [["a"]]
 
-    async def test_older_answers_do_not_do(self, world: World) -> None:
-        """What was asked before the wait was over is not taken for what has to be asked after it."""
-        world.answer(discovery=["a"])
-        stream = await world.listen()
-        before = world.loads
-        world.sandbox.faults.add(Fault("latency", seconds=0.5, paths="/segments$", times=1))
-        call = asyncio.create_task(world.client.get_segments("discovery", force=True))
-        device = world.part.of(world.client._context)
-        await until(lambda: device._loading is not None)
-        device.refresh()
+    async def test_load_in_progress_is_not_reused(self, segments: SegmentsFixture) -> None:
+        """A load that started before a trigger does not replace the load after the trigger."""
+        segments.respond(discovery=["a"])
+        stream = await segments.stream()
+        before = segments.loads
+        segments.delay(0.5, times=1)
+        call = asyncio.create_task(segments.client.get_segments("discovery", force=True))
+        await segments.request_arrived()
+        await segments.trigger()
         assert await call == [A]
-        await world.quiet()
-        assert world.loads == before + 2
+        await segments.idle()
+        assert segments.loads == before + 2
         await stream.aclose()
 
-    async def test_refused_events(self, world: World) -> None:
-        """An event that was refused makes nobody ask; the next one that was accepted does."""
-        stream = await world.listen()
-        before = world.loads
-        world.sandbox.faults.add(Fault("reject", times=1))
-        await world.track()
-        assert world.loads == before
-        await world.track()
-        assert world.loads == before + 1
+    async def test_rejected_events(self, segments: SegmentsFixture) -> None:
+        """A rejected event triggers no load; the next accepted event does."""
+        stream = await segments.stream()
+        before = segments.loads
+        segments.sandbox.faults.add(Fault("reject", times=1))
+        await segments.track()
+        assert segments.loads == before
+        await segments.track()
+        assert segments.loads == before + 1
         await stream.aclose()
 
-    async def test_customer_updates(self, world: World) -> None:
-        """A customer's update is an event like any other."""
-        stream = await world.listen()
-        before = world.loads
-        await world.client.identify_customer(Customer({"registered": "ann"}))
-        await world.upload()
-        assert world.loads == before + 1
+    async def test_customer_updates(self, segments: SegmentsFixture) -> None:
+        """An upload of a customer update triggers a load as an event does."""
+        stream = await segments.stream()
+        before = segments.loads
+        await segments.client.identify_customer(Customer({"registered": "ann"}))
+        await segments.upload()
+        assert segments.loads == before + 1
         await stream.aclose()
 
-    async def test_never_quiet(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where something happens all the time, the platform is asked after the longest wait all the same."""
-        monkeypatch.setattr(_segments_device, "DEBOUNCE", 60.0)
-        monkeypatch.setattr(_segments_device, "LONGEST_WAIT", 0.2)
-        world.answer(discovery=["a"])
-        stream = world.client.segmentation_data_stream("discovery")
-        device = world.part.of(world.client._context)
-        while not world.loads:
-            device.refresh()
-            await asyncio.sleep(0.01)
+    async def test_continuous_triggers(self, segments: SegmentsFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Continuous triggers delay a load up to the maximum wait only."""
+        monkeypatch.setattr(watcher, "DEBOUNCE", 60.0)
+        monkeypatch.setattr(watcher, "MAX_WAIT", 0.2)
+        segments.respond(discovery=["a"])
+        stream = segments.client.segmentation_data_stream("discovery")
+        while not segments.loads:
+            await segments.trigger()
         assert await anext(stream) == [A]
 
-    async def test_abandoned(self, world: World) -> None:
-        """Who goes away without a word is not held on to."""
-        await world.listen()
+    async def test_unreferenced_stream(self, segments: SegmentsFixture) -> None:
+        """A stream without a reference is collected, and triggers no more loads."""
+        await segments.stream()
         gc.collect()
-        assert not world.part.is_listening
-        before = world.loads
-        await world.track()
-        assert world.loads == before
+        assert not segments.service.is_listening
+        before = segments.loads
+        await segments.track()
+        assert segments.loads == before
 
-    async def test_closed_ones(self, world: World) -> None:
-        """Once the last stream is closed nothing is waited for any more."""
-        stream = world.client.segmentation_data_stream("discovery")
-        await world.quiet()
-        await world.client.track_event(Event("ping"))
+    async def test_closed_stream(self, segments: SegmentsFixture) -> None:
+        """Closing the last stream ends all tasks of its device."""
+        stream = segments.client.segmentation_data_stream("discovery")
+        await segments.idle()
+        before = segments.loads
+        await segments.client.track_event(Event("ping"))
         await stream.aclose()
-        await until(lambda: not world.part._tasks._tasks)
+        await until(lambda: not segment_tasks())
         del stream
         gc.collect()
-        assert not world.part.is_listening
+        assert not segments.service.is_listening
+        await segments.track()
+        assert segments.loads == before
 
-    async def test_waiting_for_many(self, world: World) -> None:
-        """However many events wait for their upload, one task waits for some of them."""
-        stream = await world.listen()
-        for _ in range(_segments_device.RECEIPTS * 3):
-            await world.client.track_event(Event("ping"))
-        device = world.part.of(world.client._context)
-        assert len(device._receipts) <= _segments_device.RECEIPTS
-        assert len(world.part._tasks._tasks) == 1
-        before = world.loads
-        await world.upload()
-        assert world.loads == before + 1
+    async def test_many_events(self, segments: SegmentsFixture) -> None:
+        """One task waits for the upload of all events of a device, which triggers one load."""
+        stream = await segments.stream()
+        for _ in range(watcher.MAX_RECEIPTS * 3):
+            await segments.client.track_event(Event("ping"))
+        assert len(segment_tasks()) == 1
+        device = segments.service.for_device(segments.client._context)
+        assert len(device._receipts) <= watcher.MAX_RECEIPTS
+        before = segments.loads
+        await segments.upload()
+        assert segments.loads == before + 1
         await stream.aclose()
 
 
 class TestEnds:
-    async def test_anonymize(self, world: World) -> None:
-        """An anonymized device forgets, asks for nothing by itself, and goes on with what the new customer does."""
-        world.answer(discovery=["a"])
-        stream = await world.listen()
-        before = world.loads
-        await world.client.anonymize()
-        await world.quiet()
-        assert held(stream) == []
-        assert await world.client._context.load_data(NAME) is None
-        assert world.loads == before
+    async def test_anonymize(self, segments: SegmentsFixture) -> None:
+        """After an anonymize() segments are deleted, and loaded only after the new customer's next upload."""
+        segments.respond(discovery=["a"])
+        stream = await segments.stream()
+        before = segments.loads
+        await segments.client.anonymize()
+        await segments.idle()
+        assert segment_ids(stream) == []
+        assert await segments.client._context.load_data(NAME) is None
+        assert segments.loads == before
 
-        await world.upload()
-        assert world.loads == before + 1
-        assert held(stream) == [["a"]]
+        await segments.upload()
+        assert segments.loads == before + 1
+        assert segment_ids(stream) == [["a"]]
 
-    async def test_anonymize_during_the_wait(self, world: World) -> None:
-        """What was to be asked for the customer who has gone is not asked any more."""
-        stream = world.client.segmentation_data_stream("discovery", include_first_load=True)
-        await until(lambda: any("refresh" in task.get_name() for task in world.part._tasks._tasks))
-        await world.client.anonymize()
-        await world.quiet()
-        assert world.asked() == []
+    async def test_anonymize_before_a_delayed_load(self, segments: SegmentsFixture) -> None:
+        """A delayed load of the previous customer is cancelled."""
+        stream = segments.client.segmentation_data_stream("discovery", include_first_load=True)
+        await segments.load_is_delayed()
+        await segments.client.anonymize()
+        await segments.idle()
+        assert segments.requests() == []
         await stream.aclose()
 
-    async def test_stop(self, world: World) -> None:
-        """Stopping ends streams, and leaves nothing; after a new start there are none of before."""
-        world.answer(discovery=["a"])
-        stream = await world.listen()
-        held(stream)
-        taken = asyncio.create_task(anext(stream, None))
-        world.sandbox.faults.add(Fault("latency", seconds=60, paths="/segments$"))
-        call = asyncio.create_task(world.client.get_segments("discovery", force=True))
-        await until(lambda: world.part.of(world.client._context)._loading is not None)
-        await world.client.stop_integration()
+    async def test_stop(self, segments: SegmentsFixture) -> None:
+        """Stopping the integration ends streams and calls; after a new start streams of before stay closed."""
+        segments.respond(discovery=["a"])
+        stream = await segments.stream()
+        segment_ids(stream)
+        value = asyncio.create_task(anext(stream, None))
+        segments.delay(60)
+        call = asyncio.create_task(segments.client.get_segments("discovery", force=True))
+        await segments.request_arrived()
+        await segments.client.stop_integration()
         assert await asyncio.wait_for(call, 30) == []
-        assert await taken is None
-        assert [value async for value in world.client.segmentation_data_stream("discovery")] == []
+        assert await value is None
+        assert [value async for value in segments.client.segmentation_data_stream("discovery")] == []
 
-        world.recover()
-        await world.client.start()
-        await world.track()
-        assert world.loads == 1
-        assert len(await world.client.get_segments("discovery")) == 1
+        segments.recover()
+        await segments.client.start()
+        await segments.track()
+        assert segments.loads == 1
+        assert len(await segments.client.get_segments("discovery")) == 1
 
-    async def test_close(self, world: World) -> None:
-        """Closing ends streams and lets who waits go, without a warning."""
-        stream = await world.listen()
-        world.sandbox.faults.add(Fault("latency", seconds=60, paths="/segments$"))
-        call = asyncio.create_task(world.client.get_segments("discovery", force=True))
-        await until(lambda: world.part.of(world.client._context)._loading is not None)
-        await world.client.aclose()
+    async def test_close(self, segments: SegmentsFixture) -> None:
+        """Closing the client ends streams and calls without a warning."""
+        stream = await segments.stream()
+        segments.delay(60)
+        call = asyncio.create_task(segments.client.get_segments("discovery", force=True))
+        await segments.request_arrived()
+        await segments.client.aclose()
         assert await asyncio.wait_for(call, 30) == []
         assert [value async for value in stream if value] == []
 
-    async def test_real_waits(self, connect: Connect) -> None:
-        """A client that closes right after a stream was asked for does not wait for it."""
+    async def test_close_with_the_real_delay(self, connect: Connect) -> None:
+        """Closing the client right after a stream was made does not wait for the delayed load."""
         client = await connect(device=True)
         stream = client.segmentation_data_stream("discovery", include_first_load=True)
         await client.aclose()
         assert [value async for value in stream] == []
 
 
-def one_of_each(customer: CustomerView) -> dict[str, str] | None:
+def own_segment(customer: CustomerView) -> dict[str, str] | None:
+    """Return a segment that only this customer belongs to."""
     return segment(customer.ids["registered"][-1]) if "registered" in customer.ids else None

@@ -1,5 +1,5 @@
 """
-The rules of segments by number, over HTTP.
+Numbered scenarios of segments, over HTTP.
 """
 
 import asyncio
@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from helpers.app import Phone
+from helpers.segments import SegmentsFixture, segment, segment_ids, started
+from helpers.streams import received
 from helpers.waiting import until
-from segments_world import Listener, World, held, segment, world_of
 
 from exponea_async import Customer, Event
-from exponea_async.sandbox import CustomerView, Fault, Sandbox
+from exponea_async.sandbox import CustomerView, Sandbox
 
-Scenario = Callable[[World], Awaitable[None]]
+Scenario = Callable[[SegmentsFixture], Awaitable[None]]
 VECTORS: list[Any] = []
 
 ANN = Customer({"registered": "ann@x.com"})
@@ -22,368 +23,363 @@ BEN = Customer({"registered": "ben@x.com"})
 
 
 def vector(number: str) -> Callable[[Scenario], Scenario]:
-    """Take a scenario for the vector of a number."""
+    """Register a scenario under its number."""
 
-    def take(scenario: Scenario) -> Scenario:
+    def register(scenario: Scenario) -> Scenario:
         VECTORS.append(pytest.param(scenario, id=number))
         return scenario
 
-    return take
+    return register
 
 
 @pytest.fixture
-async def world(phone: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    async with world_of(phone, sandbox, monkeypatch) as world:
-        yield world
+async def segments(phone: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SegmentsFixture]:
+    async with started(phone, sandbox, monkeypatch) as segments:
+        yield segments
 
 
-def ids(segments: list[dict[str, str]]) -> list[str]:
-    return [each["id"] for each in segments]
+def ids(found: list[dict[str, str]]) -> list[str]:
+    return [each["id"] for each in found]
 
 
 @vector("S01")
-async def request_fails(world: World) -> None:
-    """Where the request fails, what was known stays, and nobody is told."""
-    world.answer(discovery=["a"])
-    stream = await world.listen()
-    assert held(stream) == [["a"]]
+async def request_fails(segments: SegmentsFixture) -> None:
+    """After a failed request the previous segments stay, and streams yield nothing."""
+    segments.respond(discovery=["a"])
+    stream = await segments.stream()
+    assert segment_ids(stream) == [["a"]]
 
-    world.answer(discovery=["b"])
-    world.fail("segments")
-    await world.track()
-    assert held(stream) == []
-    assert ids(await world.client.get_segments("discovery")) == ["a"]
+    segments.respond(discovery=["b"])
+    segments.fail("segments")
+    await segments.track()
+    assert segment_ids(stream) == []
+    assert ids(await segments.client.get_segments("discovery")) == ["a"]
 
 
 @vector("S02")
-async def empty_answer(world: World) -> None:
-    """A first answer without anything is told only to who wants the first load."""
-    world.answer()
-    plain = await world.listen()
-    first = await world.listen(include_first_load=True)
-    assert (held(plain), held(first)) == ([], [[]])
-    assert await world.client.get_segments("discovery") == []
-    assert world.loads == 2
+async def empty_answer(segments: SegmentsFixture) -> None:
+    """A first response without segments is yielded only by streams with the first load."""
+    segments.respond()
+    plain = await segments.stream()
+    first = await segments.stream(include_first_load=True)
+    assert (segment_ids(plain), segment_ids(first)) == ([], [[]])
+    assert await segments.client.get_segments("discovery") == []
+    assert segments.loads == 2
 
 
 @vector("S03")
-async def same_data(world: World) -> None:
-    """The same segments in another order are not told again; that they were told anew makes them fresh."""
-    world.answer(discovery=["a", "b"])
-    stream = await world.listen()
-    assert held(stream) == [["a", "b"]]
+async def same_data(segments: SegmentsFixture) -> None:
+    """The same segments in another order are not yielded again, but count as fresh again."""
+    segments.respond(discovery=["a", "b"])
+    stream = await segments.stream()
+    assert segment_ids(stream) == [["a", "b"]]
 
-    world.answer(discovery=["b", "a"])
-    world.phone.now += 6
-    await world.track()
-    assert held(stream) == []
-    before = world.loads
-    await world.client.get_segments("discovery")
-    assert world.loads == before
+    segments.respond(discovery=["b", "a"])
+    segments.app.now += 6
+    await segments.track()
+    assert segment_ids(stream) == []
+    before = segments.loads
+    await segments.client.get_segments("discovery")
+    assert segments.loads == before
 
 
 @vector("S04")
-async def one_category_changes(world: World) -> None:
-    """Only who listens to a category that changed is told."""
-    world.answer(discovery=["a"], content=["c"])
-    discovery, content = await world.listen(), await world.listen("content")
-    assert (held(discovery), held(content)) == ([["a"]], [])
+async def one_category_changes(segments: SegmentsFixture) -> None:
+    """Only streams of a category that changed yield a value."""
+    segments.respond(discovery=["a"], content=["c"])
+    discovery, content = await segments.stream(), await segments.stream("content")
+    assert (segment_ids(discovery), segment_ids(content)) == ([["a"]], [])
 
-    world.answer(discovery=["b"], content=["c"])
-    await world.track()
-    assert (held(discovery), held(content)) == ([["b"]], [])
+    segments.respond(discovery=["b"], content=["c"])
+    await segments.track()
+    assert (segment_ids(discovery), segment_ids(content)) == ([["b"]], [])
 
 
 @vector("S05")
-async def category_goes(world: World) -> None:
-    """A category that is not there any more is told as empty."""
-    world.answer(discovery=["a"], content=["c"])
-    discovery, content = await world.listen(), await world.listen("content")
-    held(discovery)
+async def category_goes(segments: SegmentsFixture) -> None:
+    """A category that is missing from the response is yielded as empty."""
+    segments.respond(discovery=["a"], content=["c"])
+    discovery, content = await segments.stream(), await segments.stream("content")
+    segment_ids(discovery)
 
-    world.answer(content=["c"])
-    await world.track()
-    assert (held(discovery), held(content)) == ([[]], [])
+    segments.respond(content=["c"])
+    await segments.track()
+    assert (segment_ids(discovery), segment_ids(content)) == ([[]], [])
 
 
 @vector("S06")
-async def many_triggers(world: World) -> None:
-    """However much happens within the wait, the platform is asked once."""
-    world.answer(discovery=["a"])
-    await world.client.get_customer_cookie()
-    await world.client.flush_data()
-    streams = [world.client.segmentation_data_stream("discovery") for _ in range(33)]
-    await world.quiet()
-    assert world.asked() == ["segments"]
-    assert [held(stream) for stream in streams if isinstance(stream, Listener)] == [[["a"]]] * 33
+async def many_triggers(segments: SegmentsFixture) -> None:
+    """Many triggers within the wait lead to one request."""
+    segments.respond(discovery=["a"])
+    await segments.client.get_customer_cookie()
+    await segments.client.flush_data()
+    streams = [segments.client.segmentation_data_stream("discovery") for _ in range(33)]
+    await segments.idle()
+    assert segments.requests() == ["segments"]
+    assert [segment_ids(stream) for stream in streams] == [[["a"]]] * 33
 
 
 @vector("S07")
-async def nobody_listens(world: World) -> None:
-    """While nobody listens, an upload makes nobody ask."""
-    world.answer(discovery=["a"])
-    await world.track()
-    assert world.asked() == []
+async def no_streams(segments: SegmentsFixture) -> None:
+    """Without streams an upload triggers no load."""
+    segments.respond(discovery=["a"])
+    await segments.track()
+    assert segments.requests() == []
 
 
 @vector("S08")
-async def listeners_leave(world: World) -> None:
-    """Where all listeners leave during the wait, the platform is not asked."""
-    world.answer(discovery=["a"])
-    streams = [world.client.segmentation_data_stream("discovery") for _ in range(2)]
-    await until(lambda: any("refresh" in task.get_name() for task in world.part._tasks._tasks))
+async def streams_are_closed(segments: SegmentsFixture) -> None:
+    """Closing all streams during the wait cancels the load."""
+    segments.respond(discovery=["a"])
+    streams = [segments.client.segmentation_data_stream("discovery") for _ in range(2)]
+    await segments.load_is_delayed()
     for stream in streams:
         await stream.aclose()
-    await world.upload()
-    assert world.asked() == []
+    await segments.upload()
+    assert segments.requests() == []
 
 
 @vector("S09")
-async def launch_without_first_load(world: World) -> None:
-    """A device that comes to life asks for nothing where nobody wants the first load."""
-    world.answer(discovery=["a"])
-    stream = await world.listen()
-    before = world.loads
-    # As where a device that was long out of use comes back into memory.
-    world.client._devices.clear()
-    await world.client.track_event(Event("ping"))
-    await world.quiet()
-    assert world.loads == before
-    assert held(stream) == [["a"]]
+async def first_activity_without_first_load(segments: SegmentsFixture) -> None:
+    """The first activity of a device triggers no load without a stream that waits for the first load."""
+    segments.respond(discovery=["a"])
+    stream = await segments.stream()
+    before = segments.loads
+    segments.evict_devices()
+    await segments.client.track_event(Event("ping"))
+    await segments.idle()
+    assert segments.loads == before
+    assert segment_ids(stream) == [["a"]]
 
 
 @vector("S10")
-async def launch_with_first_load(world: World) -> None:
-    """After a restart only who wants the first load is told of segments that have not changed, once."""
-    world.answer(discovery=["a"])
-    held(await world.listen())
-    before = world.loads
-    await world.phone.restart()
-    plain = world.client.segmentation_data_stream("discovery")
-    first = world.client.segmentation_data_stream("discovery", include_first_load=True)
-    await world.quiet()
-    assert isinstance(plain, Listener)
-    assert isinstance(first, Listener)
-    assert world.loads == before + 1
-    assert (held(plain), held(first)) == ([], [["a"]])
+async def first_activity_with_first_load(segments: SegmentsFixture) -> None:
+    """After a restart only streams with the first load yield unchanged segments, once."""
+    segments.respond(discovery=["a"])
+    segment_ids(await segments.stream())
+    before = segments.loads
+    await segments.app.restart()
+    plain = segments.client.segmentation_data_stream("discovery")
+    first = segments.client.segmentation_data_stream("discovery", include_first_load=True)
+    await segments.idle()
+    assert segments.loads == before + 1
+    assert (segment_ids(plain), segment_ids(first)) == ([], [["a"]])
 
-    await world.track()
-    assert world.loads == before + 2
-    assert (held(plain), held(first)) == ([], [])
+    await segments.track()
+    assert segments.loads == before + 2
+    assert (segment_ids(plain), segment_ids(first)) == ([], [])
 
 
 @vector("S11")
-async def listener_fails(world: World) -> None:
-    """A listener that breaks down takes nothing from the others, who are told in the order they came."""
-    world.answer(discovery=["a"])
+async def consumer_fails(segments: SegmentsFixture) -> None:
+    """A consumer that fails does not affect the others, which receive values in the order of their streams."""
+    segments.respond(discovery=["a"])
     order: list[int] = []
 
-    async def listen(number: int) -> None:
-        async for _ in world.client.segmentation_data_stream("discovery"):
+    async def consume(number: int) -> None:
+        async for _ in segments.client.segmentation_data_stream("discovery"):
             order.append(number)
             if number == 0:
                 raise ZeroDivisionError
 
-    listeners = [asyncio.create_task(listen(number)) for number in range(3)]
+    consumers = [asyncio.create_task(consume(number)) for number in range(3)]
     await until(lambda: len(order) == 3)
-    world.answer(discovery=["b"])
-    await world.track()
+    segments.respond(discovery=["b"])
+    await segments.track()
     await until(lambda: len(order) == 5)
     assert order == [0, 1, 2, 1, 2]
-    for each in listeners[1:]:
+    for each in consumers[1:]:
         each.cancel()
-    outcomes = await asyncio.gather(*listeners, return_exceptions=True)
+    outcomes = await asyncio.gather(*consumers, return_exceptions=True)
     assert isinstance(outcomes[0], ZeroDivisionError)
 
 
 @vector("S12")
-async def linking(world: World) -> None:
-    """Ids are linked before the first request for them: without a cache, with one of a nobody, with another's."""
-    world.answer(discovery=["a"])
-    await world.client.identify_customer(ANN)
-    await world.client.get_segments("discovery")
-    assert world.asked() == ["link-ids", "segments"]
-    link = next(each for each in world.sandbox.requests if each.path.endswith("link-ids"))
-    assert link.path.split("/")[-2] == await world.client.get_customer_cookie()
+async def linking(segments: SegmentsFixture) -> None:
+    """Ids are linked before the first request about a customer: without a cache, or with another customer's."""
+    segments.respond(discovery=["a"])
+    await segments.client.identify_customer(ANN)
+    await segments.client.get_segments("discovery")
+    assert segments.requests() == ["link-ids", "segments"]
+    link = next(each for each in segments.sandbox.requests if each.path.endswith("link-ids"))
+    assert link.path.split("/")[-2] == await segments.client.get_customer_cookie()
     assert link.body == {"external_ids": ANN.ids}
 
-    await world.client.identify_customer(Customer({"registered": "ann@x.com", "card": "7"}))
-    await world.client.get_segments("discovery")
-    assert world.asked() == ["link-ids", "segments"] * 2
+    await segments.client.identify_customer(Customer({"registered": "ann@x.com", "card": "7"}))
+    await segments.client.get_segments("discovery")
+    assert segments.requests() == ["link-ids", "segments"] * 2
 
-    other = world.client.device("other")
+    other = segments.client.device("other")
     await other.get_segments("discovery")
     await other.identify_customer(BEN)
     await other.get_segments("discovery")
-    assert world.asked()[4:] == ["segments", "link-ids", "segments"]
+    assert segments.requests()[4:] == ["segments", "link-ids", "segments"]
 
 
 @vector("S13")
-async def linked_already(world: World) -> None:
-    """Ids whose segments are known are not linked again, after a restart neither."""
-    world.answer(discovery=["a"])
-    await world.client.identify_customer(ANN)
+async def linked_already(segments: SegmentsFixture) -> None:
+    """Ids are not linked again while their segments are stored, even after a restart."""
+    segments.respond(discovery=["a"])
+    await segments.client.identify_customer(ANN)
     for _ in range(2):
-        await world.client.get_segments("discovery", force=True)
-    await world.phone.restart()
-    await world.client.get_segments("discovery", force=True)
-    assert world.asked() == ["link-ids", "segments", "segments", "segments"]
+        await segments.client.get_segments("discovery", force=True)
+    await segments.app.restart()
+    await segments.client.get_segments("discovery", force=True)
+    assert segments.requests() == ["link-ids", "segments", "segments", "segments"]
 
 
 @vector("S14")
-async def nothing_to_link(world: World) -> None:
-    """A customer without ids has nothing linked, and is asked about by the cookie."""
-    await world.client.get_segments("discovery")
-    assert world.asked() == ["segments"]
-    assert world.sandbox.requests[-1].query == f"cookie={await world.client.get_customer_cookie()}"
+async def nothing_to_link(segments: SegmentsFixture) -> None:
+    """Without ids nothing is linked, and the request has the cookie."""
+    await segments.client.get_segments("discovery")
+    assert segments.requests() == ["segments"]
+    assert segments.sandbox.requests[-1].query == f"cookie={await segments.client.get_customer_cookie()}"
 
 
 @vector("S15")
-async def link_fails(world: World) -> None:
-    """Where ids can't be linked, segments are not asked for."""
-    world.answer(discovery=["a"])
-    world.fail("link-ids")
-    await world.client.identify_customer(ANN)
-    stream = await world.listen(include_first_load=True)
-    assert await world.client.get_segments("discovery") == []
-    assert world.loads == 0
-    assert held(stream) == []
+async def link_fails(segments: SegmentsFixture) -> None:
+    """After a failed link request segments are not requested."""
+    segments.respond(discovery=["a"])
+    segments.fail("link-ids")
+    await segments.client.identify_customer(ANN)
+    stream = await segments.stream(include_first_load=True)
+    assert await segments.client.get_segments("discovery") == []
+    assert segments.loads == 0
+    assert segment_ids(stream) == []
 
-    world.recover()
-    await world.track()
-    assert held(stream) == [["a"]]
+    segments.recover()
+    await segments.track()
+    assert segment_ids(stream) == [["a"]]
 
 
 @vector("S16")
-async def customer_changes(world: World) -> None:
-    """A customer who changes during the wait is not asked about; one who changes during the request is not told."""
-    world.answer(discovery=["a"])
-    stream = world.client.segmentation_data_stream("discovery", include_first_load=True)
-    await until(lambda: any("refresh" in task.get_name() for task in world.part._tasks._tasks))
+async def customer_changes(segments: SegmentsFixture) -> None:
+    """An identification during the wait cancels the load; one during the request discards its result."""
+    segments.respond(discovery=["a"])
+    stream = segments.client.segmentation_data_stream("discovery", include_first_load=True)
+    await segments.load_is_delayed()
     await asyncio.sleep(0)
-    await world.client.identify_customer(ANN)
-    await world.quiet()
-    assert world.asked() == []
+    await segments.client.identify_customer(ANN)
+    await segments.idle()
+    assert segments.requests() == []
 
-    world.sandbox.faults.add(Fault("latency", seconds=0.3, paths="/segments$", times=1))
-    part = world.part.of(world.client._context)
-    part.refresh()
-    await until(lambda: "link-ids" in world.asked())
-    await world.client.identify_customer(BEN)
-    await world.quiet()
-    assert isinstance(stream, Listener)
-    assert world.loads == 1
-    assert held(stream) == []
+    segments.delay(0.3, times=1)
+    await segments.trigger()
+    await until(lambda: "link-ids" in segments.requests())
+    await segments.client.identify_customer(BEN)
+    await segments.idle()
+    assert segments.loads == 1
+    assert segment_ids(stream) == []
 
-    await world.upload()
-    assert held(stream) == [["a"]]
+    await segments.upload()
+    assert segment_ids(stream) == [["a"]]
 
 
 @vector("S17")
-async def a_second_old(world: World) -> None:
-    """Segments of a second ago do."""
-    assert await loads_after(world, 1) == 0
+async def a_second_old(segments: SegmentsFixture) -> None:
+    """Segments that are one second old are fresh."""
+    assert await loads_after(segments, 1) == 0
 
 
 @vector("S18")
-async def forced(world: World) -> None:
-    """Segments that must be of now are asked for."""
-    assert await loads_after(world, 1, force=True) == 1
+async def forced(segments: SegmentsFixture) -> None:
+    """With `force` fresh segments are loaded again."""
+    assert await loads_after(segments, 1, force=True) == 1
 
 
 @vector("S19")
-async def six_seconds_old(world: World) -> None:
-    """Segments of six seconds ago don't do; of five they still do."""
-    assert await loads_after(world, 5) == 0
-    assert await loads_after(world, 6) == 1
+async def six_seconds_old(segments: SegmentsFixture) -> None:
+    """Segments that are five seconds old are fresh; at six seconds they are not."""
+    assert await loads_after(segments, 5) == 0
+    assert await loads_after(segments, 6) == 1
 
 
 @vector("S20")
-async def ids_changed(world: World) -> None:
-    """Another customer's segments don't do."""
-    world.answer(discovery=["a"])
-    await world.client.get_segments("discovery")
-    await world.client.identify_customer(ANN)
-    await world.client.get_segments("discovery")
-    assert world.loads == 2
+async def ids_changed(segments: SegmentsFixture) -> None:
+    """After an identification the segments are loaded again."""
+    segments.respond(discovery=["a"])
+    await segments.client.get_segments("discovery")
+    await segments.client.identify_customer(ANN)
+    await segments.client.get_segments("discovery")
+    assert segments.loads == 2
 
 
 @vector("S21")
-async def at_the_same_time(world: World) -> None:
-    """Calls at the same time share one request, each with its own category."""
-    world.answer(discovery=["a"], content=["c"])
+async def concurrent_calls(segments: SegmentsFixture) -> None:
+    """Concurrent calls for several categories share one request."""
+    segments.respond(discovery=["a"], content=["c"])
     categories = ["discovery", "content", "discovery", "content", "discovery"]
-    told = await asyncio.gather(*(world.client.get_segments(each) for each in categories))
-    assert [ids(each) for each in told] == [["a"], ["c"], ["a"], ["c"], ["a"]]
-    assert world.loads == 1
+    found = await asyncio.gather(*(segments.client.get_segments(each) for each in categories))
+    assert [ids(each) for each in found] == [["a"], ["c"], ["a"], ["c"], ["a"]]
+    assert segments.loads == 1
 
 
 @vector("S22")
-async def customer_changes_meanwhile(world: World) -> None:
-    """Where the customer changes during the call, the new one's segments are told."""
-    world.sandbox.messages.segments["discovery"].put(his_own)
-    await world.client.identify_customer(ANN)
-    await world.client.flush_data()
-    world.sandbox.faults.add(Fault("latency", seconds=0.3, paths="/segments$", times=1))
-    call = asyncio.create_task(world.client.get_segments("discovery"))
-    await until(lambda: "link-ids" in world.asked())
-    await world.client.identify_customer(BEN)
+async def customer_changes_during_a_call(segments: SegmentsFixture) -> None:
+    """After an identification during a call the new customer's segments are returned."""
+    segments.sandbox.messages.segments["discovery"].put(own_segment)
+    await segments.client.identify_customer(ANN)
+    await segments.client.flush_data()
+    segments.delay(0.3, times=1)
+    call = asyncio.create_task(segments.client.get_segments("discovery"))
+    await until(lambda: "link-ids" in segments.requests())
+    await segments.client.identify_customer(BEN)
     assert ids(await call) == ["ben@x.com"]
-    assert world.asked() == ["link-ids", "segments"] * 2
+    assert segments.requests() == ["link-ids", "segments"] * 2
 
 
 @vector("S23")
-async def stopped(world: World) -> None:
-    """After the integration was stopped there are none, and the platform is not asked."""
-    world.answer(discovery=["a"])
-    await world.client.get_segments("discovery")
-    await world.client.stop_integration()
-    assert await world.client.get_segments("discovery", force=True) == []
-    assert world.loads == 1
+async def stopped(segments: SegmentsFixture) -> None:
+    """A stopped integration returns an empty list, and sends no request."""
+    segments.respond(discovery=["a"])
+    await segments.client.get_segments("discovery")
+    await segments.client.stop_integration()
+    assert await segments.client.get_segments("discovery", force=True) == []
+    assert segments.loads == 1
 
 
 @vector("S24")
-async def anonymized(world: World) -> None:
-    """Who waits while the customer is anonymized gets none, at once."""
-    world.answer(discovery=["a"])
-    await world.client.get_segments("discovery")
-    world.sandbox.faults.add(Fault("latency", seconds=60, paths="/segments$"))
-    calls = [asyncio.create_task(world.client.get_segments("discovery", force=True)) for _ in range(2)]
-    await until(lambda: world.part.of(world.client._context)._loading is not None)
-    await world.client.anonymize()
+async def anonymized(segments: SegmentsFixture) -> None:
+    """Calls that wait during an anonymize() return an empty list at once."""
+    segments.respond(discovery=["a"])
+    await segments.client.get_segments("discovery")
+    segments.delay(60)
+    calls = [asyncio.create_task(segments.client.get_segments("discovery", force=True)) for _ in range(2)]
+    await segments.request_arrived()
+    await segments.client.anonymize()
     assert await asyncio.wait_for(asyncio.gather(*calls), 30) == [[], []]
 
 
 @vector("S25")
-async def custom_category(world: World) -> None:
-    """A category of the project's own is told like any other, whatever its segments hold."""
-    world.answer(seasons=[{"name": "winter", "rank": 3, "open": True, "until": None}])
-    stream = await world.listen("seasons")
-    assert list(stream._pending) == [[{"name": "winter", "rank": "3", "open": "true"}]]
-    assert await world.client.get_segments("seasons") == [{"name": "winter", "rank": "3", "open": "true"}]
+async def custom_category(segments: SegmentsFixture) -> None:
+    """A category of the project's own is returned like any other, with the fields of its segments as strings."""
+    segments.respond(seasons=[{"name": "winter", "rank": 3, "open": True, "until": None}])
+    stream = await segments.stream("seasons")
+    assert received(stream) == [[{"name": "winter", "rank": "3", "open": "true"}]]
+    assert await segments.client.get_segments("seasons") == [{"name": "winter", "rank": "3", "open": "true"}]
 
 
 @pytest.mark.parametrize("scenario", VECTORS)
-async def test_vector(world: World, scenario: Scenario) -> None:
-    """The scenario of this number ends as the rules say."""
-    await scenario(world)
+async def test_vector(segments: SegmentsFixture, scenario: Scenario) -> None:
+    """Each numbered scenario has the specified outcome."""
+    await scenario(segments)
 
 
 def test_no_number_is_missing() -> None:
-    """There is one scenario for each number."""
+    """There is one scenario per number."""
     assert [each.id for each in VECTORS] == [f"S{number:02}" for number in range(1, 26)]
 
 
-def his_own(customer: CustomerView) -> dict[str, str] | None:
-    """Put each customer into a segment of their own."""
+def own_segment(customer: CustomerView) -> dict[str, str] | None:
+    """Return a segment that only this customer belongs to."""
     return segment(customer.ids["registered"][-1]) if "registered" in customer.ids else None
 
 
-async def loads_after(world: World, seconds: float, *, force: bool = False) -> int:
-    """Ask twice with some time between, and tell how often the platform is asked the second time."""
-    world.answer(discovery=["a"])
-    await world.client.get_segments("discovery", force=True)
-    before = world.loads
-    world.phone.now += seconds
-    assert ids(await world.client.get_segments("discovery", force=force)) == ["a"]
-    return world.loads - before
+async def loads_after(segments: SegmentsFixture, seconds: float, *, force: bool = False) -> int:
+    """Call twice with some seconds between, and return the number of requests of the second call."""
+    segments.respond(discovery=["a"])
+    await segments.client.get_segments("discovery", force=True)
+    before = segments.loads
+    segments.app.now += seconds
+    assert ids(await segments.client.get_segments("discovery", force=force)) == ["a"]
+    return segments.loads - before

@@ -17,7 +17,7 @@ from exponea_async import Customer, Device, Event, Exponea
 from exponea_async.features.content_blocks.verbs import ContentBlocks
 from exponea_async.features.in_app.verbs import InAppMessages
 from exponea_async.features.inbox.verbs import Inbox
-from exponea_async.features.segments.verbs import Segments
+from exponea_async.features.segments.service import Segments
 from exponea_async.messages import RecommendationOptions
 from exponea_async.sandbox import Sandbox
 from helpers.clients import Connect

@@ -1,5 +1,5 @@
 """
-Segments of a customer: what the platform answers, what is remembered of it, and what is new in it. Pure.
+Segments of a customer: the requests, the platform's response, the stored form, and what has changed. Pure.
 """
 
 import json
@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from attrs import frozen
 
+from exponea_async._internal.fields import as_string, optional
 from exponea_async._internal.json import decode, members
 from exponea_async.devices.context import ApiRequest
 from exponea_async.devices.customers import CustomerSnapshot
@@ -22,91 +23,90 @@ from exponea_async.features._shared.envelopes import decode_elements, split_list
 LOG = logging.getLogger("exponea_async")
 
 Segment = Mapping[str, str]
-#: Segments by the category that they are exposed in, such as ``"discovery"``.
-Segments = Mapping[str, tuple[Segment, ...]]
+#: Segments by the category in which they are exposed, such as ``"discovery"``.
+SegmentsByCategory = Mapping[str, tuple[Segment, ...]]
 
-#: For so long an answer counts as fresh, in seconds, as in the Android SDK.
-FRESH = 5.0
-#: An answer may have this many bytes; a customer is in some dozens of segments, of 70 bytes each.
-MAX_ANSWER = 250_000
-#: An answer may have this many categories; a project has three, and some of its own.
+#: How long loaded segments count as fresh, in seconds, as in the Android SDK.
+MAX_AGE = 5.0
+#: Maximum size of a response in bytes. A customer is in a few dozen segments of 70 bytes each.
+MAX_RESPONSE = 250_000
+#: Maximum number of categories in a response. A project has three, and a few of its own.
 MAX_CATEGORIES = 100
-#: What tells segments apart; others that have no such thing are of some category of the project's own.
-_IDS = ("id", "segmentation_id")
+#: The fields that identify a segment. Segments without them are of a category of the project's own.
+_ID_FIELDS = ("id", "segmentation_id")
 
 
 @frozen
-class Known:
+class CachedSegments:
     """
-    The segments of a customer, as they were told last.
+    The segments of a customer as they were loaded last.
 
     Attributes:
-        fingerprint: Whose they are.
-        at: When that was, UNIX seconds.
+        fingerprint: The fingerprint of the customer.
+        loaded_at: When they were loaded, UNIX seconds.
         segments: The segments.
     """
 
     fingerprint: str
-    at: float
-    segments: Segments
+    loaded_at: float
+    segments: SegmentsByCategory
 
     def is_fresh(self, now: float) -> bool:
-        """Tell whether they still count, UNIX seconds; a clock that was set back makes them old."""
-        return 0 <= now - self.at <= FRESH
+        """Return whether they may still be used, at a time in UNIX seconds; not after a clock was set back."""
+        return 0 <= now - self.loaded_at <= MAX_AGE
 
-    def of(self, category: str) -> list[dict[str, str]]:
-        """Copy those of a category; there are none of an unknown one."""
+    def for_category(self, category: str) -> list[dict[str, str]]:
+        """Return a copy of the segments of a category; empty for an unknown category."""
         return [dict(segment) for segment in self.segments.get(category, ())]
 
     def encode(self) -> bytes:
-        """Make the bytes to store."""
+        """Return the stored form."""
         segments = {category: [dict(each) for each in its] for category, its in self.segments.items()}
-        return json.dumps(
-            {"mark": self.fingerprint, "at": self.at, "segments": segments}, separators=(",", ":")
-        ).encode()
+        stored = {"mark": self.fingerprint, "at": self.loaded_at, "segments": segments}
+        return json.dumps(stored, separators=(",", ":")).encode()
 
     @classmethod
     def decode(cls, value: bytes) -> Self:
         """
-        Read what `encode` made.
+        Read the stored form.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: It is malformed.
         """
         try:
-            kept = decode(value)
-            segments = {category: tuple(map(dict, its)) for category, its in kept["segments"].items()}
-            return cls(str(kept["mark"]), float(kept["at"]), MappingProxyType(segments))
+            stored = decode(value)
+            segments = {category: tuple(map(dict, its)) for category, its in stored["segments"].items()}
+            return cls(str(stored["mark"]), float(stored["at"]), MappingProxyType(segments))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def read_segments(body: bytes) -> Segments:
+def read_segments(body: bytes) -> SegmentsByCategory:
     """
-    Read the platform's answer, which has no envelope; what is broken in it is left out, and logged.
+    Read the platform's response, which has no envelope. Malformed segments and categories are skipped and logged.
 
     Raises:
-        RefusedError: It is an envelope that says that the platform failed.
-        UnavailableError: It is no answer.
+        RequestRefusedError: The response is an envelope which says that the request failed.
+        UnavailableError: The response can't be read.
     """
-    if len(body) > MAX_ANSWER:
-        raise UnavailableError(f"an answer of {len(body)} bytes is too large for segments")
+    if len(body) > MAX_RESPONSE:
+        raise UnavailableError(f"the response with segments is too large: {len(body)} bytes")
     try:
-        parts = dict(islice(members(body), MAX_CATEGORIES))
+        categories = dict(islice(members(body), MAX_CATEGORIES))
     except ValueError as error:
-        raise UnavailableError(f"segments that can't be read: {error}") from error
-    if parts.get("success") == b"false":
-        raise RequestRefusedError("an answer without success instead of segments")
-    return MappingProxyType({category: tuple(its) for category, its in _categories(parts).items()})
+        raise UnavailableError(f"the segments can't be read: {error}") from error
+    if categories.get("success") == b"false":
+        raise RequestRefusedError("the request for segments failed")
+    return MappingProxyType({category: tuple(its) for category, its in _by_category(categories).items()})
 
 
-def news(before: Segments | None, now: Segments) -> frozenset[str]:
+def changed_categories(before: SegmentsByCategory | None, now: SegmentsByCategory) -> frozenset[str]:
     """
-    Tell the categories whose segments have changed; their order does not count.
+    Return the categories whose segments have changed, whatever their order.
 
     Args:
-        before: What the customer had; None where nothing is known, and all is new.
-        now: What the customer has.
+        before: The segments that the customer had; None where they are not known, then all categories have changed.
+        now: The segments that the customer has.
     """
     if before is None:
         return frozenset(now)
@@ -114,19 +114,19 @@ def news(before: Segments | None, now: Segments) -> frozenset[str]:
     return frozenset(name for name in names if _as_set(before.get(name)) != _as_set(now.get(name)))
 
 
-def ask_for(customer: CustomerSnapshot, tries: int) -> ApiRequest:
-    """Make the question for a customer's segments."""
-    return ApiRequest(f"/webxp/projects/{{project}}/segments?cookie={_quoted(customer)}", tries=tries)
+def segments_request(customer: CustomerSnapshot, tries: int) -> ApiRequest:
+    """Return the request for a customer's segments, which the platform finds by the cookie."""
+    return ApiRequest(f"/webxp/projects/{{project}}/segments?cookie={_quoted_cookie(customer)}", tries=tries)
 
 
-def link_for(customer: CustomerSnapshot, tries: int) -> ApiRequest | None:
-    """Make the call that joins a customer's ids to the cookie, by which segments are found; None without ids."""
+def link_request(customer: CustomerSnapshot, tries: int) -> ApiRequest | None:
+    """Return the request that links a customer's ids to the cookie; None where the cookie is the only id."""
     ids = {kind: value for kind, value in customer.ids.items() if kind != COOKIE}
-    path = f"/webxp/projects/{{project}}/cookies/{_quoted(customer)}/link-ids"
+    path = f"/webxp/projects/{{project}}/cookies/{_quoted_cookie(customer)}/link-ids"
     return ApiRequest(path, {"external_ids": ids}, tries=tries) if ids else None
 
 
-def _quoted(customer: CustomerSnapshot) -> str:
+def _quoted_cookie(customer: CustomerSnapshot) -> str:
     return quote(customer.ids[COOKIE], safe="")
 
 
@@ -134,40 +134,35 @@ def _as_set(segments: tuple[Segment, ...] | None) -> frozenset[frozenset[tuple[s
     return None if segments is None else frozenset(frozenset(segment.items()) for segment in segments)
 
 
-def _categories(parts: Mapping[str, bytes]) -> dict[str, list[Segment]]:
+def _by_category(categories: Mapping[str, bytes]) -> dict[str, list[Segment]]:
     found: dict[str, list[Segment]] = {}
     current: list[Segment] = []
-    broken = 0
+    malformed = 0
 
-    def walked() -> Iterator[bytes]:
-        nonlocal current, broken
-        for category, piece in parts.items():
+    def encoded_segments() -> Iterator[bytes]:
+        nonlocal current, malformed
+        for category, encoded in categories.items():
             try:
-                pieces = split_list(piece)
+                segments = split_list(encoded)
             except ValueError:
-                broken += 1
+                malformed += 1
             else:
                 current = found[category] = []
-                yield from pieces
+                yield from segments
 
-    # All in one go, for the log to stay short. Each is read before the next is asked for.
-    for segment in decode_elements(walked(), _segment, "segment"):
-        current.append(segment)  # noqa: PERF402 - it is another one for each category
-    if broken:
-        LOG.warning("%d categories of segments are left out, since they are no lists.", broken)
+    # One call for all categories, because each call may log several lines. Each segment is decoded before the generator
+    # goes on to the next one, so that `current` is the list of its category.
+    for segment in decode_elements(encoded_segments(), _segment, "segment"):
+        current.append(segment)  # noqa: PERF402 - it is another list for each category
+    if malformed:
+        LOG.warning("%d categories of segments are skipped, since they are not lists.", malformed)
     return found
 
 
 def _segment(value: Any) -> Segment:
-    told = {name: _text(each) for name, each in value.items()}
-    kept = {name: text for name, text in told.items() if text is not None}
-    if not kept or any(name in value and name not in kept for name in _IDS):
-        raise ValueError("it has nothing to tell it by")
-    return MappingProxyType(kept)
-
-
-def _text(value: Any) -> str | None:
-    """Read a text, or what stands for one, as the Android SDK does."""
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value) if isinstance(value, int | float) else None
+    # Numbers and booleans are accepted as strings, as in the Android SDK.
+    strings = {name: optional(value, name, as_string, coerce=(int, float, bool)) for name in value}
+    segment = {name: string for name, string in strings.items() if string is not None}
+    if not segment or any(name in value and name not in segment for name in _ID_FIELDS):
+        raise ValueError("a segment needs an id")
+    return MappingProxyType(segment)

@@ -1,0 +1,145 @@
+"""
+A device with short waits, and a sandbox that returns segments.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from exponea_async import Event, Exponea
+from exponea_async._internal.streams import Subscription
+from exponea_async.features.segments import watcher
+from exponea_async.features.segments.service import Segments
+from exponea_async.sandbox import Fault, Sandbox
+from helpers.app import Phone
+from helpers.streams import received
+from helpers.waiting import until
+
+#: Long enough for concurrent triggers to be within it, and short enough to wait for.
+DEBOUNCE = 0.2
+
+SegmentStream = Subscription[list[dict[str, str]]]
+
+
+def segment(name: str) -> dict[str, str]:
+    """Return a segment with a name as its id."""
+    return {"id": name, "segmentation_id": f"s-{name}"}
+
+
+def segment_ids(stream: SegmentStream) -> list[list[str]]:
+    """Take the values that a stream has received, as the ids of their segments."""
+    return [[each["id"] for each in value] for value in received(stream)]
+
+
+def segment_tasks() -> list[str]:
+    """Return the names of the running tasks of the feature."""
+    names = (task.get_name() for task in asyncio.all_tasks())
+    return [name for name in names if name.startswith("exponea_async") and "segments" in name]
+
+
+class SegmentsFixture:
+    """
+    A client that uploads on request, and a sandbox that returns segments.
+
+    Args:
+        app: The application that runs the client.
+        sandbox: The sandbox.
+    """
+
+    def __init__(self, app: Phone, sandbox: Sandbox) -> None:
+        self.app = app
+        self.sandbox = sandbox
+
+    @property
+    def client(self) -> Exponea:
+        """The running client."""
+        return self.app.client
+
+    @property
+    def service(self) -> Segments:
+        """The client's instance of the feature."""
+        return self.client._features[Segments]
+
+    def respond(self, **categories: Any) -> None:
+        """Return these segments, by their names or whole, to every customer."""
+        body = {
+            category: [segment(each) if isinstance(each, str) else each for each in segments]
+            for category, segments in categories.items()
+        }
+        self.sandbox.messages.set_response("segments", json.dumps(body))
+
+    def fail(self, route: str, *, status: int = 500) -> None:
+        """Make requests to a route fail."""
+        self.sandbox.faults.add(Fault("status", status=status, paths=f"/{route}$"))
+
+    def delay(self, seconds: float, *, times: int | None = None) -> None:
+        """Delay the responses with segments."""
+        self.sandbox.faults.add(Fault("latency", seconds=seconds, paths="/segments$", times=times))
+
+    def recover(self) -> None:
+        """Remove all faults."""
+        self.sandbox.faults.clear()
+
+    def requests(self) -> list[str]:
+        """Return the requests about segments so far, ``"segments"`` or ``"link-ids"``, in order."""
+        names = [request.path.rsplit("/", 1)[1] for request in self.sandbox.requests]
+        return [name for name in names if name in ("segments", "link-ids")]
+
+    @property
+    def loads(self) -> int:
+        """The number of requests for segments so far."""
+        return self.requests().count("segments")
+
+    async def request_arrived(self) -> None:
+        """Wait until a request has arrived at the sandbox, which may delay the response."""
+        before = self.sandbox.request_count
+        await until(lambda: self.sandbox.request_count > before)
+
+    async def load_is_delayed(self) -> None:
+        """Wait until a load is delayed, because another trigger may follow."""
+        await until(lambda: any("delayed load" in name for name in segment_tasks()))
+
+    async def idle(self) -> None:
+        """Wait until only tasks that wait for uploads are left."""
+        await until(lambda: all("waiting for uploads" in name for name in segment_tasks()))
+
+    async def upload(self) -> None:
+        """Upload the queue, and wait for all that follows."""
+        await self.client.flush_data()
+        await until(lambda: not segment_tasks())
+
+    async def stream(self, category: str = "discovery", **options: Any) -> SegmentStream:
+        """Return a stream after its first load."""
+        stream = self.client.segmentation_data_stream(category, **options)
+        await self.upload()
+        return stream
+
+    async def track(self) -> None:
+        """Track and upload an event, and wait for all that follows."""
+        await self.client.track_event(Event("ping"))
+        await self.upload()
+
+    async def trigger(self) -> None:
+        """Track and upload an event."""
+        await self.client.track_event(Event("ping"))
+        await self.client.flush_data()
+
+    def evict_devices(self) -> None:
+        """Remove all devices from memory, so that the next activity of a device is its first."""
+        self.client._devices.clear()
+
+
+@asynccontextmanager
+async def started(app: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SegmentsFixture]:
+    """Start a client with short waits; closing it must leave no task of the feature."""
+    monkeypatch.setattr(watcher, "DEBOUNCE", DEBOUNCE)
+    await app.start()
+    try:
+        yield SegmentsFixture(app, sandbox)
+    finally:
+        await app.aclose()
+        assert segment_tasks() == []
