@@ -1,23 +1,23 @@
 """
-The queue in memory, for tests and scripts.
+The storage in memory, for tests and scripts.
 
-It is laid out as the SQLite file is: within a route records are numbered by one, a *cursor* is the last number ever
-leased, and what is below it and still here stands in the route's agenda. So a claim never searches.
+It is organized like the SQLite file: the records of a route are numbered from 1, the route's *cursor* is the highest
+number that was ever leased, and the records at or below it that still exist are in the route's schedule, ordered by
+their due time. So a lease searches nothing.
 """
 
 import asyncio
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Sequence
-from heapq import merge, nsmallest
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import heappop, heappush, merge, nsmallest
 from itertools import count, islice
 from math import inf
 from typing import Literal
 
 from attrs import define, field
 
-from exponea_async.errors import QueueFullError, StateConflictError, StorageError
-from exponea_async.storage._sessions import Sessions
+from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.storage.base import (
     MAX_DUE_AHEAD,
     DeadLetter,
@@ -30,52 +30,99 @@ from exponea_async.storage.base import (
     StateCheck,
     Watermark,
     Written,
+    queue_full,
 )
 
 
 @define(eq=False)
 class _Row:
-    """A record and what is known about it."""
+    """A record in the queue."""
 
     id: str
-    seq: int
+    number: int
     route: "_Route"
     record: Record
     due: float = 0.0
     failures: int = 0
 
     @property
-    def taken(self) -> bool:
-        return self.seq <= self.route.cursor
+    def is_leased(self) -> bool:
+        return self.number <= self.route.cursor
 
 
 @define(eq=False)
 class _Route:
-    """The records of one route: those above the cursor untouched, the others in the agenda by their due moment."""
+    """A route: the numbers above the cursor are untouched, the others are in the schedule with their due time."""
 
     name: str
     number: int
     cursor: int = 0
     last: int = 0
-    agenda: list[tuple[float, int]] = field(factory=list)
+    schedule: list[tuple[float, int]] = field(factory=list)
 
-    def key(self, seq: int) -> str:
-        return f"{self.number}.{seq}"
+    def id(self, number: int) -> str:
+        return f"{self.number}.{number}"
 
     def due(self, limit: int, now: float) -> list[int]:
-        """Tell the taken numbers that are due, or due so late that the clock must have been set back."""
-        ripe = self.agenda[: min(limit, bisect_right(self.agenda, (now, inf)))]
-        start = bisect_right(self.agenda, (now + MAX_DUE_AHEAD, inf))
-        return [seq for _, seq in ripe + self.agenda[start : start + limit - len(ripe)]]
+        """Return the leased numbers that are due, or due so far ahead that the clock must have been set back."""
+        due = self.schedule[: min(limit, bisect_right(self.schedule, (now, inf)))]
+        start = bisect_right(self.schedule, (now + MAX_DUE_AHEAD, inf))
+        return [number for _, number in due + self.schedule[start : start + limit - len(due)]]
+
+
+class _ActivityIndex:
+    """
+    The keys of the states with activity, in the order of a time that is never later than the actual one.
+
+    Later activity of a state costs nothing here: a key moves to its actual place only when it comes first in the heap.
+
+    Args:
+        states: The states, which change.
+    """
+
+    def __init__(self, states: Mapping[str, State]) -> None:
+        self._states = states
+        self._heap: list[tuple[float, str]] = []
+        self._noted: dict[str, float] = {}
+
+    def note(self, key: str, active: float | None) -> None:
+        """Note the activity of a state."""
+        noted = self._noted.get(key)
+        if active is not None and (noted is None or active < noted):
+            self._noted[key] = active
+            heappush(self._heap, (active, key))
+
+    def before(self, end: float, limit: int) -> list[tuple[str, State]]:
+        """Return the states whose last activity is before a time, earliest first."""
+        found: list[tuple[str, State]] = []
+        while len(found) < limit and self._heap and self._heap[0][0] < end:
+            active, key = heappop(self._heap)
+            if self._noted.get(key) != active:
+                # An earlier time has been noted since, and the key was found under that.
+                continue
+            del self._noted[key]
+            state = self._states.get(key)
+            if state and state.active == active:
+                found.append((key, state))
+            elif state:
+                self.note(key, state.active)
+        for key, state in found:
+            self.note(key, state.active)
+        return found
+
+    def clear(self) -> None:
+        """Remove all keys."""
+        self._heap.clear()
+        self._noted.clear()
 
 
 class MemoryStorage:
     """
-    A storage that forgets everything at the end of the process.
+    A storage whose contents are lost at the end of the process.
 
     Args:
-        max_records: How many records may wait.
-        when_full: What happens to a write without room: ``"raise"``, ``"wait"`` or ``"drop_oldest"``.
+        max_records: The capacity of the queue.
+        when_full: What happens to a write that exceeds it: ``"raise"``, ``"wait"`` or ``"drop_oldest"``.
     """
 
     def __init__(
@@ -84,113 +131,112 @@ class MemoryStorage:
         self.commits = 0
         self._max_records = max_records
         self._when_full = when_full
-        self._opened = False
-        self._numbers = count(1)
-        self._turn = 0
+        self._is_open = False
+        self._route_numbers = count(1)
+        self._lease_count = 0
         self._rows: dict[str, _Row] = {}
         self._routes: dict[str, _Route] = {}
         self._dead: dict[str, DeadLetter] = {}
         self._states: dict[str, State] = {}
-        self._sessions = Sessions(self._states)
-        self._base = 0
-        # Held by the writer that waits for room, so that those behind it can't overtake.
-        self._door = asyncio.Lock()
-        self._freed = asyncio.Event()
+        self._activity = _ActivityIndex(self._states)
+        # The highest version of a deleted state.
+        self._deleted_version = 0
+        # Held by the write that waits for capacity, so that none behind it can overtake.
+        self._turn = asyncio.Lock()
+        self._capacity_freed = asyncio.Event()
 
     async def open(self) -> None:
-        """Make ready."""
-        self._opened = True
+        """Open the storage."""
+        self._is_open = True
 
     async def aclose(self) -> None:
-        """Let go; who still waits for room gets an error."""
-        self._opened = False
-        self._freed.set()
+        """Close the storage; writes that wait for capacity get an error."""
+        self._is_open = False
+        self._capacity_freed.set()
 
     def _check_open(self) -> None:
-        if not self._opened:
+        if not self._is_open:
             raise StorageError("The storage is closed.")
 
     # Writing
 
     async def write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck] = ()) -> Written:
-        """Keep records and states."""
+        """Write records and states."""
         self._check_open()
         if not records:
-            return self._keep((), states)
-        async with self._door:
+            return self._write((), states)
+        async with self._turn:
             self._check_states(states)
             while self._when_full == "wait" and len(self._rows) + len(records) > self._max_records >= len(records):
-                # Asked here too: this writer may have come to the head of the line by the closing.
+                # Checked here too: this write may have got its turn because the storage was closed.
                 self._check_open()
-                self._freed.clear()
-                await self._freed.wait()
+                self._capacity_freed.clear()
+                await self._capacity_freed.wait()
                 self._check_states(states)
             self._check_open()
-            return self._keep(records, states)
+            return self._write(records, states)
 
-    def _keep(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck]) -> Written:
+    def _write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck]) -> Written:
         self._check_states(states)
-        dropped = self._make_room(len(records))
+        dropped = self._make_capacity(len(records))
         for state in states:
             if isinstance(state, StateChange):
                 self._change(state)
             elif state.active is not None:
-                self._touch(state.key, state.active)
+                self._raise_activity(state.key, state.active)
         self.commits += 1
         return Written(tuple(map(self._add, records)), dropped)
 
     def _change(self, change: StateChange) -> None:
         if change.value is None:
             self._states.pop(change.key, None)
-            # The next state under any key begins above, so that nobody takes it for the one that they knew.
-            self._base = max(self._base, change.version)
+            # The versions of new states are higher, so that none of them is mistaken for the deleted one.
+            self._deleted_version = max(self._deleted_version, change.version)
         else:
-            self._states[change.key] = State(change.value, (change.version or self._base) + 1, change.active)
-            self._sessions.note(change.key, change.active)
+            self._states[change.key] = State(change.value, (change.version or self._deleted_version) + 1, change.active)
+            self._activity.note(change.key, change.active)
 
-    def _touch(self, key: str, active: float) -> None:
+    def _raise_activity(self, key: str, active: float) -> None:
         state = self._states.get(key)
         if state and (state.active is None or state.active < active):
             self._states[key] = State(state.value, state.version, active)
-            self._sessions.note(key, active)
+            self._activity.note(key, active)
 
     def _check_states(self, states: Sequence[StateChange | StateCheck]) -> None:
         for state in states:
-            known = self._states.get(state.key)
-            if (known.version if known else 0) != state.version:
+            stored = self._states.get(state.key)
+            if (stored.version if stored else 0) != state.version:
                 raise StateConflictError(state.key)
             seen = state.seen if isinstance(state, StateChange) else None
-            if seen is not None and known and known.active is not None and known.active > seen:
+            if seen is not None and stored and stored.active is not None and stored.active > seen:
                 raise StateConflictError(state.key)
 
-    def _make_room(self, wanted: int) -> tuple[str, ...]:
+    def _make_capacity(self, wanted: int) -> tuple[str, ...]:
+        """Return the ids of the records that were dropped for a write."""
         missing = wanted - max(0, self._max_records - len(self._rows))
         if not wanted or missing <= 0:
             return ()
         if wanted > self._max_records or self._when_full != "drop_oldest":
-            raise QueueFullError(
-                f"The queue is full: it may hold {self._max_records} records.",
-                hint='Wait for uploads, raise QueueSettings.max_records, or set when_full to "wait" or "drop_oldest".',
-            )
-        # Untouched ones first, route by route in step; those in somebody's hands only when no others are left.
-        oldest = list(islice(merge(*map(self._untouched, self._routes.values()), key=_age), missing))
+            raise queue_full(self._max_records)
+        # Untouched records first, from all routes by age; leased ones only where there are no others.
+        oldest = list(islice(merge(*map(self._untouched, self._routes.values()), key=_written_at), missing))
         for row in oldest:
-            row.route.cursor = row.seq
+            row.route.cursor = row.number
         dropped = [self._remove(row) for row in oldest]
-        # Whoever is left by now is in somebody's hands.
-        dropped += map(self._remove, nsmallest(missing - len(dropped), self._rows.values(), key=_age))
+        # Only leased records are left if any are still missing.
+        dropped += map(self._remove, nsmallest(missing - len(dropped), self._rows.values(), key=_written_at))
         return tuple(dropped)
 
     def _untouched(self, route: _Route) -> Iterable[_Row]:
-        return (self._rows[route.key(seq)] for seq in range(route.cursor + 1, route.last + 1))
+        return (self._rows[route.id(number)] for number in range(route.cursor + 1, route.last + 1))
 
     def _add(self, record: Record) -> str:
         route = self._routes.get(record.route)
         if route is None:
-            # The number is new even after a wipe, so that no id ever comes twice.
-            route = self._routes[record.route] = _Route(record.route, next(self._numbers))
+            # The number is new even after a wipe, so that no id is given twice.
+            route = self._routes[record.route] = _Route(record.route, next(self._route_numbers))
         route.last += 1
-        key = route.key(route.last)
+        key = route.id(route.last)
         self._rows[key] = _Row(key, route.last, route, record)
         return key
 
@@ -204,53 +250,53 @@ class MemoryStorage:
     async def lease(
         self, limit: int, seconds: float, now: float, *, skip: Iterable[str] = (), only: str | None = None
     ) -> list[Leased]:
-        """Take due records."""
+        """Lease due records."""
         self._check_open()
         skipped = frozenset(skip)
         routes = [route for name, route in self._routes.items() if name not in skipped and only in (None, name)]
-        taken: list[_Row] = []
-        # Routes take turns at being first, so that a busy one does not starve the others.
-        self._turn += 1
-        for place in range(len(routes)):
-            if len(taken) >= limit:
+        leased: list[_Row] = []
+        # Routes take turns at coming first, so that a busy one does not starve the others.
+        self._lease_count += 1
+        for index in range(len(routes)):
+            if len(leased) >= limit:
                 break
-            route = routes[(place + self._turn) % len(routes)]
-            taken += self._claim(route, limit - len(taken), now)
-        for row in taken:
+            route = routes[(index + self._lease_count) % len(routes)]
+            leased += self._lease(route, limit - len(leased), now)
+        for row in leased:
             self._schedule(row, now + min(seconds, MAX_DUE_AHEAD))
-        return list(map(_leased, taken))
+        return list(map(_leased, leased))
 
-    def _claim(self, route: _Route, limit: int, now: float) -> list[_Row]:
+    def _lease(self, route: _Route, limit: int, now: float) -> list[_Row]:
         numbers = route.due(limit, now)
         end = min(route.last, route.cursor + limit - len(numbers))
         numbers += range(route.cursor + 1, end + 1)
         route.cursor = max(end, route.cursor)
-        return [self._rows[route.key(seq)] for seq in numbers]
+        return [self._rows[route.id(number)] for number in numbers]
 
     def _schedule(self, row: _Row, due: float) -> None:
         self._unschedule(row)
         row.due = due
-        insort(row.route.agenda, (due, row.seq))
+        insort(row.route.schedule, (due, row.number))
 
     def _unschedule(self, row: _Row) -> None:
-        entry, agenda = (row.due, row.seq), row.route.agenda
-        place = bisect_left(agenda, entry)
-        if agenda[place : place + 1] == [entry]:
-            del agenda[place]
+        entry, schedule = (row.due, row.number), row.route.schedule
+        index = bisect_left(schedule, entry)
+        if schedule[index : index + 1] == [entry]:
+            del schedule[index]
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
-        """Act on verdicts."""
+        """Store the outcome of leased records."""
         self._check_open()
         before = len(self._rows)
         for settlement in settlements:
-            for row in self._known(settlement.ids):
+            for row in self._leased_rows(settlement.ids):
                 self._settle(row, settlement)
         self.commits += 1
-        self._freed.set()
+        self._capacity_freed.set()
         return before - len(self._rows)
 
-    def _known(self, ids: Iterable[str]) -> list[_Row]:
-        return [row for key in dict.fromkeys(ids) if (row := self._rows.get(key)) and row.taken]
+    def _leased_rows(self, ids: Iterable[str]) -> list[_Row]:
+        return [row for key in dict.fromkeys(ids) if (row := self._rows.get(key)) and row.is_leased]
 
     def _settle(self, row: _Row, settlement: Settlement) -> None:
         if settlement.verdict == "later":
@@ -264,63 +310,68 @@ class MemoryStorage:
                 row.id, record.route, record.body, record.at, time.time(), settlement.reason
             )
 
-    # Looking
+    # Reading
 
     async def find(self, ids: Iterable[str]) -> dict[str, str]:
-        """Tell the fate of records."""
+        """Return the status of records by id."""
         self._check_open()
-        fates = {key: "queued" if key in self._rows else self._dead.get(key) for key in ids}
-        return {key: fate if isinstance(fate, str) else fate.reason for key, fate in fates.items() if fate is not None}
+        statuses: dict[str, str] = {}
+        for key in ids:
+            if key in self._rows:
+                statuses[key] = "queued"
+            elif key in self._dead:
+                statuses[key] = self._dead[key].reason
+        return statuses
 
     async def watermark(self) -> Watermark:
-        """Draw a line under what is written."""
+        """Return the watermark of all records written so far."""
         self._check_open()
-        return {name: route.key(route.last) for name, route in self._routes.items()}
+        return {name: route.id(route.last) for name, route in self._routes.items()}
 
     async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = ()) -> int:
-        """Count what is left from before a mark."""
+        """Return how many records at or below a watermark are still in the queue."""
         self._check_open()
-        left = 0
+        total = 0
         for name in watermark.keys() & self._routes.keys() - set(skip):
             route = self._routes[name]
-            number, _, end = watermark[name].partition(".")
-            if number == str(route.number):
-                left += max(0, int(end) - route.cursor) + sum(seq <= int(end) for _, seq in route.agenda)
-        return left
+            route_number, _, end = watermark[name].partition(".")
+            if route_number == str(route.number):
+                total += max(0, int(end) - route.cursor) + sum(number <= int(end) for _, number in route.schedule)
+        return total
 
     async def pending(self) -> Pending:
-        """Count what is here."""
+        """Return the number of records."""
         self._check_open()
-        routes = {name: route.last - route.cursor + len(route.agenda) for name, route in self._routes.items()}
-        taken = sum(len(route.agenda) for route in self._routes.values())
-        return Pending(len(self._rows), taken, len(self._dead), routes)
+        routes = {name: route.last - route.cursor + len(route.schedule) for name, route in self._routes.items()}
+        leased = sum(len(route.schedule) for route in self._routes.values())
+        return Pending(len(self._rows), leased, len(self._dead), routes)
 
     async def waiting(self, limit: int) -> list[Leased]:
-        """Look at the oldest waiting records."""
+        """Return the oldest records of the queue."""
         self._check_open()
-        return list(map(_leased, nsmallest(limit, self._rows.values(), key=_age)))
+        return list(map(_leased, nsmallest(limit, self._rows.values(), key=_written_at)))
 
     async def dead(self, limit: int) -> list[DeadLetter]:
-        """Look at the newest dead letters."""
+        """Return the newest dead letters."""
         self._check_open()
         return list(islice(reversed(self._dead.values()), limit))
 
     async def load_state(self, key: str) -> State | None:
-        """Look a remembered value up."""
+        """Return a state, or None."""
         self._check_open()
         return self._states.get(key)
 
     async def expired_sessions(self, before: float, limit: int) -> list[tuple[str, State]]:
-        """Look at the states without activity since a moment."""
+        """Return the states whose last activity is before a time."""
         self._check_open()
-        return self._sessions.expired(before, limit)
+        return self._activity.before(before, limit)
 
-    # Repair
+    # Maintenance
 
     async def revive(self, ids: Iterable[str] | None = None) -> int:
         """Put dead letters back into the queue."""
         self._check_open()
-        letters = self._take_dead(ids)
+        letters = self._pop_dead(ids)
         for letter in letters:
             route = self._routes[letter.route]
             record = Record(letter.route, letter.body, letter.at)
@@ -331,22 +382,22 @@ class MemoryStorage:
     async def purge(self, ids: Iterable[str] | None = None) -> int:
         """Delete dead letters."""
         self._check_open()
-        return len(self._take_dead(ids))
+        return len(self._pop_dead(ids))
 
-    def _take_dead(self, ids: Iterable[str] | None) -> list[DeadLetter]:
+    def _pop_dead(self, ids: Iterable[str] | None) -> list[DeadLetter]:
         wanted = list(self._dead) if ids is None else [key for key in dict.fromkeys(ids) if key in self._dead]
         return [self._dead.pop(key) for key in wanted]
 
     async def wipe(self) -> None:
-        """Forget everything."""
+        """Delete everything."""
         self._check_open()
-        self._base = max(self._base, *(state.version for state in self._states.values()), 0)
-        for content in (self._rows, self._routes, self._dead, self._states, self._sessions):
+        self._deleted_version = max(self._deleted_version, *(state.version for state in self._states.values()), 0)
+        for content in (self._rows, self._routes, self._dead, self._states, self._activity):
             content.clear()
-        self._freed.set()
+        self._capacity_freed.set()
 
 
-def _age(row: _Row) -> float:
+def _written_at(row: _Row) -> float:
     return row.record.at
 
 
