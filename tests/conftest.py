@@ -17,6 +17,9 @@ from exponea_async.devices import expirer as sweeper
 from exponea_async.features._shared import consent
 from exponea_async.sandbox import Sandbox
 
+#: The fixtures of the storages' tests.
+pytest_plugins = ("helpers.storages",)
+
 #: Nobody has to wait, and a server that hangs is soon given up.
 QUICK = UploadSettings(
     backoff_initial=0.01, backoff_max=0.05, linger=0.002, requests_per_second=100_000, request_timeout=5.0

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from stores import (
+from helpers.storages import (
     LEASE,
     NOW,
     delivered,
-    file_path,  # noqa: F401 - a fixture
     ids,
     records,
 )

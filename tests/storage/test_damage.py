@@ -1,5 +1,5 @@
 """
-Files that are damaged, moved or deleted under those who use them.
+Files that are damaged, moved or deleted while they are in use.
 """
 
 import asyncio
@@ -7,21 +7,18 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from stores import (
+from helpers.storages import (
     LEASE,
     NOW,
     OpenFile,
-    aside,
     bodies,
     content,
     delivered,
-    file_opener,  # noqa: F401 - a fixture
-    file_path,  # noqa: F401 - a fixture
+    files,
     ids,
-    on_thread,
-    parts,
+    lease,
+    moved_aside,
     records,
-    take,
 )
 
 from exponea_async.errors import DamagedFileError, StorageError
@@ -30,8 +27,8 @@ from exponea_async.storage.sqlite.file import move_aside
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 
-def scribble(path: Path, start: int = 0) -> None:
-    """Overwrite a file with garbage from a place on."""
+def overwrite(path: Path, start: int = 0) -> None:
+    """Overwrite a file with garbage from an offset on."""
     size = max(path.stat().st_size, 8192)
     with path.open("r+b") as file:
         file.seek(start)
@@ -40,75 +37,75 @@ def scribble(path: Path, start: int = 0) -> None:
 
 class TestDamage:
     @pytest.mark.parametrize("start", [0, 4096])
-    async def test_found_at_the_opening(self, open_file: OpenFile, path: Path, start: int) -> None:
-        """A damaged file is moved aside as it is, reported once, and tracking goes on in a fresh one."""
+    async def test_damage_found_when_opening(self, open_file: OpenFile, path: Path, start: int) -> None:
+        """A damaged file is moved aside as it is and reported once, and a new one is used."""
         storage = await open_file()
         await storage.write(records(*map(str, range(2_000))))
         await storage.aclose()
-        scribble(path, start)
+        overwrite(path, start)
         damaged = content(path)
-        told: list[DamagedFileError] = []
+        reported: list[DamagedFileError] = []
 
-        again = await open_file(report=told.append)
+        again = await open_file(report=reported.append)
         await again.write(records("a"))
-        assert bodies(await take(again)) == ["a"]
-        assert [(each.path, each.moved_to) for each in told] == [(str(path), str(*aside(path)))]
-        assert content(Path(told[0].moved_to)) == damaged
+        assert bodies(await lease(again)) == ["a"]
+        assert [(each.path, each.moved_to) for each in reported] == [(str(path), str(*moved_aside(path)))]
+        assert content(Path(reported[0].moved_to)) == damaged
         await again.aclose()
-        assert bodies(await (await open_file(report=told.append)).waiting(9)) == ["a"]
-        assert len(told) == 1
+        assert bodies(await (await open_file(report=reported.append)).waiting(9)) == ["a"]
+        assert len(reported) == 1
 
     @pytest.mark.parametrize("busy", [1, 100])
-    async def test_found_while_running(self, open_file: OpenFile, path: Path, busy: int) -> None:
-        """Writers who meet the damage don't notice: they are written to a fresh file."""
-        told: list[DamagedFileError] = []
-        storage = await open_file(report=told.append)
+    async def test_damage_found_while_running(self, open_file: OpenFile, path: Path, busy: int) -> None:
+        """Writers that find the damage do not notice: their records are in a new file."""
+        reported: list[DamagedFileError] = []
+        storage = await open_file(report=reported.append)
         await storage.write(records(*map(str, range(2_000))), [StateChange("k", b"", 0)])
         await self.damage(storage, path)
 
         written = await asyncio.gather(*(storage.write(records(str(number))) for number in range(busy)))
         assert len({each.ids for each in written}) == busy
         assert (await storage.pending()).waiting == busy
-        assert len(told) == 1
-        assert aside(path) == [Path(told[0].moved_to)]
+        assert len(reported) == 1
+        assert moved_aside(path) == [Path(reported[0].moved_to)]
         assert (await storage.write([], [StateChange("k", b"", 0)])).ids == ()
 
     async def damage(self, storage: SQLiteStorage, path: Path) -> None:
-        """Spoil the file under an open connection."""
-        await on_thread(storage, lambda ledger: ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
-        await on_thread(storage, lambda ledger: ledger.execute("PRAGMA cache_size = 0"))
-        scribble(path, 4096)
+        """Damage the file of an open connection."""
+        await storage.run(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        await storage.run(lambda connection: connection.execute("PRAGMA cache_size = 0"))
+        overwrite(path, 4096)
 
     @pytest.mark.parametrize("call", ["lease", "pending", "settle"])
-    async def test_whoever_finds_it(self, open_file: OpenFile, path: Path, call: str) -> None:
-        """A lease, a look and a settlement that meet the damage find the fresh file, which is empty."""
-        told: list[DamagedFileError] = []
-        storage = await open_file(report=told.append)
+    async def test_damage_found_by_other_calls(self, open_file: OpenFile, path: Path, call: str) -> None:
+        """A lease, a read and a settlement that find the damage act on the new file, which is empty."""
+        reported: list[DamagedFileError] = []
+        storage = await open_file(report=reported.append)
         await storage.write(records(*map(str, range(500))))
-        held = await take(storage)
+        leased = await lease(storage)
         await self.damage(storage, path)
 
         if call == "lease":
-            assert await take(storage, now=NOW + LEASE) == []
+            assert await lease(storage, now=NOW + LEASE) == []
         elif call == "settle":
-            assert await storage.settle(delivered(*ids(held))) == 0
+            assert await storage.settle(delivered(*ids(leased))) == 0
         assert (await storage.pending()).waiting == 0
-        assert len(told) == 1
+        assert len(reported) == 1
 
-    async def test_a_caller_gone_meanwhile(self, open_file: OpenFile, path: Path) -> None:
-        """The mending goes on though its caller was cancelled, and others are served."""
+    async def test_damage_found_by_a_cancelled_caller(self, open_file: OpenFile, path: Path) -> None:
+        """The new file is opened although the caller was cancelled, and other callers are served."""
         storage = await open_file()
         await storage.write(records(*map(str, range(500))))
         await self.damage(storage, path)
-        gone = asyncio.create_task(storage.write(records("a")))
+        cancelled = asyncio.create_task(storage.write(records("a")))
         await asyncio.sleep(0)
-        gone.cancel()
+        cancelled.cancel()
 
         await storage.write(records("b"))
-        assert "b" in bodies(await take(storage))
+        assert "b" in bodies(await lease(storage))
 
-    async def test_versions_do_not_fit_the_fresh_file(self, open_file: OpenFile, path: Path) -> None:
-        """A state of the damaged file is not taken for a new one under its key."""
+    async def test_versions_do_not_match_in_the_new_file(self, open_file: OpenFile, path: Path) -> None:
+        """A version read from the damaged file does not match a new state under its key."""
         storage = await open_file()
         await storage.write(records(*map(str, range(500))), [StateChange("k", b"old", 0)])
         await self.damage(storage, path)
@@ -119,45 +116,45 @@ class TestDamage:
             await storage.write([], [StateCheck("k", 1)])
 
     async def test_a_file_moved_by_another_process(self, open_file: OpenFile, path: Path) -> None:
-        """Who goes on in a file that somebody else has moved notices, and nothing acknowledged lies elsewhere."""
-        told: list[DamagedFileError] = []
-        storage = await open_file(report=told.append)
+        """After another process has moved the file, writes go to the new file, and none to the old one."""
+        reported: list[DamagedFileError] = []
+        storage = await open_file(report=reported.append)
         await storage.write(records("a"))
         moved = Path(move_aside(path, 0))
         other = await open_file()
         await other.write(records("b"))
 
         await storage.write(records("c"))
-        assert told == []
+        assert reported == []
         assert bodies(await other.waiting(9)) == ["b", "c"] == bodies(await storage.waiting(9))
         await storage.aclose()
-        assert all(map(Path.exists, parts(path)))
+        assert all(map(Path.exists, files(path)))
         db = sqlite3.connect(moved)
         assert (b"a",) in db.execute("SELECT body FROM record").fetchall()
         db.close()
 
     async def test_a_deleted_file(self, open_file: OpenFile, path: Path) -> None:
-        """A file deleted under an open storage is made anew, folder included."""
+        """A file that is deleted while it is open is created again, with its folder."""
         storage = await open_file()
         await storage.write(records("a"))
-        for each in parts(path):
+        for each in files(path):
             each.unlink()
         path.parent.rmdir()
 
         await storage.write(records("b"))
         assert bodies(await storage.waiting(9)) == ["b"]
-        assert all(map(Path.exists, parts(path)))
+        assert all(map(Path.exists, files(path)))
 
     def test_moved_once(self, path: Path) -> None:
-        """Of two processes that find the same damage one moves the file, and the fresh one stays."""
+        """Of two processes that find the same damage one moves the file, and the new file stays."""
         path.parent.mkdir()
         path.write_bytes(b"damaged")
         inode = path.stat().st_ino
 
-        assert move_aside(path, inode) == str(*aside(path))
+        assert move_aside(path, inode) == str(*moved_aside(path))
         assert move_aside(path, inode) == ""
-        path.write_bytes(b"fresh")
+        path.write_bytes(b"new")
         assert move_aside(path, inode) == ""
-        assert path.read_bytes() == b"fresh"
-        assert Path(move_aside(path, 0)).read_bytes() == b"fresh"
-        assert len(aside(path)) == 2
+        assert path.read_bytes() == b"new"
+        assert Path(move_aside(path, 0)).read_bytes() == b"new"
+        assert len(moved_aside(path)) == 2

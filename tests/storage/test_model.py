@@ -1,5 +1,5 @@
 """
-Any sequence of calls, held against a model simple enough to be believed.
+Any sequence of calls, compared with a model that is simple enough to be trusted.
 """
 
 import asyncio
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import define
+from helpers.storages import LEASE, NOW, dead, delivered, later
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from stores import LEASE, NOW, dead, delivered, later
 
 from exponea_async.errors import StateConflictError
 from exponea_async.storage.base import MAX_DUE_AHEAD, Record, State, StateChange, StateCheck, Storage
@@ -24,13 +24,13 @@ T = TypeVar("T")
 ROUTES = st.sampled_from(["x", "y"])
 KEYS = st.sampled_from(["k", "l"])
 CHOICE = st.integers(0, 1_000)
-#: Moments of activity; few, so that they meet.
-MOMENTS = st.none() | st.integers(-2, 3).map(float)
+#: Times of activity; few, so that equal ones occur.
+TIMES = st.none() | st.integers(-2, 3).map(float)
 
 
 @define
-class Known:
-    """What the model knows of a record that waits."""
+class ModelRecord:
+    """A record in the model's queue."""
 
     route: str
     body: bytes
@@ -42,7 +42,7 @@ class Known:
 
 
 class StorageMachine(RuleBasedStateMachine):
-    """A storage and its model, side by side."""
+    """A storage and its model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,8 +50,8 @@ class StorageMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.now = NOW
         self.count = 0
-        self.waiting: dict[str, Known] = {}
-        self.letters: dict[str, tuple[Known, str]] = {}
+        self.waiting: dict[str, ModelRecord] = {}
+        self.dead_letters: dict[str, tuple[ModelRecord, str]] = {}
         self.states: dict[str, State] = {}
         self.seen: set[str] = set()
         self.open()
@@ -72,16 +72,16 @@ class StorageMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def some(self, among: dict[str, Any], choice: int) -> list[str]:
-        """Chooses some of the keys, by the bits of a number."""
-        return [key for place, key in enumerate(among) if choice >> (place % 10) & 1]
+        """Return some of the keys, selected by the bits of a number."""
+        return [key for index, key in enumerate(among) if choice >> (index % 10) & 1]
 
-    def in_hand(self) -> dict[str, Known]:
+    def leased(self) -> dict[str, ModelRecord]:
         return {key: known for key, known in self.waiting.items() if known.due is not None}
 
     @rule(routes=st.lists(ROUTES, max_size=6))
     def write(self, routes: list[str]) -> None:
         """Records get new ids."""
-        bodies = [f"{self.count + place}".encode() for place in range(len(routes))]
+        bodies = [f"{self.count + index}".encode() for index in range(len(routes))]
         records = [Record(route, body, self.now) for route, body in zip(routes, bodies, strict=True)]
         written = self.run_(self.storage.write(records))
 
@@ -89,81 +89,85 @@ class StorageMachine(RuleBasedStateMachine):
         assert len(set(written.ids)) == len(routes)
         self.seen.update(written.ids)
         self.count += len(routes)
-        self.waiting.update(zip(written.ids, map(Known, routes, bodies), strict=True))
+        self.waiting.update(zip(written.ids, map(ModelRecord, routes, bodies), strict=True))
 
     @rule(limit=st.integers(0, 8), skip=st.sets(ROUTES, max_size=1), only=st.none() | ROUTES)
     def lease(self, limit: int, skip: set[str], only: str | None) -> None:
-        """As many due records are leased as there are, none twice, each as it is known."""
-        fit = {
+        """As many due records are leased as there are, none twice, each with its known values."""
+        due = {
             key
             for key, known in self.waiting.items()
             if known.is_due(self.now) and known.route not in skip and only in (None, known.route)
         }
-        taken = self.run_(self.storage.lease(limit, LEASE, self.now, skip=skip, only=only))
+        leased = self.run_(self.storage.lease(limit, LEASE, self.now, skip=skip, only=only))
 
-        assert len(taken) == min(limit, len(fit))
-        assert len({each.id for each in taken}) == len(taken)
-        for each in taken:
+        assert len(leased) == min(limit, len(due))
+        assert len({each.id for each in leased}) == len(leased)
+        for each in leased:
             known = self.waiting[each.id]
-            assert each.id in fit
+            assert each.id in due
             assert (each.route, each.body, each.failures) == (known.route, known.body, known.failures)
             known.due = self.now + LEASE
 
     @rule(choice=CHOICE, cut=st.integers(0, 8), reason=st.sampled_from(["odd", "late"]))
     def settle(self, choice: int, cut: int, reason: str) -> None:
-        """Verdicts of all kinds act on records in hand, and on no others."""
+        """Verdicts of all kinds apply to leased records, and to no others."""
         chosen = self.some(self.waiting, choice)
-        gone, off, died = chosen[:cut], chosen[cut : 2 * cut], chosen[2 * cut :]
-        held = self.in_hand()
-        settlements = [*delivered(*gone), *later(*off, due=self.now + 30, failures=cut), *dead(*died, reason=reason)]
+        gone, delayed, died = chosen[:cut], chosen[cut : 2 * cut], chosen[2 * cut :]
+        leased = self.leased()
+        settlements = [
+            *delivered(*gone),
+            *later(*delayed, due=self.now + 30, failures=cut),
+            *dead(*died, reason=reason),
+        ]
         left = self.run_(self.storage.settle(settlements))
 
-        assert left == len([key for key in gone + died if key in held])
-        for key in filter(held.__contains__, gone):
+        assert left == len([key for key in gone + died if key in leased])
+        for key in filter(leased.__contains__, gone):
             del self.waiting[key]
-        for key in filter(held.__contains__, off):
-            held[key].due, held[key].failures = self.now + 30, cut
-        for key in filter(held.__contains__, died):
-            self.letters[key] = (self.waiting.pop(key), reason)
+        for key in filter(leased.__contains__, delayed):
+            leased[key].due, leased[key].failures = self.now + 30, cut
+        for key in filter(leased.__contains__, died):
+            self.dead_letters[key] = (self.waiting.pop(key), reason)
 
     @rule(choice=st.none() | CHOICE)
     def revive(self, choice: int | None) -> None:
-        """Letters come back under their ids."""
-        chosen = list(self.letters) if choice is None else self.some(self.letters, choice)
+        """Dead dead_letters come back under their ids."""
+        chosen = list(self.dead_letters) if choice is None else self.some(self.dead_letters, choice)
         assert self.run_(self.storage.revive(None if choice is None else chosen)) == len(chosen)
         for key in chosen:
-            known, _ = self.letters.pop(key)
-            self.waiting[key] = Known(known.route, known.body, 0.0)
+            known, _ = self.dead_letters.pop(key)
+            self.waiting[key] = ModelRecord(known.route, known.body, 0.0)
 
     @rule(choice=st.none() | CHOICE)
     def purge(self, choice: int | None) -> None:
-        """Letters are deleted."""
-        chosen = list(self.letters) if choice is None else self.some(self.letters, choice)
+        """Dead dead_letters are deleted."""
+        chosen = list(self.dead_letters) if choice is None else self.some(self.dead_letters, choice)
         assert self.run_(self.storage.purge(None if choice is None else chosen)) == len(chosen)
         for key in chosen:
-            del self.letters[key]
+            del self.dead_letters[key]
 
     @rule(seconds=st.sampled_from([1.0, 30.0, 61.0, -20.0, -2 * MAX_DUE_AHEAD, 2 * MAX_DUE_AHEAD]))
-    def turn_clock(self, seconds: float) -> None:
+    def set_clock(self, seconds: float) -> None:
         """Time passes, or the clock is set."""
         self.now += seconds
 
-    @rule(key=KEYS, wrong=st.booleans(), value=st.none() | st.binary(max_size=3), active=MOMENTS, seen=MOMENTS)
+    @rule(key=KEYS, wrong=st.booleans(), value=st.none() | st.binary(max_size=3), active=TIMES, seen=TIMES)
     def change_state(
         self, key: str, *, wrong: bool, value: bytes | None, active: float | None, seen: float | None
     ) -> None:
-        """A state changes if nobody was faster, and only then is the record written that comes with it."""
+        """A state changes if its version is the stored one, and only then the record of the same write is stored."""
         known = self.states.get(key)
         late = seen is not None and known is not None and known.active is not None and known.active > seen
         change = StateChange(key, value, (known.version if known else 0) + wrong, active, seen)
-        held = self.writes([change])
-        assert held is not (wrong or late)
-        if held:
+        is_written = self.writes([change])
+        assert is_written is not (wrong or late)
+        if is_written:
             self.follow(change)
 
-    @rule(wanted=st.lists(st.tuples(KEYS, MOMENTS), min_size=1, max_size=4), wrong=st.booleans())
-    def touch(self, wanted: list[tuple[str, float | None]], *, wrong: bool) -> None:
-        """Touches raise the activity of the states that are there, all of them or, in a conflict, none."""
+    @rule(wanted=st.lists(st.tuples(KEYS, TIMES), min_size=1, max_size=4), wrong=st.booleans())
+    def raise_activity(self, wanted: list[tuple[str, float | None]], *, wrong: bool) -> None:
+        """Checks raise the activity of the states that exist: all of them or, in a conflict, none."""
         versions = {key: state.version for key, state in self.states.items()}
         checks = [StateCheck(key, versions.get(key, 0), active) for key, active in wanted]
         checks += [StateCheck("m", 1, 9.0)] * wrong
@@ -174,14 +178,14 @@ class StorageMachine(RuleBasedStateMachine):
                 self.states[key] = State(known.value, known.version, active)
 
     def writes(self, states: Sequence[StateChange | StateCheck]) -> bool:
-        """Write a record on conditions; tells whether they held."""
+        """Write a record under conditions; return whether they held."""
         body = f"{self.count}".encode()
         self.count += 1
         try:
             written = self.run_(self.storage.write([Record("x", body, self.now)], states))
         except StateConflictError:
             return False
-        self.waiting[written.ids[0]] = Known("x", body)
+        self.waiting[written.ids[0]] = ModelRecord("x", body)
         return True
 
     def follow(self, change: StateChange) -> None:
@@ -193,9 +197,9 @@ class StorageMachine(RuleBasedStateMachine):
         assert stored.version == change.version + 1 or change.version == 0
         self.states[change.key] = State(change.value, stored.version, change.active)
 
-    @rule(before=MOMENTS, limit=st.integers(0, 3))
+    @rule(before=TIMES, limit=st.integers(0, 3))
     def expire(self, before: float | None, limit: int) -> None:
-        """The expired come by their activity, and no others."""
+        """Expired sessions are returned by their activity, and no others."""
         before = 9.0 if before is None else before
         late = [(s.active, key, s) for key, s in self.states.items() if s.active is not None and s.active < before]
         late.sort(key=lambda each: each[:2])
@@ -206,25 +210,31 @@ class StorageMachine(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.count % 3 == 0)
     def wipe(self) -> None:
-        """Everything is forgotten."""
+        """Everything is deleted."""
         self.run_(self.storage.wipe())
-        for content in (self.waiting, self.letters, self.states):
+        for content in (self.waiting, self.dead_letters, self.states):
             content.clear()
 
     @invariant()
     def agrees(self) -> None:
-        """Counts, fates and states are as the model has them."""
+        """Numbers, statuses and states are those of the model."""
         count = self.run_(self.storage.pending())
-        assert (count.waiting, count.leased, count.dead) == (len(self.waiting), len(self.in_hand()), len(self.letters))
+        assert (count.waiting, count.leased, count.dead) == (
+            len(self.waiting),
+            len(self.leased()),
+            len(self.dead_letters),
+        )
         assert sum(count.routes.values()) == count.waiting
-        fates = dict.fromkeys(self.waiting, "queued") | {key: reason for key, (_, reason) in self.letters.items()}
-        assert self.run_(self.storage.find(self.seen | fates.keys())) == fates
+        statuses = dict.fromkeys(self.waiting, "queued") | {
+            key: reason for key, (_, reason) in self.dead_letters.items()
+        }
+        assert self.run_(self.storage.find(self.seen | statuses.keys())) == statuses
         for key in ("k", "l"):
             assert self.run_(self.storage.load_state(key)) == self.states.get(key)
 
     @invariant()
     def everything_remains(self) -> None:
-        """A mark made now counts what waits, and all of that can be seen."""
+        """A watermark counts all waiting records, and all of them can be read."""
         assert self.run_(self._remaining()) == len(self.waiting)
         seen = self.run_(self.storage.waiting(1_000))
         assert {each.id: each.body for each in seen} == {key: known.body for key, known in self.waiting.items()}
@@ -241,7 +251,7 @@ class MemoryMachine(StorageMachine):
 
 
 class SQLiteMachine(StorageMachine):
-    """The storage in a file, which can be closed and opened again at any moment."""
+    """The storage in a file, which can be closed and opened again at any time."""
 
     def make(self, path: Path) -> Storage:
         return SQLiteStorage(path)
@@ -253,9 +263,9 @@ class SQLiteMachine(StorageMachine):
         self.open()
 
 
-PACE = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EFFORT = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TestMemoryModel = MemoryMachine.TestCase
-TestMemoryModel.settings = PACE
+TestMemoryModel.settings = EFFORT
 TestSQLiteModel = SQLiteMachine.TestCase
-TestSQLiteModel.settings = PACE
+TestSQLiteModel.settings = EFFORT

@@ -1,5 +1,5 @@
 """
-Several processes on one file, and what is left when one is killed.
+Several processes on one file, and the contents of a file after its process was killed.
 """
 
 import asyncio
@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores import (
+from helpers.storages import (
     OpenFile,
     bodies,
-    file_opener,  # noqa: F401 - a fixture
-    file_path,  # noqa: F401 - a fixture
 )
 
 
@@ -31,21 +29,21 @@ from exponea_async.errors import StorageError
 from exponea_async.storage.base import Record, Settlement
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
-def tell(*words):
+def report(*words):
     os.write(1, (" ".join(words) + "\\n").encode())
 
 async def write(storage, body):
     written = await storage.write([Record("shop", body.encode(), time.time())])
-    tell("wrote", body)
+    report("wrote", body)
 """
 
-#: Writes and leases at the same time, and tells both.
+#: Writes and leases at the same time, and reports both.
 SHARE = """
 async def upload(storage, name):
-    taken = await storage.lease(7, 60, time.time())
-    for each in taken:
-        tell("leased", each.body.decode())
-    await storage.settle([Settlement(tuple(each.id for each in taken), "delivered")])
+    leased = await storage.lease(7, 60, time.time())
+    for each in leased:
+        report("leased", each.body.decode())
+    await storage.settle([Settlement(tuple(each.id for each in leased), "delivered")])
 
 async def main(path, name):
     storage = SQLiteStorage(path)
@@ -57,7 +55,7 @@ async def main(path, name):
 asyncio.run(main(*sys.argv[1:]))
 """
 
-#: Writes for ever.
+#: Writes until it is killed.
 WRITE = """
 async def caller(storage, name):
     for step in range(1_000_000):
@@ -71,14 +69,14 @@ async def main(path, durability):
 asyncio.run(main(*sys.argv[1:]))
 """
 
-#: Writes until the system allows no more, then more once it does.
+#: Writes until the system lets the file grow no further, and again once it does.
 FILL = """
 async def main(path):
     storage = SQLiteStorage(path)
     await storage.open()
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
     results = await asyncio.gather(*(write(storage, f"{n}-" + "x" * 900) for n in range(1_500)), return_exceptions=True)
-    tell("refused", *{type(each).__name__ for each in results if each})
+    report("refused", *{type(each).__name__ for each in results if each})
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     await write(storage, "after")
     await storage.aclose()
@@ -86,7 +84,7 @@ async def main(path):
 asyncio.run(main(*sys.argv[1:]))
 """
 
-#: Forgets to close.
+#: Does not close the storage.
 FORGET = """
 async def main(path):
     storage = SQLiteStorage(path)
@@ -98,13 +96,13 @@ kept = asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def heard(lines: Iterable[str], word: str) -> list[str]:
+def reported(lines: Iterable[str], word: str) -> list[str]:
     return [line.split()[1] for line in lines if line.startswith(word) and line.endswith("\n")]
 
 
 class TestProcesses:
     async def test_three_processes_on_one_file(self, open_file: OpenFile, path: Path) -> None:
-        """Processes that make, fill and empty one file together lose no record and lease none twice."""
+        """Processes that create, fill and empty one file together lose no record and lease none twice."""
         processes = [run(SHARE, str(path), name) for name in "abc"]
         outputs = [await asyncio.to_thread(process.communicate) for process in processes]
         lines = [line for output, _ in outputs for line in output.splitlines(keepends=True)]
@@ -112,14 +110,14 @@ class TestProcesses:
         assert [process.returncode for process in processes] == [0, 0, 0]
         storage = await open_file()
         left = bodies(await storage.waiting(10_000))
-        leased = heard(lines, "leased")
-        assert len(heard(lines, "wrote")) == 600
-        assert sorted([*leased, *left]) == sorted(heard(lines, "wrote"))
+        leased = reported(lines, "leased")
+        assert len(reported(lines, "wrote")) == 600
+        assert sorted([*leased, *left]) == sorted(reported(lines, "wrote"))
         assert (await storage.pending()).waiting == len(left)
 
     @pytest.mark.parametrize("durability", ["process", "power"])
     async def test_a_killed_process(self, open_file: OpenFile, path: Path, durability: str) -> None:
-        """Whatever was acknowledged before a process was killed is in the file."""
+        """All records that were acknowledged before a process was killed are in the file."""
         process = run(WRITE, str(path), durability)
         assert process.stdout
         lines = [await asyncio.to_thread(process.stdout.readline) for _ in range(400)]
@@ -127,28 +125,28 @@ class TestProcesses:
         rest, _ = await asyncio.to_thread(process.communicate)
 
         kept = bodies(await (await open_file()).waiting(1_000_000))
-        acknowledged = heard([*lines, *rest.splitlines(keepends=True)], "wrote")
+        acknowledged = reported([*lines, *rest.splitlines(keepends=True)], "wrote")
         assert len(acknowledged) >= 400
         assert set(acknowledged) <= set(kept)
         assert len(set(kept)) == len(kept)
 
-    async def test_a_forgotten_storage(self, path: Path) -> None:
-        """A process that never closes its storage can end, and what it wrote is there."""
+    async def test_an_unclosed_storage(self, path: Path) -> None:
+        """A process that never closes its storage can exit, and what it wrote is there."""
         process = run(FORGET, str(path), stderr=subprocess.PIPE)
         output, _ = await asyncio.to_thread(process.communicate, timeout=60)
 
         assert process.returncode == 0
         assert output == "wrote a\n"
 
-    async def test_a_disk_that_is_full(self, open_file: OpenFile, path: Path) -> None:
-        """Where the system lets a file grow no further, callers hear it, and what was acknowledged is there."""
+    async def test_a_full_disk(self, open_file: OpenFile, path: Path) -> None:
+        """Where the system lets a file grow no further, callers get an error, and what was acknowledged is there."""
         process = run(FILL, str(path))
         output, _ = await asyncio.to_thread(process.communicate)
         lines = output.splitlines(keepends=True)
 
         assert process.returncode == 0
-        assert heard(lines, "refused") == ["StorageError"]
-        wrote = heard(lines, "wrote")
+        assert reported(lines, "refused") == ["StorageError"]
+        wrote = reported(lines, "wrote")
         assert 0 < len(wrote) < 1_501
         assert wrote[-1] == "after"
         assert sorted(bodies(await (await open_file()).waiting(10_000))) == sorted(wrote)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores import records
+from helpers.storages import records
 
 from exponea_async import Configuration, QueueSettings
 from exponea_async.storage import create_storage, default_path

@@ -1,5 +1,5 @@
 """
-The storage in a file: private, lasting, shared by its callers.
+The storage in a file: private, durable, with one commit for many callers.
 """
 
 import asyncio
@@ -10,24 +10,21 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from stores import (
+from helpers.storages import (
     NOW,
     OpenFile,
-    aside,
     bodies,
-    bury,
     content,
-    create,
+    create_states,
     delivered,
-    file_opener,  # noqa: F401 - a fixture
-    file_path,  # noqa: F401 - a fixture
+    files,
     ids,
     later,
-    on_thread,
-    parts,
+    lease,
+    moved_aside,
     record,
     records,
-    take,
+    write_dead,
 )
 
 from exponea_async.errors import StorageError
@@ -36,52 +33,59 @@ from exponea_async.storage.sqlite.schema import MIGRATIONS, migrate, schema_vers
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 
+def connection_threads() -> list[threading.Thread]:
+    """Return the threads of open connections, the only ones that the interpreter does not wait for at its exit."""
+    return [thread for thread in threading.enumerate() if thread.daemon]
+
+
 class TestFile:
     async def test_only_its_owner_can_read_it(self, open_file: OpenFile, path: Path) -> None:
-        """The file, its log and its index have mode 0600, and the folder that was made for them 0700."""
+        """The file, its log and its index have mode 0600, and the folder that was created for them 0700."""
         storage = await open_file()
         await storage.write(records("a"))
 
-        assert [stat.S_IMODE(each.stat().st_mode) for each in parts(path)] == [0o600] * 3
+        assert [stat.S_IMODE(each.stat().st_mode) for each in files(path)] == [0o600] * 3
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
-    async def test_an_open_file_is_closed_to_others(self, open_file: OpenFile, path: Path) -> None:
+    async def test_a_readable_file_is_made_private(self, open_file: OpenFile, path: Path) -> None:
         """A file that others could read is made private, companions included."""
         path.parent.mkdir()
-        for each in parts(path):
+        for each in files(path):
             each.touch(mode=0o644)
             each.chmod(0o644)
         await open_file()
 
-        assert [stat.S_IMODE(each.stat().st_mode) for each in parts(path)] == [0o600] * 3
+        assert [stat.S_IMODE(each.stat().st_mode) for each in files(path)] == [0o600] * 3
 
-    async def test_a_place_that_is_none(self, tmp_path: Path) -> None:
-        """A path through a file, or to a folder, is refused with the path in the message."""
+    async def test_an_impossible_path(self, tmp_path: Path) -> None:
+        """A path through a file, or to a folder, is refused with the path in the message, and leaves no thread."""
         (tmp_path / "file").touch()
-        for place in (tmp_path / "file" / "queue.sqlite", tmp_path):
-            with pytest.raises(StorageError, match=str(place)):
-                await SQLiteStorage(place).open()
+        for path in (tmp_path / "file" / "queue.sqlite", tmp_path):
+            with pytest.raises(StorageError, match=str(path)):
+                await SQLiteStorage(path).open()
+        assert connection_threads() == []
 
     @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-    async def test_who_gives_up_opening_can_try_again(self, path: Path, turns: int) -> None:
-        """An opening that is cancelled at any moment leaves a storage that can be opened."""
+    async def test_a_cancelled_opening(self, path: Path, turns: int) -> None:
+        """An opening that is cancelled at any time leaves no thread, and a storage that can be opened."""
         storage = SQLiteStorage(path)
         opening = asyncio.create_task(storage.open())
         for _ in range(turns):
             await asyncio.sleep(0)
         opening.cancel()
         await asyncio.wait([opening])
+        assert connection_threads() == []
 
         await storage.open()
         await storage.write(records("a"))
         await storage.aclose()
 
     async def test_a_restart_keeps_everything(self, open_file: OpenFile) -> None:
-        """Records under their ids, leases, failures, letters and states are there after a restart."""
+        """Records under their ids, leases, failures, dead letters and states are there after a restart."""
         storage = await open_file()
-        letters = await bury(storage, "dead", reason="odd")
+        letters = await write_dead(storage, "dead", reason="odd")
         written = await storage.write(records("a", "b", "c"), [StateChange("k", b"v", 0)])
-        await take(storage, 2)
+        await lease(storage, 2)
         await storage.settle(later(written.ids[0], due=NOW + 10, failures=4))
         await storage.aclose()
 
@@ -89,38 +93,38 @@ class TestFile:
         assert ids(await again.waiting(10)) == written.ids
         assert await again.load_state("k") == State(b"v", 1)
         assert [(each.id, each.reason) for each in await again.dead(10)] == [(letters[0], "odd")]
-        assert bodies(await take(again)) == ["c"]
-        assert [each.failures for each in await take(again, now=NOW + 10)] == [4]
+        assert bodies(await lease(again)) == ["c"]
+        assert [each.failures for each in await lease(again, now=NOW + 10)] == [4]
 
     async def test_new_ids_after_a_restart(self, open_file: OpenFile) -> None:
-        """Ids go on after a restart, even if the queue was empty."""
+        """Ids continue after a restart, even if the queue was empty."""
         storage = await open_file()
         first = await storage.write(records("a", "b"))
-        await storage.settle(delivered(*ids(await take(storage))))
+        await storage.settle(delivered(*ids(await lease(storage))))
         await storage.aclose()
 
         second = await (await open_file()).write(records("c", "d"))
         assert int(second.ids[0]) > int(first.ids[-1])
 
     async def test_a_wiped_file_holds_no_trace(self, open_file: OpenFile, path: Path) -> None:
-        """After a wipe nothing that was ever written can be found in the file or beside it."""
+        """After a wipe nothing that was ever written can be found in the file or its companions."""
         storage = await open_file()
         secret = "jane@example.com"
         await storage.write([record(secret * 99, f"route {secret}") for _ in range(500)])
-        await storage.settle(delivered(*ids(await take(storage, 200))))
-        await bury(storage, secret)
+        await storage.settle(delivered(*ids(await lease(storage, 200))))
+        await write_dead(storage, secret)
         await storage.write([], [StateChange(secret, secret.encode(), 0)])
-        assert any(secret.encode() in each.read_bytes() for each in parts(path))
+        assert any(secret.encode() in each.read_bytes() for each in files(path))
         await storage.wipe()
 
-        assert not any(secret.encode() in each.read_bytes() for each in parts(path))
+        assert not any(secret.encode() in each.read_bytes() for each in files(path))
         await storage.write(records("a"))
-        assert bodies(await take(storage)) == ["a"]
+        assert bodies(await lease(storage)) == ["a"]
 
 
 class TestSchema:
-    async def test_an_older_file_is_brought_up_to_date(self, path: Path) -> None:
-        """Migrations that a file has not seen run once, and keep what is in it."""
+    async def test_an_older_file_is_migrated(self, path: Path) -> None:
+        """Migrations that a file has not had run once, and its contents stay."""
         db = sqlite3.connect(":memory:", isolation_level=None)
         migrate(db, MIGRATIONS[:1])
         db.execute("INSERT INTO record VALUES (1, 1.0, x'00')")
@@ -144,7 +148,7 @@ class TestSchema:
         db.close()
 
     async def test_a_newer_file_is_refused(self, path: Path) -> None:
-        """A file from a later version is left alone, and the error says what to do."""
+        """A file from a later version is not changed, and the error says what to do."""
         path.parent.mkdir()
         db = sqlite3.connect(path)
         db.execute("PRAGMA user_version = 99")
@@ -153,7 +157,7 @@ class TestSchema:
 
         with pytest.raises(StorageError, match=r"schema version 99.*Update exponea-async"):
             await SQLiteStorage(path).open()
-        assert aside(path) == []
+        assert moved_aside(path) == []
         db = sqlite3.connect(path)
         assert db.execute("PRAGMA user_version").fetchone() == (99,)
         assert db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
@@ -163,7 +167,7 @@ class TestSchema:
 
 class TestGroupCommit:
     async def test_writers_share_a_transaction(self, open_file: OpenFile) -> None:
-        """A thousand writers at once take a few transactions, and each is in one."""
+        """A thousand writers at once take a few transactions, and each is served."""
         storage = await open_file()
         before = storage.commits
         written = await asyncio.gather(*(storage.write([record(str(number))]) for number in range(1_000)))
@@ -172,25 +176,28 @@ class TestGroupCommit:
         assert len({each.ids for each in written}) == 1_000
         assert (await storage.pending()).waiting == 1_000
 
-    async def test_verdicts_ride_along(self, open_file: OpenFile) -> None:
+    async def test_settlements_share_the_transaction(self, open_file: OpenFile) -> None:
         """A settlement, a lease and writes at the same time are one transaction."""
         storage = await open_file()
         await storage.write(records("a"))
-        (held,) = await take(storage)
+        (leased,) = await lease(storage)
         before = storage.commits
         results = await asyncio.gather(
-            storage.write(records("b")), storage.settle(delivered(held.id)), take(storage), storage.write(records("c"))
+            storage.write(records("b")),
+            storage.settle(delivered(leased.id)),
+            lease(storage),
+            storage.write(records("c")),
         )
 
         assert storage.commits - before == 1
         assert bodies(results[2]) == ["b", "c"]
 
-    async def test_a_settlement_makes_room_in_its_transaction(self, open_file: OpenFile) -> None:
-        """What a settlement frees is there for the writers beside it."""
+    async def test_a_settlement_frees_capacity_in_its_transaction(self, open_file: OpenFile) -> None:
+        """The capacity that a settlement frees is there for the writes of its transaction."""
         storage = await open_file(max_records=1)
         await storage.write(records("a"))
-        (held,) = await take(storage)
-        _, written = await asyncio.gather(storage.settle(delivered(held.id)), storage.write(records("b")))
+        (leased,) = await lease(storage)
+        _, written = await asyncio.gather(storage.settle(delivered(leased.id)), storage.write(records("b")))
 
         assert len(written.ids) == 1
 
@@ -198,51 +205,51 @@ class TestGroupCommit:
         """Leases that find nothing take no transaction."""
         storage = await open_file()
         await storage.write(records("a"))
-        await take(storage)
+        await lease(storage)
         before = storage.commits
         for _ in range(20):
-            assert await take(storage) == []
+            assert await lease(storage) == []
 
         assert storage.commits == before
 
-    async def test_a_state_is_looked_up_once(self, open_file: OpenFile) -> None:
-        """However many writes check a state, it is read once, until somebody else writes to the file."""
+    async def test_a_state_is_read_once(self, open_file: OpenFile) -> None:
+        """However many writes check a state, it is read once, until another process writes to the file."""
         storage, other = await open_file(), await open_file()
         await storage.write([], [StateChange("k", b"v", 0)])
         await other.write([], [StateCheck("k", 1)])
-        looked: list[str] = []
-        await on_thread(other, lambda ledger: ledger.set_trace_callback(looked.append))
+        statements: list[str] = []
+        await other.run(lambda connection: connection.set_trace_callback(statements.append))
         for _ in range(5):
             await asyncio.gather(*(other.write(records("a"), [StateCheck("k", 1)]) for _ in range(50)))
-        assert not [sql for sql in looked if "FROM state" in sql]
+        assert not [sql for sql in statements if "FROM state" in sql]
 
         await storage.write([], [StateChange("k", b"w", 1)])
         with pytest.raises(StorageError, match="has changed since it was read"):
             await other.write(records("a"), [StateCheck("k", 1)])
-        assert len([sql for sql in looked if "FROM state" in sql]) == 1
+        assert len([sql for sql in statements if "FROM state" in sql]) == 1
 
-    async def test_looks_share_a_transaction(self, open_file: OpenFile) -> None:
-        """A thousand looks at once are one transaction of reading, and each gets its own answer."""
+    async def test_reads_share_a_transaction(self, open_file: OpenFile) -> None:
+        """A thousand reads at once are one read transaction, and each caller gets its own result."""
         storage = await open_file()
-        await create(storage, *range(1_000))
+        await create_states(storage, *range(1_000))
         seen: list[str] = []
-        await on_thread(storage, lambda ledger: ledger.set_trace_callback(seen.append))
+        await storage.run(lambda connection: connection.set_trace_callback(seen.append))
         states = await asyncio.gather(*(storage.load_state(f"k{n}") for n in range(1_000)))
 
         assert [state and state.active for state in states] == list(range(1_000))
         assert seen.count("BEGIN") == 1
 
-    async def test_looks_without_a_transaction(self, open_file: OpenFile) -> None:
-        """Where no look is possible each caller hears it, in an error of its own, and the writer beside them not."""
+    async def test_reads_without_a_transaction(self, open_file: OpenFile) -> None:
+        """Where no read transaction is possible each caller gets its own error, and the write of the batch is done."""
         storage = await open_file()
         begins = iter([sqlite3.SQLITE_DENY])
 
         def authorize(action: int, *_: str | None) -> int:
             return next(begins, sqlite3.SQLITE_OK) if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
 
-        await on_thread(storage, lambda ledger: ledger.set_authorizer(authorize))
-        looks = [storage.load_state("k"), storage.pending(), storage.load_state("l")]
-        results = await asyncio.gather(*looks, storage.write(records("a")), return_exceptions=True)
+        await storage.run(lambda connection: connection.set_authorizer(authorize))
+        reads = [storage.load_state("k"), storage.pending(), storage.load_state("l")]
+        results = await asyncio.gather(*reads, storage.write(records("a")), return_exceptions=True)
 
         assert [type(result) for result in results[:3]] == [sqlite3.DatabaseError] * 3
         assert len(set(map(id, results))) == 4
@@ -252,13 +259,15 @@ class TestGroupCommit:
         """No statement runs on the event loop's thread, whatever is called, opening and closing included."""
         threads: set[int] = set()
         storage = await open_file()
-        await on_thread(storage, lambda ledger: ledger.set_trace_callback(lambda _: threads.add(threading.get_ident())))
-        letters = await bury(storage, "a")
+        await storage.run(
+            lambda connection: connection.set_trace_callback(lambda _: threads.add(threading.get_ident()))
+        )
+        letters = await write_dead(storage, "a")
         await storage.write(records("b"), [StateChange("k", b"", 0)])
         await storage.find(letters)
         await storage.remaining(await storage.watermark())
-        for look in (storage.pending(), storage.waiting(1), storage.dead(1), storage.load_state("k")):
-            await look
+        for read in (storage.pending(), storage.waiting(1), storage.dead(1), storage.load_state("k")):
+            await read
         for change in (storage.revive(letters), storage.purge(), storage.wipe()):
             await change
         await storage.aclose()
@@ -267,24 +276,24 @@ class TestGroupCommit:
         assert threading.get_ident() not in threads
 
     async def test_waiting_in_order_beside_a_bad_value(self, open_file: OpenFile) -> None:
-        """Writers that wait for room keep their order though one among them can't be written."""
+        """Writers that wait for capacity keep their order even if one of them cannot be written."""
         storage = await open_file(when_full="wait", max_records=1)
         await storage.write(records("first"))
         bad = asyncio.create_task(storage.write(records("bad", route="\ud800")))
         writers = [asyncio.create_task(storage.write(records(name))) for name in "abc"]
         seen: list[str] = []
         while len(seen) < 4:
-            taken = await take(storage)
-            await storage.settle(delivered(*ids(taken)))
-            seen += bodies(taken)
+            leased = await lease(storage)
+            await storage.settle(delivered(*ids(leased)))
+            seen += bodies(leased)
 
         assert seen == ["first", *"abc"]
         with pytest.raises(UnicodeEncodeError):
             await bad
         await asyncio.gather(*writers)
 
-    async def test_a_writer_whose_task_dies(self, open_file: OpenFile) -> None:
-        """If the loop ends the committing task, nobody waits for ever, and the storage can still be closed."""
+    async def test_a_cancelled_commit_task(self, open_file: OpenFile) -> None:
+        """If the event loop cancels the commit task, no caller waits for ever, and the storage can still be closed."""
         storage = await open_file(when_full="wait", max_records=1)
         await storage.write(records("a"))
         waiting = [asyncio.create_task(storage.write(records(name))) for name in "bc"]
@@ -302,6 +311,6 @@ class TestGroupCommit:
     async def test_durability(self, open_file: OpenFile, durability: Literal["process", "power"], level: int) -> None:
         """``"power"`` waits for the disk at each commit; ``"process"`` does not."""
         storage = await open_file(durability=durability)
-        found = await on_thread(storage, lambda ledger: ledger.execute("PRAGMA synchronous").fetchone())
+        found = await storage.run(lambda connection: connection.execute("PRAGMA synchronous").fetchone())
 
         assert found == (level,)

@@ -23,8 +23,6 @@ T = TypeVar("T")
 
 #: Ids in one statement; SQLite accepts at most 32,766 variables.
 IDS_PER_STATEMENT = 500
-#: State versions cached between transactions: at about 105 bytes each, keys included, up to 21 MB.
-MAX_CACHED_VERSIONS = 200_000
 
 
 class MovedFileError(Exception):
@@ -77,7 +75,10 @@ class QueueConnection(sqlite3.Connection):
         routes: All routes by name. This and the following attributes are valid within a transaction only.
         routes_by_number: All routes by number.
         versions: The state versions that have been read, by key; 0 where there is no state.
+        max_cached_versions: The size of that cache; an entry takes about 105 bytes, its key included, so up to 21 MB.
     """
+
+    max_cached_versions = 200_000
 
     def __init__(
         self,
@@ -205,7 +206,7 @@ class QueueConnection(sqlite3.Connection):
         versions = self.versions
         # Not `keys - versions.keys()`, which would go through all of the cached ones.
         missing = [key for key in keys if key not in versions]
-        if missing and len(versions) + len(missing) > MAX_CACHED_VERSIONS:
+        if missing and len(versions) + len(missing) > self.max_cached_versions:
             # Every other one is removed, not all, and not the oldest: callers that use more keys in turn than the
             # cache can hold must still find some of them.
             for key in list(versions)[::2]:
@@ -253,9 +254,9 @@ class ConnectionThread(aiosqlite.Connection):
 
     A transaction must be one call to the thread: each of aiosqlite's own calls runs a single statement, and sending it
     to the thread and back takes longer than most statements. aiosqlite has no public call that runs a function, so
-    this class adds `call`. No other code uses protected members of aiosqlite, and this class only those that are the
-    same in all supported versions: ``_execute`` and ``_conn``, from which aiosqlite's public calls are made, and the
-    thread.
+    this class adds `call`. It is the only code that uses protected members of aiosqlite: ``_execute`` and ``_conn``, of
+    which aiosqlite's own calls consist, and the thread. They have to be checked for each new minor version of
+    aiosqlite, before the dependency's upper bound is raised.
 
     Args:
         connect: Opens the connection; runs on the thread.
@@ -281,10 +282,9 @@ class ConnectionThread(aiosqlite.Connection):
             if opening.exception() is None:
                 with suppress(sqlite3.Error):
                     await self.close()
-            else:
-                # aiosqlite stops the thread but does not wait for it: the thread's last answer must not go to an event
-                # loop that is closed by then.
-                await asyncio.to_thread(self._own_thread.join)
+            # After a failure, aiosqlite stops the thread but does not wait for it: the thread's last answer must not go
+            # to an event loop that is closed by then.
+            await asyncio.to_thread(self._own_thread.join)
             raise
 
     async def call(self, work: Callable[[QueueConnection], T]) -> T:

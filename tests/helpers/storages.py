@@ -1,20 +1,19 @@
 """
-Small words for the tests of storages, and their fixtures.
+Storages: fixtures that open them, and short names for records, settlements and calls.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import pytest
 
 from exponea_async.errors import DamagedFileError
 from exponea_async.storage.base import DeadLetter, Leased, Record, Settlement, StateChange, Storage
 from exponea_async.storage.memory import MemoryStorage
-from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
-T = TypeVar("T")
+WhenFull = Literal["raise", "wait", "drop_oldest"]
 
 NOW = 1_767_225_600.0
 LEASE = 60.0
@@ -48,46 +47,46 @@ def dead(*keys: str, reason: str = "bad name") -> list[Settlement]:
     return [Settlement(keys, "dead", reason=reason)]
 
 
-async def take(storage: Storage, limit: int = 100, now: float = NOW, only: str | None = None) -> list[Leased]:
+async def lease(storage: Storage, limit: int = 100, now: float = NOW, only: str | None = None) -> list[Leased]:
     return await storage.lease(limit, LEASE, now, only=only)
 
 
-async def bury(storage: Storage, *names: str, route: str = "shop", reason: str = "bad name") -> tuple[str, ...]:
-    """Write records and have them refused for good."""
+async def write_dead(storage: Storage, *names: str, route: str = "shop", reason: str = "bad name") -> tuple[str, ...]:
+    """Write records and settle them as dead letters; return their ids."""
     written = await storage.write(records(*names, route=route))
-    await take(storage, only=route)
+    await lease(storage, only=route)
     await storage.settle(dead(*written.ids, reason=reason))
     return written.ids
 
 
-async def active(storage: Storage, key: str = "k") -> float | None:
-    """Tell a state's activity."""
+async def create_states(storage: Storage, *activity: float | None) -> None:
+    """Create the states ``k0``, ``k1`` and so on, with these times of activity."""
+    await storage.write([], [StateChange(f"k{n}", b"v", 0, active) for n, active in enumerate(activity)])
+
+
+async def last_activity(storage: Storage, key: str = "k") -> float | None:
+    """Return the time of a state's last activity."""
     state = await storage.load_state(key)
     assert state
     return state.active
 
 
-async def create(storage: Storage, *moments: float | None) -> None:
-    """Make states ``k0``, ``k1`` and so on, with these activities."""
-    await storage.write([], [StateChange(f"k{n}", b"v", 0, moment) for n, moment in enumerate(moments)])
-
-
-async def expired(storage: Storage, before: float = NOW, limit: int = 100) -> list[str]:
-    """Tell the keys of expired sessions."""
+async def expired_keys(storage: Storage, before: float = NOW, limit: int = 100) -> list[str]:
+    """Return the keys of expired sessions."""
     return [key for key, _ in await storage.expired_sessions(before, limit)]
 
 
-WhenFull = Literal["raise", "wait", "drop_oldest"]
+# Fixtures for every backend
 
 
 class MakeStorage(Protocol):
-    """Makes an open storage; each is closed after the test."""
+    """Returns an open storage; each is closed after the test."""
 
     def __call__(self, max_records: int = ..., when_full: WhenFull = ...) -> Awaitable[Storage]: ...
 
 
-@pytest.fixture(name="backend", params=["sqlite", "memory"])
-def each_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Storage]:
+@pytest.fixture(params=["sqlite", "memory"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Storage]:
     def make(**settings: Any) -> Storage:
         if request.param == "memory":
             return MemoryStorage(**settings)
@@ -96,8 +95,8 @@ def each_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[...
     return make
 
 
-@pytest.fixture(name="make_storage")
-async def storage_maker(backend: Callable[..., Storage]) -> AsyncIterator[MakeStorage]:
+@pytest.fixture
+async def make_storage(backend: Callable[..., Storage]) -> AsyncIterator[MakeStorage]:
     made: list[Storage] = []
 
     async def make(max_records: int = 1_000_000, when_full: WhenFull = "raise") -> Storage:
@@ -111,13 +110,16 @@ async def storage_maker(backend: Callable[..., Storage]) -> AsyncIterator[MakeSt
         await storage.aclose()
 
 
-@pytest.fixture(name="storage")
-async def open_storage(make_storage: MakeStorage) -> Storage:
+@pytest.fixture
+async def storage(make_storage: MakeStorage) -> Storage:
     return await make_storage()
 
 
+# Fixtures for SQLite
+
+
 class OpenFile(Protocol):
-    """Opens the storage of a test's file; each is closed after the test."""
+    """Opens the storage in a test's file; each is closed after the test."""
 
     def __call__(
         self,
@@ -130,13 +132,13 @@ class OpenFile(Protocol):
     ) -> Awaitable[SQLiteStorage]: ...
 
 
-@pytest.fixture(name="path")
-def file_path(tmp_path: Path) -> Path:
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
     return tmp_path / "folder" / "queue.sqlite"
 
 
-@pytest.fixture(name="open_file")
-async def file_opener(path: Path) -> AsyncIterator[OpenFile]:
+@pytest.fixture
+async def open_file(path: Path) -> AsyncIterator[OpenFile]:
     made: list[SQLiteStorage] = []
 
     async def make(**settings: Any) -> SQLiteStorage:
@@ -150,21 +152,16 @@ async def file_opener(path: Path) -> AsyncIterator[OpenFile]:
         await storage.aclose()
 
 
-async def on_thread(storage: SQLiteStorage, work: Callable[[QueueConnection], T]) -> T:
-    """Run something on the connection's own thread."""
-    return await storage.run(work)
-
-
-def parts(path: Path) -> list[Path]:
-    """Tell a file and its companions."""
-    return [Path(f"{path}{part}") for part in ("", "-wal", "-shm")]
+def files(path: Path) -> list[Path]:
+    """Return the paths of a file and its companions."""
+    return [Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
 
 
 def content(path: Path) -> bytes:
-    """Read a file."""
+    """Return the bytes of a file."""
     return path.read_bytes()
 
 
-def aside(path: Path) -> list[Path]:
-    """Tell the damaged files that were moved aside, without their companions."""
+def moved_aside(path: Path) -> list[Path]:
+    """Return the damaged files that were moved aside, without their companions."""
     return [each for each in path.parent.glob("*.damaged-*") if not each.name.endswith(("-wal", "-shm"))]
