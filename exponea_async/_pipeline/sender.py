@@ -23,8 +23,8 @@ from exponea_async.storage.base import Leased
 
 LOG = logging.getLogger("exponea_async")
 
-#: How long after the next probe of its route a batch that failed falls due, in seconds; at most the longest back-off.
-#: So the probe is made with another batch, and one that is at fault itself does not block the others.
+#: How long after the next probe of its route a batch that failed falls due, in seconds; at most half the longest
+#: back-off. So the probe is made with another batch, and one that is at fault itself does not block the others.
 AFTER_PROBE = 0.2
 
 
@@ -95,7 +95,7 @@ class Sender:
         self._max_failures = max_failures
         self._rate_limiter = rate_limiter
         self._backoff = Backoff(settings)
-        self._after_probe = min(AFTER_PROBE, settings.backoff_max)
+        self._after_probe = min(AFTER_PROBE, settings.backoff_max / 2)
         self.breakers: dict[str, CircuitBreaker] = {route: CircuitBreaker() for route in credentials.routes}
 
     def probe_changed_credentials(self) -> None:

@@ -1,5 +1,5 @@
 """
-When the queue is uploaded: modes, periods, and flushes that somebody asks for.
+When the queue is uploaded: flush modes, periods, and flushes on request.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ NOT_IMMEDIATE = [FlushMode.PERIOD, FlushMode.APP_CLOSE, FlushMode.MANUAL]
 
 
 def periods() -> list[str]:
-    """Tell the tasks that wait for the flush period."""
+    """Return the names of the tasks that wait for the flush period."""
     return [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "exponea_async: period"]
 
 
 class TestModes:
-    async def test_immediate_mode_needs_no_asking(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Each event goes out soon after its call."""
+    async def test_immediate_mode_uploads_by_itself(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Each event is sent soon after its call."""
         client = await connect(flush_mode="IMMEDIATE")
         for event in numbered(3):
             await (await client.track_event(event)).delivered(10)
@@ -35,7 +35,7 @@ class TestModes:
         assert sandbox.request_count == 3
 
     async def test_a_burst_is_one_request(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Immediate mode waits a moment for company."""
+        """Immediate mode waits for more events before sending."""
         client = await connect(upload={"linger": 0.2})
         receipts = await asyncio.gather(*(client.track_event(event) for event in numbered(40)))
         await asyncio.gather(*(receipt.delivered(10) for receipt in receipts))
@@ -43,8 +43,10 @@ class TestModes:
         assert sandbox.request_count == 1
 
     @pytest.mark.parametrize("mode", NOT_IMMEDIATE)
-    async def test_the_other_modes_wait(self, connect: Connect, sandbox: Sandbox, mode: FlushMode) -> None:
-        """Nothing goes out before its time, but for a flush that is asked for."""
+    async def test_the_other_modes_do_not_upload_by_themselves(
+        self, connect: Connect, sandbox: Sandbox, mode: FlushMode
+    ) -> None:
+        """No request is made until a flush is requested."""
         client = await connect(flush_mode=mode)
         await client.track_many(numbered(60))
         await asyncio.sleep(0.1)
@@ -53,16 +55,18 @@ class TestModes:
         assert await client.flush_data(10) == FlushResult(60, 0, 0)
 
     @pytest.mark.parametrize(("mode", "sent"), [("PERIOD", 1), ("APP_CLOSE", 1), ("IMMEDIATE", 1), ("MANUAL", 0)])
-    async def test_what_closing_sends(self, connect: Connect, sandbox: Sandbox, mode: str, sent: int) -> None:
-        """At the end of the client all modes upload, except the one that leaves it to the caller."""
+    async def test_closing_uploads_except_in_manual_mode(
+        self, connect: Connect, sandbox: Sandbox, mode: str, sent: int
+    ) -> None:
+        """In manual mode uploading is up to the caller, in all others closing the client uploads the queue."""
         client = await connect(flush_mode=mode)
         await client.track_event(Event("x"))
         await client.aclose()
 
         assert len(sandbox.engine.events()) == sent
 
-    async def test_a_flush_leaves_the_mode_as_it_was(self, connect: Connect, sandbox: Sandbox) -> None:
-        """What is tracked after a flush waits for the next one."""
+    async def test_a_flush_does_not_change_the_mode(self, connect: Connect, sandbox: Sandbox) -> None:
+        """An event that is tracked after a flush waits for the next one."""
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("a"))
         await client.flush_data(10)
@@ -72,7 +76,7 @@ class TestModes:
         assert [event.event_type for event in sandbox.engine.events()] == ["a"]
 
     async def test_switching_to_immediate_uploads(self, connect: Connect, sandbox: Sandbox) -> None:
-        """What waits goes out when the mode says so."""
+        """Events that are queued are sent when the mode changes."""
         client = await connect(flush_mode="MANUAL")
         receipt = await client.track_event(Event("x"))
         await client.set_flush_mode("IMMEDIATE")
@@ -80,8 +84,8 @@ class TestModes:
 
         assert client.flush_mode is FlushMode.IMMEDIATE
 
-    async def test_switching_to_manual_holds_back(self, connect: Connect, sandbox: Sandbox) -> None:
-        """From then on nothing more is taken from the queue."""
+    async def test_switching_to_manual_stops_the_upload(self, connect: Connect, sandbox: Sandbox) -> None:
+        """From then on no more records are leased."""
         sandbox.faults.add(Fault("latency", seconds=0.05))
         client = await connect(upload={"batch_size": 1, "concurrency": 1})
         await client.track_many(numbered(100))
@@ -95,16 +99,16 @@ class TestModes:
 
 
 class TestPeriod:
-    async def test_it_ticks(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Each period uploads what has come in."""
+    async def test_each_period_uploads(self, connect: Connect, sandbox: Sandbox) -> None:
+        """At the end of each period the events since the last one are sent."""
         client = await connect(flush_mode="PERIOD", flush_period=0.05)
         for event in numbered(3):
             await (await client.track_event(event)).delivered(10)
 
         assert sandbox.request_count == 3
 
-    async def test_a_new_period_counts_at_once(self, connect: Connect) -> None:
-        """Whoever shortens the period does not wait for the old one, a timedelta too."""
+    async def test_a_new_period_begins_at_once(self, connect: Connect) -> None:
+        """A shorter period, here a timedelta, does not wait for the end of the old one."""
         client = await connect(flush_mode="PERIOD", flush_period=3600)
         receipt = await client.track_event(Event("x"))
         await client.set_flush_period(timedelta(milliseconds=20))
@@ -112,8 +116,8 @@ class TestPeriod:
 
         assert client.flush_period == 0.02
 
-    async def test_switching_leaves_one_task(self, connect: Connect) -> None:
-        """However often and at once modes and periods change, one task waits, or none."""
+    async def test_there_is_at_most_one_period_task(self, connect: Connect) -> None:
+        """Even if modes and periods change often and concurrently, at most one task waits for the period."""
         client = await connect(flush_mode="PERIOD")
         for _ in range(5):
             await client.set_flush_mode("MANUAL")
@@ -125,10 +129,10 @@ class TestPeriod:
         await client.set_flush_mode("IMMEDIATE")
         assert periods() == []
 
-    async def test_a_storage_error_does_not_end_it(
+    async def test_a_storage_error_does_not_end_the_periods(
         self, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A period in which the queue can't be read is told, and followed by the next."""
+        """If the queue can't be read at the end of a period, that is logged, and the next period begins."""
         client = await connect(flush_mode="PERIOD", flush_period=0.02)
         watermark, calls = client._storage.watermark, count()
 
@@ -145,15 +149,15 @@ class TestPeriod:
 
 
 class TestFlushing:
-    async def test_nothing_to_do(self, connect: Connect, sandbox: Sandbox) -> None:
+    async def test_an_empty_queue(self, connect: Connect, sandbox: Sandbox) -> None:
         """A flush of an empty queue makes no request."""
         client = await connect(flush_mode="MANUAL")
 
         assert await client.flush_data() == FlushResult(0, 0, 0)
         assert sandbox.request_count == 0
 
-    async def test_two_at_once(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Each record is sent once, and both end after the last of them."""
+    async def test_concurrent_flushes(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Each record is sent once, and all flushes end after the last of them."""
         sandbox.faults.add(Fault("latency", seconds=0.05))
         client = await connect(flush_mode="MANUAL", upload={"batch_size": 10})
         receipts = await client.track_many(numbered(100))
@@ -165,8 +169,8 @@ class TestFlushing:
         assert list(await asyncio.gather(flush(), flush(), flush())) == [100, 100, 100]
         assert (len(sandbox.engine.events()), sandbox.engine.duplicates, sandbox.request_count) == (100, 0, 10)
 
-    async def test_what_comes_during_another_flush(self, connect: Connect, sandbox: Sandbox) -> None:
-        """A record that is written while one flush runs is delivered when a later one has ended."""
+    async def test_a_record_written_during_another_flush(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A record that is written during a flush is delivered at the end of a later one."""
         sandbox.faults.add(Fault("latency", seconds=0.1))
         client = await connect(flush_mode="MANUAL")
         await client.track_many(numbered(10))
@@ -178,8 +182,8 @@ class TestFlushing:
         assert late.status == "delivered"
         await first
 
-    async def test_it_ends_while_others_write(self, connect: Connect) -> None:
-        """A flush is about what was there before; it does not run after those who go on tracking."""
+    async def test_a_flush_ends_while_records_are_written(self, connect: Connect) -> None:
+        """A flush is about the records that were written before it, so it ends even while more are written."""
         client = await connect(flush_mode="MANUAL")
         first = await client.track_many(numbered(100))
 
@@ -195,8 +199,8 @@ class TestFlushing:
         assert result.remaining == 0
         assert result.delivered >= 100
 
-    async def test_the_time_that_is_given(self, connect: Connect, sandbox: Sandbox) -> None:
-        """When the time is up it is told what remains, which is not lost."""
+    async def test_a_flush_ends_at_its_timeout(self, connect: Connect, sandbox: Sandbox) -> None:
+        """The result has the number of records that remain, which are not lost."""
         sandbox.faults.add(Fault("timeout", seconds=30))
         client = await connect(flush_mode="MANUAL", upload={"request_timeout": 30})
         await client.track_many(numbered(7))
@@ -204,18 +208,18 @@ class TestFlushing:
         assert await asyncio.wait_for(client.flush_data(timeout=0.1), 10) == FlushResult(0, 0, 7)
         assert await client.flush_data(timeout=0) == FlushResult(0, 0, 7)
 
-    async def test_it_waits_through_an_outage(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Without a limit it ends when all is delivered, however often the platform fails first."""
+    async def test_a_flush_waits_out_an_outage(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Without a timeout it ends when all records are delivered, however often the platform fails before."""
         sandbox.faults.add(Fault("status", status=503, times=10))
         client = await connect(flush_mode="MANUAL")
         await client.track_many(numbered(100))
 
         assert await client.flush_data() == FlushResult(100, 0, 0)
-        # Ten that fail, a small one that finds out, and the rest in two or three.
+        # Ten that fail, a small probe, and the rest in two or three.
         assert sandbox.request_count <= 14
 
-    async def test_giving_up_on_it(self, connect: Connect, sandbox: Sandbox) -> None:
-        """A flush that is cancelled stops the upload again in a mode without one."""
+    async def test_cancelling_a_flush(self, connect: Connect, sandbox: Sandbox) -> None:
+        """In a mode without automatic uploads, cancelling the flush stops the upload."""
         sandbox.faults.add(Fault("status", status=503))
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("x"))
@@ -230,8 +234,8 @@ class TestFlushing:
 
         assert sandbox.request_count <= before + 1
 
-    async def test_another_process_may_do_the_work(self, connect: Connect, sandbox: Sandbox) -> None:
-        """A flush also ends when somebody else has sent what it was about."""
+    async def test_another_process_may_send_the_records(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A flush also ends when another process has sent its records."""
         sandbox.faults.add(Fault("latency", seconds=0.2, times=1))
         one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
         receipt = await one.track_event(Event("x"))
@@ -246,15 +250,15 @@ class TestFlushing:
 
 class TestUploading:
     async def test_batches_are_full(self, connect: Connect, sandbox: Sandbox) -> None:
-        """A backlog goes out in the fewest requests."""
+        """Many queued records are sent in the fewest requests."""
         client = await connect(flush_mode="MANUAL")
         await client.track_many(numbered(1003))
         await client.flush_data(20)
 
         assert sorted(request.commands for request in sandbox.requests) == [3] + [50] * 20
 
-    async def test_no_more_at_once_than_agreed(self, connect: Connect) -> None:
-        """There are never more requests under way than ``concurrency``."""
+    async def test_concurrency_is_limited(self, connect: Connect) -> None:
+        """There are never more concurrent requests than ``concurrency``."""
 
         async def slow(seen: Seen) -> Any:
             await asyncio.sleep(0.02)
@@ -270,7 +274,7 @@ class TestUploading:
             assert len(platform.seen) == 30
 
     async def test_large_events(self, connect: Connect) -> None:
-        """Batches stay below the agreed number of bytes, and nothing is too large to go alone."""
+        """No body is larger than ``max_batch_bytes``, and no event is too large for a batch of its own."""
         big = {f"p{number}": "x" * 16_000 for number in range(40)}
         async with Scripted(Seen.accept) as platform:
             client = await connect(base_url=platform.url, upload={"max_batch_bytes": 900_000})
@@ -281,8 +285,8 @@ class TestUploading:
             assert all(int(seen.headers["Content-Length"]) <= 900_000 for seen in platform.seen)
             assert sum(len(seen.commands) for seen in platform.seen) == 5
 
-    async def test_a_pace_is_kept(self, connect: Connect, sandbox: Sandbox) -> None:
-        """No more requests a second than agreed."""
+    async def test_the_rate_is_limited(self, connect: Connect, sandbox: Sandbox) -> None:
+        """There are at most ``requests_per_second`` requests per second."""
         client = await connect(flush_mode="MANUAL", upload={"requests_per_second": 50, "batch_size": 1})
         await client.track_many(numbered(25))
         started = asyncio.get_running_loop().time()
@@ -291,8 +295,8 @@ class TestUploading:
         assert asyncio.get_running_loop().time() - started >= 24 / 50 * 0.9
         assert sandbox.request_count == 25
 
-    async def test_the_oldest_first(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Records leave in the order in which they came."""
+    async def test_the_oldest_records_are_sent_first(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Records are sent in the order in which they were written."""
         client = await connect(flush_mode="MANUAL", upload={"concurrency": 1, "batch_size": 10})
         await client.track_many(numbered(100))
         await client.flush_data(20)
@@ -302,49 +306,49 @@ class TestUploading:
             list(range(start, start + 10)) for start in range(0, 100, 10)
         ]
 
-    async def test_a_bug_does_not_end_the_upload(
+    async def test_an_unexpected_error_does_not_end_the_senders(
         self, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Whatever breaks while a batch is sent, its records are kept and sent again."""
+        """After any error while a batch is sent, its records are kept and sent again."""
         client = await connect(flush_mode="MANUAL")
         upload = client._upload
         assert upload is not None
         post, calls = upload._transport.post, count()
 
-        async def stumble(*args: Any) -> Any:
+        async def fail(*args: Any) -> Any:
             if next(calls) == 0:
                 raise ZeroDivisionError
             return await post(*args)
 
-        monkeypatch.setattr(upload._transport, "post", stumble)
+        monkeypatch.setattr(upload._transport, "post", fail)
         await client.track_event(Event("x"))
 
         assert await client.flush_data(10) == FlushResult(1, 0, 0)
         assert "ZeroDivisionError" in caplog.text
 
-    async def test_a_bug_does_not_end_the_claims(
+    async def test_an_unexpected_error_does_not_end_leasing(
         self, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Whatever breaks while records are claimed, the next claim is made."""
+        """After any error while records are leased, more records are leased."""
         monkeypatch.setattr("exponea_async._pipeline.uploader.IDLE_INTERVAL", 0.01)
         client = await connect(flush_mode="MANUAL")
-        lease, troubles = client._storage.lease, iter([ZeroDivisionError(), StorageError("locked")])
+        lease, errors = client._storage.lease, iter([ZeroDivisionError(), StorageError("locked")])
 
-        async def stumble(*args: Any, **kwargs: Any) -> Any:
-            if error := next(troubles, None):
+        async def fail(*args: Any, **kwargs: Any) -> Any:
+            if error := next(errors, None):
                 raise error
             return await lease(*args, **kwargs)
 
-        monkeypatch.setattr(client._storage, "lease", stumble)
+        monkeypatch.setattr(client._storage, "lease", fail)
         await client.track_event(Event("x"))
 
         assert await client.flush_data(10) == FlushResult(1, 0, 0)
         assert ("Unexpected error" in caplog.text, "can't be read" in caplog.text) == (True, True)
 
-    async def test_a_verdict_is_written_down_in_the_end(
+    async def test_verdicts_are_stored_once_the_storage_works(
         self, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """While the file refuses to be written, what is known is kept in mind, and nothing is sent twice."""
+        """While the file can't be written, verdicts are kept in memory, and no record is sent twice."""
         client = await connect(flush_mode="MANUAL")
         settle, calls = client._storage.settle, count()
 
@@ -359,10 +363,10 @@ class TestUploading:
         assert await client.flush_data(20) == FlushResult(120, 0, 0)
         assert Counter(request.commands for request in sandbox.requests) == {50: 2, 20: 1}
 
-    async def test_long_requests_keep_their_leases(
+    async def test_leases_of_slow_requests_are_renewed(
         self, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What takes longer than a lease is not taken by another process meanwhile."""
+        """Another process does not lease the records of a request that takes longer than a lease."""
         for module in ("acknowledger", "uploader"):
             monkeypatch.setattr(f"exponea_async._pipeline.{module}.LEASE", 0.3)
         sandbox.faults.add(Fault("latency", seconds=1.0, times=1))

@@ -1,5 +1,5 @@
 """
-Receipts that somebody holds, and the verdicts they wait for.
+Receipts, and the verdicts that callers wait for.
 """
 
 import asyncio
@@ -16,43 +16,43 @@ from exponea_async.storage.base import Record, Settlement, Written
 from exponea_async.storage.memory import MemoryStorage
 
 
-class Shaky(MemoryStorage):
-    """A storage that refuses look-ups for a while, and lets wait for them."""
+class UnreliableStorage(MemoryStorage):
+    """A storage whose look-ups fail at first, and can be awaited."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.refusals = 0
-        self.looked = asyncio.Semaphore(0)
+        self.failures = 0
+        self.looked_up = asyncio.Semaphore(0)
 
     async def find(self, ids: Iterable[str]) -> dict[str, str]:
-        self.looked.release()
-        if self.refusals:
-            self.refusals -= 1
+        self.looked_up.release()
+        if self.failures:
+            self.failures -= 1
             raise StorageError("busy")
         return await super().find(ids)
 
 
 @pytest.fixture
-async def storage() -> AsyncIterator[Shaky]:
-    storage = Shaky()
+async def storage() -> AsyncIterator[UnreliableStorage]:
+    storage = UnreliableStorage()
     await storage.open()
     yield storage
     await storage.aclose()
 
 
 @pytest.fixture
-async def receipts(storage: Shaky) -> AsyncIterator[Receipts]:
+async def receipts(storage: UnreliableStorage) -> AsyncIterator[Receipts]:
     receipts = Receipts(storage, poll_interval=0.01)
     yield receipts
     await receipts.aclose()
 
 
-async def written(storage: Shaky, count: int = 1) -> Written:
+async def written(storage: UnreliableStorage, count: int = 1) -> Written:
     return await storage.write([Record(f"route-{n}", b"x", 1.0) for n in range(count)])
 
 
-async def settle(storage: Shaky, receipt: Receipt, settlement: Settlement) -> None:
-    """Do what another process would: lease the records and settle them, without a word to our receipts."""
+async def settle(storage: UnreliableStorage, receipt: Receipt, settlement: Settlement) -> None:
+    """Lease and settle records as another process would, of which our receipts are not informed."""
     await storage.lease(100, 60.0, 2.0)
     assert await storage.settle([settlement]) == len(receipt.ids)
 
@@ -65,7 +65,7 @@ async def waiting(receipt: Receipt) -> asyncio.Task[None]:
 
 class TestVerdicts:
     async def test_a_receipt_is_queued_then_delivered(self, receipts: Receipts) -> None:
-        """The status follows the verdict, and waiting for one that is there returns at once."""
+        """The verdict changes the status, and waiting for a verdict that is known returns at once."""
         receipt = receipts.issue(Written(("1",)))
         assert (receipt.ids, receipt.status) == (("1",), "queued")
 
@@ -80,7 +80,7 @@ class TestVerdicts:
     async def test_a_bad_verdict_is_raised(
         self, receipts: Receipts, error: RejectedError | DroppedError, status: str
     ) -> None:
-        """A refusal or a drop reaches who waits and who asks later, as the same error."""
+        """Calls that wait and later calls raise the same error."""
         receipt = receipts.issue(Written(("1",)))
         task = await waiting(receipt)
 
@@ -93,7 +93,7 @@ class TestVerdicts:
         assert receipt.status == status
 
     async def test_all_projects_must_accept(self, receipts: Receipts) -> None:
-        """With several records it is delivered only with the last one."""
+        """A receipt of several records is delivered only with the last of them."""
         receipt = receipts.issue(Written(("1", "2")))
         task = await waiting(receipt)
 
@@ -105,8 +105,8 @@ class TestVerdicts:
         await task
         assert receipt.status == "delivered"
 
-    async def test_one_refusal_is_enough(self, receipts: Receipts) -> None:
-        """The first bad verdict is the receipt's; later ones do not change it."""
+    async def test_one_rejection_is_enough(self, receipts: Receipts) -> None:
+        """The first error is the verdict of the receipt; later ones do not change it."""
         receipt = receipts.issue(Written(("1", "2", "3")))
         task = await waiting(receipt)
 
@@ -119,7 +119,7 @@ class TestVerdicts:
         assert receipt.status == "rejected"
 
     async def test_a_verdict_counts_once(self, receipts: Receipts) -> None:
-        """Hearing of a record twice, or of one that is not ours, changes nothing."""
+        """Another verdict on the same record, or one on an unknown record, changes nothing."""
         receipt = receipts.issue(Written(("1", "2")))
 
         receipts.resolve(["1", "1", "unknown"])
@@ -127,8 +127,8 @@ class TestVerdicts:
 
         assert receipt.status == "queued"
 
-    async def test_all_can_be_dropped_at_once(self, receipts: Receipts) -> None:
-        """When everything is given up, every open receipt hears why."""
+    async def test_all_receipts_can_be_dropped(self, receipts: Receipts) -> None:
+        """Each receipt without a verdict gets the reason."""
         issued = [receipts.issue(Written((str(n),))) for n in range(3)]
         receipts.resolve(["0"])
 
@@ -138,15 +138,15 @@ class TestVerdicts:
         with pytest.raises(DroppedError, match="stopped"):
             await issued[1].delivered()
 
-    async def test_a_receipt_tells_itself(self, receipts: Receipts) -> None:
-        """Its repr has ids and status."""
+    async def test_the_repr_of_a_receipt(self, receipts: Receipts) -> None:
+        """It has the ids and the status."""
         assert repr(receipts.issue(Written(("1", "2")))) == "<Receipt 1, 2: queued>"
         assert repr(receipts.issue(Written(()))) == "<Receipt -: delivered>"
 
 
 class TestWaiting:
-    async def test_many_may_wait(self, receipts: Receipts) -> None:
-        """One verdict wakes all who wait for it."""
+    async def test_several_calls_may_wait(self, receipts: Receipts) -> None:
+        """A verdict ends all calls that wait for it."""
         receipt = receipts.issue(Written(("1",)))
         tasks = [await waiting(receipt) for _ in range(5)]
 
@@ -155,8 +155,8 @@ class TestWaiting:
         assert await asyncio.gather(*tasks) == [None] * 5
         assert not receipt.is_awaited
 
-    async def test_who_is_cancelled_leaves_the_others_waiting(self, receipts: Receipts) -> None:
-        """One awaiter's end is not the others'."""
+    async def test_cancelling_one_call_does_not_end_the_others(self, receipts: Receipts) -> None:
+        """The other calls go on waiting."""
         receipt = receipts.issue(Written(("1",)))
         first, second = await waiting(receipt), await waiting(receipt)
 
@@ -168,8 +168,8 @@ class TestWaiting:
 
         await second
 
-    async def test_a_verdict_at_the_moment_of_cancelling(self, receipts: Receipts) -> None:
-        """A verdict that meets a cancelled awaiter harms nobody."""
+    async def test_a_verdict_while_a_call_is_cancelled(self, receipts: Receipts) -> None:
+        """A verdict that arrives for a call that is being cancelled is still stored."""
         receipt = receipts.issue(Written(("1",)))
         task = await waiting(receipt)
 
@@ -181,8 +181,8 @@ class TestWaiting:
         assert receipt.status == "delivered"
 
     @pytest.mark.parametrize("seconds", [0, 0.01])
-    async def test_patience_ends(self, receipts: Receipts, seconds: float) -> None:
-        """Without a verdict in time the error says so, and the receipt can be awaited again."""
+    async def test_a_timeout(self, receipts: Receipts, seconds: float) -> None:
+        """Without a verdict in time an error is raised, and the receipt can be awaited again."""
         receipt = receipts.issue(Written(("1",)))
 
         with pytest.raises(DeliveryTimeoutError, match="still queued") as caught:
@@ -193,8 +193,8 @@ class TestWaiting:
         receipts.resolve(["1"])
         await receipt.delivered(timeout=seconds)
 
-    async def test_an_error_does_not_grow_with_each_who_hears_it(self, receipts: Receipts) -> None:
-        """Whoever gets the error sees only the way to himself."""
+    async def test_the_traceback_of_an_error_does_not_grow(self, receipts: Receipts) -> None:
+        """Each call that raises the error has a traceback of its own."""
         receipt = receipts.issue(Written(("1",)))
         receipts.resolve(["1"], RejectedError("bad"))
         depths = set()
@@ -206,9 +206,9 @@ class TestWaiting:
         assert len(depths) == 1
 
 
-class TestWeakness:
-    async def test_a_dropped_receipt_frees_its_entry(self, receipts: Receipts) -> None:
-        """Nobody's receipts cost nothing, and their verdicts go nowhere."""
+class TestUnreferencedReceipts:
+    async def test_an_unreferenced_receipt_is_not_kept(self, receipts: Receipts) -> None:
+        """Receipts that callers do not reference take no memory, and their verdicts are ignored."""
         kept = receipts.issue(Written(("kept",)))
         for n in range(1000):
             receipts.issue(Written((f"{n}a", f"{n}b")))
@@ -218,10 +218,12 @@ class TestWeakness:
         receipts.resolve(["1a", "kept"])
         assert (kept.status, receipts._by_record) == ("delivered", {})
 
-    async def test_a_receipt_is_not_kept_by_having_been_awaited(self, storage: Shaky, receipts: Receipts) -> None:
-        """After a wait that came to nothing the receipt can go as well."""
+    async def test_a_receipt_is_not_kept_after_it_was_awaited(
+        self, storage: UnreliableStorage, receipts: Receipts
+    ) -> None:
+        """After a timeout, too, the receipt is only kept by its caller."""
         receipt = receipts.issue(await written(storage))
-        # In a task of its own, since a task remembers the last error that was thrown into it.
+        # In a task of its own, since a task keeps the last error that was thrown into it.
         (outcome,) = await asyncio.gather(receipt.delivered(timeout=0), return_exceptions=True)
         assert isinstance(outcome, DeliveryTimeoutError)
 
@@ -233,8 +235,8 @@ class TestWeakness:
 
 
 class TestOtherProcesses:
-    async def test_what_another_process_delivered_is_found(self, storage: Shaky, receipts: Receipts) -> None:
-        """A record that is gone was delivered, though nobody told us."""
+    async def test_a_delivery_by_another_process_is_found(self, storage: UnreliableStorage, receipts: Receipts) -> None:
+        """A record that has left the queue was delivered."""
         receipt = receipts.issue(await written(storage, 2))
         task = await waiting(receipt)
 
@@ -243,8 +245,10 @@ class TestOtherProcesses:
         await task
         assert receipt.status == "delivered"
 
-    async def test_what_another_process_saw_refused_is_found(self, storage: Shaky, receipts: Receipts) -> None:
-        """A dead letter's reason is raised here too."""
+    async def test_a_rejection_found_by_another_process_is_found(
+        self, storage: UnreliableStorage, receipts: Receipts
+    ) -> None:
+        """The error has the reason of the dead letter."""
         receipt = receipts.issue(await written(storage))
         task = await waiting(receipt)
 
@@ -253,31 +257,33 @@ class TestOtherProcesses:
         with pytest.raises(RejectedError, match="too old"):
             await task
 
-    async def test_a_storage_that_refuses_is_asked_again(self, storage: Shaky, receipts: Receipts) -> None:
-        """Trouble with a look-up is no verdict."""
-        storage.refusals = 3
+    async def test_a_failed_look_up_is_repeated(self, storage: UnreliableStorage, receipts: Receipts) -> None:
+        """A storage error is not a verdict."""
+        storage.failures = 3
         receipt = receipts.issue(await written(storage))
         task = await waiting(receipt)
         await settle(storage, receipt, Settlement(receipt.ids, "delivered"))
 
         await task
 
-        assert (receipt.status, storage.refusals) == ("delivered", 0)
+        assert (receipt.status, storage.failures) == ("delivered", 0)
 
-    async def test_what_is_still_queued_goes_on_waiting(self, storage: Shaky, receipts: Receipts) -> None:
-        """A look-up that finds the record in the queue is no verdict either."""
+    async def test_a_queued_record_is_looked_up_again(self, storage: UnreliableStorage, receipts: Receipts) -> None:
+        """A record that is still in the queue has no verdict."""
         receipt = receipts.issue(await written(storage))
         task = await waiting(receipt)
 
         for _ in range(3):
-            await storage.looked.acquire()
+            await storage.looked_up.acquire()
 
         assert (receipt.status, task.done()) == ("queued", False)
         receipts.resolve(receipt.ids)
         await task
 
-    async def test_nobody_looks_when_nobody_waits(self, storage: Shaky, receipts: Receipts) -> None:
-        """Looking begins with the first who waits and ends after the last, though the receipt is held."""
+    async def test_records_are_looked_up_only_while_a_call_waits(
+        self, storage: UnreliableStorage, receipts: Receipts
+    ) -> None:
+        """Look-ups begin with the first call that waits and end after the last, even if the receipt is kept."""
         receipt = receipts.issue(await written(storage))
         assert receipts._task is None
 
@@ -292,8 +298,8 @@ class TestOtherProcesses:
 
 
 class TestClosing:
-    async def test_who_waits_is_sent_away(self, receipts: Receipts) -> None:
-        """No wait outlasts the client; the event is still queued."""
+    async def test_waiting_calls_end_with_the_client(self, receipts: Receipts) -> None:
+        """They raise ClosedError; the event is still queued."""
         receipt, other = receipts.issue(Written(("1",))), receipts.issue(Written(("2",)))
         tasks = [await waiting(receipt), await waiting(receipt), await waiting(other)]
         tasks[0].cancel()
@@ -304,8 +310,8 @@ class TestClosing:
         assert [type(each) for each in outcomes] == [asyncio.CancelledError, ClosedError, ClosedError]
         assert receipt.status == "queued"
 
-    async def test_a_later_wait_does_not_begin(self, receipts: Receipts) -> None:
-        """After closing, a verdict that is known is told, and another is not waited for."""
+    async def test_later_calls_do_not_wait(self, receipts: Receipts) -> None:
+        """After closing, a known verdict is still returned; without one, ClosedError is raised."""
         known, unknown = receipts.issue(Written(("1",))), receipts.issue(Written(("2",)))
         receipts.resolve(["1"])
         await receipts.aclose()
@@ -315,8 +321,8 @@ class TestClosing:
             await unknown.delivered()
         assert not unknown.is_awaited
 
-    async def test_a_client_that_opens_again_gives_verdicts_again(self, receipts: Receipts) -> None:
-        """A receipt from before the close may be waited for once more."""
+    async def test_receipts_can_be_awaited_after_opening_again(self, receipts: Receipts) -> None:
+        """A receipt from before the close can get its verdict."""
         receipt = receipts.issue(Written(("1",)))
         await receipts.aclose()
 
@@ -326,8 +332,8 @@ class TestClosing:
 
         await task
 
-    async def test_closing_twice_is_fine(self, receipts: Receipts) -> None:
-        """Nothing happens the second time, and no task is left."""
+    async def test_closing_twice(self, receipts: Receipts) -> None:
+        """The second time has no effect, and no task is left."""
         await waiting(receipts.issue(Written(("1",))))
 
         await receipts.aclose()

@@ -1,5 +1,5 @@
 """
-One HTTP attempt, against real servers, well-behaved and not.
+Single HTTP requests to real servers, valid and invalid ones.
 """
 
 import asyncio
@@ -45,10 +45,10 @@ async def transport() -> AsyncIterator[Transport]:
 
 
 @pytest.fixture
-def self_made(tmp_path: Path) -> ssl.SSLContext:
+def self_signed(tmp_path: Path) -> ssl.SSLContext:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
-    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context
@@ -56,7 +56,7 @@ def self_made(tmp_path: Path) -> ssl.SSLContext:
 
 @contextlib.asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[str]:
-    """Serve HTTP for as long as the block lasts; gives the address."""
+    """Run an HTTP server within a block, and yield its URL."""
     app = web.Application(client_max_size=2**26)
     app.router.add_route("*", "/{rest:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -71,14 +71,14 @@ async def serving(handler: Handler) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def speaking(*parts: bytes, stay: bool = False, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Answer every connection with these bytes, one write each, then hang up, or stay silent."""
-    over = asyncio.Event()
-    talks: set[asyncio.Task[Any] | None] = set()
+async def sending(*parts: bytes, stay: bool = False, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Respond to every connection with these bytes, one write each, and then close it or keep it open."""
+    ended = asyncio.Event()
+    connections: set[asyncio.Task[Any] | None] = set()
 
-    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        talks.add(asyncio.current_task())
-        # An SSLError is an OSError as well.
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(asyncio.current_task())
+        # An SSLError is an OSError, too.
         with contextlib.suppress(OSError):
             await reader.read(2**16)
             for part in parts:
@@ -86,23 +86,23 @@ async def speaking(*parts: bytes, stay: bool = False, context: ssl.SSLContext | 
                 await writer.drain()
                 await asyncio.sleep(0.02)
             if stay:
-                await over.wait()
+                await ended.wait()
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
-    server = await asyncio.start_server(speak, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(respond, "127.0.0.1", 0, ssl=context)
     try:
         yield f"{'https' if context else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
-        over.set()
-        await asyncio.gather(*filter(None, talks))
+        ended.set()
+        await asyncio.gather(*filter(None, connections))
         server.close()
         await server.wait_closed()
 
 
-def answering(**response: Any) -> tuple[Handler, list[tuple[Any, bytes]]]:
-    """Make a handler that keeps what it gets, as pairs of headers and body as sent, and answers the same to all."""
+def responding(**response: Any) -> tuple[Handler, list[tuple[Any, bytes]]]:
+    """Return a handler with a fixed response, and a list of the headers and bodies that it receives."""
     seen: list[tuple[Any, bytes]] = []
 
     async def handle(request: web.Request) -> web.Response:
@@ -112,21 +112,21 @@ def answering(**response: Any) -> tuple[Handler, list[tuple[Any, bytes]]]:
     return handle, seen
 
 
-async def failure(transport: Transport, url: str) -> UnavailableError:
+async def error_of(transport: Transport, url: str) -> UnavailableError:
     with pytest.raises(UnavailableError) as caught:
         await transport.post(url, b"{}", HEADER)
     return caught.value
 
 
 class TestRequests:
-    async def test_what_a_request_carries(self, transport: Transport) -> None:
-        """The key, the kinds of content and who we are go along; the body goes as it is."""
-        handler, seen = answering(text='{"success":true}')
+    async def test_the_headers_and_the_body_of_a_request(self, transport: Transport) -> None:
+        """There are headers for the key, the content types and the user agent; the body is sent unchanged."""
+        handler, seen = responding(text='{"success":true}')
         async with serving(handler) as url:
-            answer = await transport.post(f"{url}/track", b'{"a":1}', HEADER)
+            response = await transport.post(f"{url}/track", b'{"a":1}', HEADER)
 
         ((headers, body),) = seen
-        assert answer == HttpResponse(200, b'{"success":true}')
+        assert response == HttpResponse(200, b'{"success":true}')
         assert body == b'{"a":1}'
         assert headers["Authorization"] == HEADER
         assert headers["Content-Type"] == headers["Accept"] == "application/json"
@@ -140,14 +140,14 @@ class TestRequests:
             (BasicAuth("id", "s:ecret"), "Basic " + base64.b64encode(b"id:s:ecret").decode()),
         ],
     )
-    def test_each_kind_of_access_has_its_header(self, authorization: str | BasicAuth, header: str) -> None:
-        """A public key is a token, private access is a basic pair."""
+    def test_the_header_of_each_kind_of_credentials(self, authorization: str | BasicAuth, header: str) -> None:
+        """A public key has the scheme Token, private access has the scheme Basic."""
         assert authorization_header(authorization) == header
 
     @pytest.mark.parametrize("size", [0, 10_000, COMPRESS_ON_THREAD + 1, LARGE_BODY, 2 * 2**20])
     @pytest.mark.parametrize("compressed", [False, True])
     async def test_bodies_of_all_sizes_arrive(self, size: int, *, compressed: bool) -> None:
-        """Compressed or not, small or larger than aiohttp likes, the server reads what was sent."""
+        """Compressed or not, small or larger than aiohttp accepts without a warning, bodies arrive complete."""
         body = bytes(range(256)) * (size // 256)
         received = []
 
@@ -161,55 +161,55 @@ class TestRequests:
 
         assert received == [(body, "gzip" if compressed else None)]
 
-    async def test_no_cookie_is_kept(self, transport: Transport) -> None:
-        """What one answer sets is not sent with the next request."""
-        handler, seen = answering(headers={"Set-Cookie": "a=b"})
+    async def test_cookies_are_not_stored(self, transport: Transport) -> None:
+        """A cookie that a response sets is not sent with the next request."""
+        handler, seen = responding(headers={"Set-Cookie": "a=b"})
         async with serving(handler) as url:
             await transport.post(url, b"{}", HEADER)
             await transport.post(url, b"{}", HEADER)
 
         assert all("Cookie" not in headers for headers, _ in seen)
 
-    async def test_neither_netrc_nor_proxies_get_between(
+    async def test_netrc_and_proxies_of_the_environment_are_ignored(
         self, transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The surroundings change neither the key nor the way."""
+        """The environment changes neither the key nor the host."""
         (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-        handler, seen = answering()
+        handler, seen = responding()
         async with serving(handler) as url:
             await transport.post(url, b"{}", HEADER)
 
         assert seen[0][0]["Authorization"] == HEADER
 
 
-class TestAnswers:
+class TestResponses:
     @pytest.mark.parametrize("status", [200, 204, 400, 401, 404, 429, 500, 503])
-    async def test_every_status_is_an_answer(self, transport: Transport, status: int) -> None:
-        """What it means is not the transport's business."""
-        handler, _ = answering(status=status, body=None if status == 204 else b"x")
+    async def test_every_status_is_returned(self, transport: Transport, status: int) -> None:
+        """The transport does not interpret it."""
+        handler, _ = responding(status=status, body=None if status == 204 else b"x")
         async with serving(handler) as url:
             assert (await transport.post(url, b"{}", HEADER)).status == status
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     async def test_a_redirect_is_not_followed(self, transport: Transport, status: int) -> None:
-        """The key goes nowhere else; where it pointed is told."""
-        handler, seen = answering(status=status, headers={"Location": "/elsewhere"})
+        """The key is not sent to another host; the response has the target."""
+        handler, seen = responding(status=status, headers={"Location": "/elsewhere"})
         async with serving(handler) as url:
-            answer = await transport.post(url, b"{}", HEADER)
+            response = await transport.post(url, b"{}", HEADER)
 
-        assert (answer.status, answer.location, len(seen)) == (status, "/elsewhere", 1)
+        assert (response.status, response.location, len(seen)) == (status, "/elsewhere", 1)
 
-    async def test_a_wish_to_wait_is_read(self, transport: Transport) -> None:
-        """``Retry-After`` arrives as seconds."""
-        handler, _ = answering(status=429, headers={"Retry-After": "7"})
+    async def test_retry_after_is_returned(self, transport: Transport) -> None:
+        """``Retry-After`` is returned in seconds."""
+        handler, _ = responding(status=429, headers={"Retry-After": "7"})
         async with serving(handler) as url:
             assert (await transport.post(url, b"{}", HEADER)).retry_after == 7.0
 
-    async def test_a_compressed_answer_is_inflated(self, transport: Transport) -> None:
-        """The platform may compress what it says."""
-        handler, _ = answering(body=gzip.compress(b'{"success":true}'), headers={"Content-Encoding": "gzip"})
+    async def test_a_compressed_response_is_decompressed(self, transport: Transport) -> None:
+        """The platform may compress its responses."""
+        handler, _ = responding(body=gzip.compress(b'{"success":true}'), headers={"Content-Encoding": "gzip"})
         async with serving(handler) as url:
             assert (await transport.post(url, b"{}", HEADER)).body == b'{"success":true}'
 
@@ -218,7 +218,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-class TestTroubles:
+class TestErrors:
     @pytest.mark.parametrize(
         "parts",
         [
@@ -237,80 +237,80 @@ class TestTroubles:
             (b"HTTP/1.1 100 Continue\r\n\r\n" * 3,),
         ],
     )
-    async def test_a_broken_answer_is_none(self, transport: Transport, parts: tuple[bytes, ...]) -> None:
-        """Whatever is wrong with the bytes, the error says unavailable, and neither it nor its cause has the key."""
-        async with speaking(*parts) as url:
-            error = await failure(transport, url)
+    async def test_an_invalid_response(self, transport: Transport, parts: tuple[bytes, ...]) -> None:
+        """Any invalid bytes raise an UnavailableError, and neither it nor its cause contains the key."""
+        async with sending(*parts) as url:
+            error = await error_of(transport, url)
 
         assert error.retryable
         assert SECRET not in f"{error} {error!r} {error.__cause__!r} {error.__cause__}"
 
-    async def test_silence_ends_in_time(self) -> None:
-        """A server that takes the request and says nothing is given up."""
+    async def test_a_missing_response_times_out(self) -> None:
+        """A server accepts the request and sends nothing."""
         transport = Transport(timeout=0.1, connections=1, gzip=False)
-        async with speaking(stay=True) as url, contextlib.aclosing(transport):
-            assert "no response in time" in str(await failure(transport, url))
+        async with sending(stay=True) as url, contextlib.aclosing(transport):
+            assert "no response in time" in str(await error_of(transport, url))
 
-    async def test_a_body_that_stops_midway_ends_in_time(self) -> None:
-        """The time is for the whole answer, not only for its first byte."""
+    async def test_an_incomplete_body_times_out(self) -> None:
+        """The time limit is for the complete response."""
         transport = Transport(timeout=0.1, connections=1, gzip=False)
         async with (
-            speaking(HEAD + b"Content-Length: 100\r\n\r\n", b"x", stay=True) as url,
+            sending(HEAD + b"Content-Length: 100\r\n\r\n", b"x", stay=True) as url,
             contextlib.aclosing(transport),
         ):
-            assert "no response in time" in str(await failure(transport, url))
+            assert "no response in time" in str(await error_of(transport, url))
 
-    async def test_an_endless_answer_is_cut(self, transport: Transport) -> None:
-        """A few megabytes are read and no more."""
+    async def test_an_endless_response(self, transport: Transport) -> None:
+        """Only a few megabytes are read."""
         chunk = b"%x\r\n%b\r\n" % (2**20, b"x" * 2**20)
-        async with speaking(CHUNKED, *[chunk] * (MAX_RESPONSE // 2**20 + 2), stay=True) as url:
-            error = await failure(transport, url)
+        async with sending(CHUNKED, *[chunk] * (MAX_RESPONSE // 2**20 + 2), stay=True) as url:
+            error = await error_of(transport, url)
 
         assert (error.status, "too large" in str(error)) == (200, True)
 
-    async def test_nobody_there(self, transport: Transport) -> None:
-        """A refused connection is trouble like any other."""
-        async with speaking() as url:
+    async def test_a_refused_connection(self, transport: Transport) -> None:
+        """It raises an UnavailableError."""
+        async with sending() as url:
             pass
 
-        assert "Cannot connect" in str(await failure(transport, url))
+        assert "Cannot connect" in str(await error_of(transport, url))
 
     @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64 + ".invalid", "ex..ample", "\u00ad.com", "1.2.3.4.5"])
-    async def test_a_name_that_leads_nowhere(self, transport: Transport, host: str) -> None:
-        """Unknown and impossible names are trouble like any other."""
-        assert (await failure(transport, f"http://{host}/")).status == 0
+    async def test_invalid_host_names(self, transport: Transport, host: str) -> None:
+        """Unknown and impossible names raise an UnavailableError without a status."""
+        assert (await error_of(transport, f"http://{host}/")).status == 0
 
-    async def test_speaking_tls_to_who_does_not(self, transport: Transport) -> None:
-        """A failed handshake is trouble like any other."""
-        async with speaking(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
-            assert (await failure(transport, url.replace("http", "https"))).retryable
+    async def test_tls_with_a_server_without_tls(self, transport: Transport) -> None:
+        """A failed handshake raises an UnavailableError."""
+        async with sending(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
+            assert (await error_of(transport, url.replace("http", "https"))).retryable
 
-    async def test_a_certificate_that_nobody_vouches_for(self, transport: Transport, self_made: ssl.SSLContext) -> None:
-        """Certificates are checked; a self-made one is refused before the key is sent."""
-        async with speaking(HEAD + b"Content-Length: 0\r\n\r\n", context=self_made) as url:
-            error = await failure(transport, url)
+    async def test_a_self_signed_certificate(self, transport: Transport, self_signed: ssl.SSLContext) -> None:
+        """Certificates are verified before the key is sent."""
+        async with sending(HEAD + b"Content-Length: 0\r\n\r\n", context=self_signed) as url:
+            error = await error_of(transport, url)
 
         assert "CERTIFICATE_VERIFY_FAILED" in str(error)
 
     async def test_a_cancelled_request_is_cancelled(self, transport: Transport) -> None:
-        """Cancellation is nobody's trouble and comes through."""
-        async with speaking(stay=True) as url:
+        """Cancellation is not turned into another error."""
+        async with sending(stay=True) as url:
             task = asyncio.create_task(transport.post(url, b"{}", HEADER))
             await asyncio.sleep(0.05)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-    async def test_the_connection_is_usable_after_trouble(self, transport: Transport) -> None:
-        """A broken answer does not spoil the next request."""
-        handler, _ = answering()
-        async with speaking(b"nonsense\r\n\r\n") as broken, serving(handler) as url:
-            await failure(transport, broken)
+    async def test_the_transport_is_usable_after_an_error(self, transport: Transport) -> None:
+        """An invalid response does not affect the next request."""
+        handler, _ = responding()
+        async with sending(b"nonsense\r\n\r\n") as invalid, serving(handler) as url:
+            await error_of(transport, invalid)
             assert (await transport.post(url, b"{}", HEADER)).status == 200
 
 
-def test_every_error_of_aiohttp_is_covered() -> None:
-    """No class of aiohttp's client errors gets past the transport, but those of WebSockets."""
+def test_all_errors_of_aiohttp_are_translated() -> None:
+    """All client errors of aiohttp become an UnavailableError, except those of WebSockets."""
     kinds = [
         kind
         for _, kind in inspect.getmembers(client_exceptions, inspect.isclass)
@@ -321,15 +321,15 @@ def test_every_error_of_aiohttp_is_covered() -> None:
     assert [kind for kind in kinds if not issubclass(kind, REQUEST_ERRORS)] == [aiohttp.WSMessageTypeError]
 
 
-async def test_the_key_is_in_no_log(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:
-    """With every logger at its most talkative, the key is in no line."""
+async def test_the_key_is_not_logged(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:
+    """No line contains the key, even if all loggers log everything."""
     caplog.set_level(logging.DEBUG)
     asyncio.get_running_loop().set_debug(True)
-    handler, _ = answering(status=401, text="no")
-    async with serving(handler) as url, speaking(b"nonsense\r\n\r\n") as broken:
+    handler, _ = responding(status=401, text="no")
+    async with serving(handler) as url, sending(b"nonsense\r\n\r\n") as invalid:
         await transport.post(url, b"{}", HEADER)
         try:
-            await transport.post(broken, b"{}", HEADER)
+            await transport.post(invalid, b"{}", HEADER)
         except UnavailableError:
             logging.getLogger("exponea_async").exception("It failed.")
 

@@ -1,5 +1,5 @@
 """
-What becomes of records at each answer of the platform.
+What happens to records after each response of the platform.
 """
 
 import asyncio
@@ -28,19 +28,19 @@ async def scripted() -> AsyncIterator[Scripted]:
 
 
 async def reasons(client: Exponea) -> dict[Any, str]:
-    """Tell why records died, by their numbers."""
+    """Return the reasons of dead letters, by the numbers of their events."""
     letters = await client._storage.dead(100_000)
     return {json.loads(b"{" + each.body)["data"]["properties"].get("number"): each.reason for each in letters}
 
 
 def fail_with(status: int, numbers: set[int]) -> Script:
-    """Refuse every request with one of some events in it."""
+    """Respond with a status to every request that contains one of some events."""
     return lambda seen: web.Response(status=status) if numbers & set(seen.names) else seen.accept()
 
 
 class TestSuccess:
     async def test_delivered(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Accepted records leave, and their receipts say so."""
+        """Accepted records leave the queue, and their receipts are delivered."""
         client = await connect()
         receipts = await client.track_many(numbered(120))
         await asyncio.gather(*(receipt.delivered(10) for receipt in receipts))
@@ -49,8 +49,8 @@ class TestSuccess:
         assert (await client._storage.pending()).waiting == 0
         assert sandbox.request_count == 3
 
-    async def test_each_result_counts_by_itself(self, connect: Connect, scripted: Scripted) -> None:
-        """A refused command is a dead letter with the platform's words; its neighbours are delivered."""
+    async def test_each_record_has_its_own_result(self, connect: Connect, scripted: Scripted) -> None:
+        """A rejected record becomes a dead letter with the platform's reason; the others of its batch are delivered."""
         scripted.script = lambda seen: seen.answer(["no such thing" if name == 1 else None for name in seen.names])
         client = await connect(base_url=scripted.url)
         good, bad, fine = await client.track_many(numbered(3))
@@ -62,26 +62,26 @@ class TestSuccess:
         assert (good.status, bad.status, fine.status) == ("delivered", "rejected", "delivered")
 
     async def test_results_in_another_order(self, connect: Connect, scripted: Scripted) -> None:
-        """A result is told by its command's id, wherever it stands."""
+        """A result is identified by its command id, not by its position."""
 
-        def shuffled(seen: Seen) -> web.Response:
+        def reversed_results(seen: Seen) -> web.Response:
             results = [
                 {"success": name != 1, "errors": ["e"], "command_id": command["command_id"]}
                 for name, command in zip(seen.names, seen.commands, strict=True)
             ]
             return web.json_response({"success": True, "results": results[::-1]})
 
-        scripted.script = shuffled
+        scripted.script = reversed_results
         client = await connect(base_url=scripted.url)
         await client.track_many(numbered(3))
 
         assert await client.flush_data(10) == FlushResult(2, 1, 0)
         assert set(await reasons(client)) == {1}
 
-    async def test_what_is_not_answered_is_sent_again(self, connect: Connect, scripted: Scripted) -> None:
-        """A record without a result is tried again, by itself, and given up in the end; the others are delivered."""
+    async def test_records_without_a_result_are_sent_again(self, connect: Connect, scripted: Scripted) -> None:
+        """Such a record is sent alone, and is a dead letter after too many failures; the others are delivered."""
 
-        def forgetful(seen: Seen) -> web.Response:
+        def incomplete(seen: Seen) -> web.Response:
             results = [
                 {"success": True, "command_id": command["command_id"]}
                 for name, command in zip(seen.names, seen.commands, strict=True)
@@ -89,7 +89,7 @@ class TestSuccess:
             ]
             return web.json_response({"success": True, "results": results})
 
-        scripted.script = forgetful
+        scripted.script = incomplete
         client = await connect(base_url=scripted.url, flush_max_retries=4)
         await client.track_many(numbered(3))
 
@@ -98,24 +98,24 @@ class TestSuccess:
         assert "has no result" in (await reasons(client))[1]
 
 
-class TestRefusedAsAWhole:
+class TestRefusedBatches:
     @pytest.mark.parametrize("status", [400, 409, 413, 422])
-    @pytest.mark.parametrize("guilty", [{0}, {31}, {7, 8}, {0, 49}])
-    async def test_the_guilty_are_found(
-        self, connect: Connect, scripted: Scripted, status: int, guilty: set[int]
+    @pytest.mark.parametrize("at_fault", [{0}, {31}, {7, 8}, {0, 49}])
+    async def test_the_records_at_fault_are_found(
+        self, connect: Connect, scripted: Scripted, status: int, at_fault: set[int]
     ) -> None:
-        """A refused batch is halved until the guilty stand alone, in a number of requests like the logarithm."""
-        scripted.script = fail_with(status, guilty)
+        """A refused batch is split until the records at fault are alone, in a logarithmic number of requests."""
+        scripted.script = fail_with(status, at_fault)
         client = await connect(base_url=scripted.url)
         await client.track_many(numbered(50))
 
-        assert await client.flush_data(10) == FlushResult(50 - len(guilty), len(guilty), 0)
-        assert set(await reasons(client)) == guilty
-        assert len(scripted.seen) <= 1 + 2 * len(guilty) * ceil(log2(50))
-        assert f"HTTP {status}" in (await reasons(client))[min(guilty)]
+        assert await client.flush_data(10) == FlushResult(50 - len(at_fault), len(at_fault), 0)
+        assert set(await reasons(client)) == at_fault
+        assert len(scripted.seen) <= 1 + 2 * len(at_fault) * ceil(log2(50))
+        assert f"HTTP {status}" in (await reasons(client))[min(at_fault)]
 
-    async def test_all_are_guilty(self, connect: Connect, scripted: Scripted) -> None:
-        """Where nothing is accepted each ends as a dead letter, in twice as many requests at the most."""
+    async def test_all_records_are_at_fault(self, connect: Connect, scripted: Scripted) -> None:
+        """If nothing is accepted, each record becomes a dead letter, in at most twice as many requests."""
         scripted.script = lambda _: web.json_response({"success": False, "errors": ["never"]}, status=400)
         client = await connect(base_url=scripted.url)
         await client.track_many(numbered(50))
@@ -124,8 +124,8 @@ class TestRefusedAsAWhole:
         assert len(scripted.seen) == 99
         assert set((await reasons(client)).values()) == {"HTTP 400: never"}
 
-    async def test_a_success_that_says_no(self, connect: Connect, sandbox: Sandbox) -> None:
-        """A 200 with ``success: false`` and no results is a refusal, not a delivery."""
+    async def test_an_unsuccessful_2xx_response(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A 200 with ``success: false`` and without results is a refusal, not a delivery."""
         sandbox.faults.add(Fault("status", status=200, body='{"success": false, "errors": ["e"]}'))
         client = await connect()
         receipt = await client.track_event(Event("x"))
@@ -134,8 +134,8 @@ class TestRefusedAsAWhole:
             await receipt.delivered(10)
         assert sandbox.request_count == 1
 
-    async def test_the_dead_can_be_revived(self, connect: Connect, sandbox: Sandbox) -> None:
-        """What was refused by mistake is sent again on request."""
+    async def test_dead_letters_can_be_revived(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Records that were rejected by mistake are sent again on request."""
         sandbox.faults.add(Fault("reject", times=3))
         client = await connect()
         await client.track_many(numbered(3))
@@ -148,10 +148,10 @@ class TestRefusedAsAWhole:
 
 class TestPaused:
     @pytest.mark.parametrize("status", [301, 302, 307, 401, 402, 403, 404, 405, 410, 415, 418])
-    async def test_the_project_is_paused(
+    async def test_a_project_error_pauses_the_project(
         self, connect: Connect, sandbox: Sandbox, heard: Heard, caplog: pytest.LogCaptureFixture, status: int
     ) -> None:
-        """Nothing is lost, one notice and one line tell of it, and the platform is left alone."""
+        """No record is lost, one event and one log line report it, and no more requests are made."""
         sandbox.faults.add(Fault("status", status=status))
         client = await connect(hooks=Hooks(listeners=[heard]), upload={"batch_size": 5, "concurrency": 2})
         receipts = await client.track_many(numbered(100))
@@ -170,7 +170,7 @@ class TestPaused:
         assert {receipt.status for receipt in receipts} == {"queued"}
 
     async def test_a_redirect_is_not_followed(self, connect: Connect, scripted: Scripted) -> None:
-        """The key goes nowhere but where it is meant for."""
+        """The key is sent to the configured host only."""
         scripted.script = lambda _: web.Response(status=302, headers={"Location": f"{scripted.url}/elsewhere"})
         client = await connect(base_url=scripted.url)
         await client.track_event(Event("x"))
@@ -179,8 +179,8 @@ class TestPaused:
         assert not [seen for seen in scripted.seen if seen.path == "/elsewhere"]
         assert "/elsewhere" in next(iter(client.stats().paused.values()))
 
-    async def test_each_flush_asks_once(self, connect: Connect, sandbox: Sandbox) -> None:
-        """A flush tries a paused project again, once; when it works again everything goes out."""
+    async def test_each_flush_makes_one_request(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A flush tries a paused project once; when it works again, everything is sent."""
         sandbox.faults.add(Fault("status", status=401))
         client = await connect(flush_mode="MANUAL")
         await client.track_many(numbered(200))
@@ -197,7 +197,7 @@ class TestPaused:
         assert client.stats().paused == {}
 
     async def test_a_new_configuration_resumes(self, connect: Connect) -> None:
-        """The right key at the next start delivers what the wrong one could not."""
+        """With the right key, the next start delivers what the wrong key could not."""
         async with Sandbox(projects=[Project(PROJECT, ["right"])]) as strict:
             client = await connect(authorization_token="wrong", base_url=strict.url)
             await client.track_many(numbered(60))
@@ -211,7 +211,7 @@ class TestPaused:
     async def test_a_project_that_is_no_longer_configured(
         self, connect: Connect, sandbox: Sandbox, heard: Heard
     ) -> None:
-        """Its records wait without a request, told once; those of others go on."""
+        """Its records are kept without a request, which is reported once; those of other projects are sent."""
         client = await connect(project_token="old", flush_mode="MANUAL")
         await client.track_many(numbered(3))
         await client.aclose()
@@ -227,7 +227,7 @@ class TestPaused:
         assert again.stats().requests == sandbox.request_count == 1
 
     async def test_one_paused_project_does_not_stop_the_others(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Two clients' projects on one file, one of them wrong: the other is delivered."""
+        """Two projects share a queue file: if one of them is paused, the other is still delivered."""
         sandbox.faults.add(Fault("status", status=404, project="bad"))
         bad, good = await connect(project_token="bad"), await connect(project_token="good")
         await bad.track_many(numbered(10))
@@ -253,8 +253,10 @@ class TestUnavailable:
         ],
         ids=lambda fault: f"{fault.kind} {fault.status} {fault.body}",
     )
-    async def test_it_is_tried_again(self, connect: Connect, sandbox: Sandbox, heard: Heard, fault: Fault) -> None:
-        """Trouble costs time and nothing else, and is told once at its beginning and once at its end."""
+    async def test_temporary_errors_are_retried(
+        self, connect: Connect, sandbox: Sandbox, heard: Heard, fault: Fault
+    ) -> None:
+        """No record is lost, and the outage is reported once at its beginning and once at its end."""
         sandbox.faults.add(fault)
         client = await connect(hooks=Hooks(listeners=[heard]), flush_max_retries=1, upload={"request_timeout": 0.1})
         receipts = await client.track_many(numbered(5))
@@ -266,21 +268,21 @@ class TestUnavailable:
         assert client.stats().failed_requests == fault.times
         assert client.stats().retried == 5 * (fault.times or 0)
 
-    async def test_a_retry_is_in_time(
+    async def test_a_retry_is_not_delayed(
         self, connect: Connect, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What was put off is sent when it is due, and not only when an idle client looks again by itself."""
+        """A record is sent again as soon as it is due, and not only when an idle client looks at the queue again."""
         monkeypatch.setattr("exponea_async._pipeline.uploader.IDLE_INTERVAL", 60)
-        answers = iter([web.Response(status=503), web.Response(status=503), web.json_response({"results": []})])
-        scripted.script = lambda seen: next(answers, None) or seen.accept()
+        responses = iter([web.Response(status=503), web.Response(status=503), web.json_response({"results": []})])
+        scripted.script = lambda seen: next(responses, None) or seen.accept()
         client = await connect(base_url=scripted.url)
         await client.track_event(Event("x"))
 
         assert await client.flush_data(10) == FlushResult(1, 0, 0)
         assert len(scripted.seen) == 4
 
-    async def test_a_platform_that_is_away(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Refused connections, however many, kill no record."""
+    async def test_a_platform_that_is_unreachable(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Records are never dead letters because of refused connections, however many."""
         await sandbox.aclose()
         client = await connect(flush_max_retries=1, upload={"backoff_max": 0.01})
         receipt = await client.track_event(Event("x"))
@@ -290,18 +292,18 @@ class TestUnavailable:
 
         assert receipt.status == "delivered"
 
-    async def test_an_answer_without_end(self, connect: Connect, scripted: Scripted) -> None:
-        """An answer of many megabytes is not read to its end, and its records are kept."""
-        answers = iter([web.Response(body=b"x" * 5_000_000)])
-        scripted.script = lambda seen: next(answers, None) or seen.accept()
+    async def test_an_endless_response(self, connect: Connect, scripted: Scripted) -> None:
+        """A response of many megabytes is not read completely, and its records are kept."""
+        responses = iter([web.Response(body=b"x" * 5_000_000)])
+        scripted.script = lambda seen: next(responses, None) or seen.accept()
         client = await connect(base_url=scripted.url)
         await client.track_event(Event("x"))
 
         assert await client.flush_data(10) == FlushResult(1, 0, 0)
         assert len(scripted.seen) == 2
 
-    async def test_the_platforms_wish_is_respected(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Whoever asks for patience with ``Retry-After`` gets it, by all batches, and for no longer than that."""
+    async def test_retry_after_is_respected(self, connect: Connect, sandbox: Sandbox) -> None:
+        """All batches wait as long as ``Retry-After`` asks for, and no longer."""
         sandbox.faults.add(Fault("status", status=429, retry_after=0.4, times=1))
         client = await connect(upload={"concurrency": 1})
         await client.track_many(numbered(300))
@@ -311,8 +313,8 @@ class TestUnavailable:
         assert 0.4 <= second - first < 2
         assert len(sandbox.engine.events()) == 300
 
-    async def test_one_request_at_a_time_asks(self, connect: Connect, scripted: Scripted) -> None:
-        """In an outage a single request at a time asks whether it is over, however many records wait."""
+    async def test_an_outage_is_probed_by_one_request_at_a_time(self, connect: Connect, scripted: Scripted) -> None:
+        """In an outage there is only one request at a time, however many records are queued."""
 
         async def slow(_: Seen) -> web.Response:
             await asyncio.sleep(0.01)
@@ -330,8 +332,8 @@ class TestUnavailable:
         assert (await client.flush_data(20)).remaining == 0
         assert most == 1
 
-    async def test_an_outage_is_quiet(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Neither the platform nor the disk is kept busy while nothing can be sent, also as more is tracked."""
+    async def test_an_outage_costs_little(self, connect: Connect, sandbox: Sandbox) -> None:
+        """There are few requests and commits while nothing can be sent, even if more events are tracked."""
         sandbox.faults.add(Fault("status", status=503))
         client = await connect(upload={"backoff_initial": 0.2, "backoff_max": 0.2})
         await client.track_many(numbered(1000))
@@ -342,22 +344,22 @@ class TestUnavailable:
             await asyncio.sleep(0.02)
         seconds, after = asyncio.get_running_loop().time() - started, client.stats()
 
-        # A wait is 0.1 seconds on average; each request costs a claim and a settlement, each event a commit.
+        # A wait is 0.1 seconds on average; each request costs a lease and a settlement, each event a commit.
         assert after.requests - before.requests <= 30 * seconds
         assert after.commits - before.commits <= 50 + 4 * (after.requests - before.requests) + 10 * seconds
 
     async def test_waits_grow(self, connect: Connect, sandbox: Sandbox) -> None:
-        """The longer an outage, the more seldom it is asked about."""
+        """The longer an outage, the fewer requests are made."""
         sandbox.faults.add(Fault("status", status=503))
         client = await connect(upload={"backoff_initial": 0.02, "backoff_max": 60})
         await client.track_event(Event("x"))
         await asyncio.sleep(1.2)
 
-        # The waits are at random up to 0.02, 0.04, 0.08 and so on; a steady 0.02 would make 60 requests.
+        # The waits are random up to 0.02, 0.04, 0.08 and so on; constant waits of 0.02 would make 60 requests.
         assert sandbox.request_count <= 25
 
-    async def test_an_idle_client_is_quiet(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Nothing to do means no request and no commit."""
+    async def test_an_idle_client_costs_nothing(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Without records there are no requests and no commits."""
         client = await connect()
         await (await client.track_event(Event("x"))).delivered(10)
         await asyncio.sleep(0.05)
@@ -367,9 +369,9 @@ class TestUnavailable:
         assert client.stats() == before
 
 
-class TestPoisonedRecords:
-    async def test_the_poisoned_one_is_found(self, connect: Connect, scripted: Scripted) -> None:
-        """A record that makes the platform stumble is a dead letter in the end; all others are delivered."""
+class TestRecordsAtFault:
+    async def test_a_record_on_which_the_platform_fails_is_found(self, connect: Connect, scripted: Scripted) -> None:
+        """A record that causes a server error becomes a dead letter; all others are delivered."""
         scripted.script = fail_with(500, {13})
         client = await connect(base_url=scripted.url, flush_max_retries=3, upload={"batch_size": 20})
         await client.track_many(numbered(100))
@@ -382,19 +384,19 @@ class TestPoisonedRecords:
         assert (await client.flush_data(20)).remaining == 0
         assert client.stats().delivered == client.stats().tracked - 1
 
-    async def test_several_poisoned_ones(self, connect: Connect, scripted: Scripted) -> None:
-        """So are several, in several batches."""
-        poisoned = {0, 1, 49, 50, 99}
-        scripted.script = fail_with(503, poisoned)
+    async def test_several_records_at_fault(self, connect: Connect, scripted: Scripted) -> None:
+        """They are found in several batches at the same time."""
+        at_fault = {0, 1, 49, 50, 99}
+        scripted.script = fail_with(503, at_fault)
         client = await connect(base_url=scripted.url, flush_max_retries=2, upload={"batch_size": 10})
         await client.track_many(numbered(200))
 
         await self.keep_going(client, lambda: client.stats().rejected == 5)
-        assert set(await reasons(client)) == poisoned
+        assert set(await reasons(client)) == at_fault
         assert (await client.flush_data(20)).remaining == 0
 
     async def keep_going(self, client: Exponea, condition: Callable[[], bool]) -> None:
-        """Track more, whose passing shows that the platform works, until something holds true."""
+        """Track more events, whose delivery shows that the platform works, until a condition holds."""
         for number in range(1000, 5000):
             if condition():
                 return
@@ -403,8 +405,10 @@ class TestPoisonedRecords:
         pytest.fail("It never held true.")
 
     @pytest.mark.parametrize("size", [1, 5, 50])
-    async def test_its_neighbours_are_not_held_up(self, connect: Connect, scripted: Scripted, size: int) -> None:
-        """Those that share a batch with it are delivered, also where nothing else is left to show who is to blame."""
+    async def test_other_records_of_the_batch_are_not_blocked(
+        self, connect: Connect, scripted: Scripted, size: int
+    ) -> None:
+        """They are delivered even if no other records are left that could show which one is at fault."""
         scripted.script = fail_with(500, {3})
         client = await connect(base_url=scripted.url, upload={"batch_size": size})
         receipts = await client.track_many(numbered(10))
@@ -412,8 +416,8 @@ class TestPoisonedRecords:
 
         await asyncio.gather(*(receipt.delivered(20) for receipt in good))
 
-    async def test_the_last_one_may_be_an_outage(self, connect: Connect, scripted: Scripted) -> None:
-        """A record that fails when nobody else is there to pass is kept, and asked for as in any outage."""
+    async def test_a_single_record_may_be_in_an_outage(self, connect: Connect, scripted: Scripted) -> None:
+        """A record that fails while there are no others is kept, as in any outage."""
         scripted.script = fail_with(500, {3})
         client = await connect(base_url=scripted.url, flush_max_retries=2)
         receipt = await client.track_event(Event("ping", {"number": 3}))
@@ -423,10 +427,10 @@ class TestPoisonedRecords:
         await self.keep_going(client, lambda: receipt.status == "rejected")
         assert "2 failures" in (await reasons(client))[3]
 
-    async def test_an_outage_with_a_gleam_in_it(self, connect: Connect, scripted: Scripted) -> None:
-        """One success in the middle of a long outage does not make those to blame that fail before and after it."""
-        answers = iter(["fail"] * 3 + ["pass"])
-        scripted.script = lambda seen: seen.accept() if next(answers, "") == "pass" else web.Response(status=503)
+    async def test_an_outage_with_one_success(self, connect: Connect, scripted: Scripted) -> None:
+        """One success in a long outage does not put records at fault that fail before and after it."""
+        outcomes = iter(["fail"] * 3 + ["pass"])
+        scripted.script = lambda seen: seen.accept() if next(outcomes, "") == "pass" else web.Response(status=503)
         client = await connect(base_url=scripted.url, flush_max_retries=3, upload={"batch_size": 5})
         await client.track_many(numbered(50))
         await until(lambda: len(scripted.seen) >= 80)
@@ -436,8 +440,8 @@ class TestPoisonedRecords:
         assert (await client.flush_data(20)).remaining == 0
         assert client.stats().delivered == 50
 
-    async def test_an_outage_is_nobodys_fault(self, connect: Connect, scripted: Scripted) -> None:
-        """Where nobody passes, no record is blamed, however long it lasts."""
+    async def test_no_record_is_at_fault_in_an_outage(self, connect: Connect, scripted: Scripted) -> None:
+        """While no request has success, no record becomes a dead letter, however long the outage is."""
         scripted.script = lambda _: web.Response(status=500)
         client = await connect(base_url=scripted.url, flush_max_retries=1, upload={"batch_size": 5})
         await client.track_many(numbered(50))
@@ -449,8 +453,8 @@ class TestPoisonedRecords:
 
 
 class TestAge:
-    async def test_the_old_are_given_up(self, connect: Connect, sandbox: Sandbox) -> None:
-        """A record beyond ``max_age`` is a dead letter that says so, and is not sent."""
+    async def test_old_records_become_dead_letters(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A record older than ``max_age`` is not sent, and its dead letter says why."""
         client = await connect(flush_mode="MANUAL", queue=QueueSettings(max_age=0.2))
         old = await client.track_event(Event("x", {"number": 1}))
         await asyncio.sleep(0.25)
@@ -461,8 +465,8 @@ class TestAge:
         assert "max_age" in (await reasons(client))[1]
         assert [event.properties["number"] for event in sandbox.engine.events()] == [2]
 
-    async def test_age_counts_in_an_outage_too(self, connect: Connect, sandbox: Sandbox) -> None:
-        """It is the only thing that ends a record while the platform is away."""
+    async def test_old_records_become_dead_letters_in_an_outage(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Only its age makes a record a dead letter while the platform is unavailable."""
         sandbox.faults.add(Fault("status", status=503))
         client = await connect(queue=QueueSettings(max_age=0.5))
         receipts = await client.track_many(numbered(100))
