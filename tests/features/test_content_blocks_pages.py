@@ -62,7 +62,7 @@ class TestWhatIsRead:
         assert told_type(made) in ("html", "native", "not_defined", "unknown")
         assert weight(said) > 0
         assert said.ttl >= 0
-        definition.dates.passes(5.0)
+        definition.dates.includes(5.0)
 
     @pytest.mark.parametrize(
         ("static_type", "personal_type", "told"),

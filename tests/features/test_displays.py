@@ -10,8 +10,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exponea_async._internal.fields import FieldError
 from exponea_async.devices.impressions import RETENTION, Impression, as_list, from_list, unexpired
-from exponea_async.features._shared.targeting.filters import FilterError
 from exponea_async.features._shared.targeting.schedule import DateFilter, may_show, read_date_filter
 
 NOW = 2_000_000.0
@@ -41,12 +41,12 @@ class TestDateFilter:
     )
     def test_which_moments_pass(self, value: object, *, expected: bool) -> None:
         """Moments between both bounds pass, the bounds included, and all do where no dates are meant."""
-        assert read_date_filter(value).passes(NOW) is expected
+        assert read_date_filter(value).includes(NOW) is expected
 
     def test_whole_seconds_count(self) -> None:
         """The last second passes to its end."""
-        assert DateFilter(enabled=True, to_date=2_000_000).passes(2_000_000.999)
-        assert not DateFilter(enabled=True, from_date=2_000_001).passes(2_000_000.999)
+        assert DateFilter(enabled=True, to_date=2_000_000).includes(2_000_000.999)
+        assert not DateFilter(enabled=True, from_date=2_000_001).includes(2_000_000.999)
 
     @pytest.mark.parametrize(
         "value",
@@ -61,7 +61,7 @@ class TestDateFilter:
     )
     def test_what_can_not_be_read(self, value: object) -> None:
         """Dates that are not written as they should be are an error that says so."""
-        with pytest.raises(FilterError, match=r"^A \w+ is no "):
+        with pytest.raises(FieldError, match=r"^date_filter: .*expected an? \w+, got "):
             read_date_filter(value)
 
     @given(
@@ -77,7 +77,7 @@ class TestDateFilter:
         """What passes are the seconds of a range."""
         seconds = range(-9 if start is None else start, 10 if end is None else end + 1)
         value = {"enabled": enabled, "from_date": start, "to_date": end}
-        assert read_date_filter(value).passes(second + fraction) is (not enabled or second in seconds)
+        assert read_date_filter(value).includes(second + fraction) is (not enabled or second in seconds)
 
 
 class TestFrequency:

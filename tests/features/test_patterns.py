@@ -31,8 +31,8 @@ ENGINES = {"both": BOTH, "re": ALONE, "regex": EXTRA}
 def patterns(request: pytest.FixtureRequest) -> ModuleType:
     module: ModuleType = request.param
     module.compile_pattern.cache_clear()
-    module._advise.cache_clear()
-    module._tell_of_timeout.cache_clear()
+    module.warn_extra_missing.cache_clear()
+    module.warn_timeout.cache_clear()
     return module
 
 
@@ -134,7 +134,7 @@ class TestFinding:
         self, pattern: str, text: str, caplog: pytest.LogCaptureFixture, *, expected: bool
     ) -> None:
         """Where the extra is missing, nothing is found of what only it can run, and the log says so once."""
-        ALONE._advise.cache_clear()
+        ALONE.warn_extra_missing.cache_clear()
         ALONE.compile_pattern.cache_clear()
         assert found(BOTH, pattern, text) is found(EXTRA, pattern, text) is expected
         assert caplog.messages == []
@@ -300,19 +300,19 @@ class TestHostile:
     def test_time_runs_out(self, caplog: pytest.LogCaptureFixture) -> None:
         """A search that takes too long is no match, is told of once, and the next ones get less time."""
         EXTRA.compile_pattern.cache_clear()
-        EXTRA._tell_of_timeout.cache_clear()
+        EXTRA.warn_timeout.cache_clear()
         pattern = EXTRA.compile_pattern("(a|aa)+$")
         for _ in range(10):
             assert not pattern.found_in("a" * 100 + "!")
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
         assert "takes too long" in caplog.text
-        assert pattern._budget == EXTRA.LEAST_BUDGET
+        assert pattern.timeout == EXTRA.MIN_TIMEOUT
         assert pattern.found_in("!aa")
 
     def test_texts_that_are_too_long(self, patterns: ModuleType) -> None:
         """Nothing is looked for in texts that no honest property has."""
-        assert found(patterns, "b", "a" * (patterns.MAX_TEXT - 1) + "b")
-        assert not found(patterns, "b", "a" * patterns.MAX_TEXT + "b")
+        assert found(patterns, "b", "a" * (patterns.MAX_STRING - 1) + "b")
+        assert not found(patterns, "b", "a" * patterns.MAX_STRING + "b")
 
     @settings(deadline=2000)
     @given(st.lists(PIECES | NESTS, min_size=1, max_size=8).map("".join), st.sampled_from([20, 60, 200, 700, 5000]))

@@ -120,7 +120,7 @@ class Blocks:
         due = [
             each
             for each in blocks
-            if each.dates.passes(now) and may_show(each.often, viewer.displays.get(each.id), viewer.visit_start)
+            if each.dates.includes(now) and may_show(each.often, viewer.displays.get(each.id), viewer.visit_start)
         ]
         found = await self.loads.personal(context, viewer.customer, blocks if everything else due)
         choices = [Candidate(each, found.get(each.id) if each.is_personalized else None) for each in due]

@@ -166,7 +166,7 @@ def matching(definitions: tuple[Definition, ...], occasion: TriggerEvent, now: f
         found += [
             each
             for each in part
-            if each.trigger is not None and each.dates.passes(second) and each.trigger.matches(occasion)
+            if each.trigger is not None and each.dates.includes(second) and each.trigger.matches(occasion)
         ]
         if perf_counter() > latest:
             LOG.warning("Some in-app messages take too long to choose among, and the rest of them is left out.")

@@ -1,10 +1,10 @@
 """
-Triggers: which events a message is shown upon, and what the events must hold. Pure.
+Triggers: the events for which a message is shown, and the conditions on their properties. Pure.
 
-All comparisons are of texts, as in the vendor's SDKs, and tell upper from lower case. A property that is missing or
-null has no text, and fails every comparison, the negative ones too.
+All comparisons are of strings and case-sensitive, as in the vendor's SDKs. A property that is missing or null has no
+string, and fails every comparison, the negative ones too.
 
-A trigger is compiled when it is read, and matches nothing where a number of operands or a regular expression is wrong.
+A trigger is compiled when it is read. It matches nothing if the number of operands or a regular expression is wrong.
 """
 
 import json
@@ -13,84 +13,81 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from attrs import field, frozen
 
+from exponea_async._internal.fields import FieldError, as_list, as_mapping, as_string, nullable, required
 from exponea_async.features._shared.targeting.patterns import PatternError, compile_pattern
 
-_DEPTH = 100
+_MAX_DEPTH = 100
 _ABSENT = object()
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_ORIGINS, _KINDS = ("property", "timestamp"), ("string", "number", "boolean")
+_ATTRIBUTE_TYPES, _CONSTRAINT_TYPES = ("property", "timestamp"), ("string", "number", "boolean")
 
 
-class FilterError(ValueError):
-    """A filter is not written as it should be; the message it belongs to can't be used."""
-
-
-class _NeverError(ValueError):
-    """A condition is written as it should be, but there is no deciding it."""
+class _UndecidableError(ValueError):
+    """A condition is well-formed, but no event can be tested for it."""
 
 
 @frozen
 class TriggerEvent:
     """
-    An event that messages may be shown upon.
+    An event that messages may be shown for.
 
     Attributes:
         event_type: Its type, as it is tracked.
-        properties: Its properties, those that the SDK adds included.
-        timestamp: Its moment, UNIX seconds, or None.
+        properties: Its properties, including those that the SDK adds.
+        timestamp: Its time, UNIX seconds, or None.
     """
 
     event_type: str
     properties: Mapping[str, Any]
     timestamp: float | None = None
-    # Many triggers ask for the same few.
-    _texts: dict[str | None, str | None] = field(factory=dict, init=False, repr=False, eq=False)
+    # Many triggers need the same few.
+    _strings: dict[str | None, str | None] = field(factory=dict, init=False, repr=False, eq=False)
     _numbers: dict[str | None, float | None] = field(factory=dict, init=False, repr=False, eq=False)
 
     def value(self, name: str | None) -> Any:
-        """Give the property of a name, or the moment where that is None; an own object where there is none."""
+        """Return a property, or the timestamp if the name is None; a sentinel if there is none."""
         if name is not None:
             return self.properties.get(name, _ABSENT)
         return _ABSENT if self.timestamp is None else float(self.timestamp)
 
-    def text(self, name: str | None) -> str | None:
-        """Give the text of `value`; None where it is missing, null, or can't be sent."""
+    def string(self, name: str | None) -> str | None:
+        """Return the string by which `value` is compared; None if it is missing, null, or can't be sent."""
         try:
-            return self._texts[name]
+            return self._strings[name]
         except KeyError:
             value = self.value(name)
-            text = self._texts[name] = None if value is _ABSENT else text_of(value)
-            return text
+            string = self._strings[name] = None if value is _ABSENT else comparison_string(value)
+            return string
 
     def number(self, name: str | None) -> float | None:
-        """Give the number that `text` tells, or None."""
+        """Return the number that `string` represents, or None."""
         try:
             return self._numbers[name]
         except KeyError:
-            number = self._numbers[name] = _number(self.text(name) or "")
+            number = self._numbers[name] = _number(self.string(name) or "")
             return number
 
 
-_T = TypeVar("_T")
 _Test = Callable[[TriggerEvent], bool]
-_Make = Callable[[str | None, tuple[str, ...]], _Test]
+#: Returns the test of a condition, from the name of its attribute and its operands.
+_Compile = Callable[[str | None, tuple[str, ...]], _Test]
 
 
 @frozen
 class Condition:
     """
-    What a trigger wants of a property.
+    A condition on a property of an event.
 
     Attributes:
-        attribute: The name of the property; None is the event's moment.
-        kind: ``"string"``, ``"number"`` or ``"boolean"``; it decides nothing but how the condition is written.
-        operator: How to compare, such as ``"starts with"``.
-        operands: With what; of a boolean condition at most one.
+        attribute: The name of the property; None for the timestamp.
+        kind: ``"string"``, ``"number"`` or ``"boolean"``; only decides how the condition is written.
+        operator: The comparison, such as ``"starts with"``.
+        operands: What the property is compared with; at most one for a boolean condition.
     """
 
     attribute: str | None
@@ -98,27 +95,16 @@ class Condition:
     operator: str
     operands: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """Write it as it was read."""
-        name = self.attribute
-        attribute = {"type": "timestamp"} if name is None else {"type": "property", "property": name}
-        constraint: dict[str, Any] = {"type": self.kind, "operator": self.operator}
-        if self.kind != "boolean":
-            constraint["operands"] = [{"type": "constant", "value": each} for each in self.operands]
-        elif self.operands:
-            constraint["value"] = self.operands[0]
-        return {"attribute": attribute, "constraint": constraint}
-
 
 @frozen
 class Trigger:
     """
-    Upon which events a message is shown.
+    The events for which a message is shown.
 
     Attributes:
-        event_type: The type of these events, to the letter.
-        conditions: What must hold true of them, all of it.
-        trouble: Why it can never match, in words, or None.
+        event_type: Their type, case-sensitive.
+        conditions: The conditions that must all be true.
+        trouble: Why it can never match, or None.
     """
 
     event_type: str
@@ -126,21 +112,17 @@ class Trigger:
     trouble: str | None = None
     _tests: tuple[_Test, ...] = field(default=(), repr=False, eq=False)
 
-    def matches(self, occasion: TriggerEvent) -> bool:
-        """Tell whether an event is one of these."""
-        if occasion.event_type != self.event_type or self.trouble is not None:
+    def matches(self, event: TriggerEvent) -> bool:
+        """Return whether a message is shown for an event."""
+        if event.event_type != self.event_type or self.trouble is not None:
             return False
         for test in self._tests:  # noqa: SIM110 - several times as fast as all()
-            if not test(occasion):
+            if not test(event):
                 return False
         return True
 
-    def as_dict(self) -> dict[str, Any]:
-        """Write it as it was read, without what is of no meaning."""
-        return {"event_type": self.event_type, "filter": [each.as_dict() for each in self.conditions]}
 
-
-def read_trigger(value: object) -> Trigger | None:
+def read_trigger(value: Any) -> Trigger | None:
     """
     Read the ``trigger`` of a message.
 
@@ -148,141 +130,148 @@ def read_trigger(value: object) -> Trigger | None:
         value: Its JSON value.
 
     Returns:
-        The trigger; None where there is none, and the message is never shown, as in the Android SDK.
+        The trigger; None if there is none, in which case the message is never shown, as in the Android SDK.
 
     Raises:
-        FilterError: It is not written as it should be.
+        FieldError: A field is missing, of another type, or has an unknown value.
     """
     if value is None:
         return None
-    source = _checked(value, dict, "trigger")
-    event_type = _checked(source.get("event_type"), str, "event_type")
-    filters = _checked(source.get("filter"), list, "list of filters")
-    conditions = tuple(_condition(_checked(each, dict, "filter")) for each in filters)
     try:
-        return Trigger(event_type, conditions, None, tuple(_compiled(each) for each in conditions))
-    except _NeverError as error:
+        source = as_mapping(value)
+        event_type = required(source, "event_type", as_string)
+        conditions = tuple(_as_condition(each) for each in required(source, "filter", as_list))
+    except FieldError as error:
+        raise FieldError(f"trigger: {error}") from None
+    try:
+        return Trigger(event_type, conditions, None, tuple(map(_compile, conditions)))
+    except _UndecidableError as error:
         return Trigger(event_type, conditions, str(error))
 
 
-def _condition(source: dict[str, Any]) -> Condition:
-    attribute = _checked(source.get("attribute"), dict, "attribute")
-    constraint = _checked(source.get("constraint"), dict, "constraint")
-    origin = _checked(attribute.get("type"), str, "type of attribute")
-    kind = _checked(constraint.get("type"), str, "type of constraint")
-    operator = _checked(constraint.get("operator"), str, "operator")
-    for word, known in ((origin, _ORIGINS), (kind, _KINDS), (operator, _OPERATORS)):
-        if word not in known:
-            raise FilterError(f"{word[:60]!r} is none of {', '.join(known)}.")
-    name = _checked(attribute.get("property"), str, "property") if origin == "property" else None
+def _as_condition(value: Any) -> Condition:
+    source = as_mapping(value)
+    attribute, constraint = required(source, "attribute", as_mapping), required(source, "constraint", as_mapping)
+    attribute_type = required(attribute, "type", _as_one_of, _ATTRIBUTE_TYPES)
+    kind = required(constraint, "type", _as_one_of, _CONSTRAINT_TYPES)
+    operator = required(constraint, "operator", _as_one_of, _OPERATORS)
+    name = required(attribute, "property", as_string) if attribute_type == "property" else None
     return Condition(name, kind, operator, _operands(constraint, kind))
 
 
-def _operands(constraint: dict[str, Any], kind: str) -> tuple[str, ...]:
-    # Of both there may be none: operators for presence have no use for them.
+def _operands(constraint: Mapping[str, Any], kind: str) -> tuple[str, ...]:
+    # Either may be missing: operators that test for presence take none.
     if kind == "boolean":
-        value = constraint.get("value")
-        return () if value is None else (_checked(value, str, "value"),)
-    operands = constraint.get("operands")
-    listed = [] if operands is None else _checked(operands, list, "list of operands")
-    return tuple(_checked(_checked(each, dict, "operand").get("value"), str, "value") for each in listed)
+        value = nullable(constraint, "value", as_string)
+        return () if value is None else (value,)
+    operands = nullable(constraint, "operands", as_list) or ()
+    return tuple(required(as_mapping(each), "value", as_string) for each in operands)
 
 
-def _checked(value: object, kind: type[_T], name: str) -> _T:
-    if isinstance(value, kind):
-        return value
-    raise FilterError(f"A {type(value).__name__} is no {name}.")
+def _as_one_of(value: Any, known: Mapping[str, Any] | tuple[str, ...]) -> str:
+    word = as_string(value)
+    if word not in known:
+        raise FieldError(f"expected one of {', '.join(map(repr, known))}, got {word[:60]!r}")
+    return word
 
 
-def _compiled(condition: Condition) -> _Test:
-    """Make the test of a condition; raises `_NeverError` where it can't be decided."""
+def _compile(condition: Condition) -> _Test:
+    """
+    Return the test of a condition.
+
+    Raises:
+        _UndecidableError: It has the wrong operands.
+    """
     operands = condition.operands
-    count, make = _OPERATORS[condition.operator]
+    count, compile_operator = _OPERATORS[condition.operator]
     if condition.kind == "boolean":
-        # As in the Android SDK its value stands for the operands, and nobody counts whether there are too many.
+        # As in the Android SDK, its value stands for the operands, and one that is not needed is ignored.
         operands = operands[:count]
     if count is not None and len(operands) != count:
-        raise _NeverError(f"{condition.operator!r} takes {count} operands and not {len(operands)}")
-    return make(condition.attribute, operands)
+        raise _UndecidableError(f"{condition.operator!r} takes {count} operands, got {len(operands)}")
+    return compile_operator(condition.attribute, operands)
 
 
-def _present(decide: Callable[[Any], bool]) -> _Make:
-    return lambda name, _operands: lambda occasion: decide(occasion.value(name))
+def _present(decide: Callable[[Any], bool]) -> _Compile:
+    return lambda name, _operands: lambda event: decide(event.value(name))
 
 
-def _compared(prepare: Callable[..., Callable[[Any], bool]], look: Callable[..., Any] = TriggerEvent.text) -> _Make:
-    def make(name: str | None, operands: tuple[str, ...]) -> _Test:
+def _compared(
+    prepare: Callable[..., Callable[[Any], bool]], read: Callable[..., Any] = TriggerEvent.string
+) -> _Compile:
+    def compile_operator(name: str | None, operands: tuple[str, ...]) -> _Test:
         decide = prepare(*operands)
 
-        def test(occasion: TriggerEvent) -> bool:
-            found = look(occasion, name)
+        def test(event: TriggerEvent) -> bool:
+            found = read(event, name)
             return found is not None and decide(found)
 
         return test
 
-    return make
+    return compile_operator
 
 
-def _counted(prepare: Callable[..., Callable[[float], bool]]) -> _Make:
+def _compared_as_numbers(prepare: Callable[..., Callable[[float], bool]]) -> _Compile:
     def prepare_numbers(*operands: str) -> Callable[[float], bool]:
         numbers = [_number(each) for each in operands]
         if None in numbers:
-            raise _NeverError("an operand is no number")
+            raise _UndecidableError("an operand is not a number")
         return prepare(*numbers)
 
     return _compared(prepare_numbers, TriggerEvent.number)
 
 
-def _number(text: str) -> float | None:
-    return float(text) if _NUMBER.fullmatch(text) else None
+def _number(string: str) -> float | None:
+    return float(string) if _NUMBER.fullmatch(string) else None
 
 
 def _searched(pattern: str) -> Callable[[str], bool]:
     try:
         return compile_pattern(pattern).found_in
     except PatternError as error:
-        raise _NeverError(str(error)) from error
+        raise _UndecidableError(str(error)) from error
 
 
-_OPERATORS: Mapping[str, tuple[int | None, _Make]] = {
+#: The number of operands of each operator, None for any, and how it is compiled.
+_OPERATORS: Mapping[str, tuple[int | None, _Compile]] = {
     "is set": (0, _present(lambda value: value is not _ABSENT)),
     "is not set": (0, _present(lambda value: value is _ABSENT)),
     "has value": (0, _present(lambda value: value is not _ABSENT and value is not None)),
     "has no value": (0, _present(lambda value: value is None)),
-    "equals": (1, _compared(lambda operand: lambda text: text == operand)),
-    "does not equal": (1, _compared(lambda operand: lambda text: text != operand)),
-    "is": (1, _compared(lambda operand: lambda text: text == operand)),
-    "in": (None, _compared(lambda *operands: lambda text: text in operands)),
-    "not in": (None, _compared(lambda *operands: lambda text: text not in operands)),
-    "contains": (1, _compared(lambda operand: lambda text: operand in text)),
-    "does not contain": (1, _compared(lambda operand: lambda text: operand not in text)),
-    "starts with": (1, _compared(lambda operand: lambda text: text.startswith(operand))),
-    "ends with": (1, _compared(lambda operand: lambda text: text.endswith(operand))),
+    "equals": (1, _compared(lambda operand: lambda string: string == operand)),
+    "does not equal": (1, _compared(lambda operand: lambda string: string != operand)),
+    "is": (1, _compared(lambda operand: lambda string: string == operand)),
+    "in": (None, _compared(lambda *operands: lambda string: string in operands)),
+    "not in": (None, _compared(lambda *operands: lambda string: string not in operands)),
+    "contains": (1, _compared(lambda operand: lambda string: operand in string)),
+    "does not contain": (1, _compared(lambda operand: lambda string: operand not in string)),
+    "starts with": (1, _compared(lambda operand: lambda string: string.startswith(operand))),
+    "ends with": (1, _compared(lambda operand: lambda string: string.endswith(operand))),
     "regex": (1, _compared(_searched)),
-    "equal to": (1, _counted(lambda operand: lambda number: number == operand)),
-    "in between": (2, _counted(lambda low, high: lambda number: low <= number <= high)),
-    "not between": (2, _counted(lambda low, high: lambda number: number < low or number > high)),
-    "less than": (1, _counted(lambda operand: lambda number: number < operand)),
-    "greater than": (1, _counted(lambda operand: lambda number: number > operand)),
+    "equal to": (1, _compared_as_numbers(lambda operand: lambda number: number == operand)),
+    "in between": (2, _compared_as_numbers(lambda low, high: lambda number: low <= number <= high)),
+    "not between": (2, _compared_as_numbers(lambda low, high: lambda number: number < low or number > high)),
+    "less than": (1, _compared_as_numbers(lambda operand: lambda number: number < operand)),
+    "greater than": (1, _compared_as_numbers(lambda operand: lambda number: number > operand)),
 }
 
 
-def text_of(value: object) -> str | None:
+def comparison_string(value: object) -> str | None:
     """
-    Give the text that a property's value is compared by: as it goes over the wire, and compact JSON of what has parts.
+    Return the string by which a property is compared: as it is sent, and compact JSON for lists and objects.
 
-    There is none of None, and of what can't be sent.
+    None has no string, nor has a value that can't be sent.
     """
     try:
         plain = value if type(value) is str else _plain(value, 0)
-        is_text = plain is None or isinstance(plain, str)
-        return plain if is_text else json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+        is_string = plain is None or isinstance(plain, str)
+        return plain if is_string else json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, OverflowError, OSError):
         return None
 
 
 def _plain(value: Any, depth: int) -> Any:
-    if depth <= _DEPTH:
+    if depth <= _MAX_DEPTH:
         for kind, convert in _PLAIN:
             if isinstance(value, kind):
                 return convert(value, depth + 1)
@@ -292,16 +281,16 @@ def _plain(value: Any, depth: int) -> Any:
 def _plain_mapping(values: Mapping[Any, Any], depth: int) -> dict[str, Any]:
     if not all(isinstance(name, str) for name in values):
         raise ValueError("can't be sent")
-    walked = ((name, _plain(value, depth)) for name, value in values.items())
-    return {name: value for name, value in walked if value is not None}
+    converted = ((name, _plain(value, depth)) for name, value in values.items())
+    return {name: value for name, value in converted if value is not None}
 
 
 def _plain_list(values: Any, depth: int) -> list[Any]:
-    walked = (_plain(value, depth) for value in values)
-    return [value for value in walked if value is not None]
+    converted = (_plain(value, depth) for value in values)
+    return [value for value in converted if value is not None]
 
 
-# The order matters: an Enum may be a text too, and a datetime is a date.
+# The order matters: an Enum may be a string too, and a datetime is a date.
 _PLAIN: tuple[tuple[Any, Callable[[Any, int], Any]], ...] = (
     (Enum, lambda value, depth: _plain(value.value, depth)),
     (str, lambda value, _depth: str.__str__(value)),

@@ -1,16 +1,16 @@
 """
-Regular expressions from campaigns, looked for in texts from anywhere.
+Regular expressions from campaigns, searched for in arbitrary strings, in bounded time.
 
-Campaigns write them for Android; what Python spells otherwise, such as ``(?<name>...)``, is respelled. They tell upper
-from lower case, and know Unicode. Neither pattern nor text is to be trusted, and Python's own ``re`` can't be stopped.
-So there are two engines:
+Campaigns write them for Android; syntax that Python lacks, such as ``(?<name>...)``, is translated. They are
+case-sensitive and know Unicode. Neither the pattern nor the string can be trusted, and Python's own ``re`` can't be
+interrupted. Therefore two engines are used:
 
-- ``re`` runs where a bound of its steps, computed from the pattern and the length of the text, is small: how many ways
-  there are to spread the text over the repetitions, each tried out from every place in the text. A repetition round
-  something that can itself match in several ways, such as ``(a+)+`` or ``(a|ab)*``, is good for a few characters only.
-- ``regex``, an extra, runs for all others. It gives up when its time is over, and there is no match. It is not used for
-  all since it is many times as slow on what ``re`` does in a microsecond. Where it isn't installed nothing is found in
-  these texts, and the log says so.
+- ``re`` runs if the number of its steps has a small upper bound, which is estimated from the pattern and the length of
+  the string: the number of ways to distribute the string over the repetitions, tried at each position. A repetition of
+  something that can itself match in several ways, such as ``(a+)+`` or ``(a|ab)*``, allows a few characters only.
+- ``regex``, an extra, runs for all others. It stops after a timeout, which counts as not found. It is not used for all,
+  because it is many times slower at what ``re`` does in a microsecond. If it is not installed, nothing is found in
+  such strings, which is logged.
 """
 
 import logging
@@ -30,23 +30,23 @@ except ImportError:
 
 LOG = logging.getLogger("exponea_async")
 
-#: Characters of a pattern, and of a text that one is looked for in.
-MAX_PATTERN, MAX_TEXT = 500, 16_384
-#: What `re` may be given to do: a few milliseconds at worst, where the other engine can take over, or tens of them.
+#: Maximum length of a pattern, and of a string that is searched.
+MAX_PATTERN, MAX_STRING = 500, 16_384
+#: Maximum number of steps of `re`: a few milliseconds at worst if `regex` is installed, and tens of them if not.
 MAX_STEPS, MAX_STEPS_ALONE = 200_000, 2_000_000
-#: Seconds for one search: a thousand times what an honest one needs, and a delay that no event loop suffers from.
-BUDGET = 0.02
-#: Seconds for one search of a pattern that has run out of time again and again: many of them must not add up.
-LEAST_BUDGET = 0.001
-#: How large `regex` may compile a pattern, in parts. It writes out what must be repeated, all of ``(a{1000}){1000}``,
-#: and no budget holds there; so many parts take it some milliseconds and a few megabytes.
-MAX_PARTS = 10_000
+#: Seconds for one search: a thousand times what usual patterns need, and no noticeable delay of the event loop.
+TIMEOUT = 0.02
+#: Seconds for one search of a pattern that has timed out again and again, so that many of them do not add up.
+MIN_TIMEOUT = 0.001
+#: Maximum size of a pattern for `regex`, in tokens. It expands repetitions when it compiles, all of
+#: ``(a{1000}){1000}``, and has no timeout there; so many tokens take some milliseconds and a few megabytes.
+MAX_TOKENS = 10_000
 
-_NEEDED = "pip install 'exponea-async[html]'"
+_INSTALL = "pip install 'exponea-async[html]'"
 
 _ANYTHING = ([".", "*"], [".", "*?"])
 _NAMED_SET = r"\[:\^?(?:alnum|alpha|blank|cntrl|digit|graph|lower|print|punct|space|upper|word|xdigit):\]"
-#: What a pattern consists of: escapes, sets, repetitions, comments, beginnings of groups, single characters.
+#: The tokens of a pattern: escapes, sets, repetitions, comments, starts of groups, single characters.
 _TOKEN = re.compile(
     r"\\[pPN]\{[^{}]*\}|\\k<\w+>|\\."
     rf"|\[\^?\]?(?:{_NAMED_SET}|\\.|[^\]\\])*\]"
@@ -58,114 +58,121 @@ _TOKEN = re.compile(
 _REPETITION = re.compile(r"([*+?])|\{([0-9]*)(,?)([0-9]*)\}")
 _FLAGS = re.compile(r"\(\?[a-z]+\)")
 _VERBOSE = re.compile(r"\(\?[a-z]*x[a-z-]*[:)]")
-#: What only `regex` knows, or reads as it is meant.
-_BEYOND = re.compile(rf"\\[pPhRX]|{_NAMED_SET}")
-#: What stands in a set, with a bracket that opens nothing in the second group.
+#: What only `regex` supports, or reads as it is meant.
+_NEEDS_REGEX = re.compile(rf"\\[pPhRX]|{_NAMED_SET}")
+#: The content of a set; the second group is a bracket that starts nothing.
 _IN_SET = re.compile(rf"({_NAMED_SET}|\\.)|(\[)", re.DOTALL)
-# Android's ``\z`` is Python's ``\Z``, while its ``\Z`` lets a line break follow. A brace that begins no repetition is
-# one, though `regex` may read it as a tolerance for errors.
-_SPELLINGS = {"{": "\\{", "\\z": "\\Z", "\\Z": "(?=\\n?\\Z)"}
+# Android's ``\z`` is Python's ``\Z``, while its ``\Z`` allows a line break after it. A brace that does not start a
+# repetition is literal, though `regex` may read it as a tolerance for errors.
+_TRANSLATIONS = {"{": "\\{", "\\z": "\\Z", "\\Z": "(?=\\n?\\Z)"}
 
 _Search = Callable[[str], Any]
 
 
 class PatternError(ValueError):
-    """A pattern can't be read, or may not be run."""
+    """A pattern can't be read, or must not be run."""
 
 
 class Pattern:
     """
-    A regular expression that takes bounded time; made by `compile_pattern`.
+    A regular expression whose searches take bounded time. Use `compile_pattern` to create one.
 
     Args:
-        source: As it was written, for the log.
-        quick: The search without a limit of time.
-        longest: The longest text which that is good for.
-        patient: The search that takes a limit of time, or None.
+        source: The pattern as it was written, for the log.
+        fast_search: The search with `re`, which can't be interrupted.
+        max_fast: Maximum length of a string for it.
+        slow_search: The search with `regex`, which takes a timeout, or None.
+
+    Attributes:
+        timeout: Seconds after which `slow_search` stops.
     """
 
-    __slots__ = ("_budget", "_longest", "_patient", "_quick", "_source")
+    __slots__ = ("_fast_search", "_max_fast", "_slow_search", "_source", "timeout")
 
-    def __init__(self, source: str, quick: _Search, longest: int, patient: Callable[..., Any] | None) -> None:
+    def __init__(
+        self, source: str, fast_search: _Search, max_fast: int, slow_search: Callable[..., Any] | None
+    ) -> None:
         self._source = source
-        self._quick = quick
-        self._longest = longest
-        self._patient = patient
-        self._budget = BUDGET
+        self._fast_search = fast_search
+        self._max_fast = max_fast
+        self._slow_search = slow_search
+        self.timeout = TIMEOUT
 
-    def found_in(self, text: str) -> bool:
-        """Tell whether it matches somewhere in a text, as far as that can be told in time."""
-        if len(text) <= self._longest:
-            return self._quick(text) is not None
-        return len(text) <= MAX_TEXT and self._found_in_time(text)
+    def found_in(self, string: str) -> bool:
+        """Return whether the pattern matches anywhere in a string, as far as that is known within the timeout."""
+        if len(string) <= self._max_fast:
+            return self._fast_search(string) is not None
+        return len(string) <= MAX_STRING and self._found_before_timeout(string)
 
-    def _found_in_time(self, text: str) -> bool:
-        if self._patient is None:
+    def _found_before_timeout(self, string: str) -> bool:
+        if self._slow_search is None:
             if regex is None:
-                _advise(self._source)
+                warn_extra_missing(self._source)
             return False
         try:
-            return self._patient(text, timeout=self._budget) is not None
+            return self._slow_search(string, timeout=self.timeout) is not None
         except TimeoutError:
-            _tell_of_timeout(self._source)
-            self._budget = max(self._budget / 2, LEAST_BUDGET)
+            warn_timeout(self._source)
+            self.timeout = max(self.timeout / 2, MIN_TIMEOUT)
             return False
 
 
 @lru_cache(maxsize=512)
-def compile_pattern(text: str) -> Pattern:
+def compile_pattern(source: str) -> Pattern:
     """
-    Read a regular expression.
+    Compile a regular expression.
 
-    Messages come again and again with the same ones, hence the cache.
+    The result is cached, because messages are loaded again and again with the same patterns.
 
     Raises:
-        PatternError: It can't be read, is too large, or may take too long for any text.
+        PatternError: It can't be read, is too large, or may take too long for any string.
     """
-    if len(text) > MAX_PATTERN:
+    if len(source) > MAX_PATTERN:
         raise PatternError(f"a regular expression has more than {MAX_PATTERN} characters")
-    spelled = "".join(map(_respelled, _TOKEN.findall(text)))
-    tokens = [token for token in _TOKEN.findall(spelled) if not token.startswith("(?#")]
+    translated = "".join(map(_translate, _TOKEN.findall(source)))
+    tokens = [part for part in _TOKEN.findall(translated) if not part.startswith("(?#")]
     _check_groups(tokens)
-    patient = _patient(spelled, tokens)
+    slow_search = _compile_slow(translated, tokens)
     try:
-        quick, longest = _quick(spelled, tokens)
+        fast_search, max_fast = _compile_fast(translated, tokens)
     except PatternError:
-        if patient is None:
-            if regex is None and _BEYOND.search(text):
-                _advise(text)
+        if slow_search is None:
+            if regex is None and _NEEDS_REGEX.search(source):
+                warn_extra_missing(source)
             raise
-        return Pattern(text, patient, -1, patient)
-    if longest < 0 and patient is None:
+        return Pattern(source, slow_search, -1, slow_search)
+    if max_fast < 0 and slow_search is None:
         if regex is None:
-            _advise(text)
+            warn_extra_missing(source)
         raise PatternError("a regular expression may take too long")
-    return Pattern(text, quick, longest, patient)
+    return Pattern(source, fast_search, max_fast, slow_search)
 
 
-# The caches of these two are what makes them tell each pattern only once, however often messages are loaded.
+# The caches of these two make each pattern logged only once, however often messages are loaded.
 @lru_cache(maxsize=1000)
-def _advise(source: str) -> None:
-    LOG.warning("The regular expression %r needs an extra to be found: %s", source, _NEEDED)
+def warn_extra_missing(source: str) -> None:
+    """Log that a pattern needs the extra."""
+    LOG.warning("The regular expression %r needs an extra to be found: %s", source, _INSTALL)
 
 
 @lru_cache(maxsize=1000)
-def _tell_of_timeout(source: str) -> None:
+def warn_timeout(source: str) -> None:
+    """Log that a search has timed out."""
     LOG.warning("The regular expression %r takes too long, and counts as not found.", source)
 
 
-def _respelled(token: str) -> str:
-    if token.startswith("\\k<"):
-        return f"(?P={token[3:-1]})"
-    if token.startswith("(?<") and token.endswith(">"):
-        return f"(?P<{token[3:]}"
-    if token[0] == "[" and len(token) > 1:  # `regex` shall not see more sets in a set than `_TOKEN` does
-        return token[0] + _IN_SET.sub(lambda found: found[1] or "\\[", token[1:])
-    return _SPELLINGS.get(token, token)
+def _translate(part: str) -> str:
+    if part.startswith("\\k<"):
+        return f"(?P={part[3:-1]})"
+    if part.startswith("(?<") and part.endswith(">"):
+        return f"(?P<{part[3:]}"
+    if part[0] == "[" and len(part) > 1:  # `regex` must not see more sets in a set than `_TOKEN` does
+        return part[0] + _IN_SET.sub(lambda found: found[1] or "\\[", part[1:])
+    return _TRANSLATIONS.get(part, part)
 
 
 def _check_groups(tokens: list[str]) -> None:
-    """Refuse what `regex` knows beyond Android, such as recursion, which eats memory, and flags that it misplaces."""
+    """Reject what `regex` supports but Android does not: recursion, which uses up memory, and misplaced flags."""
     has_begun = False
     for part, following in pairwise([*tokens, ""]):
         if part == "(" and _REPETITION.match(following):
@@ -176,42 +183,42 @@ def _check_groups(tokens: list[str]) -> None:
         has_begun = not is_flags
 
 
-def _patient(spelled: str, tokens: list[str]) -> Callable[..., Any] | None:
-    """Make the search that can be stopped; None if there is none."""
-    if regex is None or _parts(tokens) > MAX_PARTS:
+def _compile_slow(translated: str, tokens: list[str]) -> Callable[..., Any] | None:
+    """Return the search that takes a timeout, or None."""
+    if regex is None or _expanded_size(tokens) > MAX_TOKENS:
         return None
-    if "{" in spelled and _VERBOSE.search(spelled):  # among blanks and comments anything may be repeated
+    if "{" in translated and _VERBOSE.search(translated):  # among spaces and comments, anything may be repeated
         return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            search: Callable[..., Any] = regex.compile(spelled, regex.VERSION0, cache_pattern=False).search
+            search: Callable[..., Any] = regex.compile(translated, regex.VERSION0, cache_pattern=False).search
             return search
     except (regex.error, ValueError, LookupError, OverflowError, RecursionError):
         return None
 
 
-def _quick(spelled: str, tokens: list[str]) -> tuple[_Search, int]:
-    """Make the search that can't be stopped, and tell the longest text that it is good for."""
+def _compile_fast(translated: str, tokens: list[str]) -> tuple[_Search, int]:
+    """Return the search that can't be interrupted, and the maximum length of a string for it."""
     if any(part[0] == "[" and re.search(_NAMED_SET, part) for part in tokens):
-        raise PatternError(f"a regular expression can't be read: named sets take {_NEEDED}")
+        raise PatternError(f"a regular expression can't be read: named sets need {_INSTALL}")
     limit = MAX_STEPS_ALONE if regex is None else MAX_STEPS
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a later Python may read otherwise
-            search = re.compile(spelled).search
-            if _VERBOSE.search(spelled):  # what a repetition belongs to is not seen among blanks and comments
+            warnings.simplefilter("ignore")  # about syntax that later versions of Python may read differently
+            search = re.compile(translated).search
+            if _VERBOSE.search(translated):  # among spaces and comments, it is unclear what a repetition applies to
                 return search, -1
-            tokens = _shortened(tokens)
+            tokens = _without_anything_at_the_ends(tokens)
             search = re.compile("".join(tokens)).search
-        longest = bisect_left(range(MAX_TEXT + 1), 1, key=lambda length: _steps(tokens, length) > limit) - 1
+        max_length = bisect_left(range(MAX_STRING + 1), 1, key=lambda length: _max_steps(tokens, length) > limit) - 1
     except (re.error, OverflowError, RecursionError) as error:
         raise PatternError(f"a regular expression can't be read: {error}") from error
-    return search, longest
+    return search, max_length
 
 
-def _shortened(tokens: list[str]) -> list[str]:
-    """Take away what makes no difference at the ends: a search finds the same without, and much faster."""
+def _without_anything_at_the_ends(tokens: list[str]) -> list[str]:
+    """Remove ``.*`` from both ends: a search finds the same without it, and much faster."""
     tokens = tokens[:]
     while tokens[:2] in _ANYTHING:
         del tokens[:2]
@@ -220,66 +227,66 @@ def _shortened(tokens: list[str]) -> list[str]:
     return tokens
 
 
-def _opens(token: str) -> bool:
-    return token[0] == "(" and (token[-1] != ")" or token.startswith("(?("))
+def _starts_group(part: str) -> bool:
+    return part[0] == "(" and (part[-1] != ")" or part.startswith("(?("))
 
 
-def _parts(tokens: list[str]) -> int:
-    """Tell how many parts a pattern has at most when what must be repeated is written out."""
+def _expanded_size(tokens: list[str]) -> int:
+    """Return the maximum number of tokens of a pattern whose mandatory repetitions are expanded."""
     size, last, outer = 0, 0, []
     for part in tokens:
-        if _opens(part):
+        if _starts_group(part):
             outer.append(size)
             size = 1
         elif part == ")":
             last = size
             size += outer.pop() if outer else 0
         elif repetition := _REPETITION.match(part):
-            least = max(int(repetition[2] or 0), 1)
-            size += last * (least - 1)
-            last *= least
+            minimum = max(int(repetition[2] or 0), 1)
+            size += last * (minimum - 1)
+            last *= minimum
         else:
             last = 1
             size += 1
     return size + sum(outer)
 
 
-def _steps(tokens: list[str], length: int) -> float:
-    """Tell how many steps a search takes at most in a text of a length."""
-    steps = _bound(tokens[::-1], length)[1]
+def _max_steps(tokens: list[str], length: int) -> float:
+    """Return the maximum number of steps of a search in a string of a length."""
+    steps = _count_group(tokens[::-1], length)[1]
     return steps + length if tokens[:1] == ["^"] and "|" not in tokens else steps * (length + 1)
 
 
-def _bound(tokens: list[str], length: int) -> tuple[float, float]:
+def _count_group(tokens: list[str], length: int) -> tuple[float, float]:
     """
-    Tell in how many ways a group can match at a place at most, and how many steps it takes to try them all.
+    Return in how many ways a group can match at one position at most, and how many steps it takes to try them all.
 
-    It takes the group's tokens, the bracket that closes it too, from the end of the list.
+    Takes the tokens of the group, including its closing bracket, from the end of the list.
     """
     ways, steps, branches = 1.0, 1.0, 1
     while tokens and (part := tokens.pop()) != ")":
         branches += part == "|"
-        # A character that must be there is a fifth of a step: only repetitions and groups are places to come back to.
+        # A mandatory character is a fifth of a step: `re` only returns to repetitions and groups.
         inner, cost = 1.0, 0.2
-        if part.startswith("(?("):  # whose branches depend on what was found
+        if part.startswith("(?("):  # its branches depend on what was found before
             return math.inf, math.inf
-        if _opens(part):
-            inner, cost = _bound(tokens, length)
+        if _starts_group(part):
+            inner, cost = _count_group(tokens, length)
         elif part.startswith("(?P=") or (part[0] == "\\" and part[1:].isdigit()):
-            cost += length  # what a group found before may be as long as the text
+            cost += length  # what the group found before may be as long as the string
         if repetition := _REPETITION.match(tokens[-1]) if tokens else None:
             tokens.pop()
-            inner, cost = _repeated(repetition, inner, cost, length)
+            inner, cost = _count_repetition(repetition, inner, cost, length)
         steps += ways * cost
         ways *= inner
     return ways * branches, steps
 
 
-def _repeated(repetition: re.Match[str], ways: float, steps: float, length: int) -> tuple[float, float]:
-    sign, least, comma, most = repetition.groups()
-    low = int(least or 0) if sign is None else int(sign == "+")
-    high = 1 if sign == "?" else int(most) if most else math.inf if sign or comma else low
-    # Beyond the least number each round takes a character.
+def _count_repetition(repetition: re.Match[str], ways: float, steps: float, length: int) -> tuple[float, float]:
+    sign, minimum, comma, maximum = repetition.groups()
+    low = int(minimum or 0) if sign is None else int(sign == "+")
+    high = 1 if sign == "?" else int(maximum) if maximum else math.inf if sign or comma else low
+    # Beyond the minimum, each round takes a character.
     rounds = min(high, low + length)
     if rounds * math.log2(ways) > 60:
         return math.inf, math.inf

@@ -1,5 +1,5 @@
 """
-Which of several messages is shown, and in which order content blocks are. Pure.
+Which of several messages is shown, and the order of content blocks. Pure.
 """
 
 from collections.abc import Callable, Iterable
@@ -8,81 +8,78 @@ from typing import TypeVar
 
 _Request = TypeVar("_Request")
 _Candidate = TypeVar("_Candidate")
+#: Returns the priority of a candidate, or None.
+_PriorityOf = Callable[[_Candidate], float | None]
 
 
-def highest_priority(
-    candidates: Iterable[_Candidate], priority_of: Callable[[_Candidate], float | None]
-) -> list[_Candidate]:
+def highest_priority(candidates: Iterable[_Candidate], priority_of: _PriorityOf[_Candidate]) -> list[_Candidate]:
     """
-    Keep those of the highest priority.
+    Return the candidates of the highest priority.
 
-    As in the Android SDK one without a priority counts as 0, but does not raise the bar: among negative ones it is kept
-    beside the highest of them.
+    As in the Android SDK, a candidate without a priority counts as 0 but does not raise the threshold: among candidates
+    of negative priorities it is returned together with the highest of them.
 
     Args:
-        candidates: Which could be shown.
-        priority_of: Tells a candidate's priority, or None.
+        candidates: The messages that could be shown.
+        priority_of: Returns the priority of a candidate, or None.
     """
     among = list(candidates)
     priorities = list(map(priority_of, among))
-    bar = max([priority for priority in priorities if priority is not None], default=0)
-    return [each for each, priority in zip(among, priorities, strict=True) if (priority or 0) >= bar]
+    threshold = max([priority for priority in priorities if priority is not None], default=0)
+    return [each for each, priority in zip(among, priorities, strict=True) if (priority or 0) >= threshold]
 
 
 def choose_by_priority(
-    requests: Iterable[tuple[_Request, Iterable[_Candidate]]],
-    priority_of: Callable[[_Candidate], float | None],
-    chance: Random,
+    requests: Iterable[tuple[_Request, Iterable[_Candidate]]], priority_of: _PriorityOf[_Candidate], random: Random
 ) -> tuple[_Request, _Candidate] | None:
     """
-    Choose what is shown upon several events that wait for it.
+    Choose what is shown for several events that wait for a message.
 
-    Each gets one of the best of its candidates by chance; of what they got, one of the best is chosen by chance.
+    Each event gets one of its candidates of the highest priority, at random. Of these, one of the highest priority is
+    chosen at random.
 
     Args:
-        requests: The events, and what could be shown upon each.
-        priority_of: Tells a candidate's priority, or None.
-        chance: Where chance comes from.
+        requests: The events, each with the messages that could be shown for it.
+        priority_of: Returns the priority of a candidate, or None.
+        random: The source of randomness.
 
     Returns:
-        The event and what is shown upon it, or None where there is nothing to show.
+        The event and the message, or None if there are no candidates.
     """
-    finals = [(request, highest_priority(candidates, priority_of)) for request, candidates in requests]
-    chosen = [(request, chance.choice(found)) for request, found in finals if found]
+    finalists = [(request, highest_priority(candidates, priority_of)) for request, candidates in requests]
+    chosen = [(request, random.choice(found)) for request, found in finalists if found]
     if not chosen:
         return None
-    # Other than above, all count: nobody without a priority is beside one of a negative one.
-    bar = max(priority_of(candidate) or 0 for _, candidate in chosen)
-    return chance.choice([each for each in chosen if (priority_of(each[1]) or 0) >= bar])
+    # Unlike above, no priority counts as 0 here in every respect: it is above a negative one.
+    threshold = max(priority_of(candidate) or 0 for _, candidate in chosen)
+    return random.choice([each for each in chosen if (priority_of(each[1]) or 0) >= threshold])
 
 
 def order_for_placeholder(
-    blocks: Iterable[_Candidate], priority_of: Callable[[_Candidate], float | None], chance: Random
+    blocks: Iterable[_Candidate], priority_of: _PriorityOf[_Candidate], random: Random
 ) -> list[_Candidate]:
     """
-    Put content blocks into the order in which a placeholder tries them: by priority, equal ones by chance.
+    Return content blocks in the order in which a placeholder tries them: by priority, equal ones at random.
 
     Args:
         blocks: The blocks.
-        priority_of: Tells a block's priority, or None, which counts as 0.
-        chance: Where chance comes from.
+        priority_of: Returns the priority of a block, or None, which counts as 0.
+        random: The source of randomness.
     """
     shuffled = list(blocks)
-    chance.shuffle(shuffled)
+    random.shuffle(shuffled)
     return sorted(shuffled, key=lambda block: -(priority_of(block) or 0))
 
 
 def order_for_carousel(
-    blocks: Iterable[_Candidate],
-    priority_of: Callable[[_Candidate], float | None],
-    name_of: Callable[[_Candidate], str],
+    blocks: Iterable[_Candidate], priority_of: _PriorityOf[_Candidate], name_of: Callable[[_Candidate], str]
 ) -> list[_Candidate]:
     """
-    Put content blocks into the order in which a carousel shows them: by priority, equal ones by name.
+    Return content blocks in the order in which a carousel shows them: by priority, equal ones by name.
 
     Args:
         blocks: The blocks.
-        priority_of: Tells a block's priority, or None, which counts as 0.
-        name_of: Tells a block's name, which is compared without regard to case, as in the Android SDK.
+        priority_of: Returns the priority of a block, or None, which counts as 0.
+        name_of: Returns the name of a block, which is compared case-insensitively, as in the Android SDK.
     """
     return sorted(blocks, key=lambda block: (-(priority_of(block) or 0), name_of(block).lower()))

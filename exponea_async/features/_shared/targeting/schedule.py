@@ -1,14 +1,13 @@
 """
-When a message may be shown: the dates it is meant for, and how often a customer may see it. Pure.
+When a message may be shown: between which dates, and how often to one customer. Pure.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
 
+from exponea_async._internal.fields import FieldError, as_boolean, as_mapping, as_number, nullable
 from exponea_async.devices.impressions import Impression
-from exponea_async.features._shared.targeting.filters import FilterError
 
 ALWAYS = "always"
 ONLY_ONCE = "only_once"
@@ -19,68 +18,62 @@ UNTIL_VISITOR_INTERACTS = "until_visitor_interacts"
 @frozen
 class DateFilter:
     """
-    The dates between which a message may be shown, both included.
+    The dates between which a message may be shown, both inclusive.
 
     Attributes:
         enabled: Whether they count.
-        from_date: The first moment, UNIX seconds; None is no bound.
-        to_date: The last moment, UNIX seconds; None is no bound.
+        from_date: The first time, UNIX seconds; None for no bound.
+        to_date: The last time, UNIX seconds; None for no bound.
     """
 
     enabled: bool = False
     from_date: float | None = None
     to_date: float | None = None
 
-    def passes(self, now: float) -> bool:
-        """Tell whether a message may be shown at a moment, UNIX seconds, of which whole ones count as on Android."""
+    def includes(self, now: float) -> bool:
+        """Return whether a message may be shown at a time, UNIX seconds; fractions do not count, as on Android."""
         if not self.enabled:
             return True
         second = int(now)
         return (self.from_date is None or self.from_date <= second) and (self.to_date is None or self.to_date >= second)
 
 
-def read_date_filter(value: object) -> DateFilter:
+def read_date_filter(value: Any) -> DateFilter:
     """
     Read the ``date_filter`` of a message or content block.
 
     Args:
-        value: Its JSON value; None lets every moment pass.
+        value: Its JSON value; None allows all times.
 
     Raises:
-        FilterError: It is not written as it should be.
+        FieldError: A field is of another type.
     """
     if value is None:
         return DateFilter()
-    if not isinstance(value, Mapping):
-        raise FilterError(f"A {type(value).__name__} is no 'date_filter'.")
-    enabled = value.get("enabled")
-    if enabled is not None and not isinstance(enabled, bool):
-        raise FilterError(f"A {type(enabled).__name__} is no bool, as 'enabled' is.")
-    return DateFilter(bool(enabled), _moment(value, "from_date"), _moment(value, "to_date"))
+    try:
+        source = as_mapping(value)
+        enabled = nullable(source, "enabled", as_boolean)
+        from_date, to_date = nullable(source, "from_date", as_number), nullable(source, "to_date", as_number)
+    except FieldError as error:
+        raise FieldError(f"date_filter: {error}") from None
+    return DateFilter(bool(enabled), from_date, to_date)
 
 
-def may_show(frequency: str, display: Impression | None, visit_start: float) -> bool:
+def may_show(frequency: str, impression: Impression | None, session_start: float) -> bool:
     """
-    Tell whether a message may be shown to somebody once more.
+    Return whether a message may be shown to a customer again.
 
     Args:
-        frequency: How often it may, such as ``"only_once"``, in whatever case; an unknown one is always, as in the
-            vendor's SDKs.
-        display: When it was shown; None is never.
-        visit_start: When the session began, UNIX seconds.
+        frequency: How often it may be shown, such as ``"only_once"``, in any case; an unknown one means always, as in
+            the vendor's SDKs.
+        impression: When it was shown; None if never.
+        session_start: When the session began, UNIX seconds.
     """
-    if display is None:
+    if impression is None:
         return True
-    often = frequency.lower()
-    if often == ONLY_ONCE:
-        return display.displayed is None
-    if often == ONCE_PER_VISIT:
-        return display.displayed is None or display.displayed < visit_start
-    return often != UNTIL_VISITOR_INTERACTS or display.interacted is None
-
-
-def _moment(source: Mapping[str, Any], name: str) -> float | None:
-    value = source.get(name)
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    raise FilterError(f"A {type(value).__name__} is no moment, as {name!r} is.")
+    rule = frequency.lower()
+    if rule == ONLY_ONCE:
+        return impression.displayed is None
+    if rule == ONCE_PER_VISIT:
+        return impression.displayed is None or impression.displayed < session_start
+    return rule != UNTIL_VISITOR_INTERACTS or impression.interacted is None
