@@ -1,9 +1,9 @@
 """
-The first reading of a message's HTML: a plain and short stream of known tags, which cannot be read in two ways. Pure.
+The first pass over a message's HTML: it becomes a plain, bounded stream of known tags with a single meaning. Pure.
 
-Whatever browsers make of broken HTML, they make from tags. So tags are taken from the source loosely, by the standard
-library, and written strictly: known elements with known attributes, everything escaped. What then builds a tree of them
-gets no chance to see others, and not so many that the tree would grow out of all proportion.
+Whatever browsers make of broken HTML, they make from tags. Therefore the standard library takes tags from the source,
+leniently, and they are written strictly: known elements with known attributes, everything escaped. The parser that
+builds a tree of them sees no others, and not so many that the tree would grow out of proportion.
 """
 
 import re
@@ -15,19 +15,19 @@ from exponea_async.features._shared.html.css import ID_PREFIX, clean_sheet, clea
 from exponea_async.features._shared.html.resources import ResourcePolicy, name_set, safe_link, strip_url
 
 VOID = name_set("br col hr img meta wbr")
-#: Elements that may be in a message. Fields and forms are not: there is nobody to send them to.
+#: The elements of a message. Forms and their fields are left out: there is no recipient for them.
 TAGS = VOID | name_set(
     "a abbr acronym address article aside b bdi bdo big blockquote button caption center cite code colgroup data dd "
     "del details dfn div dl dt em figcaption figure font footer h1 h2 h3 h4 h5 h6 header hgroup i ins kbd label li "
     "main mark nav ol p pre q rp rt ruby s samp section small span strike strong style sub summary sup table tbody td "
     "tfoot th thead time tr tt u ul var"
 )
-#: Elements that go with all that is in them. Of any other unknown element the content stays.
+#: Elements that are removed with their content. Of other unknown elements, the content stays.
 DROPPED = name_set(
     "applet audio canvas frameset iframe listing math noembed noframes noscript object option plaintext script select "
     "svg template textarea title video xmp"
 )
-#: Attributes that say nothing but how an element looks, and the two that make an action of it.
+#: Attributes that only determine the appearance of an element, and the two that make it an action.
 ATTRIBUTES = name_set(
     "align alt aria-hidden aria-label bgcolor border cellpadding cellspacing class color colspan data-actiontype "
     "data-link dir face height hidden id lang open role rowspan size start style title valign width"
@@ -38,26 +38,26 @@ OWN_ATTRIBUTES = {
     "meta": frozenset(["name", "content"]),
     "style": frozenset(["media"]),
 }
-#: Attributes that get through only with a value that was looked at here.
+#: Attributes that pass only with a value that was checked here.
 VETTED = frozenset(["href", "src", "style", "data-link", "id"])
 _BODY_ATTRIBUTES = frozenset(["bgcolor", "class", "dir", "id", "lang", "style"])
 
-#: Characters of a source, beyond which nobody wrote it for people.
+#: Maximum length of a source, in characters; messages have some ten thousand.
 MAX_HTML = 512 * 1024
 _MAX_TAGS = 20_000
 _MAX_ENTITIES = 100_000
-#: Elements that are opened again in each paragraph until they are closed: so many times so many would become of them.
+#: Elements that parsers reopen in each paragraph until they are closed, which multiplies them.
 _FORMATTING = name_set("b big code em font i nobr s small strike strong tt u")
 _MAX_REOPENED = 200_000
 
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-# Ends whatever was left open. Without it the standard library looks for the end again from each tag.
+# Ends whatever was left open. Without it, the standard library searches for the end again from each tag.
 _END = "<!---->"
 
 
 class UnreadableError(Exception):
-    """HTML that nobody wrote for people."""
+    """The HTML is so large or so deeply nested that it is not a message."""
 
 
 class Markup(HTMLParser):
@@ -65,50 +65,50 @@ class Markup(HTMLParser):
     Reads HTML and writes it strictly.
 
     Attributes:
-        vetted: The values of attributes that were looked at, by the attribute's name.
-        styles: What is in the style elements.
+        vetted: The checked values of attributes, by the attribute's name.
+        styles: The contents of the style elements.
     """
 
     def __init__(self, source: str, policy: ResourcePolicy) -> None:
         """
-        Read.
+        Read a source.
 
         Raises:
             UnreadableError: The source is too long, or has too many tags.
-            MissingError: The loader has not what it needs.
+            MissingResourceError: The policy lacks a resource.
         """
         super().__init__(convert_charrefs=True)
         self.vetted: dict[str, set[str]] = {name: set() for name in VETTED}
         self.styles: set[str] = set()
         self._policy = policy
         self._written: list[str] = []
-        self._tags = 0
+        self._tag_count = 0
         self._formatting: dict[str, int] = {}
         self._dropping: str | None = None
-        self._levels = 0
+        self._drop_depth = 0
         self._sheet: list[str] | None = None
         self._media = ""
-        self._at_pre = False
-        self._cleaned: dict[str, str] = {}
+        self._at_start_of_pre = False
+        self._clean_styles: dict[str, str] = {}
         self._read(source)
 
-    def text(self) -> str:
-        """Tell what was written."""
+    def html(self) -> str:
+        """Return the written HTML."""
         return "".join(self._written)
 
     def _read(self, source: str) -> None:
-        # Each "<" costs the standard library some work, even where it is no tag, and each "&" the sanitizer.
+        # Each "<" costs the standard library some work, even where it starts no tag, and each "&" the sanitizer.
         if len(source) > MAX_HTML or source.count("<") > 3 * _MAX_TAGS or source.count("&") > _MAX_ENTITIES:
             raise UnreadableError
         try:
-            self.feed(_printable(source) + _END)
+            self.feed(_clean_text(source) + _END)
             self.close()
-        except AssertionError as error:  # by which older Pythons refuse odd declarations
+        except AssertionError as error:  # older versions of Python raise it for odd declarations
             raise UnreadableError from error
         self._end_sheet()
-        # The same tag is open at most three times, browsers hold.
+        # Browsers keep the same tag open at most three times.
         opened = sum(min(count, 3) for count in self._formatting.values())
-        if opened * self._tags > _MAX_REOPENED:
+        if opened * self._tag_count > _MAX_REOPENED:
             raise UnreadableError
 
     def parse_marked_section(self, i: int, report: int = 1) -> int:  # noqa: ARG002 - the base's signature
@@ -117,59 +117,59 @@ class Markup(HTMLParser):
         return -1 if end < 0 else end + 1
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Write a tag, or begin to leave something out."""
+        """Write a start tag, or start to drop an element."""
         if self._dropping:
-            self._levels += tag == self._dropping
+            self._drop_depth += tag == self._dropping
         elif tag in DROPPED:
-            self._dropping, self._levels = tag, 1
+            self._dropping, self._drop_depth = tag, 1
         elif tag in TAGS or tag == "body":
             self._start(tag, attrs)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Write a tag; only foreign elements end with a slash."""
+        """Write a tag that ends with a slash, which closes foreign elements only."""
         self.handle_starttag(tag, attrs)
         if tag in ("svg", "math"):
             self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """Write the end of an element, or of leaving something out."""
+        """Write an end tag, or stop to drop an element."""
         if self._dropping:
-            self._levels -= tag == self._dropping
-            self._dropping = self._dropping if self._levels else None
+            self._drop_depth -= tag == self._dropping
+            self._dropping = self._dropping if self._drop_depth else None
         elif tag == "style":
             self._end_sheet()
         elif tag in TAGS and tag not in VOID:
-            self._write(f"</{tag}>")
+            self._write_tag(f"</{tag}>")
 
     def handle_data(self, data: str) -> None:
         """Write text."""
         if self._sheet is not None:
             self._sheet.append(data)
         elif not self._dropping:
-            text = _printable(data)
-            # The first ends of lines would vanish, one at each reading.
-            self._written.append(escape(text.lstrip("\n") if self._at_pre else text, quote=False))
-            self._at_pre = False
+            text = _clean_text(data)
+            # Each reading of the HTML would remove one leading line break of a <pre>.
+            self._written.append(escape(text.lstrip("\n") if self._at_start_of_pre else text, quote=False))
+            self._at_start_of_pre = False
 
     def _start(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = dict(self._attributes(tag, attrs))
+        attributes = dict(self._attributes(tag, attrs))
         if tag == "style":
             self._end_sheet()
-            self._sheet, self._media = [], told.get("media", "")
+            self._sheet, self._media = [], attributes.get("media", "")
             return
-        if tag == "meta" and told.get("name", "").lower() != "viewport":
+        if tag == "meta" and attributes.get("name", "").lower() != "viewport":
             return
-        start = start_tag(tag, told)
+        start = start_tag(tag, attributes)
         if tag in _FORMATTING:
             self._formatting[start] = self._formatting.get(start, 0) + 1
-        self._write(start)
-        self._at_pre = tag == "pre"
+        self._write_tag(start)
+        self._at_start_of_pre = tag == "pre"
 
-    def _write(self, tag: str) -> None:
-        self._tags += 1
-        if self._tags > _MAX_TAGS:
+    def _write_tag(self, tag: str) -> None:
+        self._tag_count += 1
+        if self._tag_count > _MAX_TAGS:
             raise UnreadableError
-        self._at_pre = False
+        self._at_start_of_pre = False
         self._written.append(tag)
 
     def _end_sheet(self) -> None:
@@ -179,43 +179,43 @@ class Markup(HTMLParser):
         self._sheet = None
         if css:
             self.styles.add(css)
-            self._write(start_tag("style", {"media": self._media} if self._media else {}))
+            self._write_tag(start_tag("style", {"media": self._media} if self._media else {}))
             self._written.append(f"{css}</style>")
 
     def _attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
         known = _BODY_ATTRIBUTES if tag == "body" else ATTRIBUTES | OWN_ATTRIBUTES.get(tag, frozenset())
-        # Of two attributes of the same name the first holds.
+        # The first of several attributes of the same name counts.
         first = {name: value or "" for name, value in reversed(attrs) if name in known}
         for name in sorted(first):
-            safe = self._value(name, _printable(first[name]))
+            safe = self._safe_value(name, _clean_text(first[name]))
             if safe is not None:
                 yield name, safe
 
-    def _value(self, name: str, value: str) -> str | None:
+    def _safe_value(self, name: str, value: str) -> str | None:
         if name not in VETTED:
             return value
-        safe = safe_link(value) if name in ("href", "data-link") else self._resource(name, value)
+        safe = safe_link(value) if name in ("href", "data-link") else self._vet(name, value)
         if safe:
             self.vetted[name].add(safe)
         return safe or None
 
-    def _resource(self, name: str, value: str) -> str | None:
+    def _vet(self, name: str, value: str) -> str | None:
         if name == "src":
             url = strip_url(value)
             return self._policy.replace_image(url) if url else None
         if name == "id":
             return value if value.startswith(ID_PREFIX) or not value else ID_PREFIX + value
-        if value not in self._cleaned:
-            self._cleaned[value] = clean_style(value, self._policy)
-        return self._cleaned[value]
+        if value not in self._clean_styles:
+            self._clean_styles[value] = clean_style(value, self._policy)
+        return self._clean_styles[value]
 
 
 def start_tag(tag: str, attributes: dict[str, str]) -> str:
-    """Write a start tag, everything escaped."""
-    told = "".join(f' {name}="{escape(value)}"' for name, value in attributes.items())
-    return f"<{tag}{told}>"
+    """Return a start tag, everything escaped."""
+    written = "".join(f' {name}="{escape(value)}"' for name, value in attributes.items())
+    return f"<{tag}{written}>"
 
 
-def _printable(text: str) -> str:
+def _clean_text(text: str) -> str:
     text = _SURROGATES.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", " "))
-    return _UNPRINTABLE.sub("\ufffd", text)
+    return _CONTROL.sub("\ufffd", text)

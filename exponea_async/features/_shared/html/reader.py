@@ -1,9 +1,9 @@
 """
-The HTML of messages: safe to show, and what can be pressed in it. Pure.
+The HTML of messages: made safe to show, with the actions in it. Pure.
 
-Three readers, each of which sees only what the one before wrote. The first takes known tags from the source and writes
-them strictly; the second builds a tree and makes links of what is to be pressed; the third, a sanitizer that is widely
-used, lets through what is on its list. Actions are taken from what came out, so that each of them can be pressed.
+Three passes, each of which sees only what the one before wrote. The first takes known tags from the source and writes
+them strictly (`markup`); the second builds a tree and turns what can be clicked into links; the third, a widely used
+sanitizer, passes what is on its list. Actions are read from the result, so that each of them can be clicked.
 """
 
 import re
@@ -43,19 +43,19 @@ BROWSER, DEEP_LINK, CLOSE = "browser", "deep-link", "close"
 _KINDS = (BROWSER, DEEP_LINK, CLOSE)
 
 _CLOSE_URL = "https://exponea.com/close_action_"
-#: The button for messages that have none. Its sign is style, so that it is no text of the message.
+#: The close button of messages without one. Its sign is part of the style, so that it is not text of the message.
 _CLOSE_STYLE = (
     ".exponea-close{position:absolute;top:10px;right:10px;width:24px;height:24px;border-radius:50%;cursor:pointer;"
     "background:rgba(250,250,250,.6);color:#000;font:20px/24px sans-serif;text-align:center;text-decoration:none;}\n"
     '.exponea-close::before{content:"\u00d7";}'
 )
-#: Links made around elements are not to change how these look.
+#: Links around elements must not change their appearance.
 _PLAIN_LINK = "color:inherit;text-decoration:none"
 
-#: Elements that must stand directly in their parents: the link goes into them, not around.
+#: Elements that must be direct children of their parents: the link goes into them, not around them.
 _PARTS = name_set("td th li dt dd caption summary figcaption")
 _ROWS = name_set("thead tbody tfoot tr colgroup col")
-#: Elements whose text goes on in the words around; all others part words.
+#: Elements whose text continues the surrounding words; all others separate words.
 _INLINE = name_set(
     "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark q rp rt ruby s samp small span "
     "strike strong sub sup time tt u var wbr"
@@ -64,18 +64,19 @@ _INLINE = name_set(
 _MAX_DEPTH = 256
 _MAX_ELEMENTS = 40_000
 _MAX_WRAPPED = 256
-_ROUNDS = 4
+#: Maximum number of passes of the sanitizer until one changes nothing.
+_MAX_PASSES = 4
 
 
 @frozen
 class HtmlAction:
     """
-    What can be pressed in a message.
+    Something that can be clicked in a message.
 
     Attributes:
         kind: ``"browser"``, ``"deep-link"`` or ``"close"``.
-        url: Where it leads to; for closing, an address that stands for the button.
-        text: What it says; None where it says nothing, as a picture.
+        url: The link; for a close button, an address that identifies it.
+        text: The text; None if there is none, as for an image.
     """
 
     kind: str
@@ -89,9 +90,9 @@ class SafeHtml:
     A message that is safe to show.
 
     Attributes:
-        html: A fragment for the body of a page: the styles, then the content. Nothing in it runs. Its styles hold for
-            the whole page it is put into; a shadow root or a sandboxed frame keeps them apart.
-        actions: What can be pressed, in the order of the document, each address once.
+        html: A fragment for the body of a page: the styles, then the content. Nothing in it runs. Its styles apply to
+            the whole page that it is put into; a shadow root or a sandboxed frame isolates them.
+        actions: What can be clicked, in document order, each address once.
     """
 
     html: str
@@ -100,83 +101,86 @@ class SafeHtml:
 
 def read_html(source: str, *, ensure_close: bool, resources: Mapping[str, bytes] | None = None) -> SafeHtml | None:
     """
-    Read the HTML of a message: make it safe, and tell what can be pressed in it.
+    Make the HTML of a message safe, and find what can be clicked in it.
 
-    Elements with ``data-actiontype="close"`` become links of an address of their own, those with ``data-link`` become
-    links to it, as in the Android SDK. Links of any scheme stay, unless it could run something. Ids get a prefix.
+    Elements with ``data-actiontype="close"`` become links with an address of their own, those with ``data-link`` become
+    links to it, as in the Android SDK. Links of any scheme stay, unless they could run something. Ids get a prefix.
 
-    It takes some milliseconds for 10 KB. Bigger sources are best read on a thread.
+    This takes some milliseconds for 10 KB. Larger sources are best read in a thread.
 
     Args:
-        source: The HTML, a document or a part of one.
-        ensure_close: Whether to add a button to close the message where it has none.
-        resources: What was loaded of `resource_urls`, by address, to be put into the HTML; None leaves it on the web.
+        source: The HTML, a document or a fragment.
+        ensure_close: Whether to add a close button if there is none.
+        resources: The loaded `resource_urls` by address, which are inlined; None keeps their addresses.
 
     Returns:
-        The message; None where there is nothing to show, a resource is missing, or the source is out of proportion:
-        above 512 Ki characters, 20 000 tags or 256 levels.
+        The message; None if there is nothing to show, a resource is missing, or the source exceeds 512 Ki characters,
+        20,000 tags or 256 levels.
 
     Raises:
-        ImportError: The libraries are missing; ``pip install 'exponea-async[html]'`` brings them.
+        ImportError: The libraries are missing; ``pip install 'exponea-async[html]'`` installs them.
     """
     with suppress(UnreadableError, MissingResourceError):
         markup = Markup(source, KeepUrls() if resources is None else InlineResources(resources))
-        return _page(markup, ensure_close=ensure_close)
+        return _safe_html(markup, ensure_close=ensure_close)
     return None
 
 
 def resource_urls(source: str) -> ResourceUrls:
     """
-    Tell the pictures and fonts that the HTML of a message needs, for `read_html` to put them into it.
+    Return the addresses of the images and fonts that a message needs, for `read_html` to inline them.
 
-    Those within the document already are left out, and so is all where the source is out of proportion.
+    Those that the document already contains are left out. A source that is too large has none.
 
     Raises:
-        ImportError: The libraries are missing; ``pip install 'exponea-async[html]'`` brings them.
+        ImportError: The libraries are missing; ``pip install 'exponea-async[html]'`` installs them.
     """
-    collected = CollectUrls()
+    policy = CollectUrls()
     with suppress(UnreadableError):
-        Markup(source, collected)
-        return collected.collected()
+        Markup(source, policy)
+        return policy.collected()
     return ResourceUrls()
 
 
 def find_action(actions: SafeHtml | Iterable[HtmlAction], url: str) -> HtmlAction | None:
     """
-    Find what was pressed by the address that was opened, as the Android SDK does.
+    Return the action of an address that was opened, as the Android SDK finds it.
 
-    Scheme, host, path and query have to be equal, but for a slash at the end of the path; port and fragment don't
-    matter. An action goes before a button to close.
+    Scheme, host, path and query must be equal, except for a slash at the end of the path; port and fragment do not
+    matter. Any other action takes precedence over a close button.
 
     Returns:
-        The action, or None where the message has none such.
+        The action, or None if the message has no such action.
     """
-    sought = _compared(url)
+    sought = _comparable(url)
     known = actions.actions if isinstance(actions, SafeHtml) else actions
-    matching = [each for each in known if _compared(each.url) == sought]
+    matching = [each for each in known if _comparable(each.url) == sought]
     return next((each for each in matching if each.kind != CLOSE), matching[0] if matching else None)
 
 
-def _compared(url: str) -> tuple[str | None, ...]:
+def _comparable(url: str) -> tuple[str | None, ...]:
     with suppress(ValueError):
         parts = urlsplit(url)
         return parts.scheme, parts.hostname, parts.path.removesuffix("/"), parts.query
     return (url,)
 
 
-def _page(markup: Markup, *, ensure_close: bool) -> SafeHtml | None:
-    tree = _tree(markup.text())
+def _safe_html(markup: Markup, *, ensure_close: bool) -> SafeHtml | None:
+    tree = _parse(markup.html())
     _check_size(tree)
     if not _has_content(tree):
         return None
-    _make_links(tree, markup.vetted)
-    page = _sanitized(_fragment(tree), markup)
-    if ensure_close and all(each.kind != CLOSE for each in page.actions):
-        page = _sanitized(page.html + _default_close(markup), markup)
-    return page
+    _add_links(tree, markup.vetted)
+    result = _sanitize(_fragment(tree), markup)
+    if ensure_close and all(each.kind != CLOSE for each in result.actions):
+        result = _sanitize(result.html + _close_button(markup), markup)
+    return result
 
 
-def _tree(html: str) -> "LexborHTMLParser":
+# The tree
+
+
+def _parse(html: str) -> "LexborHTMLParser":
     with html_extra():
         from selectolax.lexbor import LexborHTMLParser  # noqa: PLC0415 - an extra
     return LexborHTMLParser(html)
@@ -199,94 +203,8 @@ def _has_content(tree: "LexborHTMLParser") -> bool:
     )
 
 
-def _make_links(tree: "LexborHTMLParser", vetted: dict[str, set[str]]) -> None:
-    """
-    Make links of the elements that are to be pressed.
-
-    What marks the elements goes to the links, where another reading finds it and need not make links again.
-    """
-    wraps: list[tuple[LexborNode, dict[str, str]]] = []
-    for element in tree.css("[data-actiontype],[data-link]"):
-        marks = _marks(element)
-        if marks is None:
-            continue
-        vetted["href"].add(marks["href"])
-        link = next((each for each in (element, element.parent) if each is not None and each.tag == "a"), None)
-        _mark(element, {})
-        if link is None:
-            wraps.append((element, marks | {"style": _PLAIN_LINK}))
-        else:
-            _mark(link, marks)
-    if len(wraps) > _MAX_WRAPPED:
-        raise UnreadableError
-    if wraps:
-        vetted["style"].add(_PLAIN_LINK)
-    # From the last: what is wrapped is copied, and with it all that is within.
-    for element, attributes in reversed(wraps):
-        _wrap(element, attributes)
-
-
-def _marks(element: "LexborNode") -> dict[str, str] | None:
-    """Tell what makes a link of an element; None where it is as it is."""
-    kind, url = _told_kind(element), element.attributes.get("data-link")
-    if kind == CLOSE:
-        return {"data-actiontype": kind, "href": _CLOSE_URL + str(uuid4())}
-    return {"data-actiontype": kind or _kind_by(url), "data-link": url, "href": url} if url else None
-
-
-def _mark(element: "LexborNode", marks: Mapping[str, str]) -> None:
-    """Write the attributes that make a link, in one order, whatever was there."""
-    told = {name: value or "" for name, value in element.attributes.items()}
-    kept = {name: value for name, value in told.items() if name not in ("data-actiontype", "data-link", "href")}
-    for name in told:
-        del element.attrs[name]
-    for name, value in sorted((kept | dict(marks)).items()):
-        element.attrs[name] = value
-
-
-def _wrap(element: "LexborNode", attributes: dict[str, str]) -> None:
-    if element.tag == "tr":
-        for cell in [each for each in element.iter() if each.tag in _PARTS]:
-            _wrap(cell, attributes)
-    elif element.tag in _PARTS:
-        _fill(attributes, list(element.iter(include_text=True)))
-    elif element.tag not in _ROWS:
-        link = _link(element, attributes)
-        link.insert_child(element)
-        element.remove()
-
-
-def _fill(attributes: dict[str, str], children: "list[LexborNode]") -> None:
-    if not children:
-        return
-    link = _link(children[0], attributes)
-    for child in children:
-        link.insert_child(child)
-        child.remove()
-
-
-def _link(before: "LexborNode", attributes: dict[str, str]) -> "LexborNode":
-    made = before.parser.create_node("a")
-    for name, value in attributes.items():
-        made.attrs[name] = value
-    before.insert_before(made)
-    link = before.prev
-    if link is None:
-        raise UnreadableError
-    return link
-
-
-def _told_kind(element: "LexborNode") -> str | None:
-    told = (element.attributes.get("data-actiontype") or "").strip().lower()
-    return told if told in _KINDS else None
-
-
-def _kind_by(url: str) -> str:
-    return BROWSER if url.lower().startswith(("http://", "https://")) else DEEP_LINK
-
-
 def _fragment(tree: "LexborHTMLParser") -> str:
-    """Write the tree as what can stand in a body, which a body's own look goes into with a ``<div>``."""
+    """Return the tree as content of a body; the attributes of its own body move to a ``<div>``."""
     head, body = tree.head, tree.body
     content = (body.inner_html or "" if body else "").strip()
     attributes = {name: value or "" for name, value in body.attributes.items()} if body else {}
@@ -295,7 +213,97 @@ def _fragment(tree: "LexborHTMLParser") -> str:
     return (head.inner_html or "" if head else "").strip() + content
 
 
-def _default_close(markup: Markup) -> str:
+# Links
+
+
+def _add_links(tree: "LexborHTMLParser", vetted: dict[str, set[str]]) -> None:
+    """
+    Make links of the elements that can be clicked.
+
+    The attributes that mark the elements move to the links, so that reading the result again adds no links.
+    """
+    wraps: list[tuple[LexborNode, dict[str, str]]] = []
+    for element in tree.css("[data-actiontype],[data-link]"):
+        attributes = _link_attributes(element)
+        if attributes is None:
+            continue
+        vetted["href"].add(attributes["href"])
+        link = next((each for each in (element, element.parent) if each is not None and each.tag == "a"), None)
+        _set_link_attributes(element, {})
+        if link is None:
+            wraps.append((element, attributes | {"style": _PLAIN_LINK}))
+        else:
+            _set_link_attributes(link, attributes)
+    if len(wraps) > _MAX_WRAPPED:
+        raise UnreadableError
+    if wraps:
+        vetted["style"].add(_PLAIN_LINK)
+    # From the last to the first: what is wrapped is copied, with everything within.
+    for element, attributes in reversed(wraps):
+        _wrap(element, attributes)
+
+
+def _link_attributes(element: "LexborNode") -> dict[str, str] | None:
+    """Return the attributes that make a link of an element; None if it stays as it is."""
+    kind, url = _declared_kind(element), element.attributes.get("data-link")
+    if kind == CLOSE:
+        return {"data-actiontype": kind, "href": _CLOSE_URL + str(uuid4())}
+    return {"data-actiontype": kind or _kind_by_scheme(url), "data-link": url, "href": url} if url else None
+
+
+def _set_link_attributes(element: "LexborNode", attributes: Mapping[str, str]) -> None:
+    """Replace the attributes that make a link, and write all attributes in a fixed order."""
+    present = {name: value or "" for name, value in element.attributes.items()}
+    others = {name: value for name, value in present.items() if name not in ("data-actiontype", "data-link", "href")}
+    for name in present:
+        del element.attrs[name]
+    for name, value in sorted((others | dict(attributes)).items()):
+        element.attrs[name] = value
+
+
+def _wrap(element: "LexborNode", attributes: dict[str, str]) -> None:
+    if element.tag == "tr":
+        for cell in [each for each in element.iter() if each.tag in _PARTS]:
+            _wrap(cell, attributes)
+    elif element.tag in _PARTS:
+        _wrap_content(attributes, list(element.iter(include_text=True)))
+    elif element.tag not in _ROWS:
+        link = _insert_link(element, attributes)
+        link.insert_child(element)
+        element.remove()
+
+
+def _wrap_content(attributes: dict[str, str], children: "list[LexborNode]") -> None:
+    if not children:
+        return
+    link = _insert_link(children[0], attributes)
+    for child in children:
+        link.insert_child(child)
+        child.remove()
+
+
+def _insert_link(before: "LexborNode", attributes: dict[str, str]) -> "LexborNode":
+    created = before.parser.create_node("a")
+    for name, value in attributes.items():
+        created.attrs[name] = value
+    before.insert_before(created)
+    # The tree contains a copy of the created node.
+    link = before.prev
+    if link is None:
+        raise UnreadableError
+    return link
+
+
+def _declared_kind(element: "LexborNode") -> str | None:
+    kind = (element.attributes.get("data-actiontype") or "").strip().lower()
+    return kind if kind in _KINDS else None
+
+
+def _kind_by_scheme(url: str) -> str:
+    return BROWSER if url.lower().startswith(("http://", "https://")) else DEEP_LINK
+
+
+def _close_button(markup: Markup) -> str:
     url = _CLOSE_URL + str(uuid4())
     markup.vetted["href"].add(url)
     markup.styles.add(_CLOSE_STYLE)
@@ -303,21 +311,24 @@ def _default_close(markup: Markup) -> str:
     return f"<style>{_CLOSE_STYLE}</style>{start_tag('a', attributes)}</a>"
 
 
-def _sanitized(html: str, markup: Markup) -> SafeHtml:
+# The sanitizer
+
+
+def _sanitize(html: str, markup: Markup) -> SafeHtml:
     """
-    Let through what is allowed, until another reading changes nothing.
+    Remove everything that is not allowed, until another pass changes nothing.
 
     Raises:
-        UnreadableError: Each reading makes something else of it.
+        UnreadableError: Every pass changes something.
     """
     clean = _sanitizer(markup.vetted)
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_PASSES):
         before, html = html, clean(html).strip()
         if html == before:
             break
     else:
         raise UnreadableError
-    tree = _tree(html)
+    tree = _parse(html)
     _check_size(tree)
     if any(style.text() not in markup.styles for style in tree.css("style")):
         raise UnreadableError
@@ -328,7 +339,7 @@ def _sanitizer(vetted: Mapping[str, set[str]]) -> Callable[[str], str]:
     with html_extra():
         from nh3 import Cleaner  # noqa: PLC0415 - an extra
 
-    def vet(_: str, name: str, value: str) -> str | None:
+    def filter_attribute(_tag: str, name: str, value: str) -> str | None:
         return value if name not in VETTED or value in vetted[name] else None
 
     return Cleaner(
@@ -336,10 +347,10 @@ def _sanitizer(vetted: Mapping[str, set[str]]) -> Callable[[str], str]:
         clean_content_tags=DROPPED,
         attributes={"*": ATTRIBUTES} | OWN_ATTRIBUTES | {"meta": frozenset(["content"])},
         tag_attribute_values={"meta": {"name": {"viewport"}}},
-        # A button in somebody's form would send it.
+        # Within a form of the page, a button would submit it.
         set_tag_attribute_values={"button": {"type": "button"}},
         url_schemes={scheme_of(url) for name in ("href", "src") for url in vetted[name]} - {""},
-        attribute_filter=vet,
+        attribute_filter=filter_attribute,
     ).clean
 
 
@@ -349,20 +360,20 @@ def _actions(tree: "LexborHTMLParser") -> Iterator[HtmlAction]:
         url = link.attributes.get("href") or ""
         if url and url not in seen:
             seen.add(url)
-            yield HtmlAction(_told_kind(link) or _kind_by(url), url, _words(link) or None)
+            yield HtmlAction(_declared_kind(link) or _kind_by_scheme(url), url, _text_of(link) or None)
 
 
-def _words(element: "LexborNode") -> str:
-    return re.sub(r"\s+", " ", "".join(_pieces(element))).strip()
+def _text_of(element: "LexborNode") -> str:
+    return re.sub(r"\s+", " ", "".join(_text_parts(element))).strip()
 
 
-def _pieces(element: "LexborNode") -> Iterator[str]:
+def _text_parts(element: "LexborNode") -> Iterator[str]:
     for child in element.iter(include_text=True):
         if not child.is_element_node:
             yield child.text_content or ""
         elif child.tag in _INLINE:
-            yield from _pieces(child)
+            yield from _text_parts(child)
         elif child.tag != "style":
             yield " "
-            yield from _pieces(child)
+            yield from _text_parts(child)
             yield " "
