@@ -1,7 +1,7 @@
 """
-What the benchmarks share: events, clients, clocks, and how figures are printed.
+What the benchmarks share: events, settings, clocks and the output.
 
-Figures of a busy machine mean little by themselves, so each is printed beside a limit of the same run, as a ratio.
+On a busy machine a single figure means little, so each is printed with a limit measured in the same run, as a ratio.
 """
 
 import os
@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 if "--without-orjson" in sys.argv:
-    # Before the package is imported, which looks for it.
+    # Set before the package is imported, because it selects its JSON encoder then.
     sys.modules["orjson"] = None  # type: ignore[assignment]
 
 from exponea_async import Configuration, Event, Exponea, FlushMode, QueueSettings, UploadSettings
 
 
 def event(number: int) -> Event:
-    """Make an event of five properties, as a shop would track it."""
+    """Return an event with five properties, as a shop would track it."""
     return Event(
         "view_item",
         {"item_id": f"sku-{number % 997}", "price": 12.5, "quantity": number % 7, "category": "mugs", "in_stock": True},
@@ -33,7 +33,7 @@ def event(number: int) -> Event:
 
 
 def configuration(storage: Path, base_url: str = "http://127.0.0.1:9", **changes: Any) -> Configuration:
-    """Make settings under which nothing is uploaded unless it is asked for."""
+    """Return settings with which nothing is uploaded except by a flush."""
     settings: dict[str, Any] = {
         "project_token": "bench",
         "authorization_token": "key",
@@ -49,43 +49,43 @@ def configuration(storage: Path, base_url: str = "http://127.0.0.1:9", **changes
 
 @asynccontextmanager
 async def customer(exponea: Exponea) -> AsyncIterator[None]:
-    """Track for a customer, who has no session, inside a block."""
+    """Make a customer, who has no session, the current subject inside the block."""
     with exponea.bind(exponea.for_customer({"registered": "jane@example.com"})):
         yield
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """Give a folder on disk for the length of a block."""
+    """Create a temporary folder on disk for the duration of the block."""
     with tempfile.TemporaryDirectory(prefix="exponea-bench-") as path:
         yield Path(path)
 
 
 def median_of(times: int, measure: Callable[[], float]) -> float:
-    """Measure several times and tell the median."""
+    """Measure several times and return the median."""
     return statistics.median(measure() for _ in range(times))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Tell the value that a share of the values does not exceed."""
+    """Return the value that the given share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def cpu() -> float:
-    """Tell the seconds of CPU that this process has used, all threads together."""
+    """Return the CPU time of this process in seconds, all threads together."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def resident() -> float:
-    """Tell the megabytes of memory that this process has now."""
+    """Return the resident memory of this process in megabytes."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def headline(title: str) -> None:
-    """Say what is measured, where, and how to measure it again."""
+    """Print what is measured, on which machine, and the command that measures it again."""
     codec = "json of the standard library" if sys.modules.get("orjson") is None else "orjson"
     print(f"\n{title}")
     print(f"  command  python {' '.join(sys.argv)}")

@@ -1,5 +1,5 @@
 """
-What many devices cost: calls a second, memory, tasks, and the end of ten thousand sessions at once.
+What many devices cost: calls per second, memory, tasks, and ending ten thousand sessions at once.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import bench
-from loop import lags, show
+from loop import measure_lags, print_lags
 
 from exponea_async import Exponea
 from exponea_async.devices import store as devices
@@ -21,24 +21,24 @@ ROUNDS = 9
 TOTAL = 20_000
 CALLERS = 1_000
 COUNTS = (1, 1_000, 100_000)
-SILENT = 10_000
-#: Longer than any run, in seconds.
+EXPIRED = 10_000
+#: The session timeout: longer than any run, in seconds.
 TIMEOUT = 86_400.0
-#: Made once, for making them is not what is measured, nor is how Python's collector goes through those that wait.
+#: Created once: neither their creation nor the garbage collector's scan of waiting ones is to be measured.
 EVENTS = [bench.event(number) for number in range(CALLERS)]
 
 
 def client(path: Path, *, clock: Callable[[], float] = time.time, timeout: float = TIMEOUT) -> Exponea:
-    """Make a client whose devices have automatic sessions."""
+    """Return a client whose devices have automatic sessions."""
     return Exponea(bench.configuration(path, session_timeout=timeout), clock=clock)
 
 
-async def prepared(path: Path, devices: int, *, age: float = 0.0) -> float:
-    """Bring devices to life, an age ago; devices a second."""
-    waiting = iter(range(devices))
+async def open_devices(path: Path, devices: int, *, age: float = 0.0) -> float:
+    """Open new devices, at a time that is `age` seconds ago; return the devices per second."""
+    numbers = iter(range(devices))
 
     async def call() -> None:
-        for number in waiting:
+        for number in numbers:
             await exponea.device(f"tg:{number}").open()
 
     async with client(path, clock=lambda: time.time() - age) as exponea:
@@ -47,8 +47,8 @@ async def prepared(path: Path, devices: int, *, age: float = 0.0) -> float:
         return devices / (time.perf_counter() - started)
 
 
-async def tracked(exponea: Exponea, devices: int, total: int, first: int = 0) -> float:
-    """Track with many callers, one device after the other, each awaiting its call before the next; calls a second."""
+async def track(exponea: Exponea, devices: int, total: int, first: int = 0) -> float:
+    """Track with concurrent callers, one device after the other; return the calls per second."""
 
     async def call(offset: int) -> None:
         for number in range(offset, total, CALLERS):
@@ -60,86 +60,86 @@ async def tracked(exponea: Exponea, devices: int, total: int, first: int = 0) ->
 
 
 def path_of(folder: Path, count: int) -> Path:
-    """Tell the file of so many devices."""
+    """Return the file with this number of devices."""
     return folder / f"{count}.sqlite"
 
 
 async def speed(folder: Path) -> None:
-    """Track over few and many devices, by turns."""
+    """Track on few and on many devices alternately, and print the rates."""
     rates: dict[int, list[float]] = {number: [] for number in COUNTS}
     async with AsyncExitStack() as stack:
         clients = {each: await stack.enter_async_context(client(path_of(folder, each))) for each in COUNTS}
         for number, exponea in clients.items():
-            await tracked(exponea, number, max(number, CALLERS))
-        for turn in range(ROUNDS):
+            await track(exponea, number, max(number, CALLERS))
+        for round_number in range(ROUNDS):
             for number, exponea in clients.items():
-                rates[number].append(await tracked(exponea, number, TOTAL, turn * TOTAL))
+                rates[number].append(await track(exponea, number, TOTAL, round_number * TOTAL))
     one = statistics.median(rates[COUNTS[0]])
     for number, measured in rates.items():
         rate = statistics.median(measured)
         change = "" if number == COUNTS[0] else f"{rate / one - 1:+.0%}"
         target = "target over -25%" if number == COUNTS[-1] else ""
-        bench.row(f"{CALLERS:,} callers at once over {number:,} devices", f"{rate:,.0f}/s", change, target)
+        bench.row(f"{CALLERS:,} concurrent callers on {number:,} devices", f"{rate:,.0f}/s", change, target)
 
 
 async def size(folder: Path) -> None:
-    """Have many devices active, and tell the growth of memory and of tasks."""
+    """Use many devices, and print the growth of memory and the number of tasks."""
     many = COUNTS[-1]
     async with client(path_of(folder, many)) as exponea:
-        # What the calls themselves take is taken before.
-        await around(exponea, 1, TOTAL)
+        # Before, let the calls themselves allocate what they need.
+        await track_in_parts(exponea, 1, TOTAL)
         before, tasks = resident(), len(asyncio.all_tasks())
-        held = min(many, devices.CAPACITY)
-        await around(exponea, held, held)
-        bench.row(f"memory for each of {held:,} devices", f"{(resident() - before) / held * 1e6:,.0f} bytes")
-        await around(exponea, many, 2 * many)
-        bench.row(f"growth with {many:,} devices active", f"{resident() - before:.1f} MB")
+        cached = min(many, devices.CAPACITY)
+        await track_in_parts(exponea, cached, cached)
+        bench.row(f"memory per device, {cached:,} devices", f"{(resident() - before) / cached * 1e6:,.0f} bytes")
+        await track_in_parts(exponea, many, 2 * many)
+        bench.row(f"growth with {many:,} active devices", f"{resident() - before:.1f} MB")
         bench.row(f"tasks that {many:,} devices add", f"{len(asyncio.all_tasks()) - tasks}", "", "target 0")
 
 
-async def around(exponea: Exponea, devices: int, total: int) -> None:
-    """Track over devices, in parts."""
+async def track_in_parts(exponea: Exponea, devices: int, total: int) -> None:
+    """Track on devices, in parts of `TOTAL` calls."""
     for first in range(0, total, TOTAL):
-        await tracked(exponea, devices, TOTAL, first)
+        await track(exponea, devices, TOTAL, first)
 
 
 def resident() -> float:
-    """Tell the memory in use, in megabytes, without what is only waiting to be collected."""
+    """Return the resident memory in megabytes after a garbage collection."""
     gc.collect()
     return bench.resident()
 
 
-async def sweep(folder: Path) -> None:
-    """Start a client that finds silent devices, and tell how long the end of their sessions keeps it."""
-    path = folder / "silent.sqlite"
-    await prepared(path, SILENT, age=3600.0)
-    late: list[float] = []
-    watch = asyncio.create_task(lags(late))
+async def expire(folder: Path) -> None:
+    """Start a client that finds expired sessions, and print how long ending them takes."""
+    path = folder / "expired.sqlite"
+    await open_devices(path, EXPIRED, age=3600.0)
+    lags: list[float] = []
+    meter = asyncio.create_task(measure_lags(lags))
     await asyncio.sleep(1.0)
-    show("nothing to do", late)
-    late.clear()
+    print_lags("idle", lags)
+    lags.clear()
     async with client(path, timeout=60.0) as exponea:
         started = time.perf_counter()
-        while exponea.stats().tracked < SILENT:  # noqa: ASYNC110 - the sweep tells nobody
+        while exponea.stats().tracked < EXPIRED:  # noqa: ASYNC110 - the end of sessions has no listener
             await asyncio.sleep(0.005)
         took = time.perf_counter() - started
         await asyncio.sleep(0.1)
-    watch.cancel()
-    bench.row(f"the end of {SILENT:,} sessions", f"{took:.2f} s")
-    bench.row("  sessions", f"{SILENT / took:,.0f}/s")
-    show("  meanwhile", late, "target under 5", "target under 20")
+    meter.cancel()
+    bench.row(f"ending {EXPIRED:,} sessions", f"{took:.2f} s")
+    bench.row("  sessions", f"{EXPIRED / took:,.0f}/s")
+    print_lags("  meanwhile", lags, "target under 5", "target under 20")
 
 
 async def measure(folder: Path) -> None:
-    """Measure and print all."""
+    """Measure and print the results."""
     bench.headline(
-        f"devices: all with open sessions, in a file; medians of {ROUNDS}; {devices.CAPACITY:,} kept in memory"
+        f"devices: all with open sessions, in a file; medians of {ROUNDS}; {devices.CAPACITY:,} cached in memory"
     )
     for number in COUNTS:
-        rate = await prepared(path_of(folder, number), number)
-    bench.row(f"new devices: {COUNTS[-1]:,} come to life", f"{rate:,.0f}/s")
+        rate = await open_devices(path_of(folder, number), number)
+    bench.row(f"opening {COUNTS[-1]:,} new devices", f"{rate:,.0f}/s")
     await size(folder)
-    await sweep(folder)
+    await expire(folder)
     await speed(folder)
 
 

@@ -1,5 +1,5 @@
 """
-From the queue to the platform, beside a bare aiohttp loop that posts the same bodies at the same concurrency.
+Uploading the queue, compared with a bare aiohttp loop that posts the same bodies at the same concurrency.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ async def fill(path: Path, base_url: str, total: int = TOTAL) -> None:
 
 
 async def bodies_of(path: Path) -> list[bytes]:
-    """Tell the bodies that a queue's batches have."""
+    """Return the request bodies of the batches in a queue."""
     storage = SQLiteStorage(path)
     await storage.open()
     records: list[Leased] = await storage.waiting(TOTAL)
@@ -39,11 +39,11 @@ async def bodies_of(path: Path) -> list[bytes]:
 
 
 async def bare(url: str, bodies: list[bytes]) -> float:
-    """Post ready bodies; events a second."""
-    waiting = iter(bodies)
+    """Post ready bodies and return the events per second."""
+    remaining = iter(bodies)
 
     async def post(session: aiohttp.ClientSession) -> None:
-        for body in waiting:
+        for body in remaining:
             headers = {"Content-Type": "application/json", "Authorization": "Token key"}
             async with session.post(url, data=body, headers=headers) as response:
                 assert b'"success":true' in await response.read()
@@ -55,7 +55,7 @@ async def bare(url: str, bodies: list[bytes]) -> float:
 
 
 async def drained(path: Path, base_url: str) -> tuple[float, float]:
-    """Upload a full queue; events a second, and microseconds of CPU for each."""
+    """Upload a full queue; return the events per second, and the CPU time per event in microseconds."""
     await fill(path, base_url)
     async with Exponea(bench.configuration(path, base_url)) as exponea:
         used, started = bench.cpu(), time.perf_counter()
@@ -66,8 +66,8 @@ async def drained(path: Path, base_url: str) -> tuple[float, float]:
     return TOTAL / seconds, used / TOTAL * 1e6
 
 
-async def claim_cost(path: Path, base_url: str, total: int) -> float:
-    """Claim and settle one batch after the other at the head of a queue; microseconds for each record."""
+async def lease_cost(path: Path, base_url: str, total: int) -> float:
+    """Lease one batch after the other at the head of a queue; return the microseconds per record."""
     await fill(path, base_url, total)
     storage = SQLiteStorage(path)
     await storage.open()
@@ -82,7 +82,7 @@ async def claim_cost(path: Path, base_url: str, total: int) -> float:
 
 
 async def measure(folder: Path, base_url: str) -> None:
-    """Measure and print all."""
+    """Measure and print the results."""
     bench.headline(f"drain: {TOTAL:,} events in batches of {BATCH}, concurrency {CONCURRENCY}; medians of {ROUNDS}")
     ready = folder / "ready.sqlite"
     await fill(ready, base_url)
@@ -96,11 +96,11 @@ async def measure(folder: Path, base_url: str) -> None:
     limit, rate = statistics.median(limits), statistics.median(ours)
     bench.row("bare aiohttp POST loop of the same bodies", f"{limit:,.0f}/s")
     bench.row("  flush_data() of a full queue", f"{rate:,.0f}/s", f"{rate / limit:.2f}", "target 0.30")
-    bench.row("  CPU for an event, all threads", f"{statistics.median(cpus):.1f} us", "", "target under 40")
-    short = await claim_cost(folder / "short.sqlite", base_url, 10_000 + 1_000)
-    long = await claim_cost(folder / "long.sqlite", base_url, 1_000_000)
-    bench.row("claiming at 11,000 rows, a record", f"{short:.2f} us")
-    bench.row("claiming at 1,000,000 rows, a record", f"{long:.2f} us", f"{long / short:.2f}", "target 1.20")
+    bench.row("  CPU time per event, all threads", f"{statistics.median(cpus):.1f} us", "", "target under 40")
+    short = await lease_cost(folder / "short.sqlite", base_url, 10_000 + 1_000)
+    long = await lease_cost(folder / "long.sqlite", base_url, 1_000_000)
+    bench.row("leasing with 11,000 rows, per record", f"{short:.2f} us")
+    bench.row("leasing with 1,000,000 rows, per record", f"{long:.2f} us", f"{long / short:.2f}", "target 1.20")
 
 
 if __name__ == "__main__":

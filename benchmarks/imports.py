@@ -1,5 +1,5 @@
 """
-The time to import the package, beside that of importing its dependencies.
+The time to import the package, compared with importing its dependencies.
 """
 
 import os
@@ -15,16 +15,16 @@ TIMED = "import time; started = time.perf_counter(); {}; print(time.perf_counter
 
 
 def timed(statement: str) -> float:
-    """Run an import in a fresh interpreter; seconds."""
+    """Return the seconds that an import takes in a new interpreter."""
     command = [sys.executable, "-c", TIMED.format(statement)]
-    # Compiled once, as wherever a package is installed for use.
+    # With compiled files, as an installed package has them.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return float(subprocess.run(command, capture_output=True, check=True, text=True, env=environment).stdout)
 
 
 def measure() -> None:
-    """Measure and print all."""
-    bench.headline(f"imports: in a fresh interpreter each; medians of {ROUNDS}")
+    """Measure and print the results."""
+    bench.headline(f"imports: each in a new interpreter; medians of {ROUNDS}")
     timed("import exponea_async")
     pairs = [(timed(DEPENDENCIES), timed("import exponea_async")) for _ in range(ROUNDS)]
     dependencies = statistics.median(pair[0] for pair in pairs)

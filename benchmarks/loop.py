@@ -1,5 +1,5 @@
 """
-What tracking costs the application: event-loop lag and CPU at a paced rate, uploads included.
+What tracking costs the application: event-loop lag and CPU time at a fixed rate, including uploads.
 """
 
 import asyncio
@@ -18,77 +18,77 @@ LAG_RATE = 5_000
 RATES = (500, 2_000, 10_000)
 
 
-async def lags(into: list[float]) -> None:
-    """Sleep for a tick again and again, and note how late each awakening is."""
+async def measure_lags(lags: list[float]) -> None:
+    """Sleep for a tick again and again, and append how late each wake-up is."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + TICK
         await asyncio.sleep(TICK)
-        into.append(loop.time() - due)
+        lags.append(loop.time() - due)
 
 
 async def paced(exponea: Exponea | None, rate: int) -> tuple[int, float]:
-    """Track at a rate with a number of callers, or only go through the motions; calls made and CPU seconds used."""
+    """Track at a fixed rate, or without a client only wait; return the number of calls and the CPU time in seconds."""
     loop = asyncio.get_running_loop()
-    started, made = loop.time(), 0
+    started, calls = loop.time(), 0
 
     async def call(first: int) -> None:
-        nonlocal made
+        nonlocal calls
         number = first
         while (due := started + number / rate) < started + SECONDS:
             await asyncio.sleep(due - loop.time())
             event = bench.event(number)
             if exponea is not None:
                 await exponea.track_event(event)
-            made += 1
+            calls += 1
             number += CALLERS
 
     used = bench.cpu()
     await asyncio.gather(*map(call, range(CALLERS)))
-    return made, bench.cpu() - used
+    return calls, bench.cpu() - used
 
 
-async def tracked(path: Path, base_url: str, rate: int, mode: FlushMode) -> tuple[list[float], float, float]:
-    """Track at a rate; the lags, the calls a second, and the CPU of an event in microseconds without the driver's."""
-    late: list[float] = []
+async def track(path: Path, base_url: str, rate: int, mode: FlushMode) -> tuple[list[float], float, float]:
+    """Return the lags, the calls per second, and the CPU time per event in microseconds, without the driver's."""
+    lags: list[float] = []
     async with Exponea(bench.configuration(path, base_url, flush_mode=mode)) as exponea:
         await exponea.track_event(bench.event(0))
-        watch = asyncio.create_task(lags(late))
-        made, used = await paced(exponea, rate)
-        watch.cancel()
-    watch = asyncio.create_task(lags([]))
-    _, motions = await paced(None, rate)
-    watch.cancel()
-    return late, made / SECONDS, (used - motions) / made * 1e6
+        meter = asyncio.create_task(measure_lags(lags))
+        calls, used = await paced(exponea, rate)
+        meter.cancel()
+    meter = asyncio.create_task(measure_lags([]))
+    _, used_by_driver = await paced(None, rate)
+    meter.cancel()
+    return lags, calls / SECONDS, (used - used_by_driver) / calls * 1e6
 
 
 async def idle() -> list[float]:
-    """Tell the lags of a loop in which only the driver runs."""
-    late: list[float] = []
-    watch = asyncio.create_task(lags(late))
+    """Return the lags of a loop in which only the driver runs."""
+    lags: list[float] = []
+    meter = asyncio.create_task(measure_lags(lags))
     await paced(None, LAG_RATE)
-    watch.cancel()
-    return late
+    meter.cancel()
+    return lags
 
 
-def show(label: str, late: list[float], p99: str = "", worst: str = "") -> None:
-    """Print lags."""
-    bench.row(f"{label}: lag, 99 of 100", f"{bench.percentile(late, 0.99) * 1000:.2f} ms", "", p99)
-    bench.row(f"{label}: lag, the worst", f"{max(late) * 1000:.2f} ms", "", worst)
+def print_lags(label: str, lags: list[float], p99_target: str = "", max_target: str = "") -> None:
+    """Print the 99th percentile and the maximum of the lags."""
+    bench.row(f"{label}: lag, 99th percentile", f"{bench.percentile(lags, 0.99) * 1000:.2f} ms", "", p99_target)
+    bench.row(f"{label}: lag, maximum", f"{max(lags) * 1000:.2f} ms", "", max_target)
 
 
 async def measure(folder: Path, base_url: str) -> None:
-    """Measure and print all."""
-    bench.headline(f"loop: {CALLERS} callers at a paced rate for {SECONDS:g} s each, uploads in immediate mode")
-    show(f"only the driver at {LAG_RATE:,}/s", await idle())
-    late, rate, _ = await tracked(folder / "lag.sqlite", base_url, LAG_RATE, FlushMode.IMMEDIATE)
-    show(f"tracking at {rate:,.0f}/s", late, "target under 5", "target under 20")
-    for wanted in RATES:
+    """Measure and print the results."""
+    bench.headline(f"loop: {CALLERS} callers at a fixed rate for {SECONDS:g} s each, uploads in immediate mode")
+    print_lags(f"only the driver at {LAG_RATE:,}/s", await idle())
+    lags, rate, _ = await track(folder / "lag.sqlite", base_url, LAG_RATE, FlushMode.IMMEDIATE)
+    print_lags(f"tracking at {rate:,.0f}/s", lags, "target under 5", "target under 20")
+    for target_rate in RATES:
         for mode in (FlushMode.MANUAL, FlushMode.IMMEDIATE):
-            path = folder / f"{wanted}-{mode.name}.sqlite"
-            _, rate, cost = await tracked(path, base_url, wanted, mode)
-            what = "kept and uploaded" if mode is FlushMode.IMMEDIATE else "kept only"
-            bench.row(f"CPU for an event at {rate:,.0f}/s, {what}", f"{cost:.0f} us")
+            path = folder / f"{target_rate}-{mode.name}.sqlite"
+            _, rate, cost = await track(path, base_url, target_rate, mode)
+            work = "stored and uploaded" if mode is FlushMode.IMMEDIATE else "stored only"
+            bench.row(f"CPU time per event at {rate:,.0f}/s, {work}", f"{cost:.0f} us")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-What in-app messages cost: memory of many customers who have them, and the time to choose one for an event.
+What in-app messages cost: memory for the messages of many customers, and the time to choose one for an event.
 """
 
 import gc
@@ -22,15 +22,15 @@ from exponea_async.features.in_app.parsing import due, matching, priority_of
 
 CUSTOMERS = 10_000
 MESSAGES = 50
-#: Customers who have one message that nobody else has.
-NEIGHBOURS = 2_000
-#: Customers none of whom has a message of another one's: far more of them than there is room for.
-STRANGERS = 1_000
+#: Customers who share all messages but one.
+OVERLAPPING_CUSTOMERS = 2_000
+#: Customers who share no messages: far more of them than the cache can hold.
+DISTINCT_CUSTOMERS = 1_000
 ROUNDS = 2_000
 
 
 def message(number: int, salt: str = "") -> dict[str, Any]:
-    """Make a message as a campaign of a shop would have it."""
+    """Return a message as a campaign of a shop would define it."""
     condition = {
         "attribute": {"type": "property", "property": "price"},
         "constraint": {
@@ -74,26 +74,31 @@ def message(number: int, salt: str = "") -> dict[str, Any]:
     }
 
 
-def answer(salt: str = "") -> bytes:
-    """Make the platform's answer for a customer."""
+def response(salt: str = "") -> bytes:
+    """Return the body of the platform's response for a customer."""
     return json.dumps({"success": True, "results": [message(number, salt) for number in range(MESSAGES)]}).encode()
 
 
 def resident() -> float:
-    """Tell the memory in use, in megabytes, without what is only waiting to be collected."""
+    """Return the resident memory in megabytes after a garbage collection."""
     gc.collect()
     return bench.resident()
 
 
-def grown(fill: Callable[[Cache], None]) -> tuple[int, float, float]:
-    """Fill a cache in a process of its own; how many it holds, the memory that takes and is taken for it, in MB."""
+def fill_cache(fill: Callable[[Cache], None]) -> tuple[int, float, float]:
+    """
+    Fill a cache in a process of its own.
+
+    Returns:
+        The number of customers it holds, the growth of memory in MB, and the cache's own count of it in MB.
+    """
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(_grown, fill).result()
+        return process.submit(_fill_cache, fill).result()
 
 
-def _grown(fill: Callable[[Cache], None]) -> tuple[int, float, float]:
-    # What reading itself takes is taken before.
-    body = answer("first")
+def _fill_cache(fill: Callable[[Cache], None]) -> tuple[int, float, float]:
+    # Before, let parsing itself allocate what it needs.
+    body = response("first")
     for _ in range(20):
         Cache().read(body)
     before, cache = resident(), Cache()
@@ -101,94 +106,94 @@ def _grown(fill: Callable[[Cache], None]) -> tuple[int, float, float]:
     return len(cache), resident() - before, cache.cost / 1e6
 
 
-def alike(cache: Cache) -> None:
-    """Have many customers with the same messages, each of whom got an answer of their own."""
-    body = answer()
+def same(cache: Cache) -> None:
+    """Add customers with the same messages, each from a response of its own."""
+    body = response()
     for number in range(CUSTOMERS):
         cache.put(f"{number:032x}", cache.read(bytes(bytearray(body))), time.time())
 
 
 def overlapping(cache: Cache) -> None:
-    """Have many customers with the same messages, but for one of their own, and one that is left out."""
+    """Add customers with the same messages, except that one is replaced by a message of their own."""
     common = [message(number) for number in range(MESSAGES)]
-    for number in range(NEIGHBOURS):
+    for number in range(OVERLAPPING_CUSTOMERS):
         own = [each for index, each in enumerate(common) if index != number % MESSAGES]
         own.append({**message(number), "id": f"own-{number}"})
         body = json.dumps({"success": True, "results": own}).encode()
         cache.put(f"{number:032x}", cache.read(body), time.time())
 
 
-def strangers(cache: Cache) -> None:
-    """Have many customers with messages of their own."""
-    for number in range(STRANGERS):
-        cache.put(f"{number:032x}", cache.read(answer(f"{number}-")), time.time())
+def distinct(cache: Cache) -> None:
+    """Add customers with messages of their own."""
+    for number in range(DISTINCT_CUSTOMERS):
+        cache.put(f"{number:032x}", cache.read(response(f"{number}-")), time.time())
 
 
 def memory() -> None:
-    """Print what is kept in memory, and on disk."""
-    body = answer()
-    bench.row(f"an answer of {MESSAGES} messages", f"{len(body) / 1000:,.0f} KB")
-    bench.row("  as it is stored for a device", f"{len(_packed(body, '0' * 32, time.time())) / 1000:,.1f} KB")
+    """Print the size of messages in memory and on disk."""
+    body = response()
+    bench.row(f"a response with {MESSAGES} messages", f"{len(body) / 1000:,.0f} KB")
+    bench.row("  as stored for a device", f"{len(_packed(body, '0' * 32, time.time())) / 1000:,.1f} KB")
     for label, fill, target in (
-        ("the same messages", alike, "target under 10 MB"),
+        ("the same messages", same, "target under 10 MB"),
         ("one message of their own each", overlapping, ""),
-        ("all different", strangers, f"room for {BUDGET / 1e6:.0f} MB"),
+        ("all messages different", distinct, f"limit {BUDGET / 1e6:.0f} MB"),
     ):
-        held, size, counted = grown(fill)
+        held, size, counted = fill_cache(fill)
         bench.row(f"{held:,} customers, {label}", f"{size:,.1f} MB", "", target)
-        bench.row("  counted, and what it takes in truth", f"{counted:,.1f} MB", f"{size / counted:.2f}")
+        bench.row("  counted by the cache; measured / counted", f"{counted:,.1f} MB", f"{size / counted:.2f}")
         bench.row("  each", f"{size / held * 1e3:,.1f} KB")
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Tell how long some work takes, in seconds."""
+def seconds(function: Callable[[], object]) -> float:
+    """Return the duration of a call in seconds, as the mean of many."""
     started = time.perf_counter()
     for _ in range(ROUNDS):
-        work()
+        function()
     return (time.perf_counter() - started) / ROUNDS
 
 
 def speed() -> None:
-    """Print how long it takes to choose."""
-    content = Cache().read(answer())
+    """Print how long it takes to choose a message."""
+    content = Cache().read(response())
     event, now = bench.event(1), time.time()
-    displays = {each.id: Impression(now - 86_400.0) for each in content.definitions}
-    names = list(displays)
-    chance = random.Random(1)
+    impressions = {each.id: Impression(now - 86_400.0) for each in content.definitions}
+    names = list(impressions)
+    rng = random.Random(1)
 
     def limit() -> int:
         found = 0
         for name in names:
-            if displays.get(name) is not None:
+            if impressions.get(name) is not None:
                 found += 1
         return found
 
     def choose(name: str) -> object:
-        occasion = TriggerEvent(name, event.properties, now)
-        meant = matching(content.upon(name), occasion, now)
-        return choose_by_priority([(occasion, due(meant, displays, now))], priority_of, chance) if meant else None
+        trigger = TriggerEvent(name, event.properties, now)
+        matches = matching(content.upon(name), trigger, now)
+        return choose_by_priority([(trigger, due(matches, impressions, now))], priority_of, rng) if matches else None
 
     bare = bench.median_of(9, lambda: seconds(limit))
-    bench.row(f"a bare loop of {MESSAGES} look-ups", f"{bare * 1e6:.1f} us", "1.0")
+    bench.row(f"a bare loop of {MESSAGES} lookups", f"{bare * 1e6:.1f} us", "1.0")
     for label, name in (
         (f"choosing among {MESSAGES} for an event", "view_item"),
-        ("an event that none is for", "ping"),
+        ("an event that triggers no message", "ping"),
     ):
         took = bench.median_of(9, lambda name=name: seconds(lambda: choose(name)))  # type: ignore[misc]
         bench.row(label, f"{took * 1e6:.1f} us", f"{took / bare:.1f}", "target under 50 us")
-    body = answer("new")
+    body = response("new")
     reading = bench.median_of(5, lambda: seconds_once(lambda: Cache().read(body)))
-    bench.row("reading an answer that nobody had", f"{reading * 1e3:.1f} ms")
+    bench.row("parsing a response with new messages", f"{reading * 1e3:.1f} ms")
     cache = Cache()
     cache.put("known", cache.read(body), now)
     again = bench.median_of(9, lambda: seconds_once(lambda: cache.read(body)))
-    bench.row("reading one that somebody has", f"{again * 1e3:.2f} ms", f"{again / reading:.3f}")
+    bench.row("parsing one with messages in the cache", f"{again * 1e3:.2f} ms", f"{again / reading:.3f}")
 
 
-def seconds_once(work: Callable[[], object]) -> float:
-    """Tell how long some work takes once, in seconds."""
+def seconds_once(function: Callable[[], object]) -> float:
+    """Return the duration of one call in seconds."""
     started = time.perf_counter()
-    work()
+    function()
     return time.perf_counter() - started
 
 

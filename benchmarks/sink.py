@@ -1,5 +1,5 @@
 """
-A platform that accepts everything at once: the least that an HTTP server can do, in a process of its own.
+A server that accepts every command at once: the minimum of an HTTP server, in a process of its own.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 class Sink(asyncio.Protocol):
-    """One connection."""
+    """A connection."""
 
     def __init__(self) -> None:
         self.buffer = bytearray()
@@ -35,19 +35,19 @@ class Sink(asyncio.Protocol):
                     return
                 self.needed = end + 4 + int(found[1])
                 continue
-            self.answer(bytes(self.buffer[: self.needed]))
+            self.respond(bytes(self.buffer[: self.needed]))
             del self.buffer[: self.needed]
             self.needed = 0
 
-    def answer(self, request: bytes) -> None:
-        """Say yes to each command."""
+    def respond(self, request: bytes) -> None:
+        """Respond that each command has succeeded."""
         results = b",".join(b'{"success":true,"command_id":"%b"}' % key for key in COMMAND_ID.findall(request))
         body = b'{"success":true,"start_time":1.0,"end_time":1.0,"results":[%b]}' % results
         self.transport.write(HEAD % (len(body), body))  # type: ignore[attr-defined]
 
 
 async def serve() -> None:
-    """Listen on a free port, tell it, and answer until standard input ends."""
+    """Listen on a free port, print it, and serve until standard input is closed."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Sink, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -57,7 +57,7 @@ async def serve() -> None:
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Run a sink in a process of its own; gives its address."""
+    """Run a sink in a process of its own and yield its address."""
     command = [sys.executable, str(Path(__file__))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

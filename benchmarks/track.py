@@ -1,5 +1,5 @@
 """
-Durable calls a second, beside the raw limit: `sqlite3.executemany` of the same rows, ready, in one transaction.
+Durable calls per second, compared with the raw limit: `sqlite3.executemany` of the same rows in one transaction.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ Durability = Literal["process", "power"]
 
 
 def rows(path: Path) -> list[Row]:
-    """Tell the rows that a client has written."""
+    """Return the rows that a client has written."""
     return sqlite3.connect(path).execute("SELECT id, at, body FROM record").fetchall()
 
 
 def raw(folder: Path, ready: list[Row], durability: Durability) -> float:
-    """Insert ready rows in one transaction; rows a second."""
+    """Insert ready rows in one transaction and return the rows per second."""
     path = folder / f"raw-{time.monotonic_ns()}.sqlite"
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -46,7 +46,7 @@ def raw(folder: Path, ready: list[Row], durability: Durability) -> float:
 
 
 async def bare(folder: Path, ready: list[Row], durability: Durability) -> float:
-    """Insert and commit one row after the other with aiosqlite; rows a second."""
+    """Insert and commit one row after the other with aiosqlite; return the rows per second."""
     async with aiosqlite.connect(folder / f"bare-{time.monotonic_ns()}.sqlite") as connection:
         await connection.execute("PRAGMA journal_mode = WAL")
         await connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS[durability]}")
@@ -62,11 +62,11 @@ async def tracked(
     folder: Path, callers: int, total: int, durability: Durability, waits: list[float], *, device: bool = True
 ) -> float:
     """
-    Track with a number of callers at once, each awaiting its call before the next; calls a second.
+    Track with concurrent callers, each of which awaits its call before the next; return the calls per second.
 
-    A device keeps its last activity with each event; a customer has no session.
+    A device stores its last activity with each event; a customer has no session.
     """
-    # The application makes its events, and that is not what is measured.
+    # Creating events is up to the application, so it is not measured.
     events = [bench.event(number) for number in range(total)]
 
     async def call(mine: list[Event]) -> None:
@@ -84,7 +84,7 @@ async def tracked(
 
 
 async def tracked_together(folder: Path, size: int, total: int) -> float:
-    """Track with one caller and `track_many`; events a second."""
+    """Track with one caller and `track_many`; return the events per second."""
     async with Exponea(settings(folder, "process")) as exponea:
         started = time.perf_counter()
         for first in range(0, total, size):
@@ -93,13 +93,13 @@ async def tracked_together(folder: Path, size: int, total: int) -> float:
 
 
 def settings(folder: Path, durability: Durability) -> Configuration:
-    """Make settings for a file of its own."""
+    """Return settings with a new file."""
     path = folder / f"queue-{time.monotonic_ns()}.sqlite"
     return bench.configuration(path, queue=QueueSettings(max_records=10**7, durability=durability))
 
 
 async def ready_rows(folder: Path) -> list[Row]:
-    """Have a client write rows, and take them."""
+    """Let a client write rows, and return them."""
     path = folder / "ready.sqlite"
     async with Exponea(bench.configuration(path)) as exponea:
         await exponea.track_many([bench.event(number) for number in range(TOTAL)])
@@ -109,16 +109,16 @@ async def ready_rows(folder: Path) -> list[Row]:
 async def side_by_side(
     limit: Callable[[], Awaitable[float]], ours: Callable[[], Awaitable[float]]
 ) -> tuple[float, float]:
-    """Measure two things by turns, so that a busy machine slows both; the medians."""
+    """Measure both alternately, so that a busy machine slows both; return the medians."""
     pairs = [(await limit(), await ours()) for _ in range(ROUNDS)]
     return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
 
 
 async def measure(folder: Path) -> None:
-    """Measure and print all."""
+    """Measure and print the results."""
     ready = await ready_rows(folder)
     size = statistics.mean(len(body) for _, _, body in ready)
-    bench.headline(f"track: durable calls a second; rows of {size:.0f} bytes on average; medians of {ROUNDS}")
+    bench.headline(f"track: durable calls per second; rows of {size:.0f} bytes on average; medians of {ROUNDS}")
     floor = 0.15 if "--without-orjson" in sys.argv else 0.25
     durabilities: tuple[Durability, ...] = ("process", "power")
     for durability in durabilities:
@@ -134,34 +134,34 @@ async def measure(folder: Path) -> None:
         bench.row(f"raw executemany, durability={durability}", f"{raw_rate:,.0f}/s")
         target = f"target {floor}" if durability == "process" else ""
         bench.row(
-            "  1,000 callers at once, on a device with a session", f"{rate:,.0f}/s", f"{rate / raw_rate:.2f}", target
+            "  1,000 concurrent callers, on a device with a session", f"{rate:,.0f}/s", f"{rate / raw_rate:.2f}", target
         )
-        bench.row("    a call waits: median", f"{statistics.median(waits) * 1000:.2f} ms")
-        bench.row("    a call waits: 99 of 100", f"{bench.percentile(waits, 0.99) * 1000:.2f} ms")
+        bench.row("    duration of a call: median", f"{statistics.median(waits) * 1000:.2f} ms")
+        bench.row("    duration of a call: 99th percentile", f"{bench.percentile(waits, 0.99) * 1000:.2f} ms")
         for callers in (1000, 100, 10):
             some = statistics.median(
                 [await tracked(folder, callers, TOTAL // 2, durability, [], device=False) for _ in range(3)]
             )
             bench.row(
-                f"  {callers:,} callers at once, for a customer",
+                f"  {callers:,} concurrent callers, for a customer",
                 f"{some:,.0f}/s",
                 f"{some / raw_rate:.2f}",
                 target if callers == 1000 else "",
             )
         count = 2000 if durability == "process" else 500
 
-        async def lone_limit(durability: Durability = durability, count: int = count) -> float:
+        async def single_limit(durability: Durability = durability, count: int = count) -> float:
             return await bare(folder, ready[:count], durability)
 
-        async def lone(durability: Durability = durability, count: int = count) -> float:
+        async def single(durability: Durability = durability, count: int = count) -> float:
             return await tracked(folder, 1, count, durability, [], device=False)
 
-        bare_rate, lone_rate = await side_by_side(lone_limit, lone)
+        bare_rate, single_rate = await side_by_side(single_limit, single)
         bench.row(f"bare aiosqlite, insert and commit, durability={durability}", f"{bare_rate:,.0f}/s")
         bench.row(
             "  one caller at a time, for a customer",
-            f"{lone_rate:,.0f}/s",
-            f"{lone_rate / bare_rate:.2f}",
+            f"{single_rate:,.0f}/s",
+            f"{single_rate / bare_rate:.2f}",
             "target 1.0",
         )
     for size_of_call in (50, 500):
