@@ -4,7 +4,8 @@ Background tasks, work that concurrent callers share, and locks by key.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Hashable, Iterable
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
@@ -22,6 +23,12 @@ class BackgroundTasks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._dormant: set[asyncio.Task[Any] | None] = set()
+
+    @property
+    def active(self) -> set["asyncio.Task[Any]"]:
+        """The running tasks, except those inside `dormant`."""
+        return self._tasks - self._dormant
 
     def start(self, work: Coroutine[Any, Any, T], *, name: str, log_errors: bool = True) -> "asyncio.Task[T]":
         """
@@ -37,6 +44,16 @@ class BackgroundTasks:
         self._tasks.add(task)
         task.add_done_callback(partial(self._finish, log_errors=log_errors))
         return task
+
+    @contextmanager
+    def dormant(self) -> Iterator[None]:
+        """Mark the current task as one that waits for an event outside of the feature, which may never happen."""
+        task = asyncio.current_task()
+        self._dormant.add(task)
+        try:
+            yield
+        finally:
+            self._dormant.discard(task)
 
     def cancel(self) -> None:
         """Cancel all tasks."""

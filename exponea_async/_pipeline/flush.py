@@ -105,6 +105,18 @@ class Flusher:
             remaining=await self._storage.remaining(watermark),
         )
 
+    async def wait_idle(self) -> None:
+        """
+        Wait until all records that can be sent now were sent, and their verdicts are published.
+
+        Records that an outage or a pause holds up are not waited for, and none where nothing is sent in this mode.
+        """
+        if self._flushes or self.mode is FlushMode.IMMEDIATE:
+            now = asyncio.get_running_loop().time()
+            await self._wait_until_uploaded(await self._storage.watermark(), now, paused_only=False)
+        while self._acknowledger.outstanding and self._uploader.is_running:
+            await self._acknowledger.wait_stored()
+
     async def _wait_until_uploaded(self, watermark: Watermark, since: float, *, paused_only: bool) -> None:
         while self._uploader.is_running:
             blocked = self._uploader.blocked_routes(since, paused_only=paused_only)

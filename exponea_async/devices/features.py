@@ -2,9 +2,11 @@
 Features with state that all subjects of a client share, and the registry that notifies them.
 """
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
+from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import TrackedEvent
 from exponea_async.models import Receipt
@@ -21,9 +23,13 @@ class Feature:
 
     Attributes:
         registry: The registry of the client, which sets this.
+        tasks: The background tasks of the feature.
     """
 
     registry: "FeatureRegistry"
+
+    def __init__(self) -> None:
+        self.tasks = BackgroundTasks()
 
     @property
     def is_listening(self) -> bool:
@@ -111,6 +117,10 @@ class FeatureRegistry:
         """Notify all features that a device belongs to another customer."""
         for feature in self:
             feature.anonymized(context)
+
+    def active_tasks(self) -> set["asyncio.Task[Any]"]:
+        """Return the background tasks of all features, except the dormant ones."""
+        return set().union(*(feature.tasks.active for feature in self))
 
     def start(self, context: SubjectContext) -> None:
         """Start all features."""

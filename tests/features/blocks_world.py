@@ -14,6 +14,7 @@ from exponea_async.features.content_blocks.verbs import ContentBlocks
 from exponea_async.messages import InAppContentBlock
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.subjects import Device
+from exponea_async.testing import idle
 
 BUNDLE, PERSONAL = "/bundle-android.json", "/inappcontentblocks"
 LINK, FORCED = "https://s.example/sale", "https://s.example/sale?xnpe_force_track=1"
@@ -113,8 +114,7 @@ class World:
 
     async def idle(self) -> None:
         """Wait until nothing is under way in the background."""
-        while tasks := self.part.blocks.loads.tasks._tasks:
-            await asyncio.wait(tasks)
+        await idle(self.client)
 
     def device(self, key: str) -> Device:
         """Tell a device."""

@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 from helpers.app import Kept, Phone
-from helpers.waiting import until
 
 from exponea_async import Event, Exponea
 from exponea_async._internal.streams import Subscription
 from exponea_async.features.in_app.verbs import InAppMessages
 from exponea_async.messages import InAppMessage, InAppMessageAction
 from exponea_async.sandbox import Sandbox
+from exponea_async.testing import idle, received
 
 PATH = "/inappmessages"
-#: Tasks that wait for somebody else.
-WAITING = "after an identify"
 
 
 def upon(event_type: str, *conditions: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +161,7 @@ class World:
 
     async def rest(self) -> None:
         """Wait until nothing goes on but what waits for somebody else."""
-        await until(lambda: not [task for task in self.part._tasks._tasks if WAITING not in task.get_name()])
+        await idle(self.client)
 
     async def banners(self, *actions: str) -> list[Kept]:
         """Tell the banner events that wait; all, or those of some actions."""
@@ -176,9 +174,7 @@ class World:
 
 def taken(listener: Subscription[Any]) -> list[Any]:
     """Take what a listener has heard."""
-    heard = list(listener._pending)
-    listener._pending.clear()
-    return heard
+    return received(listener)
 
 
 def types(listener: Subscription[InAppMessageAction]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.app import Phone
-from helpers.waiting import until
+from helpers.waiting import running, until
 from in_app_world import World, message, taken, types
 
 from exponea_async import Customer, Event, QueueSettings
@@ -103,7 +103,7 @@ class TestAtOnce:
         await asyncio.gather(*[client.close_in_app_message(each) for each in given])
         await asyncio.gather(*[each.track_event(Event("x")) for each in devices])
         assert await world.shown() == []
-        assert (len(world.part.stage), len(world.part._requests), len(world.part._tasks._tasks)) == (0, 0, 0)
+        assert (len(world.part.stage), len(world.part._requests), running("in-app")) == (0, 0, [])
         assert len(world.part._cache._definitions) == 1
 
     async def test_one_question_for_many(self, world: World) -> None:

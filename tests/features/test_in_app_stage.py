@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from helpers.app import Phone
-from helpers.waiting import until
+from helpers.waiting import running, until
 from hypothesis import given
 from hypothesis import strategies as st
 from in_app_world import World, message
@@ -194,10 +194,10 @@ class TestUploads:
         client = await world.start()
         for number in range(3):
             await client.identify_customer(Customer(ANN.ids, {"number": number}))
-        await until(lambda: len(world.part._tasks._tasks) == 1)
+        await until(lambda: len(running("in-app")) == 1)
         await client.anonymize()
         assert world.part._uploads == {}
-        await until(lambda: world.part._tasks._tasks == set())
+        await until(lambda: running("in-app") == [])
         await client.flush_data()
         await world.rest()
         assert [each["customer_ids"].get("registered") for each in world.bodies()].count("ann@x.com") == 0

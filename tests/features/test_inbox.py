@@ -28,6 +28,7 @@ from exponea_async import (
 from exponea_async.features.inbox.verbs import Inbox
 from exponea_async.messages import AppInboxMessage
 from exponea_async.sandbox import Fault, Project, Sandbox, issue_token
+from exponea_async.testing import idle
 
 SECRET = "sesame"
 
@@ -84,7 +85,7 @@ class TestWhoseTheyAre:
         await client.identify_customer(Customer({"registered": "jim"}))
         inbox = client._features[Inbox]
         await until(lambda: inbox._store.is_empty)
-        await until(lambda: not inbox._tasks._tasks)
+        await idle(client)
         assert await client._devices.load_data("inbox:default") is None
 
     async def test_another_mark(self, world: World) -> None:
@@ -185,7 +186,7 @@ class TestWhatIsKept:
         caplog.set_level(logging.INFO)
         await client.anonymize()
         await until(lambda: len(world.asked()) == 1)
-        await until(lambda: not client._features[Inbox]._tasks._tasks)
+        await idle(client)
         assert "inbox" not in caplog.text
 
     async def test_a_refetch_after_eviction(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,12 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
         await asyncio.sleep(0.005)
 
 
+def running(text: str = "") -> list[str]:
+    """Return the names of the clients' background tasks that contain a text."""
+    names = [task.get_name() for task in asyncio.all_tasks()]
+    return [name for name in names if name.startswith("exponea_async") and text in name]
+
+
 class Ticking:
     """
     Measures how long the event loop is blocked within an ``async with`` block.

@@ -51,14 +51,15 @@ class BlockLoader:
     Args:
         configuration: The settings.
         clock: Tells UNIX seconds.
+        tasks: The background tasks of the feature.
 
     Attributes:
-        tasks: What is under way.
+        tasks: The background tasks of the feature.
         customers: What blocks say to customers.
     """
 
-    def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
-        self.tasks = BackgroundTasks()
+    def __init__(self, configuration: Configuration, clock: Callable[[], float], tasks: BackgroundTasks) -> None:
+        self.tasks = tasks
         self.customers = Customers()
         self._bundle_path = BUNDLE.format(platform=configuration.message_platform)
         self._clock = clock

@@ -9,6 +9,7 @@ from random import Random
 
 from attrs import frozen
 
+from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
 from exponea_async.features._shared.html.resources import import_libraries
@@ -53,6 +54,7 @@ class Blocks:
     Args:
         configuration: The settings.
         clock: Tells UNIX seconds.
+        tasks: The background tasks of the feature.
 
     Attributes:
         loads: What was loaded.
@@ -60,8 +62,8 @@ class Blocks:
         since: What counts as the begin of a session where none is open, UNIX seconds.
     """
 
-    def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
-        self.loads = BlockLoader(configuration, clock)
+    def __init__(self, configuration: Configuration, clock: Callable[[], float], tasks: BackgroundTasks) -> None:
+        self.loads = BlockLoader(configuration, clock, tasks)
         self.pages = Pages(configuration.resource_loader)
         self.since = clock()
         self._clock = clock

@@ -44,7 +44,8 @@ class ContentBlocks(Feature):
     """
 
     def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
-        self.blocks = Blocks(configuration, clock)
+        super().__init__()
+        self.blocks = Blocks(configuration, clock, self.tasks)
         self.carousels: WeakSet[Carousel] = WeakSet()
         self._ahead = configuration.in_app_content_block_placeholders_auto_load
         self._preloads = configuration.preload_messages

@@ -11,7 +11,6 @@ from weakref import WeakValueDictionary
 
 from attrs import evolve
 
-from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
@@ -65,12 +64,12 @@ class InAppMessages(Feature):
     """
 
     def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
+        super().__init__()
         self._configuration = configuration
         self._clock = clock
         self._chance = Random()  # noqa: S311 - nothing that anybody would want to foretell
-        self._tasks = BackgroundTasks()
         self._cache = Cache()
-        self._loader = Loader(self._cache, self._tasks, clock, configuration.message_platform, self._landed)
+        self._loader = Loader(self._cache, self.tasks, clock, configuration.message_platform, self._landed)
         self._requests = PendingTriggers()
         self._visits = SessionStarts()
         self._uploads: dict[str, asyncio.Task[None]] = {}
@@ -79,7 +78,7 @@ class InAppMessages(Feature):
         self._is_over = False
         self.actions = ActionStream()
         self.stage = ActiveMessages()
-        self.presenter = Presenter(configuration, self.stage, self.actions, self._tasks)
+        self.presenter = Presenter(configuration, self.stage, self.actions, self.tasks)
 
     # Its life
 
@@ -117,7 +116,7 @@ class InAppMessages(Feature):
             self.actions.publish(InAppMessageAction("close", message, interaction=False))
 
     def _forget(self) -> None:
-        self._tasks.cancel()
+        self.tasks.cancel()
         self._loader.clear()
         self._uploads.clear()
         self._cache.clear()
@@ -133,7 +132,7 @@ class InAppMessages(Feature):
         self.actions.close()
         self.stage.clear()
         self._forget()
-        await self._tasks.aclose()
+        await self.tasks.aclose()
 
     # What is heard
 
@@ -167,7 +166,7 @@ class InAppMessages(Feature):
             earlier.cancel()
         if self._is_wanted(device) and len(self._uploads) < MOST_UPLOADS:
             work = self._after_upload(context, device, receipt)
-            self._uploads[device] = self._tasks.start(work, name="in-app messages after an identify")
+            self._uploads[device] = self.tasks.start(work, name="in-app messages after an identify")
 
     def anonymized(self, context: SubjectContext) -> None:
         """Show nothing of the old customer's any more, and have the new one's messages loaded."""
@@ -179,7 +178,7 @@ class InAppMessages(Feature):
         if earlier is not None:
             earlier.cancel()
         # What was tracked of the new customer waits already, and what was of the old one does not any more.
-        self._tasks.start(self._renew(context), name="in-app messages of a new customer")
+        self.tasks.start(self._renew(context), name="in-app messages of a new customer")
 
     def _is_wanted(self, device: str) -> bool:
         return ALL in self._streams or device in self._streams
@@ -187,7 +186,7 @@ class InAppMessages(Feature):
     async def _after_upload(self, context: SubjectContext, device: str, receipt: Receipt) -> None:
         me = asyncio.current_task()
         try:
-            with suppress(DeliveryError):
+            with suppress(DeliveryError), self.tasks.dormant():
                 await receipt.delivered()
         finally:
             if self._uploads.get(device) is me:
@@ -235,7 +234,7 @@ class InAppMessages(Feature):
         ]
         found = [each for each in matched if each[1]]
         if found:
-            self._tasks.start(self._hand_over(context, customer, found), name="showing an in-app message")
+            self.tasks.start(self._hand_over(context, customer, found), name="showing an in-app message")
 
     async def _hand_over(self, context: SubjectContext, customer: CustomerSnapshot, found: Found) -> None:
         definition = await self._chosen(context, customer, found)

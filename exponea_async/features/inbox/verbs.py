@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.config import Configuration
 from exponea_async.devices.context import ApiRequest, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
@@ -64,11 +63,11 @@ class Inbox(Feature):
     """
 
     def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
+        super().__init__()
         self._configuration = configuration
         self._clock = clock
         self._store = Store(configuration.application_id, self._page)
         self._flights: dict[tuple[str | None, str], Flight] = {}
-        self._tasks = BackgroundTasks()
         self._is_closed = False
         self._has_warned = False
 
@@ -116,23 +115,23 @@ class Inbox(Feature):
     def identified(self, context: SubjectContext, receipt: Receipt) -> None:  # noqa: ARG002 - Part has it
         """What was kept for another customer is forgotten; where there is nothing, nobody is asked."""
         if not self._store.is_empty:
-            self._tasks.start(self._renew(context), name="forget an app inbox")
+            self.tasks.start(self._renew(context), name="forget an app inbox")
 
     def anonymized(self, context: SubjectContext) -> None:
         """What was kept is forgotten, and the new customer's messages are loaded ahead."""
         preload = self._configuration.preload_messages
-        self._tasks.start(self._renew(context, unseen=True, preload=preload), name="renew an app inbox")
+        self.tasks.start(self._renew(context, unseen=True, preload=preload), name="renew an app inbox")
 
     def clear(self) -> None:
         """Forget everything; who waits gets nothing."""
-        self._tasks.cancel()
+        self.tasks.cancel()
         self._flights.clear()
         self._store.clear()
 
     async def aclose(self) -> None:
         """Break off what is under way; who waits is told that the client is closed."""
         self._is_closed = True
-        await self._tasks.aclose()
+        await self.tasks.aclose()
 
     async def _renew(self, context: SubjectContext, *, unseen: bool = False, preload: bool = False) -> None:
         customer = await context.current_customer(counts_as_activity=False)
@@ -154,7 +153,7 @@ class Inbox(Feature):
         if flight is None:
             if self._is_closed:
                 raise ClosedError("The client is closed.", hint="Make a new one.")
-            task = self._tasks.start(self._load(context, customer), name="fetch an app inbox")
+            task = self.tasks.start(self._load(context, customer), name="fetch an app inbox")
             flight = self._flights[key] = Flight(customer.fingerprint, task)
             task.add_done_callback(partial(self._land, key))
         return flight

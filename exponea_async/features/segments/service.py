@@ -5,7 +5,6 @@ The segments of all devices.
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
-from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import TrackedEvent
 from exponea_async.devices.features import Feature
@@ -23,8 +22,8 @@ class Segments(Feature):
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
         self._clock = clock
-        self._tasks = BackgroundTasks()
         # Weak: the subscriptions and tasks of a device reference it.
         self._devices: WeakValueDictionary[str, DeviceSegments] = WeakValueDictionary()
         self._is_closed = False
@@ -42,7 +41,7 @@ class Segments(Feature):
             raise InvalidEventError("subject", trouble, "Use a device: exponea.device(key).")
         device = self._devices.get(key)
         if device is None:
-            device = self._devices[key] = DeviceSegments(context, self._clock, self._tasks)
+            device = self._devices[key] = DeviceSegments(context, self._clock, self.tasks)
         return device
 
     def subscribe(self, context: SubjectContext, category: str, *, include_first_load: bool) -> SegmentSubscription:
@@ -86,11 +85,11 @@ class Segments(Feature):
         device = self._devices.get(context.key or "")
         if device is not None:
             device.forget()
-        self._tasks.start(context.save_data(NAME, None), name="deleting segments")
+        self.tasks.start(context.save_data(NAME, None), name="deleting segments")
 
     def clear(self) -> None:
         """End all streams and loads; callers that wait for a load get an empty list."""
-        self._tasks.cancel()
+        self.tasks.cancel()
         for device in list(self._devices.values()):
             device.close()
 
@@ -98,7 +97,7 @@ class Segments(Feature):
         """End all streams and background work."""
         self._is_closed = True
         self.clear()
-        await self._tasks.aclose()
+        await self.tasks.aclose()
 
     def _load_after_upload(self, key: str | None, receipt: Receipt | None) -> None:
         device = self._devices.get(key or "")

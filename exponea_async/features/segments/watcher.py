@@ -171,7 +171,8 @@ class DeviceSegments(Stream[SegmentList]):
     async def _watch_uploads(self) -> None:
         while self._receipts and self.has_subscribers:
             with suppress(DeliveryError):
-                await self._receipts.popleft().delivered()
+                with self._tasks.dormant():
+                    await self._receipts.popleft().delivered()
                 self.load_soon()
         self._upload_watch = None
 
