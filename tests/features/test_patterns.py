@@ -252,24 +252,24 @@ class TestHostile:
     @pytest.mark.parametrize(("pattern", "text"), HOSTILE)
     def test_patterns_that_explode(self, patterns: ModuleType, pattern: str, text: str) -> None:
         """No pattern takes long, however long the text is that it is looked for in."""
-        start = time.perf_counter()
+        start = time.thread_time()
         for length in (*range(48), 64, 80, 100, 150, 200, 400, 800, 1600, 10_000, 1_000_000):
             outcome(patterns, pattern, text * length + "!")
-        assert time.perf_counter() - start < 5
+        assert time.thread_time() - start < 5
 
     @pytest.mark.parametrize("pattern", LARGE)
     def test_patterns_that_grow(self, patterns: ModuleType, pattern: str) -> None:
         """No pattern takes long to read, however much must be repeated."""
-        start = time.perf_counter()
+        start = time.thread_time()
         assert not outcome(patterns, pattern, "a" * 100)
-        assert time.perf_counter() - start < 2
+        assert time.thread_time() - start < 2
 
     @pytest.mark.parametrize("pattern", ["[" * 250 + "]" * 250, "(" * 250 + ")" * 250, "[[a]--" * 80, "(a|" * 166])
     def test_patterns_that_are_deep(self, patterns: ModuleType, pattern: str) -> None:
         """Nor does nesting, of sets and groups."""
-        start = time.perf_counter()
+        start = time.thread_time()
         outcome(patterns, pattern, "a" * 50)
-        assert time.perf_counter() - start < 2
+        assert time.thread_time() - start < 2
 
     @pytest.mark.parametrize(
         "pattern",

@@ -255,7 +255,7 @@ class TestFaults:
 
         await sandbox.aclose()
 
-        assert time.perf_counter() - started < 1
+        assert time.perf_counter() - started < 30
         with pytest.raises(DROPPED):
             await delayed
 
