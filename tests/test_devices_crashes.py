@@ -31,11 +31,11 @@ SessionExpirer.start = lambda self: None  # it would make steps of its own
 def arm(step, after):
     steps = itertools.count(1)
     def deadly(method):
-        def run(ledger, *arguments):
+        def run(connection, *arguments):
             number = next(steps)
             if number == step and not after:
                 os._exit(9)
-            result = method(ledger, *arguments)
+            result = method(connection, *arguments)
             if number == step:
                 os._exit(9)
             return result

@@ -39,7 +39,7 @@ class Record:
 @frozen
 class Leased:
     """
-    A record as a lease, or a look at the queue, returns it.
+    A record in the queue, as a lease returns it.
 
     Attributes:
         id: The record's id, unique in its storage.

@@ -106,9 +106,9 @@ def default_path(project_token: str, app_group: str | None = None) -> Path:
     return _state_directory() / "exponea_async" / f"{name}.sqlite"
 
 
-def _file_name(text: str) -> str:
+def _file_name(value: str) -> str:
     # `quote` leaves dots and tildes unchanged, but shells and file systems give ".." and "~" a meaning.
-    name = quote(text, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
+    name = quote(value, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
     if len(name) <= MAX_NAME_LENGTH:
         return name
     digest = sha256(name.encode()).hexdigest()[:32]

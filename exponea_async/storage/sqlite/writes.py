@@ -62,7 +62,7 @@ class BatchWriter:
     def __init__(self, connection: QueueConnection, writes: Sequence[PendingWrite]) -> None:
         self._connection = connection
         self._writes = writes
-        self._capacity = connection.free_capacity() if writes else 0
+        self._capacity = connection.free_capacity()
         # The values of rows that are not inserted yet, and the latest activity of states that is not stored yet.
         self._values: list[int | float | bytes] = []
         self._activity: dict[str, float] = {}
