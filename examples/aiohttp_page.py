@@ -1,27 +1,26 @@
 """
-A page of an aiohttp application with a content block in it.
+A page of an aiohttp application that shows a content block.
 
-``python examples/aiohttp_page.py`` serves it with a sandbox of its own, until Ctrl-C. It needs the extra
-``html``.
+Run it with ``python examples/aiohttp_page.py`` and stop it with Ctrl-C. It starts a sandbox instead of Engagement, and
+needs the extra ``html``.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from aiohttp import web
-from shop_page import DEFINITIONS, HEADERS, PLACEHOLDER, SCRIPT, Shown, render
+from shop_page import DEFINITIONS, HEADERS, PLACEHOLDER, SCRIPT, ShownBlocks, closes, render
 
 from exponea_async import Configuration, Exponea
 from exponea_async.sandbox import Sandbox
 
 CLIENT = web.AppKey("client", Exponea)
-SHOWN = web.AppKey("shown", Shown)
+SHOWN_BLOCKS = web.AppKey("shown_blocks", ShownBlocks)
 
 
 def make_app(configuration: Configuration) -> web.Application:
-    """Make the application; its client lives as long as it does."""
+    """Return the application, which opens the client on startup and closes it on cleanup."""
 
     async def client(app: web.Application) -> AsyncIterator[None]:
         async with Exponea(configuration) as exponea:
@@ -29,47 +28,45 @@ def make_app(configuration: Configuration) -> web.Application:
             yield
 
     app = web.Application()
-    app[SHOWN] = Shown()
+    app[SHOWN_BLOCKS] = ShownBlocks()
     app.cleanup_ctx.append(client)
-    app.add_routes([web.get("/", page), web.get("/page.js", script), web.post("/pressed", pressed)])
+    app.add_routes([web.get("/", page), web.get("/page.js", script), web.post("/click", click)])
     return app
 
 
 async def page(request: web.Request) -> web.Response:
-    """Show the shop, with what Engagement has for this customer."""
+    """Return the page with the content block of the customer."""
     customer = _customer(request)
     tracker = request.app[CLIENT].for_customer({"registered": customer})
     block = await tracker.content_block(PLACEHOLDER)
     if block is not None:
-        request.app[SHOWN].remember(customer, block)
+        request.app[SHOWN_BLOCKS].add(customer, block)
     return web.Response(text=render(customer, block), content_type="text/html", headers=HEADERS)
 
 
 async def script(_: web.Request) -> web.Response:
-    """Give out the page's own script."""
+    """Return the script of the page."""
     return web.Response(text=SCRIPT, content_type="text/javascript", headers=HEADERS)
 
 
-async def pressed(request: web.Request) -> web.Response:
-    """Take what was pressed in a block, and tell the page where to go."""
-    customer, told = _customer(request), json.loads(await request.text())
-    block = request.app[SHOWN].find(customer, told["block"])
+async def click(request: web.Request) -> web.Response:
+    """Track a click in a content block, and return the link to open."""
+    customer, data = _customer(request), await request.json()
+    block = request.app[SHOWN_BLOCKS].get(customer, data["block"])
     if block is None:
         raise web.HTTPNotFound
     tracker = request.app[CLIENT].for_customer({"registered": customer})
-    closes = any(action.type == "CLOSE" and action.url == told["url"] for action in block.actions)
-    return web.json_response(
-        {"open": await tracker.click_content_block(PLACEHOLDER, block, told["url"]), "closed": closes}
-    )
+    link = await tracker.click_content_block(PLACEHOLDER, block, data["url"])
+    return web.json_response({"open": link, "closed": closes(block, data["url"])})
 
 
 def _customer(request: web.Request) -> str:
-    # Stands for the application's own login.
+    # In a real application, the customer who is logged in.
     return request.query.get("user", "jane@example.com")
 
 
 async def main(port: int = 8080) -> None:
-    """Serve the page, with a sandbox in the place of Engagement."""
+    """Serve the page, with a sandbox instead of Engagement."""
     async with Sandbox(definitions=DEFINITIONS) as sandbox:
         settings = Configuration(
             project_token="shop", authorization_token="key", base_url=sandbox.url, storage="memory:"

@@ -1,7 +1,7 @@
 """
-The same page as a plain ASGI application, without any framework.
+The same page as an ASGI application without a framework.
 
-``python examples/asgi_page.py`` serves it with uvicorn and a sandbox of its own, until Ctrl-C. It
+Run it with ``python examples/asgi_page.py`` and stop it with Ctrl-C. It starts a sandbox instead of Engagement, and
 needs uvicorn and the extra ``html``.
 """
 
@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
-from shop_page import DEFINITIONS, HEADERS, PLACEHOLDER, SCRIPT, Shown, render
+from shop_page import DEFINITIONS, HEADERS, PLACEHOLDER, SCRIPT, ShownBlocks, closes, render
 
 from exponea_async import Configuration, Exponea
 from exponea_async.sandbox import Sandbox
@@ -21,29 +21,29 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 #: A status, a media type and a body.
-Answer = tuple[int, str, str]
+Response = tuple[int, str, str]
 
 
 class ShopPage:
     """
-    The application; its client lives as long as the server does.
+    The application, which opens the client on startup and closes it on shutdown.
 
     Args:
-        configuration: The client's settings.
+        configuration: The settings of the client.
     """
 
     def __init__(self, configuration: Configuration) -> None:
         self._exponea = Exponea(configuration)
-        self._shown = Shown()
+        self._shown_blocks = ShownBlocks()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take a request, or hear that the server starts or ends."""
+        """Handle a request, or the startup and the shutdown of the server."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._handle_lifespan(receive, send)
         elif scope["type"] == "http":
-            await _respond(send, await self._answer(scope, receive))
+            await _send_response(send, await self._handle_request(scope, receive))
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _handle_lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             event = (await receive())["type"]
             if event == "lifespan.startup":
@@ -54,34 +54,33 @@ class ShopPage:
             if event == "lifespan.shutdown":
                 return
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        # Stands for the application's own login.
+    async def _handle_request(self, scope: Scope, receive: Receive) -> Response:
+        # In a real application, the customer who is logged in.
         customer = parse_qs(scope["query_string"].decode()).get("user", ["jane@example.com"])[0]
         route = scope["method"], scope["path"]
         if route == ("GET", "/"):
             return await self._page(customer)
         if route == ("GET", "/page.js"):
             return 200, "text/javascript", SCRIPT
-        if route == ("POST", "/pressed"):
-            return await self._pressed(customer, json.loads(await _body(receive)))
-        return 404, "text/plain", "There is nothing here."
+        if route == ("POST", "/click"):
+            return await self._click(customer, json.loads(await _body(receive)))
+        return 404, "text/plain", "Not found."
 
-    async def _page(self, customer: str) -> Answer:
-        """Show the shop, with what Engagement has for this customer."""
+    async def _page(self, customer: str) -> Response:
+        """Return the page with the content block of the customer."""
         block = await self._exponea.for_customer({"registered": customer}).content_block(PLACEHOLDER)
         if block is not None:
-            self._shown.remember(customer, block)
+            self._shown_blocks.add(customer, block)
         return 200, "text/html", render(customer, block)
 
-    async def _pressed(self, customer: str, told: dict[str, str]) -> Answer:
-        """Take what was pressed in a block, and tell the page where to go."""
-        block = self._shown.find(customer, told["block"])
+    async def _click(self, customer: str, data: dict[str, str]) -> Response:
+        """Track a click in a content block, and return the link to open."""
+        block = self._shown_blocks.get(customer, data["block"])
         if block is None:
-            return 404, "text/plain", "That block is not shown any more."
+            return 404, "text/plain", "The content block is not shown."
         tracker = self._exponea.for_customer({"registered": customer})
-        closes = any(action.type == "CLOSE" and action.url == told["url"] for action in block.actions)
-        link = await tracker.click_content_block(PLACEHOLDER, block, told["url"])
-        return 200, "application/json", json.dumps({"open": link, "closed": closes})
+        link = await tracker.click_content_block(PLACEHOLDER, block, data["url"])
+        return 200, "application/json", json.dumps({"open": link, "closed": closes(block, data["url"])})
 
 
 async def _body(receive: Receive) -> bytes:
@@ -93,17 +92,17 @@ async def _body(receive: Receive) -> bytes:
     return body
 
 
-async def _respond(send: Send, answer: Answer) -> None:
-    status, media_type, body = answer
+async def _send_response(send: Send, response: Response) -> None:
+    status, media_type, body = response
     headers = {"Content-Type": f"{media_type}; charset=utf-8", **HEADERS}
-    told = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": told})
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
     await send({"type": "http.response.body", "body": body.encode()})
 
 
 async def main(port: int = 8080) -> None:
-    """Serve the page, with a sandbox in the place of Engagement."""
-    import uvicorn  # noqa: PLC0415 - the application itself does without; any ASGI server will do
+    """Serve the page, with a sandbox instead of Engagement."""
+    import uvicorn  # noqa: PLC0415 - only this server is needed here; the application runs on any ASGI server
 
     async with Sandbox(definitions=DEFINITIONS) as sandbox:
         settings = Configuration(

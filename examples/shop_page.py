@@ -1,9 +1,9 @@
 """
-What both web examples show: a page of a shop with a content block in it, and the sandbox's definitions behind it.
+What both web examples share: a page of a shop that shows a content block, and the definitions of the sandbox.
 
-The block's HTML comes from Engagement, so from whoever may edit campaigns there. It is safe to embed by construction:
-the SDK hands out only what its sanitizer has written. The page's content security policy stands behind that as a second
-wall: no script runs but the page's own file.
+The HTML of the content block comes from Engagement, and thus from everyone who may edit campaigns there. It is safe to
+embed, because the SDK returns only what its sanitizer has written. The content security policy of the page is a second
+line of defence: no script runs except the file of the page itself.
 """
 
 from collections import OrderedDict
@@ -23,16 +23,16 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-#: Tells the server what was pressed in the block, and goes where the server says.
+#: Sends each click in the content block to the server, and opens the link that the server returns.
 SCRIPT = """
 document.addEventListener("click", async (event) => {
   const link = event.target.closest("[data-block] a[href]");
   if (!link) return;
   event.preventDefault();
   const block = link.closest("[data-block]");
-  const told = { block: block.dataset.block, url: link.getAttribute("href") };
-  const answer = await fetch("/pressed" + location.search, { method: "POST", body: JSON.stringify(told) });
-  const { open, closed } = await answer.json();
+  const click = { block: block.dataset.block, url: link.getAttribute("href") };
+  const response = await fetch("/click" + location.search, { method: "POST", body: JSON.stringify(click) });
+  const { open, closed } = await response.json();
   if (closed) block.remove();
   if (open && /^https?:/.test(open)) location.assign(open);
 });
@@ -52,43 +52,48 @@ _PAGE = """<!doctype html>
 
 def render(customer: str, block: InAppContentBlock | None) -> str:
     """
-    Make the page.
+    Return the HTML of the page.
 
     Args:
-        customer: Who looks at it; a text of the visitor's, so it is escaped.
-        block: What to show above the goods; its HTML is safe already and goes in as it is.
+        customer: The customer. This string comes from the visitor, so it is escaped.
+        block: The content block, or None. Its HTML is already safe, so it is embedded as it is.
     """
-    shown = ""
+    section = ""
     if block is not None and block.html is not None:
-        shown = f'<section data-block="{escape(block.id)}">{block.html}</section>'
-    return _PAGE.format(customer=escape(customer), block=shown)
+        section = f'<section data-block="{escape(block.id)}">{block.html}</section>'
+    return _PAGE.format(customer=escape(customer), block=section)
 
 
-class Shown:
-    """The blocks on pages that somebody may still press on: the latest 1,000. An application would ask its sessions."""
+def closes(block: InAppContentBlock, url: str) -> bool:
+    """Return whether a link of a content block closes it."""
+    return any(action.type == "CLOSE" and action.url == url for action in block.actions)
+
+
+class ShownBlocks:
+    """The latest 1,000 content blocks that were shown. An application would store them in the session of the user."""
 
     def __init__(self) -> None:
         self._blocks: OrderedDict[tuple[str, str], InAppContentBlock] = OrderedDict()
 
-    def remember(self, customer: str, block: InAppContentBlock) -> None:
-        """Keep a block that was shown."""
+    def add(self, customer: str, block: InAppContentBlock) -> None:
+        """Add a content block that was shown to a customer."""
         self._blocks[customer, block.id] = block
         if len(self._blocks) > 1000:
             self._blocks.popitem(last=False)
 
-    def find(self, customer: str, block_id: str) -> InAppContentBlock | None:
-        """Find it again."""
+    def get(self, customer: str, block_id: str) -> InAppContentBlock | None:
+        """Return a content block that was shown to a customer, or None."""
         return self._blocks.get((customer, block_id))
 
 
-#: What the sandbox has for this shop: a greeting for everybody, in which somebody has hidden all kinds of things.
+#: The definitions of the sandbox: a greeting for all customers, whose HTML contains all kinds of attacks.
 DEFINITIONS: Mapping[str, Any] = {
     "content_blocks": [
         {
             "id": "greeting",
             "name": "Greeting",
             "placeholders": [PLACEHOLDER],
-            # The pages ask for a customer tracker, which remembers no visits: it would take any other one as this.
+            # A customer tracker stores nothing between calls, so it treats every frequency as "always".
             "frequency": "always",
             "personal": {
                 "status": "OK",

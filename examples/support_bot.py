@@ -1,8 +1,8 @@
 """
-A support bot for many chats, with in-app messages as cards and the app inbox as a list.
+A support bot for many chats that shows in-app messages as cards and the app inbox as a list.
 
-``python examples/support_bot.py`` runs it with a sandbox in the place of Engagement and a short conversation in the
-place of a chat network, and ends by itself.
+Run it with ``python examples/support_bot.py``. It starts a sandbox instead of Engagement, simulates a short
+conversation instead of connecting to a chat network, and ends by itself.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any
 from exponea_async import Configuration, Customer, Event, Exponea, InAppMessage
 from exponea_async.sandbox import Sandbox
 
-#: What the marketers have made: a card for whoever asks about a delivery, and two messages that wait in the inbox.
+#: What marketers have created: a card for questions about a delivery, and two messages in the inbox.
 DEFINITIONS: dict[str, Any] = {
     "in_app_messages": [
         {
@@ -37,9 +37,9 @@ DEFINITIONS: dict[str, Any] = {
             "date_filter": {"enabled": False},
             "payload": {
                 "title": "Where is my parcel?",
-                "body_text": "You can follow it on its way.",
+                "body_text": "You can track it on its way.",
                 "buttons": [
-                    {"button_type": "deep-link", "button_text": "Follow it", "button_link": "shopbot://parcels"},
+                    {"button_type": "deep-link", "button_text": "Track it", "button_link": "shopbot://parcels"},
                     {"button_type": "cancel", "button_text": "No, thanks"},
                 ],
             },
@@ -64,7 +64,7 @@ DEFINITIONS: dict[str, Any] = {
 
 class Bot:
     """
-    The bot: each chat is a device of its own, so that nobody sees what is meant for somebody else.
+    The bot. Each chat is a device, so that no chat shows a message that is meant for another one.
 
     Args:
         exponea: The client.
@@ -73,21 +73,21 @@ class Bot:
     def __init__(self, exponea: Exponea) -> None:
         self._exponea = exponea
         self._cards: dict[str, InAppMessage] = {}
-        self._arrived = asyncio.Event()
+        self._card_shown = asyncio.Event()
         self._messages = exponea.in_app_messages()
 
     async def show_cards(self) -> None:
-        """Show each message in the chat that it is for, until the client closes."""
+        """Show each in-app message in its chat, until the client is closed."""
         async for message in self._messages:
             chat = str(message.device)
             self._cards[chat] = message
             buttons = "  ".join(f"[{button.text}]" for button in message.buttons)
             print(f"  {chat}  bot: *{message.title}* {message.body_text}  {buttons}")
-            self._arrived.set()
+            self._card_shown.set()
 
-    async def hear(self, chat: str, text: str) -> None:
-        """Take what somebody says."""
-        print(f"  {chat}  they: {text}")
+    async def on_message(self, chat: str, text: str) -> None:
+        """Handle a message of the user."""
+        print(f"  {chat}  user: {text}")
         device = self._exponea.device(chat)
         if text == "/inbox":
             await self._list_inbox(chat)
@@ -97,20 +97,20 @@ class Bot:
             topic = "delivery" if "parcel" in text else "other"
             await device.track_event(Event("question_asked", {"topic": topic}))
 
-    async def press(self, chat: str, label: str) -> None:
-        """Take a press on a button of the card in a chat."""
+    async def on_button(self, chat: str, label: str) -> None:
+        """Handle a click on a button of the card in a chat."""
         card = self._cards.pop(chat)
         button = next(each for each in card.buttons if each.text == label)
-        print(f"  {chat}  they: [{label}]")
+        print(f"  {chat}  user: [{label}]")
         if button.kind == "cancel":
             await self._exponea.close_in_app_message(card, button)
         elif link := await self._exponea.click_in_app_message(card, button):
-            print(f"  {chat}  bot: here you are: {link}")
+            print(f"  {chat}  bot: {link}")
 
     async def wait_for_card(self) -> None:
-        """Wait until a card was shown."""
-        await asyncio.wait_for(self._arrived.wait(), timeout=10)
-        self._arrived.clear()
+        """Wait until a card has been shown."""
+        await asyncio.wait_for(self._card_shown.wait(), timeout=10)
+        self._card_shown.clear()
 
     async def _list_inbox(self, chat: str) -> None:
         device = self._exponea.device(chat)
@@ -120,25 +120,25 @@ class Bot:
             await device.track_app_inbox_opened(message)
             await device.mark_app_inbox_as_read(message)
         unread = sum(not message.is_read for message in messages)
-        print(f"  {chat}  bot: that is all; {unread} of {len(messages)} were new.")
+        print(f"  {chat}  bot: {unread} of {len(messages)} messages were unread.")
 
 
 async def converse(bot: Bot) -> None:
-    """Play two customers who talk to the bot."""
-    await bot.hear("chat:1", "/login jane@example.com")
-    await bot.hear("chat:1", "where is my parcel?")
+    """Simulate two users who write to the bot."""
+    await bot.on_message("chat:1", "/login jane@example.com")
+    await bot.on_message("chat:1", "where is my parcel?")
     await bot.wait_for_card()
-    await bot.press("chat:1", "Follow it")
-    await bot.hear("chat:2", "my parcel is late")
+    await bot.on_button("chat:1", "Track it")
+    await bot.on_message("chat:2", "my parcel is late")
     await bot.wait_for_card()
-    await bot.press("chat:2", "No, thanks")
-    await bot.hear("chat:1", "/inbox")
-    await bot.hear("chat:1", "/inbox")
-    await bot.hear("chat:1", "and the other parcel?")  # she has pressed the card's button, so it does not come again
+    await bot.on_button("chat:2", "No, thanks")
+    await bot.on_message("chat:1", "/inbox")
+    await bot.on_message("chat:1", "/inbox")
+    await bot.on_message("chat:1", "and the other parcel?")  # no card, because the user has clicked its button
 
 
 async def main() -> None:
-    """Let the bot live for one conversation."""
+    """Run the bot for one conversation."""
     async with Sandbox(definitions=DEFINITIONS) as sandbox:
         settings = Configuration(
             project_token="shop", authorization_token="key", base_url=sandbox.url, storage="memory:"
@@ -149,11 +149,12 @@ async def main() -> None:
             await converse(bot)
             await exponea.flush_data(timeout=10)
         await cards
-        print("Engagement has learned:")
+        print("Events in Engagement:")
         for event in sorted(sandbox.engine.events(), key=lambda event: event.timestamp):
             if event.event_type in ("banner", "campaign"):
-                told = event.properties
-                print("  ", event.event_type, told.get("action") or told.get("status"), told.get("text", ""))
+                properties = event.properties
+                action = properties.get("action") or properties.get("status")
+                print("  ", event.event_type, action, properties.get("text", ""))
 
 
 if __name__ == "__main__":

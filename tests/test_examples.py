@@ -1,11 +1,11 @@
 """
-The examples run as their users would run them, and what they embed is safe.
+The examples run as users run them, and the HTML that they embed is safe.
 """
 
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,8 +28,8 @@ import asgi_page  # noqa: E402
 import shop_page  # noqa: E402
 
 
-class Seen(HTMLParser):
-    """A reading of a page that has nothing to do with ours: its elements and attributes."""
+class ParsedPage(HTMLParser):
+    """The elements and attributes of a page, from an HTML parser that the SDK does not use."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -75,26 +75,23 @@ async def page(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             yield url, sandbox
 
 
-Get = Callable[[str], Awaitable[tuple[str, Any]]]
-
-
 async def get(url: str, **query: str) -> tuple[str, Any]:
-    async with aiohttp.ClientSession() as session, session.get(url, params=query) as answer:
-        assert answer.status == 200
-        return await answer.text(), answer.headers
+    async with aiohttp.ClientSession() as session, session.get(url, params=query) as response:
+        assert response.status == 200
+        return await response.text(), response.headers
 
 
-async def press(page: str, user: str, **told: str) -> Any:
+async def click(page: str, user: str, **data: str) -> Any:
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"{page}/pressed", params={"user": user}, json=told) as answer,
+        session.post(f"{page}/click", params={"user": user}, json=data) as response,
     ):
-        return await answer.json() if answer.status == 200 else answer.status
+        return await response.json() if response.status == 200 else response.status
 
 
 class TestPages:
-    async def test_a_page_embeds_the_block(self, page: tuple[str, Sandbox]) -> None:
-        """What Engagement has for the customer stands in the page, and that it was shown is tracked."""
+    async def test_page_shows_the_block(self, page: tuple[str, Sandbox]) -> None:
+        """The page contains the content block of the customer, and showing it is tracked."""
         url, sandbox = page
         text, headers = await get(url, user="ann@example.com")
 
@@ -105,47 +102,47 @@ class TestPages:
         assert shown.customer_ids == {"registered": "ann@example.com"}
         assert (shown.properties["action"], shown.properties["placeholder"]) == ("show", "home_top")
 
-    async def test_what_is_hostile_stays_outside(self, page: tuple[str, Sandbox]) -> None:
-        """Of all that was hidden in the block nothing is left that could run, load or send anything."""
-        seen = Seen((await get(page[0]))[0])
+    async def test_hostile_html_is_removed(self, page: tuple[str, Sandbox]) -> None:
+        """Nothing in the content block can run a script, load a resource or send a form."""
+        parsed = ParsedPage((await get(page[0]))[0])
 
-        assert seen.tags.count("script") == 1
-        assert [value for value in seen.values("src") if value] == ["/page.js"]
-        assert not {"iframe", "svg", "form", "input", "base", "object", "embed"} & set(seen.tags)
-        assert [name for name, _ in seen.attributes if name.startswith("on")] == []
-        assert all(value.startswith("https://") for value in seen.values("href"))
-        assert "https://evil.example" not in "".join(seen.values("href"))
+        assert parsed.tags.count("script") == 1
+        assert [value for value in parsed.values("src") if value] == ["/page.js"]
+        assert not {"iframe", "svg", "form", "input", "base", "object", "embed"} & set(parsed.tags)
+        assert [name for name, _ in parsed.attributes if name.startswith("on")] == []
+        assert all(value.startswith("https://") for value in parsed.values("href"))
+        assert "https://evil.example" not in "".join(parsed.values("href"))
 
-    async def test_a_hostile_name_is_a_text(self, page: tuple[str, Sandbox]) -> None:
-        """Who calls themselves a script is greeted as one, and nothing runs."""
+    async def test_hostile_name_is_escaped(self, page: tuple[str, Sandbox]) -> None:
+        """A name that contains a script is shown as text."""
         text, _ = await get(page[0], user="<script>alert(1)</script>")
 
         assert "Hello, &lt;script&gt;alert(1)&lt;/script&gt;" in text
 
-    async def test_a_press_is_told(self, page: tuple[str, Sandbox]) -> None:
-        """A link is tracked and opened, a close closes, and nobody presses what they were not shown."""
+    async def test_click_is_tracked(self, page: tuple[str, Sandbox]) -> None:
+        """A link is tracked and opened, a close link closes the block, and a block not shown can't be clicked."""
         url, sandbox = page
-        seen = Seen((await get(url, user="ann@example.com"))[0])
-        close = next(value for value in seen.values("href") if "close_action" in value)
+        parsed = ParsedPage((await get(url, user="ann@example.com"))[0])
+        close = next(value for value in parsed.values("href") if "close_action" in value)
 
-        went = await press(url, "ann@example.com", block="greeting", url="https://shop.example/sale")
-        assert went == {"open": "https://shop.example/sale", "closed": False}
-        assert await press(url, "ann@example.com", block="greeting", url=close) == {"open": None, "closed": True}
-        assert await press(url, "joe@example.com", block="greeting", url=close) == 404
+        result = await click(url, "ann@example.com", block="greeting", url="https://shop.example/sale")
+        assert result == {"open": "https://shop.example/sale", "closed": False}
+        assert await click(url, "ann@example.com", block="greeting", url=close) == {"open": None, "closed": True}
+        assert await click(url, "joe@example.com", block="greeting", url=close) == 404
         await until(lambda: len(sandbox.engine.events("shop", "banner")) == 3)
         actions = {event.properties["action"] for event in sandbox.engine.events("shop", "banner")}
         assert actions == {"show", "click", "close"}
 
-    async def test_a_page_does_without_engagement(self, page: tuple[str, Sandbox]) -> None:
-        """Where the platform is in trouble the page is served, without the block."""
+    async def test_page_without_engagement(self, page: tuple[str, Sandbox]) -> None:
+        """If the platform is unavailable, the page is served without the content block."""
         url, sandbox = page
         sandbox.faults.add(Fault("status", status=503))
 
         assert "Mugs, plates, bowls." in (await get(url))[0]
 
 
-def test_the_bot_runs_by_itself(tmp_path: Path) -> None:
-    """The conversation comes to its end, and shows cards, presses and the inbox in the right chats."""
+def test_bot_runs_by_itself(tmp_path: Path) -> None:
+    """The conversation ends by itself and shows cards, clicks and the inbox in the right chats."""
     done = subprocess.run(
         [sys.executable, EXAMPLES / "support_bot.py"],
         cwd=tmp_path,
@@ -156,16 +153,16 @@ def test_the_bot_runs_by_itself(tmp_path: Path) -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, "")
-    said = done.stdout.splitlines()
-    card = "bot: *Where is my parcel?* You can follow it on its way.  [Follow it]  [No, thanks]"
-    assert [line for line in said if "*Where" in line] == [f"  chat:1  {card}", f"  chat:2  {card}"]
-    assert "  chat:1  bot: here you are: shopbot://parcels" in said
-    assert [line for line in said if "that is all" in line] == [
-        "  chat:1  bot: that is all; 2 of 2 were new.",
-        "  chat:1  bot: that is all; 0 of 2 were new.",
+    output = done.stdout.splitlines()
+    card = "bot: *Where is my parcel?* You can track it on its way.  [Track it]  [No, thanks]"
+    assert [line for line in output if "*Where" in line] == [f"  chat:1  {card}", f"  chat:2  {card}"]
+    assert "  chat:1  bot: shopbot://parcels" in output
+    assert [line for line in output if "unread" in line] == [
+        "  chat:1  bot: 2 of 2 messages were unread.",
+        "  chat:1  bot: 0 of 2 messages were unread.",
     ]
-    learned = said[said.index("Engagement has learned:") + 1 :]
-    assert [line.split()[:2] for line in learned] == [
+    events = output[output.index("Events in Engagement:") + 1 :]
+    assert [line.split()[:2] for line in events] == [
         ["banner", "show"],
         ["banner", "click"],
         ["banner", "show"],
