@@ -41,6 +41,10 @@ class Receipts:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
+    def __len__(self) -> int:
+        """Return the number of records whose receipts are referenced and not resolved."""
+        return len(self._by_record)
+
     def issue(self, written: Written) -> Receipt:
         """Return the receipt for the records that one call has written."""
         receipt = Receipt(written.ids, self._watch)

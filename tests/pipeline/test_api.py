@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 from attrs import evolve
-from helpers.clients import Configure
+from helpers.clients import PROJECT, Configure
 from helpers.waiting import until
 
-from exponea_async import ClosedError, Configuration, RequestRefusedError, UnavailableError
-from exponea_async._pipeline import api as api_module
-from exponea_async._pipeline.api import ApiClient
+from exponea_async import ClosedError, RequestRefusedError, UnavailableError
+from exponea_async._pipeline.api import CONCURRENCY, MAX_RESPONSE, ApiClient
 from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.retry import RateLimiter
+from exponea_async.config import ExponeaProject
 from exponea_async.storage.memory import MemoryStorage
 
 IDS = {"cookie": "c", "registered": "jane"}
@@ -70,9 +70,10 @@ async def create_api(host: Host, configure: Configure) -> AsyncIterator[CreateAp
     storage = MemoryStorage()
     await storage.open()
 
-    def make(**settings: Any) -> ApiClient:
+    def make(*projects: ExponeaProject, **settings: Any) -> ApiClient:
         configuration = configure(base_url=host.url, **settings)
-        api = ApiClient(configuration, CredentialStore(configuration.projects, storage), RateLimiter(100_000.0))
+        credentials = CredentialStore([*configuration.projects, *projects], storage)
+        api = ApiClient(configuration, credentials, RateLimiter(100_000.0))
         api.open()
         made.append(api)
         return api
@@ -82,8 +83,9 @@ async def create_api(host: Host, configure: Configure) -> AsyncIterator[CreateAp
         await api.aclose()
 
 
-def project(api: ApiClient) -> Any:
-    return api._configuration.main
+@pytest.fixture
+def project(host: Host) -> ExponeaProject:
+    return ExponeaProject(PROJECT, "key", host.url)
 
 
 def status(code: int, body: str = "", **headers: str) -> Callable[[], web.Response]:
@@ -91,114 +93,125 @@ def status(code: int, body: str = "", **headers: str) -> Callable[[], web.Respon
 
 
 class TestResponses:
-    async def test_a_request_with_a_body_is_a_post(self, host: Host, create_api: CreateApi) -> None:
+    async def test_a_request_with_a_body_is_a_post(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject
+    ) -> None:
         """The body is sent as JSON with the key of the project, and the body of the response is returned unchanged."""
         api = create_api()
-        body = await api.request(project(api), PATH, {"customer_ids": IDS, "none": None})
+        body = await api.request(project, PATH, {"customer_ids": IDS, "none": None})
 
         assert body == b'{"success": true}'
         method, path, headers, sent = host.seen[0]
         assert (method, path, headers["Authorization"]) == ("POST", PATH, "Token key")
         assert sent == b'{"customer_ids":{"cookie":"c","registered":"jane"},"none":null}'
 
-    async def test_a_request_without_a_body_is_a_get(self, host: Host, create_api: CreateApi) -> None:
+    async def test_a_request_without_a_body_is_a_get(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject
+    ) -> None:
         """It has no body, compressed or not."""
         api = create_api(upload={"gzip": True})
-        await api.request(project(api), "/data/v2/projects/shop/consent/categories", None)
+        await api.request(project, "/data/v2/projects/shop/consent/categories", None)
 
         method, _, headers, sent = host.seen[0]
         assert (method, sent) == ("GET", b"")
         assert "Content-Encoding" not in headers
 
     @pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 302])
-    async def test_a_refused_request_is_not_repeated(self, host: Host, create_api: CreateApi, code: int) -> None:
+    async def test_a_refused_request_is_not_repeated(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject, code: int
+    ) -> None:
         """The error has the status and the reason of the platform."""
         host.responses = [status(code, '{"success": false, "errors": ["no such thing"]}')]
         api = create_api()
 
         with pytest.raises(RequestRefusedError) as caught:
-            await api.request(project(api), PATH, {}, max_attempts=4)
+            await api.request(project, PATH, {}, max_attempts=4)
 
         assert (caught.value.status, len(host.seen)) == (code, 1)
         assert caught.value.retryable is False
         assert str(code) in str(caught.value)
 
     @pytest.mark.parametrize("code", [408, 425, 429, 500, 503])
-    async def test_temporary_errors_are_retried(self, host: Host, create_api: CreateApi, code: int) -> None:
+    async def test_temporary_errors_are_retried(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject, code: int
+    ) -> None:
         """The request is repeated while there is no usable response, up to the maximum number of attempts."""
         host.responses = [status(code), status(code), status(code), status(200, "fine")]
         api = create_api()
 
-        assert await api.request(project(api), PATH, {}, max_attempts=4) == b"fine"
+        assert await api.request(project, PATH, {}, max_attempts=4) == b"fine"
         assert len(host.seen) == 4
 
-    async def test_the_last_error_is_raised(self, host: Host, create_api: CreateApi) -> None:
+    async def test_the_last_error_is_raised(self, host: Host, create_api: CreateApi, project: ExponeaProject) -> None:
         """After the last attempt its error is raised, with the status."""
         host.responses = [status(503)]
         api = create_api()
 
         with pytest.raises(UnavailableError) as caught:
-            await api.request(project(api), PATH, {}, max_attempts=3)
+            await api.request(project, PATH, {}, max_attempts=3)
 
         assert (caught.value.status, len(host.seen)) == (503, 3)
 
-    async def test_retry_after_is_respected(self, host: Host, create_api: CreateApi) -> None:
+    async def test_retry_after_is_respected(self, host: Host, create_api: CreateApi, project: ExponeaProject) -> None:
         """The next attempt is not made earlier than the platform asks for."""
         host.responses = [status(429, **{"Retry-After": "1"}), status(200)]
         api, loop = create_api(), asyncio.get_running_loop()
         began = loop.time()
-        await api.request(project(api), PATH, {}, max_attempts=2)
+        await api.request(project, PATH, {}, max_attempts=2)
 
         assert loop.time() - began >= 1.0
 
-    async def test_an_unreachable_host(self, create_api: CreateApi) -> None:
+    async def test_an_unreachable_host(self, create_api: CreateApi, project: ExponeaProject) -> None:
         """Without credentials no request is made; with them the host is unavailable."""
-        api = create_api()
-        nowhere = evolve(project(api), base_url="http://127.0.0.1:9")
+        unreachable = evolve(project, base_url="http://127.0.0.1:9")
 
         with pytest.raises(RequestRefusedError, match="no credentials are known"):
-            await api.request(nowhere, PATH, {})
-        await api._credentials.store_credentials([nowhere])
+            await create_api().request(unreachable, PATH, {})
         with pytest.raises(UnavailableError):
-            await api.request(nowhere, PATH, {}, max_attempts=2)
+            await create_api(unreachable).request(unreachable, PATH, {}, max_attempts=2)
 
-    async def test_a_response_of_ten_megabytes_is_read(self, host: Host, create_api: CreateApi) -> None:
+    async def test_a_response_of_ten_megabytes_is_read(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject
+    ) -> None:
         """Responses may be large, up to a limit."""
         host.responses = [lambda: web.Response(body=b"x" * 10_000_000)]
         api = create_api()
 
-        assert len(await api.request(project(api), PATH, {})) == 10_000_000
+        assert len(await api.request(project, PATH, {})) == 10_000_000
 
     async def test_a_response_beyond_the_limit_is_not_read(
-        self, host: Host, create_api: CreateApi, monkeypatch: pytest.MonkeyPatch
+        self, host: Host, create_api: CreateApi, project: ExponeaProject
     ) -> None:
         """It counts as unavailable."""
-        monkeypatch.setattr(api_module, "MAX_RESPONSE", 1000)
-        host.responses = [lambda: web.Response(body=b"x" * 1001)]
+        host.responses = [lambda: web.Response(body=b"x" * (MAX_RESPONSE + 1))]
         api = create_api()
 
         with pytest.raises(UnavailableError, match="too large"):
-            await api.request(project(api), PATH, {})
+            await api.request(project, PATH, {})
 
-    async def test_concurrency_is_limited(self, host: Host, create_api: CreateApi) -> None:
+    async def test_concurrency_is_limited(self, host: Host, create_api: CreateApi, project: ExponeaProject) -> None:
         """More requests than the limit wait for their turn."""
         host.delay = 0.02
         api = create_api()
-        await asyncio.gather(*[api.request(project(api), PATH, {}) for _ in range(40)])
+        await asyncio.gather(*[api.request(project, PATH, {}) for _ in range(40)])
 
         assert len(host.seen) == 40
-        assert 1 < host.max_concurrent <= api_module.CONCURRENCY
+        assert 1 < host.max_concurrent <= CONCURRENCY
 
 
 class TestCustomerTokens:
-    async def test_without_a_provider_the_key_is_used(self, host: Host, create_api: CreateApi) -> None:
+    async def test_without_a_provider_the_key_is_used(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject
+    ) -> None:
         """Personal requests use the key of the project if there is no provider."""
         api = create_api()
-        await api.request(project(api), PATH, {}, ids=IDS)
+        await api.request(project, PATH, {}, ids=IDS)
 
         assert host.keys == ["Token key"]
 
-    async def test_personal_requests_use_the_customers_own_token(self, host: Host, create_api: CreateApi) -> None:
+    async def test_personal_requests_use_the_customers_own_token(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject
+    ) -> None:
         """The provider is called for each of them; other requests use the key of the project."""
         asked: list[Any] = []
 
@@ -208,25 +221,29 @@ class TestCustomerTokens:
 
         api = create_api(customer_token_provider=provide)
         for ids in (IDS, IDS, None):
-            await api.request(project(api), PATH, {}, ids=ids)
+            await api.request(project, PATH, {}, ids=ids)
 
         assert host.keys == ["Bearer jwt-1", "Bearer jwt-2", "Token key"]
 
-    async def test_a_provider_may_take_the_ids(self, host: Host, create_api: CreateApi) -> None:
+    async def test_a_provider_may_take_the_ids(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject
+    ) -> None:
         """A provider that takes an argument is called with the customer's ids."""
 
         async def provide(ids: Mapping[str, str]) -> str:
             return f"Bearer jwt-of-{ids['registered']}"
 
         api = create_api(customer_token_provider=provide)
-        await api.request(project(api), PATH, {}, ids=IDS)
+        await api.request(project, PATH, {}, ids=IDS)
 
         assert host.keys == ["Bearer jwt-of-jane"]
 
     @pytest.mark.parametrize(
         "token", [None, "", "  ", 5, b"jwt", "Bearer ", "a b", "a\r\nX-Evil: 1", "a\x00", "é", "\ud800"]
     )
-    async def test_without_a_token_no_request_is_made(self, host: Host, create_api: CreateApi, token: Any) -> None:
+    async def test_without_a_token_no_request_is_made(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject, token: Any
+    ) -> None:
         """The error has the status 0 if the provider returns something else than a token."""
 
         async def provide() -> Any:
@@ -234,23 +251,27 @@ class TestCustomerTokens:
 
         api = create_api(customer_token_provider=provide)
         with pytest.raises(RequestRefusedError) as caught:
-            await api.request(project(api), PATH, {}, ids=IDS, max_attempts=4)
+            await api.request(project, PATH, {}, ids=IDS, max_attempts=4)
 
         assert (caught.value.status, host.seen) == (0, [])
 
     @pytest.mark.parametrize("token", ["jwt\n", " jwt ", "Bearer jwt\r\n"])
-    async def test_whitespace_around_a_token_is_removed(self, host: Host, create_api: CreateApi, token: str) -> None:
+    async def test_whitespace_around_a_token_is_removed(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject, token: str
+    ) -> None:
         """A token that is read from a file ends with a line break, which no header may contain."""
 
         async def provide() -> str:
             return token
 
         api = create_api(customer_token_provider=provide)
-        await api.request(project(api), PATH, {}, ids=IDS)
+        await api.request(project, PATH, {}, ids=IDS)
 
         assert host.keys == ["Bearer jwt"]
 
-    async def test_the_error_of_a_provider_is_not_shown(self, host: Host, create_api: CreateApi) -> None:
+    async def test_the_error_of_a_provider_is_not_shown(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject
+    ) -> None:
         """Its message may contain a secret, so only its class is named; the error itself is the cause."""
 
         async def provide() -> str:
@@ -258,38 +279,42 @@ class TestCustomerTokens:
 
         api = create_api(customer_token_provider=provide)
         with pytest.raises(RequestRefusedError) as caught:
-            await api.request(project(api), PATH, {}, ids=IDS, max_attempts=4)
+            await api.request(project, PATH, {}, ids=IDS, max_attempts=4)
 
         assert "secret-of-mine" not in str(caught.value)
         assert isinstance(caught.value.__cause__, ValueError)
         assert host.seen == []
 
-    async def test_a_provider_must_be_async(self, create_api: CreateApi) -> None:
+    async def test_a_provider_must_be_async(self, create_api: CreateApi, project: ExponeaProject) -> None:
         """The hint says how to define it."""
         api = create_api(customer_token_provider=lambda: "jwt")
 
         with pytest.raises(RequestRefusedError, match=r"is not an async function\. Define it"):
-            await api.request(project(api), PATH, {}, ids=IDS)
+            await api.request(project, PATH, {}, ids=IDS)
 
 
 class TestLifecycle:
-    async def test_a_closed_client_makes_no_requests(self, host: Host, create_api: CreateApi) -> None:
+    async def test_a_closed_client_makes_no_requests(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject
+    ) -> None:
         """Requests raise ClosedError until it is opened again."""
         api = create_api()
-        await api.request(project(api), PATH, {})
+        await api.request(project, PATH, {})
         await api.aclose()
 
         with pytest.raises(ClosedError):
-            await api.request(project(api), PATH, {})
+            await api.request(project, PATH, {})
         api.open()
-        await api.request(project(api), PATH, {})
+        await api.request(project, PATH, {})
         assert len(host.seen) == 2
 
-    async def test_closing_cancels_requests_in_flight(self, host: Host, create_api: CreateApi) -> None:
+    async def test_closing_cancels_requests_in_flight(
+        self, host: Host, create_api: CreateApi, project: ExponeaProject
+    ) -> None:
         """Callers that wait for a response get an UnavailableError."""
         host.delay = 30.0
         api = create_api()
-        waiting = asyncio.create_task(api.request(project(api), PATH, {}))
+        waiting = asyncio.create_task(api.request(project, PATH, {}))
         await until(lambda: bool(host.seen))
         await api.aclose()
 
@@ -299,7 +324,7 @@ class TestLifecycle:
 
 def test_connections_are_created_with_the_first_request(configure: Configure) -> None:
     """A client without requests has no connection pool."""
-    configuration: Configuration = configure()
-    api = ApiClient(configuration, CredentialStore((), MemoryStorage()), RateLimiter(100.0))
+    # Creating a connection pool outside of an event loop would raise an error.
+    api = ApiClient(configure(), CredentialStore((), MemoryStorage()), RateLimiter(100.0))
 
-    assert api._transport is None
+    asyncio.run(api.aclose())

@@ -3,8 +3,6 @@ When the queue is uploaded: flush modes, periods, and flushes on request.
 """
 
 import asyncio
-import logging
-from collections import Counter
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -14,7 +12,7 @@ from helpers.clients import Connect, numbered
 from helpers.scripted_server import Scripted, Seen
 from helpers.waiting import until
 
-from exponea_async import Event, Exponea, FlushMode, FlushResult, StorageError
+from exponea_async import Event, Exponea, FlushMode, FlushResult
 from exponea_async.sandbox import Fault, Sandbox
 
 NOT_IMMEDIATE = [FlushMode.PERIOD, FlushMode.APP_CLOSE, FlushMode.MANUAL]
@@ -128,24 +126,6 @@ class TestPeriod:
 
         await client.set_flush_mode("IMMEDIATE")
         assert periods() == []
-
-    async def test_a_storage_error_does_not_end_the_periods(
-        self, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """If the queue can't be read at the end of a period, that is logged, and the next period begins."""
-        client = await connect(flush_mode="PERIOD", flush_period=0.02)
-        watermark, calls = client._storage.watermark, count()
-
-        async def fail_first() -> Any:
-            if next(calls) < 2:
-                raise StorageError("The file is locked.")
-            return await watermark()
-
-        monkeypatch.setattr(client._storage, "watermark", fail_first)
-        receipt = await client.track_event(Event("x"))
-        await receipt.delivered(10)
-
-        assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
 
 
 class TestFlushing:
@@ -305,63 +285,6 @@ class TestUploading:
         assert [sorted(arrived[start : start + 10]) for start in range(0, 100, 10)] == [
             list(range(start, start + 10)) for start in range(0, 100, 10)
         ]
-
-    async def test_an_unexpected_error_does_not_end_the_senders(
-        self, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """After any error while a batch is sent, its records are kept and sent again."""
-        client = await connect(flush_mode="MANUAL")
-        upload = client._upload
-        assert upload is not None
-        post, calls = upload._transport.post, count()
-
-        async def fail(*args: Any) -> Any:
-            if next(calls) == 0:
-                raise ZeroDivisionError
-            return await post(*args)
-
-        monkeypatch.setattr(upload._transport, "post", fail)
-        await client.track_event(Event("x"))
-
-        assert await client.flush_data(10) == FlushResult(1, 0, 0)
-        assert "ZeroDivisionError" in caplog.text
-
-    async def test_an_unexpected_error_does_not_end_leasing(
-        self, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """After any error while records are leased, more records are leased."""
-        monkeypatch.setattr("exponea_async._pipeline.uploader.IDLE_INTERVAL", 0.01)
-        client = await connect(flush_mode="MANUAL")
-        lease, errors = client._storage.lease, iter([ZeroDivisionError(), StorageError("locked")])
-
-        async def fail(*args: Any, **kwargs: Any) -> Any:
-            if error := next(errors, None):
-                raise error
-            return await lease(*args, **kwargs)
-
-        monkeypatch.setattr(client._storage, "lease", fail)
-        await client.track_event(Event("x"))
-
-        assert await client.flush_data(10) == FlushResult(1, 0, 0)
-        assert ("Unexpected error" in caplog.text, "can't be read" in caplog.text) == (True, True)
-
-    async def test_verdicts_are_stored_once_the_storage_works(
-        self, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """While the file can't be written, verdicts are kept in memory, and no record is sent twice."""
-        client = await connect(flush_mode="MANUAL")
-        settle, calls = client._storage.settle, count()
-
-        async def refuse(settlements: Any) -> int:
-            if next(calls) < 4:
-                raise StorageError("locked")
-            return await settle(settlements)
-
-        monkeypatch.setattr(client._storage, "settle", refuse)
-        await client.track_many(numbered(120))
-
-        assert await client.flush_data(20) == FlushResult(120, 0, 0)
-        assert Counter(request.commands for request in sandbox.requests) == {50: 2, 20: 1}
 
     async def test_leases_of_slow_requests_are_renewed(
         self, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,165 @@
+"""
+The upload goes on after errors of the storage and after unexpected errors.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from helpers.clients import Configure
+
+from exponea_async import Configuration, FlushMode, FlushResult, Hooks, Receipt, StorageError
+from exponea_async._pipeline.commands import event_command, route_of
+from exponea_async._pipeline.credentials import CredentialStore
+from exponea_async._pipeline.flush import Flusher
+from exponea_async._pipeline.receipts import Receipts
+from exponea_async._pipeline.retry import RateLimiter
+from exponea_async._pipeline.runtime import UploadRuntime
+from exponea_async.config import ExponeaProject
+from exponea_async.observability import Counters
+from exponea_async.sandbox import Sandbox
+from exponea_async.storage.base import Leased, Record, Settlement, State, Watermark
+from exponea_async.storage.memory import MemoryStorage
+
+
+def locked() -> StorageError:
+    return StorageError("The file is locked.")
+
+
+class UnreliableStorage(MemoryStorage):
+    """
+    A storage that raises errors at first.
+
+    Attributes:
+        errors: The errors by the name of the method, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: dict[str, list[Exception]] = {}
+
+    async def lease(
+        self, limit: int, seconds: float, now: float, *, skip: Iterable[str] = (), only: str | None = None
+    ) -> list[Leased]:
+        self._fail("lease")
+        return await super().lease(limit, seconds, now, skip=skip, only=only)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> int:
+        self._fail("settle")
+        return await super().settle(settlements)
+
+    async def watermark(self) -> Watermark:
+        self._fail("watermark")
+        return await super().watermark()
+
+    async def load_state(self, key: str) -> State | None:
+        self._fail("load_state")
+        return await super().load_state(key)
+
+    def _fail(self, name: str) -> None:
+        if self.errors.get(name):
+            raise self.errors[name].pop(0)
+
+
+@pytest.fixture
+async def storage() -> AsyncIterator[UnreliableStorage]:
+    storage = UnreliableStorage()
+    await storage.open()
+    yield storage
+    await storage.aclose()
+
+
+@asynccontextmanager
+async def uploading(
+    configuration: Configuration, storage: UnreliableStorage, receipts: Receipts | None = None
+) -> AsyncIterator[Flusher]:
+    """
+    Run the upload without a client within a block.
+
+    The credentials of its project are only in the storage, as for a project that a device was switched to.
+    """
+    credentials = CredentialStore([ExponeaProject("other", "key", configuration.base_url)], storage)
+    await CredentialStore((), storage).store_credentials([configuration.main])
+    runtime = UploadRuntime(
+        configuration=configuration,
+        storage=storage,
+        receipts=receipts or Receipts(storage),
+        counters=Counters(),
+        hooks=Hooks(),
+        mode=configuration.flush_mode,
+        period=configuration.flush_period,
+        written=asyncio.Event(),
+        credentials=credentials,
+        rate_limiter=RateLimiter(100_000.0),
+    )
+    await runtime.flusher.start()
+    try:
+        yield runtime.flusher
+    finally:
+        await runtime.aclose()
+
+
+async def write(storage: UnreliableStorage, configuration: Configuration, receipts: Receipts, count: int) -> Receipt:
+    """Write events to the queue, and return their receipt."""
+    commands = [event_command(b'{"registered":"jane"}', b'"ping"', float(number), b"{}") for number in range(count)]
+    route = route_of(configuration.main)
+    return receipts.issue(await storage.write([Record(route, command, time.time()) for command in commands]))
+
+
+async def flush(storage: UnreliableStorage, configuration: Configuration, count: int) -> FlushResult:
+    """Write events to the queue, and upload them."""
+    await write(storage, configuration, Receipts(storage), count)
+    async with uploading(configuration, storage) as flusher:
+        return await flusher.flush(20)
+
+
+async def test_an_unexpected_error_does_not_end_the_senders(
+    configure: Configure, storage: UnreliableStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After any error while a batch is sent, its records are kept and sent again."""
+    configuration = configure(flush_mode="MANUAL")
+    await write(storage, configuration, Receipts(storage), 1)
+    async with uploading(configuration, storage) as flusher:
+        storage.errors["load_state"] = [ZeroDivisionError()]
+        result = await flusher.flush(20)
+
+    assert result == FlushResult(1, 0, 0)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_an_unexpected_error_does_not_end_leasing(
+    configure: Configure, storage: UnreliableStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After any error while records are leased, more records are leased."""
+    storage.errors["lease"] = [ZeroDivisionError(), locked()]
+
+    assert await flush(storage, configure(flush_mode="MANUAL"), 1) == FlushResult(1, 0, 0)
+    assert ("Unexpected error" in caplog.text, "can't be read" in caplog.text) == (True, True)
+
+
+async def test_verdicts_are_stored_once_the_storage_works(
+    configure: Configure, storage: UnreliableStorage, sandbox: Sandbox
+) -> None:
+    """While verdicts can't be stored they are kept in memory, and no record is sent twice."""
+    storage.errors["settle"] = [locked() for _ in range(4)]
+
+    assert await flush(storage, configure(flush_mode="MANUAL"), 120) == FlushResult(120, 0, 0)
+    assert Counter(request.commands for request in sandbox.requests) == {50: 2, 20: 1}
+
+
+async def test_a_storage_error_does_not_end_the_periods(
+    configure: Configure, storage: UnreliableStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the queue can't be read at the end of a period, that is logged, and the next period begins."""
+    storage.errors["watermark"] = [locked(), locked()]
+    receipts, configuration = Receipts(storage), configure(flush_mode=FlushMode.PERIOD, flush_period=0.02)
+    receipt = await write(storage, configuration, receipts, 1)
+    async with uploading(configuration, storage, receipts):
+        await receipt.delivered(10)
+    await receipts.aclose()
+
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
