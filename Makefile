@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # One worker per core; the tests of one file stay on one worker.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test check format lint types coverage bench clean
+.PHONY: help demo test check format lint types coverage bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -46,6 +46,11 @@ format: $(READY) ## format the code and apply automatic fixes
 
 bench: $(READY) ## run the benchmarks and compare each with its limit
 	@for each in track drain loop memory imports devices messages; do $(BIN)/python benchmarks/$$each.py || exit 1; done
+
+docs: $(READY) ## build the documentation as HTML in build/docs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
+	$(BIN)/python -m sphinx -q -b html -W --keep-going docs build/docs
+	@echo "==> build/docs/index.html"
 
 clean: ## remove everything that the targets create
 	rm -rf $(VENV) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

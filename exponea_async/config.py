@@ -216,7 +216,7 @@ class Configuration:
 
     ::
 
-        Configuration(project_token="...", authorization_token="...", upload=UploadSettings(gzip=True))
+        Configuration(project_token="my-project", authorization_token="my-key", upload=UploadSettings(gzip=True))
 
     Args:
         project_token: The token of the main project.

@@ -130,10 +130,10 @@ class SingleFlight(Generic[K, T]):
 
     ::
 
-        load = self._loads.share(key, lambda: self._load(key), name="messages")
-        if not await load.wait():
-            return None  # cancelled
-        return load.result()
+        loads = SingleFlight(BackgroundTasks())
+        load = loads.share("a key", lambda: asyncio.sleep(0, "a value"), name="values")
+        if await load.wait():  # False if the load was cancelled
+            print(load.result())  # a value
 
     Args:
         tasks: Where loads run.

@@ -4,6 +4,7 @@ Readers of the fields of JSON objects, and a check of the fields of values that 
 A converter, such as `as_string`, takes one decoded JSON value and raises a `FieldError` if it is of another type. A
 reader applies a converter to a field::
 
+    message = {"id": "welcome", "title": 7}
     required(message, "id", as_string, max_length=1_000)  # raises a FieldError if missing or wrong
     optional(message, "title", as_string)                 # None if missing or wrong
     nullable(message, "to_date", as_number)               # None if missing or null, a FieldError if wrong

@@ -81,8 +81,10 @@ class Subscription(AsyncIterator[T]):
 
     ::
 
-        async for message in exponea.in_app_messages():
-            await show(message)
+        await exponea.handle_push_notification_opened({"source": "xnpe_platform"})
+        async for opened in exponea.opened_push_stream():
+            print(opened.action)  # app
+            break
 
     Args:
         stream: The stream, which lives at least as long as the subscription.

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    args = _parser().parse_args(argv)
+    args = create_parser().parse_args(argv)
     with _log_lines(args.log_level):
         try:
             code = _run(args.run(args))
@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def create_parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments of all commands."""
     parser = argparse.ArgumentParser(
         prog="exponea-async",
         description="Track to Bloomreach Engagement from the command line and manage the queue.",

@@ -71,7 +71,8 @@ class Carousel:
 
         async with exponea.content_block_carousel("home_top") as carousel:
             async for block in carousel:
-                await render(block.html)
+                print(block.id)  # spring
+                break
 
     What is shown for a customer tracker is remembered as long as the carousel lives. Made by
     ``content_block_carousel()``.
