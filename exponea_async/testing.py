@@ -9,7 +9,7 @@ They work with a real client, for example one with the storage ``"memory:"`` and
             project_token="shop", authorization_token="key", base_url=sandbox.url, storage="memory:"
         )
         async with Exponea(settings, clock=lambda: 1000.0) as exponea:
-            await my_application(exponea)
+            await exponea.track_event(Event("purchase"))  # what the application does
             await idle(exponea)
             assert sandbox.engine.events(event_type="purchase")
 """

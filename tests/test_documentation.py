@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from inspect import CO_COROUTINE
 from itertools import pairwise
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import attrs
@@ -33,7 +33,7 @@ from helpers.documents import (
 )
 
 import exponea_async
-from exponea_async import Configuration, Exponea, QueueSettings, UploadSettings, sandbox
+from exponea_async import Configuration, Exponea, QueueSettings, UploadSettings, sandbox, testing
 from exponea_async.cli.app import create_parser
 from exponea_async.sandbox import Definitions, Sandbox
 
@@ -128,7 +128,7 @@ class TestExamples:
         path = block.place.partition(":")[0]
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
 
-        names = {"asyncio": asyncio, "attrs": attrs, **vars(exponea_async), **vars(module)}
+        names = {"asyncio": asyncio, "attrs": attrs, **vars(sandbox), **vars(exponea_async), **vars(module)}
         printed = await run_in_client(block.code, tmp_path / "events.sqlite", names)
 
         assert [line for line in printed if line in promised(block.code)] == promised(block.code)
@@ -271,7 +271,17 @@ class TestNames:
         documented = set(re.findall(r"^\.\. auto\w+:: exponea_async\.(\S+)$", PAGES["docs/api.md"].text, re.MULTILINE))
         public = {name for name in exponea_async.__all__ if not name.startswith("_")}
 
-        assert documented - {"errors"} == public | {f"sandbox.{name}" for name in sandbox.__all__}
+        modules = {f"sandbox.{name}" for name in sandbox.__all__} | {f"testing.{name}" for name in defined_in(testing)}
+        assert documented - {"errors"} == public | modules
+
+
+def defined_in(module: ModuleType) -> set[str]:
+    """Return the names of the public functions and classes that a module defines."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and isinstance(value, type | FunctionType) and value.__module__ == module.__name__
+    }
 
 
 def exists(name: str) -> bool:
