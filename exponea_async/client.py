@@ -37,7 +37,7 @@ from exponea_async.errors import (
 )
 from exponea_async.features.content_blocks.verbs import ContentBlocks
 from exponea_async.features.in_app.service import InAppMessages
-from exponea_async.features.inbox.verbs import Inbox
+from exponea_async.features.inbox.service import Inbox
 from exponea_async.features.segments.service import Segments
 from exponea_async.features.tracking import BulkVerbs
 from exponea_async.hooks import DeliveryEvent, Hooks

@@ -46,7 +46,7 @@ from exponea_async.features.content_blocks.loader import _read_bundle, _read_fou
 from exponea_async.features.content_blocks.parsing import handed_out
 from exponea_async.features.fetch.parsing import read_attributes, read_consents, read_recommendations
 from exponea_async.features.in_app.cache import Cache
-from exponea_async.features.inbox.mailbox import read_entries
+from exponea_async.features.inbox.mailbox import read_messages
 from exponea_async.features.inbox.parsing import FetchInfo
 from exponea_async.features.segments.parsing import read_segments
 from exponea_async.messages import (
@@ -568,7 +568,7 @@ def read_found(body: bytes) -> list[Any]:
 def read_inbox(body: bytes) -> list[Any]:
     """Read messages of the inbox."""
     stamp = FetchInfo({}, 5.0)
-    entries = read_entries(
+    entries = read_messages(
         read_envelope(body).elements, {}, stamp, lambda source: read_html(source, ensure_close=False)
     )
     return [entry.message for entry in entries]

@@ -1,5 +1,5 @@
 """
-The app inbox through the verbs: for whom messages are fetched, what is kept of them, and what breaks a fetch off.
+The app inbox: fetching, storing and marking messages.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from attrs import evolve
 from helpers.app import Phone
+from helpers.inbox import FETCH, MARK_AS_READ, InboxFixture, html, ids_of, push
 from helpers.waiting import until
-from inbox_world import FETCH, MARK_AS_READ, World, html, ids_of, push
 
 from exponea_async import (
     ClosedError,
@@ -25,7 +25,6 @@ from exponea_async import (
     RequestRefusedError,
     UnavailableError,
 )
-from exponea_async.features.inbox.verbs import Inbox
 from exponea_async.messages import AppInboxMessage
 from exponea_async.sandbox import Fault, Project, Sandbox, issue_token
 from exponea_async.testing import idle
@@ -34,37 +33,37 @@ SECRET = "sesame"
 
 
 @pytest.fixture
-def world(phone: Phone, sandbox: Sandbox) -> World:
-    return World(phone, sandbox)
+def inbox(phone: Phone, sandbox: Sandbox) -> InboxFixture:
+    return InboxFixture(phone, sandbox)
 
 
-async def registered(world: World, *names: str) -> None:
-    """Let the platform have customers of these names, each with a message of the same name."""
+async def registered(inbox: InboxFixture, *names: str) -> None:
+    """Add customers with these names to the sandbox, each with a message of the same name."""
     for name in names:
-        await world.client.for_customer({"registered": name}).identify_customer(Customer({}))
-        world.sandbox.messages.inbox.put(push(name), to={"registered": name})
-    await world.client.flush_data()
+        await inbox.client.for_customer({"registered": name}).identify_customer(Customer({}))
+        inbox.sandbox.messages.inbox.put(push(name), to={"registered": name})
+    await inbox.client.flush_data()
 
 
-class TestWhoseTheyAre:
-    async def test_devices(self, world: World) -> None:
-        """Two devices never see each other's messages, nor send each other's tokens."""
-        client = await world.phone.start()
-        await registered(world, "jane", "joe")
+class TestOwners:
+    async def test_two_devices(self, inbox: InboxFixture) -> None:
+        """Two devices never receive each other's messages, nor send each other's sync tokens."""
+        client = await inbox.app.start()
+        await registered(inbox, "jane", "joe")
         jane, joe = client.device("a"), client.device("b")
         await jane.identify_customer(Customer({"registered": "jane"}))
         await joe.identify_customer(Customer({"registered": "joe"}))
         for _ in range(2):
-            told = await asyncio.gather(jane.fetch_app_inbox(), joe.fetch_app_inbox())
-            assert [ids_of(each) for each in told] == [["jane"], ["joe"]]
+            found = await asyncio.gather(jane.fetch_app_inbox(), joe.fetch_app_inbox())
+            assert [ids_of(each) for each in found] == [["jane"], ["joe"]]
         assert await jane.fetch_app_inbox_item("joe") is None
-        tokens = [body["sync_token"] for body in world.bodies() if "sync_token" in body]
+        tokens = [body["sync_token"] for body in inbox.bodies() if "sync_token" in body]
         assert len(tokens) == len(set(tokens)) >= 2
 
-    async def test_a_customer_tracker(self, world: World) -> None:
-        """A customer is asked for with its ids alone, and for all each time."""
-        client = await world.phone.start()
-        await registered(world, "jane")
+    async def test_a_customer_tracker(self, inbox: InboxFixture) -> None:
+        """A customer tracker sends only its ids, and requests all messages each time."""
+        client = await inbox.app.start()
+        await registered(inbox, "jane")
         jane = client.for_customer({"registered": "jane"})
         for _ in range(2):
             (message,) = await jane.fetch_app_inbox()
@@ -72,313 +71,311 @@ class TestWhoseTheyAre:
         found = await jane.fetch_app_inbox_item("jane")
         assert found is not None
         assert found.id == "jane"
-        assert all(set(body) == {"customer_ids", "application_id"} for body in world.bodies())
+        assert all(set(body) == {"customer_ids", "application_id"} for body in inbox.bodies())
 
-    async def test_identify(self, world: World) -> None:
-        """What was fetched for a customer is forgotten with the next one, on the disk too."""
-        client = await world.phone.start()
-        await registered(world, "jane", "joe")
+    async def test_identification(self, inbox: InboxFixture) -> None:
+        """An identification deletes the previous customer's messages, in the storage too."""
+        client = await inbox.app.start()
+        await registered(inbox, "jane", "joe")
         for name in ("jane", "joe"):
             await client.identify_customer(Customer({"registered": name}))
             assert await client.fetch_app_inbox_item("jane" if name == "joe" else "joe") is None
             assert ids_of(await client.fetch_app_inbox()) == [name]
         await client.identify_customer(Customer({"registered": "jim"}))
-        inbox = client._features[Inbox]
-        await until(lambda: inbox._store.is_empty)
-        await idle(client)
-        assert await client._devices.load_data("inbox:default") is None
+        await idle(inbox.client)
+        assert inbox.service._store.is_empty
+        assert await inbox.stored() is None
 
-    async def test_another_mark(self, world: World) -> None:
-        """What is kept is given to nobody else, even before it is forgotten."""
-        client = await world.phone.start()
-        await world.fetched(push())
-        who = await client._context.current_customer()
-        assert who is not None
-        inbox = client._features[Inbox]
-        assert await inbox.find(client._context, who, "m1") is not None
-        assert await inbox.find(client._context, evolve(who, ids={"registered": "jane"}), "m1") is None
+    async def test_another_customer(self, inbox: InboxFixture) -> None:
+        """Stored messages are not returned for another customer, even before they are deleted."""
+        client = await inbox.app.start()
+        await inbox.fetched(push())
+        customer = await client._context.current_customer()
+        assert customer is not None
+        jane = evolve(customer, ids={"registered": "jane"})
+        assert await inbox.service.find(client._context, customer, "m1") is not None
+        assert await inbox.service.find(client._context, jane, "m1") is None
 
-    async def test_a_late_answer(self, world: World) -> None:
-        """An answer for who is somebody else by now is not kept."""
-        client = await world.phone.start(customer_token_provider=world.gate)
-        world.put(push())
-        fetch = asyncio.create_task(world.fetch())
-        await world.gate.reached()
+    async def test_late_response(self, inbox: InboxFixture) -> None:
+        """A response for a previous customer is not stored."""
+        client = await inbox.app.start(customer_token_provider=inbox.provider)
+        inbox.put(push())
+        fetch = asyncio.create_task(inbox.fetch())
+        await inbox.provider.blocks()
         await client.identify_customer(Customer({"registered": "jane"}))
-        world.sandbox.faults.add(Fault("status", status=503, path=FETCH, after=1))
-        world.gate.open()
+        inbox.sandbox.faults.add(Fault("status", status=503, path=FETCH, after=1))
+        inbox.provider.unblock()
         with pytest.raises(UnavailableError):
             await fetch
-        assert len(world.asked()) == 2
-        assert client._features[Inbox]._store.is_empty
-        assert await client._devices.load_data("inbox:default") is None
+        assert len(inbox.requests()) == 2
+        assert inbox.service._store.is_empty
+        assert await inbox.stored() is None
 
-    async def test_at_any_moment(self, world: World) -> None:
-        """Whenever customers change, each answer is one customer's: whom it says it is for."""
-        client = await world.phone.start()
+    async def test_random_identifications(self, inbox: InboxFixture) -> None:
+        """Whenever the customer changes, each result has the messages of one customer, and says whose they are."""
+        client = await inbox.app.start()
         names = ["jane", "joe", "jim"]
-        await registered(world, *names)
-        chance = random.Random(7)
+        await registered(inbox, *names)
+        rng = random.Random(7)
         fetches: list[asyncio.Task[list[AppInboxMessage]]] = []
         for _ in range(30):
-            await client.identify_customer(Customer({"registered": chance.choice(names)}))
-            fetches += [asyncio.create_task(world.fetch()) for _ in range(chance.randrange(3))]
-            await asyncio.sleep(chance.choice([0.0, 0.001, 0.005]))
-        for told in await asyncio.gather(*fetches):
-            assert [each.customer_ids["registered"] for each in told] == ids_of(told)
-            assert len(told) == 1
+            await client.identify_customer(Customer({"registered": rng.choice(names)}))
+            fetches += [asyncio.create_task(inbox.fetch()) for _ in range(rng.randrange(3))]
+            await asyncio.sleep(rng.choice([0.0, 0.001, 0.005]))
+        for messages in await asyncio.gather(*fetches):
+            assert [each.customer_ids["registered"] for each in messages] == ids_of(messages)
+            assert len(messages) == 1
         await client.identify_customer(Customer({"registered": "joe"}))
-        assert ids_of(await world.fetch()) == ["joe"]
-        await world.phone.restart()
-        assert ids_of(await world.fetch()) == ["joe"]
+        assert ids_of(await inbox.fetch()) == ["joe"]
+        await inbox.app.restart()
+        assert ids_of(await inbox.fetch()) == ["joe"]
 
-    async def test_another_project(self, world: World) -> None:
-        """A device that was switched to another project asks there."""
-        client = await world.phone.start()
-        world.sandbox.messages.inbox.put(push("there"), project="other")
-        await world.fetch()
+    async def test_another_project(self, inbox: InboxFixture) -> None:
+        """A device that was switched to another project fetches from there, without a sync token."""
+        client = await inbox.app.start()
+        inbox.sandbox.messages.inbox.put(push("there"), project="other")
+        await inbox.fetch()
         await client.anonymize(ConfigurationChange(ExponeaProject("other", "key")))
-        assert ids_of(await world.fetch()) == ["there"]
-        assert "/projects/other/" in world.asked()[-1].path
-        assert "sync_token" not in world.bodies()[-1]
+        assert ids_of(await inbox.fetch()) == ["there"]
+        assert "/projects/other/" in inbox.requests()[-1].path
+        assert "sync_token" not in inbox.bodies()[-1]
 
 
-class TestWhatIsKept:
-    async def test_a_restart(self, world: World) -> None:
-        """Messages, marks and token survive a restart: only news are asked for."""
-        world.put(push("a"), html("b", source="<b>B</b>"))
-        client = await world.phone.start()
+class TestStorage:
+    async def test_restart(self, inbox: InboxFixture) -> None:
+        """Messages, read marks and the sync token survive a restart: only changes are requested."""
+        inbox.put(push("a"), html("b", source="<b>B</b>"))
+        client = await inbox.app.start()
         before = await client.fetch_app_inbox()
         assert await client.mark_app_inbox_as_read(before[0])
-        client = await world.phone.restart()
-        kept = await client.fetch_app_inbox_item("b")
-        assert kept is not None
-        assert (kept.html, kept.is_read, kept.sync_token) == ("<b>B</b>", True, before[0].sync_token)
-        assert len(world.asked()) == 1
-        world.put(push("c", 1.0))
+        client = await inbox.app.restart()
+        stored = await client.fetch_app_inbox_item("b")
+        assert stored is not None
+        assert (stored.html, stored.is_read, stored.sync_token) == ("<b>B</b>", True, before[0].sync_token)
+        assert len(inbox.requests()) == 1
+        inbox.put(push("c", 1.0))
         assert ids_of(await client.fetch_app_inbox()) == ["b", "a", "c"]
-        assert world.bodies()[-1]["sync_token"] == before[0].sync_token
+        assert inbox.bodies()[-1]["sync_token"] == before[0].sync_token
 
-    async def test_an_item(self, world: World) -> None:
-        """A message that is kept is found without asking; one that is not, by asking once."""
-        client = await world.phone.start()
+    async def test_item(self, inbox: InboxFixture) -> None:
+        """A known message is returned without a request, another one after one request."""
+        client = await inbox.app.start()
         assert await client.fetch_app_inbox_item("m1") is None
-        world.put(push())
+        inbox.put(push())
         found = await client.fetch_app_inbox_item("m1")
         assert found is not None
         assert await client.fetch_app_inbox_item("m1") is found
-        assert len(world.asked()) == 2
+        assert len(inbox.requests()) == 2
 
-    async def test_anonymize_loads_ahead(self, world: World) -> None:
-        """The new customer's messages are loaded ahead, where the settings say so."""
-        client = await world.phone.start(preload_messages=True)
-        await world.fetch()
-        world.put(push())
+    async def test_preload_after_anonymize(self, inbox: InboxFixture) -> None:
+        """With `preload_messages` an anonymize() fetches the new customer's messages."""
+        client = await inbox.app.start(preload_messages=True)
+        await inbox.fetch()
+        inbox.put(push())
         await client.anonymize()
-        await until(lambda: len(world.asked()) == 2)
+        await until(lambda: len(inbox.requests()) == 2)
         assert await client.fetch_app_inbox_item("m1") is not None
-        assert len(world.asked()) == 2
+        assert len(inbox.requests()) == 2
 
-    async def test_loading_ahead_fails(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
-        """Nobody hears of it where that fails, for nobody asked."""
-        client = await world.phone.start(preload_messages=True)
-        world.sandbox.faults.add(Fault("status", status=500, path=FETCH))
+    async def test_preload_fails(self, inbox: InboxFixture, caplog: pytest.LogCaptureFixture) -> None:
+        """A failed preload is not logged above DEBUG."""
+        client = await inbox.app.start(preload_messages=True)
+        inbox.sandbox.faults.add(Fault("status", status=500, path=FETCH))
         caplog.set_level(logging.INFO)
         await client.anonymize()
-        await until(lambda: len(world.asked()) == 1)
-        await idle(client)
+        await until(lambda: len(inbox.requests()) == 1)
+        await idle(inbox.client)
         assert "inbox" not in caplog.text
 
-    async def test_a_refetch_after_eviction(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A device that has no room in memory finds its messages in the storage again."""
-        monkeypatch.setattr("exponea_async.features.inbox.mailbox.CAPACITY", 1)
-        world.put(push())
-        client = await world.phone.start()
+    async def test_eviction(self, inbox: InboxFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A mailbox that was evicted from memory is read from the storage again."""
+        monkeypatch.setattr("exponea_async.features.inbox.mailbox.MAX_MAILBOXES", 1)
+        inbox.put(push())
+        client = await inbox.app.start()
         for key in ("a", "b"):
             await client.device(key).fetch_app_inbox()
         assert await client.device("a").fetch_app_inbox_item("m1") is not None
-        assert len(world.asked()) == 2
+        assert len(inbox.requests()) == 2
 
-    async def test_a_long_token(self, world: World) -> None:
-        """A sync token of absurd length is none."""
-        answer = '{"success": true, "messages": [], "sync_token": "' + "x" * 5_000 + '"}'
-        world.sandbox.messages.set_response("appinbox/fetch", answer)
-        await world.phone.start()
-        await world.fetch()
-        await world.fetch()
-        assert "sync_token" not in world.bodies()[-1]
+    async def test_long_sync_token(self, inbox: InboxFixture) -> None:
+        """A sync token that is too long is ignored."""
+        response = '{"success": true, "messages": [], "sync_token": "' + "x" * 5_000 + '"}'
+        inbox.sandbox.messages.set_response("appinbox/fetch", response)
+        await inbox.app.start()
+        await inbox.fetch()
+        await inbox.fetch()
+        assert "sync_token" not in inbox.bodies()[-1]
 
-    async def test_without_the_extra(
-        self, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    async def test_without_the_html_extra(
+        self, inbox: InboxFixture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Without the libraries for HTML messages are there, but for their HTML, and it is told once."""
-        usual = builtins.__import__
+        """Without the libraries for HTML, messages are returned without their HTML, and a warning is logged once."""
+        original = builtins.__import__
 
         def without(name: str, *args: Any, **kwargs: Any) -> Any:
             if name.startswith("selectolax"):
                 raise ImportError(name)
-            return usual(name, *args, **kwargs)
+            return original(name, *args, **kwargs)
 
         monkeypatch.setattr(builtins, "__import__", without)
-        world.put(html("a"), html("b"))
-        await world.phone.start()
-        assert [(each.title, each.html) for each in await world.fetch()] == [("News", None)] * 2
+        inbox.put(html("a"), html("b"))
+        await inbox.app.start()
+        assert [(each.title, each.html) for each in await inbox.fetch()] == [("News", None)] * 2
         assert caplog.text.count("without their HTML") == 1
 
 
-class TestHostileAnswers:
+class TestHostileResponses:
     @pytest.mark.parametrize(
-        "answer", [b"", b"rubbish", b"[]", b"{}", b'{"success": 1}', b'{"success": true, "messages": [', b"\xff" * 50]
+        "response", [b"", b"rubbish", b"[]", b"{}", b'{"success": 1}', b'{"success": true, "messages": [', b"\xff" * 50]
     )
-    async def test_no_envelope(self, world: World, answer: bytes) -> None:
-        """What is no envelope is no answer, and what is kept stays."""
-        await world.phone.start()
-        await world.fetched(push())
-        world.sandbox.messages.set_response("appinbox/fetch", answer, times=1)
+    async def test_no_envelope(self, inbox: InboxFixture, response: bytes) -> None:
+        """A response that is not an envelope raises an error, and stored messages stay."""
+        await inbox.app.start()
+        await inbox.fetched(push())
+        inbox.sandbox.messages.set_response("appinbox/fetch", response, times=1)
         with pytest.raises(UnavailableError):
-            await world.fetch()
-        assert ids_of(await world.fetch()) == ["m1"]
+            await inbox.fetch()
+        assert ids_of(await inbox.fetch()) == ["m1"]
 
-    async def test_a_refusal(self, world: World) -> None:
-        """An envelope that says no is a refusal."""
-        world.sandbox.messages.set_response("appinbox/fetch", '{"success": false, "errors": ["closed"]}')
-        await world.phone.start()
+    async def test_refusal(self, inbox: InboxFixture) -> None:
+        """An envelope without success raises a refusal with its reason."""
+        inbox.sandbox.messages.set_response("appinbox/fetch", '{"success": false, "errors": ["closed"]}')
+        await inbox.app.start()
         with pytest.raises(RequestRefusedError, match="closed"):
-            await world.fetch()
+            await inbox.fetch()
 
     @pytest.mark.parametrize("elements", [[None, 7, "x", [], {}], [{"id": 1}], [[[[]]]]])
-    async def test_broken_messages(self, world: World, elements: Sequence[Any]) -> None:
-        """Broken messages are left out, the others are there."""
-        world.put(*elements, push(), check=False)
-        await world.phone.start()
-        assert ids_of(await world.fetch()) == ["m1"]
+    async def test_malformed_messages(self, inbox: InboxFixture, elements: Sequence[Any]) -> None:
+        """Malformed messages are skipped, the others are returned."""
+        inbox.put(*elements, push(), check=False)
+        await inbox.app.start()
+        assert ids_of(await inbox.fetch()) == ["m1"]
 
-    async def test_a_flood(self, world: World) -> None:
-        """Of a hundred thousand messages the newest thousand are told, and kept."""
+    async def test_many_messages(self, inbox: InboxFixture) -> None:
+        """Of a hundred thousand messages the newest thousand are returned and stored."""
         many = b",".join(b'{"id":"%d","type":"push","create_time":%d}' % (each, each) for each in range(100_000))
-        world.sandbox.messages.set_response("appinbox/fetch", b'{"success":true,"messages":[' + many + b"]}")
-        await world.phone.start()
-        told = await world.fetch()
-        assert (len(told), told[0].id, told[-1].id) == (1_000, "99999", "99000")
+        inbox.sandbox.messages.set_response("appinbox/fetch", b'{"success":true,"messages":[' + many + b"]}")
+        await inbox.app.start()
+        found = await inbox.fetch()
+        assert (len(found), found[0].id, found[-1].id) == (1_000, "99999", "99000")
 
 
 class TestMarking:
-    async def test_it_is_remembered(self, world: World) -> None:
-        """A message that was marked is a read one, here and there, and no event tells of it."""
-        client = await world.phone.start()
-        message = await world.fetched(push())
-        before = await world.phone.kept()
+    async def test_mark(self, inbox: InboxFixture) -> None:
+        """A marked message is read for the device and in the sandbox, and no event is tracked."""
+        client = await inbox.app.start()
+        message = await inbox.fetched(push())
+        before = await inbox.app.kept()
         assert await client.mark_app_inbox_as_read(message) is True
         assert await client.mark_app_inbox_as_read(message) is True
-        assert [each.is_read for each in await world.fetch()] == [True]
-        assert await world.phone.kept() == before
+        assert [each.is_read for each in await inbox.fetch()] == [True]
+        assert await inbox.app.kept() == before
 
-    async def test_while_fetching(self, world: World) -> None:
-        """A mark that is made while an answer is under way, which does not know of it, stays."""
-        client = await world.phone.start(customer_token_provider=world.gate)
-        world.gate.open()
-        message = await world.fetched(push())
-        world.gate.close()
-        world.sandbox.messages.set_response("appinbox/fetch", '{"success": true, "sync_token": "later"}')
-        fetch = asyncio.create_task(world.fetch())
-        await world.gate.reached()
-        inbox = client._features[Inbox]
-        who = await client._context.current_customer(counts_as_activity=False)
-        assert who is not None
-        await inbox.note_read(client._context, who, message.id)
-        world.gate.open()
+    async def test_mark_during_a_fetch(self, inbox: InboxFixture) -> None:
+        """A message that is marked during a fetch stays read, although the response does not say so."""
+        client = await inbox.app.start(customer_token_provider=inbox.provider)
+        inbox.provider.unblock()
+        message = await inbox.fetched(push())
+        inbox.provider.block()
+        inbox.sandbox.messages.set_response("appinbox/fetch", '{"success": true, "sync_token": "later"}')
+        fetch = asyncio.create_task(inbox.fetch())
+        await inbox.provider.blocks()
+        customer = await client._context.current_customer(counts_as_activity=False)
+        assert customer is not None
+        await inbox.service.set_read(client._context, customer, message.id)
+        inbox.provider.unblock()
         assert [each.is_read for each in await fetch] == [True]
 
-    async def test_by_a_tracker(self, world: World) -> None:
-        """A customer's message can be marked too."""
-        client = await world.phone.start()
-        await registered(world, "jane")
+    async def test_mark_by_a_customer_tracker(self, inbox: InboxFixture) -> None:
+        """A message of a customer tracker can be marked, too."""
+        client = await inbox.app.start()
+        await registered(inbox, "jane")
         jane = client.for_customer({"registered": "jane"})
         (message,) = await jane.fetch_app_inbox()
         assert await jane.mark_app_inbox_as_read(message)
         assert [each.is_read for each in await jane.fetch_app_inbox()] == [True]
 
-    async def test_an_unknown_message(self, world: World) -> None:
-        """What the platform refuses is not marked."""
-        client = await world.phone.start()
-        message = await world.fetched(push())
-        world.sandbox.messages.inbox.clear()
+    async def test_unknown_message(self, inbox: InboxFixture) -> None:
+        """A message that the platform refuses is not marked."""
+        client = await inbox.app.start()
+        message = await inbox.fetched(push())
+        inbox.sandbox.messages.inbox.clear()
         assert not await client.mark_app_inbox_as_read(message)
 
-    async def test_no_token_of_the_customer(self, world: World) -> None:
-        """Where the host gives no token for the customer, nobody is asked."""
+    async def test_no_customer_token(self, inbox: InboxFixture) -> None:
+        """Without a customer token no request is sent."""
         tokens = ["token"]
 
         async def once() -> Any:
             return tokens.pop() if tokens else None
 
-        client = await world.phone.start(customer_token_provider=once)
-        message = await world.fetched(push())
+        client = await inbox.app.start(customer_token_provider=once)
+        message = await inbox.fetched(push())
         assert not await client.mark_app_inbox_as_read(message)
-        assert world.asked(MARK_AS_READ) == []
+        assert inbox.requests(MARK_AS_READ) == []
 
-    async def test_stopped(self, world: World) -> None:
-        """A stopped integration marks nothing."""
-        client = await world.phone.start()
-        message = await world.fetched(push())
+    async def test_stopped(self, inbox: InboxFixture) -> None:
+        """A stopped integration sends no request."""
+        client = await inbox.app.start()
+        message = await inbox.fetched(push())
         await client.stop_integration()
         assert not await client.mark_app_inbox_as_read(message)
-        assert world.asked(MARK_AS_READ) == []
+        assert inbox.requests(MARK_AS_READ) == []
 
-    async def test_broken_off(self, world: World) -> None:
-        """A mark that is under way when the integration is stopped is none; when the client is closed, it says so."""
-        world.sandbox.faults.add(Fault("timeout", seconds=30.0, path=MARK_AS_READ))
-        client = await world.phone.start()
-        message = await world.fetched(push())
-        count = world.sandbox.request_count
+    async def test_stopped_and_closed_during_a_mark(self, inbox: InboxFixture) -> None:
+        """Stopping the integration during a mark returns False; closing the client raises an error."""
+        inbox.sandbox.faults.add(Fault("timeout", seconds=30.0, path=MARK_AS_READ))
+        client = await inbox.app.start()
+        message = await inbox.fetched(push())
+        count = inbox.sandbox.request_count
         mark = asyncio.create_task(client.mark_app_inbox_as_read(message))
-        await until(lambda: world.sandbox.request_count > count)
+        await until(lambda: inbox.sandbox.request_count > count)
         await client.stop_integration()
         assert await mark is False
         await client.start()
-        count = world.sandbox.request_count
+        count = inbox.sandbox.request_count
         mark = asyncio.create_task(client.mark_app_inbox_as_read(message))
-        await until(lambda: world.sandbox.request_count > count)
+        await until(lambda: inbox.sandbox.request_count > count)
         await client.aclose(timeout=0)
         with pytest.raises(ClosedError):
             await mark
 
     @pytest.mark.parametrize("message", [None, {"id": "m1"}, "m1"])
-    async def test_no_message(self, world: World, message: Any) -> None:
-        """What is no message is refused."""
-        client = await world.phone.start()
+    async def test_wrong_type(self, inbox: InboxFixture, message: Any) -> None:
+        """A value that is not a message raises an error."""
+        client = await inbox.app.start()
         with pytest.raises(InvalidEventError, match="AppInboxMessage"):
             await client.mark_app_inbox_as_read(message)
 
-    async def test_odd_ids(self, world: World) -> None:
-        """A message that was made by hand with ids that are none is refused."""
-        client = await world.phone.start()
-        odd: Any = {"registered": 7}
+    async def test_wrong_ids(self, inbox: InboxFixture) -> None:
+        """A message that the caller made with malformed ids raises an error."""
+        client = await inbox.app.start()
+        wrong: Any = {"registered": 7}
         with pytest.raises(InvalidEventError, match="registered"):
-            await client.mark_app_inbox_as_read(AppInboxMessage(id="m1", type="push", customer_ids=odd))
+            await client.mark_app_inbox_as_read(AppInboxMessage(id="m1", type="push", customer_ids=wrong))
 
 
 class TestSecuredAccess:
-    async def test_the_customers_own_token(self, phone: Phone) -> None:
-        """A token is asked for each request, for the customer it is about."""
-        asked: list[dict[str, str]] = []
+    async def test_token_per_customer(self, phone: Phone) -> None:
+        """The provider is called for each request, with the ids of its customer."""
+        calls: list[dict[str, str]] = []
 
         async def provider(ids: Any) -> str:
-            asked.append(dict(ids))
+            calls.append(dict(ids))
             return issue_token(SECRET, ids)
 
         async with Sandbox(projects=[Project("shop", ("key",), jwt_secret=SECRET, require_jwt=True)]) as sandbox:
-            world = World(phone, sandbox)
+            inbox = InboxFixture(phone, sandbox)
             client = await phone.start(base_url=sandbox.url, customer_token_provider=provider)
-            message = await world.fetched(push())
+            message = await inbox.fetched(push())
             await client.identify_customer(Customer({"registered": "jane"}))
             assert await client.mark_app_inbox_as_read(message)
             cookie = {"cookie": await client.get_customer_cookie()}
-            assert asked == [cookie, cookie]
+            assert calls == [cookie, cookie]
             await phone.client.aclose(timeout=0)
 
-    async def test_a_bad_token(self, phone: Phone) -> None:
-        """A token that the platform does not take is a refusal."""
+    async def test_invalid_token(self, phone: Phone) -> None:
+        """A token that the platform does not accept raises a refusal."""
 
         async def provider() -> str:
             return "Bearer forged"
@@ -391,110 +388,110 @@ class TestSecuredAccess:
             await client.aclose(timeout=0)
 
 
-class TestBreakingOff:
-    async def test_one_who_waits_is_cancelled(self, world: World) -> None:
-        """Who is cancelled, the first one too, does not take the others down."""
-        world.put(push())
-        await world.phone.start(customer_token_provider=world.gate)
-        first = asyncio.create_task(world.fetch())
-        await world.gate.reached()
-        second = asyncio.create_task(world.fetch())
-        await world.all_wait()
+class TestCancellation:
+    async def test_one_caller_is_cancelled(self, inbox: InboxFixture) -> None:
+        """Cancelling one caller, even the first one, does not affect the others."""
+        inbox.put(push())
+        await inbox.app.start(customer_token_provider=inbox.provider)
+        first = asyncio.create_task(inbox.fetch())
+        await inbox.provider.blocks()
+        second = asyncio.create_task(inbox.fetch())
+        await inbox.callers_wait()
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
-        world.gate.open()
+        inbox.provider.unblock()
         assert ids_of(await second) == ["m1"]
-        assert world.gate.calls == 1
+        assert len(inbox.provider.ids) == 1
 
-    async def test_all_who_wait_are_cancelled(self, world: World) -> None:
-        """Where nobody waits any more, the answer is kept all the same."""
-        world.put(push())
-        client = await world.phone.start(customer_token_provider=world.gate)
-        fetch = asyncio.create_task(world.fetch())
-        await world.gate.reached()
+    async def test_all_callers_are_cancelled(self, inbox: InboxFixture) -> None:
+        """The response is stored even if no caller waits for it any more."""
+        inbox.put(push())
+        client = await inbox.app.start(customer_token_provider=inbox.provider)
+        fetch = asyncio.create_task(inbox.fetch())
+        await inbox.provider.blocks()
         fetch.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetch
-        world.gate.open()
-        await until(lambda: not client._features[Inbox]._flights)
+        inbox.provider.unblock()
+        await idle(inbox.client)
         assert await client.fetch_app_inbox_item("m1") is not None
-        assert world.gate.calls == 1
+        assert len(inbox.provider.ids) == 1
 
-    async def test_an_error_of_nobodys(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
-        """An error that nobody waits for any more is let go quietly."""
-        world.sandbox.faults.add(Fault("status", status=503))
-        client = await world.phone.start(customer_token_provider=world.gate)
-        fetch = asyncio.create_task(world.fetch())
-        await world.gate.reached()
+    async def test_error_without_callers(self, inbox: InboxFixture, caplog: pytest.LogCaptureFixture) -> None:
+        """An error that no caller waits for any more is not logged."""
+        inbox.sandbox.faults.add(Fault("status", status=503))
+        await inbox.app.start(customer_token_provider=inbox.provider)
+        fetch = asyncio.create_task(inbox.fetch())
+        await inbox.provider.blocks()
         fetch.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetch
-        world.gate.open()
-        await until(lambda: not client._features[Inbox]._flights)
+        inbox.provider.unblock()
+        await idle(inbox.client)
         assert "never retrieved" not in caplog.text
 
-    async def test_an_error_for_all(self, world: World) -> None:
-        """All who wait hear of an error, each by an own trace."""
-        world.sandbox.faults.add(Fault("status", status=503))
-        await world.phone.start(customer_token_provider=world.gate)
-        fetches = [asyncio.create_task(world.fetch()) for _ in range(3)]
-        await world.gate.reached()
-        await world.all_wait()
-        world.gate.open()
-        told = await asyncio.gather(*fetches, return_exceptions=True)
-        assert [type(each) for each in told] == [UnavailableError] * 3
-        assert isinstance(told[0], BaseException)
-        frames = [frame.name for frame in traceback.extract_tb(told[0].__traceback__)]
-        assert frames.count("_given") == frames.count("fetch_app_inbox") == 1
-        assert len(world.asked()) == 1
+    async def test_error_for_all_callers(self, inbox: InboxFixture) -> None:
+        """An error is raised to all callers that wait, each with its own traceback."""
+        inbox.sandbox.faults.add(Fault("status", status=503))
+        await inbox.app.start(customer_token_provider=inbox.provider)
+        fetches = [asyncio.create_task(inbox.fetch()) for _ in range(3)]
+        await inbox.provider.blocks()
+        await inbox.callers_wait()
+        inbox.provider.unblock()
+        errors = await asyncio.gather(*fetches, return_exceptions=True)
+        assert [type(each) for each in errors] == [UnavailableError] * 3
+        assert isinstance(errors[0], BaseException)
+        frames = [frame.name for frame in traceback.extract_tb(errors[0].__traceback__)]
+        assert frames.count("messages") == frames.count("fetch_app_inbox") == 1
+        assert len(inbox.requests()) == 1
 
     @pytest.mark.parametrize("where", ["provider", "wire"])
-    async def test_stopped(self, world: World, where: str, caplog: pytest.LogCaptureFixture) -> None:
-        """Who waits when the integration is stopped gets nothing, and nothing is kept."""
-        client, fetch = await self._under_way(world, where)
+    async def test_stopped(self, inbox: InboxFixture, where: str, caplog: pytest.LogCaptureFixture) -> None:
+        """Stopping the integration during a fetch returns an empty list, and nothing is stored."""
+        client, fetch = await self._start_fetch(inbox, where)
         await client.stop_integration()
         assert await fetch == []
         assert [record.message for record in caplog.records if "were deleted" not in record.message] == []
-        world.sandbox.faults.clear()
-        world.put(push())
+        inbox.sandbox.faults.clear()
+        inbox.put(push())
         await client.start()
-        world.gate.open()
-        assert ids_of(await world.fetch()) == ["m1"]
-        assert "sync_token" not in world.bodies()[-1]
+        inbox.provider.unblock()
+        assert ids_of(await inbox.fetch()) == ["m1"]
+        assert "sync_token" not in inbox.bodies()[-1]
 
     @pytest.mark.parametrize("where", ["provider", "wire"])
-    async def test_closed(self, world: World, where: str, caplog: pytest.LogCaptureFixture) -> None:
-        """Who waits when the client is closed hears so, and nothing else is told."""
-        client, fetch = await self._under_way(world, where)
+    async def test_closed(self, inbox: InboxFixture, where: str, caplog: pytest.LogCaptureFixture) -> None:
+        """Closing the client during a fetch raises an error, and logs nothing."""
+        client, fetch = await self._start_fetch(inbox, where)
         await client.aclose(timeout=0)
         with pytest.raises(ClosedError):
             await fetch
         assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
-    async def test_closed_before(self, world: World) -> None:
-        """A client that is closed fetches nothing."""
-        client = await world.phone.start()
+    async def test_closed_before(self, inbox: InboxFixture) -> None:
+        """A closed client raises an error."""
+        client = await inbox.app.start()
         await client.aclose(timeout=0)
         with pytest.raises(ClosedError):
             await client.fetch_app_inbox()
 
-    async def test_closing(self, world: World) -> None:
-        """Nothing more begins while the client is closing."""
-        client = await world.phone.start()
-        await client._features[Inbox].aclose()
+    async def test_call_while_closing(self, inbox: InboxFixture) -> None:
+        """No request is sent while the client is closing."""
+        client = await inbox.app.start()
+        await inbox.service.aclose()
         with pytest.raises(ClosedError):
             await client.fetch_app_inbox()
-        assert world.asked() == []
+        assert inbox.requests() == []
 
-    async def _under_way(self, world: World, where: str) -> Any:
-        """Start a fetch that waits for the host's provider, or for the platform."""
+    async def _start_fetch(self, inbox: InboxFixture, where: str) -> Any:
+        """Start a fetch that waits for the token provider, or for the response."""
         if where == "wire":
-            world.gate.open()
-            world.sandbox.faults.add(Fault("timeout", seconds=30.0))
-        client = await world.phone.start(customer_token_provider=world.gate, upload={"request_timeout": 60.0})
-        fetch = asyncio.create_task(world.fetch())
-        await world.gate.reached()
+            inbox.provider.unblock()
+            inbox.sandbox.faults.add(Fault("timeout", seconds=30.0))
+        client = await inbox.app.start(customer_token_provider=inbox.provider, upload={"request_timeout": 60.0})
+        fetch = asyncio.create_task(inbox.fetch())
+        await inbox.provider.blocks()
         if where == "wire":
-            await until(lambda: world.sandbox.request_count > 0)
+            await until(lambda: inbox.sandbox.request_count > 0)
         return client, fetch

@@ -1,5 +1,5 @@
 """
-The messages of the app inbox as the platform tells them, whatever it tells; and how they are kept.
+The messages of the app inbox: reading any response of the platform, and the stored form.
 """
 
 import json
@@ -8,18 +8,18 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from helpers.inbox import html, ids_of, push
 from hypothesis import given
 from hypothesis import strategies as st
-from inbox_world import html, ids_of, push
 
 from exponea_async._internal import json as _json
 from exponea_async.features._shared.html.reader import SafeHtml, read_html
-from exponea_async.features.inbox import mailbox as _inbox_cache
-from exponea_async.features.inbox.mailbox import Mailbox, Mailboxes, pack, read_entries, unpack
-from exponea_async.features.inbox.parsing import FetchInfo, read_heads, read_message
+from exponea_async.features.inbox import mailbox as mailbox_module
+from exponea_async.features.inbox.mailbox import Mailbox, mailbox_cache, pack, read_messages, unpack
+from exponea_async.features.inbox.parsing import FetchInfo, read_headers, read_message
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 
-STAMP = FetchInfo({"registered": "jane"}, 1000.0, "token")
+INFO = FetchInfo({"registered": "jane"}, 1000.0, "token")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -32,34 +32,34 @@ CONTENT_KEYS = [
 
 
 def page(source: str) -> SafeHtml | None:
-    """Make HTML safe."""
+    """Return safe HTML."""
     return read_html(source, ensure_close=False)
 
 
 def encoded(*messages: Any) -> list[bytes]:
-    """Make messages the pieces of an answer."""
+    """Return messages as JSON."""
     return [json.dumps(each).encode() for each in messages]
 
 
 def read(*messages: Any) -> list[AppInboxMessage]:
-    """Read messages."""
-    return [entry.message for entry in read_entries(encoded(*messages), {}, STAMP, page)]
+    """Read messages of a response."""
+    return [entry.message for entry in read_messages(encoded(*messages), {}, INFO, page)]
 
 
 def read_one(message: Any) -> AppInboxMessage:
-    """Read a message."""
-    (told,) = read(message)
-    return told
+    """Read a response with one message."""
+    (found,) = read(message)
+    return found
 
 
 def mailbox(*messages: Any, token: str | None = "token") -> Mailbox:
-    """Make a mailbox with messages."""
-    return Mailbox("mark").merged(read_entries(encoded(*messages), {}, STAMP, page), token)
+    """Return a mailbox with messages."""
+    return Mailbox("mark").merged(read_messages(encoded(*messages), {}, INFO, page), token)
 
 
 class TestReading:
-    def test_a_push_message(self) -> None:
-        """A message says all that is in it."""
+    def test_push_message(self) -> None:
+        """All parts of a message are read."""
         message = read_one(
             {
                 **push(
@@ -99,8 +99,8 @@ class TestReading:
         )
         assert message.content["title"] == "Hello"
 
-    def test_an_html_message(self) -> None:
-        """HTML is made safe, and its preview is the message's text."""
+    def test_html_message(self) -> None:
+        """HTML is made safe, and its preview is the text of the message."""
         message = read_one(
             html(source="<script>evil()</script><p onclick='evil()'>News</p>", image="https://i.example")
         )
@@ -110,13 +110,13 @@ class TestReading:
         assert "evil" in message.content["message"]
 
     def test_attributes(self) -> None:
-        """Of two places for them one counts, and in HTML only the other is one."""
+        """In push messages `data` has precedence over `attributes`; HTML messages have `attributes` only."""
         both: dict[str, Any] = {"data": {"a": 1}, "attributes": {"b": 2}}
         assert read_one(push(**both)).tracking_data == {"a": 1}
         assert read_one(html(**both)).tracking_data == {"b": 2}
 
-    def test_texts_within(self) -> None:
-        """Parts may be JSON within a text, as in push notifications."""
+    def test_json_in_strings(self) -> None:
+        """Parts may be JSON in a string, as in push notifications."""
         message = read_one(
             push(
                 actions='[{"action": "app", "title": "Open"}, 7, null]',
@@ -129,7 +129,7 @@ class TestReading:
         assert read_one(push(actions="[{")).actions == ()
 
     @pytest.mark.parametrize(
-        ("told", "action"),
+        ("content", "action"),
         [
             ({}, None),
             ({"action": "app"}, AppInboxAction("app")),
@@ -140,201 +140,203 @@ class TestReading:
             ({"action": "app", "url": " "}, AppInboxAction("app")),
         ],
     )
-    def test_the_main_action(self, told: dict[str, Any], action: AppInboxAction | None) -> None:
-        """What a press on the message does is one of three things, or nothing; links stay as they are."""
-        assert read_one(push(**told)).action == action
+    def test_main_action(self, content: dict[str, Any], action: AppInboxAction | None) -> None:
+        """The action of a message is one of three, or `no_action`; links stay unchanged."""
+        assert read_one(push(**content)).action == action
 
     @pytest.mark.parametrize(
-        ("told", "consent"),
+        ("value", "has_consent"),
         [
             (None, True), (True, True), (False, False), (1, True), (1.0, True), (0, False), (0.5, False), (2, False),
             ("true", True), ("TRUE", True), ("1", True), ("false", False), ("yes", False), ({}, False),
         ],
     )  # fmt: skip
-    def test_consent(self, told: Any, consent: bool) -> None:  # noqa: FBT001 - parametrised
-        """Consent may be told in many ways; the number 1 is a yes however it is written."""
-        assert read_one(push(has_tracking_consent=told)).has_tracking_consent is consent
+    def test_consent(self, value: Any, has_consent: bool) -> None:  # noqa: FBT001 - parametrised
+        """Consent has several forms; the number 1 means yes as an integer and as a float."""
+        assert read_one(push(has_tracking_consent=value)).has_tracking_consent is has_consent
 
     @pytest.mark.parametrize("content", [None, [], "text", 7])
     def test_no_content(self, content: Any) -> None:
-        """A message without a content that can be read is there, and may be tracked."""
+        """A message with malformed content is returned, and may be tracked."""
         message = read_one({"id": "m", "type": "push", "content": content})
         assert (message.content, message.title, message.has_tracking_consent) == ({}, None, True)
 
-    def test_numbers_for_texts(self) -> None:
-        """Numbers and truth values are texts where texts should be; what has parts is none."""
+    def test_numbers_as_strings(self) -> None:
+        """Numbers and booleans are accepted as strings; objects are not."""
         message = read_one(push(title=7, message=True, image={"a": 1}, consent_category_tracking=3))
         assert (message.title, message.message, message.image_url) == ("7", "true", None)
         assert message.consent_category_tracking == "3"
 
     @pytest.mark.parametrize(
-        ("told", "create_time"),
+        ("value", "create_time"),
         [("2024", 1000.0), (True, 1000.0), ([], 1000.0), (10**300, 1e300), (None, None), (3, 3.0), (-1.5, -1.5)],
     )
-    def test_when_it_was_made(self, told: Any, create_time: float | None) -> None:
-        """A moment that can't be read is that of the answer."""
-        assert read_one({"id": "m", "type": "push", "create_time": told}).create_time == create_time
+    def test_create_time(self, value: Any, create_time: float | None) -> None:
+        """A malformed creation time is replaced by the time of the fetch."""
+        assert read_one({"id": "m", "type": "push", "create_time": value}).create_time == create_time
         assert read_one({"id": "m", "type": "push"}).create_time == 1000.0
 
-    @pytest.mark.parametrize("told", ["1e999", str(10**400)])
-    def test_moments_out_of_range(self, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What the standard library's codec lets through is no moment either."""
+    @pytest.mark.parametrize("value", ["1e999", str(10**400)])
+    def test_create_time_out_of_range(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Numbers out of range, which the standard library's decoder accepts, are malformed, too."""
         monkeypatch.setattr(_json, "_loads", _json._json_loads)
-        (head,) = read_heads([f'{{"id": "m", "type": "push", "create_time": {told}}}'.encode()], 1000.0)
-        assert head.create_time == 1000.0
+        (header,) = read_headers([f'{{"id": "m", "type": "push", "create_time": {value}}}'.encode()], 1000.0)
+        assert header.create_time == 1000.0
 
     @pytest.mark.parametrize("is_read", ["true", 1, None, {}, False])
     def test_unread(self, is_read: Any) -> None:
-        """Only a plain yes makes a message a read one."""
+        """A message is read only if `is_read` is true."""
         assert not read_one({**push(), "is_read": is_read}).is_read
 
     def test_order(self) -> None:
-        """Newest first; those without a moment come last."""
+        """Messages are in order, newest first, then those without a creation time."""
         assert ids_of(read(push("a", None), push("b", 1), push("c", 2))) == ["c", "b", "a"]
 
 
-class TestHostileAnswers:
+class TestHostileResponses:
     @pytest.mark.parametrize(
-        "broken",
+        "malformed",
         [
             None, 7, "text", [], {}, {"id": "x"}, {"type": "push"}, {"id": 7, "type": "push"},
             {"id": "", "type": "push"},
             {"id": "x", "type": 7}, {"id": "x", "type": ["push"]}, {"id": None, "type": "html"},
         ],
     )  # fmt: skip
-    def test_a_broken_one_is_left_out(self, broken: Any, caplog: pytest.LogCaptureFixture) -> None:
-        """What has no id or type is lost, and told; those beside it stay."""
-        assert ids_of(read(push("a", 2), broken, push("b", 1))) == ["a", "b"]
+    def test_malformed_message_is_skipped(self, malformed: Any, caplog: pytest.LogCaptureFixture) -> None:
+        """A message without id or type is skipped and logged; the others stay."""
+        assert ids_of(read(push("a", 2), malformed, push("b", 1))) == ["a", "b"]
         assert "1 messages of the app inbox can't be read" in caplog.text
 
-    def test_many_broken_ones_are_one_line(self, caplog: pytest.LogCaptureFixture) -> None:
-        """However many can't be read, the log is told once."""
-        assert read_heads([b"7"] * 10_000, 0.0) == []
+    def test_many_malformed_messages(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Any number of malformed messages is logged in one line."""
+        assert read_headers([b"7"] * 10_000, 0.0) == []
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
-    @pytest.mark.parametrize("piece", [b"{", b"[" * 100_000, b'{"id": "\xff", "type": "push"}', b'{"id": NaN}'])
-    def test_what_is_no_json(self, piece: bytes) -> None:
-        """What is no JSON, or nested too deeply, is left out."""
-        assert read_heads([piece], 0.0) == []
+    @pytest.mark.parametrize("raw_json", [b"{", b"[" * 100_000, b'{"id": "\xff", "type": "push"}', b'{"id": NaN}'])
+    def test_malformed_json(self, raw_json: bytes) -> None:
+        """Malformed JSON, or JSON that is nested too deeply, is skipped."""
+        assert read_headers([raw_json], 0.0) == []
 
-    def test_a_giant_is_left_out(self) -> None:
-        """A message of several megabytes is none."""
+    def test_large_message(self) -> None:
+        """A message of several megabytes is skipped."""
         assert read(push("a", title="x" * 3_000_000), push("b")) == read(push("b"))
 
     @given(st.dictionaries(st.sampled_from(CONTENT_KEYS), JSON) | JSON, st.sampled_from(["push", "html"]), JSON, JSON)
     def test_any_json(self, content: Any, kind: str, create_time: Any, is_read: Any) -> None:
-        """Whatever a message holds, it comes through."""
+        """A message with an id and a type is read, whatever its other fields are."""
         message = {"id": "m", "type": kind, "content": content, "create_time": create_time, "is_read": is_read}
         assert read_one(message).id == "m"
 
     @pytest.mark.parametrize("name", CONTENT_KEYS)
     def test_deep_content(self, name: str) -> None:
-        """A content as deep as JSON may be does no harm."""
+        """Content that is nested as deeply as JSON may be is read."""
         deep: Any = "x"
         for _ in range(400):
             deep = [deep] if name == "actions" else {"a": deep}
         assert read_one(push(**{name: deep})).id == "m1"
 
-    def test_a_flood(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_many_messages(self, caplog: pytest.LogCaptureFixture) -> None:
         """Of very many messages the newest are kept, and only their HTML is read."""
-        pages: list[str] = []
+        sources: list[str] = []
 
         def counted(source: str) -> None:
-            pages.append(source)
+            sources.append(source)
 
-        flood = encoded(*(html(f"h{number}", number) for number in range(5_000)))
-        entries = read_entries(flood, {}, STAMP, counted)
+        many = encoded(*(html(f"h{number}", number) for number in range(5_000)))
+        entries = read_messages(many, {}, INFO, counted)
         assert [entry.message.id for entry in entries] == [f"h{number}" for number in range(4_999, 3_999, -1)]
-        assert len(pages) == 1_000
+        assert len(sources) == 1_000
         assert "its 4000 oldest messages are left out" in caplog.text
 
     def test_many_bytes(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-        """Nor are more bytes kept than a mailbox holds."""
-        monkeypatch.setattr(_inbox_cache, "MOST_BYTES", 1_000)
-        told = mailbox(*(push(str(number), number, title="x" * 300) for number in range(5)))
-        assert ids_of(told.messages) == ["4", "3"]
+        """The newest messages are kept up to the maximum size."""
+        monkeypatch.setattr(mailbox_module, "MAX_BYTES", 1_000)
+        kept = mailbox(*(push(str(number), number, title="x" * 300) for number in range(5)))
+        assert ids_of(kept.messages) == ["4", "3"]
         assert "its 3 oldest messages are left out" in caplog.text
 
 
 class TestMailbox:
     def test_merging(self) -> None:
-        """What comes takes the place of what was there; the token stays where none comes."""
+        """New messages replace known ones with the same id; without a new sync token the previous one stays."""
         before = mailbox(push("a", 1), push("b", 2), token="one")
-        entries = read_entries(encoded(push("a", 3, title="New")), before.entries, STAMP, page)
+        entries = read_messages(encoded(push("a", 3, title="New")), before.entries, INFO, page)
         after = before.merged(entries, None)
         assert [(each.id, each.title) for each in after.messages] == [("a", "New"), ("b", "Hello")]
-        assert (after.token, before.merged((), "two").token) == ("one", "two")
+        assert (after.sync_token, before.merged((), "two").sync_token) == ("one", "two")
 
-    def test_the_same_again(self) -> None:
-        """HTML that came again as it was is not read again, but has the new mark."""
+    def test_unchanged_message(self) -> None:
+        """The HTML of an unchanged message is not read again, but the message has the new sync token."""
         before = mailbox(html())
         assert before.messages[0].html == "<p>News</p>"
-        stamp = FetchInfo(STAMP.ids, 2000.0, "later")
-        (again,) = read_entries(encoded(html()), before.read("h1").entries, stamp, lambda _: None)
+        info = FetchInfo(INFO.customer_ids, 2000.0, "later")
+        (again,) = read_messages(encoded(html()), before.with_read("h1").entries, info, lambda _: None)
         assert (again.message.html, again.message.sync_token, again.message.is_read) == ("<p>News</p>", "later", False)
 
     def test_packing(self) -> None:
-        """What is packed can be read again, with all that was noted of it."""
-        kept = mailbox(push("a", 5), html("b", 4), {"id": "c", "type": "push"}).read("a")
-        packed = pack(kept, "app")
-        restored = unpack(packed, Mailbox("mark"), "app", STAMP.ids, page)
-        assert restored.messages == kept.messages
-        assert restored.token == kept.token
-        # The moment of its coming, which is not in the message itself.
+        """A stored mailbox has the same messages, read marks and sync token."""
+        original = mailbox(push("a", 5), html("b", 4), {"id": "c", "type": "push"}).with_read("a")
+        packed = pack(original, "app")
+        restored = unpack(packed, Mailbox("mark"), "app", INFO.customer_ids, page)
+        assert restored.messages == original.messages
+        assert restored.sync_token == original.sync_token
+        # The time of the fetch, which is not in the message itself.
         assert restored.messages[0].create_time == 1000.0
 
-    def test_somebody_elses(self) -> None:
-        """What is another customer's, or another application's, is not read."""
+    def test_other_owners(self) -> None:
+        """A mailbox of another customer or another application is not read."""
         packed = pack(mailbox(push()), "app")
         other, same = Mailbox("other"), Mailbox("mark")
-        assert unpack(packed, other, "app", STAMP.ids, page) is other
-        assert unpack(packed, same, "other", STAMP.ids, page) is same
+        assert unpack(packed, other, "app", INFO.customer_ids, page) is other
+        assert unpack(packed, same, "other", INFO.customer_ids, page) is same
 
     @given(st.data())
     def test_damage(self, data: st.DataObject) -> None:
-        """Damaged bytes are told apart, or make a mailbox; they do no other harm."""
+        """Damaged bytes raise a ValueError or are read as a mailbox; they raise no other error."""
         packed = bytearray(pack(mailbox(push("a"), html("b")), "app"))
         for _ in range(data.draw(st.integers(1, 4))):
             packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
         cut = data.draw(st.integers(0, len(packed)))
         for damaged in (bytes(packed), bytes(packed[:cut])):
             with suppress(ValueError):
-                assert unpack(damaged, Mailbox("mark"), "app", STAMP.ids, page)
+                assert unpack(damaged, Mailbox("mark"), "app", INFO.customer_ids, page)
 
 
-class TestMailboxes:
-    def test_those_used_last_stay(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who was not used for longest makes room for others."""
-        monkeypatch.setattr(_inbox_cache, "CAPACITY", 2)
-        boxes, box = Mailboxes(), mailbox(push())
-        boxes.put("a", box)
-        boxes.put("b", box)
-        assert boxes.get("a") is box
-        boxes.put("c", box)
-        assert [boxes.get(key) for key in "abc"] == [box, None, box]
+class TestMailboxCache:
+    def test_number_of_mailboxes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The least recently used mailbox is evicted first."""
+        monkeypatch.setattr(mailbox_module, "MAX_MAILBOXES", 2)
+        cache, box = mailbox_cache(), mailbox(push())
+        cache.put("a", box)
+        cache.put("b", box)
+        assert cache.get("a") is box
+        cache.put("c", box)
+        assert [cache.get(key) for key in "abc"] == [box, None, box]
 
-    def test_so_many_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nor do they take more than so many bytes; the latest one stays anyway."""
+    def test_size_of_mailboxes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Mailboxes are kept up to the maximum size; the latest one stays in any case."""
         box = mailbox(push())
-        monkeypatch.setattr(_inbox_cache, "CAPACITY_BYTES", 2 * box.size)
-        boxes = Mailboxes()
+        monkeypatch.setattr(mailbox_module, "MAX_MAILBOXES_BYTES", 2 * box.size)
+        cache = mailbox_cache()
         for key in "abbc":
-            boxes.put(key, box)
-        assert [boxes.get(key) for key in "abc"] == [None, box, box]
-        monkeypatch.setattr(_inbox_cache, "CAPACITY_BYTES", 1)
-        boxes.put("a", box)
-        assert [boxes.get(key) for key in "abc"] == [box, None, None]
+            cache.put(key, box)
+        assert [cache.get(key) for key in "abc"] == [None, box, box]
+        monkeypatch.setattr(mailbox_module, "MAX_MAILBOXES_BYTES", 1)
+        cache = mailbox_cache()
+        cache.put("b", box)
+        cache.put("a", box)
+        assert [cache.get(key) for key in "abc"] == [box, None, None]
 
-    def test_forgetting(self) -> None:
-        """What is forgotten takes no room."""
-        boxes, box = Mailboxes(), mailbox(push())
-        boxes.put("a", box)
-        boxes.drop("a")
-        boxes.drop("a")
-        assert (len(boxes), boxes._size) == (0, 0)
+    def test_removal(self) -> None:
+        """A mailbox that was removed takes no room."""
+        cache, box = mailbox_cache(), mailbox(push())
+        cache.put("a", box)
+        cache.pop("a")
+        cache.pop("a")
+        assert (len(cache), cache.weight) == (0, 0)
 
 
-def test_a_message_is_stamped() -> None:
-    """Each message carries for whom it was loaded."""
-    (head,) = read_heads(encoded(push()), 0.0)
-    assert read_message(head, STAMP, page).customer_ids == {"registered": "jane"}
+def test_customer_ids() -> None:
+    """Each message has the ids of the customer it was fetched for."""
+    (header,) = read_headers(encoded(push()), 0.0)
+    assert read_message(header, INFO, page).customer_ids == {"registered": "jane"}

@@ -16,7 +16,7 @@ from attrs import frozen
 from exponea_async import Customer, Device, Event, Exponea
 from exponea_async.features.content_blocks.verbs import ContentBlocks
 from exponea_async.features.in_app.verbs import InAppMessages
-from exponea_async.features.inbox.verbs import Inbox
+from exponea_async.features.inbox.service import Inbox
 from exponea_async.features.segments.service import Segments
 from exponea_async.messages import RecommendationOptions
 from exponea_async.sandbox import Sandbox

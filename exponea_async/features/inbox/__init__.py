@@ -1,1 +1,1 @@
-"""The app inbox: messages to read later."""
+"""The app inbox: messages that stay available until they expire."""

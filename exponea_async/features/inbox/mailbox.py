@@ -1,11 +1,10 @@
 """
-What is kept of app inboxes: in memory those used last, and in the storage as bytes. Pure.
+A customer's mailbox: the messages that are known, and their stored form. Pure.
 """
 
 import json
 import logging
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -13,19 +12,20 @@ from typing import Any, Protocol, TypeVar
 from attrs import evolve, frozen
 
 from exponea_async._internal.json import decode, elements
-from exponea_async.features.inbox.parsing import FetchInfo, MessageHeader, ReadPage, read_heads, read_message
+from exponea_async._internal.lru import LruCache
+from exponea_async.features.inbox.parsing import FetchInfo, MessageHeader, ReadHtml, read_headers, read_message
 from exponea_async.messages import AppInboxMessage
 
 LOG = logging.getLogger("exponea_async")
 
-#: A mailbox holds so many messages, and so many bytes of them as they came; the newest stay.
-MOST, MOST_BYTES = 1_000, 8_000_000
-#: Mailboxes in memory, and the bytes of their messages as they came, of which Python makes five to eight times as many.
-#: Others are read from the storage again.
-CAPACITY, CAPACITY_BYTES = 1_000, 16_000_000
-#: More than a mailbox that was packed here can have.
-_MAX_UNPACKED = 4 * MOST_BYTES
-_EMPTY: Mapping[str, "Entry"] = MappingProxyType({})
+#: Maximum number of messages in a mailbox, and their maximum size in bytes of JSON; the newest are kept.
+MAX_MESSAGES, MAX_BYTES = 1_000, 8_000_000
+#: Maximum number of mailboxes in memory, and their maximum size in bytes of JSON, which Python's objects exceed five to
+#: eight times. Other mailboxes are read from the storage again.
+MAX_MAILBOXES, MAX_MAILBOXES_BYTES = 1_000, 16_000_000
+#: More bytes than a mailbox that `pack` packed can have.
+_MAX_UNPACKED = 4 * MAX_BYTES
+_EMPTY: Mapping[str, "CachedMessage"] = MappingProxyType({})
 
 
 class _Dated(Protocol):
@@ -33,47 +33,47 @@ class _Dated(Protocol):
     def create_time(self) -> float | None: ...
 
     @property
-    def piece(self) -> bytes: ...
+    def raw_json(self) -> bytes: ...
 
 
 D = TypeVar("D", bound=_Dated)
 
 
 @frozen(eq=False)
-class Entry:
+class CachedMessage:
     """
-    A message that is kept.
+    A message in a mailbox.
 
     Attributes:
         message: The message.
-        piece: The same as it came, as JSON.
-        at: When it came, UNIX seconds.
+        raw_json: The message as it came.
+        fetched_at: When it was fetched, UNIX seconds.
     """
 
     message: AppInboxMessage
-    piece: bytes
-    at: float
+    raw_json: bytes
+    fetched_at: float
 
     @property
     def create_time(self) -> float | None:
-        """When it was made, UNIX seconds."""
+        """When it was created, UNIX seconds."""
         return self.message.create_time
 
 
 @frozen(eq=False)
 class Mailbox:
     """
-    The inbox of a customer, as far as it is known.
+    The messages of a customer that are known.
 
     Attributes:
-        fingerprint: Stands for the customer and the project.
-        token: Up to where the platform has told what there is, or None.
-        entries: The messages by their ids, newest first.
+        fingerprint: The fingerprint of the customer.
+        sync_token: The platform's token of this state of the inbox, or None.
+        entries: The messages by id, newest first.
     """
 
     fingerprint: str
-    token: str | None = None
-    entries: Mapping[str, Entry] = _EMPTY
+    sync_token: str | None = None
+    entries: Mapping[str, CachedMessage] = _EMPTY
 
     @property
     def messages(self) -> list[AppInboxMessage]:
@@ -82,159 +82,131 @@ class Mailbox:
 
     @property
     def size(self) -> int:
-        """How many bytes the messages had as they came."""
-        return sum(len(entry.piece) for entry in self.entries.values())
+        """The size of the messages in bytes of JSON."""
+        return sum(len(entry.raw_json) for entry in self.entries.values())
 
     def message(self, message_id: str) -> AppInboxMessage | None:
-        """Tell a message by its id, or None."""
+        """Return a message by its id, or None."""
         entry = self.entries.get(message_id)
         return entry.message if entry else None
 
-    def merged(self, entries: Iterable[Entry], token: str | None) -> "Mailbox":
-        """Tell it with what came: messages that are there already are replaced, and a token as well, if one came."""
-        news = {entry.message.id: entry for entry in entries}
-        kept = [entry for id_, entry in self.entries.items() if id_ not in news]
-        return Mailbox(self.fingerprint, token or self.token, _by_id(newest([*news.values(), *kept])))
+    def merged(self, entries: Iterable[CachedMessage], sync_token: str | None) -> "Mailbox":
+        """Return the mailbox with messages added or replaced, and with the token, unless it is None."""
+        new = {entry.message.id: entry for entry in entries}
+        unchanged = [entry for id_, entry in self.entries.items() if id_ not in new]
+        return Mailbox(self.fingerprint, sync_token or self.sync_token, _by_id(newest([*new.values(), *unchanged])))
 
-    def read(self, message_id: str) -> "Mailbox":
-        """Tell it with a message that was read."""
+    def with_read(self, message_id: str) -> "Mailbox":
+        """Return the mailbox with a message marked as read."""
         entry = self.entries[message_id]
         changed = evolve(entry, message=evolve(entry.message, is_read=True))
         return evolve(self, entries=MappingProxyType({**self.entries, message_id: changed}))
 
 
-def newest(dated: Iterable[D]) -> list[D]:
-    """Put what is dated in order, newest first; what is more than a mailbox holds is left out, and logged."""
-    ordered = sorted(dated, key=_age)
+def mailbox_cache() -> LruCache[str, Mailbox]:
+    """Return an empty cache of mailboxes by device key, whichever customer owns them."""
+    return LruCache(MAX_MAILBOXES, max_weight=MAX_MAILBOXES_BYTES, weigh=lambda mailbox: mailbox.size, keep_latest=True)
+
+
+def newest(messages: Iterable[D]) -> list[D]:
+    """Return the messages, newest first; the oldest that a mailbox has no room for are left out and logged."""
+    in_order = sorted(messages, key=_sort_key)
     size, count = 0, 0
-    for each in ordered[:MOST]:
-        size += len(each.piece)
-        if size > MOST_BYTES:
+    for each in in_order[:MAX_MESSAGES]:
+        size += len(each.raw_json)
+        if size > MAX_BYTES:
             break
         count += 1
-    if count < len(ordered):
-        LOG.warning("The app inbox is too large: its %d oldest messages are left out.", len(ordered) - count)
-    return ordered[:count]
+    if count < len(in_order):
+        LOG.warning("The app inbox is too large: its %d oldest messages are left out.", len(in_order) - count)
+    return in_order[:count]
 
 
-def read_entries(
-    pieces: Iterable[bytes], known: Mapping[str, Entry], stamp: FetchInfo, read_page: ReadPage
-) -> list[Entry]:
+def read_messages(
+    raw_messages: Iterable[bytes], known: Mapping[str, CachedMessage], info: FetchInfo, read_html: ReadHtml
+) -> list[CachedMessage]:
     """
-    Read the messages of an answer.
+    Read the messages of a response.
 
     Args:
-        pieces: The messages.
-        known: Those that are kept; what came again as it was is not read again.
-        stamp: What they are marked with.
-        read_page: Makes HTML safe.
+        raw_messages: The messages.
+        known: The messages in the mailbox; one that came again unchanged is not read again.
+        info: The fetch they came with.
+        read_html: Makes HTML safe.
     """
-    return [_entry(head, known.get(head.id), stamp, read_page) for head in newest(read_heads(pieces, stamp.at))]
+    headers = newest(read_headers(raw_messages, info.fetched_at))
+    return [_cached(header, known.get(header.id), info, read_html) for header in headers]
 
 
 def pack(mailbox: Mailbox, application_id: str) -> bytes:
-    """Make the bytes to store."""
-    told = {
+    """Return the stored form of a mailbox."""
+    entries = mailbox.entries.values()
+    header = {
         "mark": mailbox.fingerprint,
         "application_id": application_id,
-        "token": mailbox.token,
-        "stamps": [[each.message.sync_token, each.at, each.message.is_read] for each in mailbox.entries.values()],
+        "token": mailbox.sync_token,
+        "stamps": [[entry.message.sync_token, entry.fetched_at, entry.message.is_read] for entry in entries],
     }
-    pieces = b",".join(entry.piece for entry in mailbox.entries.values())
-    # No line break stands in JSON that has no spaces.
-    return zlib.compress(json.dumps(told, separators=(",", ":")).encode() + b"\n[" + pieces + b"]", level=1)
+    raw_messages = b",".join(entry.raw_json for entry in entries)
+    # The header has no line break, since JSON escapes those in strings.
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    return zlib.compress(encoded + b"\n[" + raw_messages + b"]", level=1)
 
 
-def unpack(value: bytes, empty: Mailbox, application_id: str, ids: Mapping[str, str], read_page: ReadPage) -> Mailbox:
+def unpack(value: bytes, empty: Mailbox, application_id: str, ids: Mapping[str, str], read_html: ReadHtml) -> Mailbox:
     """
-    Read what `pack` made.
+    Read the stored form of a mailbox.
 
     Args:
-        value: The bytes.
-        empty: The customer's mailbox without anything in it, which it is where the bytes are another customer's or
-            another application's.
+        value: The stored form.
+        empty: An empty mailbox of the customer, which is returned if the stored one belongs to another customer or
+            another application.
         application_id: The application.
         ids: The customer's ids.
-        read_page: Makes HTML safe.
+        read_html: Makes HTML safe.
 
     Raises:
-        ValueError: They are something else.
+        ValueError: The stored form is damaged.
     """
     try:
-        told, pieces = _unzipped(value)
-        if (told["mark"], told["application_id"]) != (empty.fingerprint, application_id):
+        header, raw_messages = _decompressed(value)
+        if (header["mark"], header["application_id"]) != (empty.fingerprint, application_id):
             return empty
         entries = [
-            _restored(piece, FetchInfo(ids, float(at), token), is_read=bool(is_read), read_page=read_page)
-            for piece, (token, at, is_read) in zip(elements(pieces), told["stamps"], strict=True)
+            _restored(raw_json, FetchInfo(ids, float(fetched_at), token), is_read=bool(is_read), read_html=read_html)
+            for raw_json, (token, fetched_at, is_read) in zip(elements(raw_messages), header["stamps"], strict=True)
         ]
     except (KeyError, TypeError, AttributeError, IndexError, zlib.error) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    return Mailbox(empty.fingerprint, told["token"], _by_id(entries))
+    return Mailbox(empty.fingerprint, header["token"], _by_id(entries))
 
 
-class Mailboxes:
-    """The mailboxes in memory, by device; those that were used longest ago make room for others."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, Mailbox] = OrderedDict()
-        self._size = 0
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, device: str) -> Mailbox | None:
-        """Tell a device's mailbox, whosesoever it is."""
-        mailbox = self._kept.get(device)
-        if mailbox is not None:
-            self._kept.move_to_end(device)
-        return mailbox
-
-    def put(self, device: str, mailbox: Mailbox) -> None:
-        """Keep a device's mailbox."""
-        self.drop(device)
-        self._kept[device] = mailbox
-        self._size += mailbox.size
-        while len(self._kept) > CAPACITY or (self._size > CAPACITY_BYTES and len(self._kept) > 1):
-            self.drop(next(iter(self._kept)))
-
-    def drop(self, device: str) -> None:
-        """Forget a device's mailbox."""
-        mailbox = self._kept.pop(device, None)
-        if mailbox is not None:
-            self._size -= mailbox.size
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._kept.clear()
-        self._size = 0
+def _sort_key(message: _Dated) -> float:
+    return float("inf") if message.create_time is None else -message.create_time
 
 
-def _age(dated: _Dated) -> float:
-    return float("inf") if dated.create_time is None else -dated.create_time
-
-
-def _by_id(entries: Iterable[Entry]) -> Mapping[str, Entry]:
+def _by_id(entries: Iterable[CachedMessage]) -> Mapping[str, CachedMessage]:
     return MappingProxyType({entry.message.id: entry for entry in entries})
 
 
-def _entry(head: MessageHeader, known: Entry | None, stamp: FetchInfo, read_page: ReadPage) -> Entry:
-    if known is None or known.piece != head.piece:
-        return Entry(read_message(head, stamp, read_page), head.piece, stamp.at)
-    # It came before its token did, or again because the token had expired.
-    is_read = head.element.get("is_read") is True
-    return evolve(known, message=evolve(known.message, sync_token=stamp.sync_token, is_read=is_read))
+def _cached(header: MessageHeader, known: CachedMessage | None, info: FetchInfo, read_html: ReadHtml) -> CachedMessage:
+    if known is None or known.raw_json != header.raw_json:
+        return CachedMessage(read_message(header, info, read_html), header.raw_json, info.fetched_at)
+    # It came again, because it came before its token did, or because the token had expired.
+    is_read = header.decoded.get("is_read") is True
+    return evolve(known, message=evolve(known.message, sync_token=info.sync_token, is_read=is_read))
 
 
-def _restored(piece: bytes, stamp: FetchInfo, *, is_read: bool, read_page: ReadPage) -> Entry:
-    (head,) = read_heads([piece], stamp.at)
-    return Entry(evolve(read_message(head, stamp, read_page), is_read=is_read), piece, stamp.at)
+def _restored(raw_json: bytes, info: FetchInfo, *, is_read: bool, read_html: ReadHtml) -> CachedMessage:
+    (header,) = read_headers([raw_json], info.fetched_at)
+    message = read_message(header, info, read_html)
+    return CachedMessage(evolve(message, is_read=is_read), raw_json, info.fetched_at)
 
 
-def _unzipped(value: bytes) -> tuple[dict[str, Any], bytes]:
-    unzip = zlib.decompressobj()
-    data = unzip.decompress(value, _MAX_UNPACKED)
-    if not unzip.eof:
-        raise ValueError("it has no end")
-    told, _, pieces = data.partition(b"\n")
-    return decode(told), pieces
+def _decompressed(value: bytes) -> tuple[dict[str, Any], bytes]:
+    decompressor = zlib.decompressobj()
+    data = decompressor.decompress(value, _MAX_UNPACKED)
+    if not decompressor.eof:
+        raise ValueError("the compressed data is incomplete")
+    header, _, raw_messages = data.partition(b"\n")
+    return decode(header), raw_messages

@@ -1,18 +1,17 @@
 """
-The messages of the app inbox, as the platform tells them. Pure.
+The messages of the app inbox, as the platform sends them. Pure.
 
-Whatever part of a message is broken is left out, and what stands beside it stays; only a message without an id or a
-type is lost as a whole.
+A malformed part of a message is left out, and the other parts stay. Only a message without an id or a type is skipped.
 """
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from exponea_async._internal.fields import as_mapping, as_number, as_string, optional, required
 from exponea_async._internal.json import decode
 from exponea_async.features._shared.envelopes import MAX_ELEMENT_BYTES
 from exponea_async.features._shared.payload import read_payload
@@ -24,37 +23,37 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("exponea_async")
 
 PUSH, HTML = "push", "html"
-#: What a press can lead to; all else is `NO_ACTION`, as in the Android SDK.
-_KINDS = frozenset({"app", "browser", "deeplink"})
+#: The actions that a click can lead to; all others become `NO_ACTION`, as in the Android SDK.
+_ACTIONS = frozenset({"app", "browser", "deeplink"})
 NO_ACTION = "no_action"
-#: The same of what can be pressed in HTML; to close is an action of nobody's, as in the Android SDK.
-_HTML_KINDS = {"browser": "browser", "deep-link": "deeplink"}
+#: The same for links in HTML; closing becomes `NO_ACTION`, as in the Android SDK.
+_HTML_ACTIONS = {"browser": "browser", "deep-link": "deeplink"}
 
-#: Characters of what is told in events, whose properties may have 16 KB.
-MAX_TEXT = 4_000
-#: Bytes of what is told in events of what Engagement wants in them, for one property and for all.
+#: Maximum length of a string in an event, in characters. Event properties are limited to 16 KB.
+MAX_TEXT_LENGTH = 4_000
+#: Maximum size of the tracking data in an event, in characters of JSON: of one property, and of all together.
 MAX_PROPERTY, MAX_PROPERTIES = 16_000, 200_000
 
-#: What a content has in common with the payload of a push notification, but for what can be pressed.
-_SHARED = ("attributes", "url_params")
+#: The fields of a message's content that a push notification's payload has as well.
+_PAYLOAD_FIELDS = ("attributes", "url_params")
 
-#: Makes the HTML of a message safe; None where there is nothing to show.
-ReadPage = Callable[[str], "SafeHtml | None"]
+#: Makes the HTML of a message safe; returns None where there is nothing to show.
+ReadHtml = Callable[[str], "SafeHtml | None"]
 
 
 @frozen
 class FetchInfo:
     """
-    What each message is marked with as it comes: it is needed to tell the platform of it later.
+    The fetch that messages came with, needed later to mark them as read.
 
     Attributes:
-        ids: The customer it was loaded for.
-        at: When, UNIX seconds.
-        sync_token: The platform's mark of that moment, or None.
+        customer_ids: The ids of the customer they were fetched for.
+        fetched_at: When they were fetched, UNIX seconds.
+        sync_token: The platform's token of that state of the inbox, or None.
     """
 
-    ids: Mapping[str, str]
-    at: float
+    customer_ids: Mapping[str, str]
+    fetched_at: float
     sync_token: str | None = None
 
 
@@ -64,134 +63,119 @@ class MessageHeader:
     What decides whether a message is kept, before the rest of it is read.
 
     Attributes:
-        id: Its id.
-        create_time: When it was made, UNIX seconds; when it came, where it does not say so.
-        piece: The whole message as it came, as JSON.
-        element: The same, decoded.
+        id: The id.
+        create_time: When it was created, UNIX seconds; if the message does not say so, when it was fetched.
+        raw_json: The whole message as it came.
+        decoded: The whole message, decoded.
     """
 
     id: str
     create_time: float | None
-    piece: bytes
-    element: Mapping[str, Any]
+    raw_json: bytes
+    decoded: Mapping[str, Any]
 
 
-def read_heads(pieces: Iterable[bytes], at: float) -> list[MessageHeader]:
+def read_headers(raw_messages: Iterable[bytes], fetched_at: float) -> list[MessageHeader]:
     """
-    Look through the messages of an answer, which came at a moment, UNIX seconds. Of those with one id the last counts.
+    Return the headers of messages that were fetched at a time in UNIX seconds.
+
+    Of several messages with the same id the last one counts. Messages of unknown types are left out.
     """
-    heads: dict[str, MessageHeader] = {}
-    broken: list[str] = []
-    for piece in pieces:
+    headers: dict[str, MessageHeader] = {}
+    errors: list[str] = []
+    for raw_json in raw_messages:
         try:
-            head = _head(piece, at)
+            header = _header(raw_json, fetched_at)
         except (ValueError, KeyError, TypeError) as error:
-            broken.append(f"{type(error).__name__}: {error}")
+            errors.append(f"{type(error).__name__}: {error}")
         else:
-            if head is not None:
-                heads[head.id] = head
-    if broken:
-        LOG.warning("%d messages of the app inbox can't be read. The first: %.200s", len(broken), broken[0])
-    return list(heads.values())
+            if header is not None:
+                headers[header.id] = header
+    if errors:
+        LOG.warning("%d messages of the app inbox can't be read. The first: %.200s", len(errors), errors[0])
+    return list(headers.values())
 
 
-def read_message(head: MessageHeader, stamp: FetchInfo, read_page: ReadPage) -> AppInboxMessage:
+def read_message(header: MessageHeader, info: FetchInfo, read_html: ReadHtml) -> AppInboxMessage:
     """
     Read a message.
 
     Args:
-        head: What is known of it.
-        stamp: What it is marked with.
-        read_page: Makes its HTML safe, where it has some.
+        header: Its header.
+        info: The fetch it came with.
+        read_html: Makes its HTML safe, if it has any.
     """
-    element = head.element
-    told = element.get("content")
-    content = told if isinstance(told, dict) else {}
-    is_html = element["type"] == HTML
-    payload = read_payload(_payload(content, is_html=is_html))
-    page = _page(content, read_page) if is_html else None
-    campaign = payload.campaign(stamp.at)
-    tracking = {**payload.attributes, **(campaign.properties() if campaign else {})}
-    tracking.pop("event_type", None)
+    decoded = header.decoded
+    content = decoded.get("content")
+    content = content if isinstance(content, dict) else {}
+    is_html = decoded["type"] == HTML
+    payload = read_payload(_push_payload(content, is_html=is_html))
+    html = _safe_html(content, read_html) if is_html else None
+    campaign = payload.campaign(info.fetched_at)
+    tracking_data = {**payload.attributes, **(campaign.properties() if campaign else {})}
+    tracking_data.pop("event_type", None)
     category = payload.consent_category
     return AppInboxMessage(
-        id=head.id,
-        type=element["type"],
-        is_read=element.get("is_read") is True,
-        create_time=head.create_time,
+        id=header.id,
+        type=decoded["type"],
+        is_read=decoded.get("is_read") is True,
+        create_time=header.create_time,
         content=content,
         title=_text(content, "title"),
         message=_text(content, "pre_header" if is_html else "message"),
         image_url=_text(content, "image"),
-        html=None if page is None else page.html,
+        html=None if html is None else html.html,
         action=None if is_html else _main_action(content),
-        actions=tuple(_pressable(page) if is_html else _buttons(content)),
-        tracking_data=_fitting(tracking),
+        actions=tuple(_html_actions(html) if is_html else _buttons(content)),
+        tracking_data=_limited(tracking_data),
         has_tracking_consent=payload.has_consent,
-        consent_category_tracking=category if category and len(category) <= MAX_TEXT else None,
-        customer_ids=dict(stamp.ids),
-        sync_token=stamp.sync_token,
+        consent_category_tracking=category if category and len(category) <= MAX_TEXT_LENGTH else None,
+        customer_ids=dict(info.customer_ids),
+        sync_token=info.sync_token,
     )
 
 
-def _head(piece: bytes, at: float) -> MessageHeader | None:
-    if len(piece) > MAX_ELEMENT_BYTES:
-        raise ValueError(f"{len(piece)} bytes are too many")
-    element = decode(piece)
-    if not isinstance(element, dict):
-        raise TypeError(f"a {type(element).__name__} is no message")
-    id_, kind = element["id"], element["type"]
-    if not isinstance(id_, str) or not id_:
-        raise ValueError("its id is no text")
-    if not isinstance(kind, str):
-        raise TypeError("its type is no text")
-    return MessageHeader(id_, _moment(element, at), piece, element) if kind in (PUSH, HTML) else None
+def _header(raw_json: bytes, fetched_at: float) -> MessageHeader | None:
+    if len(raw_json) > MAX_ELEMENT_BYTES:
+        raise ValueError(f"expected at most {MAX_ELEMENT_BYTES:,} bytes, got {len(raw_json):,}")
+    decoded = as_mapping(decode(raw_json))
+    id_, kind = required(decoded, "id", as_string, allow_empty=False), required(decoded, "type", as_string)
+    return MessageHeader(id_, _create_time(decoded, fetched_at), raw_json, decoded) if kind in (PUSH, HTML) else None
 
 
-def _moment(element: Mapping[str, Any], at: float) -> float | None:
-    if "create_time" not in element:
-        return at
-    told = element["create_time"]
-    if isinstance(told, bool) or not isinstance(told, int | float):
-        return None if told is None else at
-    try:
-        moment = float(told)
-    except OverflowError:
-        return at
-    return moment if math.isfinite(moment) else at
+def _create_time(decoded: Mapping[str, Any], fetched_at: float) -> float | None:
+    if decoded.get("create_time", fetched_at) is None:
+        return None
+    create_time = optional(decoded, "create_time", as_number)
+    return fetched_at if create_time is None else create_time
 
 
-def _payload(content: Mapping[str, Any], *, is_html: bool) -> dict[str, Any]:
-    """Make the payload of a push notification that says the same, as far as it is the same there."""
-    payload = {name: content.get(name) for name in _SHARED}
+def _push_payload(content: Mapping[str, Any], *, is_html: bool) -> dict[str, Any]:
+    """Return the payload of a push notification with the same meaning, as far as the fields are the same."""
+    payload = {name: content.get(name) for name in _PAYLOAD_FIELDS}
     if not is_html:
         payload["data"] = content.get("data")
     payload["consent_category_tracking"] = _text(content, "consent_category_tracking")
     consent = content.get("has_tracking_consent")
-    # JSON has one kind of numbers only.
+    # JSON does not distinguish 1 from 1.0.
     payload["has_tracking_consent"] = consent == 1 if isinstance(consent, float) else consent
     return payload
 
 
-def _fitting(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what fits into an event: what does not is lost, and the event is not."""
-    kept, left = {}, MAX_PROPERTIES
+def _limited(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties that fit into an event, so that the others don't prevent the event."""
+    fitting, left = {}, MAX_PROPERTIES
     for name, value in properties.items():
         size = len(name) + len(json.dumps(value))
         if size <= min(MAX_PROPERTY, left):
-            kept[name] = value
+            fitting[name] = value
             left -= size
-    return kept
+    return fitting
 
 
 def _text(source: Mapping[str, Any], name: str) -> str | None:
-    """Tell a text; numbers and truth values become one, as in the Android SDK."""
-    value = source.get(name)
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)) else None
+    # Numbers and booleans are accepted as strings, as in the Android SDK.
+    return optional(source, name, as_string, coerce=(int, float, bool))
 
 
 def _main_action(content: Mapping[str, Any]) -> AppInboxAction | None:
@@ -213,16 +197,15 @@ def _buttons(content: Mapping[str, Any]) -> Iterator[AppInboxAction]:
 
 
 def _action(source: Mapping[str, Any], title: str | None) -> AppInboxAction:
-    kind, url = source.get("action"), _text(source, "url")
-    known = isinstance(kind, str) and kind in _KINDS
-    return AppInboxAction(str(kind) if known else NO_ACTION, title, url if url and url.strip() else None)
+    action, url = optional(source, "action", as_string), _text(source, "url")
+    return AppInboxAction(action if action in _ACTIONS else NO_ACTION, title, url if url and url.strip() else None)
 
 
-def _page(content: Mapping[str, Any], read_page: ReadPage) -> "SafeHtml | None":
-    source = content.get("message")
-    return read_page(source) if isinstance(source, str) and source.strip() else None
+def _safe_html(content: Mapping[str, Any], read_html: ReadHtml) -> "SafeHtml | None":
+    source = optional(content, "message", as_string)
+    return read_html(source) if source and source.strip() else None
 
 
-def _pressable(page: "SafeHtml | None") -> Iterator[AppInboxAction]:
-    for each in page.actions if page else ():
-        yield AppInboxAction(_HTML_KINDS.get(each.kind, NO_ACTION), each.text, each.url)
+def _html_actions(html: "SafeHtml | None") -> Iterator[AppInboxAction]:
+    for each in html.actions if html else ():
+        yield AppInboxAction(_HTML_ACTIONS.get(each.kind, NO_ACTION), each.text, each.url)
