@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from helpers.app import Phone
 from helpers.segments import SegmentsFixture, segment, segment_ids, started
-from helpers.streams import received
 from helpers.waiting import until
 
 from exponea_async import Customer, Event
 from exponea_async.sandbox import CustomerView, Sandbox
+from exponea_async.testing import received
 
 Scenario = Callable[[SegmentsFixture], Awaitable[None]]
 VECTORS: list[Any] = []

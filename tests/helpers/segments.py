@@ -15,8 +15,8 @@ from exponea_async._internal.streams import Subscription
 from exponea_async.features.segments import watcher
 from exponea_async.features.segments.service import Segments
 from exponea_async.sandbox import Fault, Sandbox
+from exponea_async.testing import idle, received
 from helpers.app import Phone
-from helpers.streams import received
 from helpers.waiting import until
 
 #: Long enough for concurrent triggers to be within it, and short enough to wait for.
@@ -105,12 +105,12 @@ class SegmentsFixture:
 
     async def idle(self) -> None:
         """Wait until only tasks that wait for uploads are left."""
-        await until(lambda: all("waiting for uploads" in name for name in segment_tasks()))
+        await idle(self.client)
 
     async def upload(self) -> None:
         """Upload the queue, and wait for all that follows."""
         await self.client.flush_data()
-        await until(lambda: not segment_tasks())
+        await idle(self.client)
 
     async def stream(self, category: str = "discovery", **options: Any) -> SegmentStream:
         """Return a stream after its first load."""
