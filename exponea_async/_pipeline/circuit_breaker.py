@@ -26,7 +26,8 @@ class CircuitBreaker:
         paused: The refusal that opened the circuit, if it was one, and not an outage.
         successes: Number of requests with a response.
         succeeded_at: When the last of them had its response.
-        failed_at: When the last failure was counted.
+        failed_at: When the last request failed.
+        counted_at: When the last failure was counted; of requests that were in flight together, the first one is.
         suspects: The value of `successes` when a record last met a server error, by record id.
     """
 
@@ -37,6 +38,7 @@ class CircuitBreaker:
     successes: int = 0
     succeeded_at: float = float("-inf")
     failed_at: float = float("-inf")
+    counted_at: float = float("-inf")
     suspects: dict[str, int] = field(factory=dict)
 
     @property
@@ -64,9 +66,10 @@ class CircuitBreaker:
         Returns:
             The number of failures in a row. Requests that were in flight together count as one.
         """
-        if self.is_closed or started >= self.failed_at:
+        self.failed_at = now
+        if self.is_closed or started >= self.counted_at:
             self.failures += 1
-            self.failed_at = now
+            self.counted_at = now
         return self.failures
 
     def delay_probe(self, until: float) -> None:

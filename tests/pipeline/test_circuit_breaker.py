@@ -116,6 +116,18 @@ class TestBlocked:
 
         assert breaker.is_blocked(since, 5.0, paused_only=True) is expected
 
+    def test_a_late_failure_of_an_earlier_request_blocks(self, breaker: CircuitBreaker) -> None:
+        """A response that arrives after the caller began to wait postpones the probe, so the route is blocked."""
+        breaker.paused = ProjectPausedError("shop", 401, "wrong key")
+        breaker.record_failure(started=0.0, now=1.0)
+        breaker.delay_probe(61.0)
+        breaker.expedite_probe(2.0)
+        breaker.record_failure(started=0.0, now=3.0)
+        breaker.delay_probe(63.0)
+
+        assert breaker.failures == 1
+        assert breaker.is_blocked(since=2.0, now=4.0, paused_only=True)
+
 
 class TestFaults:
     def test_no_record_is_at_fault_in_an_outage(self, breaker: CircuitBreaker) -> None:
