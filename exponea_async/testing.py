@@ -63,7 +63,7 @@ class StoredRecord:
         return str(self.data.get("event_type", self.kind))
 
     @property
-    def project_token(self) -> str:
+    def project(self) -> str:
         """The token of the project."""
         return self.url.partition("/projects/")[2].partition("/")[0]
 

@@ -3,6 +3,7 @@ What most tests need: a sandbox, settings and clients of it.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import aiohttp
 import pytest
 from attrs import evolve
 from helpers.app import Phone, phone_in_hand
-from helpers.clients import PROJECT, SOMEONE, Configure, Connect, Heard, speak_of
+from helpers.clients import PROJECT, SOMEONE, Configure, Connect, Heard
 
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings
 from exponea_async.devices import expirer as sweeper
@@ -63,13 +64,16 @@ def configure(sandbox: Sandbox, tmp_path: Path) -> Configure:
 
 
 @pytest.fixture
-async def connect(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
+async def connect(configure: Configure) -> AsyncIterator[Connect]:
     clients: list[Exponea] = []
+    bindings: list[AbstractContextManager[None]] = []
 
     async def start(*, hooks: Hooks | None = None, device: bool = False, **settings: Any) -> Exponea:
         client = Exponea(configure(**settings), hooks=hooks)
         if not device:
-            speak_of(SOMEONE, client, monkeypatch)
+            # Entered in the test's own context, which is gone before the fixture ends.
+            bindings.append(client.bind(client.for_customer(SOMEONE)))
+            bindings[-1].__enter__()
         clients.append(client)
         await client.start()
         return client
@@ -77,6 +81,9 @@ async def connect(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> Asyn
     yield start
     for client in clients:
         await client.aclose(timeout=0)
+    for binding in bindings:
+        with suppress(ValueError):
+            binding.__exit__(None, None, None)
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ class TestRecords:
         assert (purchase.id,) == receipt.ids
         assert (purchase.kind, purchase.name, purchase.timestamp) == ("event", "purchase", 1000.0)
         assert purchase.properties["price"] == 5
-        assert (purchase.project_token, purchase.reason) == ("shop", "")
+        assert (purchase.project, purchase.reason) == ("shop", "")
         assert purchase.url.endswith("/track/v2/projects/shop/batch")
         assert (update.kind, update.name, update.properties) == ("customer", "customer", {"vip": True})
         assert update.customer_ids == {"cookie": await client.get_customer_cookie(), **JANE}

@@ -2,13 +2,10 @@
 Clients of the sandbox: their settings, the events they track and what they deliver.
 """
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
-import pytest
-
 from exponea_async import Configuration, DeliveryEvent, Event, Exponea, Hooks
-from exponea_async._pipeline.commands import read_command
+from exponea_async.testing import pending_records
 
 PROJECT = "shop"
 #: A customer about whom nothing is tracked except what a test tracks.
@@ -25,16 +22,11 @@ class Connect(Protocol):
     """
     Starts a client of the sandbox. After the test it is closed without an upload.
 
-    When nothing is bound, its verbs are about a customer; with `device` they are about the default device, which also
+    A customer is bound to it; with `device` nothing is bound, and its verbs are about the default device, which also
     tracks its installation and session.
     """
 
     async def __call__(self, *, hooks: Hooks | None = None, device: bool = False, **settings: Any) -> Exponea: ...
-
-
-def speak_of(ids: Mapping[str, str], client: Exponea, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a client's verbs be about a customer when nothing is bound, in all tasks."""
-    monkeypatch.setattr(client, "_default", client.for_customer(ids))
 
 
 def numbered(count: int, start: int = 0) -> list[Event]:
@@ -56,4 +48,4 @@ class Heard(list[DeliveryEvent]):
 
 async def kept(client: Exponea) -> list[dict[str, Any]]:
     """Return the data of the records in a client's queue, in order, as it will be sent."""
-    return [read_command(record.body)["data"] for record in await client._storage.waiting(100_000)]
+    return [dict(record.data) for record in await pending_records(client)]

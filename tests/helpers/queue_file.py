@@ -1,0 +1,41 @@
+"""
+A client's queue file that fails, and that another process holds.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def failing(path: Path, statement: str = "INSERT ON record", *, unexpected: bool = False) -> Iterator[None]:
+    """
+    Make all statements of a kind fail within the block, in every process that has the file open.
+
+    Args:
+        path: The file.
+        statement: The kind of statement and its table, such as ``"DELETE ON record"``.
+        unexpected: Whether the error is one that SQLite never raises for correct code, as after a fault in the package;
+            otherwise it is reported as a `StorageError`.
+    """
+    action = "SELECT RAISE(ABORT, 'unexpected')" if unexpected else "INSERT INTO missing VALUES (1)"
+    _run(path, f"CREATE TRIGGER failing BEFORE {statement} BEGIN {action}; END")
+    try:
+        yield
+    finally:
+        _run(path, "DROP TRIGGER failing")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of writers on a file within the block, as another process may."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def _run(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path, timeout=5.0, isolation_level=None)) as connection:
+        connection.execute(statement)
