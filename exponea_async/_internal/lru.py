@@ -15,7 +15,7 @@ class LruCache(Generic[K, V]):
     A mapping bounded by the number of its entries, their weight, or both.
 
     `get` and `put` mark an entry as the most recently used one. Iteration goes from the least to the most recently
-    used entry. Not thread-safe.
+    used entry. A value must not be None. Not thread-safe.
 
     Args:
         max_items: Maximum number of entries.
