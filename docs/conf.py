@@ -2,6 +2,10 @@
 Settings of Sphinx. `make docs` builds the pages in ``build/docs``.
 """
 
+from typing import Any
+
+from sphinx.application import Sphinx
+
 from exponea_async import __version__
 
 project = "exponea_async"
@@ -24,9 +28,27 @@ default_role = "py:obj"
 # Signatures are short and complete: names without modules, one parameter per line where they are long.
 add_module_names = False
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
-maximum_signature_line_length = 100
-# Sections "Attributes:" describe fields; with this they are a list, and not second entries beside the properties.
-napoleon_use_ivar = True
+maximum_signature_line_length = 140
+toc_object_entries_show_parents = "hide"
+# The standard label is "Variables".
+napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_numpy_docstring = False
+
+#: Defaults whose representation says nothing.
+DEFAULTS = {"<built-in function time>": "time.time", "NOTHING": "..."}
+
+
+def plain_defaults(*event: Any) -> tuple[str, str] | None:
+    """Replace the defaults of a signature that say nothing."""
+    signature, returns = event[-2:]
+    if signature is None:
+        return None
+    for default, plain in DEFAULTS.items():
+        signature = signature.replace(default, plain)
+    return signature, returns
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the functions above; called by Sphinx."""
+    app.connect("autodoc-process-signature", plain_defaults)

@@ -31,6 +31,7 @@ from helpers.documents import (
     pages,
     shell_commands,
 )
+from test_architecture import LAYERS
 
 import exponea_async
 from exponea_async import Configuration, Exponea, QueueSettings, UploadSettings, sandbox, testing
@@ -259,6 +260,14 @@ class TestNames:
         named = {*pattern.findall(pictures), *(code for code in page.inline_code() if pattern.fullmatch(code))}
 
         assert [name for name in sorted(named) if not name.endswith(".py") and not exists(name)] == []
+
+    def test_the_table_of_layers_is_that_of_the_architecture(self) -> None:
+        """The architecture page lists the parts of the package with the layers that the test of imports enforces."""
+        rows = re.findall(r"^\| (\d) \| (.+?) \|", PAGES["docs/architecture.md"].text, re.MULTILINE)
+        listed = {part: int(layer) for layer, parts in rows for part in re.findall(r"\w+", parts)}
+
+        unlisted = {"", "__main__", "_version", "sandbox"}
+        assert listed == {part: layer for part, layer in LAYERS.items() if part in PARTS and part not in unlisted}
 
     def test_the_picture_names_the_way_of_an_event(self) -> None:
         """The architecture page names more than a few functions, so that its check proves something."""
