@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from helpers.command_line import PROJECT, CommandLine, command_line, wait_until
 
-from exponea_async.cli.importer.reader import Line, LineReader
+from exponea_async.cli.importer.reader import MAX_LINE_BYTES, Line, LineReader
 
 COLUMNS = """\
  id    date  count  amount
@@ -76,7 +76,7 @@ class TestFormats:
 
     def test_csv(self, cli: CommandLine) -> None:
         """CSV may contain a byte-order mark, quoted line breaks and typed values."""
-        text = (
+        content = (
             '\ufeffmail,when,what,"a, b:c",amount\r\n'
             'j@x.com,2024-05-01T10:00:00+02:00,"two\r\nlines",1,"1.50"\r\n'
             "\r\n"
@@ -84,7 +84,7 @@ class TestFormats:
         )
         options = ("--event-column", "what", "--id", "registered=mail", "--timestamp", "when", "--line-number", "line")
         properties = ("--property", "x=a, b:c", "--property", "y=amount:number", "--timezone", "Europe/Prague")
-        assert cli.run("import", cli.write("orders.csv", text), *options, *properties).code == 0
+        assert cli.run("import", cli.write("orders.csv", content), *options, *properties).code == 0
         events = sorted(cli.events, key=lambda event: event.properties["line"])
         assert [event.event_type for event in events] == ["two\r\nlines", "plain"]
         assert [event.timestamp for event in events] == [1_714_550_400.0] * 2
@@ -103,8 +103,8 @@ class TestFormats:
 
     def test_json_lines(self, cli: CommandLine) -> None:
         """Values of JSON keep their types; a missing value is omitted."""
-        text = '{"who": 7, "at": 1.5, "n": [1, {"a": null}]}\n\n{"who": "j", "at": "1700000000"}'
-        assert cli.run("import", cli.write("a.jsonl", text), *LINE_OPTIONS).code == 0
+        content = '{"who": 7, "at": 1.5, "n": [1, {"a": null}]}\n\n{"who": "j", "at": "1700000000"}'
+        assert cli.run("import", cli.write("a.jsonl", content), *LINE_OPTIONS).code == 0
         by_time = sorted(cli.events, key=lambda event: event.timestamp)
         assert [event.customer_ids["registered"] for event in by_time] == ["7", "j"]
         assert by_time[0].properties["n"] == [1, {}]
@@ -112,10 +112,10 @@ class TestFormats:
 
     def test_milliseconds_and_strings(self, cli: CommandLine) -> None:
         """Timestamps may be in milliseconds; a number can be tracked as a string."""
-        text = '{"who": "j", "at": 1500, "n": 7}\n{"who": "j", "at": "x", "n": 7}\n{"who": "j", "at": 1, "n": {}}'
+        content = '{"who": "j", "at": 1500, "n": 7}\n{"who": "j", "at": "x", "n": 7}\n{"who": "j", "at": 1, "n": {}}'
         more = ("--timestamp-format", "milliseconds", "--line-number", "line")
         options = [*LINE_OPTIONS[:-1], "n=n:text", *more]
-        assert cli.run("import", cli.write("a.jsonl", text), *options, "--json").json["bad"] == 2
+        assert cli.run("import", cli.write("a.jsonl", content), *options, "--json").json["bad"] == 2
         assert (cli.events[0].timestamp, cli.events[0].properties["n"]) == (1.5, "7")
 
     def test_empty_file(self, cli: CommandLine) -> None:
@@ -126,7 +126,7 @@ class TestFormats:
 class TestInvalidLines:
     def test_they_are_written_to_a_file(self, cli: CommandLine) -> None:
         """Invalid lines are written to the rejects file with number and reason; all others are tracked."""
-        texts = [
+        raw_lines = [
             '{"who": "j", "at": 1, "n": 1}',
             "{",
             "[1]",
@@ -141,12 +141,12 @@ class TestInvalidLines:
             '{"who": "j", "at": 2, "n": 2}',
             "[" * 100_000,
         ]
-        result = cli.run("import", cli.write("a.jsonl", "\n".join(texts)), *LINE_OPTIONS, "--json")
+        result = cli.run("import", cli.write("a.jsonl", "\n".join(raw_lines)), *LINE_OPTIONS, "--json")
         assert result.code == 3
         assert (result.json["lines"], result.json["tracked"], result.json["bad"]) == (13, 2, 11)
         invalid = rejects(cli.folder / "a.jsonl.bad.jsonl")
         assert [each["line"] for each in invalid] == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13]
-        assert [each["text"] for each in invalid[:3]] == texts[1:4]
+        assert [each["text"] for each in invalid[:3]] == raw_lines[1:4]
         reasons = [each["reason"] for each in invalid]
         assert reasons[0].startswith(
             "the line must be a JSON object that is not empty, got invalid JSON: Expecting property name"
@@ -172,19 +172,18 @@ class TestInvalidLines:
 
     def test_numbers(self, cli: CommandLine) -> None:
         """A number is written as in JSON; an empty one is omitted."""
-        text = "who,at,n\nj,1,1.50\nj,2,-2e3\nj,3,\nj,4,inf\nj,5,1_0\nj,6,7\n"
-        result = cli.run("import", cli.write("a.csv", text), *LINE_OPTIONS[:-1], "n=n:number", "--json")
+        content = "who,at,n\nj,1,1.50\nj,2,-2e3\nj,3,\nj,4,inf\nj,5,1_0\nj,6,7\n"
+        result = cli.run("import", cli.write("a.csv", content), *LINE_OPTIONS[:-1], "n=n:number", "--json")
         assert result.json["bad"] == 2
         by_time = sorted(cli.events, key=lambda event: event.timestamp)
         assert [event.properties.get("n") for event in by_time] == [1.5, -2000.0, None, 7]
 
-    def test_long_lines(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_long_lines(self, cli: CommandLine) -> None:
         """A line that is too long is skipped without being held in memory, and the next one is read."""
-        monkeypatch.setattr("exponea_async.cli.importer.reader.MAX_LINE_BYTES", 100)
-        path = cli.write("a.jsonl", f"{'x' * 1050}\n{lines(1)}{'y' * 500}")
+        path = cli.write("a.jsonl", f"{'x' * 2 * MAX_LINE_BYTES}\n{lines(1)}{'y' * (MAX_LINE_BYTES + 1)}")
         result = cli.run("import", path, *LINE_OPTIONS, "--json")
         assert (result.json["tracked"], result.json["bad"]) == (1, 2)
-        assert [len(each["text"]) for each in rejects(cli.folder / "a.jsonl.bad.jsonl")] == [100, 100]
+        assert [len(each["text"]) for each in rejects(cli.folder / "a.jsonl.bad.jsonl")] == [MAX_LINE_BYTES] * 2
 
     def test_rejections_are_counted(self, cli: CommandLine) -> None:
         """Events that the platform rejects are counted, and the command says how to show the reasons."""
@@ -209,7 +208,7 @@ class TestJournal:
 
     def test_again_sends_duplicates(self, cli: CommandLine) -> None:
         """With --again the platform removes all events as duplicates, and invalid lines are not written twice."""
-        path = cli.write("a.jsonl", lines(1200) + "bad\n")
+        path = cli.write("a.jsonl", lines(1200) + "invalid\n")
         assert cli.run("import", path, *LINE_OPTIONS).code == 3
         before = cli.events
         assert cli.run("import", path, *LINE_OPTIONS, "--again", "--json").json["delivered"] == 1200
@@ -320,9 +319,9 @@ class TestJournal:
     def test_killed_import_continues(self, cli: CommandLine) -> None:
         """After kill -9 the same command continues, and each line is stored exactly once."""
         count = 6000
-        text = lines(count).splitlines(keepends=True)
-        text[10:10] = ["bad\n"]
-        path = cli.write("a.jsonl", "".join(text))
+        raw_lines = lines(count).splitlines(keepends=True)
+        raw_lines[10:10] = ["invalid\n"]
+        path = cli.write("a.jsonl", "".join(raw_lines))
         # Some responses are lost, and later all requests fail, so the import can't finish before it is killed.
         cli.fault("drop_after", every=7)
         cli.fault("status", status=503, after=40)

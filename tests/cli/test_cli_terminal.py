@@ -44,10 +44,10 @@ async def test_terminal_has_one_progress_line(terminal: Terminal) -> None:
     with redirect_stderr(terminal):
         async with Progress().refreshing(describe):
             await described.wait()
-    text = terminal.getvalue()
-    assert text.startswith(f"\r\x1b[K{'x' * 20}")
-    assert text.endswith("\r\x1b[K")
-    assert "\n" not in text
+    output = terminal.getvalue()
+    assert output.startswith(f"\r\x1b[K{'x' * 20}")
+    assert output.endswith("\r\x1b[K")
+    assert "\n" not in output
 
 
 def test_printed_line_replaces_the_progress_line(terminal: Terminal) -> None:
@@ -76,7 +76,7 @@ def test_log_records_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
+    ("seconds", "expected"),
     [
         (-1, "0 s"),
         (59.4, "59 s"),
@@ -85,9 +85,9 @@ def test_log_records_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
         (273_600, "3 d 4 h"),
     ],
 )
-def test_durations(seconds: float, text: str) -> None:
+def test_durations(seconds: float, expected: str) -> None:
     """Durations have at most two units."""
-    assert duration(seconds) == text
+    assert duration(seconds) == expected
 
 
 def test_numbers() -> None:

@@ -194,19 +194,18 @@ class Importer:
         self._unsent = 0
         if not self.is_finished:
             self._rejects = self._open_rejects(job)
+        if self.checkpoint.offset:
+            self._reader.seek(self.checkpoint.offset, self.checkpoint.line_number)
 
     def _open_rejects(self, job: Job) -> RejectsFile:
         """Open the rejects file and write the journal once, so that a file that can't be written is found now."""
         try:
             self._journal.save(self.checkpoint)
-            rejects = RejectsFile(job.rejects, self.checkpoint.rejects_size)
+            return RejectsFile(job.rejects, self.checkpoint.rejects_size)
         except OSError as error:
             raise UsageError(
                 error.filename, f"can't be written: {error.strerror}", "Choose other files with --journal and --bad."
             ) from None
-        if self.checkpoint.offset:
-            self._reader.seek(self.checkpoint.offset, self.checkpoint.line_number)
-        return rejects
 
     async def run(self, exponea: Exponea) -> None:
         """
