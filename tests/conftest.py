@@ -5,6 +5,7 @@ What most tests need: a sandbox, settings and clients of it.
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import aiohttp
@@ -12,6 +13,7 @@ import pytest
 from attrs import evolve
 from helpers.app import Phone, phone_in_hand
 from helpers.clients import PROJECT, SOMEONE, Configure, Connect, Heard
+from helpers.environment import Environment, SetConstants
 
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings
 from exponea_async.devices import expirer as sweeper
@@ -97,3 +99,24 @@ async def phone(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 @pytest.fixture
 def heard() -> Heard:
     return Heard()
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
+    def change(**variables: str | Path | None) -> None:
+        for name, value in variables.items():
+            if value is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, str(value))
+
+    return change
+
+
+@pytest.fixture
+def set_constants(monkeypatch: pytest.MonkeyPatch) -> SetConstants:
+    def change(module: ModuleType, **constants: Any) -> None:
+        for name, value in constants.items():
+            monkeypatch.setattr(module, name, value)
+
+    return change

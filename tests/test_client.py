@@ -1,5 +1,5 @@
 """
-The life of a client: started, closed, stopped, wiped.
+The life cycle of a client: start, close, stop, delete.
 """
 
 import asyncio
@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 from helpers.clients import PROJECT, Configure, Connect, Heard, numbered
-from helpers.waiting import until
+from helpers.environment import Environment
+from helpers.queue_file import failing, locked, stored_state
+from helpers.waiting import running, until
 
 from exponea_async import (
     ClosedError,
@@ -36,7 +38,7 @@ from exponea_async import (
     StorageError,
 )
 from exponea_async.sandbox import Fault, Sandbox
-from exponea_async.storage.sqlite.storage import SQLiteStorage
+from exponea_async.testing import pending_records
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 PUSH = {"source": "xnpe_platform", "notification_id": 1, "data": {"campaign_name": "a"}}
@@ -76,13 +78,23 @@ def every(verbs: dict[str, Verb]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("verb", verbs.values(), ids=verbs)
 
 
-def let_go(clients: list[Exponea]) -> None:
+async def end_uploads() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task.get_name() in running()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    del tasks, task
+    await asyncio.sleep(0)
+    gc.collect()
+
+
+def collect(clients: list[Exponea]) -> None:
     clients.clear()
     gc.collect()
 
 
-class TestLife:
-    async def test_a_block_is_a_life(self, configure: Configure, sandbox: Sandbox) -> None:
+class TestStarting:
+    async def test_leaving_the_block_uploads(self, configure: Configure, sandbox: Sandbox) -> None:
         """What was tracked in the block is delivered at its end."""
         async with Exponea(configure()) as client:
             await client.track_event(Event("ping"))
@@ -91,32 +103,31 @@ class TestLife:
         assert [event.event_type for event in arrived] == ["installation", "session_start", "ping"]
 
     async def test_starting_twice_is_starting_once(self, configure: Configure) -> None:
-        """A second start, also at the same time, does nothing."""
+        """A second start, also a concurrent one, does nothing."""
         client = Exponea(configure())
         await asyncio.gather(client.start(), client.start())
-        upload = client._upload
         await client.start()
 
-        assert client._upload is upload
+        assert running("upload") == ["exponea_async: upload"]
         await client.aclose()
 
-    async def test_a_start_that_is_cut_short(self, configure: Configure) -> None:
-        """Whoever gives up starting can start again, or close, and nothing is left open."""
-        for patience in range(12):
+    async def test_a_cancelled_start(self, configure: Configure) -> None:
+        """After a start that was cancelled the client can be started again or closed, and no task is left."""
+        for steps in range(12):
             client = Exponea(configure())
             starting = asyncio.create_task(client.start())
-            for _ in range(patience):
+            for _ in range(steps):
                 await asyncio.sleep(0.0005)
             starting.cancel()
             await asyncio.wait([starting])
-            if patience % 2:
+            if steps % 2:
                 await client.start()
                 await client.track_event(Event("ping"))
             await client.aclose(timeout=0)
-            assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("exponea_async")]
+            assert running() == []
 
     async def test_closing_twice_is_closing_once(self, configure: Configure) -> None:
-        """A second end, also at the same time, does nothing."""
+        """A second close, also a concurrent one, does nothing."""
         client = Exponea(configure())
         await client.start()
 
@@ -124,7 +135,7 @@ class TestLife:
         await client.aclose()
 
     async def test_a_closed_client_does_not_start(self, configure: Configure) -> None:
-        """Closing is for ever, even where there was no start."""
+        """A closed client stays closed, also if it was never started."""
         client = Exponea(configure())
         await client.aclose()
 
@@ -134,41 +145,38 @@ class TestLife:
             await client.stop_integration()
 
     @every(VERBS)
-    async def test_no_verb_before_the_start(self, configure: Configure, verb: Verb) -> None:
-        """Each verb tells that the client was not started."""
+    async def test_verbs_before_the_start(self, configure: Configure, verb: Verb) -> None:
+        """Each verb raises an error that says that the client is not started."""
         with pytest.raises(NotStartedError, match="not started"):
             await verb(Exponea(configure()))
 
     @every(VERBS)
-    async def test_no_verb_after_the_end(self, configure: Configure, verb: Verb) -> None:
-        """Each verb tells that the client is closed."""
+    async def test_verbs_after_the_close(self, configure: Configure, verb: Verb) -> None:
+        """Each verb raises an error that says that the client is closed."""
         async with Exponea(configure()) as client:
             pass
 
         with pytest.raises(ClosedError, match="closed"):
             await verb(client)
 
-    async def test_no_configuration_no_client(self) -> None:
-        """What is no configuration is refused at once."""
+    async def test_a_wrong_configuration(self) -> None:
+        """An object that is not a Configuration is refused."""
         with pytest.raises(ConfigurationError, match="configuration"):
             Exponea({"project_token": "x"})  # type: ignore[arg-type]
 
     async def test_an_unclosed_client_warns(self, configure: Configure) -> None:
-        """A client that is let go while it runs says so."""
-        client = Exponea(configure())
-        await client.start()
-        upload, storage = client._upload, client._storage
-        assert upload is not None
+        """A running client that is garbage-collected warns."""
+        last = [Exponea(configure(storage="memory:"))]
+        await last[0].start()
 
-        last = [client]
-        del client
         with pytest.warns(ResourceWarning, match="never closed"):
-            let_go(last)
-        await upload.aclose()
-        await storage.aclose()
+            collect(last)
+        # aiohttp warns of its session, too, as soon as the upload has ended.
+        with pytest.warns(ResourceWarning, match="Unclosed"):
+            await end_uploads()
 
     async def test_a_closed_client_does_not_warn(self, configure: Configure) -> None:
-        """Neither a closed client nor one that was never started has anything to say at its end."""
+        """Neither a closed client nor one that was never started warns when it is garbage-collected."""
         async with Exponea(configure()) as closed:
             pass
         with warnings.catch_warnings():
@@ -177,8 +185,8 @@ class TestLife:
             Exponea(configure())
             gc.collect()
 
-    async def test_the_state_is_shown(self, configure: Configure) -> None:
-        """A client shows its project and state, and no key."""
+    async def test_the_repr(self, configure: Configure) -> None:
+        """The repr shows the project and the state, and no key."""
         client = Exponea(configure(authorization_token="hidden-key"))
         shown = [repr(client)]
         async with client:
@@ -190,7 +198,7 @@ class TestLife:
         assert shown == [f"<Exponea {PROJECT} {state}>" for state in ("not started", "open", "stopped", "closed")]
 
     async def test_a_file_that_cannot_be_opened(self, configure: Configure, tmp_path: Path) -> None:
-        """A start that fails leaves a client that can be started later."""
+        """After a failed start the client can be started later."""
         (tmp_path / "in the way").touch()
         client = Exponea(configure(storage=tmp_path / "in the way" / "queue.sqlite"))
         with pytest.raises(StorageError):
@@ -203,7 +211,7 @@ class TestLife:
 
 class TestClosing:
     async def test_a_server_that_hangs(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Closing ends in time, and what was not answered waits for the next start."""
+        """Closing ends after its timeout, and what was not answered is sent after the next start."""
         sandbox.faults.add(Fault("timeout", seconds=30))
         client = await connect(upload={"request_timeout": 30})
         await client.track_event(Event("ping"))
@@ -215,7 +223,7 @@ class TestClosing:
         assert await again.flush_data(10) == FlushResult(1, 0, 0)
 
     async def test_an_outage_is_not_waited_for(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Closing does not wait for a project that is known not to answer, however patient it is."""
+        """Closing does not wait for a project that is known to be unavailable, even without a timeout."""
         sandbox.faults.add(Fault("status", status=503, retry_after=1000))
         client = await connect()
         await client.track_event(Event("ping"))
@@ -225,8 +233,8 @@ class TestClosing:
 
         assert sandbox.request_count == 1
 
-    async def test_closing_at_once(self, connect: Connect, sandbox: Sandbox) -> None:
-        """With no time to upload nothing is uploaded, and nothing is lost."""
+    async def test_closing_without_an_upload(self, connect: Connect, sandbox: Sandbox) -> None:
+        """With a timeout of 0 nothing is uploaded and nothing is lost."""
         client = await connect(flush_mode=FlushMode.APP_CLOSE)
         await client.track_many(numbered(10))
         await client.aclose(timeout=0)
@@ -235,8 +243,8 @@ class TestClosing:
         again = await connect()
         assert (await again.flush_data(10)).delivered == 10
 
-    async def test_whoever_got_an_answer_has_a_record(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Verbs that race with the end either keep their event or raise."""
+    async def test_verbs_that_race_with_the_close(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A verb that runs while the client closes either records its event or raises."""
         client = await connect(device=True)
         tracker = client.for_customer({"registered": "r"})
         running = [asyncio.create_task(tracker.track_event(event)) for event in numbered(300)]
@@ -253,7 +261,7 @@ class TestClosing:
         assert {event.properties["number"] for event in sandbox.engine.events(event_type="ping")} == kept
 
     async def test_a_paused_project_is_not_waited_for(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Closing asks it once more, and no longer."""
+        """Closing probes a paused project once and does not wait for it."""
         sandbox.faults.add(Fault("status", status=401))
         client = await connect()
         await client.track_event(Event("ping"))
@@ -262,8 +270,8 @@ class TestClosing:
         await asyncio.wait_for(client.aclose(timeout=None), 5)
         assert sandbox.request_count == 2
 
-    async def test_closing_that_is_cut_short(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Whoever gives up closing has a closed client all the same, and no task or file is left open."""
+    async def test_a_cancelled_close(self, connect: Connect, sandbox: Sandbox) -> None:
+        """After a close that was cancelled the client is closed, and neither a task nor a file is left open."""
         sandbox.faults.add(Fault("timeout", seconds=30))
         client = await connect(upload={"request_timeout": 30})
         await client.track_event(Event("ping"))
@@ -276,26 +284,21 @@ class TestClosing:
         again = await connect()
         assert (await asyncio.wait_for(again.flush_data(), 5)).delivered == 1
 
-    async def test_an_upload_that_broke_down_is_not_waited_for(
-        self, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    async def test_an_upload_that_has_failed_is_not_waited_for(
+        self, connect: Connect, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Where a bug has ended the upload, flushes and the end of the client tell what remains, and don't hang."""
+        """After an unexpected error has ended the upload, flushing and closing return, with what remains."""
         client = await connect(flush_mode="MANUAL")
-
-        async def stumble(_: object) -> int:
-            raise ZeroDivisionError
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(client._storage, "settle", stumble)
-            await client.track_event(Event("ping"))
+        await client.track_event(Event("ping"))
+        with failing(tmp_path / "queue.sqlite", "DELETE ON record", unexpected=True):
             result = await asyncio.wait_for(client.flush_data(), 5)
         await asyncio.wait_for(client.aclose(timeout=None), 5)
 
         assert result.remaining == 1
         assert "The upload has failed" in caplog.text
 
-    async def test_waiting_receipts_are_sent_away(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Nobody waits for the verdict of a closed client."""
+    async def test_awaited_receipts_raise(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Callers that wait for a receipt get a ClosedError when the client is closed."""
         client = await connect(flush_mode="MANUAL")
         receipt = await client.track_event(Event("ping"))
         waiting = asyncio.create_task(receipt.delivered())
@@ -306,8 +309,8 @@ class TestClosing:
             await waiting
         assert receipt.status == "queued"
 
-    async def test_records_in_hand_are_given_back(self, connect: Connect, sandbox: Sandbox) -> None:
-        """What was leased when the client closed is due at once for the next one."""
+    async def test_leased_records_are_given_back(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Records that were leased when the client was closed are due at once for the next one."""
         sandbox.faults.add(Fault("latency", seconds=0.1))
         client = await connect(upload={"concurrency": 2, "batch_size": 2})
         await client.track_many(numbered(100))
@@ -319,36 +322,32 @@ class TestClosing:
         await asyncio.wait_for(again.flush_data(), 5)
         assert len(sandbox.engine.events()) == 100
 
-    @pytest.mark.parametrize("moment", range(6))
-    async def test_closing_in_the_middle_of_a_claim(self, connect: Connect, moment: int) -> None:
-        """However the end meets the claimer, the next start need not wait for a lease to run out."""
+    @pytest.mark.parametrize("steps", range(6))
+    async def test_closing_during_a_lease(self, connect: Connect, tmp_path: Path, steps: int) -> None:
+        """Records that are being leased while the client closes are due at once for the next one."""
         client = await connect()
-        claiming, lease = asyncio.Event(), client._storage.lease
-
-        async def tell(*args: Any, **kwargs: Any) -> Any:
-            claiming.set()
-            return await lease(*args, **kwargs)
-
-        client._storage.lease = tell  # type: ignore[method-assign]
         await client.track_event(Event("ping"))
-        await claiming.wait()
-        for _ in range(moment):
-            await asyncio.sleep(0)
-        await client.aclose(timeout=0)
+        # The lease waits for the lock.
+        with locked(tmp_path / "queue.sqlite"):
+            await asyncio.sleep(0.02)
+            closing = asyncio.create_task(client.aclose(timeout=0))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        await closing
 
         again = await connect()
         assert (await asyncio.wait_for(again.flush_data(), 5)).remaining == 0
 
     async def test_settings_may_change_while_it_closes(self, connect: Connect) -> None:
-        """A change of the flush mode that meets the end leaves no task behind."""
+        """A change of the flush mode during the close leaves no task behind."""
         client = await connect(flush_mode="PERIOD")
 
         await asyncio.gather(client.aclose(), client.set_flush_mode("PERIOD"), client.set_flush_period(5))
 
-        assert not [task for task in asyncio.all_tasks() if task.get_name() == "exponea_async: period"]
+        assert running() == []
 
     async def test_a_flush_ends_with_its_client(self, connect: Connect, sandbox: Sandbox) -> None:
-        """A flush that waits through an outage ends when the client closes."""
+        """A flush that waits through an outage ends when the client is closed."""
         sandbox.faults.add(Fault("status", status=503))
         client = await connect()
         await client.track_event(Event("ping"))
@@ -361,13 +360,13 @@ class TestClosing:
             await asyncio.wait_for(flush, 5)
 
 
-class TestCancelling:
-    async def test_a_cancelled_verb_keeps_all_or_nothing(self, connect: Connect, sandbox: Sandbox) -> None:
-        """A caller that goes away in the middle harms neither the others nor the queue."""
+class TestCancellation:
+    async def test_a_cancelled_verb_records_all_or_nothing(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A cancelled call harms neither other calls nor the queue."""
         client = await connect(flush_mode="MANUAL")
-        for patience in range(30):
-            task = asyncio.create_task(client.track_many(numbered(3, patience * 3)))
-            for _ in range(patience % 6):
+        for steps in range(30):
+            task = asyncio.create_task(client.track_many(numbered(3, steps * 3)))
+            for _ in range(steps % 6):
                 await asyncio.sleep(0)
             task.cancel()
         receipt = await client.track_event(Event("last"))
@@ -377,27 +376,27 @@ class TestCancelling:
         assert len(sandbox.engine.events(event_type="ping")) % 3 == 0
         assert sandbox.engine.duplicates == 0
 
-    async def test_a_cancelled_identify_leaves_a_device_that_works(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Whether or not the cancelled ids were kept, the next event agrees with what is stored."""
+    async def test_a_cancelled_identify(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Whether or not the ids of a cancelled call were stored, the next event carries the stored ones."""
         client = await connect(device=True)
-        for patience in range(12):
-            task = asyncio.create_task(client.identify_customer(Customer({"registered": f"r{patience}"})))
-            for _ in range(patience):
+        for steps in range(12):
+            task = asyncio.create_task(client.identify_customer(Customer({"registered": f"r{steps}"})))
+            for _ in range(steps):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
-            await client.track_event(Event("ping", {"number": patience}))
+            await client.track_event(Event("ping", {"number": steps}))
         await client.flush_data(10)
 
-        stored = await client._storage.load_state("device:default")
+        stored = await stored_state(tmp_path / "queue.sqlite", "device:default")
         last = max(sandbox.engine.events(event_type="ping"), key=lambda event: event.timestamp)
         assert stored is not None
-        assert all(value.encode() in stored.value for value in last.customer_ids.values())
+        assert all(value.encode() in stored for value in last.customer_ids.values())
 
 
 class TestTwoClients:
-    async def test_two_clients_do_not_meet(self, connect: Connect, tmp_path: Path, sandbox: Sandbox) -> None:
-        """Clients with files of their own share nothing."""
+    async def test_clients_with_files_of_their_own(self, connect: Connect, tmp_path: Path, sandbox: Sandbox) -> None:
+        """Clients with separate files share nothing."""
         one = await connect(device=True, project_token="one")
         two = await connect(device=True, project_token="two", storage=tmp_path / "2")
         await asyncio.gather(one.track_event(Event("a")), two.track_event(Event("b")))
@@ -409,7 +408,7 @@ class TestTwoClients:
         assert await one.get_customer_cookie() != await two.get_customer_cookie()
 
     async def test_two_clients_on_one_file_send_each_event_once(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Clients that share a file share the work, not the events."""
+        """Clients that share a file share the upload, and each event is sent once."""
         one, two = await connect(), await connect()
         await asyncio.gather(one.track_many(numbered(200)), two.track_many(numbered(200, 200)))
         await asyncio.gather(one.flush_data(10), two.flush_data(10))
@@ -419,8 +418,8 @@ class TestTwoClients:
 
 
 class TestStopping:
-    async def test_stopping_forgets_and_sends_nothing(self, connect: Connect, sandbox: Sandbox, heard: Heard) -> None:
-        """What waited is wiped, its receipts say so, and no request is made."""
+    async def test_stopping_deletes_and_sends_nothing(self, connect: Connect, sandbox: Sandbox, heard: Heard) -> None:
+        """The queue is deleted, its receipts are dropped, and no request is made."""
         client = await connect(flush_mode="MANUAL", hooks=Hooks(listeners=[heard]))
         receipts = await client.track_many(numbered(5))
         waiting = asyncio.create_task(receipts[0].delivered())
@@ -435,8 +434,8 @@ class TestStopping:
         assert (heard.kinds(), client.stats().dropped, sandbox.request_count) == (["dropped"], {"stopped": 5}, 0)
 
     @every(TRACKING)
-    async def test_verbs_are_dropped_then(self, connect: Connect, sandbox: Sandbox, verb: Verb) -> None:
-        """Each tracking verb hands back a receipt that says so."""
+    async def test_verbs_are_dropped_after_a_stop(self, connect: Connect, sandbox: Sandbox, verb: Verb) -> None:
+        """Each tracking verb returns a dropped receipt."""
         client = await connect()
         await client.stop_integration()
 
@@ -447,8 +446,8 @@ class TestStopping:
         with pytest.raises(DroppedError, match="stopped"):
             await receipt.delivered()
 
-    async def test_the_other_verbs_do_nothing_then(self, connect: Connect) -> None:
-        """Many events are dropped one by one; there is no cookie, and nothing to flush."""
+    async def test_other_verbs_do_nothing_after_a_stop(self, connect: Connect) -> None:
+        """Many events are dropped one by one; there is no cookie and nothing to flush."""
         client = await connect(device=True)
         await client.stop_integration()
 
@@ -461,7 +460,7 @@ class TestStopping:
     async def test_one_warning_for_all_that_is_dropped(
         self, connect: Connect, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A stopped client warns once."""
+        """A stopped client warns once, however many events are dropped."""
         client = await connect()
         await client.stop_integration()
         for event in numbered(10):
@@ -469,8 +468,8 @@ class TestStopping:
 
         assert [record.levelno for record in caplog.records if record.levelno >= logging.WARNING] == [logging.WARNING]
 
-    async def test_a_start_after_it_is_a_fresh_install(self, connect: Connect, sandbox: Sandbox) -> None:
-        """The device has a new cookie, a new id and no other ids, and receipts work as ever."""
+    async def test_a_start_after_a_stop_is_a_new_installation(self, connect: Connect, sandbox: Sandbox) -> None:
+        """The device has a new cookie, a new id and no other ids, and receipts work."""
         client = await connect()
         device = client.device("tg:1")
         await device.identify_customer(Customer({"registered": "r"}))
@@ -490,7 +489,7 @@ class TestStopping:
         assert not client.is_stopped
 
     async def test_flush_uploads_first(self, connect: Connect, sandbox: Sandbox) -> None:
-        """With ``flush=True`` what waits is delivered before it is forgotten."""
+        """With ``flush=True`` the queue is delivered before it is deleted."""
         client = await connect(flush_mode="MANUAL")
         receipts = await client.track_many(numbered(5))
         await client.stop_integration(flush=True)
@@ -500,7 +499,7 @@ class TestStopping:
         assert client.flush_mode is FlushMode.MANUAL
 
     async def test_flush_does_not_wait_for_an_outage(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Forgetting is not held up by a platform that does not answer."""
+        """The data is deleted although the platform is unavailable."""
         sandbox.faults.add(Fault("status", status=503))
         client = await connect(flush_mode="MANUAL")
         receipt = await client.track_event(Event("ping"))
@@ -508,28 +507,24 @@ class TestStopping:
         await asyncio.wait_for(client.stop_integration(flush=True), 5)
         assert receipt.status == "dropped"
 
-    async def test_nothing_is_sent_while_it_wipes(
-        self, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """From the call on no further request is begun, however long the wipe takes."""
+    async def test_nothing_is_sent_while_it_wipes(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
+        """No request is made after the call, however long the deletion takes."""
         sandbox.faults.add(Fault("latency", seconds=0.02))
         client = await connect(upload={"concurrency": 1, "batch_size": 1})
         await client.track_many(numbered(50))
         await until(lambda: sandbox.request_count > 2)
-        wipe, counts = client._storage.wipe, []
-
-        async def slowly() -> None:
-            counts.append(sandbox.request_count)
+        with locked(tmp_path / "queue.sqlite"):
+            stopping = asyncio.create_task(client.stop_integration())
+            await until(lambda: client.is_stopped)
+            await asyncio.sleep(0.05)
+            count = sandbox.request_count
             await asyncio.sleep(0.2)
-            await wipe()
+        await stopping
 
-        monkeypatch.setattr(client._storage, "wipe", slowly)
-        await client.stop_integration()
+        assert sandbox.request_count == count
 
-        assert counts == [sandbox.request_count]
-
-    async def test_verbs_under_way_leave_nothing_behind(self, connect: Connect, tmp_path: Path) -> None:
-        """An event that raced with the stop is either wiped or dropped, and no identity comes back."""
+    async def test_verbs_that_race_with_the_stop(self, connect: Connect, tmp_path: Path) -> None:
+        """An event that is tracked during the stop is deleted or dropped, and no state of a device is left."""
         client = await connect(flush_mode="MANUAL")
         running = [
             asyncio.create_task(client.device(f"tg:{number}").track_event(Event("ping"))) for number in range(300)
@@ -550,8 +545,8 @@ class TestStopping:
             )
         file.close()
 
-    async def test_writers_that_wait_for_room(self, connect: Connect) -> None:
-        """Who waits for room in the queue is dropped or refused with the rest, and written by neither end."""
+    async def test_verbs_that_wait_for_capacity(self, connect: Connect) -> None:
+        """Calls that wait for capacity in the queue are dropped by a stop and refused by a close."""
         queue = QueueSettings(max_records=2, when_full="wait")
         client = await connect(flush_mode="MANUAL", queue=queue)
         await client.track_many(numbered(2))
@@ -568,13 +563,13 @@ class TestStopping:
         with pytest.raises(ClosedError):
             await waiting
         again = await connect(flush_mode="MANUAL")
-        assert (await again._storage.pending()).waiting == 2
+        assert len(await pending_records(again)) == 2
 
     @pytest.mark.parametrize("settings", [{}, {"storage": "memory:"}])
-    async def test_a_start_after_it_begins_with_nothing(
+    async def test_nothing_is_left_after_a_stop(
         self, connect: Connect, sandbox: Sandbox, settings: dict[str, Any]
     ) -> None:
-        """No record, no pause and no reason of the time before is left, in any storage."""
+        """After a stop and a start there are no old records, pauses or reasons, with any storage."""
         sandbox.faults.add(Fault("status", status=401, times=4))
         client = await connect(**settings)
         await client.track_event(Event("before"))
@@ -588,22 +583,20 @@ class TestStopping:
         await (await client.track_event(Event("after"))).delivered(10)
         assert [event.event_type for event in sandbox.engine.events()] == ["after"]
 
-    async def test_a_wipe_that_failed_can_be_repeated(self, connect: Connect) -> None:
-        """Where the file refuses, the caller hears it, nothing is tracked, and another call wipes."""
+    async def test_a_wipe_that_failed_can_be_repeated(self, connect: Connect, tmp_path: Path) -> None:
+        """If the file refuses, the caller gets the error, nothing is tracked, and another call deletes the data."""
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("ping"))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(SQLiteStorage, "wipe", refuse)
-            with pytest.raises(StorageError):
-                await client.stop_integration()
+        with failing(tmp_path / "queue.sqlite", "DELETE ON record"), pytest.raises(StorageError):
+            await client.stop_integration()
         assert (await client.track_event(Event("ping"))).status == "dropped"
 
         await client.stop_integration()
         await client.start()
-        assert (await client._storage.pending()).waiting == 0
+        assert await pending_records(client) == []
 
     async def test_a_client_that_was_never_started(self, connect: Connect, configure: Configure) -> None:
-        """It wipes what its predecessor left."""
+        """A client that was never started deletes what an earlier one has stored."""
         client = await connect(device=True, flush_mode="MANUAL")
         cookie = await client.get_customer_cookie()
         await client.aclose()
@@ -612,13 +605,9 @@ class TestStopping:
         assert await (await connect(device=True)).get_customer_cookie() != cookie
 
 
-async def refuse(_: SQLiteStorage) -> None:
-    raise StorageError("The disk refused.")
-
-
 class TestClearing:
-    async def test_everything_is_wiped(self, connect: Connect, configure: Configure, sandbox: Sandbox) -> None:
-        """Nothing that a client has stored outlives it, and nothing is sent."""
+    async def test_everything_is_deleted(self, connect: Connect, configure: Configure, sandbox: Sandbox) -> None:
+        """Nothing that a client has stored is left, and nothing is sent."""
         client = await connect(device=True, flush_mode="MANUAL")
         await client.track_event(Event("ping"))
         cookie = await client.get_customer_cookie()
@@ -631,7 +620,7 @@ class TestClearing:
         assert await again.get_customer_cookie() != cookie
 
     async def test_not_while_a_client_runs(self, connect: Connect, configure: Configure, tmp_path: Path) -> None:
-        """A running client's data is its own, however the file is named; another file's is not."""
+        """The data of a running client is refused, however the path is written; another file's is deleted."""
         client = await connect()
         for path in (tmp_path / "queue.sqlite", f"{tmp_path}/x/../queue.sqlite"):
             with pytest.raises(LifecycleError, match="running"):
@@ -641,17 +630,15 @@ class TestClearing:
         await client.aclose()
         await Exponea.clear_local_customer_data(configure())
 
-    async def test_a_file_that_is_not_there_is_not_made(self, configure: Configure, tmp_path: Path) -> None:
-        """Where nothing is stored nothing happens."""
+    async def test_a_missing_file_is_not_created(self, configure: Configure, tmp_path: Path) -> None:
+        """If nothing is stored nothing happens."""
         await Exponea.clear_local_customer_data(configure())
 
         assert os.listdir(tmp_path) == []  # noqa: PTH208 - that of pathlib would block, says another rule
 
-    async def test_the_groups_of_a_project(
-        self, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Without a path each application group has a file of its own, which can be named."""
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    async def test_application_groups(self, configure: Configure, tmp_path: Path, environment: Environment) -> None:
+        """Without a path each application group has its own file, which can be selected."""
+        environment(XDG_STATE_HOME=tmp_path)
         cookies = {}
         for group in ("a", "b"):
             async with Exponea(configure(storage=None, app_group=group)) as client:
@@ -665,11 +652,11 @@ class TestClearing:
 
 class TestSettings:
     async def test_the_cookie_is_a_lowercase_uuid(self, connect: Connect) -> None:
-        """The soft id is a UUID of version 4, in lowercase."""
+        """The cookie is a UUID of version 4, in lowercase."""
         assert UUID4.fullmatch(await (await connect(device=True)).get_customer_cookie())
 
     async def test_default_properties_are_replaced(self, connect: Connect, sandbox: Sandbox) -> None:
-        """New defaults are for later events, and a copy of what was given."""
+        """New default properties apply to later events, as a copy of the argument."""
         client = await connect(default_properties={"a": 1})
         given = {"b": {"c": 1}}
         await client.track_event(Event("first"))
@@ -684,7 +671,7 @@ class TestSettings:
         assert client.default_properties == {"b": {"c": 1}}
 
     async def test_wrong_settings_change_nothing(self, connect: Connect) -> None:
-        """A wrong mode, period or set of defaults is refused by name."""
+        """A wrong mode, period or set of default properties is refused by name."""
         client = await connect()
         with pytest.raises(ConfigurationError, match="flush_mode"):
             await client.set_flush_mode("SOMETIMES")
@@ -696,8 +683,8 @@ class TestSettings:
         assert (client.flush_mode, client.flush_period) == (FlushMode.IMMEDIATE, 3600.0)
         assert client.default_properties == {}
 
-    async def test_modes_may_be_set_before_the_start(self, configure: Configure, sandbox: Sandbox) -> None:
-        """A client that was not started takes note of its mode."""
+    async def test_the_mode_can_be_set_before_the_start(self, configure: Configure, sandbox: Sandbox) -> None:
+        """A client that is not started yet keeps its mode."""
         client = Exponea(configure())
         await client.set_flush_mode("MANUAL")
         async with client:
@@ -705,7 +692,7 @@ class TestSettings:
         assert sandbox.request_count == 0
 
     async def test_the_clock_is_a_parameter(self, configure: Configure, sandbox: Sandbox) -> None:
-        """Events are stamped by the clock that was given, in seconds, those of the device's own too."""
+        """All events carry the time of the clock that was given, the device's own events too."""
         async with Exponea(configure(), clock=lambda: 5) as client:
             await client.track_many(numbered(3))
         stamps = sorted(event.timestamp for event in sandbox.engine.events())
@@ -713,8 +700,8 @@ class TestSettings:
         assert len(stamps) == len(set(stamps)) == 5
         assert 5.0 <= stamps[0] <= stamps[-1] < 5.001
 
-    async def test_the_numbers_add_up(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Every record is counted once on its way in and once on its way out."""
+    async def test_the_statistics_add_up(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Every record is counted once when it is tracked and once when it is delivered or rejected."""
         sandbox.faults.add(Fault("reject", every_command=10))
         client = await connect()
         await client.track_many(numbered(100))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from exponea_async.storage.sqlite.storage import SQLiteStorage
+
 
 @contextmanager
 def failing(path: Path, statement: str = "INSERT ON record", *, unexpected: bool = False) -> Iterator[None]:
@@ -34,6 +36,17 @@ def locked(path: Path) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")
+
+
+async def stored_state(path: Path, key: str) -> bytes | None:
+    """Return what is stored under a key, or None."""
+    storage = SQLiteStorage(path)
+    await storage.open()
+    try:
+        state = await storage.load_state(key)
+    finally:
+        await storage.aclose()
+    return state.value if state else None
 
 
 def _run(path: Path, statement: str) -> None:
