@@ -125,6 +125,11 @@ class CommitBatch:
         self.committed = False
         self.blocked: list[PendingWrite] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to run."""
+        return not (self.writes or self.changes or self.leases or self.preceding)
+
     def members(self) -> "list[PendingWrite | Job]":
         """Return all writes and jobs."""
         return [*self.writes, *self.changes, *self.leases, *self.preceding]
@@ -358,7 +363,7 @@ class GroupCommitter:
             (self._blocked if write.records else writes).append(write)
 
     async def _run(self, batch: CommitBatch) -> None:
-        if not batch.members():
+        if batch.is_empty:
             return
         self._expected = max(1, len(batch.writes))
         try:
