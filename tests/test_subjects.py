@@ -1,30 +1,34 @@
 """
-Whose event it is: devices, customers, and the current one.
+Subjects: devices, customers, and the current one.
 """
 
 import asyncio
+import gc
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.clients import Connect, kept
+from helpers.environment import SetConstants
+from helpers.queue_file import store_states, stored_state
 from helpers.waiting import until
 
 from exponea_async import Customer, Device, Event, Exponea, InvalidEventError, StorageError
+from exponea_async.devices import store
 from exponea_async.sandbox import Sandbox
-from exponea_async.storage.base import StateChange
 
 JANE = {"registered": "jane@example.com"}
 
 
-#: What a device tracks by itself when it comes to life.
+#: The events that a new device tracks by itself.
 LIFE = ["installation", "session_start"]
 
 
 @pytest.fixture
 def connect(connect: Connect) -> Connect:
-    """Let the verbs of clients be about the default device."""
+    """Start clients whose verbs are about the default device."""
     return partial(connect, device=True)
 
 
@@ -33,7 +37,7 @@ async def names_of(client: Exponea) -> list[str]:
 
 
 async def tracked(client: Exponea) -> list[dict[str, Any]]:
-    """Tell what was tracked, without what devices track by themselves."""
+    """Return the data of the queue, without the events that devices track by themselves."""
     return [data for data in await kept(client) if data.get("event_type") not in LIFE]
 
 
@@ -42,8 +46,8 @@ async def ids_of(client: Exponea) -> list[dict[str, str]]:
 
 
 class TestDevices:
-    async def test_a_device_stays_who_it_is(self, connect: Connect) -> None:
-        """Cookie, ids and device id come through a restart."""
+    async def test_a_device_survives_a_restart(self, connect: Connect) -> None:
+        """The cookie, the ids and the device id are the same after a restart."""
         for _ in range(2):
             client = await connect(flush_mode="MANUAL")
             await client.device("tg:1").identify_customer(Customer({"telegram": "1"}))
@@ -57,8 +61,8 @@ class TestDevices:
         assert set(event["customer_ids"]) == {"cookie", "telegram"}
         assert (await names_of(client))[:2] == LIFE
 
-    async def test_devices_are_strangers(self, connect: Connect) -> None:
-        """Each device has ids of its own; the client's own device is one of them."""
+    async def test_devices_are_independent(self, connect: Connect) -> None:
+        """Each device has ids of its own; the client's default device is one of them."""
         client = await connect(flush_mode="MANUAL")
         for subject in (client, client.device("default"), client.device("tg:1"), client.device("tg:2")):
             await subject.track_event(Event("ping"))
@@ -69,8 +73,8 @@ class TestDevices:
         assert len({data["properties"]["device_id"] for data in (own, one, two)}) == 3
         assert not {own["customer_ids"]["cookie"]} & {own["properties"]["device_id"]}
 
-    async def test_ids_are_those_of_the_moment(self, connect: Connect) -> None:
-        """Earlier events keep the ids they were tracked with, later ones carry all."""
+    async def test_events_carry_the_ids_of_their_time(self, connect: Connect) -> None:
+        """Earlier events keep the ids that they were tracked with, later ones carry all."""
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("a"))
         await client.identify_customer(Customer({"registered": "R"}))
@@ -81,7 +85,7 @@ class TestDevices:
         assert await ids_of(client) == [{"cookie": cookie}, everything, everything]
 
     async def test_ids_are_merged(self, connect: Connect) -> None:
-        """New kinds come beside the old ones, equal ones are replaced, none at all change nothing."""
+        """New kinds of ids are added, equal kinds are replaced, and no ids change nothing."""
         client = await connect(flush_mode="MANUAL")
         for ids in ({"registered": "R", "crm": "1"}, {"registered": "S"}, {}):
             await client.identify_customer(Customer(ids))
@@ -90,7 +94,7 @@ class TestDevices:
         assert changed == same == {"cookie": changed["cookie"], "registered": "S", "crm": "1"}
 
     async def test_every_identify_is_sent(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Three updates in a row are three updates on the platform, in their order."""
+        """Three updates are three updates on the platform, in their order."""
         client = await connect()
         for number in range(3):
             await client.identify_customer(Customer(JANE, {"number": number, f"n{number}": True}))
@@ -99,8 +103,8 @@ class TestDevices:
         (customer,) = sandbox.engine.customers()
         assert customer.properties == {"number": 2, "n0": True, "n1": True, "n2": True}
 
-    async def test_a_cookie_is_the_devices_own(self, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
-        """A cookie among the ids is ignored with a warning that does not show it."""
+    async def test_a_cookie_among_the_ids_is_ignored(self, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+        """A cookie among the ids is ignored, with a warning that does not show it."""
         client = await connect(flush_mode="MANUAL")
         await client.identify_customer(Customer({"registered": "R", "cookie": "zzz"}))
 
@@ -122,7 +126,7 @@ class TestDevices:
         ],
     )
     async def test_wrong_ids(self, connect: Connect, ids: Any, path: str) -> None:
-        """Ids are texts; others are refused by name, and neither kept nor remembered."""
+        """Ids must be non-empty strings; others are refused by name, and neither recorded nor remembered."""
         client = await connect(flush_mode="MANUAL")
         with pytest.raises(InvalidEventError) as raised:
             await client.identify_customer(Customer(ids))
@@ -133,20 +137,20 @@ class TestDevices:
 
     @pytest.mark.parametrize("key", ["", None, 5, b"x"])
     async def test_wrong_keys(self, connect: Connect, key: Any) -> None:
-        """A device's key is a text."""
+        """The key of a device must be a non-empty string."""
         with pytest.raises(InvalidEventError, match="key"):
             (await connect()).device(key)
 
     @pytest.mark.parametrize("key", ["x" * 2000, "🦊", "a\nb", "default ", "'; DROP TABLE state; --"])
     async def test_strange_keys(self, connect: Connect, key: str) -> None:
-        """Any text will do, and is its own device."""
+        """Any non-empty string is the key of a device of its own."""
         client = await connect()
         await client.device(key).open()
 
         assert await client.device(key).get_customer_cookie() != await client.get_customer_cookie()
 
-    async def test_opening_is_coming_to_life(self, connect: Connect) -> None:
-        """A device that is only opened tells its installation and a session, once, with its cookie and device id."""
+    async def test_opening_a_device(self, connect: Connect) -> None:
+        """A device that is only opened tracks its installation and a session, once, with its cookie and device id."""
         client = await connect(flush_mode="MANUAL")
         await client.device("tg:1").open()
         await client.device("tg:1").open()
@@ -158,17 +162,17 @@ class TestDevices:
         assert len({data["properties"]["device_id"] for data in everything}) == 1
         assert repr(client.device("tg:1")) == "<Device 'tg:1'>"
 
-    async def test_a_client_alone_makes_no_device(self, connect: Connect) -> None:
-        """A backend that tracks for customers only leaves no device behind."""
+    async def test_a_client_alone_creates_no_device(self, connect: Connect, tmp_path: Path) -> None:
+        """A client that tracks for customers only stores no device."""
         client = await connect(flush_mode="MANUAL")
         await client.for_customer(JANE).track_event(Event("ping"))
         await client.track_many([(JANE, Event("ping"))])
 
         assert await names_of(client) == ["ping", "ping"]
-        assert await client._storage.load_state("device:default") is None
+        assert await stored_state(tmp_path / "queue.sqlite", "device:default") is None
 
     async def test_one_device_in_many_tasks(self, connect: Connect) -> None:
-        """A new device that is used by many at once is made once, and comes to life once."""
+        """A new device that many tasks use at once is created once."""
         client = await connect(flush_mode="MANUAL")
         await asyncio.gather(*(client.device("tg:1").track_event(Event("ping")) for _ in range(100)))
 
@@ -176,16 +180,16 @@ class TestDevices:
         assert await names_of(client) == [*LIFE, *["ping"] * 100]
 
     async def test_concurrent_identifies_lose_nothing(self, connect: Connect) -> None:
-        """Ids that come at once are all remembered."""
+        """Ids of concurrent calls are all remembered."""
         client = await connect(flush_mode="MANUAL")
         await asyncio.gather(*(client.identify_customer(Customer({f"id{each}": "x"})) for each in range(20)))
         await client.track_event(Event("ping"))
 
         assert set((await ids_of(client))[-1]) == {"cookie", *(f"id{each}" for each in range(20))}
 
-    async def test_more_devices_than_fit_in_memory(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Devices that had to leave memory are who they were when they come back, also while they are in use."""
-        monkeypatch.setattr("exponea_async.devices.store.CAPACITY", 5)
+    async def test_more_devices_than_fit_in_memory(self, connect: Connect, set_constants: SetConstants) -> None:
+        """Devices that were evicted from memory are the same when they are used again, also while they are in use."""
+        set_constants(store, CAPACITY=5)
         client = await connect(flush_mode="MANUAL")
         keys = [f"tg:{number}" for number in range(60)]
         for _ in range(3):
@@ -195,12 +199,12 @@ class TestDevices:
         found = {(ids["telegram"], ids["cookie"]) for ids in await ids_of(client)}
         assert len(found) == 60
         assert (await names_of(client)).count("installation") == 60
-        assert len(client._devices._cached) == 5
+        assert sum(isinstance(each, store.CachedDevice) for each in gc.get_objects()) == 5
 
-    async def test_a_state_that_cannot_be_read(self, connect: Connect) -> None:
-        """A device whose stored state is none says so; others are not harmed."""
+    async def test_a_state_that_cannot_be_read(self, connect: Connect, tmp_path: Path) -> None:
+        """A device whose stored state cannot be decoded raises an error that names it; others are not affected."""
         client = await connect(flush_mode="MANUAL")
-        await client._storage.write((), (StateChange("device:tg:1", b'{"cookie": 1', 0),))
+        await store_states(tmp_path / "queue.sqlite", {"device:tg:1": b'{"cookie": 1'})
         with pytest.raises(StorageError, match="'device:tg:1'"):
             await client.device("tg:1").track_event(Event("ping"))
 
@@ -209,8 +213,8 @@ class TestDevices:
 
 
 class TestTwoProcesses:
-    async def test_a_new_device_is_made_once(self, connect: Connect) -> None:
-        """Two clients that meet a device at the same moment agree on its cookie."""
+    async def test_a_new_device_is_created_once(self, connect: Connect) -> None:
+        """Two clients that use a new device at the same time agree on its cookie."""
         one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
         keys = [f"tg:{number}" for number in range(30)]
         cookies = await asyncio.gather(
@@ -220,7 +224,7 @@ class TestTwoProcesses:
         assert cookies[::2] == cookies[1::2]
         assert sorted(await names_of(one)) == sorted(LIFE * 30)
 
-    async def test_ids_that_another_one_has_learned(self, connect: Connect) -> None:
+    async def test_ids_of_the_other_client_are_used(self, connect: Connect) -> None:
         """After one client has identified the device, the next event of the other one carries the new ids."""
         one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
         await one.track_event(Event("a"))
@@ -232,8 +236,8 @@ class TestTwoProcesses:
         assert [len(ids) for ids in await ids_of(one)] == [1, 2, 2, 3, 3]
         assert len({ids["cookie"] for ids in await ids_of(one)}) == 1
 
-    async def test_identifies_of_both_are_kept(self, connect: Connect) -> None:
-        """However they meet, what each has told is remembered."""
+    async def test_ids_of_both_clients_are_remembered(self, connect: Connect) -> None:
+        """The ids of concurrent calls of two clients are all remembered."""
         clients = [await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")]
         await asyncio.gather(
             *(clients[each % 2].identify_customer(Customer({f"id{each}": "x"})) for each in range(20)),
@@ -243,8 +247,8 @@ class TestTwoProcesses:
 
         assert len((await ids_of(clients[0]))[-1]) == 21
 
-    async def test_a_device_that_another_one_forgot(self, connect: Connect) -> None:
-        """Where one client has wiped everything, the other one's device is a new one at its next verb."""
+    async def test_a_device_that_the_other_client_deleted(self, connect: Connect) -> None:
+        """After one client has deleted everything, the other one's next event creates a new device."""
         one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
         await one.identify_customer(Customer(JANE))
         cookie = await two.get_customer_cookie()
@@ -272,8 +276,8 @@ class TestCustomers:
         assert first["properties"] == second["properties"] == {"application_id": "default-application"}
         assert update["customer_ids"] == {**JANE, "crm": "1"}
 
-    async def test_a_device_id_of_the_callers_own(self, connect: Connect) -> None:
-        """Where there is no device, the caller may tell one; a real device has its own."""
+    async def test_a_device_id_from_the_caller(self, connect: Connect) -> None:
+        """Events about a customer may carry a device id of the caller's; a device has its own."""
         client = await connect(flush_mode="MANUAL")
         for subject in (client.for_customer(JANE), client):
             await subject.track_event(Event("ping", {"device_id": "till 5"}))
@@ -283,14 +287,14 @@ class TestCustomers:
         assert own["properties"]["device_id"] != "till 5"
 
     async def test_a_cookie_that_is_given_is_sent(self, connect: Connect) -> None:
-        """A web backend may pass its visitor's own cookie on."""
+        """A web backend can pass on its visitor's own cookie."""
         client = await connect(flush_mode="MANUAL")
         await client.for_customer({"cookie": "of the browser"}).track_event(Event("ping"))
 
         assert await ids_of(client) == [{"cookie": "of the browser"}]
 
     async def test_ids_are_a_copy(self, connect: Connect) -> None:
-        """What happens to the dict that was given does not matter any more."""
+        """Later changes of the dict that was given have no effect."""
         client = await connect(flush_mode="MANUAL")
         given = dict(JANE)
         tracker = client.for_customer(given)
@@ -303,12 +307,12 @@ class TestCustomers:
 
     @pytest.mark.parametrize("ids", [{}, None, "jane", {"registered": 5}, {"registered": ""}, {5: "x"}, [("a", "b")]])
     async def test_wrong_ids(self, connect: Connect, ids: Any) -> None:
-        """A customer has at least one id, and ids are texts."""
+        """A customer has at least one id, and ids must be non-empty strings."""
         with pytest.raises(InvalidEventError, match="ids"):
             (await connect()).for_customer(ids)
 
-    async def test_there_is_no_cookie_to_tell(self, connect: Connect) -> None:
-        """The current subject's cookie is asked for in vain while a customer is bound."""
+    async def test_a_customer_has_no_cookie(self, connect: Connect) -> None:
+        """Requesting the cookie while a customer is bound is an error."""
         client = await connect()
         with client.bind(client.for_customer(JANE)), pytest.raises(InvalidEventError, match="no cookie"):
             await client.get_customer_cookie()
@@ -316,7 +320,7 @@ class TestCustomers:
 
 class TestBinding:
     async def test_the_bound_subject_is_current(self, connect: Connect) -> None:
-        """Within the block the client's verbs are about the subject; after it, about what was before."""
+        """Within the block the client's verbs are about the subject; after it, about the previous one."""
         client = await connect(flush_mode="MANUAL")
         tracker, device = client.for_customer(JANE), client.device("tg:1")
         seen = [client.current]
@@ -335,16 +339,16 @@ class TestBinding:
         assert isinstance(seen[0], Device)
         assert [sorted(ids) for ids in await ids_of(client)] == [["registered"], ["cookie", "telegram"], ["registered"]]
 
-    async def test_an_error_ends_it_too(self, connect: Connect) -> None:
-        """A block that fails leaves nothing bound."""
+    async def test_an_error_ends_the_binding(self, connect: Connect) -> None:
+        """After a block that failed nothing is bound."""
         client = await connect()
         with pytest.raises(ZeroDivisionError), client.bind(client.for_customer(JANE)):
             raise ZeroDivisionError
 
         assert isinstance(client.current, Device)
 
-    async def test_tasks_do_not_see_each_other(self, connect: Connect) -> None:
-        """Two requests at once are about their own customers, and so are the tasks they start."""
+    async def test_bindings_of_tasks_are_independent(self, connect: Connect) -> None:
+        """Concurrent tasks are about their own customers, and so are the tasks that they start."""
         client = await connect(flush_mode="MANUAL")
 
         async def request(who: str) -> None:
@@ -359,7 +363,7 @@ class TestBinding:
         assert len(everything) == 50
         assert all(data["event_type"] == data["customer_ids"]["registered"] for data in everything)
 
-    async def test_who_was_current_at_the_call_counts(self, connect: Connect) -> None:
+    async def test_the_subject_of_the_call_counts(self, connect: Connect) -> None:
         """A subject that is bound while an earlier verb waits does not get that verb's event."""
         client = await connect(flush_mode="MANUAL")
         earlier = asyncio.create_task(client.track_event(Event("ping")))
@@ -369,7 +373,7 @@ class TestBinding:
 
         assert [list(ids) for ids in await ids_of(client)] == [["cookie"]]
 
-    async def test_clients_do_not_share_it(self, connect: Connect, tmp_path: Any) -> None:
+    async def test_bindings_of_clients_are_independent(self, connect: Connect, tmp_path: Any) -> None:
         """A subject is current for the client that it was bound to."""
         one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL", storage=tmp_path / "2")
         with one.bind(one.for_customer(JANE)), two.bind(two.device("tg:1")):
@@ -386,8 +390,8 @@ class TestBinding:
                 one.bind(subject)  # type: ignore[arg-type]
 
 
-async def test_the_platform_joins_what_belongs_together(connect: Connect, sandbox: Sandbox) -> None:
-    """Events before and after the login are one customer's there; another device's are not."""
+async def test_the_platform_merges_a_customer(connect: Connect, sandbox: Sandbox) -> None:
+    """Events before and after the login belong to one customer on the platform; another device's do not."""
     client = await connect()
     await client.track_event(Event("before"))
     await client.identify_customer(Customer(JANE))

@@ -1,14 +1,17 @@
 """
-What of a call is kept: events, payments, customers, many at once.
+What each call records: events, payments, customers, and many events at once.
 """
 
 import asyncio
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.clients import PROJECT, Connect, Heard, kept, numbered
+from helpers.queue_file import stored_bodies
+from helpers.scripted_server import Scripted, Seen
 
 from exponea_async import (
     Customer,
@@ -25,15 +28,16 @@ from exponea_async import (
     RejectedError,
 )
 from exponea_async.sandbox import Fault, Project, Sandbox
+from exponea_async.testing import pending_records
 
 ITEM = PurchasedItem(12.5, "EUR", "card", "mug-1", "Blue mug", "r-77")
 JANE = {"registered": "jane@example.com"}
 NONE: Any = None
 
 
-class TestStamping:
-    async def test_the_vector_of_events(self, connect: Connect) -> None:
-        """Defaults lie under the caller's properties, and the SDK's stamps over both."""
+class TestProperties:
+    async def test_properties_of_an_event(self, connect: Connect) -> None:
+        """The caller's properties override the default ones, and those of the SDK override both."""
         defaults, given = {"a": 1, "b": 2}, {"b": 9, "application_id": "evil", "device_id": "evil"}
         client = await connect(
             device=True, flush_mode="MANUAL", application_id="com.example.shop", default_properties=defaults
@@ -55,8 +59,8 @@ class TestStamping:
         assert "event_type" not in identified
 
     @pytest.mark.parametrize(("allowed", "defaults"), [(True, {"a": 1, "b": 2}), (False, {})])
-    async def test_the_vector_of_customers(self, connect: Connect, allowed: bool, defaults: dict[str, int]) -> None:  # noqa: FBT001
-        """Defaults lie under a customer's properties only if that is allowed, and stamps never do."""
+    async def test_properties_of_a_customer(self, connect: Connect, allowed: bool, defaults: dict[str, int]) -> None:  # noqa: FBT001
+        """The caller's properties override the default ones, if those are allowed; the SDK adds none."""
         client = await connect(
             device=True,
             flush_mode="MANUAL",
@@ -72,16 +76,16 @@ class TestStamping:
             "properties": {**defaults, "n": 1},
         }
 
-    async def test_a_customers_properties_are_untouched(self, connect: Connect) -> None:
-        """No name is reserved: what is told of a customer is sent."""
-        told = {"description": "tall", "platform": "x", "valid": True, "application_id": "1", "device_id": "2"}
+    async def test_no_name_of_a_property_is_reserved(self, connect: Connect) -> None:
+        """All properties of a customer are sent, whatever their names."""
+        properties = {"description": "tall", "platform": "x", "valid": True, "application_id": "1", "device_id": "2"}
         client = await connect(flush_mode="MANUAL")
-        await client.identify_customer(Customer(JANE, told))
+        await client.identify_customer(Customer(JANE, properties))
 
-        assert (await kept(client))[0]["properties"] == told
+        assert (await kept(client))[0]["properties"] == properties
 
-    async def test_defaults_do_not_pile_up(self, connect: Connect) -> None:
-        """What one event brings is not in the next one."""
+    async def test_properties_do_not_leak_into_the_next_event(self, connect: Connect) -> None:
+        """The properties of one event are not in the next one."""
         client = await connect(flush_mode="MANUAL", default_properties={"a": 1})
         await client.track_event(Event("x", {"once": 1}))
         await client.track_event(Event("x", {"a": 5}))
@@ -90,8 +94,8 @@ class TestStamping:
         own = [data["properties"] for data in await kept(client)]
         assert [(each["a"], "once" in each) for each in own] == [(1, True), (5, False), (1, False)]
 
-    async def test_a_name_decides_nothing(self, connect: Connect, sandbox: Sandbox) -> None:
-        """A custom event goes its way, whatever it is called."""
+    async def test_any_name_is_an_event_type(self, connect: Connect, sandbox: Sandbox) -> None:
+        """An event is sent as an event, whatever its name."""
         client = await connect()
         names = ["campaign_click", "payment", "customers", " ", "ünïcødé", 'quo"te', "x" * 500]
         for name in names:
@@ -102,22 +106,32 @@ class TestStamping:
         assert all(event.properties["url"] == "here" for event in sandbox.engine.events())
 
     async def test_values_arrive_as_they_were(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Whole numbers stay whole, nothing is turned into text, and nested values come through."""
-        told = {"int": 1, "float": 1.5, "none": None, "list": [{"a": [None, True]}], "big": 2**53, "text": "🦊\x00"}
+        """Integers stay integers, nothing is converted to a string, and nested values arrive."""
+        properties = {
+            "int": 1,
+            "float": 1.5,
+            "none": None,
+            "list": [{"a": [None, True]}],
+            "big": 2**53,
+            "text": "🦊\x00",
+        }
         client = await connect()
-        await client.track_event(Event("x", told))
+        await client.track_event(Event("x", properties))
         await client.flush_data(10)
 
         (event,) = sandbox.engine.events()
         found = {name: value for name, value in event.properties.items() if not name.endswith("_id")}
         # A null says nothing, and is left out as the vendor's SDK for iOS does.
-        assert found == {**{name: told[name] for name in ("int", "float", "big", "text")}, "list": [{"a": [True]}]}
+        assert found == {
+            **{name: properties[name] for name in ("int", "float", "big", "text")},
+            "list": [{"a": [True]}],
+        }
         assert type(found["int"]) is int
 
 
-class TestTime:
-    async def test_stamps_are_unique_fractions(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Equal events of one moment are told apart, so that the platform takes none for a repetition."""
+class TestTimestamps:
+    async def test_timestamps_are_unique(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Equal events at the same time have different timestamps, so the platform removes none as a duplicate."""
         client = await connect()
         await asyncio.gather(*(client.track_event(Event("same")) for _ in range(500)))
         await client.track_many([Event("same")] * 500)
@@ -127,8 +141,8 @@ class TestTime:
         assert (len(stamps), len(set(stamps)), sandbox.engine.duplicates) == (1000, 1000, 0)
         assert any(stamp % 1 for stamp in stamps)
 
-    async def test_the_order_of_calls_is_the_order_of_stamps(self, connect: Connect) -> None:
-        """Who tracked first has the earlier moment, customers among events too."""
+    async def test_timestamps_are_in_the_order_of_the_calls(self, connect: Connect) -> None:
+        """An earlier call has an earlier timestamp, also between events and customers."""
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("a"))
         await client.identify_customer(Customer(JANE))
@@ -138,30 +152,30 @@ class TestTime:
         assert stamps == sorted(set(stamps))
 
     @pytest.mark.parametrize(
-        ("moment", "stamp"),
+        ("given", "sent"),
         [(5, 5.0), (5.25, 5.25), (0, 0.0), (datetime(2026, 1, 1, tzinfo=UTC), 1767225600.0)],
     )
-    async def test_the_callers_moment_is_kept(self, connect: Connect, moment: Any, stamp: float) -> None:
-        """A moment that is given is sent, as seconds."""
+    async def test_the_timestamp_of_the_caller(self, connect: Connect, given: Any, sent: float) -> None:
+        """A timestamp that is given is sent, in seconds."""
         client = await connect(flush_mode="MANUAL")
-        await client.track_event(Event("x", {}, moment))
-        await client.track_payment_event(ITEM, moment)
+        await client.track_event(Event("x", {}, given))
+        await client.track_payment_event(ITEM, given)
 
-        assert [data["timestamp"] for data in await kept(client)] == [stamp, stamp]
+        assert [data["timestamp"] for data in await kept(client)] == [sent, sent]
 
-    @pytest.mark.parametrize("moment", ["now", datetime(2026, 1, 1), float("nan"), True, 1e12])  # noqa: DTZ001
-    async def test_wrong_moments(self, connect: Connect, moment: Any) -> None:
-        """What is no moment, or none that the platform takes, is refused by name."""
+    @pytest.mark.parametrize("given", ["now", datetime(2026, 1, 1), float("nan"), True, 1e12])  # noqa: DTZ001
+    async def test_wrong_timestamps(self, connect: Connect, given: Any) -> None:
+        """A value that is not a timestamp, or not one that the platform accepts, is refused by name."""
         client = await connect(flush_mode="MANUAL")
         with pytest.raises(InvalidEventError, match="timestamp"):
-            await client.track_event(Event("x", {}, moment))
+            await client.track_event(Event("x", {}, given))
 
         assert await kept(client) == []
 
 
 class TestPayments:
     async def test_the_properties_of_a_payment(self, connect: Connect) -> None:
-        """A payment is an event of its own name with the vendor's properties."""
+        """A payment is an event of the type "payment" with the vendor's properties."""
         client = await connect(flush_mode="MANUAL")
         await client.track_payment_event(ITEM, 1767225600)
         (payment,) = await kept(client)
@@ -177,8 +191,8 @@ class TestPayments:
         assert payment["properties"]["item_id"] == "mug-1"
 
     @pytest.mark.parametrize(("value", "sent"), [(7, 7), (Decimal("7.99"), 7.99), (-3.5, -3.5)])
-    async def test_what_is_paid(self, connect: Connect, value: Any, sent: float) -> None:
-        """Any number is a price; without a receipt there is no such property."""
+    async def test_the_amount_of_a_payment(self, connect: Connect, value: Any, sent: float) -> None:
+        """Any number is an amount; without a receipt there is no such property."""
         client = await connect(flush_mode="MANUAL")
         await client.track_payment_event(PurchasedItem(value, "EUR", "card", "1", "Mug"))
         (payment,) = await kept(client)
@@ -204,7 +218,7 @@ class TestPayments:
         ],
     )
     async def test_wrong_items(self, connect: Connect, item: Any, path: str) -> None:
-        """A field that is wrong is named, and nothing is kept."""
+        """A wrong field is named, and nothing is recorded."""
         client = await connect(flush_mode="MANUAL")
         with pytest.raises(InvalidEventError) as raised:
             await client.track_payment_event(item)
@@ -213,7 +227,7 @@ class TestPayments:
         assert await kept(client) == []
 
 
-class TestWrongEvents:
+class TestInvalidEvents:
     @pytest.mark.parametrize(
         ("event", "path"),
         [
@@ -232,7 +246,7 @@ class TestWrongEvents:
         ],
     )
     async def test_the_path_is_named(self, connect: Connect, event: Any, path: str) -> None:
-        """Its author learns where the trouble is, and nothing is kept."""
+        """The error has the path of the wrong value, and nothing is recorded."""
         client = await connect(device=True, flush_mode="MANUAL")
         with pytest.raises(InvalidEventError) as raised:
             await client.track_event(event)
@@ -241,7 +255,7 @@ class TestWrongEvents:
         assert (await kept(client), client.stats().tracked) == ([], 0)
 
     async def test_an_event_of_800_kilobytes(self, connect: Connect) -> None:
-        """What the platform takes for too large is refused here."""
+        """An event that is too large for the platform is refused."""
         client = await connect(flush_mode="MANUAL")
         with pytest.raises(InvalidEventError, match="event"):
             await client.track_event(Event("x", {f"p{number}": "x" * 16_000 for number in range(60)}))
@@ -250,7 +264,7 @@ class TestWrongEvents:
 
     @pytest.mark.parametrize("customer", [None, JANE, Customer(JANE, NONE), Customer(JANE, {"a": object()})])
     async def test_wrong_customers(self, connect: Connect, customer: Any) -> None:
-        """A customer that can't be sent is not kept, and its ids are not remembered."""
+        """A customer that cannot be sent is not recorded, and its ids are not remembered."""
         client = await connect(device=True, flush_mode="MANUAL")
         with pytest.raises(InvalidEventError):
             await client.identify_customer(customer)
@@ -260,9 +274,9 @@ class TestWrongEvents:
         assert found == [(name, ["cookie"]) for name in ("installation", "session_start", "x")]
 
 
-class TestNothingMutablePasses:
-    async def test_what_changes_after_the_call(self, connect: Connect) -> None:
-        """What was given counts as it was when the verb began, however long it waits."""
+class TestCopies:
+    async def test_changes_after_the_call_have_no_effect(self, connect: Connect) -> None:
+        """The arguments are recorded as they were when the call began, however long it waits."""
         client = await connect(device=True, flush_mode="MANUAL")
         properties: dict[str, Any] = {"list": [1], "dict": {"a": 1}}
         ids = dict(JANE)
@@ -278,14 +292,14 @@ class TestNothingMutablePasses:
         ids["registered"] = "eve@example.com"
         await asyncio.gather(*tasks)
 
-        told = [data for data in await kept(client) if "list" in data["properties"]]
-        assert len(told) == 3
-        assert all(data["properties"]["list"] == [1] for data in told)
-        assert all(data["properties"]["dict"] == {"a": 1} for data in told)
-        assert all(data["customer_ids"].get("registered") in (None, JANE["registered"]) for data in told)
+        recorded = [data for data in await kept(client) if "list" in data["properties"]]
+        assert len(recorded) == 3
+        assert all(data["properties"]["list"] == [1] for data in recorded)
+        assert all(data["properties"]["dict"] == {"a": 1} for data in recorded)
+        assert all(data["customer_ids"].get("registered") in (None, JANE["registered"]) for data in recorded)
 
 
-class TestManyAtOnce:
+class TestTrackMany:
     async def test_one_commit_for_all(self, connect: Connect) -> None:
         """Many events share a transaction, and each has its receipt, in order."""
         client = await connect(device=True, flush_mode="MANUAL")
@@ -295,12 +309,12 @@ class TestManyAtOnce:
 
         assert client.stats().commits == before + 1
         assert len({receipt.ids for receipt in receipts}) == 250
-        waiting = (await client._storage.waiting(1000))[own:]
+        waiting = (await pending_records(client))[own:]
         assert [(record.id,) for record in waiting] == [receipt.ids for receipt in receipts]
         assert [data["properties"]["number"] for data in (await kept(client))[own:]] == list(range(250))
 
     async def test_all_or_none(self, connect: Connect) -> None:
-        """One bad event in the middle and none is kept; its place is named."""
+        """If one event is invalid none is recorded, and the error has its position."""
         client = await connect(flush_mode="MANUAL")
         events = numbered(10)
         events[3] = Event("x", {"items": [{"price": float("nan")}]})
@@ -311,7 +325,7 @@ class TestManyAtOnce:
         assert await kept(client) == []
 
     async def test_mixed_subjects(self, connect: Connect) -> None:
-        """Events about the current subject and about customers go together."""
+        """Events about the current subject and about customers can be in one call."""
         client = await connect(device=True, flush_mode="MANUAL")
         await client.track_many([Event("own"), (JANE, Event("hers")), ({"registered": "joe"}, Event("his"))])
         _, _, own, hers, his = await kept(client)
@@ -324,23 +338,23 @@ class TestManyAtOnce:
         "given",
         ["x", None, (JANE,), (JANE, "x"), (JANE, Event("x"), 1), ({"registered": 1}, Event("x")), ("jane", Event("x"))],
     )
-    async def test_what_is_no_event(self, connect: Connect, given: Any) -> None:
-        """Each is an event or a pair of ids and event; what is not is named by its place."""
+    async def test_wrong_elements(self, connect: Connect, given: Any) -> None:
+        """Each element must be an event or a pair of ids and event; the error has the position of a wrong one."""
         client = await connect(flush_mode="MANUAL")
         with pytest.raises(InvalidEventError, match=r"events\[1\]"):
             await client.track_many([Event("x"), given])
 
         assert await kept(client) == []
 
-    async def test_none_at_all(self, connect: Connect) -> None:
-        """Nothing in, nothing out; any iterable will do."""
+    async def test_any_iterable(self, connect: Connect) -> None:
+        """An empty list records nothing; any iterable is accepted."""
         client = await connect(flush_mode="MANUAL")
 
         assert await client.track_many([]) == []
         assert len(await client.track_many(event for event in numbered(3))) == 3
 
     async def test_a_full_queue(self, connect: Connect) -> None:
-        """Where there is no room for all, none is kept."""
+        """If there is not enough capacity for all events none is recorded."""
         client = await connect(flush_mode="MANUAL", queue=QueueSettings(max_records=10))
         await client.track_many(numbered(8))
         with pytest.raises(QueueFullError):
@@ -351,8 +365,8 @@ class TestManyAtOnce:
 
         assert (len(await kept(client)), client.stats().tracked) == (10, 10)
 
-    async def test_a_full_queue_that_lets_the_oldest_go(self, connect: Connect, heard: Heard) -> None:
-        """Those that made room are told as dropped, once each."""
+    async def test_a_full_queue_that_drops_the_oldest(self, connect: Connect, heard: Heard) -> None:
+        """Listeners are notified of each dropped record once."""
         queue = QueueSettings(max_records=10, when_full="drop_oldest")
         client = await connect(flush_mode="MANUAL", queue=queue, hooks=Hooks(listeners=[heard]))
         first = await client.track_many(numbered(10))
@@ -366,7 +380,7 @@ class TestManyAtOnce:
             await first[0].delivered()
 
     async def test_a_full_queue_that_waits(self, connect: Connect) -> None:
-        """A writer without room waits until uploads have made some."""
+        """A call without capacity waits until an upload has made room."""
         client = await connect(flush_mode="MANUAL", queue=QueueSettings(max_records=10, when_full="wait"))
         await client.track_many(numbered(10))
         waiting = asyncio.create_task(client.track_event(Event("x")))
@@ -378,8 +392,8 @@ class TestManyAtOnce:
 
 
 class TestHooks:
-    async def test_an_event_may_be_changed(self, connect: Connect) -> None:
-        """What ``before_track`` returns is kept, payments too; its argument is the caller's event."""
+    async def test_before_track_changes_events(self, connect: Connect) -> None:
+        """The event that ``before_track`` returns is recorded, payments too; its argument is the caller's."""
         seen: list[Event] = []
 
         def change(event: Event) -> Event:
@@ -395,8 +409,8 @@ class TestHooks:
         assert all(data["properties"]["changed"] and data["timestamp"] == 7 for data in await kept(client))
         assert seen[0] == Event("x", {"a": 1})
 
-    async def test_an_event_may_be_dropped(self, connect: Connect) -> None:
-        """None means drop: counted, told by the receipt, and nothing is kept."""
+    async def test_before_track_drops_events(self, connect: Connect) -> None:
+        """If it returns None the event is counted as dropped, its receipt says so, and nothing is recorded."""
         hooks = Hooks(before_track=lambda event: None if event.name == "secret" else event)
         client = await connect(flush_mode="MANUAL", hooks=hooks)
         receipt = await client.track_event(Event("secret"))
@@ -408,8 +422,8 @@ class TestHooks:
         with pytest.raises(DroppedError, match="before_track"):
             await receipt.delivered()
 
-    async def test_its_error_is_the_callers(self, connect: Connect) -> None:
-        """What ``before_track`` raises reaches who tracked, and nothing is kept."""
+    async def test_errors_of_before_track(self, connect: Connect) -> None:
+        """An error of ``before_track`` is raised to the caller, and nothing is recorded."""
 
         def fail(event: Event) -> Event:
             raise ZeroDivisionError
@@ -423,18 +437,16 @@ class TestHooks:
         assert await kept(client) == []
 
     @pytest.mark.parametrize("answer", [5, {}, "x", False])
-    async def test_what_it_returns_is_an_event(self, connect: Connect, answer: Any) -> None:
-        """Anything but an event or None is an error."""
+    async def test_before_track_must_return_an_event(self, connect: Connect, answer: Any) -> None:
+        """Any other value than an event or None is an error."""
         client = await connect(flush_mode="MANUAL", hooks=Hooks(before_track=lambda _: answer))
         with pytest.raises(InvalidEventError, match="before_track"):
             await client.track_event(Event("x"))
 
         assert await kept(client) == []
 
-    async def test_listeners_hear_what_became_of_records(
-        self, connect: Connect, sandbox: Sandbox, heard: Heard
-    ) -> None:
-        """Each record is told once, by the ids of its receipt, and a listener that fails harms nobody."""
+    async def test_listeners_are_notified_of_outcomes(self, connect: Connect, sandbox: Sandbox, heard: Heard) -> None:
+        """Listeners get each record once, by the ids of its receipt, and an error of one does not affect the others."""
 
         def fail(_: object) -> None:
             raise ZeroDivisionError
@@ -444,11 +456,13 @@ class TestHooks:
         receipts = await client.track_many(numbered(8))
         await client.flush_data(10)
 
-        told = {kind: [key for notice in heard if notice.kind == kind for key in notice.ids] for kind in heard.kinds()}
+        notified = {
+            kind: [key for notice in heard if notice.kind == kind for key in notice.ids] for kind in heard.kinds()
+        }
         for kind in ("delivered", "rejected"):
-            mine = [receipt.ids[0] for receipt in receipts if receipt.status == kind]
-            assert sorted(told[kind]) == sorted(mine)
-        assert (len(told["delivered"]), len(told["rejected"])) == (6, 2)
+            expected = [receipt.ids[0] for receipt in receipts if receipt.status == kind]
+            assert sorted(notified[kind]) == sorted(expected)
+        assert (len(notified["delivered"]), len(notified["rejected"])) == (6, 2)
 
 
 class TestProjects:
@@ -460,8 +474,8 @@ class TestProjects:
         }
         return await connect(project_mapping=mapping)
 
-    async def test_each_project_gets_its_own(self, fan: Exponea, sandbox: Sandbox) -> None:
-        """A mapped kind goes to its projects beside the main one, to each once; others to the main one only."""
+    async def test_events_of_mapped_types(self, fan: Exponea, sandbox: Sandbox) -> None:
+        """A mapped type is sent to its projects and the main one, once to each; other types to the main one only."""
         payment, event = await fan.track_payment_event(ITEM), await fan.track_event(Event("x"))
         customer = await fan.identify_customer(Customer(JANE))
         await fan.flush_data(10)
@@ -473,7 +487,7 @@ class TestProjects:
         assert (fan.stats().tracked, fan.stats().delivered) == (5, 5)
 
     async def test_a_receipt_covers_all_projects(self, fan: Exponea, sandbox: Sandbox) -> None:
-        """It is delivered when all have said yes, and rejected when one has said no."""
+        """It is delivered when all projects have accepted, and rejected when one has rejected."""
         sandbox.faults.add(Fault("reject", project="finance"))
         payment = await fan.track_payment_event(ITEM)
 
@@ -483,7 +497,7 @@ class TestProjects:
         assert len(sandbox.engine.events(PROJECT)) == 1
 
     async def test_each_project_has_its_own_key(self, connect: Connect) -> None:
-        """No request carries another project's key: where it did, the sandbox would refuse."""
+        """No request carries another project's key, which the sandbox would refuse."""
         projects = [Project(PROJECT, ["key"]), Project("finance", ["other-key"])]
         async with Sandbox(projects=projects) as strict:
             mapping = {"PAYMENT": [ExponeaProject("finance", "other-key")]}
@@ -493,8 +507,8 @@ class TestProjects:
             assert (await client.flush_data(10)).delivered == 2
             await client.aclose()
 
-    async def test_trouble_of_one_does_not_hold_up_the_other(self, fan: Exponea, sandbox: Sandbox) -> None:
-        """While one project is unavailable the other gets its events."""
+    async def test_projects_are_independent(self, fan: Exponea, sandbox: Sandbox) -> None:
+        """While one project is unavailable the other one gets its events."""
         sandbox.faults.add(Fault("status", status=503, project="finance"))
         await fan.track_payment_event(ITEM)
         await fan.track_many(numbered(100))
@@ -504,20 +518,12 @@ class TestProjects:
         assert result.remaining == 1
 
 
-async def test_the_uploader_never_decodes(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An event is encoded once, when it is tracked: what lies in the queue is what is sent."""
-    client = await connect(flush_mode="MANUAL")
-    await client.track_event(Event("x", {"a": [1, {"b": "ü"}]}, 1.5))
-    (record,) = await client._storage.waiting(1)
-    bodies: list[bytes] = []
-    transport = client._upload._transport  # type: ignore[union-attr]
-    post = transport.post
+async def test_events_are_encoded_once(connect: Connect, tmp_path: Path) -> None:
+    """An event is encoded when it is tracked: the bytes in the queue are the bytes that are sent."""
+    async with Scripted(Seen.accept) as platform:
+        client = await connect(flush_mode="MANUAL", base_url=platform.url)
+        await client.track_event(Event("x", {"a": [1, {"b": "ü"}]}, 1.5))
+        (body,) = stored_bodies(tmp_path / "queue.sqlite")
+        await client.flush_data(10)
 
-    async def look(url: str, body: bytes, authorization: str) -> Any:
-        bodies.append(body)
-        return await post(url, body, authorization)
-
-    monkeypatch.setattr(transport, "post", look)
-    await client.flush_data(10)
-
-    assert record.body in bodies[0]
+    assert body in platform.seen[0].body

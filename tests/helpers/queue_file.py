@@ -3,10 +3,11 @@ A client's queue file that fails, and that another process holds.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from exponea_async.storage.base import StateChange
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 
@@ -47,6 +48,29 @@ async def stored_state(path: Path, key: str) -> bytes | None:
     finally:
         await storage.aclose()
     return state.value if state else None
+
+
+def stored_bodies(path: Path) -> list[bytes]:
+    """Return the encoded commands in the queue, in order."""
+    with closing(sqlite3.connect(path)) as connection:
+        return [body for (body,) in connection.execute("SELECT body FROM record ORDER BY id")]
+
+
+async def store_states(path: Path, values: Mapping[str, bytes], active: float | None = None) -> None:
+    """
+    Store new states under their keys.
+
+    Args:
+        path: The file.
+        values: What to store, by key.
+        active: The time of the last activity of all of them, UNIX seconds.
+    """
+    storage = SQLiteStorage(path)
+    await storage.open()
+    try:
+        await storage.write((), [StateChange(key, value, 0, active) for key, value in values.items()])
+    finally:
+        await storage.aclose()
 
 
 def _run(path: Path, statement: str) -> None:

@@ -20,6 +20,7 @@ class Seen:
     Attributes:
         path: The path.
         headers: The headers.
+        body: The body.
         commands: The commands of the batch.
         at: When it was received, in event-loop time.
         cut: Aborts the connection.
@@ -27,6 +28,7 @@ class Seen:
 
     path: str
     headers: Mapping[str, str]
+    body: bytes
     commands: list[dict[str, Any]]
     at: float
     cut: Callable[[], None] | None = None
@@ -86,7 +88,7 @@ class Scripted:
         body = await request.read()
         commands = json.loads(body)["commands"] if body else []
         cut = request.transport.abort if request.transport else None
-        seen = Seen(request.path, dict(request.headers), commands, asyncio.get_running_loop().time(), cut)
+        seen = Seen(request.path, dict(request.headers), body, commands, asyncio.get_running_loop().time(), cut)
         self.seen.append(seen)
         self._active += 1
         self.most = max(self.most, self._active)

@@ -1,0 +1,44 @@
+"""
+Access to the inside of a client, for tests of parts that have no public name; no other module of the tests needs it.
+"""
+
+from typing import TypeVar
+
+from exponea_async import CustomerTracker, Device, Exponea
+from exponea_async._pipeline.api import ApiClient
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.device_context import DeviceContext
+from exponea_async.devices.features import Feature, FeatureRegistry
+from exponea_async.devices.store import DeviceStore
+
+F = TypeVar("F", bound=Feature)
+
+
+def context_of(subject: Exponea | Device | CustomerTracker) -> SubjectContext:
+    """Return the context of a subject, or of a client's current subject."""
+    return subject._context
+
+
+def device_context(client: Exponea, key: str = "default") -> DeviceContext:
+    """Return the context of a device."""
+    return client.device(key)._device_context
+
+
+def features_of(client: Exponea) -> FeatureRegistry:
+    """Return the features of a client."""
+    return client._features
+
+
+def feature_of(client: Exponea, kind: type[F]) -> F:
+    """Return a client's instance of a feature."""
+    return client._features[kind]
+
+
+def devices_of(client: Exponea) -> DeviceStore:
+    """Return the devices of a client."""
+    return client._devices
+
+
+def api_of(client: Exponea) -> ApiClient:
+    """Return what requests data for a client."""
+    return client._api
