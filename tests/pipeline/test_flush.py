@@ -14,6 +14,7 @@ from helpers.waiting import until
 
 from exponea_async import Event, Exponea, FlushMode, FlushResult
 from exponea_async.sandbox import Fault, Sandbox
+from exponea_async.testing import idle
 
 NOT_IMMEDIATE = [FlushMode.PERIOD, FlushMode.APP_CLOSE, FlushMode.MANUAL]
 
@@ -89,7 +90,7 @@ class TestModes:
         await client.track_many(numbered(100))
         await until(lambda: sandbox.request_count >= 2)
         await client.set_flush_mode("MANUAL")
-        await until(lambda: client._upload._acknowledger.outstanding == 0)  # type: ignore[union-attr]
+        await idle(client)
         count = sandbox.request_count
         await asyncio.sleep(0.15)
 
@@ -208,7 +209,7 @@ class TestFlushing:
         flush.cancel()
         with pytest.raises(asyncio.CancelledError):
             await flush
-        await until(lambda: client._upload._acknowledger.outstanding == 0)  # type: ignore[union-attr]
+        await idle(client)
         before = sandbox.request_count
         await asyncio.sleep(0.2)
 

@@ -3,10 +3,10 @@ What happens to records after each response of the platform.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from math import ceil, log2
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +17,8 @@ from helpers.waiting import until
 
 from exponea_async import Event, Exponea, FlushResult, Hooks, QueueSettings, RejectedError
 from exponea_async.sandbox import Fault, Project, Sandbox
+from exponea_async.storage.sqlite.storage import SQLiteStorage
+from exponea_async.testing import dead_letters, pending_records
 
 Platform = Callable[[Script], Any]
 
@@ -29,8 +31,7 @@ async def scripted() -> AsyncIterator[Scripted]:
 
 async def reasons(client: Exponea) -> dict[Any, str]:
     """Return the reasons of dead letters, by the numbers of their events."""
-    letters = await client._storage.dead(100_000)
-    return {json.loads(b"{" + each.body)["data"]["properties"].get("number"): each.reason for each in letters}
+    return {letter.properties.get("number"): letter.reason for letter in await dead_letters(client)}
 
 
 def fail_with(status: int, numbers: set[int]) -> Script:
@@ -46,7 +47,7 @@ class TestSuccess:
         await asyncio.gather(*(receipt.delivered(10) for receipt in receipts))
 
         assert {receipt.status for receipt in receipts} == {"delivered"}
-        assert (await client._storage.pending()).waiting == 0
+        assert await pending_records(client) == []
         assert sandbox.request_count == 3
 
     async def test_each_record_has_its_own_result(self, connect: Connect, scripted: Scripted) -> None:
@@ -140,7 +141,11 @@ class TestRefusedBatches:
         client = await connect()
         await client.track_many(numbered(3))
         assert (await client.flush_data(10)).rejected == 3
-        await client._storage.revive()
+        # As the command line does it, from outside of the client.
+        storage = SQLiteStorage(Path(str(client.configuration.storage)))
+        await storage.open()
+        await storage.revive()
+        await storage.aclose()
 
         assert await client.flush_data(10) == FlushResult(3, 0, 0)
         assert len(sandbox.engine.events()) == 3
