@@ -35,7 +35,7 @@ from exponea_async.errors import (
     NotStartedError,
     StorageError,
 )
-from exponea_async.features.content_blocks.verbs import ContentBlocks
+from exponea_async.features.content_blocks.service import ContentBlocks
 from exponea_async.features.in_app.service import InAppMessages
 from exponea_async.features.inbox.service import Inbox
 from exponea_async.features.segments.service import Segments

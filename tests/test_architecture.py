@@ -69,7 +69,7 @@ BROAD_HANDLERS = {
     "_pipeline.uploader.Uploader._lease_forever": "the upload loop",
     "_pipeline.uploader.Uploader._send_forever": "the upload loop",
     "_pipeline.api.ApiClient._customer_token": "a function of the user, which may raise anything",
-    "features.content_blocks.carousel_order._asked": "a function of the user; the carousel is shown without it",
+    "features.content_blocks.carousel._call_safely": "a function of the user; the carousel is shown without it",
     "features._shared.html.resources._load": "a function of the user; messages that need it are not shown",
     "cli.app.main": "a script expects one line and an exit code",
     "storage.sqlite.group_commit.run_reads": "an error of a read must not fail the writes beside it",

@@ -42,8 +42,8 @@ from exponea_async.devices.state import ProjectRef
 from exponea_async.errors import ExponeaError, InvalidEventError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import read_envelope
 from exponea_async.features._shared.html.reader import read_html
-from exponea_async.features.content_blocks.loader import _read_bundle, _read_found
-from exponea_async.features.content_blocks.parsing import handed_out
+from exponea_async.features.content_blocks import loader as block_loader
+from exponea_async.features.content_blocks.parsing import public_block
 from exponea_async.features.fetch.parsing import read_attributes, read_consents, read_recommendations
 from exponea_async.features.in_app.cache import Cache
 from exponea_async.features.inbox.mailbox import read_messages
@@ -556,13 +556,13 @@ def read_in_app(body: bytes) -> list[Any]:
 
 def read_bundle(body: bytes) -> list[Any]:
     """Read content blocks, as they are handed out."""
-    blocks = _read_bundle(body, 5.0).placeholders.values()
-    return [handed_out(each, None, ids={}) for place in blocks for each in place]
+    blocks = block_loader.read_bundle(body, 5.0).placeholders.values()
+    return [public_block(each, None, ids={}) for place in blocks for each in place]
 
 
 def read_found(body: bytes) -> list[Any]:
     """Read what blocks say to a customer."""
-    return list(_read_found(body, frozenset(GOOD), 5.0).values())
+    return list(block_loader.read_data(body, frozenset(GOOD), 5.0).values())
 
 
 def read_inbox(body: bytes) -> list[Any]:

@@ -1,5 +1,5 @@
 """
-Content blocks through the verbs: what is chosen for a placeholder, what is told of it, and what is remembered.
+Content blocks: the verbs, their events, and what a device remembers.
 """
 
 import asyncio
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from blocks_world import FORCED, LINK, World, personal, static
 from helpers.app import DEVICE, STAMPS, Phone
+from helpers.content_blocks import FORCED, LINK, ContentBlocksFixture, personal, static
 
 from exponea_async import (
     ClosedError,
@@ -24,41 +24,41 @@ from exponea_async import (
 from exponea_async.messages import InAppContentBlock, InAppContentBlockAction, PersonalizedData
 from exponea_async.sandbox import Sandbox
 
-CLICK = InAppContentBlockAction("BROWSER", "Sale", LINK)
-MADE = InAppContentBlock(id="made", name="By hand", content_type="html")
+ACTION = InAppContentBlockAction("BROWSER", "Sale", LINK)
+OWN_BLOCK = InAppContentBlock(id="made", name="Made by the caller", content_type="html")
 HOSTILE = """<script>steal()</script><style>@import 'javascript:x'</style><p onclick="steal()">Hi</p>
 <a href="javascript:steal()">a</a><a href="https://ok.example" onmouseover="steal()">ok</a><iframe src="//e.example">
 </iframe><img src=x onerror=steal()><svg onload=steal()></svg><form action="//e.example"><input></form>"""
 
 
 @pytest.fixture
-def world(phone: Phone, sandbox: Sandbox) -> World:
-    return World(phone, sandbox)
+def content(phone: Phone, sandbox: Sandbox) -> ContentBlocksFixture:
+    return ContentBlocksFixture(phone, sandbox)
 
 
-def by_hand(client: Any, verb: str, block: Any, consider: bool = True, placeholder: Any = "top") -> Any:  # noqa: FBT001, FBT002 - as in the verbs
-    """Track something by hand."""
-    extra = {"click": (CLICK,), "error": ("broken",)}.get(verb, ())
+def track(client: Any, verb: str, block: Any, consider: bool = True, placeholder: Any = "top") -> Any:  # noqa: FBT001, FBT002 - as in the verbs
+    """Call one of the verbs that track an event explicitly."""
+    extra = {"click": (ACTION,), "error": ("broken",)}.get(verb, ())
     return getattr(client, f"track_in_app_content_block_{verb}")(placeholder, block, *extra, consider)
 
 
-HANDS = ["shown", "click", "close", "error"]
+TRACKING_VERBS = ["shown", "click", "close", "error"]
 
 
-class TestWhatIsHandedOut:
-    async def test_a_block_for_a_customer(self, world: World) -> None:
-        """A block tells what it is for all, what it says to the customer, and whom it was loaded for."""
-        world.put(
+class TestBlocks:
+    async def test_personalized_block(self, content: ContentBlocksFixture) -> None:
+        """A block has its definition, its personalized data, and the ids of its customer."""
+        content.put(
             personal(
                 frequency="only_once",
                 load_priority=7,
                 consent_category_tracking="Marketing",
                 date_filter={"enabled": False},
-                says={"has_tracking_consent": False},
+                data={"has_tracking_consent": False},
             )
         )
-        client = await world.phone.start()
-        block = await world.block()
+        client = await content.app.start()
+        block = await content.block()
         data = block.personalized_data
 
         assert (block.id, block.name, block.placeholders, block.frequency) == ("p1", "p1", ("top",), "only_once")
@@ -70,11 +70,11 @@ class TestWhatIsHandedOut:
         assert (data.has_tracking_consent, data.variant_id, data.variant_name) == (False, 3, "B")
         assert data.content_type == "html"
 
-    async def test_what_can_be_pressed(self, world: World) -> None:
-        """Its HTML is made safe, and it tells what can be pressed."""
-        world.put(static())
-        await world.phone.start()
-        block = await world.block()
+    async def test_actions(self, content: ContentBlocksFixture) -> None:
+        """A block has the actions of its safe HTML."""
+        content.put(static())
+        await content.app.start()
+        block = await content.block()
 
         assert [(each.type, each.name) for each in block.actions] == [
             ("BROWSER", "Sale"),
@@ -83,44 +83,44 @@ class TestWhatIsHandedOut:
         ]
         assert all(each.url in (block.html or "") for each in block.actions if each.url)
 
-    async def test_hostile_html(self, world: World) -> None:
-        """Nothing that could run gets through, and what is harmless does."""
-        world.put(static(html=HOSTILE))
-        await world.phone.start()
-        block = await world.block()
+    async def test_unsafe_html(self, content: ContentBlocksFixture) -> None:
+        """Safe HTML has no scripts, but harmless links."""
+        content.put(static(html=HOSTILE))
+        await content.app.start()
+        block = await content.block()
 
         assert block.html is not None
         assert not [word for word in ("steal", "script", "iframe", "import") if word in block.html]
         assert [each.url for each in block.actions] == ["https://ok.example"]
 
-    async def test_nothing_is_shared(self, world: World) -> None:
-        """What a host does to a block's content is its own affair."""
-        world.put(personal("p", load_priority=9), static("s", placeholders=("other",)))
-        await world.phone.start()
-        first, second = await world.block(), await world.block("other")
+    async def test_blocks_are_copies(self, content: ContentBlocksFixture) -> None:
+        """Changing the content of a block does not change later blocks."""
+        content.put(personal("p", load_priority=9), static("s", placeholders=("other",)))
+        await content.app.start()
+        first, second = await content.block(), await content.block("other")
         first.personalized_data.content["html"] = second.content["html"] = "<p>Mine</p>"  # type: ignore[index,union-attr]
 
-        assert "Mine" not in str((await world.block()).html)
-        assert "Mine" not in str((await world.block("other")).html)
+        assert "Mine" not in str((await content.block()).html)
+        assert "Mine" not in str((await content.block("other")).html)
 
-    async def test_on_a_phone_of_apple(self, world: World) -> None:
-        """Blocks for Apple's phones are other ones, and the events say so."""
-        world.put(static())
-        await world.phone.start(message_platform="ios")
-        await world.block()
+    async def test_ios(self, content: ContentBlocksFixture) -> None:
+        """With the platform iOS another bundle is loaded, and events name the platform."""
+        content.put(static())
+        await content.app.start(message_platform="ios")
+        await content.block()
 
-        assert world.sandbox.requests[-1].path == "/wxstatic/projects/shop/bundle-ios.json"
-        event = (await world.last()).own
+        assert content.sandbox.requests[-1].path == "/wxstatic/projects/shop/bundle-ios.json"
+        event = (await content.last_event()).own
         assert (event["os"], event["platform"]) == ("iOS", "iOS")
 
 
-class TestWhatIsTold:
-    async def test_a_show(self, world: World) -> None:
-        """What is shown is told with all that is known of it."""
-        world.put(personal(consent_category_tracking="Marketing"))
-        await world.phone.start()
-        await world.block()
-        event = await world.last()
+class TestEvents:
+    async def test_show(self, content: ContentBlocksFixture) -> None:
+        """A show event has all properties of the block."""
+        content.put(personal(consent_category_tracking="Marketing"))
+        await content.app.start()
+        await content.block()
+        event = await content.last_event()
 
         assert event.own == {
             "action": "show",
@@ -139,100 +139,107 @@ class TestWhatIsTold:
         assert event.properties.keys() >= DEVICE | STAMPS
         assert event.at == 1000
 
-    async def test_a_click_and_a_close(self, world: World) -> None:
-        """A click tells what was pressed, and a close does not; who did it was somebody."""
-        world.put(static())
-        client = await world.phone.start()
-        block = await world.block()
+    async def test_click_and_close(self, content: ContentBlocksFixture) -> None:
+        """Clicks and closes are interactions; a click has the text and link of its action."""
+        content.put(static())
+        client = await content.app.start()
+        block = await content.block()
         assert await client.click_content_block("top", block, block.actions[0]) == LINK
         await client.close_content_block("top", block)
-        shown, click, close = [each.own for each in await world.phone.kept("banner")]
+        shown, click, close = [each.own for each in await content.app.kept("banner")]
 
         assert click == {**shown, "action": "click", "interaction": True, "text": "Sale", "link": LINK}
         assert close == {**shown, "action": "close", "interaction": True}
         assert "variant_id" not in shown
 
     @pytest.mark.parametrize("url", [LINK, LINK + "/", "https://s.example:443/sale#part"])
-    async def test_an_address_that_was_opened(self, world: World, url: str) -> None:
-        """What was pressed is found by the address that was opened."""
-        world.put(static())
-        client = await world.phone.start()
-        assert await client.click_content_block("top", await world.block(), url) == LINK
-        assert (await world.last()).own["text"] == "Sale"
+    async def test_opened_url(self, content: ContentBlocksFixture, url: str) -> None:
+        """The clicked action is found by the opened URL."""
+        content.put(static())
+        client = await content.app.start()
+        assert await client.click_content_block("top", await content.block(), url) == LINK
+        assert (await content.last_event()).own["text"] == "Sale"
 
-    async def test_a_press_that_closes(self, world: World) -> None:
-        """A press on a button to close is a close, by its address too."""
-        world.put(static())
-        client = await world.phone.start()
-        block = await world.block()
+    async def test_click_that_closes(self, content: ContentBlocksFixture) -> None:
+        """A click on a close button is a close, also by its URL."""
+        content.put(static())
+        client = await content.app.start()
+        block = await content.block()
         close = block.actions[2]
         assert await client.click_content_block("top", block, close) is None
         assert await client.click_content_block("top", block, close.url or "") is None
-        assert await world.told() == [("show", "s1"), ("close", "s1"), ("close", "s1")]
+        assert await content.events() == [("show", "s1"), ("close", "s1"), ("close", "s1")]
 
-    async def test_html_that_can_not_be_shown(self, world: World) -> None:
-        """A block with nothing in its HTML is an error, and the next one gets its turn."""
-        world.put(static("broken", html="<script>x</script>", load_priority=9), static("fine"))
-        await world.phone.start()
-        assert await world.shown() == "fine"
-        assert await world.told() == [("error", "broken"), ("show", "fine")]
-        error = (await world.phone.kept("banner"))[0].own
+    async def test_invalid_html(self, content: ContentBlocksFixture) -> None:
+        """A block without content in its HTML is tracked as an error, and the next block is shown."""
+        content.put(static("broken", html="<script>x</script>", load_priority=9), static("fine"))
+        await content.app.start()
+        assert await content.shown() == "fine"
+        assert await content.events() == [("error", "broken"), ("show", "fine")]
+        error = (await content.app.kept("banner"))[0].own
         assert (error["error"], error["interaction"]) == ("Invalid HTML or empty", False)
 
     @pytest.mark.parametrize("consent", [True, False])
     @pytest.mark.parametrize("url", [LINK, FORCED])
     @pytest.mark.parametrize("consider", [True, False])
-    @pytest.mark.parametrize("verb", HANDS)
-    async def test_by_hand(self, world: World, verb: str, consider: bool, url: str, consent: bool) -> None:  # noqa: FBT001
-        """Without consent only that is tracked by hand which is asked for all the same, or a click that is forced."""
-        world.put(personal(says={"has_tracking_consent": consent}, frequency="until_visitor_interacts"))
-        client = await world.phone.start()
-        block = await world.block()
-        before = len(await world.told())
-        click = InAppContentBlockAction("BROWSER", "Go", url)
-        extra = {"click": (click,), "error": ("broken",)}.get(verb, ())
+    @pytest.mark.parametrize("verb", TRACKING_VERBS)
+    async def test_explicit_events(
+        self,
+        content: ContentBlocksFixture,
+        verb: str,
+        consider: bool,  # noqa: FBT001
+        url: str,
+        consent: bool,  # noqa: FBT001
+    ) -> None:
+        """Without consent an explicit event is tracked only if consent does not count, or if its link forces it."""
+        content.put(personal(data={"has_tracking_consent": consent}, frequency="until_visitor_interacts"))
+        client = await content.app.start()
+        block = await content.block()
+        before = len(await content.events())
+        action = InAppContentBlockAction("BROWSER", "Go", url)
+        extra = {"click": (action,), "error": ("broken",)}.get(verb, ())
         receipt = await getattr(client, f"track_in_app_content_block_{verb}")("top", block, *extra, consider)
 
         forced = verb == "click" and url == FORCED
-        kept = (await world.phone.kept("banner"))[before:]
+        kept = (await content.app.kept("banner"))[before:]
         assert len(kept) == (consent or forced or not consider)
         assert receipt.status == ("queued" if kept else "dropped")
         assert [each.own.get("tracking_forced") for each in kept] == [True if forced else None] * len(kept)
-        # What is told by hand is remembered by hand.
-        assert await world.shown() == "p1"
+        # Explicit events are not remembered.
+        assert await content.shown() == "p1"
 
-    async def test_made_by_hand(self, world: World) -> None:
-        """A block that a host has made is told of the present customer, with what is known of it."""
-        client = await world.phone.start()
-        await client.track_in_app_content_block_error("side", MADE, "no room")
-        event = await world.last()
+    async def test_block_made_by_the_caller(self, content: ContentBlocksFixture) -> None:
+        """An event about a block that the caller made is about the present customer."""
+        client = await content.app.start()
+        await client.track_in_app_content_block_error("side", OWN_BLOCK, "no room")
+        event = await content.last_event()
 
         assert (event.own["banner_id"], event.own["placeholder"], event.own["error"]) == ("made", "side", "no room")
         assert event.ids == {"cookie": await client.get_customer_cookie()}
 
-    async def test_the_want_of_consent_is_counted(self, world: World) -> None:
-        """What is not tracked for want of consent is counted, and remembered as shown all the same."""
-        world.put(personal(says={"has_tracking_consent": False}, frequency="only_once"))
-        client = await world.phone.start()
-        assert [await world.shown() for _ in range(2)] == ["p1", None]
+    async def test_missing_consent_is_counted(self, content: ContentBlocksFixture) -> None:
+        """An event that is dropped for want of consent is counted, but the block is remembered as shown."""
+        content.put(personal(data={"has_tracking_consent": False}, frequency="only_once"))
+        client = await content.app.start()
+        assert [await content.shown() for _ in range(2)] == ["p1", None]
         assert client.stats().dropped == {"no_consent": 1}
         with pytest.raises(DroppedError, match="consent"):
-            await (await client.track_in_app_content_block_close("top", personal_block())).delivered()
+            await (await client.track_in_app_content_block_close("top", block_without_consent())).delivered()
 
-    async def test_endless_words(self, world: World) -> None:
-        """The words of a link that go on for ever are cut in the event, which is sent."""
-        world.put(static(html=f"<a href='{LINK}'>{'word ' * 10_000}</a>"))
-        client = await world.phone.start()
-        assert await client.click_content_block("top", await world.block(), LINK) == LINK
-        assert len((await world.last()).own["text"]) == 4_000
+    async def test_long_text(self, content: ContentBlocksFixture) -> None:
+        """A long text of a link is cut in the event."""
+        content.put(static(html=f"<a href='{LINK}'>{'word ' * 10_000}</a>"))
+        client = await content.app.start()
+        assert await client.click_content_block("top", await content.block(), LINK) == LINK
+        assert len((await content.last_event()).own["text"]) == 4_000
 
 
-def personal_block() -> InAppContentBlock:
-    """Make a block by hand that may not be tracked."""
+def block_without_consent() -> InAppContentBlock:
+    """Return a block that may not be tracked."""
     return InAppContentBlock(id="x", name="x", personalized_data=PersonalizedData(id="x", has_tracking_consent=False))
 
 
-class TestHowOften:
+class TestFrequency:
     @pytest.mark.parametrize(
         ("frequency", "again", "after_close", "next_visit"),
         [
@@ -244,25 +251,25 @@ class TestHowOften:
             ("until_visitor_interacts", True, False, False),
         ],
     )
-    async def test_a_frequency(
+    async def test_frequency(
         self,
-        world: World,
+        content: ContentBlocksFixture,
         frequency: str | None,
         again: bool,  # noqa: FBT001
         after_close: bool,  # noqa: FBT001
         next_visit: bool,  # noqa: FBT001
     ) -> None:
-        """A device is shown a block as often as its frequency allows, in this visit and the next, restarts included."""
-        world.put(static(frequency=frequency), check=False)
-        client = await world.phone.start()
-        block = await world.block()
-        world.phone.now += 1
-        assert (await world.shown() is not None) is again
+        """A device shows a block as often as its frequency allows, in this visit and the next, even after a restart."""
+        content.put(static(frequency=frequency), check=False)
+        client = await content.app.start()
+        block = await content.block()
+        content.app.now += 1
+        assert (await content.shown() is not None) is again
         await client.close_content_block("top", block)
-        await world.phone.restart()
-        assert (await world.shown() is not None) is after_close
-        world.phone.now += 3600
-        assert (await world.shown() is not None) is next_visit
+        await content.app.restart()
+        assert (await content.shown() is not None) is after_close
+        content.app.now += 3600
+        assert (await content.shown() is not None) is next_visit
 
     @pytest.mark.parametrize(
         ("dates", "is_shown"),
@@ -273,207 +280,212 @@ class TestHowOften:
             ({"enabled": False, "to_date": 999}, True),
         ],
     )
-    async def test_dates(self, world: World, dates: dict[str, Any], is_shown: bool) -> None:  # noqa: FBT001
-        """A block is shown between its dates."""
-        world.put(static(date_filter=dates))
-        await world.phone.start()
-        assert (await world.shown() is not None) is is_shown
+    async def test_dates(self, content: ContentBlocksFixture, dates: dict[str, Any], is_shown: bool) -> None:  # noqa: FBT001
+        """A block is shown between its dates only."""
+        content.put(static(date_filter=dates))
+        await content.app.start()
+        assert (await content.shown() is not None) is is_shown
 
     @pytest.mark.parametrize("frequency", ["only_once", "once_per_visit"])
-    async def test_many_at_once(self, world: World, frequency: str) -> None:
-        """Of many who ask at the same moment one is shown what is shown once, and the others what comes next."""
-        world.put(static("once", frequency=frequency, load_priority=2), static("next", frequency=frequency))
-        await world.phone.start()
-        shown = await asyncio.gather(*(world.shown() for _ in range(20)))
+    async def test_concurrent_calls(self, content: ContentBlocksFixture, frequency: str) -> None:
+        """Concurrent calls show a block that is shown once only to one of them, and the next block to another."""
+        content.put(static("once", frequency=frequency, load_priority=2), static("next", frequency=frequency))
+        await content.app.start()
+        shown = await asyncio.gather(*(content.shown() for _ in range(20)))
 
         assert sorted(str(each) for each in shown) == ["None"] * 18 + ["next", "once"]
-        assert sorted(await world.told()) == [("show", "next"), ("show", "once")]
+        assert sorted(await content.events()) == [("show", "next"), ("show", "once")]
 
-    async def test_equal_ones(self, world: World) -> None:
-        """Those of one priority are chosen by chance."""
-        world.put(static("a"), static("b"))
-        await world.phone.start()
-        assert {await world.shown() for _ in range(60)} == {"a", "b"}
+    async def test_equal_priorities(self, content: ContentBlocksFixture) -> None:
+        """Of blocks with the same priority one is chosen at random."""
+        content.put(static("a"), static("b"))
+        await content.app.start()
+        assert {await content.shown() for _ in range(60)} == {"a", "b"}
 
     @pytest.mark.parametrize("change", ["identify", "anonymize"])
-    async def test_another_customer(self, world: World, change: str) -> None:
-        """Nobody has seen what somebody else was shown."""
-        world.put(static(frequency="only_once"))
-        client = await world.phone.start()
-        await world.block()
-        assert await world.shown() is None
+    async def test_another_customer(self, content: ContentBlocksFixture, change: str) -> None:
+        """A block that the previous customer has seen is new to the present one."""
+        content.put(static(frequency="only_once"))
+        client = await content.app.start()
+        await content.block()
+        assert await content.shown() is None
         if change == "identify":
             await client.identify_customer(Customer({"registered": "jane"}))
         else:
             await client.anonymize()
-        assert await world.shown() == "s1"
+        assert await content.shown() == "s1"
 
-    async def test_two_devices(self, world: World) -> None:
-        """What one device was shown is new to another."""
-        world.put(static(frequency="only_once"))
-        await world.phone.start()
-        shown = [await world.shown(of=world.device(key)) for key in ("a", "b", "a")]
+    async def test_two_devices(self, content: ContentBlocksFixture) -> None:
+        """A block that one device has shown is new to another."""
+        content.put(static(frequency="only_once"))
+        await content.app.start()
+        shown = [await content.shown(subject=content.device(key)) for key in ("a", "b", "a")]
         assert shown == ["s1", "s1", None]
 
 
-class TestACustomer:
-    async def test_nothing_is_remembered(self, world: World) -> None:
-        """To a customer tracker each block was never shown; its events carry exactly the ids."""
-        world.put(personal(frequency="only_once"))
-        client = await world.phone.start()
+class TestCustomerTracker:
+    async def test_nothing_is_remembered(self, content: ContentBlocksFixture) -> None:
+        """A customer tracker shows each block as if for the first time; its events have exactly its ids."""
+        content.put(personal(frequency="only_once"))
+        client = await content.app.start()
         jane = client.for_customer({"registered": "jane"})
-        block = await world.block(of=jane)
+        block = await content.block(subject=jane)
         await jane.click_content_block("top", block, LINK)
         await jane.close_content_block("top", block)
 
-        assert await world.shown(of=jane) == "p1"
-        told = await world.phone.kept()
-        assert [each.own["action"] for each in told] == ["show", "click", "close", "show"]
-        assert [each.ids for each in told] == [{"registered": "jane"}] * 4
+        assert await content.shown(subject=jane) == "p1"
+        events = await content.app.kept()
+        assert [each.own["action"] for each in events] == ["show", "click", "close", "show"]
+        assert [each.ids for each in events] == [{"registered": "jane"}] * 4
         assert block.customer_ids == {"registered": "jane"}
 
-    async def test_the_block_of_another_one(self, world: World) -> None:
-        """What happens to a block is told of whom it was loaded for, whoever is told to be current."""
-        world.put(static())
-        client = await world.phone.start()
-        block = await world.block(of=client.for_customer({"registered": "jane"}))
+    async def test_block_of_another_customer(self, content: ContentBlocksFixture) -> None:
+        """Events about a block are about the customer that it was loaded for, whichever subject tracks them."""
+        content.put(static())
+        client = await content.app.start()
+        block = await content.block(subject=client.for_customer({"registered": "jane"}))
         await client.for_customer({"registered": "bob"}).close_content_block("top", block)
         await client.click_content_block("top", block, LINK)
 
-        assert [each.ids for each in await world.phone.kept("banner")] == [{"registered": "jane"}] * 3
+        assert [each.ids for each in await content.app.kept("banner")] == [{"registered": "jane"}] * 3
 
-    async def test_the_bound_one(self, world: World) -> None:
-        """The client's verbs are about who is bound."""
-        world.put(static())
-        client = await world.phone.start()
+    async def test_bound_subject(self, content: ContentBlocksFixture) -> None:
+        """The client's verbs are about the bound subject."""
+        content.put(static())
+        client = await content.app.start()
         with client.bind(client.for_customer({"registered": "jane"})):
-            await world.block()
-        assert (await world.last()).ids == {"registered": "jane"}
+            await content.block()
+        assert (await content.last_event()).ids == {"registered": "jane"}
 
 
 class TestHooks:
     @pytest.mark.parametrize("who", ["device", "customer"])
-    async def test_an_event_that_is_dropped(self, world: World, who: str) -> None:
-        """What a hook does not want tracked is not, and the block is there all the same."""
-        world.put(static(frequency="only_once"))
+    async def test_dropped_event(self, content: ContentBlocksFixture, who: str) -> None:
+        """An event that a hook drops is not tracked, but the block is shown."""
+        content.put(static(frequency="only_once"))
         hooks = Hooks(before_track=lambda event: None if event.name == "banner" else event)
-        client = await world.phone.start(hooks=hooks)
+        client = await content.app.start(hooks=hooks)
         subject = client.device("d") if who == "device" else client.for_customer({"registered": "jane"})
-        block = await world.block(of=subject)
+        block = await content.block(subject=subject)
         assert await subject.click_content_block("top", block, LINK) == LINK
         assert (await subject.track_in_app_content_block_close("top", block)).status == "dropped"
-        assert await world.told() == []
-        assert (await world.shown(of=subject) is None) is (who == "device")
+        assert await content.events() == []
+        assert (await content.shown(subject=subject) is None) is (who == "device")
 
 
 class TestMisuse:
     @pytest.mark.parametrize("placeholder", ["", None, 5])
-    async def test_no_placeholder(self, world: World, placeholder: Any) -> None:
-        """What names no placeholder is refused by all verbs, and nothing is asked or kept."""
-        client = await world.phone.start()
-        acts: list[Callable[[], Any]] = [
+    async def test_wrong_placeholder(self, content: ContentBlocksFixture, placeholder: Any) -> None:
+        """All verbs raise an error for a wrong placeholder id, and request and track nothing."""
+        client = await content.app.start()
+        calls: list[Callable[[], Any]] = [
             lambda: client.content_block(placeholder),
-            lambda: client.click_content_block(placeholder, MADE, CLICK),
-            lambda: client.close_content_block(placeholder, MADE),
-            *(lambda verb=verb: by_hand(client, verb, MADE, placeholder=placeholder) for verb in HANDS),
+            lambda: client.click_content_block(placeholder, OWN_BLOCK, ACTION),
+            lambda: client.close_content_block(placeholder, OWN_BLOCK),
+            *(lambda verb=verb: track(client, verb, OWN_BLOCK, placeholder=placeholder) for verb in TRACKING_VERBS),
         ]
-        for act in acts:
+        for call in calls:
             with pytest.raises(InvalidEventError, match="placeholder_id"):
-                await act()
+                await call()
         with pytest.raises(InvalidEventError, match="placeholder_id"):
             client.content_block_carousel(placeholder)
-        assert await world.phone.kept() == []
-        assert world.asked() == []
+        assert await content.app.kept() == []
+        assert content.requests() == []
 
     @pytest.mark.parametrize("block", [None, "s1", {"id": "s1"}])
-    async def test_no_block(self, world: World, block: Any) -> None:
-        """What is no block is refused."""
-        client = await world.phone.start()
-        acts: list[Callable[[], Any]] = [
-            lambda: client.click_content_block("top", block, CLICK),
+    async def test_wrong_block(self, content: ContentBlocksFixture, block: Any) -> None:
+        """A value that is not a block raises an error."""
+        client = await content.app.start()
+        calls: list[Callable[[], Any]] = [
+            lambda: client.click_content_block("top", block, ACTION),
             lambda: client.close_content_block("top", block),
-            *(lambda verb=verb: by_hand(client, verb, block) for verb in HANDS),
+            *(lambda verb=verb: track(client, verb, block) for verb in TRACKING_VERBS),
         ]
-        for act in acts:
+        for call in calls:
             with pytest.raises(InvalidEventError, match="content_block"):
-                await act()
+                await call()
 
     @pytest.mark.parametrize("action", [None, 5, {"url": LINK}, InAppContentBlockAction(None)])  # type: ignore[arg-type]
-    async def test_no_action(self, world: World, action: Any) -> None:
-        """What nobody can have pressed is refused."""
-        client = await world.phone.start()
+    async def test_wrong_action(self, content: ContentBlocksFixture, action: Any) -> None:
+        """A value that is not an action raises an error, and nothing is tracked."""
+        client = await content.app.start()
         carousel = client.content_block_carousel("top")
-        acts: list[Callable[[], Any]] = [
-            lambda: client.click_content_block("top", MADE, action),
-            lambda: client.track_in_app_content_block_click("top", MADE, action),
-            lambda: carousel.click(MADE, action),
+        calls: list[Callable[[], Any]] = [
+            lambda: client.click_content_block("top", OWN_BLOCK, action),
+            lambda: client.track_in_app_content_block_click("top", OWN_BLOCK, action),
+            lambda: carousel.click(OWN_BLOCK, action),
         ]
-        for act in acts:
+        for call in calls:
             with pytest.raises(InvalidEventError, match="action"):
-                await act()
-        assert await world.phone.kept() == []
+                await call()
+        assert await content.app.kept() == []
 
-    async def test_after_a_stop(self, world: World) -> None:
-        """A stopped client shows, tracks and opens nothing."""
-        world.put(static())
-        client = await world.phone.start()
-        block, asked = await world.block(), world.asked()
+    async def test_stopped(self, content: ContentBlocksFixture) -> None:
+        """A stopped integration shows, tracks and requests nothing."""
+        content.put(static())
+        client = await content.app.start()
+        block, before = await content.block(), content.requests()
         await client.stop_integration()
 
         assert await client.content_block("top") is None
         assert await client.click_content_block("top", block, LINK) is None
         await client.close_content_block("top", block)
-        assert [(await by_hand(client, verb, block)).status for verb in HANDS] == ["dropped"] * 4
-        assert world.asked() == asked
+        assert [(await track(client, verb, block)).status for verb in TRACKING_VERBS] == ["dropped"] * 4
+        assert content.requests() == before
 
-    async def test_after_a_stop_and_a_start(self, world: World) -> None:
-        """A client that was started again knows nothing of before, and loads all anew."""
-        world.put(static(frequency="only_once"))
-        client = await world.phone.start()
-        await world.block()
+    async def test_stopped_and_started(self, content: ContentBlocksFixture) -> None:
+        """A client that was started again remembers nothing, and loads everything again."""
+        content.put(static(frequency="only_once"))
+        client = await content.app.start()
+        await content.block()
         await client.stop_integration()
         await client.start()
 
-        assert await world.shown() == "s1"
-        assert world.asked() == ["bundle"] * 2
+        assert await content.shown() == "s1"
+        assert content.requests() == ["bundle"] * 2
 
     @pytest.mark.parametrize(("close", "error"), [(False, NotStartedError), (True, ClosedError)])
-    async def test_outside_its_life(self, world: World, close: bool, error: type[Exception]) -> None:  # noqa: FBT001
-        """A client that does not run says so."""
-        client = world.phone.make()
+    async def test_client_that_does_not_run(
+        self,
+        content: ContentBlocksFixture,
+        close: bool,  # noqa: FBT001
+        error: type[Exception],
+    ) -> None:
+        """A client that does not run raises an error."""
+        client = content.app.make()
         if close:
             await client.start()
             await client.aclose(timeout=0)
-        acts: list[Callable[[], Any]] = [
+        calls: list[Callable[[], Any]] = [
             lambda: client.content_block("top"),
-            lambda: client.click_content_block("top", MADE, CLICK),
-            lambda: client.close_content_block("top", MADE),
+            lambda: client.click_content_block("top", OWN_BLOCK, ACTION),
+            lambda: client.close_content_block("top", OWN_BLOCK),
             lambda: client.content_block_carousel("top").reload(),
-            *(lambda verb=verb: by_hand(client, verb, MADE) for verb in HANDS),
+            *(lambda verb=verb: track(client, verb, OWN_BLOCK) for verb in TRACKING_VERBS),
         ]
-        for act in acts:
+        for call in calls:
             with pytest.raises(error):
-                await act()
+                await call()
 
 
-class TestInOtherPlaces:
-    async def test_another_project(self, world: World) -> None:
-        """Who was switched to another project is shown that one's blocks."""
-        section = world.sandbox.messages.content_blocks
+class TestProjectsAndSessions:
+    async def test_another_project(self, content: ContentBlocksFixture) -> None:
+        """A device that was switched to another project shows the blocks of that project."""
+        section = content.sandbox.messages.content_blocks
         section.put(static("here"), project="shop")
         section.put(static("there"), project="outlet")
-        client = await world.phone.start()
-        assert await world.shown() == "here"
+        client = await content.app.start()
+        assert await content.shown() == "here"
         await client.anonymize(ConfigurationChange(project=ExponeaProject("outlet", "key")))
 
-        assert await world.shown() == "there"
-        assert (await world.last()).project == "outlet"
-        assert await world.shown(of=world.device("other")) == "here"
+        assert await content.shown() == "there"
+        assert (await content.last_event()).project == "outlet"
+        assert await content.shown(subject=content.device("other")) == "here"
 
-    async def test_an_event_before_it(self, world: World) -> None:
-        """A block is a sign of life: the device tells first that it is there."""
-        world.put(static())
-        client = await world.phone.start()
-        await world.block()
+    async def test_activity(self, content: ContentBlocksFixture) -> None:
+        """Showing a block is activity of the device: its installation and session come first."""
+        content.put(static())
+        client = await content.app.start()
+        await content.block()
         await client.track_event(Event("ping"))
-        assert [each.name for each in await world.phone.kept()] == ["installation", "session_start", "banner", "ping"]
+        assert [each.name for each in await content.app.kept()] == ["installation", "session_start", "banner", "ping"]

@@ -1,1 +1,1 @@
-"""Content blocks: the content of a placeholder, and what became of it."""
+"""Content blocks: the content of placeholders in an application, and the events about it."""

@@ -1,130 +1,132 @@
 """
-What is kept in memory of content blocks: the list of all, and what they say to each customer. Pure.
+Content blocks in memory: the definitions of a project, and the personalized data of customers. Pure.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from attrs import define, field, frozen
 
+from exponea_async._internal.lru import LruCache
 from exponea_async.devices.customers import CustomerSnapshot
-from exponea_async.features.content_blocks.parsing import Definition, weight
+from exponea_async.features.content_blocks.parsing import BlockDefinition, memory_size
 from exponea_async.messages import PersonalizedData
 
-#: Customers whose content is kept, and about how much memory it takes, in bytes; whoever was asked for longest ago
-#: makes room.
+#: Maximum number of customers whose data is cached, and the approximate maximum size of the data in bytes; the least
+#: recently used customer is evicted first.
 MAX_CUSTOMERS = 10_000
 MAX_BYTES = 64_000_000
-#: What a customer takes beside the content, in bytes.
-FRAME = 500
+#: The approximate size of a customer without the data, in bytes.
+CUSTOMER_SIZE = 500
 
-_NOTHING: Mapping[str, PersonalizedData] = MappingProxyType({})
+_NO_DATA: Mapping[str, PersonalizedData] = MappingProxyType({})
 
 
 @frozen
 class Bundle:
     """
-    All content blocks of a project.
+    The definitions of all content blocks of a project.
 
     Attributes:
-        loaded_at: When it was loaded, UNIX seconds.
-        placeholders: The blocks by the placeholder that they may be shown in.
+        loaded_at: When they were loaded, UNIX seconds.
+        placeholders: The blocks by the placeholder in which they may be shown.
     """
 
     loaded_at: float
-    placeholders: Mapping[str, tuple[Definition, ...]]
+    placeholders: Mapping[str, tuple[BlockDefinition, ...]]
 
     @classmethod
-    def made(cls, definitions: Iterable[Definition], loaded_at: float) -> "Bundle":
-        """Make one of the blocks in it; of several with one id the first counts."""
-        first: dict[str, Definition] = {}
+    def from_definitions(cls, definitions: Iterable[BlockDefinition], loaded_at: float) -> "Bundle":
+        """Return a bundle; of several definitions with the same id the first one counts."""
+        first: dict[str, BlockDefinition] = {}
         for each in definitions:
             first.setdefault(each.id, each)
-        places: dict[str, list[Definition]] = {}
+        placeholders: dict[str, list[BlockDefinition]] = {}
         for each in first.values():
             for placeholder in dict.fromkeys(each.placeholders):
-                places.setdefault(placeholder, []).append(each)
-        return cls(loaded_at, {name: tuple(blocks) for name, blocks in places.items()})
+                placeholders.setdefault(placeholder, []).append(each)
+        return cls(loaded_at, {name: tuple(blocks) for name, blocks in placeholders.items()})
 
-    def of(self, placeholder: str) -> tuple[Definition, ...]:
-        """Tell the blocks that may be shown in a placeholder."""
+    def blocks_for(self, placeholder: str) -> tuple[BlockDefinition, ...]:
+        """Return the blocks that may be shown in a placeholder."""
         return self.placeholders.get(placeholder, ())
 
 
 @define(eq=False)
-class Customer:
+class CachedCustomer:
     """
-    What blocks say to one customer.
+    The personalized data of one customer.
 
     Attributes:
         device: The key of the device, or None.
-        blocks: What they say, by the block's id.
-        size: About how much memory it takes, in bytes.
+        data: The data by the id of its block.
+        size: The approximate size in bytes.
     """
 
     device: str | None
-    blocks: dict[str, PersonalizedData] = field(factory=dict)
-    size: int = FRAME
+    data: dict[str, PersonalizedData] = field(factory=dict)
+    size: int = CUSTOMER_SIZE
 
-    def put(self, found: Mapping[str, PersonalizedData]) -> None:
-        """Take in what was loaded; what else is known stays."""
-        self.size += sum(weight(each) for each in found.values())
-        self.size -= sum(weight(self.blocks[name]) for name in found if name in self.blocks)
-        self.blocks.update(found)
+    def update(self, loaded: Mapping[str, PersonalizedData]) -> None:
+        """Add or replace data."""
+        self.size += sum(memory_size(each) for each in loaded.values())
+        self.size -= sum(memory_size(self.data[name]) for name in loaded if name in self.data)
+        self.data.update(loaded)
 
 
-class Customers:
-    """What blocks say to the customers who were asked for last, by the customer's fingerprint."""
+class CustomerCache:
+    """The personalized data of the customers that were used last, by the customer's fingerprint."""
 
     def __init__(self) -> None:
-        self._customers: OrderedDict[str, Customer] = OrderedDict()
-        # A device is one customer at a time.
+        self._customers: LruCache[str, CachedCustomer] = LruCache(
+            MAX_CUSTOMERS,
+            max_weight=MAX_BYTES,
+            weigh=lambda customer: customer.size,
+            on_evict=lambda _, customer: self._unlink(customer),
+        )
+        # The fingerprint of the customer that a device had last.
         self._devices: dict[str, str] = {}
-        self.size = 0
 
     def __len__(self) -> int:
         return len(self._customers)
 
-    def get(self, snapshot: CustomerSnapshot) -> Mapping[str, PersonalizedData]:
-        """Tell what blocks say to a customer, by their ids."""
-        customer = self._customers.get(snapshot.fingerprint)
-        if customer is None:
-            return _NOTHING
-        self._customers.move_to_end(snapshot.fingerprint)
-        return customer.blocks
+    @property
+    def size(self) -> int:
+        """The approximate size of all data in bytes."""
+        return self._customers.weight
 
-    def put(self, snapshot: CustomerSnapshot, found: Mapping[str, PersonalizedData]) -> None:
-        """Keep what blocks say to a customer, beside what is known already."""
-        self.settle(snapshot)
-        customer = self._customers.pop(snapshot.fingerprint, None) or Customer(snapshot.device)
-        # A customer tracker may have come first, with the same ids.
-        customer.device = snapshot.device or customer.device
-        self.size -= customer.size if customer.blocks else 0
-        customer.put(found)
-        if not customer.blocks:
+    def get(self, customer: CustomerSnapshot) -> Mapping[str, PersonalizedData]:
+        """Return the data of a customer by the id of its block."""
+        cached = self._customers.get(customer.fingerprint)
+        return _NO_DATA if cached is None else cached.data
+
+    def put(self, customer: CustomerSnapshot, loaded: Mapping[str, PersonalizedData]) -> None:
+        """Add data of a customer to what is cached."""
+        self.remove_previous(customer)
+        # Removed while its size changes.
+        cached = self._customers.pop(customer.fingerprint) or CachedCustomer(customer.device)
+        # A customer tracker with the same ids may have been first.
+        cached.device = customer.device or cached.device
+        cached.update(loaded)
+        if not cached.data:
             return
-        self._customers[snapshot.fingerprint] = customer
-        self.size += customer.size
-        if snapshot.device is not None:
-            self._devices[snapshot.device] = snapshot.fingerprint
-        while len(self._customers) > MAX_CUSTOMERS or self.size > MAX_BYTES:
-            self._drop(next(iter(self._customers)))
+        if customer.device is not None:
+            self._devices[customer.device] = customer.fingerprint
+        self._customers.put(customer.fingerprint, cached)
 
-    def settle(self, snapshot: CustomerSnapshot) -> None:
-        """Forget what was kept for whoever the device was before."""
-        before = None if snapshot.device is None else self._devices.get(snapshot.device)
-        if before is not None and before != snapshot.fingerprint:
-            self._drop(before)
+    def remove_previous(self, customer: CustomerSnapshot) -> None:
+        """Remove the data of the customer that the device had before."""
+        previous = None if customer.device is None else self._devices.get(customer.device)
+        if previous is not None and previous != customer.fingerprint:
+            cached = self._customers.pop(previous)
+            if cached is not None:
+                self._unlink(cached)
 
     def clear(self) -> None:
-        """Forget everybody."""
+        """Remove all customers."""
         self._customers.clear()
         self._devices.clear()
-        self.size = 0
 
-    def _drop(self, fingerprint: str) -> None:
-        customer = self._customers.pop(fingerprint)
-        self.size -= customer.size
-        if customer.device is not None:
-            self._devices.pop(customer.device, None)
+    def _unlink(self, cached: CachedCustomer) -> None:
+        if cached.device is not None:
+            self._devices.pop(cached.device, None)

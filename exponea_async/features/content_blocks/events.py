@@ -1,15 +1,15 @@
 """
-What is told of content blocks, and what the device remembers of it.
+The events of content blocks, and what a device remembers of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from attrs import evolve, field, frozen
 
 from exponea_async._internal.fields import FieldTypes, check_fields
-from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.context import Remember, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.impressions import Impression
@@ -19,20 +19,20 @@ from exponea_async.features._shared.banners import Banner, BannerAction, banner_
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.html.reader import CLOSE, HtmlAction, find_action
 from exponea_async.features._shared.targeting.schedule import ALWAYS, may_show
-from exponea_async.features.content_blocks.parsing import MAX_TEXT, has_tracking_consent, told_type
+from exponea_async.features.content_blocks.parsing import MAX_TEXT_LENGTH, content_type_of, has_tracking_consent
 from exponea_async.messages import InAppContentBlock, InAppContentBlockAction, PersonalizedData
 from exponea_async.models import Event, EventType, Receipt
 
 INVALID_HTML = "Invalid HTML or empty"
 INVALID_ACTION = "Invalid action definition"
-#: What a frame opens by itself, which nobody pressed.
-NOT_PRESSED = "about:blank"
+#: The URL that a frame opens by itself, without a click.
+BLANK_PAGE = "about:blank"
 
-_TYPES = {"browser": "BROWSER", "deep-link": "DEEPLINK", CLOSE: "CLOSE"}
-_KINDS = {type_: kind for kind, type_ in _TYPES.items()}
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-#: What the fields of a block that is told of, and of what was pressed in it, have to be.
-_FIELDS: FieldTypes = MappingProxyType(
+_ACTION_TYPES = {"browser": "BROWSER", "deep-link": "DEEPLINK", CLOSE: "CLOSE"}
+_HTML_KINDS = {type_: kind for kind, type_ in _ACTION_TYPES.items()}
+_NO_IMPRESSIONS: Mapping[str, Impression] = MappingProxyType({})
+#: The types of the fields that events need, of a block that a caller passes back.
+_BLOCK_FIELDS: FieldTypes = MappingProxyType(
     {
         "id": str,
         "name": str,
@@ -44,36 +44,37 @@ _FIELDS: FieldTypes = MappingProxyType(
         "customer_ids": Mapping,
     }
 )
-_WORDS: FieldTypes = MappingProxyType({"type": str, "name": str | None, "url": str | None})
+#: The same of an action.
+_ACTION_FIELDS: FieldTypes = MappingProxyType({"type": str, "name": str | None, "url": str | None})
 
 
-class OvertakenError(Exception):
-    """Somebody else showed the block to the customer meanwhile, or the customer is another one by now."""
+class OutdatedError(Exception):
+    """The block may no longer be shown: another call has shown it, or the device belongs to another customer."""
 
 
 @frozen
 class Viewer:
     """
-    Who is to see content blocks, and what is remembered of what they saw.
+    The customer that content blocks are shown to.
 
     Attributes:
         customer: The customer.
-        displays: When blocks were shown and pressed, by their ids.
-        visit_start: When the session began, UNIX seconds.
+        impressions: When blocks were shown and interacted with, by their ids.
+        session_start: When the session began, UNIX seconds.
     """
 
     customer: CustomerSnapshot
-    displays: Mapping[str, Impression] = field(default=_NOTHING)
-    visit_start: float = 0.0
+    impressions: Mapping[str, Impression] = field(default=_NO_IMPRESSIONS)
+    session_start: float = 0.0
 
 
-async def viewer_of(context: SubjectContext, visit_start: float) -> Viewer | None:
+async def load_viewer(context: SubjectContext, session_start: float) -> Viewer | None:
     """
-    Tell who is to see content blocks, which is a sign of life; None where the integration is stopped.
+    Return the present customer, which counts as activity; None where the integration is stopped.
 
     Args:
         context: The subject.
-        visit_start: What counts as the begin of a session where none is open, UNIX seconds.
+        session_start: The start of the session where none is open, UNIX seconds.
 
     Raises:
         StorageError: The storage refused.
@@ -85,40 +86,41 @@ async def viewer_of(context: SubjectContext, visit_start: float) -> Viewer | Non
     customer, state = await context.load_customer()
     if customer is None or state is None:
         return None
-    start = visit_start if state.session_start is None else state.session_start
-    return Viewer(customer, state.blocks, start)
+    return Viewer(customer, state.blocks, session_start if state.session_start is None else state.session_start)
 
 
-def action_of(action: HtmlAction) -> InAppContentBlockAction:
-    """Make the public value of what can be pressed."""
-    return InAppContentBlockAction(_TYPES[action.kind], action.text, action.url)
+def public_action(action: HtmlAction) -> InAppContentBlockAction:
+    """Return the public value of an action."""
+    return InAppContentBlockAction(_ACTION_TYPES[action.kind], action.text, action.url)
 
 
-def pressed(block: InAppContentBlock, action: InAppContentBlockAction | str) -> InAppContentBlockAction | None:
+def clicked_action(block: InAppContentBlock, action: InAppContentBlockAction | str) -> InAppContentBlockAction | None:
     """
-    Tell what was pressed in a block.
+    Return the action of a block that was clicked.
 
     Args:
         block: The block.
-        action: What was pressed, or the address that was opened.
+        action: The action, or the URL that was opened.
 
     Returns:
-        What was pressed; None where nothing in the block has that address.
+        The action; None where no action of the block has the URL.
 
     Raises:
-        InvalidEventError: It is neither.
+        InvalidEventError: It is neither an action nor a URL.
     """
     if not isinstance(action, str):
         check_action(action)
         return action
-    known = {HtmlAction(_kind(each), each.url, each.name): each for each in block.actions if each.url is not None}
-    found = find_action(known, action)
-    return None if found is None else known[found]
+    actions = {
+        HtmlAction(_html_kind(each), each.url, each.name): each for each in block.actions if each.url is not None
+    }
+    found = find_action(actions, action)
+    return None if found is None else actions[found]
 
 
 def is_close(action: InAppContentBlockAction) -> bool:
-    """Tell whether what was pressed closes the block."""
-    return _kind(action) == CLOSE
+    """Return whether an action closes the block."""
+    return _html_kind(action) == CLOSE
 
 
 async def track(
@@ -127,39 +129,39 @@ async def track(
     block: InAppContentBlock,
     action: BannerAction,
     *,
-    pressed: InAppContentBlockAction | None = None,
+    clicked: InAppContentBlockAction | None = None,
     error: str | None = None,
     consider_consent: bool = True,
-    update: Callable[[DeviceState, float], DeviceState] | None = None,
+    remember: Remember | None = None,
     only_for: CustomerSnapshot | None = None,
     counts_as_activity: bool = True,
 ) -> Receipt:
     """
-    Track what happened to a block, of the customer that it was loaded for.
+    Record an event about a block, for the customer that it was loaded for.
 
     Args:
         context: The subject.
-        placeholder: Where it was shown.
+        placeholder: The placeholder in which it was shown.
         block: The block.
         action: What happened.
-        pressed: What was pressed.
+        clicked: The action that was clicked.
         error: What went wrong.
-        consider_consent: Whether it counts whether the block may be tracked.
-        update: Changes what the device remembers, at a moment, UNIX seconds.
-        only_for: Who the subject has to be.
-        counts_as_activity: Whether it is a sign of life of the customer.
+        consider_consent: Whether the block's own consent to tracking counts.
+        remember: What a device remembers of it, in the same commit.
+        only_for: The customer that the device must belong to.
+        counts_as_activity: Whether the event prolongs a device's session.
 
     Raises:
-        InvalidEventError: It is no placeholder, or no block.
-        OvertakenError: The device is somebody else's by now.
-        StorageError: The storage refused; nothing was kept.
+        InvalidEventError: The placeholder is not a non-empty string, or the block not an `InAppContentBlock`.
+        OutdatedError: The device belongs to another customer than `only_for`.
+        StorageError: The storage refused; nothing was recorded.
         LifecycleError: The client is not running.
     """
     check_block(placeholder, block)
     if action == "click":
-        check_action(pressed)
-    text, link = (None, None) if pressed is None else (pressed.name, pressed.url)
-    event = event_of(context, placeholder, block, action, text=text, link=link, error=error)
+        check_action(clicked)
+    text, link = (None, None) if clicked is None else (clicked.name, clicked.url)
+    event = block_event(context, placeholder, block, action, text=text, link=link, error=error)
     has_consent = may_track(has_consent=has_tracking_consent(block), consider_consent=consider_consent, url=link)
     receipt = await context.record_for(
         block.customer_ids or None,
@@ -167,88 +169,90 @@ async def track(
         event,
         has_consent=has_consent,
         counts_as_activity=counts_as_activity,
-        remember=update,
+        remember=remember,
         only_for=only_for,
     )
     if receipt is None:
-        raise OvertakenError
+        raise OutdatedError
     return receipt
 
 
-async def show(
-    context: SubjectContext, placeholder: str, block: InAppContentBlock, viewer: Viewer, *, if_due: bool
+async def track_show(
+    context: SubjectContext, placeholder: str, block: InAppContentBlock, viewer: Viewer, *, only_if_due: bool
 ) -> float:
     """
-    Track that a block is shown, and remember it.
+    Record that a block is shown, and remember it.
 
     Args:
         context: The subject.
-        placeholder: Where.
+        placeholder: The placeholder.
         block: The block.
-        viewer: Whom it is shown to.
-        if_due: Only if it may be shown still, for somebody else may have shown it meanwhile.
+        viewer: The customer that it is shown to.
+        only_if_due: Whether its frequency is checked again, since another call may have shown it in the meantime.
 
     Returns:
-        The moment, UNIX seconds.
+        The time of the event, UNIX seconds.
 
     Raises:
-        OvertakenError: It may not be shown any more, or the device is somebody else's.
+        OutdatedError: The block may no longer be shown, or the device belongs to another customer.
     """
-    moment: float | None = None
+    shown_at: float | None = None
 
-    def update(state: DeviceState, at: float) -> DeviceState:
-        nonlocal moment
-        moment, known = at, state.blocks.get(block.id)
-        if if_due and not may_show(block.frequency or ALWAYS, known, viewer.visit_start):
-            # Nothing is changed or kept where a plan raises.
-            raise OvertakenError
-        return _with(state, block, evolve(known or Impression(), displayed=at))
+    def remember(state: DeviceState, at: float) -> DeviceState:
+        nonlocal shown_at
+        shown_at, impression = at, state.blocks.get(block.id)
+        if only_if_due and not may_show(block.frequency or ALWAYS, impression, viewer.session_start):
+            # An update that raises changes and records nothing.
+            raise OutdatedError
+        return _with_impression(state, block, evolve(impression or Impression(), displayed=at))
 
-    await track(context, placeholder, block, "show", update=update, only_for=viewer.customer, counts_as_activity=False)
-    return context.recorder.timestamp() if moment is None else moment
+    await track(
+        context, placeholder, block, "show", remember=remember, only_for=viewer.customer, counts_as_activity=False
+    )
+    return context.recorder.timestamp() if shown_at is None else shown_at
 
 
-async def interact(
+async def track_interaction(
     context: SubjectContext,
     placeholder: str,
     block: InAppContentBlock,
-    action: InAppContentBlockAction | None,
+    clicked: InAppContentBlockAction | None,
     *,
     is_tracked: bool = True,
 ) -> float:
     """
-    Track that something was pressed in a block, or that it was closed, and remember that.
+    Record that an action of a block was clicked, or that the block was closed, and remember it.
 
     Args:
         context: The subject.
-        placeholder: Where it was shown.
+        placeholder: The placeholder in which it was shown.
         block: The block.
-        action: What was pressed; None where it was closed.
-        is_tracked: Whether it is told, or only remembered.
+        clicked: The action; None where the block was closed.
+        is_tracked: Whether an event is recorded; otherwise the interaction is only remembered.
 
     Returns:
-        The moment, UNIX seconds.
+        The time of the event, UNIX seconds.
     """
-    moment: float | None = None
+    interacted_at: float | None = None
 
-    def update(state: DeviceState, at: float) -> DeviceState:
-        nonlocal moment
-        moment = at
+    def remember(state: DeviceState, at: float) -> DeviceState:
+        nonlocal interacted_at
+        interacted_at = at
         if block.customer_ids and dict(block.customer_ids) != state.customer_ids:
-            # The customer it was shown to is gone: the present one has not done anything with it.
+            # The block was shown to a previous customer: the present one has not interacted with it.
             return state
-        return _with(state, block, evolve(state.blocks.get(block.id) or Impression(), interacted=at))
+        return _with_impression(state, block, evolve(state.blocks.get(block.id) or Impression(), interacted=at))
 
     if is_tracked:
-        kind: BannerAction = "close" if action is None else "click"
-        await track(context, placeholder, block, kind, pressed=action, update=update)
+        action: BannerAction = "close" if clicked is None else "click"
+        await track(context, placeholder, block, action, clicked=clicked, remember=remember)
     else:
         check_block(placeholder, block)
-        await context.remember(update)
-    return context.recorder.timestamp() if moment is None else moment
+        await context.remember(remember)
+    return context.recorder.timestamp() if interacted_at is None else interacted_at
 
 
-def event_of(
+def block_event(
     context: SubjectContext,
     placeholder: str,
     block: InAppContentBlock,
@@ -258,66 +262,70 @@ def event_of(
     link: str | None = None,
     error: str | None = None,
 ) -> Event:
-    """Make the event of what happened to a block."""
+    """Return an event about a block."""
     data = block.personalized_data
     banner = Banner(
         type="in-app content block",
         id=block.id,
         name=block.name,
-        banner_type=told_type(block),
+        banner_type=content_type_of(block),
         variant_id=None if data is None else data.variant_id,
         variant_name=None if data is None else data.variant_name,
         placeholder=placeholder,
         category=block.consent_category_tracking,
     )
     interaction = action in ("click", "close")
-    text, link = text and text[:MAX_TEXT], link and link[:MAX_TEXT]
+    text, link = text and text[:MAX_TEXT_LENGTH], link and link[:MAX_TEXT_LENGTH]
     return banner_event(
         context.configuration, action, banner, interaction=interaction, text=text, link=link, error=error
     )
 
 
-def _with(state: DeviceState, block: InAppContentBlock, display: Impression) -> DeviceState:
-    return evolve(state, blocks=MappingProxyType({**state.blocks, block.id: display}))
-
-
-def _kind(action: InAppContentBlockAction) -> str:
-    return _KINDS.get(action.type.upper(), action.type)
-
-
-def check_block(placeholder: object, block: object) -> None:
+def check_block(placeholder: Any, block: Any) -> None:
     """
-    Refuse what can't be told of.
+    Check the arguments of a verb about a block.
 
     Raises:
-        InvalidEventError: It is no placeholder, or no block.
+        InvalidEventError: The placeholder is not a non-empty string, or the block not an `InAppContentBlock`, or one
+            that was modified.
     """
     check_placeholder(placeholder)
     if not isinstance(block, InAppContentBlock):
-        raise InvalidEventError("content_block", f"a {type(block).__name__} is none", "Give an InAppContentBlock.")
-    check_fields("content_block", block, _FIELDS)
+        trouble = f"expected an InAppContentBlock, got {type(block).__name__}"
+        raise InvalidEventError("content_block", trouble, "Pass a block that content_block() returned.")
+    check_fields("content_block", block, _BLOCK_FIELDS)
     if block.personalized_data is not None:
         check_fields("content_block.personalized_data", block.personalized_data, {"content_type": str | None})
 
 
-def check_action(action: object) -> None:
+def check_action(action: Any) -> None:
     """
-    Refuse what can't have been pressed.
+    Check the action of a click.
 
     Raises:
-        InvalidEventError: It is no action.
+        InvalidEventError: It is not an `InAppContentBlockAction`, or one that was modified.
     """
     if not isinstance(action, InAppContentBlockAction):
-        raise InvalidEventError("action", f"a {type(action).__name__} is none", "Give an InAppContentBlockAction.")
-    check_fields("action", action, _WORDS)
+        trouble = f"expected an InAppContentBlockAction, got {type(action).__name__}"
+        raise InvalidEventError("action", trouble, "Pass one of the block's actions.")
+    check_fields("action", action, _ACTION_FIELDS)
 
 
-def check_placeholder(placeholder: object) -> None:
+def check_placeholder(placeholder: Any) -> None:
     """
-    Refuse what names no placeholder.
+    Check the id of a placeholder.
 
     Raises:
-        InvalidEventError: It is no non-empty text.
+        InvalidEventError: It is not a non-empty string.
     """
     if not isinstance(placeholder, str) or not placeholder:
-        raise InvalidEventError("placeholder_id", f"{placeholder!r:.60} is no non-empty text", "Give its id.")
+        trouble = f"expected a non-empty string, got {placeholder!r:.60}"
+        raise InvalidEventError("placeholder_id", trouble, "Pass the id of the placeholder.")
+
+
+def _with_impression(state: DeviceState, block: InAppContentBlock, impression: Impression) -> DeviceState:
+    return evolve(state, blocks=MappingProxyType({**state.blocks, block.id: impression}))
+
+
+def _html_kind(action: InAppContentBlockAction) -> str:
+    return _HTML_KINDS.get(action.type.upper(), action.type)

@@ -1,84 +1,88 @@
 """
-How content blocks are loaded: once for all who ask at the same time.
+Loading content blocks, once for concurrent callers.
 """
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
-from exponea_async._internal.concurrency import BackgroundTasks
+from exponea_async._internal.concurrency import BackgroundTasks, SharedLoad, SingleFlight
+from exponea_async._internal.lru import LruCache
 from exponea_async.config import Configuration
 from exponea_async.devices.context import ApiRequest, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.state import ProjectRef
 from exponea_async.errors import ExponeaError, LifecycleError, RequestRefusedError
 from exponea_async.features._shared.envelopes import decode_elements, read_envelope, to_thread_if_large
-from exponea_async.features.content_blocks.cache import Bundle, Customers
-from exponea_async.features.content_blocks.parsing import Definition, is_fresh, read_definition, read_personal
+from exponea_async.features.content_blocks.cache import Bundle, CustomerCache
+from exponea_async.features.content_blocks.parsing import (
+    BlockDefinition,
+    is_fresh,
+    read_definition,
+    read_personalized_data,
+)
 from exponea_async.messages import PersonalizedData
 
 LOG = logging.getLogger("exponea_async")
 
-K = TypeVar("K")
 T = TypeVar("T")
 
-#: The list of all blocks is loaded again in the background once it is older than this, in seconds: phones load it at
-#: each start, and servers run for months.
+#: Age in seconds from which a bundle is loaded again in the background: phones load it at each start, but servers run
+#: for months.
 MAX_AGE = 30 * 60.0
-#: How long callers wait for something to be loaded, in seconds from its begin; it is loaded on for later ones. So a
-#: platform that hangs slows down the pages of five seconds, and not all of them.
-PATIENCE = 5.0
-#: After something could not be loaded, for so many seconds nobody tries again, and nobody waits.
+#: Maximum time in seconds, counted from the start of a load, that callers wait for it; the load goes on for later
+#: callers. So a platform that does not respond delays the pages of five seconds, and not all of them.
+MAX_WAIT = 5.0
+#: Time in seconds after a failed load during which nothing is loaded, and no caller waits.
 PAUSE = 10.0
-#: How often the platform is asked, where it has no answer.
+#: Maximum number of attempts per request.
 TRIES = 4
-#: Projects whose blocks are kept.
+#: Maximum number of projects whose bundles are cached.
 MAX_PROJECTS = 64
 
 BUNDLE = "/wxstatic/projects/{{project}}/bundle-{platform}.json?v=2"
-PERSONAL = "/webxp/s/{project}/inappcontentblocks?v=2"
+PERSONALIZED = "/webxp/s/{project}/inappcontentblocks?v=2"
 
-Found = Mapping[str, PersonalizedData]
+DataById = Mapping[str, PersonalizedData]
 
 
 class BlockLoader:
     """
-    Content blocks as far as they were loaded.
+    Loads content blocks and caches them.
 
     Args:
         configuration: The settings.
-        clock: Tells UNIX seconds.
+        clock: Returns the current time in UNIX seconds.
         tasks: The background tasks of the feature.
 
     Attributes:
-        tasks: The background tasks of the feature.
-        customers: What blocks say to customers.
+        customers: The personalized data of customers.
     """
 
     def __init__(self, configuration: Configuration, clock: Callable[[], float], tasks: BackgroundTasks) -> None:
-        self.tasks = tasks
-        self.customers = Customers()
+        self.customers = CustomerCache()
+        self._tasks = tasks
         self._bundle_path = BUNDLE.format(platform=configuration.message_platform)
         self._clock = clock
-        self._bundles: OrderedDict[ProjectRef, Bundle] = OrderedDict()
-        self._bundle_loads: dict[ProjectRef, asyncio.Task[Bundle | None]] = {}
-        # By customer and block, so that who asks for a block that is under way waits for that.
-        self._loads: dict[tuple[str, str], asyncio.Task[Found | None]] = {}
-        self._begun: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
+        self._bundles: LruCache[ProjectRef, Bundle] = LruCache(MAX_PROJECTS)
+        self._bundle_loads: SingleFlight[ProjectRef, Bundle | None] = SingleFlight(tasks)
+        # By the customer's fingerprint and the block's id, so that callers wait for a block that is being loaded.
+        self._data_loads: SingleFlight[tuple[str, str], DataById | None] = SingleFlight(tasks)
+        # The end of a pause in event-loop time, by what is paused.
         self._pauses: dict[object, float] = {}
-        self._troubled: set[ProjectRef] = set()
+        # The projects whose last load failed.
+        self._failing: set[ProjectRef] = set()
 
     @property
     def is_used(self) -> bool:
-        """Whether anybody asked for a block."""
-        return bool(self._bundles)
+        """Whether a bundle was loaded."""
+        return len(self._bundles) > 0
 
     async def bundle(self, context: SubjectContext, customer: CustomerSnapshot) -> Bundle | None:
         """
-        Tell all blocks of a customer's project; None where they can't be had now.
+        Return the bundle of a customer's project; None where it can't be loaded now.
 
         Raises:
             LifecycleError: The client is not running.
@@ -86,122 +90,115 @@ class BlockLoader:
         bundle = self._bundles.get(customer.project)
         if bundle is None:
             load = self.renew(context, customer)
-            return None if load is None else await self._landed(load)
+            return None if load is None else await _wait(load)
         if not 0 <= self._clock() - bundle.loaded_at <= MAX_AGE:
             self.renew(context, customer)
         return bundle
 
-    def renew(self, context: SubjectContext, customer: CustomerSnapshot) -> "asyncio.Task[Bundle | None] | None":
-        """Load all blocks of a customer's project, also where there are some; None right after that has failed."""
-        load = self._bundle_loads.get(customer.project)
-        if load is None and not self._is_paused(customer.project, ("bundle", customer.project), customer.fingerprint):
-            work = self._guarded(
-                lambda: self._load_bundle(context, customer), customer, refused=("bundle", customer.project)
+    def renew(self, context: SubjectContext, customer: CustomerSnapshot) -> SharedLoad[Bundle | None] | None:
+        """Load the bundle of a customer's project, even if it is cached; return None during a pause."""
+        project = customer.project
+        load = self._bundle_loads.get(project)
+        if load is None and not self._is_paused(project, ("bundle", project), customer.fingerprint):
+            work = self._load_or_pause(
+                lambda: self._load_bundle(context, customer), customer, refused=("bundle", project)
             )
-            load = self._start(work, "content blocks")
-            _register(self._bundle_loads, [customer.project], load)
+            load = self._bundle_loads.start([project], work, name="content blocks")
         return load
 
-    async def personal(
-        self, context: SubjectContext, customer: CustomerSnapshot, definitions: Iterable[Definition]
-    ) -> Found:
+    async def personalized_data(
+        self, context: SubjectContext, customer: CustomerSnapshot, definitions: Iterable[BlockDefinition]
+    ) -> DataById:
         """
-        Tell what blocks say to a customer, by their ids. What needs loading is loaded, in one request.
+        Return the personalized data of blocks by their ids. What is not fresh is loaded, in one request.
 
-        What can't be loaded keeps what it said before.
+        Data that can't be loaded stays as it was before.
 
         Raises:
             LifecycleError: The client is not running.
         """
-        known, now = self.customers.get(customer), self._clock()
-        wanted = [each.id for each in definitions if not is_fresh(each, known.get(each.id), now)]
-        loads = {
-            self._loads[customer.fingerprint, each] for each in wanted if (customer.fingerprint, each) in self._loads
-        }
-        missing = [each for each in wanted if (customer.fingerprint, each) not in self._loads]
+        cached, now = self.customers.get(customer), self._clock()
+        stale = [each.id for each in definitions if not is_fresh(each, cached.get(each.id), now)]
+        in_progress = {each: self._data_loads.get((customer.fingerprint, each)) for each in stale}
+        loads = {load for load in in_progress.values() if load is not None}
+        missing = [each for each in stale if in_progress[each] is None]
         if missing and not self._is_paused(customer.project, customer.fingerprint):
-            loads.add(self._begin(context, customer, missing))
+            loads.add(self._start_data_load(context, customer, missing))
         if not loads:
-            return known
-        found: dict[str, PersonalizedData] = {}
+            return cached
+        loaded: dict[str, PersonalizedData] = {}
         for load in loads:
-            found |= await self._landed(load) or {}
-        # What was just loaded counts also where it holds for no time at all, or there was no room to keep it.
-        return {**self.customers.get(customer), **found}
+            data = await _wait(load)
+            loaded |= data or {}
+        # Data that was just loaded counts even if its time to live is zero, or the cache had no room for it.
+        return {**self.customers.get(customer), **loaded}
 
     def clear(self) -> None:
-        """Forget everything, and break off what is under way."""
-        self.tasks.cancel()
-        self.customers.clear()
-        for each in (self._bundles, self._bundle_loads, self._loads, self._pauses, self._troubled):
+        """Remove everything from memory, and cancel all loads."""
+        self._tasks.cancel()
+        for each in (
+            self.customers,
+            self._bundles,
+            self._bundle_loads,
+            self._data_loads,
+            self._pauses,
+            self._failing,
+        ):
             each.clear()
 
-    def _begin(
+    def _start_data_load(
         self, context: SubjectContext, customer: CustomerSnapshot, ids: list[str]
-    ) -> "asyncio.Task[Found | None]":
-        work = self._guarded(
-            lambda: self._load_personal(context, customer, ids), customer, refused=customer.fingerprint
-        )
-        load = self._start(work, "personal content blocks")
-        _register(self._loads, [(customer.fingerprint, each) for each in ids], load)
-        return load
-
-    def _start(self, work: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
-        load = self.tasks.start(work, name=name)
-        self._begun[load] = asyncio.get_running_loop().time()
-        return load
+    ) -> SharedLoad[DataById | None]:
+        fingerprint = customer.fingerprint
+        work = self._load_or_pause(lambda: self._load_data(context, customer, ids), customer, refused=fingerprint)
+        return self._data_loads.start([(fingerprint, each) for each in ids], work, name="personal content blocks")
 
     async def _load_bundle(self, context: SubjectContext, customer: CustomerSnapshot) -> Bundle | None:
-        answer = await context.request(customer, ApiRequest(self._bundle_path, is_personal=True, tries=TRIES))
-        if answer is None:
+        response = await context.request(customer, ApiRequest(self._bundle_path, is_personal=True, tries=TRIES))
+        if response is None:
             return None
         now = self._clock()
-        bundle = await to_thread_if_large(len(answer), lambda: _read_bundle(answer, now))
-        self._bundles[customer.project] = bundle
-        self._bundles.move_to_end(customer.project)
-        if len(self._bundles) > MAX_PROJECTS:
-            self._bundles.popitem(last=False)
+        bundle = await to_thread_if_large(len(response), lambda: read_bundle(response, now))
+        self._bundles.put(customer.project, bundle)
         return bundle
 
-    async def _load_personal(self, context: SubjectContext, customer: CustomerSnapshot, ids: list[str]) -> Found | None:
+    async def _load_data(self, context: SubjectContext, customer: CustomerSnapshot, ids: list[str]) -> DataById | None:
         body = {"customer_ids": dict(customer.ids), "content_block_ids": ids}
-        answer = await context.request(customer, ApiRequest(PERSONAL, body, is_personal=True, tries=TRIES))
-        if answer is None:
+        response = await context.request(customer, ApiRequest(PERSONALIZED, body, is_personal=True, tries=TRIES))
+        if response is None:
             return None
         now = self._clock()
-        found = await to_thread_if_large(len(answer), lambda: _read_found(answer, frozenset(ids), now))
-        present = await context.current_customer(counts_as_activity=False)
-        if present is None or present.fingerprint != customer.fingerprint:
-            LOG.debug("Content blocks of somebody else than the present customer are not kept.")
+        loaded = await to_thread_if_large(len(response), lambda: read_data(response, frozenset(ids), now))
+        if not await context.is_current(customer):
+            LOG.debug("Content blocks of a previous customer are discarded.")
             return None
-        self.customers.put(customer, found)
-        return found
+        self.customers.put(customer, loaded)
+        return loaded
 
-    async def _guarded(
-        self, work: Callable[[], Awaitable[T | None]], customer: CustomerSnapshot, *, refused: object
+    async def _load_or_pause(
+        self, load: Callable[[], Awaitable[T | None]], customer: CustomerSnapshot, *, refused: object
     ) -> T | None:
-        """Do some work; where it fails, say so once and pause: for all of the project, or only what was refused."""
+        """
+        Load something. After an error, log it once and begin a pause.
+
+        Args:
+            load: Loads it.
+            customer: The customer that it is loaded for.
+            refused: What is paused if the platform refuses the request; after other errors, it is the whole project.
+        """
         try:
-            result = await work()
+            result = await load()
         except LifecycleError:
             raise
         except ExponeaError as error:
-            level = logging.DEBUG if customer.project in self._troubled else logging.WARNING
-            LOG.log(
-                level, "Content blocks of project %s can't be loaded now: %s", customer.project.project_token, error
-            )
-            self._troubled.add(customer.project)
-            self._pause(_key(error, customer, refused))
+            level = logging.DEBUG if customer.project in self._failing else logging.WARNING
+            token = customer.project.project_token
+            LOG.log(level, "Content blocks of project %s can't be loaded now: %s", token, error)
+            self._failing.add(customer.project)
+            self._pause(_pause_key(error, customer, refused))
             return None
-        self._troubled.discard(customer.project)
+        self._failing.discard(customer.project)
         return result
-
-    async def _landed(self, load: "asyncio.Task[T | None]") -> T | None:
-        """Wait for a load that others may wait for too; None where there is nothing, or nobody waits any longer."""
-        begun = self._begun.get(load, 0.0)
-        left = max(0.0, begun + PATIENCE - asyncio.get_running_loop().time())
-        await asyncio.wait({load}, timeout=left)
-        return None if not load.done() or load.cancelled() else load.result()
 
     def _pause(self, key: object) -> None:
         now = asyncio.get_running_loop().time()
@@ -212,39 +209,45 @@ class BlockLoader:
         return any(self._pauses.get(key, now) > now for key in keys)
 
 
-def _key(error: ExponeaError, customer: CustomerSnapshot, refused: object) -> object:
-    """Tell what is to pause after an error."""
-    if not isinstance(error, RequestRefusedError):
-        return customer.project
-    # Where nothing was asked, it is the host that has no token for this customer; others may have one.
-    return refused if error.status else customer.fingerprint
+def read_bundle(response: bytes, loaded_at: float) -> Bundle:
+    """
+    Read the definitions of all content blocks of a project.
+
+    Raises:
+        RequestRefusedError: The response says that the request failed.
+        UnavailableError: The response can't be read.
+    """
+    definitions = decode_elements(read_envelope(response).elements, read_definition, "content block")
+    return Bundle.from_definitions((each for each in definitions if each.is_supported), loaded_at)
 
 
-def _register(loads: dict[K, "asyncio.Task[T]"], keys: list[K], load: "asyncio.Task[T]") -> None:
-    """Let others find a load by some keys, until its end."""
-    loads.update(dict.fromkeys(keys, load))
+def read_data(response: bytes, ids: frozenset[str], loaded_at: float) -> DataById:
+    """
+    Read the personalized data of the blocks with these ids.
 
-    def end(_: object) -> None:
-        for key in keys:
-            # Everything may have been forgotten, and another load begun, meanwhile.
-            if loads.get(key) is load:
-                del loads[key]
-
-    load.add_done_callback(end)
-
-
-def _read_bundle(answer: bytes, now: float) -> Bundle:
-    read = decode_elements(read_envelope(answer).elements, read_definition, "content block")
-    return Bundle.made((each for each in read if each.is_kept), now)
-
-
-def _read_found(answer: bytes, ids: frozenset[str], now: float) -> Found:
-    found: dict[str, PersonalizedData] = {}
+    Raises:
+        RequestRefusedError: The response says that the request failed.
+        UnavailableError: The response can't be read.
+    """
+    data: dict[str, PersonalizedData] = {}
 
     def read(value: Any) -> None:
-        # Of what nobody asked for, and of what comes again, nothing is read, and nothing told in the log.
-        if value["id"] in ids and value["id"] not in found:
-            found[value["id"]] = read_personal(value, now)
+        # Blocks that were not requested and duplicates are not read, so that nothing is logged about them.
+        if value["id"] in ids and value["id"] not in data:
+            data[value["id"]] = read_personalized_data(value, loaded_at)
 
-    deque(decode_elements(read_envelope(answer).elements, read, "personal content block"), maxlen=0)
-    return found
+    deque(decode_elements(read_envelope(response).elements, read, "personal content block"), maxlen=0)
+    return data
+
+
+async def _wait(load: SharedLoad[T | None]) -> T | None:
+    """Return the result of a load; None after `MAX_WAIT`, and where there is none."""
+    remaining = load.started_at + MAX_WAIT - asyncio.get_running_loop().time()
+    return load.result() if await load.wait(max(0.0, remaining)) else None
+
+
+def _pause_key(error: ExponeaError, customer: CustomerSnapshot, refused: object) -> object:
+    if not isinstance(error, RequestRefusedError):
+        return customer.project
+    # Without a status no request was sent, because the host has no token for this customer; others may have one.
+    return refused if error.status else customer.fingerprint

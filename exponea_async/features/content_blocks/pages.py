@@ -1,92 +1,84 @@
 """
-The HTML of content blocks made safe: once for all who see the same.
+The safe HTML of content blocks, made once for all customers with the same content.
 """
 
-import asyncio
 import logging
-from collections import OrderedDict
 from hashlib import blake2b
 from sys import getsizeof
-from weakref import WeakValueDictionary
 
+from exponea_async._internal.concurrency import KeyedLocks
+from exponea_async._internal.lru import LruCache
 from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features._shared.html.reader import HtmlAction, SafeHtml, read_html, resource_urls
 from exponea_async.features._shared.html.resources import MissingResourceError, ResourceCache, ResourceLoader
 
 LOG = logging.getLogger("exponea_async")
 
-#: What is kept of it in memory: pages, and about how many bytes; what was asked for longest ago makes room.
+#: Maximum number of pages in memory, and their approximate maximum size in bytes; the least recently used page is
+#: evicted first.
 MAX_PAGES = 2_000
 MAX_BYTES = 32_000_000
 
-#: Making HTML safe takes so many times as long as decoding as much JSON.
-_COST = 8
+#: How many times as long it takes to make HTML safe than to decode JSON of the same length.
+_HTML_COST = 8
 
 
-class Pages:
+class PageCache:
     """
-    Safe pages by what they were made of.
+    Safe HTML by the digest of its source.
 
     Args:
-        loader: Loads the pictures and fonts that a page needs, which are put into it; None leaves them on the web.
+        loader: Loads the images and fonts of a page, which are put into it; None leaves their URLs.
     """
 
     def __init__(self, loader: ResourceLoader | None) -> None:
         self._resources = ResourceCache(loader)
-        self._pages: OrderedDict[bytes, SafeHtml] = OrderedDict()
-        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
-        self.size = 0
+        self._pages: LruCache[bytes, SafeHtml] = LruCache(MAX_PAGES, max_weight=MAX_BYTES, weigh=_size)
+        self._locks: KeyedLocks[bytes] = KeyedLocks()
 
     def __len__(self) -> int:
         return len(self._pages)
 
+    @property
+    def size(self) -> int:
+        """The approximate size of all pages in bytes."""
+        return self._pages.weight
+
     async def read(self, source: str) -> SafeHtml | None:
         """
-        Make some HTML safe; None where there is nothing to show, or a picture or font can't be loaded.
+        Return safe HTML; None where there is nothing to show, or an image or font can't be loaded.
 
         Raises:
-            ImportError: The libraries are missing; ``pip install 'exponea-async[html]'`` brings them.
+            ImportError: The libraries are missing; ``pip install 'exponea-async[html]'`` installs them.
         """
         key = blake2b(source.encode(errors="surrogatepass"), digest_size=16).digest()
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        async with lock:
+        async with self._locks.for_key(key):
             page = self._pages.get(key)
-            if page is None and (page := await self._made(source)) is not None:
-                self._keep(key, page)
-            elif page is not None:
-                self._pages.move_to_end(key)
+            if page is None and (page := await self._read(source)) is not None:
+                self._pages.put(key, page)
             return page
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all pages and resources."""
         self._resources.clear()
         self._pages.clear()
-        self.size = 0
 
-    async def _made(self, source: str) -> SafeHtml | None:
-        size = len(source) * _COST
+    async def _read(self, source: str) -> SafeHtml | None:
+        cost = len(source) * _HTML_COST
         if not self._resources.is_used:
-            return await to_thread_if_large(size, lambda: read_html(source, ensure_close=False))
-        needed = await to_thread_if_large(size, lambda: resource_urls(source))
+            return await to_thread_if_large(cost, lambda: read_html(source, ensure_close=False))
+        urls = await to_thread_if_large(cost, lambda: resource_urls(source))
         try:
-            loaded = await self._resources.load((*needed.images, *needed.fonts))
+            resources = await self._resources.load((*urls.images, *urls.fonts))
         except MissingResourceError as error:
             LOG.warning("A content block can't be shown: %s", error)
             return None
-        return await to_thread_if_large(size, lambda: read_html(source, ensure_close=False, resources=loaded))
-
-    def _keep(self, key: bytes, page: SafeHtml) -> None:
-        self._pages[key] = page
-        self.size += _weight(page)
-        while len(self._pages) > MAX_PAGES or self.size > MAX_BYTES:
-            self.size -= _weight(self._pages.popitem(last=False)[1])
+        return await to_thread_if_large(cost, lambda: read_html(source, ensure_close=False, resources=resources))
 
 
-def _weight(page: SafeHtml) -> int:
-    return getsizeof(page.html) + sum(map(_action_weight, page.actions))
+def _size(page: SafeHtml) -> int:
+    return getsizeof(page.html) + sum(map(_action_size, page.actions))
 
 
-def _action_weight(action: HtmlAction) -> int:
+def _action_size(action: HtmlAction) -> int:
     return 200 + getsizeof(action.url) + (getsizeof(action.text) if action.text is not None else 0)

@@ -1,160 +1,104 @@
 """
-Which content block a placeholder shows.
+The content blocks of all subjects.
 """
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
-from random import Random
+from weakref import WeakSet
 
-from attrs import frozen
-
-from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
-from exponea_async.features._shared.html.resources import import_libraries
-from exponea_async.features._shared.targeting.priority import order_for_placeholder
-from exponea_async.features._shared.targeting.schedule import may_show
-from exponea_async.features.content_blocks.events import (
-    INVALID_HTML,
-    OvertakenError,
-    Viewer,
-    action_of,
-    show,
-    track,
-    viewer_of,
-)
-from exponea_async.features.content_blocks.loader import BlockLoader
-from exponea_async.features.content_blocks.pages import Pages
-from exponea_async.features.content_blocks.parsing import Definition, can_show, handed_out, source_of
-from exponea_async.messages import InAppContentBlock, PersonalizedData
+from exponea_async.devices.features import Feature
+from exponea_async.features.content_blocks.carousel import Carousel
+from exponea_async.features.content_blocks.selector import BlockSelector
+from exponea_async.models import Receipt
 
-#: How often a choice is begun anew, where the customer became another one, or somebody else was faster.
-ROUNDS = 100
+#: Maximum number of devices whose blocks are preloaded at once. The blocks of other devices are loaded on request.
+MAX_PRELOADS = 100
 
 
-@frozen
-class Candidate:
+class ContentBlocks(Feature):
     """
-    A block that may be shown.
-
-    Attributes:
-        definition: The block.
-        data: What it says to the customer; None where it says the same to all.
-    """
-
-    definition: Definition
-    data: PersonalizedData | None
-
-
-class Blocks:
-    """
-    Chooses content blocks and makes them ready.
+    The content blocks of all subjects of a client.
 
     Args:
         configuration: The settings.
-        clock: Tells UNIX seconds.
-        tasks: The background tasks of the feature.
+        clock: Returns the current time in UNIX seconds.
 
     Attributes:
-        loads: What was loaded.
-        pages: Their HTML made safe.
-        since: What counts as the begin of a session where none is open, UNIX seconds.
+        selector: Chooses blocks.
+        carousels: The carousels that are referenced elsewhere.
     """
 
-    def __init__(self, configuration: Configuration, clock: Callable[[], float], tasks: BackgroundTasks) -> None:
-        self.loads = BlockLoader(configuration, clock, tasks)
-        self.pages = Pages(configuration.resource_loader)
-        self.since = clock()
+    def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self.selector = BlockSelector(configuration, clock, self.tasks)
+        self.carousels: WeakSet[Carousel] = WeakSet()
+        self._placeholders = configuration.in_app_content_block_placeholders_auto_load
+        self._preloads_after_anonymize = configuration.preload_messages
         self._clock = clock
-        self._is_ready = False
-        self._chance = Random()  # noqa: S311 - which block is shown is no secret
+        self._preload_count = 0
+
+    def start(self, context: SubjectContext) -> None:
+        """Preload the bundle, if blocks are to be preloaded."""
+        self.selector.started_at = self._clock()
+        if self._placeholders:
+            self.tasks.start(self._preload(context, with_data=False), name="preloading content blocks")
+
+    def launched(self, context: SubjectContext) -> None:
+        """Preload the blocks of the configured placeholders for a device's customer."""
+        if self._placeholders and self._preload_count < MAX_PRELOADS:
+            self._preload_count += 1
+            preload = self.tasks.start(self._preload(context, with_data=True), name="preloading content blocks")
+            preload.add_done_callback(self._count_preload_end)
+
+    def identified(self, context: SubjectContext, receipt: Receipt) -> None:  # noqa: ARG002 - the base has it
+        """Remove the data and the carousels' blocks of the previous customer."""
+        if len(self.selector.loader.customers) or self.carousels:
+            self.tasks.start(self._remove_previous_customer(context), name="removing content blocks")
+
+    def anonymized(self, context: SubjectContext) -> None:
+        """Remove the data and the carousels' blocks of the previous customer, and load the bundle again."""
+        for carousel in list(self.carousels):
+            carousel.clear_for_other_customer(context.key)
+        if self.selector.loader.is_used or self._preloads_after_anonymize:
+            self.tasks.start(self._renew(context), name="renewing content blocks")
 
     def clear(self) -> None:
-        """Forget everything, and break off what is under way."""
-        self.loads.clear()
-        self.pages.clear()
+        """Remove everything from memory, and all blocks from carousels."""
+        self.selector.clear()
+        for carousel in list(self.carousels):
+            carousel.clear()
 
-    async def next(self, context: SubjectContext, placeholder: str) -> InAppContentBlock | None:
-        """
-        Choose what a placeholder shows next, and track that it does; None where there is nothing.
+    async def aclose(self) -> None:
+        """End background work and all carousels."""
+        await self.tasks.aclose()
+        for carousel in list(self.carousels):
+            carousel.end()
 
-        Raises:
-            ImportError: The libraries that make HTML safe are missing.
-            StorageError: The storage refused.
-            LifecycleError: The client is not running.
-        """
-        for _ in range(ROUNDS):
-            viewer = await viewer_of(context, self.since)
-            if viewer is None:
-                break
-            with suppress(OvertakenError):
-                block = await self._shown(context, placeholder, viewer)
-                if block is not None or await self.is_present(context, viewer):
-                    return block if context.recorder.check_running() else None
-        return None
+    def _count_preload_end(self, _: object) -> None:
+        self._preload_count -= 1
 
-    async def is_present(self, context: SubjectContext, viewer: Viewer) -> bool:
-        """Tell whether a customer is the present one still; also where the integration is stopped."""
-        present = await context.current_customer(counts_as_activity=False)
-        return present is None or present.fingerprint == viewer.customer.fingerprint
+    async def _preload(self, context: SubjectContext, *, with_data: bool) -> None:
+        loader = self.selector.loader
+        customer = await context.current_customer(counts_as_activity=False)
+        bundle = None if customer is None else await loader.bundle(context, customer)
+        if with_data and customer is not None and bundle is not None:
+            blocks = {block.id: block for name in self._placeholders for block in bundle.blocks_for(name)}
+            await loader.personalized_data(context, customer, blocks.values())
 
-    async def choices(
-        self, context: SubjectContext, placeholder: str, viewer: Viewer, *, everything: bool
-    ) -> list[Candidate]:
-        """
-        Tell the blocks that a placeholder may show to somebody.
+    async def _remove_previous_customer(self, context: SubjectContext) -> None:
+        if (customer := await context.current_customer(counts_as_activity=False)) is not None:
+            self.selector.loader.customers.remove_previous(customer)
+            for carousel in list(self.carousels):
+                carousel.clear_for_other_customer(customer.device, customer.fingerprint)
 
-        Args:
-            context: The subject.
-            placeholder: The placeholder.
-            viewer: Whom they are shown to.
-            everything: Whether to load also what may not be shown now, as the Android SDK does for a carousel.
-        """
-        if not self._is_ready:
-            # Said at the first call, and not once there is a block that needs them.
-            await asyncio.to_thread(import_libraries)
-            self._is_ready = True
-        bundle = await self.loads.bundle(context, viewer.customer)
-        if bundle is None:
-            return []
-        blocks, now = bundle.of(placeholder), self._clock()
-        due = [
-            each
-            for each in blocks
-            if each.dates.includes(now) and may_show(each.often, viewer.displays.get(each.id), viewer.visit_start)
-        ]
-        found = await self.loads.personal(context, viewer.customer, blocks if everything else due)
-        choices = [Candidate(each, found.get(each.id) if each.is_personalized else None) for each in due]
-        return [each for each in choices if can_show(each.definition, each.data)]
-
-    async def made(self, choice: Candidate, viewer: Viewer) -> tuple[InAppContentBlock, bool]:
-        """Make what a user gets of a block, and tell whether its HTML is all right; where it is not, there is none."""
-        definition, data, ids = choice.definition, choice.data, viewer.customer.ids
-        source = source_of(definition, data)
-        if source is None:
-            return handed_out(definition, data, ids=ids), True
-        page = await self.pages.read(source)
-        if page is None:
-            return handed_out(definition, data, ids=ids), False
-        actions = tuple(map(action_of, page.actions))
-        return handed_out(definition, data, ids=ids, html=page.html, actions=actions), True
-
-    async def _shown(self, context: SubjectContext, placeholder: str, viewer: Viewer) -> InAppContentBlock | None:
-        choices = await self.choices(context, placeholder, viewer, everything=False)
-        for choice in order_for_placeholder(choices, lambda each: each.definition.load_priority, self._chance):
-            block, is_right = await self.made(choice, viewer)
-            if is_right:
-                await show(context, placeholder, block, viewer, if_due=True)
-                return block
-            # A hole in a page helps nobody: other than on a phone, the next one gets its turn.
-            await track(
-                context,
-                placeholder,
-                block,
-                "error",
-                error=INVALID_HTML,
-                only_for=viewer.customer,
-                counts_as_activity=False,
-            )
-        return None
+    async def _renew(self, context: SubjectContext) -> None:
+        customer = await context.current_customer(counts_as_activity=False)
+        if customer is None:
+            return
+        loader = self.selector.loader
+        loader.customers.remove_previous(customer)
+        load = loader.renew(context, customer)
+        if load is not None and self._preloads_after_anonymize and self._placeholders:
+            await load.wait()
+            await self._preload(context, with_data=True)
