@@ -112,8 +112,7 @@ class ApiClient:
         if not self._is_open:
             raise ClosedError("The client is closed.", hint="Create a new one.")
         if self._transport is None:
-            settings = self._configuration.upload
-            self._transport = Transport(timeout=settings.request_timeout, connections=CONCURRENCY, gzip=settings.gzip)
+            self._transport = Transport(self._configuration.upload, connections=CONCURRENCY)
         return self._transport
 
     async def _authorization(self, project: Project, ids: Mapping[str, str] | None) -> str:

@@ -64,9 +64,7 @@ class UploadRuntime:
         settings = configuration.upload
         # Every project is tried again.
         counters.paused.clear()
-        self._transport = Transport(
-            timeout=settings.request_timeout, connections=settings.concurrency, gzip=settings.gzip
-        )
+        self._transport = Transport(settings, connections=settings.concurrency)
         self._acknowledger = Acknowledger(storage, receipts, counters, hooks)
         sender = Sender(
             transport=self._transport,

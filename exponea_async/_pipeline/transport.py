@@ -14,7 +14,7 @@ import aiohttp
 
 from exponea_async._pipeline.responses import HttpResponse, parse_retry_after
 from exponea_async._version import __version__
-from exponea_async.config import BasicAuth
+from exponea_async.config import BasicAuth, UploadSettings
 from exponea_async.errors import UnavailableError
 
 #: Maximum size of a response body in bytes; that of a batch has a few thousand.
@@ -58,15 +58,14 @@ class Transport:
     A pool of HTTP connections. It makes single attempts and knows nothing of records.
 
     Args:
-        timeout: Time limit of a request in seconds, the response included.
+        settings: The time limit of a request, the response included, and whether bodies are compressed.
         connections: Maximum number of open connections.
-        gzip: Whether bodies are compressed.
     """
 
-    def __init__(self, *, timeout: float, connections: int, gzip: bool) -> None:
-        self._gzip = gzip
+    def __init__(self, settings: UploadSettings, *, connections: int) -> None:
+        self._gzip = settings.gzip
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=timeout),
+            timeout=aiohttp.ClientTimeout(total=settings.request_timeout),
             connector=aiohttp.TCPConnector(limit=connections),
             # Cookies of the platform have no use here, and would be shared by all customers.
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -29,7 +29,7 @@ from exponea_async._pipeline.transport import (
     authorization_header,
 )
 from exponea_async._version import __version__
-from exponea_async.config import BasicAuth
+from exponea_async.config import BasicAuth, UploadSettings
 from exponea_async.errors import UnavailableError
 
 SECRET = "s3cret-key"
@@ -39,7 +39,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @pytest.fixture
 async def transport() -> AsyncIterator[Transport]:
-    transport = Transport(timeout=5.0, connections=4, gzip=False)
+    transport = Transport(UploadSettings(request_timeout=5.0), connections=4)
     yield transport
     await transport.aclose()
 
@@ -155,7 +155,7 @@ class TestRequests:
             received.append((await request.read(), request.headers.get("Content-Encoding")))
             return web.Response()
 
-        transport = Transport(timeout=5.0, connections=1, gzip=compressed)
+        transport = Transport(UploadSettings(request_timeout=5.0, gzip=compressed), connections=1)
         async with serving(handle) as url, contextlib.aclosing(transport):
             await transport.post(url, body, HEADER)
 
@@ -247,13 +247,13 @@ class TestErrors:
 
     async def test_a_missing_response_times_out(self) -> None:
         """A server accepts the request and sends nothing."""
-        transport = Transport(timeout=0.1, connections=1, gzip=False)
+        transport = Transport(UploadSettings(request_timeout=0.1), connections=1)
         async with sending(stay=True) as url, contextlib.aclosing(transport):
             assert "no response in time" in str(await error_of(transport, url))
 
     async def test_an_incomplete_body_times_out(self) -> None:
         """The time limit is for the complete response."""
-        transport = Transport(timeout=0.1, connections=1, gzip=False)
+        transport = Transport(UploadSettings(request_timeout=0.1), connections=1)
         async with (
             sending(HEAD + b"Content-Length: 100\r\n\r\n", b"x", stay=True) as url,
             contextlib.aclosing(transport),
