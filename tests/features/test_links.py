@@ -1,5 +1,5 @@
 """
-Which campaign a link belongs to, and for how long.
+The campaign of a link, and how long it counts.
 """
 
 import json
@@ -13,25 +13,25 @@ from exponea_async.devices.campaigns import PARAMETERS, Campaign, is_alive, read
 
 NOW = 1_767_225_600.25
 
-TEXTS = st.none() | st.text()
+STRINGS = st.none() | st.text()
 CAMPAIGNS = st.builds(
     Campaign,
-    url=TEXTS,
+    url=STRINGS,
     created_at=st.floats(allow_nan=False, allow_infinity=False),
-    **dict.fromkeys(PARAMETERS, TEXTS),
+    **dict.fromkeys(PARAMETERS, STRINGS),
 )
 
 
 def read(url: str) -> Campaign:
-    """Read a link that is one."""
+    """Return the campaign of a link."""
     campaign = read_link(url, NOW)
     assert campaign is not None
     return campaign
 
 
 class TestReadLink:
-    def test_all_of_it(self) -> None:
-        """Each parameter is read, what is not of a campaign is not, and the moment is kept."""
+    def test_all_parameters(self) -> None:
+        """All campaign parameters and the time are read, and other parameters are ignored."""
         url = "https://s.example/p?utm_source=a&utm_medium=b&utm_campaign=c&utm_content=d&utm_term=e&xnpe_cmp=f&x=g"
         assert read(url) == Campaign(
             url=url,
@@ -61,8 +61,8 @@ class TestReadLink:
             pytest.param("?", None, id="empty-query"),
         ],
     )
-    def test_how_values_are_read(self, query: str, source: str | None) -> None:
-        """The first of a name counts, decoded; only the query is read."""
+    def test_values(self, query: str, source: str | None) -> None:
+        """Only the query is read; of a repeated parameter the first value counts, decoded."""
         assert read(f"https://s.example/p{query}").utm_source == source
 
     @pytest.mark.parametrize(
@@ -79,22 +79,22 @@ class TestReadLink:
             pytest.param(b"https://shop.example/", id="bytes"),
         ],
     )
-    def test_what_is_no_link(self, url: Any) -> None:
-        """Without a scheme there is no campaign at all."""
+    def test_not_a_link(self, url: Any) -> None:
+        """A string without a scheme has no campaign."""
         assert read_link(url, NOW) is None
 
     @pytest.mark.parametrize("url", ["app://sale?utm_source=a", "app://?utm_source=a", "x-shop.a+b:/p?utm_source=a"])
     def test_any_scheme(self, url: str) -> None:
-        """Deep links are links too."""
+        """Deep links have campaigns, too."""
         assert read(url).utm_source == "a"
 
-    def test_an_opaque_link(self) -> None:
-        """What has a scheme and no place is a visit without parameters."""
+    def test_opaque_link(self) -> None:
+        """The parameters of a link without a path or host are not read."""
         assert read("mailto:a@b.example?utm_source=a").properties() == {"url": "mailto:a@b.example?utm_source=a"}
 
     @given(st.text(), st.text())
-    def test_the_link_is_kept_as_it_is(self, before: str, after: str) -> None:
-        """Whatever the text, the caller's link is not changed by a character."""
+    def test_link_is_unchanged(self, before: str, after: str) -> None:
+        """The link stays as it was passed, whatever it contains."""
         for url in (before, f"https://s.example/{before}?{after}"):
             campaign = read_link(url, NOW)
             assert campaign is None or campaign.url == url
@@ -110,12 +110,12 @@ class TestClick:
             pytest.param("https://s.example/p", False, id="K11b"),
         ],
     )
-    def test_which_visits_are_clicks(self, url: str, *, expected: bool) -> None:
-        """Engagement counts what bears its sign."""
+    def test_clicks(self, url: str, *, expected: bool) -> None:
+        """A link with a non-empty `xnpe_cmp` is a click."""
         assert read(url).is_click is expected
 
-    def test_a_notification_is_none(self) -> None:
-        """What came without a link is no click on one."""
+    def test_notification_is_not_a_click(self) -> None:
+        """A campaign without a link is not a click."""
         assert not Campaign(xnpe_cmp="a", created_at=NOW).is_click
 
 
@@ -129,21 +129,21 @@ class TestProperties:
             pytest.param("", {}, id="K11b"),
         ],
     )
-    def test_what_a_session_gets(self, query: str, expected: dict[str, str]) -> None:
-        """A session's start gets the link and what it tells, under these names and no other."""
+    def test_session_properties(self, query: str, expected: dict[str, str]) -> None:
+        """The start of a session gets the link and its campaign parameters."""
         url = f"https://s.example/p{query}"
         assert read(url).properties() == {"url": url, **expected}
 
 
 class TestReadURLParams:
-    def test_a_notification(self) -> None:
-        """K09: what a notification tells of its campaign is read, without a link."""
+    def test_notification(self) -> None:
+        """K09: the campaign parameters of a notification are read, without a link."""
         campaign = read_url_params({"utm_source": "push", "xnpe_cmp": "q1", "x": "y"}, NOW)
         assert campaign == Campaign(utm_source="push", xnpe_cmp="q1", created_at=NOW)
 
     @pytest.mark.parametrize("params", [{}, {"x": "y"}, {"utm_source": None}, {"utm_source": ["a"], "url": "b"}])
-    def test_nothing_told(self, params: dict[str, Any]) -> None:
-        """Without any of its names there is no campaign."""
+    def test_no_parameters(self, params: dict[str, Any]) -> None:
+        """Without a campaign parameter there is no campaign."""
         assert read_url_params(params, NOW) is None
 
     @pytest.mark.parametrize(
@@ -158,13 +158,13 @@ class TestReadURLParams:
             ("", ""),
         ],
     )
-    def test_what_is_no_text(self, value: object, expected: str | None) -> None:
-        """A number is taken as a text, other kinds lose themselves only."""
+    def test_other_types(self, value: object, expected: str | None) -> None:
+        """A number is read as a string; a value of another type is ignored."""
         campaign = read_url_params({"utm_source": "push", "utm_campaign": value}, NOW)
         assert campaign == Campaign(utm_source="push", utm_campaign=expected, created_at=NOW)
 
 
-class TestLife:
+class TestAttribution:
     @pytest.mark.parametrize(
         ("later", "expected"),
         [
@@ -175,24 +175,24 @@ class TestLife:
             pytest.param(-11, False, id="K04-clock-set-back"),
         ],
     )
-    def test_how_long(self, later: float, *, expected: bool) -> None:
-        """It counts to the second, and both ways."""
+    def test_duration(self, later: float, *, expected: bool) -> None:
+        """A campaign counts for exactly the given time, also if the clock was set back."""
         assert is_alive(Campaign(url="https://s.example", created_at=5000), 5000 + later, 10) is expected
 
 
-class TestMemory:
+class TestStorage:
     @given(CAMPAIGNS)
-    def test_there_and_back(self, campaign: Campaign) -> None:
-        """What is remembered as JSON is read back as it was."""
+    def test_round_trip(self, campaign: Campaign) -> None:
+        """A stored campaign is read unchanged."""
         assert Campaign.from_dict(json.loads(json.dumps(campaign.as_dict()))) == campaign
 
-    def test_what_a_later_version_adds(self) -> None:
-        """An older version reads a newer one's memory."""
+    def test_unknown_field(self) -> None:
+        """Unknown fields, which a later version may have stored, are ignored."""
         assert Campaign.from_dict({"url": "https://s.example", "created_at": 1.0, "mood": "good"}) == Campaign(
             url="https://s.example", created_at=1.0
         )
 
-    def test_without_a_moment(self) -> None:
-        """A memory without a moment is none."""
+    def test_without_a_timestamp(self) -> None:
+        """A stored campaign without a timestamp raises an error."""
         with pytest.raises(TypeError):
             Campaign.from_dict({"url": "https://s.example"})

@@ -1,5 +1,5 @@
 """
-Projects beside the main one, by the kind of what is tracked.
+Additional projects by the type of the tracked event.
 """
 
 from collections import defaultdict
@@ -11,10 +11,10 @@ from helpers.app import Phone
 
 from exponea_async import Customer, Event, EventType, Exponea, ExponeaProject, PurchasedItem
 
-BESIDE = ExponeaProject("beside", "beside-key")
+OTHER = ExponeaProject("other", "other-key")
 CUSTOM = {"title": "Sale", "attributes": {"event_type": "my_push"}}
 
-#: What brings each kind about, and what it is called on the wire.
+#: A call that tracks an event of each type, and the name of the event on the wire.
 KINDS: dict[EventType, tuple[Callable[[Exponea], Awaitable[Any]], str]] = {
     EventType.INSTALL: (lambda client: client.track_event(Event("ping")), "installation"),
     EventType.SESSION_START: (lambda client: client.track_event(Event("ping")), "session_start"),
@@ -33,72 +33,70 @@ KINDS: dict[EventType, tuple[Callable[[Exponea], Awaitable[Any]], str]] = {
 
 
 async def routed(phone: Phone) -> dict[str, list[str]]:
-    """Tell the projects that each kind on the wire goes to."""
+    """Return the projects of the records in the queue, by their name on the wire."""
     found: dict[str, list[str]] = defaultdict(list)
     for each in await phone.kept():
-        # Deliveries and clicks are of one type.
+        # Deliveries and clicks have the same event type.
         name = each.properties.get("status", each.name)
         found[name].append(each.project)
     return found
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-async def test_each_kind_for_itself(phone: Phone, kind: EventType) -> None:
-    """Of all that a device tracks, a project beside the main one gets the kind it was named for, and only that."""
-    client = await phone.start(project_mapping={kind: [BESIDE]})
+async def test_each_type(phone: Phone, kind: EventType) -> None:
+    """An additional project gets the events of its type, and no others."""
+    client = await phone.start(project_mapping={kind: [OTHER]})
     await client.track_event(Event("ping"))
-    for act, _ in KINDS.values():
-        await act(client)
+    for call, _ in KINDS.values():
+        await call(client)
     _, name = KINDS[kind]
 
     twice = {name, "ping"} if kind is EventType.TRACK_EVENT else {name}
     found = await routed(phone)
     assert set(found) == {name for _, name in KINDS.values()} | {"ping"}
     for each, projects in found.items():
-        assert projects == (["shop", "beside"] if each in twice else ["shop"]) * (
-            len(projects) // (1 + (each in twice))
-        )
+        assert projects == (["shop", "other"] if each in twice else ["shop"]) * (len(projects) // (1 + (each in twice)))
 
 
-async def test_the_same_everywhere(phone: Phone) -> None:
-    """Both projects get the same, to the letter."""
-    client = await phone.start(project_mapping={EventType.PAYMENT: [BESIDE]})
+async def test_same_data(phone: Phone) -> None:
+    """Both projects get the same data."""
+    client = await phone.start(project_mapping={EventType.PAYMENT: [OTHER]})
     await KINDS[EventType.PAYMENT][0](client)
     one, other = await phone.kept("payment")
 
     assert one.data == other.data
-    assert (one.project, other.project) == ("shop", "beside")
+    assert (one.project, other.project) == ("shop", "other")
 
 
-async def test_a_notification_with_a_type_of_its_own(phone: Phone) -> None:
-    """What a notification calls otherwise is an event like any other."""
-    client = await phone.start(project_mapping={EventType.TRACK_EVENT: [BESIDE], "PUSH_DELIVERED": []})
+async def test_notification_with_a_custom_type(phone: Phone) -> None:
+    """A notification with a custom event type is mapped like a tracked event."""
+    client = await phone.start(project_mapping={EventType.TRACK_EVENT: [OTHER], "PUSH_DELIVERED": []})
     await client.track_delivered_push(CUSTOM)
     await client.track_clicked_push(CUSTOM)
 
-    assert [each.project for each in await phone.kept("my_push")] == ["shop", "beside"] * 2
+    assert [each.project for each in await phone.kept("my_push")] == ["shop", "other"] * 2
 
 
-async def test_the_word_of_the_other_sdk(phone: Phone) -> None:
-    """Tokens go where either name of their kind says."""
-    client = await phone.start(project_mapping={"NOTIFICATION_STATE": [BESIDE]})
+async def test_alias_of_the_token_type(phone: Phone) -> None:
+    """Both names of the type of token events can be mapped."""
+    client = await phone.start(project_mapping={"NOTIFICATION_STATE": [OTHER]})
     await client.track_push_token("A")
 
-    assert [each.project for each in await phone.kept("notification_state")] == ["shop", "beside"]
+    assert [each.project for each in await phone.kept("notification_state")] == ["shop", "other"]
 
 
 async def test_tokens_as_customer_properties(phone: Phone) -> None:
-    """A token that is told as a customer's property goes where such updates go."""
-    client = await phone.start(push_token_storage="property", project_mapping={EventType.TRACK_CUSTOMER: [BESIDE]})
+    """A token as a customer property is mapped like a customer update."""
+    client = await phone.start(push_token_storage="property", project_mapping={EventType.TRACK_CUSTOMER: [OTHER]})
     await client.track_push_token("A")
 
-    assert [each.project for each in await phone.kept("customer")] == ["shop", "beside"]
+    assert [each.project for each in await phone.kept("customer")] == ["shop", "other"]
 
 
-async def test_the_end_of_a_session_by_the_sweeper(phone: Phone) -> None:
-    """It goes where ends go, whoever brought it about."""
-    client = await phone.start(project_mapping={EventType.SESSION_END: [BESIDE]})
+async def test_expired_session(phone: Phone) -> None:
+    """The end of an expired session is mapped like any end of a session."""
+    client = await phone.start(project_mapping={EventType.SESSION_END: [OTHER]})
     await client.track_event(Event("ping"))
     await phone.expire(at=1100)
 
-    assert [each.project for each in await phone.kept("session_end")] == ["shop", "beside"]
+    assert [each.project for each in await phone.kept("session_end")] == ["shop", "other"]

@@ -1,5 +1,5 @@
 """
-The values of messages: a host may store them, and report what became of them from another process.
+The values of messages can be stored, and reported by another process.
 """
 
 import json
@@ -31,52 +31,50 @@ BLOCK: dict[str, Any] = {
     "placeholders": ["top"],
     "personal": {"ttl_seconds": 60, "content_type": "html", "content": {"html": HTML}},
 }
-LETTER: dict[str, Any] = {
+INBOX_MESSAGE: dict[str, Any] = {
     "id": "l",
     "type": "html",
-    "content": {"title": "Letter", "message": HTML, "attributes": {"campaign_id": "c", "deep": {"a": [1]}}},
+    "content": {"title": "Inbox message", "message": HTML, "attributes": {"campaign_id": "c", "deep": {"a": [1]}}},
 }
 
 
 @pytest.fixture
-async def handed_out(phone: Phone, sandbox: Sandbox) -> tuple[InAppMessage, InAppContentBlock, AppInboxMessage]:
+async def shown(phone: Phone, sandbox: Sandbox) -> tuple[InAppMessage, InAppContentBlock, AppInboxMessage]:
     sandbox.messages.in_app_messages.put(MESSAGE)
     sandbox.messages.content_blocks.put(BLOCK)
-    sandbox.messages.inbox.put(LETTER)
+    sandbox.messages.inbox.put(INBOX_MESSAGE)
     client = await phone.start()
     await client.identify_customer(Customer({"registered": "jane"}))
     message = await client.in_app_message_for(Event("x"))
     block = await client.content_block("top")
-    letter = await client.fetch_app_inbox_item("l")
+    item = await client.fetch_app_inbox_item("l")
     assert message is not None
     assert block is not None
-    assert letter is not None
-    return message, block, letter
+    assert item is not None
+    return message, block, item
 
 
-async def test_they_can_be_stored(handed_out: tuple[Any, ...]) -> None:
-    """Whole, with pickle, and as JSON for whoever shows them elsewhere."""
-    for each in handed_out:
+async def test_storing(shown: tuple[Any, ...]) -> None:
+    """Messages can be pickled, and converted to JSON."""
+    for each in shown:
         assert pickle.loads(pickle.dumps(each)) == each
         assert json.loads(json.dumps(asdict(each)))["id"] == each.id
 
 
-async def test_they_can_be_reported_by_another_process(
-    phone: Phone, sandbox: Sandbox, handed_out: tuple[Any, ...]
-) -> None:
-    """What comes back from a store is told of the customer that it was shown to, whoever is current."""
-    stored = pickle.dumps(handed_out)
+async def test_events_of_another_process(phone: Phone, sandbox: Sandbox, shown: tuple[Any, ...]) -> None:
+    """Events about a stored message are about the customer it was shown to, even after a restart and an anonymize()."""
+    stored = pickle.dumps(shown)
     client = await phone.restart(at=2000)
     await client.anonymize()
-    message, block, letter = pickle.loads(stored)
+    message, block, item = pickle.loads(stored)
     assert await client.click_in_app_message(message, message.buttons[0]) == "https://s.example/sale"
     assert await client.click_content_block("top", block, "https://s.example/sale") == "https://s.example/sale"
-    await client.track_app_inbox_click(letter.actions[0], letter)
-    assert await client.mark_app_inbox_as_read(letter)
+    await client.track_app_inbox_click(item.actions[0], item)
+    assert await client.mark_app_inbox_as_read(item)
     await client.flush_data(10)
 
-    told = [
+    events = [
         event for event in sandbox.engine.events() if event.timestamp >= 2000 and "registered" in event.customer_ids
     ]
-    pressed = [each for each in told if each.event_type in ("banner", "campaign")]
-    assert [each.customer_ids["registered"] for each in pressed] == ["jane"] * 3
+    clicks = [each for each in events if each.event_type in ("banner", "campaign")]
+    assert [each.customer_ids["registered"] for each in clicks] == ["jane"] * 3

@@ -1,5 +1,5 @@
 """
-Push notifications through the verbs: what is tracked of them, and who hears of them.
+Push notifications: the verbs, their events and the streams.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ import pytest
 from helpers.app import Kept, Phone
 
 from exponea_async import DroppedError, Event, Exponea, InvalidEventError
-from exponea_async._internal import streams as _streams
-from exponea_async._internal.streams import Subscription
+from exponea_async._internal.streams import MAX_PENDING, Subscription
+from exponea_async.testing import received
 
 PLAIN = "https://shop.example/"
 FORCED = "https://shop.example/?xnpe_force_track=true"
@@ -18,12 +18,12 @@ VERBS = ["track_delivered_push", "track_clicked_push", "handle_push_notification
 
 
 def push(**parts: Any) -> dict[str, Any]:
-    """Make the payload of a notification with a headline."""
+    """Return the payload of a notification with a title."""
     return {"source": "xnpe_platform", "title": "Sale", "attributes": {"campaign_id": "c-1"}, **parts}
 
 
 async def only(phone: Phone) -> Kept:
-    """Tell the one campaign event that waits."""
+    """Return the only campaign event in the queue."""
     (event,) = await phone.kept("campaign")
     return event
 
@@ -33,8 +33,8 @@ class TestConsent:
     @pytest.mark.parametrize("url", [None, PLAIN, FORCED])
     @pytest.mark.parametrize("consider", [True, False])
     @pytest.mark.parametrize("verb", VERBS)
-    async def test_the_matrix(self, phone: Phone, verb: str, consider: bool, url: str | None, consent: Any) -> None:  # noqa: FBT001
-        """Without consent only that is tracked which is asked for all the same, or a click that its link forces."""
+    async def test_combinations(self, phone: Phone, verb: str, consider: bool, url: str | None, consent: Any) -> None:  # noqa: FBT001
+        """Without consent an event is tracked only if consent does not count, or if its link forces a click."""
         client = await phone.start()
         granted = consent in (None, True, "true", 1)
         forced = url == FORCED and verb != "track_delivered_push"
@@ -45,8 +45,8 @@ class TestConsent:
         assert receipt.status == ("queued" if kept else "dropped")
         assert [each.properties.get("tracking_forced") for each in kept] == ([True if forced else None] if kept else [])
 
-    async def test_the_want_of_it_is_counted(self, phone: Phone) -> None:
-        """What is not tracked for want of consent is told by the receipt, and counted."""
+    async def test_missing_consent_is_counted(self, phone: Phone) -> None:
+        """An event without consent has a dropped receipt, and is counted."""
         client = await phone.start()
         receipt = await client.track_delivered_push(push(has_tracking_consent="false"))
 
@@ -55,15 +55,15 @@ class TestConsent:
         assert client.stats().dropped == {"no_consent": 1}
 
     @pytest.mark.parametrize("verb", VERBS)
-    async def test_the_category(self, phone: Phone, verb: str) -> None:
-        """The category of the consent goes along."""
+    async def test_consent_category(self, phone: Phone, verb: str) -> None:
+        """Events have the category of the consent."""
         await getattr(await phone.start(), verb)(push(consent_category_tracking="Marketing"))
         assert (await only(phone)).own["consent_category_tracking"] == "Marketing"
 
 
-class TestWhatIsTold:
-    async def test_a_delivery(self, phone: Phone) -> None:
-        """A delivery tells what the notification carries, under what it is."""
+class TestProperties:
+    async def test_delivery(self, phone: Phone) -> None:
+        """A delivery has the attributes of the notification, which do not replace what happened."""
         client = await phone.start(application_id="com.example.shop", default_properties={"channel": "web"})
         await client.track_delivered_push(
             push(
@@ -86,8 +86,8 @@ class TestWhatIsTold:
         }
         assert event.ids == {"cookie": await client.get_customer_cookie()}
 
-    async def test_a_click(self, phone: Phone) -> None:
-        """A click tells what was pressed and where it led to, as far as the payload says."""
+    async def test_click(self, phone: Phone) -> None:
+        """A click has the clicked action and its URL, as far as the payload says so."""
         client = await phone.start()
         await client.track_clicked_push(push())
         await client.track_clicked_push(push(actionType="browser", actionName="Open", url="shop.example/x"))
@@ -113,14 +113,14 @@ class TestWhatIsTold:
             ({"title": " ", "message": ""}, "not_shown"),
         ],
     )
-    async def test_whether_it_was_shown(self, phone: Phone, parts: dict[str, Any], state: str) -> None:
-        """What has nothing to show, or is silent, was not shown."""
+    async def test_state(self, phone: Phone, parts: dict[str, Any], state: str) -> None:
+        """A silent notification, or one without text, was not shown."""
         await (await phone.start()).track_delivered_push(push(**parts))
         assert (await only(phone)).own["state"] == state
 
     @pytest.mark.parametrize("verb", VERBS)
-    async def test_a_type_of_its_own(self, phone: Phone, verb: str) -> None:
-        """A notification may name the type of its events, which is not told among the properties."""
+    async def test_custom_event_type(self, phone: Phone, verb: str) -> None:
+        """A notification can set the type of its events, which is not one of their properties."""
         await getattr(await phone.start(), verb)(push(attributes={"event_type": "my_push", "campaign_id": "c-1"}))
         (event,) = await phone.kept("my_push")
 
@@ -128,15 +128,15 @@ class TestWhatIsTold:
         assert await phone.kept("campaign") == []
 
     @pytest.mark.parametrize("verb", VERBS)
-    async def test_a_self_check(self, phone: Phone, verb: str) -> None:
-        """The vendor's self-check is none of the customer's."""
+    async def test_self_check(self, phone: Phone, verb: str) -> None:
+        """The vendor's self-check is not tracked."""
         receipt = await getattr(await phone.start(), verb)(push(action="self-check"))
 
         assert receipt.status == "dropped"
         assert await phone.kept("campaign") == []
 
-    async def test_without_a_number(self, phone: Phone) -> None:
-        """Notifications without a number, or with the same one, are not taken for each other."""
+    async def test_repeated_notifications(self, phone: Phone) -> None:
+        """Notifications without an id, or with the same id, are all tracked."""
         client = await phone.start()
         for parts in ({}, {}, {"notification_id": "7"}, {"notification_id": "7"}):
             await client.track_delivered_push(push(**parts))
@@ -145,15 +145,15 @@ class TestWhatIsTold:
 
     @pytest.mark.parametrize("verb", VERBS)
     @pytest.mark.parametrize("payload", [None, "x", 5, ["a"]])
-    async def test_no_payload(self, phone: Phone, verb: str, payload: Any) -> None:
-        """What is no payload is refused, and nothing is kept."""
+    async def test_wrong_payload(self, phone: Phone, verb: str, payload: Any) -> None:
+        """A payload that is not a mapping raises an error, and nothing is tracked."""
         client = await phone.start()
         with pytest.raises(InvalidEventError, match="payload"):
             await getattr(client, verb)(payload)
         assert await phone.kept() == []
 
-    async def test_whose_it_is(self, phone: Phone) -> None:
-        """Whether a notification is Engagement's can be asked at any time."""
+    async def test_source(self, phone: Phone) -> None:
+        """Notifications of Engagement are recognized even before the client is started."""
         client = phone.make()
 
         assert client.is_bloomreach_notification(push())
@@ -161,9 +161,9 @@ class TestWhatIsTold:
         assert not client.is_bloomreach_notification({})
 
 
-class TestTime:
+class TestTimestamps:
     @pytest.mark.parametrize(
-        ("sent", "received", "clicked", "told"),
+        ("sent", "received", "clicked", "expected"),
         [
             (100, 200, 300, [200, 300]),
             (100, 100, 300, [101, 300]),
@@ -175,10 +175,10 @@ class TestTime:
             (100, 100.5, 101.2, [100.5, 101.2]),
         ],
     )
-    async def test_the_order_of_moments(
-        self, phone: Phone, sent: float | None, received: float, clicked: float, told: list[float]
+    async def test_order(
+        self, phone: Phone, sent: float | None, received: float, clicked: float, expected: list[float]
     ) -> None:
-        """Sent, delivered and clicked follow each other, whatever the clocks say."""
+        """Delivery comes after sending, and the click after the delivery, whatever the clocks say."""
         attributes = {"campaign_id": "c-1", **({"sent_timestamp": sent} if sent is not None else {})}
         client = await phone.start(at=clicked, automatic_session_tracking=False)
         await client.track_event(Event("ping"))
@@ -186,10 +186,10 @@ class TestTime:
         await client.track_delivered_push(payload)
         await client.track_clicked_push(payload)
 
-        assert [each.at for each in await phone.kept("campaign")] == pytest.approx(told, abs=0.002)
+        assert [each.at for each in await phone.kept("campaign")] == pytest.approx(expected, abs=0.002)
 
-    async def test_without_a_moment(self, phone: Phone) -> None:
-        """Where nothing is said, it is the moment of the call."""
+    async def test_default_timestamps(self, phone: Phone) -> None:
+        """Without timestamps in the payload, the time of the call is used."""
         client = await phone.start()
         await client.track_delivered_push(push())
         phone.now = 1005
@@ -198,72 +198,72 @@ class TestTime:
         assert [each.at for each in await phone.kept("campaign")] == [1000, 1005]
 
 
-async def taken(listener: Subscription[Any], count: int) -> list[Any]:
-    """Take values from a listener."""
+async def values(stream: Subscription[Any], count: int) -> list[Any]:
+    """Return the next values of a stream."""
     async with asyncio.timeout(20):
-        return [await anext(listener) for _ in range(count)]
+        return [await anext(stream) for _ in range(count)]
 
 
 class TestStreams:
-    async def test_a_press(self, phone: Phone) -> None:
-        """Whoever listens to presses hears what was pressed, and what the notification carries along."""
+    async def test_opened(self, phone: Phone) -> None:
+        """The stream of opened notifications yields the action and the attributes."""
         client = await phone.start()
         opened = client.opened_push_stream()
         await client.handle_push_notification_opened(push(actionType="web", url=PLAIN))
         await client.device("tg:1").handle_push_notification_opened(push())
-        first, second = await taken(opened, 2)
+        first, second = await values(opened, 2)
 
         assert (first.action, first.url, first.data) == ("browser", PLAIN, {"campaign_id": "c-1"})
         assert (second.action, second.url) == ("app", None)
         await opened.aclose()
 
-    async def test_an_arrival(self, phone: Phone) -> None:
-        """Whoever listens to arrivals hears the payload, whether or not it may be tracked."""
+    async def test_received(self, phone: Phone) -> None:
+        """The stream of received notifications yields the payload, with or without consent."""
         client = await phone.start()
-        received = client.received_push_stream()
+        stream = client.received_push_stream()
         await client.track_delivered_push(push(has_tracking_consent=False, silent=1))
 
-        assert [each.data for each in await taken(received, 1)] == [push(has_tracking_consent=False, silent=1)]
+        assert [each.data for each in await values(stream, 1)] == [push(has_tracking_consent=False, silent=1)]
 
-    async def test_before_anybody_listens(self, phone: Phone) -> None:
-        """The latest hundred are held for the first listener; the second one hears only what comes."""
+    async def test_before_the_first_stream(self, phone: Phone) -> None:
+        """The latest hundred values are kept for the first stream; a second stream yields only later values."""
         client = await phone.start()
-        for number in range(_streams.MAX_PENDING + 20):
+        for number in range(MAX_PENDING + 20):
             await client.track_delivered_push(push(number=number))
         first, second = client.received_push_stream(), client.received_push_stream()
         await client.track_delivered_push(push(number="last"))
 
-        held = [each.data["number"] for each in await taken(first, _streams.MAX_PENDING)]
-        # It was full when the last one came.
-        assert held == [*range(21, _streams.MAX_PENDING + 20), "last"]
-        assert [each.data["number"] for each in await taken(second, 1)] == ["last"]
+        held = [each.data["number"] for each in await values(first, MAX_PENDING)]
+        # The stream was full when the last one was received.
+        assert held == [*range(21, MAX_PENDING + 20), "last"]
+        assert [each.data["number"] for each in await values(second, 1)] == ["last"]
 
-    async def test_one_that_is_closed(self, phone: Phone) -> None:
-        """A listener that was closed hears nothing more, even if it never began; the next one is told instead."""
+    async def test_closed_stream(self, phone: Phone) -> None:
+        """A closed stream receives nothing more; the value is kept for the next stream."""
         client = await phone.start()
         early = client.received_push_stream()
         await early.aclose()
         await client.track_delivered_push(push(number=1))
 
         assert [each async for each in early] == []
-        assert [each.data["number"] for each in await taken(client.received_push_stream(), 1)] == [1]
+        assert [each.data["number"] for each in await values(client.received_push_stream(), 1)] == [1]
 
-    async def test_closing_ends_the_wait(self, phone: Phone) -> None:
-        """A loop over a listener ends when that is closed."""
+    async def test_closing_ends_an_iteration(self, phone: Phone) -> None:
+        """An iteration ends when its stream is closed."""
         client = await phone.start()
-        listener = client.opened_push_stream()
+        stream = client.opened_push_stream()
 
-        async def listen() -> list[str]:
-            return [press.action async for press in listener]
+        async def iterate() -> list[str]:
+            return [push.action async for push in stream]
 
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-            heard = group.create_task(listen())
+            actions = group.create_task(iterate())
             await client.handle_push_notification_opened(push(action="app"))
-            await listener.aclose()
-        assert heard.result() == ["app"]
+            await stream.aclose()
+        assert actions.result() == ["app"]
 
-    async def test_the_clients_end(self, phone: Phone) -> None:
-        """A loop over a listener ends with the client, and so does one that begins later."""
+    async def test_close_of_the_client(self, phone: Phone) -> None:
+        """Streams end with the client, and later ones are closed."""
         client = await phone.start()
         early = client.received_push_stream()
         await client.track_delivered_push(push(number=1))
@@ -274,8 +274,8 @@ class TestStreams:
             assert [each async for each in client.received_push_stream()] == []
             assert [each async for each in client.opened_push_stream()] == []
 
-    async def test_one_that_went_away(self, phone: Phone) -> None:
-        """Whoever leaves a loop and forgets the listener is not waited for."""
+    async def test_unreferenced_stream(self, phone: Phone) -> None:
+        """A stream that is no longer referenced does not receive values; they are kept for the next stream."""
         client = await phone.start()
         await client.track_delivered_push(push(number=1))
         async for each in client.received_push_stream():
@@ -283,29 +283,29 @@ class TestStreams:
             break
         await client.track_delivered_push(push(number=2))
 
-        assert [each.data["number"] for each in await taken(client.received_push_stream(), 1)] == [2]
+        assert [each.data["number"] for each in await values(client.received_push_stream(), 1)] == [2]
 
 
-class TestWhoMayNot:
+class TestMisuse:
     @pytest.mark.parametrize("consent", [True, False])
     @pytest.mark.parametrize("verb", VERBS)
-    async def test_a_customer(self, phone: Phone, verb: str, consent: bool) -> None:  # noqa: FBT001
-        """Whoever speaks about a customer is told that notifications are a device's, and nobody hears of it."""
+    async def test_customer_tracker(self, phone: Phone, verb: str, consent: bool) -> None:  # noqa: FBT001
+        """A customer tracker raises an error, and nothing is published."""
         client: Exponea = await phone.start()
         with client.bind(client.for_customer({"registered": "R"})), pytest.raises(InvalidEventError, match="device"):
             await getattr(client, verb)(push(has_tracking_consent=consent))
 
         assert await phone.kept() == []
-        assert not client._devices.opened._early
-        assert not client._devices.received._early
+        assert received(client.opened_push_stream()) == []
+        assert received(client.received_push_stream()) == []
 
     @pytest.mark.parametrize("verb", VERBS)
-    async def test_after_a_stop(self, phone: Phone, verb: str) -> None:
-        """A stopped client neither tracks notifications nor hands them on."""
+    async def test_stopped(self, phone: Phone, verb: str) -> None:
+        """A stopped integration neither tracks nor publishes notifications."""
         client = await phone.start()
         await client.stop_integration()
         receipt = await getattr(client, verb)(push())
 
         assert receipt.status == "dropped"
-        assert not client._devices.opened._early
-        assert not client._devices.received._early
+        assert received(client.opened_push_stream()) == []
+        assert received(client.received_push_stream()) == []

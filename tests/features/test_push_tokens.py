@@ -1,5 +1,5 @@
 """
-Push tokens through the verbs: when Engagement is told of one, and what.
+Push tokens: when they are tracked, and with which properties.
 """
 
 from typing import Any
@@ -12,24 +12,24 @@ from exponea_async import Customer, InvalidEventError, TokenFrequency
 DAY = 86_400.0
 GRANTED, DENIED, INVALIDATED = "Permission granted", "Permission denied", "Invalidated"
 
-Said = tuple[str, bool, str]
+State = tuple[str, bool, str]
 
 
-def said(states: list[Kept]) -> list[Said]:
-    """Tell token, validity and description of what is told about tokens."""
+def states_of(events: list[Kept]) -> list[State]:
+    """Return token, validity and description of the events about tokens."""
     return [
         (each.own["push_notification_token"], each.own["valid"], each.own["description"])
-        for each in states
+        for each in events
         if each.name == "notification_state"
     ]
 
 
-async def tokens(phone: Phone) -> list[Said]:
-    """Tell what waits about tokens."""
-    return said(await phone.kept("notification_state"))
+async def tokens(phone: Phone) -> list[State]:
+    """Return the states of tokens in the queue."""
+    return states_of(await phone.kept("notification_state"))
 
 
-class TestWhatIsTold:
+class TestEvents:
     @pytest.mark.parametrize(
         ("verb", "platform"),
         [
@@ -40,26 +40,26 @@ class TestWhatIsTold:
             ("handle_hms_push_token", "huawei"),
         ],
     )
-    async def test_a_first_token(self, phone: Phone, verb: str, platform: str) -> None:
-        """A token is told with its platform and the stamps, and nothing else: no default property gets in."""
+    async def test_first_token(self, phone: Phone, verb: str, platform: str) -> None:
+        """The event has the token, its platform and state, and no default properties."""
         client = await phone.start(application_id="com.example.shop", default_properties={"a": 1, "valid": "x"})
         await client.identify_customer(Customer({"registered": "R"}))
         await getattr(client, verb)("A")
-        (state,) = await phone.kept("notification_state")
+        (event,) = await phone.kept("notification_state")
 
-        assert state.own == {
+        assert event.own == {
             "push_notification_token": "A",
             "platform": platform,
             "valid": True,
             "description": GRANTED,
         }
-        assert set(state.properties) == set(state.own) | STAMPS
-        assert state.properties["application_id"] == "com.example.shop"
-        assert state.ids == {"cookie": await client.get_customer_cookie(), "registered": "R"}
+        assert set(event.properties) == set(event.own) | STAMPS
+        assert event.properties["application_id"] == "com.example.shop"
+        assert event.ids == {"cookie": await client.get_customer_cookie(), "registered": "R"}
 
     @pytest.mark.parametrize("allowed", [True, False])
-    async def test_defaults_of_customers_have_no_say(self, phone: Phone, allowed: bool) -> None:  # noqa: FBT001
-        """Whether defaults go under a customer's properties does not touch tokens."""
+    async def test_default_customer_properties(self, phone: Phone, allowed: bool) -> None:  # noqa: FBT001
+        """Token events have no default properties, whether or not customer updates have them."""
         client = await phone.start(default_properties={"a": 1}, allow_default_customer_properties=allowed)
         await client.track_push_token("A")
 
@@ -75,8 +75,8 @@ class TestWhatIsTold:
             (True, False, ("A", False, DENIED)),
         ],
     )
-    async def test_the_permission(self, phone: Phone, require: bool, authorized: bool, expected: Said) -> None:  # noqa: FBT001
-        """A token only lacks validity where permission is required and denied; never is it valid and denied."""
+    async def test_permission(self, phone: Phone, require: bool, authorized: bool, expected: State) -> None:  # noqa: FBT001
+        """A token is invalid only if permission is required and denied."""
         client = await phone.start(require_push_authorization=require)
         await client.track_push_token("A")
         await client.verify_push_status_and_track_push_token(authorized)
@@ -84,8 +84,8 @@ class TestWhatIsTold:
 
         assert (await tokens(phone))[-1] == expected
 
-    async def test_a_denial_is_told_once(self, phone: Phone) -> None:
-        """That the permission is denied is told once, and so is that it is granted again."""
+    async def test_denial_is_tracked_once(self, phone: Phone) -> None:
+        """A denied permission is tracked once, and so is one that is granted again."""
         client = await phone.start(require_push_authorization=True)
         await client.track_push_token("A")
         for authorized in (False, False, None, True, True, None):
@@ -95,8 +95,8 @@ class TestWhatIsTold:
 
     @pytest.mark.parametrize("token", ["", "  ", None, 5])
     @pytest.mark.parametrize("verb", ["track_push_token", "handle_push_token"])
-    async def test_no_token(self, phone: Phone, verb: str, token: Any) -> None:
-        """What is no token is refused, and nothing is remembered."""
+    async def test_wrong_token(self, phone: Phone, verb: str, token: Any) -> None:
+        """A token that is not a non-blank string raises an error, and is not remembered."""
         client = await phone.start()
         with pytest.raises(InvalidEventError, match="token"):
             await getattr(client, verb)(token)
@@ -105,7 +105,7 @@ class TestWhatIsTold:
         assert await tokens(phone) == []
 
     async def test_nothing_to_verify(self, phone: Phone) -> None:
-        """Without a token there is nothing to tell."""
+        """Without a token nothing is tracked."""
         client = await phone.start(push_token_tracking_frequency="EVERY_LAUNCH")
         assert await client.verify_push_status_and_track_push_token(False) == []  # noqa: FBT003 - as an application does
         await client.resume()
@@ -113,23 +113,23 @@ class TestWhatIsTold:
         assert await tokens(phone) == []
 
 
-class TestHowOften:
+class TestFrequency:
     @pytest.mark.parametrize(
         ("frequency", "again", "next_day"),
         [("ON_TOKEN_CHANGE", 0, 0), ("EVERY_LAUNCH", 1, 1), ("DAILY", 0, 1)],
     )
-    @pytest.mark.parametrize("act", ["handle", "resume", "verify", "restart"])
-    async def test_the_same_token(self, phone: Phone, act: str, frequency: str, again: int, next_day: int) -> None:
-        """The same token is told again as the frequency has it: at a start, in front of somebody, or handed out."""
+    @pytest.mark.parametrize("trigger", ["handle", "resume", "verify", "restart"])
+    async def test_same_token(self, phone: Phone, trigger: str, frequency: str, again: int, next_day: int) -> None:
+        """The same token is tracked again as the frequency says: when handled, by resume(), or after a restart."""
         client = await phone.start(at=10 * DAY, push_token_tracking_frequency=frequency)
         await client.handle_push_token("A")
 
         async def repeat() -> None:
-            if act == "handle":
+            if trigger == "handle":
                 await client.handle_push_token("A")
-            elif act == "resume":
+            elif trigger == "resume":
                 await client.resume()
-            elif act == "verify":
+            elif trigger == "verify":
                 await client.verify_push_status_and_track_push_token()
             else:
                 await (await phone.restart(push_token_tracking_frequency=frequency)).get_customer_cookie()
@@ -142,7 +142,7 @@ class TestHowOften:
 
     @pytest.mark.parametrize("frequency", TokenFrequency)
     async def test_another_token(self, phone: Phone, frequency: TokenFrequency) -> None:
-        """A new token is told whatever the frequency, after the old one was invalidated, and is remembered."""
+        """A new token is tracked with every frequency, after the old one is invalidated, and is remembered."""
         client = await phone.start(push_token_tracking_frequency=frequency)
         await client.handle_push_token("A")
         receipts = await client.handle_push_token("B")
@@ -157,8 +157,8 @@ class TestHowOften:
             ("B", True, GRANTED),
         ]
 
-    async def test_the_same_letters_elsewhere(self, phone: Phone) -> None:
-        """A token of another platform is another one, whatever it looks like."""
+    async def test_same_token_of_another_platform(self, phone: Phone) -> None:
+        """The same string for another platform is another token."""
         client = await phone.start()
         await client.handle_push_token("A")
         await client.handle_hms_push_token("A")
@@ -168,8 +168,8 @@ class TestHowOften:
         assert platforms == ["android", "android", "huawei"]
 
     @pytest.mark.parametrize("frequency", TokenFrequency)
-    async def test_by_hand(self, phone: Phone, frequency: TokenFrequency) -> None:
-        """A token that is tracked by hand is told at once and each time, and no other one is invalidated."""
+    async def test_explicit_tracking(self, phone: Phone, frequency: TokenFrequency) -> None:
+        """A token that is tracked explicitly is tracked each time, and invalidates no other token."""
         client = await phone.start(push_token_tracking_frequency=frequency)
         for token in ("A", "A", "B"):
             await client.track_push_token(token)
@@ -179,7 +179,7 @@ class TestHowOften:
     @pytest.mark.parametrize("change", [{"app_version": "2"}, {"application_id": "com.example.two"}])
     @pytest.mark.parametrize("frequency", TokenFrequency)
     async def test_another_application(self, phone: Phone, frequency: TokenFrequency, change: dict[str, str]) -> None:
-        """After an update of the application the token is told once, at the device's first verb."""
+        """After an update of the application the token is tracked once, by the device's first activity."""
         before: dict[str, Any] = {
             "app_version": "1",
             "application_id": "com.example.one",
@@ -195,8 +195,8 @@ class TestHowOften:
         assert second.properties["application_id"] == change.get("application_id", "com.example.one")
         assert second.own == first.own
 
-    async def test_not_without_being_asked(self, phone: Phone) -> None:
-        """Where push notifications are the application's own business, only its calls tell tokens."""
+    async def test_without_automatic_tracking(self, phone: Phone) -> None:
+        """Without automatic tracking only explicit calls track tokens."""
         settings: dict[str, Any] = {
             "automatic_push_notification": False,
             "push_token_tracking_frequency": "EVERY_LAUNCH",
@@ -210,7 +210,7 @@ class TestHowOften:
         assert len(await tokens(phone)) == 2
 
     async def test_each_device_has_its_own(self, phone: Phone) -> None:
-        """The token of one device is none of another's."""
+        """The token of one device does not replace that of another."""
         client = await phone.start()
         await client.device("tg:1").handle_push_token("A")
         await client.device("tg:2").handle_push_token("B")
@@ -227,8 +227,8 @@ class TestAsCustomerProperties:
             ("track_apns_push_token", "apple_push_notification_id"),
         ],
     )
-    async def test_the_names(self, phone: Phone, verb: str, name: str) -> None:
-        """As older SDKs did, the token is a property of the customer, without defaults beside it."""
+    async def test_property_names(self, phone: Phone, verb: str, name: str) -> None:
+        """The token is a customer property, as in older SDKs, without default properties."""
         client = await phone.start(push_token_storage="property", default_properties={"a": 1})
         receipt = await getattr(client, verb)("A")
 
@@ -237,8 +237,8 @@ class TestAsCustomerProperties:
         assert receipt.status == "queued"
         assert await tokens(phone) == []
 
-    async def test_an_empty_text_takes_it_away(self, phone: Phone) -> None:
-        """What is no longer valid is told as an empty text, to the old customer first."""
+    async def test_invalidation(self, phone: Phone) -> None:
+        """An invalid token is tracked as an empty string, for the old customer first."""
         client = await phone.start(push_token_storage="property", require_push_authorization=True)
         await client.handle_push_token("A")
         await client.handle_push_token("B")
@@ -247,13 +247,13 @@ class TestAsCustomerProperties:
         new = await client.get_customer_cookie()
         await client.verify_push_status_and_track_push_token(authorized=False)
 
-        told = [
+        updates = [
             (each.ids["cookie"], each.properties["google_push_notification_id"])
             for each in await phone.kept("customer")
         ]
-        assert told == [(old, "A"), (old, ""), (old, "B"), (old, ""), (new, "B"), (new, "")]
-        moments = [each.data["update_timestamp"] for each in await phone.kept("customer")]
-        assert moments == sorted(set(moments))
+        assert updates == [(old, "A"), (old, ""), (old, "B"), (old, ""), (new, "B"), (new, "")]
+        timestamps = [each.data["update_timestamp"] for each in await phone.kept("customer")]
+        assert timestamps == sorted(set(timestamps))
 
 
 @pytest.mark.parametrize(
@@ -267,8 +267,8 @@ class TestAsCustomerProperties:
         ("verify_push_status_and_track_push_token", ()),
     ],
 )
-async def test_a_customer_has_no_token(phone: Phone, verb: str, arguments: tuple[str, ...]) -> None:
-    """Whoever speaks about a customer is told that tokens are a device's."""
+async def test_customer_tracker(phone: Phone, verb: str, arguments: tuple[str, ...]) -> None:
+    """A customer tracker raises an error."""
     client = await phone.start()
     with (
         client.bind(client.for_customer({"registered": "R"})),
