@@ -16,7 +16,7 @@ from helpers.clients import PROJECT, SOMEONE, Configure, Connect, Heard
 from helpers.environment import Environment, SetConstants
 
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings
-from exponea_async.devices import expirer as sweeper
+from exponea_async.devices import expirer
 from exponea_async.features._shared import consent
 from exponea_async.sandbox import Sandbox
 
@@ -89,9 +89,13 @@ async def connect(configure: Configure) -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
-async def phone(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Phone]:
-    # The sweeper looks once at the start, and then when a test asks it to.
-    monkeypatch.setattr(sweeper, "PERIOD", 3600.0)
+def no_periodic_expiry(set_constants: SetConstants) -> None:
+    # Idle sessions are ended at the start of a client, and then only on demand.
+    set_constants(expirer, PERIOD=3600.0)
+
+
+@pytest.fixture
+async def phone(configure: Configure, no_periodic_expiry: None) -> AsyncIterator[Phone]:
     async with phone_in_hand(configure) as phone:
         yield phone
 

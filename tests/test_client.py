@@ -388,7 +388,7 @@ class TestCancellation:
             await client.track_event(Event("ping", {"number": steps}))
         await client.flush_data(10)
 
-        stored = await stored_state(tmp_path / "queue.sqlite", "device:default")
+        stored = stored_state(tmp_path / "queue.sqlite", "device:default")
         last = max(sandbox.engine.events(event_type="ping"), key=lambda event: event.timestamp)
         assert stored is not None
         assert all(value.encode() in stored for value in last.customer_ids.values())

@@ -1,5 +1,5 @@
 """
-Devices whose process dies, or whose disk fails, at any step of a change: all of it is there afterwards, or none.
+Processes that die, and disks that fail, at any step of a device's change: all of it is stored, or nothing.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ from exponea_async.storage.sqlite.connection import QueueConnection
 
 JANE = {"registered": "jane"}
 
-#: Each step is one process, forked from this one: it dies before, or right after, the statement of that number.
+#: Forks a process for each step, which dies before, or right after, the statement with that number.
 DIE_AT_EACH_STEP = """
 import asyncio, itertools, os, shutil, sqlite3, sys
 from exponea_async import Configuration, Customer, Event, Exponea
 from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.devices.expirer import SessionExpirer
 
-SessionExpirer.start = lambda self: None  # it would make steps of its own
+SessionExpirer.start = lambda self: None  # its statements would count, too
 
 def arm(step, after):
     steps = itertools.count(1)
-    def deadly(method):
+    def dying(method):
         def run(connection, *arguments):
             number = next(steps)
             if number == step and not after:
@@ -41,9 +41,9 @@ def arm(step, after):
             return result
         return run
     for name in ("execute", "executemany"):
-        setattr(QueueConnection, name, deadly(getattr(sqlite3.Connection, name)))
+        setattr(QueueConnection, name, dying(getattr(sqlite3.Connection, name)))
 
-async def live(path, verb, step, after):
+async def act(path, verb, step, after):
     client = Exponea(Configuration(project_token="shop", authorization_token="key", base_url="http://127.0.0.1:9",
                                    storage=path, flush_mode="MANUAL"))
     await client.start()
@@ -66,7 +66,7 @@ for after in (False, True):
         shutil.copy(base, path)
         child = os.fork()
         if not child:
-            asyncio.run(live(path, verb, step, after))
+            asyncio.run(act(path, verb, step, after))
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
             break
         print(path)
@@ -77,29 +77,29 @@ for after in (False, True):
 @frozen
 class Found:
     """
-    What a device is found with after a crash.
+    What is found of a device after a crash.
 
     Attributes:
-        told: The events' types and whether each carries the cookie from before.
-        ids: The ids that its next event carries.
+        events: The types of the events, and whether each carries the cookie from before.
+        ids: The ids of its next event.
     """
 
-    told: tuple[tuple[str, bool], ...]
+    events: tuple[tuple[str, bool], ...]
     ids: dict[str, str]
 
 
-async def look(settings: Configuration, key: str, before: int, cookie: str) -> Found:
-    """Start a client anew and see what it finds, past the events from before."""
+async def inspect(settings: Configuration, key: str, before: int, cookie: str) -> Found:
+    """Start a client, and return what it finds after the events from before."""
     async with Exponea(settings) as client:
         new = (await kept(client))[before:]
         await client.device(key).track_event(Event("probe"))
         probe = (await kept(client))[-1]
-    told = tuple((data.get("event_type", "identify"), data["customer_ids"]["cookie"] == cookie) for data in new)
-    return Found(told, probe["customer_ids"])
+    events = tuple((data.get("event_type", "identify"), data["customer_ids"]["cookie"] == cookie) for data in new)
+    return Found(events, probe["customer_ids"])
 
 
 async def prepare(settings: Configuration) -> tuple[int, str]:
-    """Make a file with a device that has been used; tells how many events wait in it, and its cookie."""
+    """Create a file with a device that was used; return the number of its events and its cookie."""
     async with Exponea(settings) as client:
         device = client.device("old")
         await device.identify_customer(Customer(JANE))
@@ -122,9 +122,9 @@ ALL = {
 
 
 def check(verb: str, found: Found, cookie: str) -> bool:
-    """Make sure that all of a change was found, or none; tells which."""
-    whole = found.told == ALL[verb]
-    assert whole or not found.told
+    """Check that all of a change was found, or nothing; return whether it was."""
+    whole = found.events == ALL[verb]
+    assert whole or not found.events
     ids = {"cookie": found.ids["cookie"], **({} if verb == "first" else JANE)}
     if whole and verb == "anonymize":
         ids = {"cookie": ids["cookie"]}
@@ -137,26 +137,26 @@ def check(verb: str, found: Found, cookie: str) -> bool:
 
 @pytest.mark.parametrize("verb", ALL)
 async def test_killed_at_each_step(configure: Configure, tmp_path: Path, verb: str) -> None:
-    """Wherever in its writing a process dies, the next one finds the whole change or nothing of it."""
+    """Wherever a process dies while it writes, the next one finds the whole change or nothing of it."""
     base = tmp_path / "base"
     before, cookie = await prepare(configure(flush_mode="MANUAL", storage=base))
     command = [sys.executable, "-c", DIE_AT_EACH_STEP, str(base), verb]
-    told = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
 
     results: dict[bool, list[bool]] = {False: [], True: []}
-    for path in told.stdout.split():
+    for path in done.stdout.split():
         settings = configure(flush_mode="MANUAL", storage=Path(path))
         key = "new" if verb == "first" else "old"
-        results["-True-" in path].append(check(verb, await look(settings, key, before, cookie), cookie))
+        results["-True-" in path].append(check(verb, await inspect(settings, key, before, cookie), cookie))
     for each in results.values():
         assert len(each) > 5
         assert each == sorted(each)
-    # The commit is one statement: right after it, all is there; before it, nothing was.
+    # The commit is one statement: right after it everything is stored, before it nothing is.
     assert sum(results[True]) > sum(results[False]) == 1
 
 
 class Failing:
-    """Lets one of SQLite's statements fail; whose it is depends on who comes first."""
+    """Makes one of SQLite's next statements fail, whichever call it belongs to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = 0
@@ -164,12 +164,12 @@ class Failing:
             monkeypatch.setattr(QueueConnection, name, self._wrapped(getattr(sqlite3.Connection, name)), raising=False)
 
     def _wrapped(self, method: Any) -> Any:
-        def run(ledger: QueueConnection, sql: str, *arguments: Any) -> Any:
+        def run(connection: QueueConnection, sql: str, *arguments: Any) -> Any:
             if sql != "ROLLBACK" and self.left:
                 self.left -= 1
                 if not self.left:
                     raise sqlite3.OperationalError("disk I/O error")
-            return method(ledger, sql, *arguments)
+            return method(connection, sql, *arguments)
 
         return run
 
@@ -188,7 +188,7 @@ async def change(device: Device, verb: str) -> None:
 async def test_a_disk_that_fails_at_each_step(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    """Whichever statement fails, the caller is told, nothing is kept, and the same client goes on as before."""
+    """Whichever statement fails, the caller gets the error, nothing is recorded, and the same client works on."""
     base, refused = tmp_path / "base", 0
     before, cookie = await prepare(configure(flush_mode="MANUAL", storage=base))
     failing = Failing(monkeypatch)
@@ -206,10 +206,10 @@ async def test_a_disk_that_fails_at_each_step(
                 refused += 1
                 assert len(await kept(client)) == before
                 await change(device, verb)
-            beyond, failing.left = failing.left, 0
+            left, failing.left = failing.left, 0
             new = (await kept(client))[before:]
-        told = [(data.get("event_type", "identify"), data["customer_ids"]["cookie"] == cookie) for data in new]
-        assert told == list(ALL[verb])
-        if beyond:
+        events = [(data.get("event_type", "identify"), data["customer_ids"]["cookie"] == cookie) for data in new]
+        assert events == list(ALL[verb])
+        if left:
             break
     assert refused > 2

@@ -1,5 +1,5 @@
 """
-Any life of a few devices, against a second reading of the rules: what is told of whom, when, and what outlasts what.
+Random activity on a few devices, compared with a model: which events are tracked, for which customer and when.
 """
 
 import asyncio
@@ -11,13 +11,18 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import pytest
 from attrs import define, field
 from helpers.clients import kept
+from helpers.queue_file import stored_state
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from exponea_async import Configuration, Customer, Device, Event, Exponea, TokenFrequency
+from exponea_async.testing import end_idle_sessions
+
+pytestmark = pytest.mark.usefixtures("no_periodic_expiry")
 
 T = TypeVar("T")
 TIMEOUT = 60.0
@@ -25,13 +30,13 @@ LINK = "https://shop.example/?utm_source=mail"
 CLICK = f"{LINK}&xnpe_cmp=x"
 KEYS = ("a", "b", "c")
 
-#: Name, number of the customer, hard ids, what else is told, moment.
-Told = tuple[str, int, Mapping[str, str], Any, float]
+#: An event: name, number of the customer, hard ids, its relevant properties, timestamp.
+TrackedEvent = tuple[str, int, Mapping[str, str], Any, float]
 
 
 @define
-class Rules:
-    """The settings that a model of a device knows."""
+class Settings:
+    """The settings that matter to the model."""
 
     automatic: bool = True
     auto_close: bool = True
@@ -41,7 +46,7 @@ class Rules:
 
 @define
 class Token:
-    """A push token, as a model remembers it."""
+    """A push token."""
 
     text: str
     granted: bool
@@ -50,11 +55,11 @@ class Token:
 
 @define
 class Model:
-    """One device, as the specification has it."""
+    """One device, as it is specified."""
 
-    rules: Rules
+    rules: Settings
     now: float = 0.0
-    told: list[Told] = field(factory=list)
+    tracked: list[TrackedEvent] = field(factory=list)
     customer: int = -1
     ids: dict[str, str] = field(factory=dict)
     start: float | None = None
@@ -62,23 +67,23 @@ class Model:
     campaign: tuple[str, float] | None = None
     token: Token | None = None
     launched: bool = False
-    in_front: bool = False
+    in_foreground: bool = False
 
-    def tell(self, name: str, what: Any = None, at: float | None = None) -> None:
-        self.told.append((name, self.customer, dict(self.ids), what, self.now if at is None else at))
+    def track(self, name: str, what: Any = None, at: float | None = None) -> None:
+        self.tracked.append((name, self.customer, dict(self.ids), what, self.now if at is None else at))
 
     def restart(self, *, crashed: bool) -> None:
-        """What is in front of somebody when the client closes was active until then; a crash knows of no later sign."""
-        if self.in_front and not crashed and self.rules.automatic:
+        """A device in the foreground is active until the client closes; after a crash, the stored activity counts."""
+        if self.in_foreground and not crashed and self.rules.automatic:
             self.last = self.now
-        self.launched = self.in_front = False
+        self.launched = self.in_foreground = False
 
-    def wake(self, *, launch: bool = False) -> None:
-        if self.in_front:
+    def be_active(self, *, launch: bool = False) -> None:
+        if self.in_foreground:
             self.last = self.now
         if self.customer < 0:
             self.customer = 0
-            self.tell("installation")
+            self.track("installation")
         if self.rules.automatic:
             self.expire()
             if self.start is None:
@@ -90,20 +95,20 @@ class Model:
 
     def begin(self) -> None:
         alive = self.campaign is not None and self.now - self.campaign[1] <= 10
-        self.tell("session_start", self.campaign[0] if alive and self.campaign else None)
+        self.track("session_start", self.campaign[0] if alive and self.campaign else None)
         self.start, self.campaign = self.now, None
 
     def end(self, at: float) -> None:
         assert self.start is not None
-        self.tell("session_end", round(at - self.start, 3), at)
+        self.track("session_end", round(at - self.start, 3), at)
         self.start = None
 
     def expire(self) -> None:
         if not self.rules.automatic:
             return
-        if self.in_front and self.now - self.last >= TIMEOUT / 4:
+        if self.in_foreground and self.now - self.last >= TIMEOUT / 4:
             self.last = self.now
-        if self.start is not None and not self.in_front and self.now - self.last >= TIMEOUT:
+        if self.start is not None and not self.in_foreground and self.now - self.last >= TIMEOUT:
             self.end(self.last)
 
     def check_token(self, *, granted: bool | None = None) -> None:
@@ -115,35 +120,35 @@ class Model:
         due = valid != token.valid or (valid and (self.rules.every_launch or granted != token.granted))
         self.token = Token(token.text, granted, valid)
         if due:
-            self.tell_token()
+            self.track_token_state()
 
-    def tell_token(self, *, gone: bool = False) -> None:
+    def track_token_state(self, *, gone: bool = False) -> None:
         assert self.token is not None
         word = "Invalidated" if gone else "Permission granted" if self.token.valid else "Permission denied"
-        self.tell("notification_state", (self.token.text, self.token.valid and not gone, word))
+        self.track("notification_state", (self.token.text, self.token.valid and not gone, word))
 
     def track_token(self, text: str) -> None:
         granted = self.token.granted if self.token else True
         self.token = Token(text, granted, granted or not self.rules.require)
-        self.tell_token()
+        self.track_token_state()
 
     def handle_token(self, text: str) -> None:
         if self.token and self.token.text == text:
             self.check_token()
             return
         if self.token:
-            self.tell_token(gone=True)
+            self.track_token_state(gone=True)
         self.track_token(text)
 
     def anonymize(self) -> None:
-        if self.in_front:
+        if self.in_foreground:
             self.last = self.now
         if self.customer >= 0 and self.rules.automatic and self.start is not None:
             self.end(self.last if self.now - self.last >= TIMEOUT else self.now)
         if self.token:
-            self.tell_token(gone=True)
+            self.track_token_state(gone=True)
         self.customer, self.ids, self.start, self.campaign = self.customer + 1, {}, None, None
-        self.tell("installation")
+        self.track("installation")
         if self.rules.automatic:
             self.begin()
             self.last = self.now
@@ -153,16 +158,16 @@ class Model:
 
 
 class Machine(RuleBasedStateMachine):
-    """Devices of one client, which is closed, crashes and is started again."""
+    """Devices of one client, which is closed and started again, or crashes."""
 
-    rules_: ClassVar[Rules] = Rules()
+    settings_: ClassVar[Settings] = Settings()
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp())
         self.now, self.file, self.number = 1_700_000_000.0, 0, 0
-        self.models = {key: Model(self.rules_) for key in KEYS}
+        self.models = {key: Model(self.settings_) for key in KEYS}
         self.client: Exponea
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -173,7 +178,7 @@ class Machine(RuleBasedStateMachine):
         return self.folder / f"{self.file}.sqlite"
 
     async def connect(self) -> None:
-        known = self.rules_
+        known = self.settings_
         frequency = TokenFrequency.EVERY_LAUNCH if known.every_launch else TokenFrequency.ON_TOKEN_CHANGE
         configuration = Configuration(
             project_token="shop",
@@ -188,9 +193,9 @@ class Machine(RuleBasedStateMachine):
             push_token_tracking_frequency=frequency,
         )
         self.client = Exponea(configuration, clock=lambda: self.now)
-        # Nothing is swept but by the machine's own rule.
-        self.client._session_expirer._run = asyncio.Event().wait  # type: ignore[method-assign, assignment]
         await self.client.start()
+        # The client does so, too, but later.
+        await end_idle_sessions(self.client)
 
     def about(self, key: str) -> tuple[Device, Model]:
         self.models[key].now = self.now
@@ -200,7 +205,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.run(self.connect())
 
-    # Life
+    # Life cycle
 
     @rule(seconds=st.sampled_from([1.75, 9.5, 16.0, 50.0, 59.0, 60.0, 61.0, 500.0]))
     def time_passes(self, seconds: float) -> None:
@@ -218,11 +223,12 @@ class Machine(RuleBasedStateMachine):
         for model in self.models.values():
             model.now = self.now
             model.restart(crashed=crashed)
+            model.expire()
         self.compare()
 
     @rule()
     def expire(self) -> None:
-        self.run(self.client._session_expirer.expire())
+        self.run(end_idle_sessions(self.client))
         for model in self.models.values():
             model.now = self.now
             model.expire()
@@ -236,17 +242,17 @@ class Machine(RuleBasedStateMachine):
         event = Event("ping", {"number": self.number})
         with self.client.bind(device):
             self.run(self.client.track_many([event, event]) if many else self.client.track_event(event))
-        model.wake()
+        model.be_active()
         for _ in range(1 + many):
-            model.tell("ping", self.number)
+            model.track("ping", self.number)
 
     @rule(key=st.sampled_from(KEYS), ids=st.dictionaries(st.sampled_from(["registered", "crm"]), st.sampled_from("12")))
     def identify(self, key: str, ids: dict[str, str]) -> None:
         device, model = self.about(key)
         self.run(device.identify_customer(Customer(ids)))
-        model.wake()
+        model.be_active()
         model.ids |= ids
-        model.tell("customer")
+        model.track("customer")
 
     @rule(key=st.sampled_from(KEYS))
     def anonymize(self, key: str) -> None:
@@ -254,25 +260,25 @@ class Machine(RuleBasedStateMachine):
         self.run(device.anonymize())
         model.anonymize()
 
-    @rule(key=st.sampled_from(KEYS), front=st.booleans())
-    def come_and_go(self, key: str, front: bool) -> None:  # noqa: FBT001 - drawn
+    @rule(key=st.sampled_from(KEYS), foreground=st.booleans())
+    def resume_or_pause(self, key: str, foreground: bool) -> None:  # noqa: FBT001 - drawn
         device, model = self.about(key)
-        self.run(device.resume() if front else device.pause())
-        model.wake(launch=front)
-        model.in_front = front
+        self.run(device.resume() if foreground else device.pause())
+        model.be_active(launch=foreground)
+        model.in_foreground = foreground
 
-    @rule(key=st.sampled_from(KEYS), text=st.sampled_from("XY"), anew=st.booleans())
-    def give_token(self, key: str, text: str, anew: bool) -> None:  # noqa: FBT001 - drawn
+    @rule(key=st.sampled_from(KEYS), text=st.sampled_from("XY"), handled=st.booleans())
+    def give_token(self, key: str, text: str, handled: bool) -> None:  # noqa: FBT001 - drawn
         device, model = self.about(key)
-        self.run(device.handle_push_token(text) if anew else device.track_push_token(text))
-        model.wake()
-        (model.handle_token if anew else model.track_token)(text)
+        self.run(device.handle_push_token(text) if handled else device.track_push_token(text))
+        model.be_active()
+        (model.handle_token if handled else model.track_token)(text)
 
     @rule(key=st.sampled_from(KEYS), granted=st.sampled_from([None, True, False]))
     def verify_token(self, key: str, granted: bool | None) -> None:  # noqa: FBT001 - drawn
         device, model = self.about(key)
         self.run(device.verify_push_status_and_track_push_token(granted))
-        model.wake()
+        model.be_active()
         model.check_token(granted=granted)
 
     @rule(key=st.sampled_from(KEYS), url=st.sampled_from([LINK, CLICK, "no link"]))
@@ -281,22 +287,22 @@ class Machine(RuleBasedStateMachine):
         assert self.run(device.handle_campaign_click(url)) is (url == CLICK)
         if url != "no link":
             model.campaign = (url, self.now)
-            model.wake()
+            model.be_active()
         if url == CLICK:
-            model.tell("click", url)
+            model.track("click", url)
 
-    @precondition(lambda self: not self.rules_.automatic)
+    @precondition(lambda self: not self.settings_.automatic)
     @rule(key=st.sampled_from(KEYS), start=st.booleans())
-    def by_hand(self, key: str, start: bool) -> None:  # noqa: FBT001 - drawn
+    def manage_session(self, key: str, start: bool) -> None:  # noqa: FBT001 - drawn
         device, model = self.about(key)
         self.run(device.track_session_start() if start else device.track_session_end())
-        model.wake()
-        if model.start is not None and (self.rules_.auto_close or not start):
+        model.be_active()
+        if model.start is not None and (self.settings_.auto_close or not start):
             model.end(self.now)
         if start:
             model.begin()
 
-    # The books
+    # Comparison
 
     def teardown(self) -> None:
         try:
@@ -309,9 +315,9 @@ class Machine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     def compare(self) -> None:
-        """Make sure that of each device exactly that was told which the model tells, in that order."""
+        """Check that the events of each device are exactly those of its model, in that order."""
         owners: dict[str, tuple[str, int]] = {}
-        books: dict[str, list[Told]] = {key: [] for key in KEYS}
+        found: dict[str, list[TrackedEvent]] = {key: [] for key in KEYS}
         keys = {self.device_id(key): key for key in KEYS if self.models[key].customer >= 0}
         for data in self.run(kept(self.client)):
             ids = dict(data["customer_ids"])
@@ -321,17 +327,17 @@ class Machine(RuleBasedStateMachine):
                 owners[cookie] = key, sum(owner == key for owner, _ in owners.values())
             key, customer = owners[cookie]
             at = data["timestamp" if "timestamp" in data else "update_timestamp"]
-            books[key].append((*told_of(data, customer, ids), round(at, 3)))
-        assert books == {key: model.told for key, model in self.models.items()}
+            found[key].append((*event_of(data, customer, ids), round(at, 3)))
+        assert found == {key: model.tracked for key, model in self.models.items()}
 
     def device_id(self, key: str) -> str:
-        state = self.run(self.client._storage.load_state(f"device:{key}"))
+        state = stored_state(self.path, f"device:{key}")
         assert state is not None
-        return str(json.loads(state.value)["device_id"])
+        return str(json.loads(state)["device_id"])
 
 
-def told_of(data: dict[str, Any], customer: int, ids: dict[str, str]) -> tuple[str, int, dict[str, str], Any]:
-    """Tell of a command what a model tells."""
+def event_of(data: dict[str, Any], customer: int, ids: dict[str, str]) -> tuple[str, int, dict[str, str], Any]:
+    """Return the event of a command as the model has it, without its timestamp."""
     properties = data["properties"]
     name = data.get("event_type", "click" if "url" in data else "customer")
     tokens = ("push_notification_token", "valid", "description")
@@ -345,27 +351,27 @@ def told_of(data: dict[str, Any], customer: int, ids: dict[str, str]) -> tuple[s
     return name, customer, ids, what
 
 
-class ByHand(Machine):
-    """Sessions are started and ended by hand, and pushing needs a permission."""
+class Manual(Machine):
+    """Sessions are started and ended by calls, and push notifications need a permission."""
 
-    rules_ = Rules(automatic=False, every_launch=True, require=True)
-
-
-class ByHandLoosely(Machine):
-    """Sessions are started and ended by hand; one that starts forgets the one before."""
-
-    rules_ = Rules(automatic=False, auto_close=False)
+    settings_ = Settings(automatic=False, every_launch=True, require=True)
 
 
-def usual(examples: int) -> settings:
-    """Tell how long to search."""
-    patient = list(HealthCheck)
-    return settings(max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=patient)
+class ManualWithoutEnd(Machine):
+    """Sessions are started and ended by calls; a start replaces an open session without ending it."""
+
+    settings_ = Settings(automatic=False, auto_close=False)
+
+
+def search(examples: int) -> settings:
+    """Return how much to search."""
+    ignored = list(HealthCheck)
+    return settings(max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=ignored)
 
 
 TestAutomatic = Machine.TestCase
-TestAutomatic.settings = usual(40)
-TestByHand = ByHand.TestCase
-TestByHand.settings = usual(15)
-TestByHandLoosely = ByHandLoosely.TestCase
-TestByHandLoosely.settings = usual(10)
+TestAutomatic.settings = search(40)
+TestManual = Manual.TestCase
+TestManual.settings = search(15)
+TestManualWithoutEnd = ManualWithoutEnd.TestCase
+TestManualWithoutEnd.settings = search(10)

@@ -1,5 +1,5 @@
 """
-Two processes that share devices and are killed now and then: nobody's life is told twice, or in part.
+Two processes that share devices and are killed now and then: no event is tracked twice or missing.
 """
 
 import asyncio
@@ -15,50 +15,52 @@ from typing import Any
 import pytest
 from attrs import define, field
 from helpers.clients import Configure, kept
+from helpers.internals import before_storage_call
 
 from exponea_async import Event, Exponea
 from exponea_async.sandbox import Sandbox
+from exponea_async.testing import end_idle_sessions
 
-#: How many verbs each process does in the long run, for which there is time only where this is set.
+#: The number of calls of each process in the long run, which is done only if this is set.
 LONG_RUN = int(os.environ.get("EXPONEA_TEST_LONG_RUN", "0"))
 TIMEOUT = 0.05
 
-LIVE = """
+PROCESS = """
 import asyncio, os, random, sys
 from exponea_async import Configuration, Customer, Event, Exponea
-from exponea_async.devices import expirer as sweeper
+from exponea_async.devices import expirer
 
-sweeper.PERIOD = 0.02
+expirer.PERIOD = 0.02
 
-async def live(client, dice, number):
-    device = client.device(f"tg:{dice.randrange(50)}")
-    verb = dice.random()
+async def act(client, chance, number):
+    device = client.device(f"tg:{chance.randrange(50)}")
+    verb = chance.random()
     if verb < 0.7:
         await device.track_event(Event("ping", {"number": number}))
     elif verb < 0.75:
         with client.bind(device):
             await client.track_many([Event("ping", {"number": number}), Event("pong")])
     elif verb < 0.82:
-        await device.identify_customer(Customer({"crm": str(dice.randrange(3))}, {"number": number}))
+        await device.identify_customer(Customer({"crm": str(chance.randrange(3))}, {"number": number}))
     elif verb < 0.87:
         await device.anonymize()
     elif verb < 0.91:
-        await device.handle_push_token(str(dice.randrange(2)))
+        await device.handle_push_token(str(chance.randrange(2)))
     else:
         await (device.resume() if verb < 0.95 else device.pause())
     if verb < 0.82:
         os.write(1, f"{number}\\n".encode())
-    if dice.random() < 0.2:
-        await asyncio.sleep(dice.random() * 0.02)
+    if chance.random() < 0.2:
+        await asyncio.sleep(chance.random() * 0.02)
 
 async def main(path, url, timeout, seed, start, end):
     client = Exponea(Configuration(project_token="shop", authorization_token="key", base_url=url, storage=path,
                                    flush_mode="MANUAL", session_timeout=float(timeout)))
     await client.start()
-    dice, numbers = random.Random(int(seed)), iter(range(int(start), int(end)))
+    chance, numbers = random.Random(int(seed)), iter(range(int(start), int(end)))
     async def work():
         for number in numbers:
-            await live(client, dice, number)
+            await act(client, chance, number)
     await asyncio.gather(*(work() for _ in range(6)))
     await client.aclose()
 
@@ -66,37 +68,37 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def drive(arguments: list[object], dice: Random, start: int, count: int, lives: int) -> set[int]:
-    """Let one process after the other do verbs, killing all but the last; tells the numbers that were acknowledged."""
-    told: set[int] = set()
-    for life in range(lives):
-        span = (start + count * life // lives, start + count * (life + 1) // lives)
-        command = [sys.executable, "-c", LIVE, *map(str, [*arguments, dice.randrange(1 << 30), *span])]
+async def drive(arguments: list[object], chance: Random, start: int, count: int, lifetimes: int) -> set[int]:
+    """Run one process after the other, killing all but the last; return the numbers of the acknowledged calls."""
+    acknowledged: set[int] = set()
+    for lifetime in range(lifetimes):
+        span = (start + count * lifetime // lifetimes, start + count * (lifetime + 1) // lifetimes)
+        command = [sys.executable, "-c", PROCESS, *map(str, [*arguments, chance.randrange(1 << 30), *span])]
         child = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
         assert child.stdout
-        if life < lives - 1:
+        if lifetime < lifetimes - 1:
             for _ in range((span[1] - span[0]) // 2):
-                told.add(int(await child.stdout.readline()))
+                acknowledged.add(int(await child.stdout.readline()))
             child.kill()
         rest, _ = await child.communicate()
-        told |= set(map(int, rest.split()))
-        assert (child.returncode == 0) is (life == lives - 1)
-    return told
+        acknowledged |= set(map(int, rest.split()))
+        assert (child.returncode == 0) is (lifetime == lifetimes - 1)
+    return acknowledged
 
 
 @define
-class Life:
-    """One customer of a device, as the queue tells of them in the order of the commits."""
+class CustomerHistory:
+    """The events of one customer of a device, in the order of the commits."""
 
     session: dict[str, Any] | None = None
     last: float = 0.0
-    names: Counter[str] = field(factory=Counter)
-    moments: list[tuple[float, str]] = field(factory=list)
+    counts: Counter[str] = field(factory=Counter)
+    sessions: list[tuple[float, str]] = field(factory=list)
 
-    def go_on(self, name: str, at: float, data: dict[str, Any]) -> None:
-        """Take the next event; it stands within an open session, but for the installation."""
-        self.names[name] += 1
-        assert (name == "installation") is (self.names.total() == 1)
+    def check_next(self, name: str, at: float, data: dict[str, Any]) -> None:
+        """Check the next event: it is within an open session, except the installation."""
+        self.counts[name] += 1
+        assert (name == "installation") is (self.counts.total() == 1)
         if name == "session_start":
             assert self.session is None
             self.session, self.last = data, at
@@ -107,27 +109,27 @@ class Life:
             assert at >= self.last > 0
             assert abs(at - self.session["timestamp"] - duration) < 0.002
             self.session = None
-        elif name != "installation" and not self.is_farewell(data):
+        elif name != "installation" and not self.is_invalidation(data):
             assert self.session is not None
             assert at > self.session["timestamp"]
             self.last = max(self.last, at)
         if name.startswith("session"):
-            self.moments.append((at, name))
+            self.sessions.append((at, name))
 
-    def is_farewell(self, data: dict[str, Any]) -> bool:
-        """Tell whether an event says that the token is no longer the customer's, which follows the session's end."""
+    def is_invalidation(self, data: dict[str, Any]) -> bool:
+        """Return whether an event invalidates the old customer's token, which follows the end of the session."""
         return bool(self.session is None and data["properties"].get("description") == "Invalidated")
 
     def check(self) -> None:
-        """Make sure that it is over, and that its sessions follow each other by their moments too."""
+        """Check that all sessions have ended, and follow each other by their timestamps, too."""
         assert self.session is None
-        assert [name for _, name in self.moments] == ["session_start", "session_end"] * self.names["session_end"]
-        assert all(one < other for (one, _), (other, _) in pairwise(self.moments))
+        assert [name for _, name in self.sessions] == ["session_start", "session_end"] * self.counts["session_end"]
+        assert all(one < other for (one, _), (other, _) in pairwise(self.sessions))
 
 
-def check_lives(commands: list[dict[str, Any]]) -> int:
-    """Make sure that each device was one customer after the other; tells how many customers there were."""
-    lives: dict[str, Life] = {}
+def check_histories(commands: list[dict[str, Any]]) -> int:
+    """Check that each device had one customer after the other; return the number of customers."""
+    lifetimes: dict[str, CustomerHistory] = {}
     devices: dict[str, str] = {}
     past: set[str] = set()
     for data in commands:
@@ -139,58 +141,57 @@ def check_lives(commands: list[dict[str, Any]]) -> int:
             assert cookie not in past
             past.add(devices.get(device, ""))
             devices[device] = cookie
-            lives[cookie] = Life()
+            lifetimes[cookie] = CustomerHistory()
         assert cookie not in past
-        lives[cookie].go_on(name, data["timestamp" if "timestamp" in data else "update_timestamp"], data)
-    for life in lives.values():
-        life.check()
-    return len(lives)
+        lifetimes[cookie].check_next(name, data["timestamp" if "timestamp" in data else "update_timestamp"], data)
+    for lifetime in lifetimes.values():
+        lifetime.check()
+    return len(lifetimes)
 
 
 @pytest.mark.parametrize("count", [1500, *([LONG_RUN] if LONG_RUN else [])])
 async def test_fifty_devices(configure: Configure, sandbox: Sandbox, tmp_path: Path, count: int) -> None:
-    """However two processes share devices and are killed, each device has one life after the other, and whole ones."""
+    """However two processes share devices and are killed, each device has one complete history per customer."""
     arguments = [tmp_path / "queue.sqlite", sandbox.url, TIMEOUT]
-    lives = 3 if count < 5000 else 12
-    told = await asyncio.gather(*(drive(arguments, Random(each), each * count, count, lives) for each in (0, 1)))
-    acknowledged = set().union(*told)
+    lifetimes = 3 if count < 5000 else 12
+    results = await asyncio.gather(*(drive(arguments, Random(each), each * count, count, lifetimes) for each in (0, 1)))
+    acknowledged = set().union(*results)
 
-    async with Exponea(configure(flush_mode="MANUAL", session_timeout=TIMEOUT)) as client:
-        await client._session_expirer.expire(all_sessions=True)
-        assert await client._session_expirer.expire(all_sessions=True) == 0
+    for _ in range(2):
+        async with Exponea(configure(flush_mode="MANUAL", session_timeout=1000)) as client:
+            await client.aclose(end_sessions=True)
+    async with Exponea(configure(flush_mode="MANUAL", session_timeout=1000)) as client:
         commands = await kept(client)
-        customers = check_lives(commands)
+        customers = check_histories(commands)
         await client.flush_data(300)
 
     numbers = Counter(data["properties"]["number"] for data in commands if "number" in data["properties"])
     assert acknowledged <= set(numbers)
     assert set(numbers.values()) == {1}
-    # Each process that was killed may have written what six callers were not told of.
-    assert len(numbers) <= len(acknowledged) + 12 * lives
+    # Each process that was killed may have written six calls that were not acknowledged.
+    assert len(numbers) <= len(acknowledged) + 12 * lifetimes
     events = [data for data in commands if "event_type" in data]
     assert (len(sandbox.engine.events()), sandbox.engine.duplicates) == (len(events), 0)
     ends = sum(data.get("event_type") == "session_end" for data in commands)
     assert ends > customers > 50
 
 
-async def test_a_wait_longer_than_the_timeout(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A verb that waits while another process begins and ends a session tells of the one after it."""
+async def test_a_wait_longer_than_the_timeout(configure: Configure) -> None:
+    """A call that waits while another process starts and ends a session tracks the session after it."""
     settings, now = configure(flush_mode="MANUAL", session_timeout=60), 1_700_000_000.0
     async with Exponea(settings, clock=lambda: now) as client:
-        load = client._storage.load_state
 
-        async def slow(name: str) -> Any:
+        async def use_elsewhere() -> None:
             nonlocal now
             async with Exponea(settings, clock=lambda: now) as other:
                 now += 1
                 await other.device("default").open()
                 now += 60
-                await other._session_expirer.expire()
-            return await load(name)
+                await end_idle_sessions(other)
 
-        monkeypatch.setattr(client._storage, "load_state", slow)
+        before_storage_call(client, "load_state", use_elsewhere)
         await client.track_event(Event("ping"))
-        told = sorted(await kept(client), key=lambda data: float(data["timestamp"]))
+        acknowledged = sorted(await kept(client), key=lambda data: float(data["timestamp"]))
 
-    wanted = ["installation", "session_start", "session_end", "session_start", "ping"]
-    assert [data["event_type"] for data in told] == wanted
+    expected = ["installation", "session_start", "session_end", "session_start", "ping"]
+    assert [data["event_type"] for data in acknowledged] == expected

@@ -1,16 +1,20 @@
 """
-Devices that many use at once, while much else happens: nothing is told twice, or under a mixed identity.
+Devices that many tasks use at once: nothing is tracked twice or under mixed ids.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import define, evolve
 from helpers.clients import Configure, kept
+from helpers.environment import SetConstants
+from helpers.internals import devices_of
+from helpers.queue_file import failing, store_states, stored_state, wipe
 
 from exponea_async import (
     ConfigurationChange,
@@ -23,11 +27,13 @@ from exponea_async import (
     QueueSettings,
     StorageError,
 )
-from exponea_async.devices import expirer as sweeper
-from exponea_async.storage.base import StateChange
+from exponea_async.devices import expirer
+from exponea_async.testing import end_idle_sessions
 
 JANE = {"registered": "jane"}
 TIMEOUT = 60.0
+
+pytestmark = pytest.mark.usefixtures("no_periodic_expiry")
 
 
 @define
@@ -45,14 +51,9 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(autouse=True)
-def idle_sweeper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is swept but on demand."""
-
-    async def never(_: object) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(sweeper.SessionExpirer, "_run", never)
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "queue.sqlite"
 
 
 @pytest.fixture
@@ -65,30 +66,16 @@ async def names(client: Exponea) -> Counter[str]:
     return Counter(data.get("event_type", "identify") for data in await kept(client))
 
 
-class Refusing:
-    """A storage's `write` that refuses some calls."""
-
-    def __init__(self, client: Exponea, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.write = client._storage.write
-        self.error: Exception | None = None
-        monkeypatch.setattr(client._storage, "write", self)
-
-    async def __call__(self, *arguments: Any) -> Any:
-        if self.error is not None:
-            raise self.error
-        return await self.write(*arguments)
-
-
-class TestAwakening:
+class TestFirstActivity:
     async def test_a_new_device_in_many_tasks(self, client: Exponea) -> None:
-        """However many begin with a device at once, it is installed once and begins one session."""
+        """A new device that many tasks use at once has one installation and one session."""
         await asyncio.gather(*(client.track_event(Event("ping", {"number": number})) for number in range(200)))
 
         assert await names(client) == {"installation": 1, "session_start": 1, "ping": 200}
         assert len({data["customer_ids"]["cookie"] for data in await kept(client)}) == 1
 
-    async def test_a_silent_device_in_many_tasks(self, client: Exponea, clock: Clock) -> None:
-        """However many come back after the timeout at once, one session ends and one begins."""
+    async def test_an_idle_device_in_many_tasks(self, client: Exponea, clock: Clock) -> None:
+        """When many tasks use a device after the timeout at once, one session ends and one begins."""
         await client.device("tg:1").open()
         clock.now += TIMEOUT
         device = client.device("tg:1")
@@ -96,15 +83,15 @@ class TestAwakening:
 
         assert await names(client) == {"installation": 1, "session_start": 2, "session_end": 1, "ping": 200}
 
-    async def test_an_end_comes_after_all_else(self, client: Exponea, clock: Clock) -> None:
-        """The end of a session is later than its start and not earlier than its events, by the moments told."""
+    async def test_the_end_of_a_session_comes_last(self, client: Exponea, clock: Clock) -> None:
+        """The end of a session is later than its start, and not earlier than its events."""
         await client.device("tg:1").open()
         await client.device("tg:2").track_event(Event("ping"))
         await client.device("tg:3").track_event(Event("ping"))
         with client.bind(client.device("tg:3")):
             await client.track_many([Event("ping")] * 50)
         clock.now += TIMEOUT
-        assert await client._session_expirer.expire() == 3
+        assert await end_idle_sessions(client) == 3
 
         by_cookie: dict[str, list[dict[str, Any]]] = {}
         for data in await kept(client):
@@ -114,21 +101,21 @@ class TestAwakening:
             assert start["timestamp"] < end["timestamp"] >= max((each["timestamp"] for each in pings), default=0)
             assert end["properties"]["duration"] == 0
 
-    async def test_moments_are_nobody_elses(self, client: Exponea) -> None:
-        """Equal events have moments of their own, also where many of them wake a device."""
+    async def test_timestamps_are_unique(self, client: Exponea) -> None:
+        """Equal events have timestamps of their own, also those that create a device."""
         await client.track_many([Event("ping")] * 50)
         await client.track_many([Event("ping")] * 50)
         await client.track_event(Event("ping"))
 
-        moments = [data["timestamp"] for data in await kept(client)]
-        assert moments == sorted(set(moments))
-        assert len(moments) == 103
+        timestamps = [data["timestamp"] for data in await kept(client)]
+        assert timestamps == sorted(set(timestamps))
+        assert len(timestamps) == 103
 
-    async def test_ended_before_the_timeout_or_not(self, client: Exponea, clock: Clock) -> None:
-        """A moment before the timeout a session goes on; at the timeout the next one begins."""
+    async def test_sessions_end_at_the_timeout(self, client: Exponea, clock: Clock) -> None:
+        """Just before the timeout a session goes on; at the timeout the next one begins."""
         await client.track_event(Event("ping"))
         clock.now += TIMEOUT - 0.001
-        assert await client._session_expirer.expire() == 0
+        assert await end_idle_sessions(client) == 0
         await client.track_event(Event("ping"))
         clock.now += TIMEOUT
         await client.track_event(Event("ping"))
@@ -138,7 +125,7 @@ class TestAwakening:
 
 class TestIdentities:
     async def test_identify_while_tracking(self, client: Exponea) -> None:
-        """Events that are tracked while somebody is identified carry the ids of before or those of after."""
+        """Events that are tracked during an identification carry the ids from before it or from after it."""
         cookie = await client.get_customer_cookie()
         verbs = [client.track_event(Event("ping", {"number": number})) for number in range(200)]
         await asyncio.gather(*verbs[:100], client.identify_customer(Customer(JANE)), *verbs[100:])
@@ -148,7 +135,7 @@ class TestIdentities:
         assert await names(client) == {"installation": 1, "session_start": 1, "ping": 200, "identify": 1}
 
     async def test_anonymize_while_tracking(self, client: Exponea) -> None:
-        """Events that are tracked while a device changes hands are the old customer's or the new one's, all ids."""
+        """Events that are tracked while a device is anonymized carry all ids of the old or of the new customer."""
         await client.identify_customer(Customer(JANE))
         old = await client.get_customer_cookie()
         verbs = [client.track_event(Event("ping", {"number": number})) for number in range(200)]
@@ -158,11 +145,11 @@ class TestIdentities:
         found = [data["customer_ids"] for data in await kept(client)][3:]
         assert all(ids in ({"cookie": old, **JANE}, {"cookie": new}) for ids in found)
         assert new != old
-        wanted = {"installation": 2, "session_start": 2, "session_end": 1, "ping": 200, "identify": 1}
-        assert await names(client) == wanted
+        expected = {"installation": 2, "session_start": 2, "session_end": 1, "ping": 200, "identify": 1}
+        assert await names(client) == expected
 
-    async def test_a_farewell_comes_last(self, client: Exponea) -> None:
-        """What the old customer is told of comes before the end of the session, however close the calls are."""
+    async def test_the_old_customers_session_ends_last(self, client: Exponea) -> None:
+        """The events of the old customer are earlier than the end of the session, however close the calls are."""
         await client.track_event(Event("ping"))
         verbs = [client.track_event(Event("ping", {"number": number})) for number in range(50)]
         await asyncio.gather(client.anonymize(), *verbs, client.anonymize(), client.pause())
@@ -171,17 +158,17 @@ class TestIdentities:
         for data in await kept(client):
             customers.setdefault(data["customer_ids"]["cookie"], []).append(data)
         for events in customers.values():
-            told = [data["event_type"] for data in sorted(events, key=lambda data: data["timestamp"])]
-            assert told[:2] == ["installation", "session_start"]
-            assert told.count("session_end") <= 1
-            assert "session_end" not in told[:-1]
+            tracked = [data["event_type"] for data in sorted(events, key=lambda data: data["timestamp"])]
+            assert tracked[:2] == ["installation", "session_start"]
+            assert tracked.count("session_end") <= 1
+            assert "session_end" not in tracked[:-1]
 
-    async def test_a_rescued_device_is_installed_once(self, client: Exponea) -> None:
-        """A device whose stored state was lost with its file goes on as itself, and is not installed again."""
+    async def test_a_rescued_device_is_installed_once(self, client: Exponea, path: Path) -> None:
+        """A device whose stored state was lost with its file keeps its identity, and is not installed again."""
         await client.identify_customer(Customer(JANE))
         cookie = await client.get_customer_cookie()
-        await client._storage.wipe()
-        client._devices.rescue()
+        await wipe(path)
+        devices_of(client).rescue()
         await client.track_event(Event("ping"))
 
         assert [data["customer_ids"] for data in await kept(client)] == [{"cookie": cookie, **JANE}]
@@ -189,52 +176,51 @@ class TestIdentities:
         assert await names(client) == {"ping": 1, "session_end": 1, "installation": 1, "session_start": 1}
 
 
-class TestSweeping:
-    async def test_activity_at_the_boundary(self, client: Exponea, clock: Clock) -> None:
-        """Sweeps that meet verbs at the timeout end each session once, and what follows is one new session."""
+class TestExpiry:
+    async def test_activity_at_the_timeout(self, client: Exponea, clock: Clock) -> None:
+        """When sessions are expired during activity at the timeout, each ends once and one new session follows."""
         devices = [client.device(f"tg:{number}") for number in range(50)]
         await asyncio.gather(*(device.track_event(Event("ping")) for device in devices))
         clock.now += TIMEOUT
         tracked = [device.track_event(Event("ping")) for device in devices]
-        sweeps = [client._session_expirer.expire() for _ in range(3)]
-        await asyncio.gather(sweeps[0], *tracked[:25], sweeps[1], *tracked[25:], sweeps[2])
+        expiries = [end_idle_sessions(client) for _ in range(3)]
+        await asyncio.gather(expiries[0], *tracked[:25], expiries[1], *tracked[25:], expiries[2])
 
-        wanted = {"installation": 50, "session_start": 100, "session_end": 50, "ping": 100}
-        assert await names(client) == wanted
+        expected = {"installation": 50, "session_start": 100, "session_end": 50, "ping": 100}
+        assert await names(client) == expected
 
-    async def test_a_verb_that_failed_keeps_no_session_open(
-        self, client: Exponea, clock: Clock, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A verb that the storage refused was a sign of life, but its session ends when the device stays silent."""
-        storage = Refusing(client, monkeypatch)
+    async def test_a_failed_call_does_not_keep_a_session_open(self, client: Exponea, clock: Clock, path: Path) -> None:
+        """A call that the storage refused counts as activity, but the session still ends after the timeout."""
         await client.track_event(Event("ping"))
-        storage.error = StorageError("The disk is full.")
         clock.now += 10
-        with pytest.raises(StorageError):
+        with failing(path), pytest.raises(StorageError):
             await client.track_event(Event("pong"))
-        storage.error = None
         clock.now += TIMEOUT
 
-        assert await client._session_expirer.expire() == 1
-        assert await client._session_expirer.expire() == 0
+        assert await end_idle_sessions(client) == 1
+        assert await end_idle_sessions(client) == 0
         *_, end = await kept(client)
         assert (end["event_type"], round(end["properties"]["duration"])) == ("session_end", 10)
 
-    async def test_the_hopeless_do_not_stand_in_the_way(
-        self, client: Exponea, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    async def test_states_that_cannot_be_read(
+        self,
+        client: Exponea,
+        clock: Clock,
+        path: Path,
+        set_constants: SetConstants,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """States that can't be read are complained of once, and the sessions behind them are ended."""
-        monkeypatch.setattr(sweeper, "BATCH", 5)
-        broken = [StateChange(f"device:{number}", b"{", 0, active=1.0) for number in range(12)]
-        await client._storage.write((), broken)
+        """They are logged once, and the sessions behind them are ended."""
+        set_constants(expirer, BATCH=5)
+        await store_states(path, {f"device:{number}": b"{" for number in range(12)}, active=1.0)
         await client.track_event(Event("ping"))
         clock.now += TIMEOUT
 
-        assert [await client._session_expirer.expire() for _ in range(3)] == [1, 0, 0]
+        assert [await end_idle_sessions(client) for _ in range(3)] == [1, 0, 0]
         assert len(caplog.messages) == 12
 
     async def test_a_hook_that_fails(self, configure: Configure, clock: Clock) -> None:
-        """A hook that raises on the end of one session does not keep others from ending, then or later."""
+        """A hook that raises at the end of one session does not keep others from ending, then or later."""
         broken = True
 
         def before_track(event: Event) -> Event:
@@ -249,26 +235,26 @@ class TestSweeping:
             await client.device("a").pause()
             await client.device("b").open()
             clock.now += TIMEOUT
-            assert await client._session_expirer.expire() == 1
+            assert await end_idle_sessions(client) == 1
             broken = False
-            assert await client._session_expirer.expire() == 1
+            assert await end_idle_sessions(client) == 1
 
-    async def test_sessions_of_many_processes(self, configure: Configure, clock: Clock) -> None:
-        """Two clients that sweep one file at once end each session once."""
+    async def test_two_clients_on_one_file(self, configure: Configure, clock: Clock) -> None:
+        """Two clients that expire sessions of one file at once end each session once."""
         settings = configure(flush_mode="MANUAL", session_timeout=TIMEOUT)
         async with Exponea(settings, clock=clock) as one, Exponea(settings, clock=clock) as two:
             await asyncio.gather(*(one.device(f"tg:{number}").open() for number in range(150)))
             clock.now += TIMEOUT + 1
-            ended = await asyncio.gather(one._session_expirer.expire(), two._session_expirer.expire())
+            ended = await asyncio.gather(end_idle_sessions(one), end_idle_sessions(two))
             assert sum(ended) == (await names(one))["session_end"] == 150
 
 
-class TestRefusals:
+class TestFailures:
     @pytest.mark.parametrize("verb", ["track", "identify", "anonymize", "token", "click", "resume"])
-    async def test_a_refused_awakening_leaves_nothing(
-        self, client: Exponea, clock: Clock, monkeypatch: pytest.MonkeyPatch, verb: str
+    async def test_a_failed_first_activity_leaves_nothing(
+        self, client: Exponea, clock: Clock, path: Path, verb: str
     ) -> None:
-        """A verb that wakes a device and is refused leaves it as it was, to be told completely by the next one."""
+        """A call that the storage refuses leaves a device unchanged, and the next call tracks everything."""
         verbs: dict[str, Callable[[], Awaitable[object]]] = {
             "track": lambda: client.track_event(Event("ping")),
             "identify": lambda: client.identify_customer(Customer(JANE)),
@@ -277,71 +263,68 @@ class TestRefusals:
             "click": lambda: client.handle_campaign_click("https://shop.example/?xnpe_cmp=x"),
             "resume": client.resume,
         }
-        storage = Refusing(client, monkeypatch)
         cookie = await client.get_customer_cookie()
-        for state in ("new", "silent"):
+        for state in ("new", "idle"):
             before = await kept(client)
-            storage.error = StorageError("The disk is full.")
             device = client.device("fresh") if state == "new" else client.device("default")
             clock.now += TIMEOUT
-            with client.bind(device), pytest.raises(StorageError):
+            with failing(path), client.bind(device), pytest.raises(StorageError):
                 await verbs[verb]()
             assert await kept(client) == before
-            storage.error = None
         await client.device("fresh").track_event(Event("ping"))
         await client.track_event(Event("ping"))
 
-        told = await kept(client)
+        tracked = await kept(client)
         new, old = [
-            [data for data in told if (data["customer_ids"] == {"cookie": cookie}) is own] for own in (False, True)
+            [data for data in tracked if (data["customer_ids"] == {"cookie": cookie}) is own] for own in (False, True)
         ]
         assert [data["event_type"] for data in new] == ["installation", "session_start", "ping"]
         whole = ["installation", "session_start", "session_end", "session_start", "ping"]
         assert [data["event_type"] for data in old] == whole
 
-    async def test_a_full_queue(self, configure: Configure) -> None:
-        """A device that needs more room than there is does not come to life by halves."""
+    async def test_a_full_queue(self, configure: Configure, path: Path) -> None:
+        """A device that needs more capacity than there is is not created in part."""
         queue = QueueSettings(max_records=4)
         async with Exponea(configure(flush_mode="MANUAL", queue=queue)) as client:
             await client.device("a").open()
             with pytest.raises(QueueFullError):
                 await client.device("b").track_event(Event("ping"))
-            assert await client._storage.load_state("device:b") is None
+            assert stored_state(path, "device:b") is None
             assert await names(client) == {"installation": 1, "session_start": 1}
 
     @pytest.mark.parametrize("steps", range(6))
-    async def test_given_up(self, client: Exponea, clock: Clock, steps: int) -> None:
-        """A verb whose caller gives up is told wholly or not at all, and the device works on."""
-        for round_ in range(3):
+    async def test_cancelled_calls(self, client: Exponea, clock: Clock, steps: int) -> None:
+        """A cancelled call tracks everything or nothing, and the device works on."""
+        for number in range(3):
             tasks = [
                 asyncio.create_task(verb)
                 for verb in (client.track_event(Event("ping")), client.anonymize(), client.resume())
             ]
             for _ in range(steps):
                 await asyncio.sleep(0)
-            tasks[round_].cancel()
+            tasks[number].cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             clock.now += TIMEOUT
         await client.track_event(Event("last"))
         await client.pause()
         clock.now += TIMEOUT
-        await client._session_expirer.expire()
+        await end_idle_sessions(client)
 
-        told = await names(client)
+        tracked = await names(client)
         cookies = {data["customer_ids"]["cookie"] for data in await kept(client)}
-        assert told["session_start"] == told["session_end"]
-        assert (told["installation"], told["last"]) == (len(cookies), 1)
+        assert tracked["session_start"] == tracked["session_end"]
+        assert (tracked["installation"], tracked["last"]) == (len(cookies), 1)
 
 
 class TestStopping:
     async def expire(self, client: Exponea) -> None:
-        # What a sweep raises is logged by its task.
+        # The client's own task logs it.
         with suppress(StorageError):
-            await client._session_expirer.expire()
+            await end_idle_sessions(client)
 
     @pytest.mark.parametrize("steps", [0, 1, 3, 8, 20])
-    async def test_during_all_of_that(self, client: Exponea, clock: Clock, steps: int) -> None:
-        """Verbs and sweeps that meet a stop raise nothing and leave nothing, and a start is a fresh install."""
+    async def test_stopping_during_activity(self, client: Exponea, clock: Clock, steps: int) -> None:
+        """Calls and expiries that meet a stop raise nothing and leave nothing, and a start is a new installation."""
         cookie = await client.device("tg:1").get_customer_cookie()
         clock.now += TIMEOUT
         change = ConfigurationChange(ExponeaProject("other", "secret"))
@@ -373,8 +356,8 @@ class TestStopping:
         assert await names(client) == {"installation": 1, "session_start": 1}
 
 
-async def test_manual_after_automatic(configure: Configure, clock: Clock) -> None:
-    """A session that began automatically and was ended by hand is not ended again by the sweep."""
+async def test_a_manual_end_of_an_automatic_session(configure: Configure, clock: Clock) -> None:
+    """A session that began automatically and was ended by a call does not end again."""
     settings = configure(flush_mode="MANUAL", session_timeout=TIMEOUT)
     async with Exponea(settings, clock=clock) as client:
         await client.device("default").open()
@@ -383,5 +366,5 @@ async def test_manual_after_automatic(configure: Configure, clock: Clock) -> Non
         await client.track_session_end()
     async with Exponea(settings, clock=clock) as client:
         clock.now += TIMEOUT
-        assert await client._session_expirer.expire() == 0
+        assert await end_idle_sessions(client) == 0
         assert await names(client) == {"installation": 1, "session_start": 1, "session_end": 1}

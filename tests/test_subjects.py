@@ -169,7 +169,7 @@ class TestDevices:
         await client.track_many([(JANE, Event("ping"))])
 
         assert await names_of(client) == ["ping", "ping"]
-        assert await stored_state(tmp_path / "queue.sqlite", "device:default") is None
+        assert stored_state(tmp_path / "queue.sqlite", "device:default") is None
 
     async def test_one_device_in_many_tasks(self, connect: Connect) -> None:
         """A new device that many tasks use at once is created once."""

@@ -2,7 +2,8 @@
 Access to the inside of a client, for tests of parts that have no public name; no other module of the tests needs it.
 """
 
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from exponea_async import CustomerTracker, Device, Exponea
 from exponea_async._pipeline.api import ApiClient
@@ -42,3 +43,15 @@ def devices_of(client: Exponea) -> DeviceStore:
 def api_of(client: Exponea) -> ApiClient:
     """Return what requests data for a client."""
     return client._api
+
+
+def before_storage_call(client: Exponea, operation: str, action: Callable[[], Awaitable[object]]) -> None:
+    """Await an action before each call of one of the operations of a client's storage."""
+    storage = client._storage
+    call = getattr(storage, operation)
+
+    async def intercepted(*arguments: Any, **options: Any) -> Any:
+        await action()
+        return await call(*arguments, **options)
+
+    setattr(storage, operation, intercepted)

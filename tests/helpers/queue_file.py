@@ -39,15 +39,11 @@ def locked(path: Path) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-async def stored_state(path: Path, key: str) -> bytes | None:
+def stored_state(path: Path, key: str) -> bytes | None:
     """Return what is stored under a key, or None."""
-    storage = SQLiteStorage(path)
-    await storage.open()
-    try:
-        state = await storage.load_state(key)
-    finally:
-        await storage.aclose()
-    return state.value if state else None
+    with closing(sqlite3.connect(path)) as connection:
+        row = connection.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+    return row[0] if row else None
 
 
 def stored_bodies(path: Path) -> list[bytes]:
@@ -69,6 +65,16 @@ async def store_states(path: Path, values: Mapping[str, bytes], active: float | 
     await storage.open()
     try:
         await storage.write((), [StateChange(key, value, 0, active) for key, value in values.items()])
+    finally:
+        await storage.aclose()
+
+
+async def wipe(path: Path) -> None:
+    """Delete everything."""
+    storage = SQLiteStorage(path)
+    await storage.open()
+    try:
+        await storage.wipe()
     finally:
         await storage.aclose()
 
