@@ -16,9 +16,9 @@ import bench
 from exponea_async.devices.impressions import Impression
 from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.features._shared.targeting.priority import choose_by_priority
-from exponea_async.features.in_app.cache import BUDGET, Cache
-from exponea_async.features.in_app.loader import _packed
-from exponea_async.features.in_app.parsing import due, matching, priority_of
+from exponea_async.features.in_app.cache import MAX_BYTES, MessageCache
+from exponea_async.features.in_app.loader import pack
+from exponea_async.features.in_app.parsing import allowed_by_frequency, matching_messages, priority_of
 
 CUSTOMERS = 10_000
 MESSAGES = 50
@@ -85,7 +85,7 @@ def resident() -> float:
     return bench.resident()
 
 
-def fill_cache(fill: Callable[[Cache], None]) -> tuple[int, float, float]:
+def fill_cache(fill: Callable[[MessageCache], None]) -> tuple[int, float, float]:
     """
     Fill a cache in a process of its own.
 
@@ -96,24 +96,24 @@ def fill_cache(fill: Callable[[Cache], None]) -> tuple[int, float, float]:
         return process.submit(_fill_cache, fill).result()
 
 
-def _fill_cache(fill: Callable[[Cache], None]) -> tuple[int, float, float]:
+def _fill_cache(fill: Callable[[MessageCache], None]) -> tuple[int, float, float]:
     # Before, let parsing itself allocate what it needs.
     body = response("first")
     for _ in range(20):
-        Cache().read(body)
-    before, cache = resident(), Cache()
+        MessageCache().read(body)
+    before, cache = resident(), MessageCache()
     fill(cache)
-    return len(cache), resident() - before, cache.cost / 1e6
+    return len(cache), resident() - before, cache.size / 1e6
 
 
-def same(cache: Cache) -> None:
+def same(cache: MessageCache) -> None:
     """Add customers with the same messages, each from a response of its own."""
     body = response()
     for number in range(CUSTOMERS):
         cache.put(f"{number:032x}", cache.read(bytes(bytearray(body))), time.time())
 
 
-def overlapping(cache: Cache) -> None:
+def overlapping(cache: MessageCache) -> None:
     """Add customers with the same messages, except that one is replaced by a message of their own."""
     common = [message(number) for number in range(MESSAGES)]
     for number in range(OVERLAPPING_CUSTOMERS):
@@ -123,7 +123,7 @@ def overlapping(cache: Cache) -> None:
         cache.put(f"{number:032x}", cache.read(body), time.time())
 
 
-def distinct(cache: Cache) -> None:
+def distinct(cache: MessageCache) -> None:
     """Add customers with messages of their own."""
     for number in range(DISTINCT_CUSTOMERS):
         cache.put(f"{number:032x}", cache.read(response(f"{number}-")), time.time())
@@ -133,11 +133,11 @@ def memory() -> None:
     """Print the size of messages in memory and on disk."""
     body = response()
     bench.row(f"a response with {MESSAGES} messages", f"{len(body) / 1000:,.0f} KB")
-    bench.row("  as stored for a device", f"{len(_packed(body, '0' * 32, time.time())) / 1000:,.1f} KB")
+    bench.row("  as stored for a device", f"{len(pack(body, '0' * 32, time.time())) / 1000:,.1f} KB")
     for label, fill, target in (
         ("the same messages", same, "target under 10 MB"),
         ("one message of their own each", overlapping, ""),
-        ("all messages different", distinct, f"limit {BUDGET / 1e6:.0f} MB"),
+        ("all messages different", distinct, f"limit {MAX_BYTES / 1e6:.0f} MB"),
     ):
         held, size, counted = fill_cache(fill)
         bench.row(f"{held:,} customers, {label}", f"{size:,.1f} MB", "", target)
@@ -155,7 +155,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 def speed() -> None:
     """Print how long it takes to choose a message."""
-    content = Cache().read(response())
+    content = MessageCache().read(response())
     event, now = bench.event(1), time.time()
     impressions = {each.id: Impression(now - 86_400.0) for each in content.definitions}
     names = list(impressions)
@@ -170,8 +170,10 @@ def speed() -> None:
 
     def choose(name: str) -> object:
         trigger = TriggerEvent(name, event.properties, now)
-        matches = matching(content.upon(name), trigger, now)
-        return choose_by_priority([(trigger, due(matches, impressions, now))], priority_of, rng) if matches else None
+        matches = matching_messages(content.for_event_type(name), trigger, now)
+        if not matches:
+            return None
+        return choose_by_priority([(trigger, allowed_by_frequency(matches, impressions, now))], priority_of, rng)
 
     bare = bench.median_of(9, lambda: seconds(limit))
     bench.row(f"a bare loop of {MESSAGES} lookups", f"{bare * 1e6:.1f} us", "1.0")
@@ -182,9 +184,9 @@ def speed() -> None:
         took = bench.median_of(9, lambda name=name: seconds(lambda: choose(name)))  # type: ignore[misc]
         bench.row(label, f"{took * 1e6:.1f} us", f"{took / bare:.1f}", "target under 50 us")
     body = response("new")
-    reading = bench.median_of(5, lambda: seconds_once(lambda: Cache().read(body)))
+    reading = bench.median_of(5, lambda: seconds_once(lambda: MessageCache().read(body)))
     bench.row("parsing a response with new messages", f"{reading * 1e3:.1f} ms")
-    cache = Cache()
+    cache = MessageCache()
     cache.put("known", cache.read(body), now)
     again = bench.median_of(9, lambda: seconds_once(lambda: cache.read(body)))
     bench.row("parsing one with messages in the cache", f"{again * 1e3:.2f} ms", f"{again / reading:.3f}")

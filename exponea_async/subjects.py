@@ -15,7 +15,7 @@ from exponea_async.errors import InvalidEventError
 from exponea_async.features.content_blocks.verbs import ContentBlockVerbs
 from exponea_async.features.fetch.verbs import FetchVerbs
 from exponea_async.features.identity import IdentityVerbs
-from exponea_async.features.in_app.verbs import InAppVerbs
+from exponea_async.features.in_app.verbs import InAppStreamVerbs, InAppVerbs
 from exponea_async.features.inbox.verbs import InboxVerbs
 from exponea_async.features.push.verbs import PushVerbs
 from exponea_async.features.segments.verbs import SegmentVerbs
@@ -32,7 +32,7 @@ class CustomerVerbs(TrackingVerbs, InAppVerbs, ContentBlockVerbs, InboxVerbs, Fe
     __slots__ = ()
 
 
-class DeviceVerbs(CustomerVerbs, IdentityVerbs, SessionVerbs, PushVerbs, CampaignVerbs, SegmentVerbs):
+class DeviceVerbs(CustomerVerbs, IdentityVerbs, SessionVerbs, PushVerbs, CampaignVerbs, InAppStreamVerbs, SegmentVerbs):
     """The public coroutines of a device: those of every subject, and those that need what a device remembers."""
 
     __slots__ = ()

@@ -20,8 +20,8 @@ from exponea_async.devices import expirer
 from exponea_async.features._shared import consent
 from exponea_async.sandbox import Sandbox
 
-#: The fixtures of the storages' tests.
-pytest_plugins = ("helpers.storages",)
+#: The fixtures of the storages' tests, and of those of in-app messages.
+pytest_plugins = ("helpers.storages", "helpers.in_app")
 
 #: Nobody has to wait, and a server that hangs is soon given up.
 QUICK = UploadSettings(

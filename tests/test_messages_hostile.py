@@ -45,7 +45,7 @@ from exponea_async.features._shared.html.reader import read_html
 from exponea_async.features.content_blocks import loader as block_loader
 from exponea_async.features.content_blocks.parsing import public_block
 from exponea_async.features.fetch.parsing import read_attributes, read_consents, read_recommendations
-from exponea_async.features.in_app.cache import Cache
+from exponea_async.features.in_app.cache import MessageCache
 from exponea_async.features.inbox.mailbox import read_messages
 from exponea_async.features.inbox.parsing import FetchInfo
 from exponea_async.features.segments.parsing import read_segments
@@ -551,7 +551,7 @@ JSON = st.recursive(
 def read_in_app(body: bytes) -> list[Any]:
     """Read in-app messages, all of them."""
     who = CustomerSnapshot({"cookie": "c"}, ProjectRef("https://s.example", "shop"), "d")
-    return [each.message(who) for each in Cache().read(body).definitions]
+    return [each.message(who) for each in MessageCache().read(body).definitions]
 
 
 def read_bundle(body: bytes) -> list[Any]:

@@ -41,8 +41,8 @@ PUSH = {
     "received_push_stream": "() -> Subscription[ReceivedPush]",
 }
 CAMPAIGNS = {"handle_campaign_click": "async (url: str, timestamp: datetime | float | None = None) -> bool"}
+IN_APP_STREAM = {"in_app_messages": "() -> Subscription[InAppMessage]"}
 IN_APP = {
-    "in_app_messages": "() -> Subscription[InAppMessage]",
     "in_app_message_for": "async (event: Event) -> InAppMessage | None",
     "click_in_app_message": "async (message: InAppMessage, button: InAppMessageButton) -> str | None",
     "close_in_app_message": "async (message: InAppMessage, button: InAppMessageButton | None = None, interaction: bool = True) -> None",
@@ -77,7 +77,7 @@ FETCH = {
     "fetch_consents": "async () -> list[Consent]",
     "fetch_attributes": "async (attributes: Sequence[Mapping[str, Any]]) -> list[CustomerAttribute]",
 }
-LIFE = IDENTITY | SESSIONS | PUSH | CAMPAIGNS
+LIFE = IDENTITY | SESSIONS | PUSH | CAMPAIGNS | IN_APP_STREAM
 MESSAGES = IN_APP | BLOCKS | INBOX | FETCH
 
 DEVICE = TRACKING | LIFE | MESSAGES | SEGMENTS | {"open": "async () -> None", "key": "attribute"}

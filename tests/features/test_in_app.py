@@ -1,16 +1,16 @@
 """
-In-app messages through the verbs: who gets them, when they are loaded, and what lets the next one come.
+In-app messages through the public coroutines: who receives them, when they are loaded, and when the next one is shown.
 """
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from helpers.app import Phone
+from helpers.in_app import InAppFixture, collect_garbage, condition, html_message, ids_of, message, trigger, types_of
 from helpers.waiting import until
-from in_app_world import World, gone, has, ids_of, message, page, taken, types, upon
 
 from exponea_async import (
     ClosedError,
@@ -25,9 +25,9 @@ from exponea_async import (
     UnavailableError,
 )
 from exponea_async.features._shared.html import resources
-from exponea_async.features.in_app import presenter as _in_app_presenter
 from exponea_async.messages import InAppMessage, InAppMessageButton
-from exponea_async.sandbox import Fault, Sandbox
+from exponea_async.sandbox import Fault
+from exponea_async.testing import received
 
 ANN, BEN = {"registered": "ann@x.com"}, {"registered": "ben@x.com"}
 PICTURE = "https://i.example/1.png"
@@ -35,165 +35,169 @@ PICTURE = "https://i.example/1.png"
 Release = Callable[[Exponea, InAppMessage], Awaitable[Any]]
 
 
-@pytest.fixture
-def world(phone: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(phone, sandbox, monkeypatch)
-
-
-class TestListening:
-    async def test_nobody_listens(self, world: World) -> None:
-        """Then nothing is asked, kept or heard."""
-        client = await world.start(message(), listen=False)
+class TestSubscriptions:
+    async def test_without_subscription(self, in_app: InAppFixture) -> None:
+        """Without a subscription nothing is loaded, shown or published."""
+        client = await in_app.start(message(), listen=False)
         await client.track_event(Event("x"))
         await client.identify_customer(Customer(ANN))
         await client.flush_data()
         await client.anonymize()
-        await world.rest()
-        assert world.fetches == 0
-        assert not client._features.has_subscribers
-        assert await world.banners() == []
+        await in_app.idle()
+        assert in_app.loads == 0
+        assert not in_app.service.registry.has_subscribers
+        assert await in_app.banners() == []
 
-    async def test_each_device_has_its_own(self, world: World) -> None:
-        """Two devices never see each other's messages; the client sees all."""
-        client = await world.start()
-        world.put(message("for ann"), to=ANN)
-        world.put(message("for ben"), to=BEN)
+    async def test_each_device_has_its_own_messages(self, in_app: InAppFixture) -> None:
+        """Two devices never receive each other's messages; the client receives all of them."""
+        client = await in_app.start()
+        in_app.put(message("for ann"), to=ANN)
+        in_app.put(message("for ben"), to=BEN)
         ann, ben = client.device("ann"), client.device("ben")
         own = [ann.in_app_messages(), ben.in_app_messages()]
         await ann.identify_customer(Customer(ANN))
         await ben.identify_customer(Customer(BEN))
         await client.flush_data()
-        await until(lambda: world.fetches == 4)
+        await until(lambda: in_app.loads == 4)
         await asyncio.gather(ann.track_event(Event("x")), ben.track_event(Event("x")))
 
-        assert {each.id: each.device for each in await world.given()} == {"for ann": "ann", "for ben": "ben"}
-        assert [ids_of(taken(each)) for each in own] == [["for ann"], ["for ben"]]
+        assert {each.id: each.device for each in await in_app.received()} == {"for ann": "ann", "for ben": "ben"}
+        assert [ids_of(received(each)) for each in own] == [["for ann"], ["for ben"]]
 
-    async def test_only_devices_that_somebody_listens_to(self, world: World) -> None:
-        """A listener of one device costs the others nothing."""
-        client = await world.start(message(), listen=False)
+    async def test_only_devices_with_a_subscription(self, in_app: InAppFixture) -> None:
+        """A subscription to one device loads nothing for the others."""
+        client = await in_app.start(message(), listen=False)
         listener = client.device("a").in_app_messages()
         await client.device("b").track_event(Event("x"))
-        await world.rest()
-        assert world.fetches == 0
+        await in_app.idle()
+        assert in_app.loads == 0
         await client.device("a").track_event(Event("x"))
-        await world.rest()
-        assert ids_of(taken(listener)) == ["m"]
+        await in_app.idle()
+        assert ids_of(received(listener)) == ["m"]
 
     @pytest.mark.parametrize("how", ["aclose", "forgotten"])
-    async def test_a_listener_that_goes(self, world: World, how: str) -> None:
-        """Once it has gone nothing is asked for any more."""
-        client = await world.start(message())
+    async def test_an_ended_subscription(self, in_app: InAppFixture, how: str) -> None:
+        """After the subscription has ended, nothing is loaded."""
+        client = await in_app.start(message())
         if how == "aclose":
-            await world.messages.aclose()
+            await in_app.messages.aclose()
         else:
-            del world.messages
-            await gone()
+            del in_app.messages
+            await collect_garbage()
         await client.track_event(Event("x"))
         await client.track_event(Event("x"))
-        await world.rest()
-        assert world.fetches == 0
-        assert not client._features.has_subscribers
+        await in_app.idle()
+        assert in_app.loads == 0
+        assert not in_app.service.registry.has_subscribers
 
-    async def test_a_listener_that_goes_too_early(self, world: World) -> None:
-        """A message that nobody gets is not in the way of the next one."""
-        client = await world.start(message(load_delay=50))
+    async def test_a_subscription_that_ends_too_early(self, in_app: InAppFixture) -> None:
+        """A message that no subscription receives does not prevent the next one."""
+        client = await in_app.start(message(load_delay=50))
         await client.track_event(Event("x"))
-        await until(lambda: bool(world.part.stage._preparing))
-        await world.messages.aclose()
-        await world.rest()
-        assert len(world.part.stage) == 0
+        await until(lambda: bool(in_app.service.active.preparing))
+        await in_app.messages.aclose()
+        await in_app.idle()
+        assert len(in_app.service.active) == 0
 
-    async def test_the_end(self, world: World) -> None:
-        """Listeners end with the client, and who comes later ends at once."""
-        client = await world.start(message())
+    async def test_closing(self, in_app: InAppFixture) -> None:
+        """Subscriptions end with the client, and later ones have ended from the beginning."""
+        client = await in_app.start(message())
         actions = client.in_app_message_action_stream()
         await client.aclose(timeout=0)
-        for listener in (world.messages, actions, client.in_app_messages(), client.in_app_message_action_stream()):
+        for listener in (in_app.messages, actions, client.in_app_messages(), client.in_app_message_action_stream()):
             assert [each async for each in listener] == []
 
-    async def test_a_customer_tracker(self, world: World) -> None:
-        """Nobody listens to what a web backend tracks."""
-        client = await world.start()
-        with pytest.raises(InvalidEventError, match="in_app_message_for"):
-            client.for_customer(ANN).in_app_messages()
+    async def test_a_customer_tracker(self, in_app: InAppFixture) -> None:
+        """A customer tracker has no stream; on a client, whatever is bound to it, the stream is that of all devices."""
+        client = await in_app.start(message())
+        assert not hasattr(client.for_customer(ANN), "in_app_messages")
         with client.bind(client.for_customer(ANN)):
-            assert client.in_app_messages() is not None
+            subscription = client.in_app_messages()
+        await client.device("a").track_event(Event("x"))
+        assert await in_app.shown() == ids_of(received(subscription)) == ["m"]
 
 
-class TestAskingForOne:
-    async def test_a_device(self, world: World) -> None:
-        """The message is shown and tracked, the event is not; what is known is not asked for again."""
-        client = await world.start(message(), listen=False)
-        given = await client.in_app_message_for(Event("x"))
-        assert given is not None
-        assert (given.id, given.device) == ("m", "default")
-        assert await world.told() == ["show"]
-        assert await world.phone.kept("x") == []
+class TestMessageFor:
+    async def test_a_device(self, in_app: InAppFixture) -> None:
+        """The message is shown and tracked, but the event is not; what is loaded is not requested again."""
+        client = await in_app.start(message(), listen=False)
+        shown = await client.in_app_message_for(Event("x"))
+        assert shown is not None
+        assert (shown.id, shown.device) == ("m", "default")
+        assert await in_app.actions() == ["show"]
+        assert await in_app.app.kept("x") == []
         assert await client.in_app_message_for(Event("x")) is None
-        await client.close_in_app_message(given)
+        await client.close_in_app_message(shown)
         assert await client.in_app_message_for(Event("x")) is not None
-        assert world.fetches == 1
-        assert not client._features.has_subscribers
+        assert in_app.loads == 1
+        assert not in_app.service.registry.has_subscribers
 
-    async def test_a_customer(self, world: World) -> None:
-        """Nothing is remembered of a customer: each time is the first one, and many may ask at once."""
-        client = await world.start(listen=False)
-        world.put(message(frequency="only_once", close_timeout=1), to=ANN)
+    async def test_a_customer(self, in_app: InAppFixture) -> None:
+        """
+        Nothing is remembered of a customer: each message was never shown before, and may be shown many times at once.
+        """
+        client = await in_app.start(listen=False)
+        in_app.put(message(frequency="only_once", close_timeout=1), to=ANN)
         ann = client.for_customer(ANN)
         await ann.track_event(Event("y"))
         await client.flush_data()
-        given = await asyncio.gather(*[ann.in_app_message_for(Event("x")) for _ in range(5)])
+        shown = await asyncio.gather(*[ann.in_app_message_for(Event("x")) for _ in range(5)])
 
-        assert [each and (each.id, each.device) for each in given] == [("m", None)] * 5
-        assert world.fetches == 1
-        assert world.bodies()[0]["customer_ids"] == ANN
-        events = await world.banners()
+        assert [each and (each.id, each.device) for each in shown] == [("m", None)] * 5
+        assert in_app.loads == 1
+        assert in_app.bodies()[0]["customer_ids"] == ANN
+        events = await in_app.banners()
         assert [each.ids for each in events] == [ANN] * 5
-        assert await ann.click_in_app_message(given[0], given[0].buttons[0]) == "app://cart"  # type: ignore[arg-type,union-attr]
-        assert (await world.banners("click"))[0].ids == ANN
-        assert len(world.part.stage) == 0
+        assert await ann.click_in_app_message(shown[0], shown[0].buttons[0]) == "app://cart"  # type: ignore[arg-type,union-attr]
+        assert (await in_app.banners("click"))[0].ids == ANN
+        assert len(in_app.service.active) == 0
 
-    async def test_conditions(self, world: World) -> None:
-        """All that would be tracked counts, as for events that are."""
-        trigger = upon("x", has("a", "equals", "1"), has("device_id", "is set"), has("shop", "equals", "nice"))
-        client = await world.start(message(trigger=trigger), listen=False, default_properties={"shop": "nice"})
+    async def test_conditions(self, in_app: InAppFixture) -> None:
+        """All properties that would be tracked count, as for tracked events."""
+        conditions = (
+            condition("a", "equals", "1"),
+            condition("device_id", "is set"),
+            condition("shop", "equals", "nice"),
+        )
+        client = await in_app.start(
+            message(trigger=trigger("x", *conditions)), listen=False, default_properties={"shop": "nice"}
+        )
         assert await client.in_app_message_for(Event("x", {"a": 2})) is None
         assert await client.in_app_message_for(Event("x", {"a": 1})) is not None
 
-    async def test_hooks(self, world: World) -> None:
-        """An event that would not be tracked is none."""
+    async def test_hooks(self, in_app: InAppFixture) -> None:
+        """No message is shown for an event that would not be tracked."""
         hooks = Hooks(before_track=lambda event: None if event.name == "x" else event)
-        client = await world.phone.start(hooks=hooks)
-        world.put(message())
+        client = await in_app.app.start(hooks=hooks)
+        in_app.put(message())
         assert await client.in_app_message_for(Event("x")) is None
-        assert world.fetches == 0
+        assert in_app.loads == 0
 
-    async def test_a_banner_that_was_shown(self, world: World) -> None:
-        """There would be no end to it."""
-        client = await world.start(message(event="banner"), listen=False)
+    async def test_a_banner_event(self, in_app: InAppFixture) -> None:
+        """No message is shown because a banner was shown: there would be no end."""
+        client = await in_app.start(message(event="banner"), listen=False)
         assert await client.in_app_message_for(Event("banner", {"action": "show"})) is None
         assert await client.in_app_message_for(Event("banner", {"action": "close"})) is not None
 
-    async def test_errors(self, world: World) -> None:
-        """Whoever asks is told what went wrong."""
-        client = await world.start(message(), listen=False)
+    async def test_errors(self, in_app: InAppFixture) -> None:
+        """The errors are raised to the caller."""
+        client = await in_app.start(message(), listen=False)
         with pytest.raises(InvalidEventError, match=r"properties\.a"):
             await client.in_app_message_for(Event("x", {"a": float("nan")}))
         with pytest.raises(InvalidEventError):
             await client.in_app_message_for("x")  # type: ignore[arg-type]
-        world.sandbox.faults.add(Fault("status", status=500, paths="/inappmessages$"))
+        in_app.sandbox.faults.add(Fault("status", status=500, paths="/inappmessages$"))
         with pytest.raises(UnavailableError):
             await client.in_app_message_for(Event("x"))
-        world.sandbox.faults.clear()
-        world.sandbox.faults.add(Fault("status", status=403, paths="/inappmessages$", times=1))
+        in_app.sandbox.faults.clear()
+        in_app.sandbox.faults.add(Fault("status", status=403, paths="/inappmessages$", times=1))
         with pytest.raises(RequestRefusedError):
             await client.in_app_message_for(Event("x"))
         assert await client.in_app_message_for(Event("x")) is not None
 
-    async def test_lifecycle(self, world: World) -> None:
-        """A client that does not run says so."""
-        client = world.phone.make()
+    async def test_lifecycle(self, in_app: InAppFixture) -> None:
+        """A client that is not running raises an error."""
+        client = in_app.app.make()
         with pytest.raises(NotStartedError):
             await client.in_app_message_for(Event("x"))
         await client.start()
@@ -208,11 +212,11 @@ async def _stop(client: Exponea, _message: InAppMessage) -> None:
 
 
 RELEASES: dict[str, Release] = {
-    "click": lambda client, given: client.click_in_app_message(given, InAppMessageButton()),
-    "close": lambda client, given: client.close_in_app_message(given),
-    "fail": lambda client, given: client.fail_in_app_message(given, "no screen"),
-    "track click": lambda client, given: client.track_in_app_message_click(given, InAppMessageButton("a", "b:c")),
-    "track close": lambda client, given: client.track_in_app_message_close(given),
+    "click": lambda client, shown: client.click_in_app_message(shown, InAppMessageButton()),
+    "close": lambda client, shown: client.close_in_app_message(shown),
+    "fail": lambda client, shown: client.fail_in_app_message(shown, "no screen"),
+    "track click": lambda client, shown: client.track_in_app_message_click(shown, InAppMessageButton("a", "b:c")),
+    "track close": lambda client, shown: client.track_in_app_message_close(shown),
     "anonymize": lambda client, _: client.device("a").anonymize(),
     "stop": _stop,
 }
@@ -220,44 +224,45 @@ RELEASES: dict[str, Release] = {
 
 class TestOneAtATime:
     @pytest.mark.parametrize("release", list(RELEASES))
-    async def test_the_next_one(self, world: World, release: str) -> None:
-        """It comes once the one before is over; other devices have their own."""
-        client = await world.start(message(close_timeout=60_000))
+    async def test_the_next_message(self, in_app: InAppFixture, release: str) -> None:
+        """The next message is shown once the one before has ended; other devices have their own."""
+        client = await in_app.start(message(close_timeout=60_000))
         devices = [client.device("a"), client.device("b")]
         for device in devices:
             await device.track_event(Event("x"))
-        given = {each.device: each for each in await world.given()}
-        assert set(given) == {"a", "b"}
+        shown = {each.device: each for each in await in_app.received()}
+        assert set(shown) == {"a", "b"}
         await devices[0].track_event(Event("x"))
-        assert await world.shown() == []
-        timer = world.part.stage._devices["a"].timer
+        assert await in_app.shown() == []
+        active = in_app.service.active.on_device("a")
 
         # Whichever subject is current, it is about the device that the message is shown on.
-        await RELEASES[release](client, given["a"])
-        assert timer is not None
-        assert timer.cancelled()
+        await RELEASES[release](client, shown["a"])
+        assert active is not None
+        assert active.timer is not None
+        assert active.timer.cancelled()
         await devices[0].track_event(Event("x"))
-        assert [each.device for each in await world.given()] == ["a"]
+        assert [each.device for each in await in_app.received()] == ["a"]
 
-    async def test_another_message_is_not_released(self, world: World) -> None:
-        """What is said of a message that is not shown changes nothing for the one that is."""
-        client = await world.start(message())
-        await world.first()
+    async def test_an_interaction_with_another_message(self, in_app: InAppFixture) -> None:
+        """An interaction with a message that is not shown changes nothing for the one that is."""
+        client = await in_app.start(message())
+        await in_app.first()
         await client.close_in_app_message(InAppMessage(id="other", name="Other", device="default"))
-        assert await world.track() == []
+        assert await in_app.track() == []
 
-    async def test_who_it_is_about(self, world: World) -> None:
-        """Events are about the device that the message is shown on."""
-        client = await world.start(message())
+    async def test_interactions_are_about_the_device(self, in_app: InAppFixture) -> None:
+        """Interactions are tracked for the device on which the message is shown."""
+        client = await in_app.start(message())
         await client.device("a").track_event(Event("x"))
-        (given,) = await world.given()
-        await client.click_in_app_message(given, given.buttons[0])
+        (shown,) = await in_app.received()
+        await client.click_in_app_message(shown, shown.buttons[0])
         cookie = await client.device("a").get_customer_cookie()
-        assert [each.ids for each in await world.banners()] == [{"cookie": cookie}] * 2
+        assert [each.ids for each in await in_app.banners()] == [{"cookie": cookie}] * 2
 
-    async def test_what_is_no_message(self, world: World) -> None:
-        """It is refused in the hands of its author."""
-        client = await world.start()
+    async def test_invalid_arguments(self, in_app: InAppFixture) -> None:
+        """A wrong message or button is rejected."""
+        client = await in_app.start()
         wrong: Any = "m"
         good, button = InAppMessage(id="m", name="M"), InAppMessageButton()
         for call in (
@@ -274,21 +279,21 @@ class TestOneAtATime:
             with pytest.raises(InvalidEventError):
                 await call
 
-    async def test_after_a_stop(self, world: World) -> None:
-        """Nothing happens, and a receipt says so."""
-        client = await world.start(message())
-        given = await world.first()
+    async def test_after_a_stop(self, in_app: InAppFixture) -> None:
+        """After a stop nothing happens, and receipts are dropped."""
+        client = await in_app.start(message())
+        shown = await in_app.first()
         actions = client.in_app_message_action_stream()
-        taken(actions)
+        received(actions)
         await client.stop_integration()
-        assert types(actions) == ["close"]  # it was dismissed
-        assert await client.click_in_app_message(given, given.buttons[0]) is None
-        await client.close_in_app_message(given)
-        await client.fail_in_app_message(given, "x")
-        receipt = await client.track_in_app_message_click(given, given.buttons[0])
+        assert types_of(actions) == ["close"]  # it was dismissed
+        assert await client.click_in_app_message(shown, shown.buttons[0]) is None
+        await client.close_in_app_message(shown)
+        await client.fail_in_app_message(shown, "x")
+        receipt = await client.track_in_app_message_click(shown, shown.buttons[0])
         with pytest.raises(DroppedError):
             await receipt.delivered()
-        assert types(actions) == []
+        assert types_of(actions) == []
 
     @pytest.mark.parametrize(
         ("url", "opened"),
@@ -304,204 +309,195 @@ class TestOneAtATime:
             ("data:text/html,<script>alert(1)</script>", None),
         ],
     )
-    async def test_links(self, world: World, url: str | None, opened: str | None) -> None:
-        """A link to open is a whole address."""
-        client = await world.start(message())
-        given = await world.first()
-        assert await client.click_in_app_message(given, InAppMessageButton("Go", url)) == opened
+    async def test_links(self, in_app: InAppFixture, url: str | None, opened: str | None) -> None:
+        """A link that is opened is a complete, harmless URL."""
+        client = await in_app.start(message())
+        shown = await in_app.first()
+        assert await client.click_in_app_message(shown, InAppMessageButton("Go", url)) == opened
 
-    async def test_texts_beyond_measure(self, world: World) -> None:
-        """What would not fit into an event does not keep the press from being tracked."""
-        client = await world.start(message())
-        given = await world.first()
+    async def test_long_texts(self, in_app: InAppFixture) -> None:
+        """A click is tracked without texts that would not fit into an event."""
+        client = await in_app.start(message())
+        shown = await in_app.first()
         long = "a:" + "x" * 20_000
-        assert await client.click_in_app_message(given, InAppMessageButton(long, long)) == long
-        await client.fail_in_app_message(given, long)
-        click, error = (await world.banners())[1:]
+        assert await client.click_in_app_message(shown, InAppMessageButton(long, long)) == long
+        await client.fail_in_app_message(shown, long)
+        click, error = (await in_app.banners())[1:]
         assert "text" not in click.properties
         assert "link" not in click.properties
         assert error.properties["error"] == long[:4000]
 
 
 class TestLoading:
-    async def test_a_restart(self, world: World) -> None:
-        """What was loaded is there after a restart, for as long as it holds."""
-        await world.start(message())
-        assert await world.track() == ["m"]
-        await world.phone.restart(automatic_session_tracking=False)
-        world.messages = world.client.in_app_messages()
-        assert await world.track() == ["m"]
-        assert world.fetches == 1
-        await world.phone.restart(automatic_session_tracking=False, at=9000.0)
-        world.messages = world.client.in_app_messages()
-        assert await world.track() == ["m"]
-        assert world.fetches == 2
+    async def test_a_restart(self, in_app: InAppFixture) -> None:
+        """What was loaded is still there after a restart, until it is too old."""
+        await in_app.start(message())
+        assert await in_app.track() == ["m"]
+        await in_app.restart()
+        assert await in_app.track() == ["m"]
+        assert in_app.loads == 1
+        await in_app.restart(at=9000.0)
+        assert await in_app.track() == ["m"]
+        assert in_app.loads == 2
 
     @pytest.mark.parametrize("stored", [b"", b"x", b"[1]\n", b'["a", 1.0]\nnothing', None])
-    async def test_what_is_stored_is_broken(self, world: World, stored: bytes | None) -> None:
-        """Then it is loaded again."""
-        client = await world.start(message())
+    async def test_broken_stored_messages(self, in_app: InAppFixture, stored: bytes | None) -> None:
+        """Broken stored messages are loaded again."""
+        client = await in_app.start(message())
         await client.track_event(Event("y"))
-        await world.rest()
+        await in_app.idle()
         if stored is None:
-            stored = (await client._context.load_data("in_app_messages") or b"")[:-9]
-        await client._context.save_data("in_app_messages", stored)
-        world.part._cache.clear()
-        assert await world.track() == ["m"]
-        assert world.fetches == 2
+            stored = (await in_app.stored() or b"")[:-9]
+        await in_app.store(stored)
+        in_app.service.cache.clear()
+        assert await in_app.track() == ["m"]
+        assert in_app.loads == 2
 
-    async def test_what_is_stored_is_somebody_elses(self, world: World) -> None:
-        """A new customer does not get what the one before had."""
-        client = await world.start(message())
-        await world.track("y")
-        world.sandbox.messages.in_app_messages.clear()
+    async def test_stored_messages_of_another_customer(self, in_app: InAppFixture) -> None:
+        """A new customer does not get the stored messages of the one before."""
+        client = await in_app.start(message())
+        await in_app.track("y")
+        in_app.sandbox.messages.in_app_messages.clear()
         await client.anonymize()
-        assert await world.track() == []
-        await client._context.load_data("in_app_messages")
-        assert world.fetches == 2
+        assert await in_app.track() == []
+        assert in_app.loads == 2
 
-    async def test_memory_that_is_short(self, world: World) -> None:
-        """What was put out of memory comes from the storage."""
-        client = await world.start(message(event="campaign"))
-        await world.track("y")
-        world.part._cache.clear()
+    async def test_evicted_messages(self, in_app: InAppFixture) -> None:
+        """Messages that were evicted from memory are read from the storage."""
+        client = await in_app.start(message(event="campaign"))
+        await in_app.track("y")
+        in_app.service.cache.clear()
         # Not even a push notification, for which nothing is ever loaded, misses it.
         await client.track_delivered_push({"source": "xnpe_platform", "title": "Sale"})
-        assert await world.shown() == ["m"]
-        assert world.fetches == 1
+        assert await in_app.shown() == ["m"]
+        assert in_app.loads == 1
 
-    async def test_a_platform_that_refuses(self, world: World) -> None:
-        """It is left in peace for a while, by all devices."""
-        world.sandbox.faults.add(Fault("status", status=403, paths="/inappmessages$", times=1))
-        client = await world.start(message())
+    async def test_a_refused_request(self, in_app: InAppFixture) -> None:
+        """After a refusal no device requests messages for a while, except for an identify."""
+        in_app.sandbox.faults.add(Fault("status", status=403, paths="/inappmessages$", times=1))
+        client = await in_app.start(message())
         for number in range(3):
             await client.device(str(number)).track_event(Event("x"))
-            await world.rest()
-        assert world.fetches == 1
+            await in_app.idle()
+        assert in_app.loads == 1
         await client.anonymize()
         await client.identify_customer(Customer(ANN))
         await client.flush_data()
-        await until(lambda: world.fetches >= 2)
+        await until(lambda: in_app.loads >= 2)
 
-    async def test_platforms(self, world: World) -> None:
-        """Messages are asked for as for the phone that stands for the host."""
-        await world.start(message(), message_platform="ios")
-        await world.track()
-        assert world.bodies()[0]["device"] == "ios"
-        assert (await world.banners())[0].properties["platform"] == "iOS"
+    async def test_platforms(self, in_app: InAppFixture) -> None:
+        """Messages are requested for the configured platform."""
+        await in_app.start(message(), message_platform="ios")
+        await in_app.track()
+        assert in_app.bodies()[0]["device"] == "ios"
+        assert (await in_app.banners())[0].properties["platform"] == "iOS"
 
     @pytest.mark.parametrize(("preload", "fetches"), [(True, 1), (False, 0)])
-    async def test_ahead(self, world: World, preload: bool, fetches: int) -> None:  # noqa: FBT001
-        """Messages of a new customer are loaded at once, where the settings say so; quietly."""
-        client = await world.start(message(), listen=False, preload_messages=preload)
+    async def test_preloading(self, in_app: InAppFixture, preload: bool, fetches: int) -> None:  # noqa: FBT001
+        """The messages of a new customer are preloaded if the settings say so; a failure raises nothing."""
+        client = await in_app.start(message(), listen=False, preload_messages=preload)
         await client.track_event(Event("y"))
-        world.messages = client.in_app_messages()
-        world.monkeypatch.setattr(type(world.part), "tracked", lambda *_: None)
         await client.anonymize()
-        await world.rest()
-        assert world.fetches == fetches
-        world.sandbox.faults.add(Fault("status", status=403, paths="/inappmessages$"))
+        await in_app.idle()
+        assert in_app.loads == fetches
+        in_app.sandbox.faults.add(Fault("status", status=403, paths="/inappmessages$"))
         await client.anonymize()
-        await world.rest()
+        await in_app.idle()
 
-    async def test_a_refused_identify(self, world: World) -> None:
-        """Nothing is loaded for it, and the next event goes on as ever."""
-        client = await world.start(message())
-        await world.track("y")
-        world.sandbox.faults.add(Fault("reject", every_command=1))
+    async def test_a_rejected_identify(self, in_app: InAppFixture) -> None:
+        """Nothing is loaded for a rejected identify, and the next event is handled as usual."""
+        client = await in_app.start(message())
+        await in_app.track("y")
+        in_app.sandbox.faults.add(Fault("reject", every_command=1))
         receipt = await client.identify_customer(Customer(ANN))
         await client.flush_data()
-        await until(lambda: not world.part._uploads)
-        assert (receipt.status, world.fetches) == ("rejected", 1)
-        assert await world.track() == ["m"]
+        await until(lambda: not in_app.service.uploads)
+        assert (receipt.status, in_app.loads) == ("rejected", 1)
+        assert await in_app.track() == ["m"]
 
-    async def test_what_holds_is_shown_while_an_upload_waits(self, world: World) -> None:
-        """An update of a customer who stays the same does not keep known messages back."""
-        client = await world.start(message())
+    async def test_fresh_messages_while_an_upload_waits(self, in_app: InAppFixture) -> None:
+        """Fresh messages are shown while the update of the same customer waits for its upload."""
+        client = await in_app.start(message())
         await client.identify_customer(Customer(ANN))
         await client.flush_data()
-        await until(lambda: world.fetches == 2)
+        await until(lambda: in_app.loads == 2)
         await client.identify_customer(Customer(ANN, {"likes": "mugs"}))
-        assert await world.track() == ["m"]
+        assert await in_app.track() == ["m"]
 
 
-class TestVisits:
-    async def test_once_per_visit(self, world: World) -> None:
-        """A message is shown once in a session, and once more in the next one."""
-        client = await world.start(message(frequency="once_per_visit"), automatic_session_tracking=True)
-        await client.close_in_app_message(await world.first())
-        assert await world.track() == []
-        world.phone.now += 30
-        assert await world.track() == []
-        world.phone.now += 61
-        assert await world.track() == ["m"]
+class TestSessions:
+    async def test_once_per_visit(self, in_app: InAppFixture) -> None:
+        """A message is shown once in a session, and again in the next one."""
+        client = await in_app.start(message(frequency="once_per_visit"), automatic_session_tracking=True)
+        await client.close_in_app_message(await in_app.first())
+        assert await in_app.track() == []
+        in_app.app.now += 30
+        assert await in_app.track() == []
+        in_app.app.now += 61
+        assert await in_app.track() == ["m"]
 
-    async def test_sessions_by_hand(self, world: World) -> None:
+    async def test_manual_sessions(self, in_app: InAppFixture) -> None:
         """Between sessions the last one counts, and before the first the start of the client."""
-        client = await world.start(message(frequency="once_per_visit"))
-        await client.close_in_app_message(await world.first())
-        assert await world.track() == []
-        world.phone.now += 5
+        client = await in_app.start(message(frequency="once_per_visit"))
+        await client.close_in_app_message(await in_app.first())
+        assert await in_app.track() == []
+        in_app.app.now += 5
         await client.track_session_start()
-        await client.close_in_app_message(await world.first())
+        await client.close_in_app_message(await in_app.first())
         await client.track_session_end()
-        assert await world.track() == []
+        assert await in_app.track() == []
 
 
 class TestContent:
-    async def test_html(self, world: World) -> None:
-        """HTML is made safe; its links and buttons are there to press, and one to close."""
+    async def test_html(self, in_app: InAppFixture) -> None:
+        """HTML is made safe; its links and buttons can be clicked, one of them to close the message."""
         source = "<script>x()</script><a href='https://s.example/?a=1'>Sale</a><b data-actiontype='close'>Bye</b>"
-        client = await world.start(page(source=source))
-        given = await world.first()
-        assert given.html is not None
-        assert "script" not in given.html
-        sale, bye = given.buttons
+        client = await in_app.start(html_message(source=source))
+        shown = await in_app.first()
+        assert shown.html is not None
+        assert "script" not in shown.html
+        sale, bye = shown.buttons
         assert (sale.text, sale.url, sale.kind, bye.kind) == ("Sale", "https://s.example/?a=1", "browser", "cancel")
-        assert await client.click_in_app_message(given, bye) is None
-        (event,) = await world.banners("close")
+        assert await client.click_in_app_message(shown, bye) is None
+        (event,) = await in_app.banners("close")
         assert event.properties["text"] == "Bye"
         assert event.properties["banner_type"] == "freeform"
 
     @pytest.mark.parametrize("source", ["<script>x()</script>", "   ", "<div>" * 500])
-    async def test_html_that_is_nothing(self, world: World, source: str) -> None:
-        """It is not shown, and that is told; the next one is."""
-        client = await world.start(page(source=source), message("n", "y"))
+    async def test_unusable_html(self, in_app: InAppFixture, source: str) -> None:
+        """Unusable HTML is not shown, which is tracked; the next message is shown."""
+        client = await in_app.start(html_message(source=source), message("n", "y"))
         actions = client.in_app_message_action_stream()
-        assert await world.track() == []
-        assert [each.properties["error"] for each in await world.banners()] == ["Invalid HTML or empty"]
-        assert types(actions) == ["error"]
-        assert await world.track("y") == ["n"]
+        assert await in_app.track() == []
+        assert [each.properties["error"] for each in await in_app.banners()] == ["Invalid HTML or empty"]
+        assert types_of(actions) == ["error"]
+        assert await in_app.track("y") == ["n"]
 
-    async def test_the_extra_is_missing(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
-        """What is missing is told, once in the log; messages that are no HTML are shown."""
-
-        def missing(*_: Any, **__: Any) -> None:
-            raise ImportError("Reading HTML needs an extra: pip install 'exponea-async[html]'")
-
-        world.monkeypatch.setattr(_in_app_presenter, "read_html", missing)
-        client = await world.start(page(), message("n", "y"))
+    async def test_the_extra_is_missing(
+        self, in_app: InAppFixture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A missing extra is tracked, and logged once; messages without HTML are shown."""
+        monkeypatch.setitem(sys.modules, "nh3", None)
+        client = await in_app.start(html_message(), message("n", "y"))
         actions = client.in_app_message_action_stream()
         with caplog.at_level(logging.WARNING):
             for _ in range(3):
-                assert await world.track() == []
-                assert "exponea-async[html]" in taken(actions)[-1].error_message
-        assert caplog.text.count("In-app messages of HTML") == 1
-        assert await world.track("y") == ["n"]
+                assert await in_app.track() == []
+                assert "exponea-async[html]" in (received(actions)[-1].error_message or "")
+        assert caplog.text.count("In-app messages with HTML") == 1
+        assert await in_app.track("y") == ["n"]
 
     @pytest.mark.parametrize("fields", [{"payload": None}, {"payload": None, "payload_html": "<p>Hi"}, {"payload": 7}])
-    async def test_nothing_to_show(self, world: World, fields: dict[str, Any]) -> None:
-        """A message without content is neither shown nor tracked, nor remembered."""
-        world.put(message(**fields), check=False)
-        client = await world.start()
-        assert await world.track() == []
-        assert await world.banners() == []
-        state = await client._device_context.load_state()
-        assert state is not None
-        assert state.messages == {}
+    async def test_nothing_to_show(self, in_app: InAppFixture, fields: dict[str, Any]) -> None:
+        """A message without content is not shown, tracked or remembered."""
+        in_app.put(message(**fields), check=False)
+        await in_app.start()
+        assert await in_app.track() == []
+        assert await in_app.banners() == []
+        assert await in_app.impressions() == {}
 
-    async def test_resources(self, world: World) -> None:
-        """What a message needs is loaded once, by the host's way, and put into HTML."""
+    async def test_resources(self, in_app: InAppFixture) -> None:
+        """A resource is loaded once with the user's function, and inlined into HTML."""
         asked: list[str] = []
 
         async def load(url: str) -> bytes:
@@ -509,27 +505,27 @@ class TestContent:
             return b"data"
 
         source = f"<img src='{PICTURE}'><p>Sale</p>"
-        client = await world.start(
-            page(source=source), message("n", "y", payload={"image_url": PICTURE}), resource_loader=load
+        client = await in_app.start(
+            html_message(source=source), message("n", "y", payload={"image_url": PICTURE}), resource_loader=load
         )
-        given = await world.first()
-        assert given.html is not None
-        assert "data:image/png;base64,ZGF0YQ==" in given.html
-        await client.close_in_app_message(given)
-        assert await world.track("y") == ["n"]
+        shown = await in_app.first()
+        assert shown.html is not None
+        assert "data:image/png;base64,ZGF0YQ==" in shown.html
+        await client.close_in_app_message(shown)
+        assert await in_app.track("y") == ["n"]
         assert asked == [PICTURE]
 
-    async def test_no_way_to_load(self, world: World) -> None:
-        """Without one, pictures stay on the web."""
-        await world.start(page(source=f"<img src='{PICTURE}'><p>Sale</p>"))
-        given = await world.first()
-        assert given.html is not None
-        assert PICTURE in given.html
+    async def test_without_loader(self, in_app: InAppFixture) -> None:
+        """Without a function to load them, images keep their URLs."""
+        await in_app.start(html_message(source=f"<img src='{PICTURE}'><p>Sale</p>"))
+        shown = await in_app.first()
+        assert shown.html is not None
+        assert PICTURE in shown.html
 
     @pytest.mark.parametrize("fault", ["raises", "hangs", "gives a text"])
-    async def test_a_way_that_fails(self, world: World, fault: str) -> None:
-        """Whatever it does, the message is not shown, and that is told."""
-        world.monkeypatch.setattr(resources, "LOAD_TIMEOUT", 0.05)
+    async def test_a_loader_that_fails(self, in_app: InAppFixture, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A message whose resource can't be loaded is not shown, which is tracked."""
+        monkeypatch.setattr(resources, "LOAD_TIMEOUT", 0.05)
 
         async def load(_url: str) -> Any:
             if fault == "raises":
@@ -537,36 +533,39 @@ class TestContent:
             await asyncio.sleep(60 if fault == "hangs" else 0)
             return "text"
 
-        await world.start(message(payload={"image_url": PICTURE, "title_font_url": "https://f"}), resource_loader=load)
-        assert await world.track() == []
-        assert [each.properties["error"] for each in await world.banners()] == ["Resources has not been preloaded"]
+        await in_app.start(message(payload={"image_url": PICTURE, "title_font_url": "https://f"}), resource_loader=load)
+        assert await in_app.track() == []
+        assert [each.properties["error"] for each in await in_app.banners()] == ["Resources has not been preloaded"]
 
 
 class TestOptions:
-    async def test_the_last_listener_decides(self, world: World) -> None:
-        """All hear of everything, and how the SDK behaves is up to the last one."""
-        client = await world.start(message())
+    async def test_the_latest_subscription_decides(self, in_app: InAppFixture) -> None:
+        """All subscriptions receive everything; the options of the latest one apply."""
+        client = await in_app.start(message())
         first = client.in_app_message_action_stream(True, False)  # noqa: FBT003
         second = client.in_app_message_action_stream(track_actions=False)
-        given = await world.first()
-        assert await client.click_in_app_message(given, given.buttons[0]) == "app://cart"
-        assert await world.told() == ["show"]
-        assert types(first) == types(second) == ["show", "click"]
+        shown = await in_app.first()
+        assert await client.click_in_app_message(shown, shown.buttons[0]) == "app://cart"
+        assert await in_app.actions() == ["show"]
+        assert types_of(first) == types_of(second) == ["show", "click"]
 
-    async def test_a_listener_that_went_away(self, world: World) -> None:
-        """Once nobody holds it any more, all is as by default."""
-        client = await world.start(message())
+    async def test_an_abandoned_subscription(self, in_app: InAppFixture) -> None:
+        """The options of a subscription that is not referenced any more do not apply."""
+        client = await in_app.start(message())
         client.in_app_message_action_stream(True, False)  # noqa: FBT003
-        await gone()
-        given = await world.first()
-        assert await client.click_in_app_message(given, given.buttons[0]) == "app://cart"
-        assert await world.told() == ["show", "click"]
+        await collect_garbage()
+        shown = await in_app.first()
+        assert await client.click_in_app_message(shown, shown.buttons[0]) == "app://cart"
+        assert await in_app.actions() == ["show", "click"]
 
-    async def test_a_timeout_that_is_not_tracked(self, world: World) -> None:
-        """It is told all the same."""
-        client = await world.start(message(close_timeout=10))
+    async def test_an_untracked_timeout(self, in_app: InAppFixture) -> None:
+        """A message that closes by itself is published also if it is not tracked."""
+        client = await in_app.start(message(close_timeout=10))
         actions = client.in_app_message_action_stream(track_actions=False)
         await client.track_event(Event("x"))
-        await until(lambda: len(actions._pending) == 2)
-        assert [(each.type, each.interaction) for each in taken(actions)] == [("show", None), ("close", False)]
-        assert await world.told() == ["show"]
+        seen: list[tuple[str, bool | None]] = []
+        while len(seen) < 2:
+            action = await anext(actions)
+            seen.append((action.type, action.interaction))
+        assert seen == [("show", None), ("close", False)]
+        assert await in_app.actions() == ["show"]

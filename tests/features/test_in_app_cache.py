@@ -1,5 +1,5 @@
 """
-In-app messages in memory: each distinct one once, and not more than there is room for.
+In-app messages in memory: each distinct message once, and within the limits.
 """
 
 import json
@@ -7,17 +7,17 @@ import logging
 from typing import Any
 
 import pytest
+from helpers.in_app import condition, message, trigger
 from hypothesis import given
 from hypothesis import strategies as st
-from in_app_world import has, message, upon
 
 from exponea_async.errors import RequestRefusedError, UnavailableError
 from exponea_async.features._shared.targeting.filters import TriggerEvent
-from exponea_async.features.in_app.cache import PER_LIST, PER_PLACE, Cache
+from exponea_async.features.in_app.cache import ENTRY_OVERHEAD, LIST_OVERHEAD, MessageCache
 from exponea_async.features.in_app.parsing import (
-    Definition,
+    MessageDefinition,
     digest_of,
-    matching,
+    matching_messages,
     payload_urls,
     read_definition,
     read_message,
@@ -34,19 +34,19 @@ def body(*messages: Any) -> bytes:
     return json.dumps({"success": True, "results": list(messages)}).encode()
 
 
-def definition(**fields: Any) -> Definition:
+def definition(**fields: Any) -> MessageDefinition:
     source = json.dumps(message(**fields)).encode()
     return read_definition(json.loads(source), source)
 
 
-def ids(cache: Cache, mark: str) -> list[str] | None:
-    loaded = cache.find(mark)
-    return None if loaded is None else [each.id for each in loaded.content.definitions]
+def ids(cache: MessageCache, fingerprint: str) -> list[str] | None:
+    loaded = cache.get(fingerprint)
+    return None if loaded is None else [each.id for each in loaded.messages.definitions]
 
 
 class TestReading:
-    def test_a_message_as_a_whole(self) -> None:
-        """All that the platform tells of a message is there, in seconds where it is a span."""
+    def test_a_whole_message(self) -> None:
+        """All fields of a message are read, durations in seconds."""
         read = read_message(
             message(
                 "65ab01",
@@ -79,13 +79,13 @@ class TestReading:
         ],
     )
     def test_types(self, fields: dict[str, Any], kind: str) -> None:
-        """HTML is freeform; one that is not known is modal, as the Android SDK takes it."""
+        """A message with HTML is freeform; an unknown type is modal, as in the Android SDK."""
         assert read_message(message(**fields)).message_type == kind
 
     @pytest.mark.parametrize("name", ["id", "name", "frequency", "variant_id", "variant_name"])
     @pytest.mark.parametrize("wrong", [..., None, [], {}, True, "x" * 2000])
-    def test_what_has_to_be_there(self, name: str, wrong: Any) -> None:
-        """A message without one of these can't be used."""
+    def test_required_fields(self, name: str, wrong: Any) -> None:
+        """A message without one of these fields can't be used."""
         value = {**message(), name: wrong}
         if wrong is ...:
             del value[name]
@@ -108,13 +108,13 @@ class TestReading:
             "consent_category_tracking",
         ],
     )
-    def test_what_may_be_wrong(self, name: str, wrong: Any) -> None:
-        """What is wrong beside that counts as not there, and the message is used."""
+    def test_optional_fields(self, name: str, wrong: Any) -> None:
+        """Any other field that is wrong counts as missing, and the message is used."""
         assert read_definition({**message(), name: wrong}, b"").id == "m"
 
     @given(st.dictionaries(st.sampled_from(list(message())), JSON), JSON)
-    def test_anything(self, fields: dict[str, Any], payload: Any) -> None:
-        """Whatever is sent is a message, or an error that is known."""
+    def test_any_json(self, fields: dict[str, Any], payload: Any) -> None:
+        """Any JSON is a message, or raises one of these errors."""
         for value in ({**message(), **fields}, {**message(), "payload": payload}, payload):
             try:
                 payload_urls(read_message(value))
@@ -123,15 +123,15 @@ class TestReading:
                 continue
 
     def test_buttons(self) -> None:
-        """What is no button is left out; one that is switched off is, where buttons can be."""
+        """Something else than a button is left out; a disabled one is, if messages can have disabled buttons."""
         payload = {"buttons": [1, {"button_type": "zoom", "button_link": " a:b "}, {"button_enabled": False}]}
         assert [each.kind for each in read_message(message(payload=payload)).buttons] == ["deep-link", "deep-link"]
         (rich,) = read_message(message(payload=payload, is_rich_text=True)).buttons
         assert rich.url == "a:b"
         assert read_message(message(payload={"buttons": "none"})).buttons == ()
 
-    def test_addresses(self) -> None:
-        """Pictures and fonts, each once, and no blank ones."""
+    def test_urls(self) -> None:
+        """The URLs of images and fonts are returned once each, without blank ones."""
         payload = {
             "image_url": "https://i/1",
             "close_button_image_url": " https://i/1 ",
@@ -142,86 +142,91 @@ class TestReading:
         assert payload_urls(read_message(message(payload=payload))) == ["https://i/1", "https://f/1", "https://f/2"]
 
     def test_too_many_conditions(self) -> None:
-        """A trigger that nobody made by hand is not used."""
-        with pytest.raises(ValueError, match="101 conditions"):
-            definition(trigger=upon("x", *[has("a", "is set")] * 101))
+        """A trigger with too many conditions is not used."""
+        with pytest.raises(ValueError, match="at most 100 conditions, got 101"):
+            definition(trigger=trigger("x", *[condition("a", "is set")] * 101))
 
     def test_no_trigger(self) -> None:
         """A message without a trigger is never shown."""
-        assert matching((definition(trigger=None),), TriggerEvent("x", {}), 0.0) == []
+        assert matching_messages((definition(trigger=None),), TriggerEvent("x", {}), 0.0) == []
 
 
 class TestSharing:
-    def test_the_same_answer(self) -> None:
-        """Whoever has the same answer has the same list."""
-        cache = Cache()
-        for mark in ("a", "b"):
-            cache.put(mark, cache.read(body(message())), 0.0)
-        first, second = cache.find("a"), cache.find("b")
+    def test_the_same_response(self) -> None:
+        """Customers with the same response share one list."""
+        cache = MessageCache()
+        for fingerprint in ("a", "b"):
+            cache.put(fingerprint, cache.read(body(message())), 0.0)
+        first, second = cache.get("a"), cache.get("b")
         assert first is not None
         assert second is not None
-        assert first.content is second.content
+        assert first.messages is second.messages
 
     def test_the_same_message(self) -> None:
-        """Another answer with a message that is known has that one."""
-        cache = Cache()
+        """Lists with the same message share it."""
+        cache = MessageCache()
         one, two = body(message("a"), message("b")), body(message("b"), message("c"))
         # Both are read before either is known, as where many load at once.
         read = cache.read(one), cache.read(two)
-        for mark, content in zip("12", read, strict=True):
-            cache.put(mark, content, 0.0)
-        first, second = cache.find("1"), cache.find("2")
+        for fingerprint, content in zip("12", read, strict=True):
+            cache.put(fingerprint, content, 0.0)
+        first, second = cache.get("1"), cache.get("2")
         assert first is not None
         assert second is not None
-        assert first.content.definitions[1] is second.content.definitions[0]
-        assert cache.cost == sum(definition(id_=each).cost for each in "abc") + 2 * PER_LIST + 4 * PER_PLACE
+        assert first.messages.definitions[1] is second.messages.definitions[0]
+        assert (
+            cache.size
+            == sum(definition(id_=each).memory_size for each in "abc") + 2 * LIST_OVERHEAD + 4 * ENTRY_OVERHEAD
+        )
 
     def test_nothing_is_left(self) -> None:
-        """When the last customer who has a message goes, the message goes."""
-        cache = Cache()
-        for mark, its in {"1": "ab", "2": "bc", "3": "ab"}.items():
-            cache.put(mark, cache.read(body(*map(message, its))), 0.0)
+        """A message is removed with the last customer who has it."""
+        cache = MessageCache()
+        for fingerprint, letters in {"1": "ab", "2": "bc", "3": "ab"}.items():
+            cache.put(fingerprint, cache.read(body(*map(message, letters))), 0.0)
         cache.put("1", cache.read(body()), 1.0)
-        for mark in "123":
-            assert cache.cost > 0
-            cache.drop(mark)
-        assert (cache.cost, cache._definitions, cache._contents, cache._uses) == (0, {}, {}, {})
+        for fingerprint in "123":
+            assert cache.size > 0
+            cache.drop(fingerprint)
+        assert (cache.size, cache.definitions, cache.lists, cache.uses) == (0, {}, {}, {})
 
     def test_the_order_is_kept(self) -> None:
-        """Messages are in the order of the answer, known or not, each once."""
-        cache = Cache()
+        """Messages are in the order of the response, each once, whether they were known or not."""
+        cache = MessageCache()
         cache.put("1", cache.read(body(message("b"))), 0.0)
         cache.put("2", cache.read(body(message("c"), message("b"), message("a"), message("c"))), 0.0)
         assert ids(cache, "2") == ["c", "b", "a"]
 
-    def test_one_that_is_broken_is_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Not for each customer who has it."""
-        cache = Cache()
+    def test_a_broken_message_is_logged_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A broken message is logged once, and not for each customer who has it."""
+        cache = MessageCache()
         with caplog.at_level(logging.WARNING):
-            for mark in ("a", "b"):
-                cache.put(mark, cache.read(body({"id": mark}, {"id": "broken"}, message(mark))), 0.0)
+            for fingerprint in ("a", "b"):
+                cache.put(
+                    fingerprint, cache.read(body({"id": fingerprint}, {"id": "broken"}, message(fingerprint))), 0.0
+                )
         assert len(caplog.records) == 3
         assert (ids(cache, "a"), ids(cache, "b")) == (["a"], ["b"])
 
 
-class TestRoom:
+class TestLimits:
     def test_customers(self) -> None:
-        """Those who were asked for longest ago make room."""
-        cache = Cache(capacity=2)
-        for mark in "ab":
-            cache.put(mark, cache.read(body(message(mark))), 0.0)
-        cache.find("a")
+        """The least recently used customers are evicted first."""
+        cache = MessageCache(max_customers=2)
+        for fingerprint in "ab":
+            cache.put(fingerprint, cache.read(body(message(fingerprint))), 0.0)
+        cache.get("a")
         cache.put("c", cache.read(body()), 0.0)
-        assert [ids(cache, mark) for mark in "abc"] == [["a"], None, []]
+        assert [ids(cache, fingerprint) for fingerprint in "abc"] == [["a"], None, []]
         assert len(cache) == 2
 
     def test_bytes(self) -> None:
-        """Distinct messages do, once there is no room for them; the latest stays in any case."""
-        size = definition(id_="0").cost
-        cache = Cache(budget=5 * size)
+        """Customers are evicted until the distinct messages fit; the latest customer stays in any case."""
+        size = definition(id_="0").memory_size
+        cache = MessageCache(max_bytes=5 * size)
         for number in range(9):
             cache.put(str(number), cache.read(body(message(str(number)))), 0.0)
-        assert cache.cost <= 5 * size
+        assert cache.size <= 5 * size
         assert ids(cache, "8") == ["8"]
         assert 2 <= len(cache) <= 5
         cache.put("large", cache.read(body(*[message(str(number)) for number in range(20, 30)])), 0.0)
@@ -229,44 +234,46 @@ class TestRoom:
         assert len(ids(cache, "large") or ()) == 10
 
     def test_clear(self) -> None:
-        """Nothing is left."""
-        cache = Cache()
+        """After clearing the cache, nothing is left."""
+        cache = MessageCache()
         cache.put("a", cache.read(body(message())), 0.0)
         cache.clear()
-        assert (cache.find("a"), cache.cost, len(cache)) == (None, 0, 0)
+        assert (cache.get("a"), cache.size, len(cache)) == (None, 0, 0)
 
     @given(st.lists(st.tuples(st.sampled_from("123"), st.text("abcd", max_size=4)), max_size=30))
-    def test_the_cost_is_that_of_what_is_there(self, puts: list[tuple[str, str]]) -> None:
-        """Whatever comes and goes."""
-        cache = Cache(budget=12_000, capacity=2)
-        for mark, its in puts:
-            cache.put(mark, cache.read(body(*map(message, its))), 0.0)
-        contents = {id(each.content): each.content for each in cache._customers.values()}.values()
+    def test_the_size_is_that_of_the_content(self, puts: list[tuple[str, str]]) -> None:
+        """The size is that of the distinct lists and messages, whatever was added and evicted."""
+        cache = MessageCache(max_bytes=12_000, max_customers=2)
+        for fingerprint, letters in puts:
+            cache.put(fingerprint, cache.read(body(*map(message, letters))), 0.0)
+        contents = {id(each.messages): each.messages for each in cache.customers.values()}.values()
         there = {id(each): each for content in contents for each in content.definitions}.values()
-        assert cache.cost == sum(each.cost for each in there) + sum(
-            PER_LIST + PER_PLACE * len(each.definitions) for each in contents
+        assert cache.size == sum(each.memory_size for each in there) + sum(
+            LIST_OVERHEAD + ENTRY_OVERHEAD * len(each.definitions) for each in contents
         )
 
 
-class TestAnswers:
-    @pytest.mark.parametrize("answer", [b"", b"<html>", b"[]", b"null", b"{}", b'{"success": 1}', b'{"success": true'])
-    def test_no_envelope(self, answer: bytes) -> None:
-        """What is no answer is not taken for one without messages."""
+class TestResponses:
+    @pytest.mark.parametrize(
+        "response", [b"", b"<html>", b"[]", b"null", b"{}", b'{"success": 1}', b'{"success": true']
+    )
+    def test_no_envelope(self, response: bytes) -> None:
+        """A body that is not a response is not read as one without messages."""
         with pytest.raises(UnavailableError):
-            Cache().read(answer)
+            MessageCache().read(response)
 
     def test_a_failure(self) -> None:
-        """The platform may say that it failed."""
+        """A failure that the platform reports is raised."""
         with pytest.raises(RequestRefusedError, match="not today"):
-            Cache().read(b'{"success": false, "errors": ["not today"]}')
+            MessageCache().read(b'{"success": false, "errors": ["not today"]}')
 
     @pytest.mark.parametrize(
-        "answer", [b'{"success": true}', b'{"success": true, "results": null}', b'{"success": true, "results": []}']
+        "response", [b'{"success": true}', b'{"success": true, "results": null}', b'{"success": true, "results": []}']
     )
-    def test_nothing(self, answer: bytes) -> None:
-        """There may be no messages."""
-        assert Cache().read(answer).definitions == ()
+    def test_no_messages(self, response: bytes) -> None:
+        """A response may contain no messages."""
+        assert MessageCache().read(response).definitions == ()
 
     def test_digests(self) -> None:
-        """A message is known by its bytes."""
+        """Equal bytes have equal digests, and different ones have different digests."""
         assert digest_of(b"a") == digest_of(b"a") != digest_of(b"b")

@@ -1,5 +1,6 @@
 """
-In-app messages from a platform that answers anything: events are kept, other messages are shown, nobody waits.
+In-app messages from a platform that responds with anything: events are recorded, other messages are shown, and nothing
+blocks.
 """
 
 import json
@@ -7,156 +8,151 @@ import logging
 from typing import Any
 
 import pytest
-from helpers.app import Phone
+from helpers.in_app import InAppFixture, condition, html_message, message, trigger
 from helpers.waiting import Ticking
 from hypothesis import given
 from hypothesis import strategies as st
-from in_app_world import World, has, message, page, upon
 
 from exponea_async import Event
 from exponea_async.errors import RequestRefusedError, UnavailableError
-from exponea_async.features.in_app import active as _in_app_stage
-from exponea_async.features.in_app.cache import Cache
-from exponea_async.sandbox import Sandbox
+from exponea_async.features.in_app.cache import MessageCache
 
-#: The event loop may be kept for so long at the most, in seconds: far more than is usual, for machines that are busy.
-GAP = 1.0
+#: Maximum time for which the event loop may be blocked, in seconds: far more than usual, because machines may be busy.
+MAX_GAP = 1.0
 DEEP = "[" * 100_000 + "]" * 100_000
 
 
-def answer(*elements: str) -> str:
-    """Make an answer of elements that are JSON already."""
+def response(*elements: str) -> str:
+    """Return a response with elements that are JSON already."""
     return f'{{"success": true, "results": [{",".join(elements)}]}}'
 
 
 GOOD = json.dumps(message("good"))
-BROKEN_ANSWERS = {
+BROKEN_RESPONSES = {
     "empty": "",
     "no JSON": "Sorry!",
     "HTML": "<html><body>Bad gateway</body></html>",
     "null": "null",
     "a list": f"[{GOOD}]",
     "a number": "1e999",
-    "cut off": answer(GOOD)[:-9],
+    "cut off": response(GOOD)[:-9],
     "no success": '{"results": []}',
     "a failure": '{"success": false, "errors": {"x": ["no"]}}',
-    "messages that are no list": '{"success": true, "results": {"a": 1}}',
+    "an object for the list": '{"success": true, "results": {"a": 1}}',
     "deep": f'{{"success": true, "results": {DEEP}',
-    "no end of it": '{"success": true, "results": [' + GOOD + ",",
+    "an open list": '{"success": true, "results": [' + GOOD + ",",
 }
 BROKEN_ELEMENTS = {
     "null": "null",
     "a number": "1e400",
-    "a text": '"x"',
+    "a string": '"x"',
     "a list": "[[]]",
-    "nothing in it": "{}",
+    "an empty object": "{}",
     "deep": DEEP,
-    "a half of a letter": json.dumps(message("m", name="x")).replace('"x"', '"\\ud800"', 1),
+    "half a surrogate pair": json.dumps(message("m", name="x")).replace('"x"', '"\\ud800"', 1),
     "NaN": GOOD.replace('"variant_id": 0', '"variant_id": NaN'),
-    "an unknown operator": json.dumps(message(trigger=upon("x", has("a", "resembles", "b")))),
-    "an unknown constraint": json.dumps(message(trigger=upon("x", has("a", "equals", "b", kind="colour")))),
-    "a trigger that is a text": json.dumps(message(trigger="x")),
-    "dates that are words": json.dumps(message(date_filter={"enabled": "yes"})),
+    "an unknown operator": json.dumps(message(trigger=trigger("x", condition("a", "resembles", "b")))),
+    "an unknown constraint": json.dumps(message(trigger=trigger("x", condition("a", "equals", "b", kind="colour")))),
+    "a trigger that is a string": json.dumps(message(trigger="x")),
+    "dates that are strings": json.dumps(message(date_filter={"enabled": "yes"})),
     "a list of dates": json.dumps(message(date_filter=[1])),
     "no id": json.dumps(message(id=7)),
-    "a name of no end": json.dumps(message(name="x" * 100_000)),
-    "a variant beyond measure": json.dumps(message(variant_id=10**30)),
-    "no end of conditions": json.dumps(message(trigger=upon("x", *[has("a", "is not set")] * 5_000))),
+    "a long name": json.dumps(message(name="x" * 100_000)),
+    "a huge variant": json.dumps(message(variant_id=10**30)),
+    "too many conditions": json.dumps(message(trigger=trigger("x", *[condition("a", "is not set")] * 5_000))),
     "too large": json.dumps(message(payload={"title": "x" * 2_500_000})),
 }
 ODD_ELEMENTS = {
     "a payload of lists": message(payload={"buttons": {"a": 1}, "title": [1], "image_url": {}}),
-    "no end of buttons": message(payload={"buttons": [{"button_text": "x"}] * 1_000}),
-    "a delay that is a text": message(load_delay="soon"),
-    "a delay below nothing": message(load_delay=-5),
+    "many buttons": message(payload={"buttons": [{"button_text": "x"}] * 1_000}),
+    "a delay that is a string": message(load_delay="soon"),
+    "a negative delay": message(load_delay=-5),
     "a delay that is a bool": message(load_delay=True),
-    "a priority of words": message(load_priority="high"),
+    "a priority that is a string": message(load_priority="high"),
     "a consent that is a list": message(has_tracking_consent=[]),
-    "a category of no end": message(consent_category_tracking="x" * 100_000),
-    "a frequency that nobody knows": message(frequency="sometimes"),
-    "an answer within": message(success=False, results=[{}]),
-    "brackets in a text": message(payload={"title": ']}],{"[\\"'}),
+    "a long category": message(consent_category_tracking="x" * 100_000),
+    "an unknown frequency": message(frequency="sometimes"),
+    "fields of an envelope": message(success=False, results=[{}]),
+    "brackets in a string": message(payload={"title": ']}],{"[\\"'}),
 }
 
 
-@pytest.fixture
-def world(phone: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(phone, sandbox, monkeypatch)
+async def start(in_app: InAppFixture, body: str) -> None:
+    """Start a client of a platform with this response."""
+    in_app.sandbox.messages.set_response("inappmessages", body)
+    await in_app.start()
+    # However long a busy machine takes to read a huge response, its messages must not be too late.
+    in_app.service.pending.max_wait = 60.0
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    # However long a busy machine takes to read a huge answer, its messages are not to come too late.
-    monkeypatch.setattr(_in_app_stage, "PATIENCE", 60.0)
-
-
-async def told(world: World, body: str) -> list[str]:
-    """Track something with a platform that answers so, and tell what is shown; the event is kept and nobody waits."""
-    world.sandbox.messages.set_response("inappmessages", body)
-    await world.start()
+async def shown_for(in_app: InAppFixture, body: str) -> list[str]:
+    """Track an event on a platform with this response, and return the ids of the messages that are shown."""
+    await start(in_app, body)
     async with Ticking() as ticking:
-        shown = await world.track()
-    assert [each.name for each in await world.phone.kept("x")] == ["x"]
-    assert ticking.gap < GAP
+        shown = await in_app.track()
+    assert [each.name for each in await in_app.app.kept("x")] == ["x"]
+    assert ticking.gap < MAX_GAP
     return shown
 
 
-@pytest.mark.parametrize("body", BROKEN_ANSWERS.values(), ids=BROKEN_ANSWERS)
-async def test_answers(world: World, body: str) -> None:
-    """Nothing is shown for an answer that is none; the next answer is as good as ever, and who asks is told."""
-    assert await told(world, body) == []
+@pytest.mark.parametrize("body", BROKEN_RESPONSES.values(), ids=BROKEN_RESPONSES)
+async def test_broken_responses(in_app: InAppFixture, body: str) -> None:
+    """Nothing is shown for a broken response, which is an error to a caller; the next response is used."""
+    assert await shown_for(in_app, body) == []
     with pytest.raises((UnavailableError, RequestRefusedError)):
-        await world.client.in_app_message_for(Event("x"))
-    world.sandbox.messages.set_response("inappmessages", answer(GOOD))
-    assert await world.track() == ["good"]
+        await in_app.client.in_app_message_for(Event("x"))
+    in_app.sandbox.messages.set_response("inappmessages", response(GOOD))
+    assert await in_app.track() == ["good"]
 
 
 @pytest.mark.parametrize("element", BROKEN_ELEMENTS.values(), ids=BROKEN_ELEMENTS)
-async def test_elements(world: World, element: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A message that is broken loses only itself."""
+async def test_broken_elements(in_app: InAppFixture, element: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A broken message is skipped, and the others are used."""
     with caplog.at_level(logging.WARNING):
-        assert await told(world, answer(element, GOOD, element)) == ["good"]
+        assert await shown_for(in_app, response(element, GOOD, element)) == ["good"]
     assert "In-app message 0 of a response is skipped" in caplog.text
 
 
 @pytest.mark.parametrize("element", ODD_ELEMENTS.values(), ids=ODD_ELEMENTS)
-async def test_odd_elements(world: World, element: dict[str, Any]) -> None:
-    """A message is shown in spite of what is wrong beside what it has to have."""
-    assert await told(world, answer(json.dumps(element))) == ["m"]
-    (given,) = [shown.message for shown in world.part.stage._devices.values()]
-    for button in given.buttons[:3]:
-        await world.client.click_in_app_message(given, button)
-    await world.client.close_in_app_message(given)
+async def test_odd_elements(in_app: InAppFixture, element: dict[str, Any]) -> None:
+    """A message is shown in spite of wrong optional fields."""
+    assert await shown_for(in_app, response(json.dumps(element))) == ["m"]
+    active = in_app.service.active.on_device("default")
+    assert active is not None
+    for button in active.message.buttons[:3]:
+        await in_app.client.click_in_app_message(active.message, button)
+    await in_app.client.close_in_app_message(active.message)
 
 
-async def test_ten_megabytes(world: World) -> None:
-    """A large answer is read beside the event loop."""
+async def test_ten_megabytes(in_app: InAppFixture) -> None:
+    """A large response is read without blocking the event loop."""
     many = [json.dumps(message(f"m{number}", payload={"title": "x" * 20_000})) for number in range(500)]
-    assert await told(world, answer(*many, GOOD)) != []
+    assert await shown_for(in_app, response(*many, GOOD)) != []
 
 
-async def test_a_million_elements(world: World) -> None:
-    """Nobody looks at more messages than people could have made."""
-    assert await told(world, answer(GOOD, *["{}"] * 1_000_000)) == ["good"]
+async def test_a_million_elements(in_app: InAppFixture) -> None:
+    """Messages beyond the limit are ignored."""
+    assert await shown_for(in_app, response(GOOD, *["{}"] * 1_000_000)) == ["good"]
 
 
-async def test_large_html(world: World) -> None:
-    """So is large HTML."""
+async def test_large_html(in_app: InAppFixture) -> None:
+    """Large HTML is read without blocking the event loop."""
     source = "<p>Sale <a href='https://s.example/'>now</a></p>" * 8_000
-    assert await told(world, answer(json.dumps(page(source=source)))) in (["m"], [])
+    assert await shown_for(in_app, response(json.dumps(html_message(source=source)))) in (["m"], [])
 
 
-async def test_slow_triggers(world: World) -> None:
-    """Triggers that take long are not waited for beyond measure."""
+async def test_slow_triggers(in_app: InAppFixture) -> None:
+    """Triggers that take too long do not block the event loop."""
     slow = [
-        json.dumps(message(f"m{number}", trigger=upon("x", has("text", "regex", "(a+)+$"), has("n", "is set"))))
+        json.dumps(
+            message(f"m{number}", trigger=trigger("x", condition("text", "regex", "(a+)+$"), condition("n", "is set")))
+        )
         for number in range(300)
     ]
-    world.sandbox.messages.set_response("inappmessages", answer(*slow))
-    await world.start()
+    await start(in_app, response(*slow))
     async with Ticking() as ticking:
-        await world.track(text="a" * 5_000 + "b")
-    assert ticking.gap < GAP
+        await in_app.track(text="a" * 5_000 + "b")
+    assert ticking.gap < MAX_GAP
 
 
 JUNK = st.recursive(
@@ -168,17 +164,17 @@ JUNK = st.recursive(
 
 @given(st.lists(st.dictionaries(st.sampled_from(list(message())), JUNK) | JUNK, max_size=4), st.integers(0, 4))
 def test_anything_beside_a_good_one(junk: list[Any], place: int) -> None:
-    """Whatever stands beside a good message, the good one is there."""
+    """A good message is used, whatever is next to it."""
     elements = [json.dumps({**message("odd"), **each} if isinstance(each, dict) else each) for each in junk]
     elements.insert(place, GOOD)
-    content = Cache().read(answer(*elements).encode())
+    content = MessageCache().read(response(*elements).encode())
     assert [each.id for each in content.definitions].count("good") == 1
 
 
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes(body: bytes) -> None:
-    """Any bytes are an answer, or an error that is known."""
+    """Any bytes are a response, or raise one of these errors."""
     try:
-        Cache().read(body)
+        MessageCache().read(body)
     except (UnavailableError, RequestRefusedError):
         return

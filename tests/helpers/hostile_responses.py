@@ -15,7 +15,7 @@ from attrs import frozen
 
 from exponea_async import Customer, Device, Event, Exponea
 from exponea_async.features.content_blocks.service import ContentBlocks
-from exponea_async.features.in_app.verbs import InAppMessages
+from exponea_async.features.in_app.service import InAppMessages
 from exponea_async.features.inbox.service import Inbox
 from exponea_async.features.segments.service import Segments
 from exponea_async.messages import RecommendationOptions

@@ -1,5 +1,5 @@
 """
-Devices on which something is about to be shown, or is shown: kept only for as long as that is so.
+The state of devices on which a message is shown, or about to be: only as long as that lasts.
 """
 
 import asyncio
@@ -8,92 +8,103 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from exponea_async._internal.lru import LruCache
 from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.messages import InAppMessage
 
-#: An event waits so long for its message, in seconds, as in the vendor's SDKs.
-PATIENCE = 3.0
-#: Types of events of one device that wait at once, and devices of which something is remembered.
-MOST_TYPES, MOST_DEVICES = 100, 100_000
-#: Messages that are made ready or wait to be shown, on all devices; each of them is a task.
-MOST_PREPARED = 10_000
+#: Seconds that an event waits for its message, as in the vendor's SDKs.
+MAX_WAIT = 3.0
+#: Maximum number of event types of one device that wait at once, and of devices with a message or a known session.
+MAX_TYPES, MAX_DEVICES = 100, 100_000
+#: Maximum number of messages that are prepared, or delayed, on all devices; each of them is a task.
+MAX_PREPARING = 10_000
 
 
 @frozen
 class PendingTrigger:
     """
-    An event that a message may be shown upon.
+    An event that waits for its message.
 
     Attributes:
-        occasion: The event.
-        fingerprint: The customer whose it is.
-        since: Since when it waits, as the event loop's time.
+        event: The event.
+        fingerprint: The customer of the event.
+        since: Since when it waits, in event-loop time.
     """
 
-    occasion: TriggerEvent
+    event: TriggerEvent
     fingerprint: str
     since: float
 
     @property
-    def moment(self) -> float:
+    def timestamp(self) -> float:
         """When the event happened, UNIX seconds."""
-        return self.occasion.timestamp or 0.0
+        return self.event.timestamp or 0.0
 
 
 class PendingTriggers:
-    """Events that wait for their messages, by their devices: of each type the latest one."""
+    """
+    Events that wait for their messages, by device: the latest of each type.
+
+    Attributes:
+        max_wait: Maximum wait of an event in seconds.
+    """
 
     def __init__(self) -> None:
-        # The device that asked last is the last one.
+        self.max_wait = MAX_WAIT
+        # In the order of their latest events.
         self._devices: OrderedDict[str, dict[str, PendingTrigger]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._devices)
 
-    def add(self, device: str, request: PendingTrigger) -> None:
-        """Let an event wait, instead of an earlier one of its type, and of all those of somebody else."""
-        self._forget_old(request.since)
+    def of_device(self, device: str) -> list[PendingTrigger]:
+        """Return the events that wait on a device."""
+        return list(self._devices.get(device, {}).values())
+
+    def add(self, device: str, trigger: PendingTrigger) -> None:
+        """Add an event, instead of an earlier one of its type, and of all those of another customer."""
+        self._drop_expired(trigger.since)
         waiting = self._devices.setdefault(device, {})
         self._devices.move_to_end(device)
-        if any(each.fingerprint != request.fingerprint for each in waiting.values()):
+        if any(each.fingerprint != trigger.fingerprint for each in waiting.values()):
             waiting.clear()
-        name = request.occasion.event_type
-        if name not in waiting or waiting[name].moment <= request.moment:
-            waiting[name] = request
-        if len(waiting) > MOST_TYPES:
+        name = trigger.event.event_type
+        if name not in waiting or waiting[name].timestamp <= trigger.timestamp:
+            waiting[name] = trigger
+        if len(waiting) > MAX_TYPES:
             del waiting[next(iter(waiting))]
 
     def take(self, device: str, fingerprint: str, now: float) -> list[PendingTrigger]:
         """
-        Give out what waits on a device for a customer and was not left waiting for too long; it waits no more.
+        Remove the events that wait on a device for a customer, and return those that have not waited too long.
 
-        What waits for somebody else stays.
+        The events of another customer stay.
         """
         waiting = self._devices.get(device, {})
         if any(each.fingerprint != fingerprint for each in waiting.values()):
             return []
         self.drop(device)
-        return [each for each in waiting.values() if each.since + PATIENCE > now]
+        return [each for each in waiting.values() if each.since + self.max_wait > now]
 
     def drop(self, device: str) -> None:
-        """Let nothing wait any more on a device."""
+        """Remove the events of a device."""
         self._devices.pop(device, None)
 
     def clear(self) -> None:
-        """Let nothing wait any more."""
+        """Remove all events."""
         self._devices.clear()
 
-    def _forget_old(self, now: float) -> None:
-        """Forget devices whose events have all waited for too long, so that none stays for good."""
+    def _drop_expired(self, now: float) -> None:
+        """Remove the devices whose events have all waited too long, so that none stays forever."""
         while self._devices:
             device = next(iter(self._devices))
-            if any(each.since + PATIENCE > now for each in self._devices[device].values()):
+            if any(each.since + self.max_wait > now for each in self._devices[device].values()):
                 break
             del self._devices[device]
 
 
 @frozen(eq=False)
-class Shown:
+class ActiveMessage:
     """
     A message that is shown on a device.
 
@@ -105,103 +116,122 @@ class Shown:
     message: InAppMessage
     timer: asyncio.TimerHandle | None = None
 
-    def stop(self) -> None:
-        """Let it not close by itself any more."""
+    def cancel_timer(self) -> None:
+        """Prevent it from closing by itself."""
         if self.timer is not None:
             self.timer.cancel()
 
 
 class ActiveMessages:
-    """What is shown on which device: one message at a time."""
+    """
+    The messages that are shown: one per device at a time.
 
-    def __init__(self) -> None:
-        self._devices: OrderedDict[str, Shown] = OrderedDict()
-        self._preparing: set[tuple[str, str]] = set()
+    Args:
+        max_devices: Maximum number of devices with a message; the one that has been shown longest is forgotten first.
+        max_preparing: Maximum number of messages that are prepared at once.
+
+    Attributes:
+        preparing: The messages that are prepared, as device and id.
+    """
+
+    def __init__(self, max_devices: int = MAX_DEVICES, max_preparing: int = MAX_PREPARING) -> None:
+        self._devices: LruCache[str, ActiveMessage] = LruCache(
+            max_devices, on_evict=lambda _, active: active.cancel_timer()
+        )
+        self._max_preparing = max_preparing
+        self.preparing: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
         return len(self._devices)
 
+    def on_device(self, device: str) -> ActiveMessage | None:
+        """Return the message that is shown on a device, or None."""
+        return self._devices.peek(device)
+
     def is_busy(self, device: str | None) -> bool:
-        """Whether something is shown on a device; never where None."""
+        """Return whether a message is shown on a device; always False for None."""
         return device in self._devices
 
-    def prepare(self, message: tuple[str, str]) -> bool:
-        """Begin to prepare a message for a device; refused where that is being done already, or there are too many."""
-        if message in self._preparing or len(self._preparing) >= MOST_PREPARED:
+    def start_preparing(self, message: tuple[str, str]) -> bool:
+        """Mark a message of a device as being prepared; return False if it is already, or if there are too many."""
+        if message in self.preparing or len(self.preparing) >= self._max_preparing:
             return False
-        self._preparing.add(message)
+        self.preparing.add(message)
         return True
 
-    def prepared(self, message: tuple[str, str]) -> None:
-        """End to prepare a message for a device."""
-        self._preparing.discard(message)
+    def stop_preparing(self, message: tuple[str, str]) -> None:
+        """Unmark a message of a device."""
+        self.preparing.discard(message)
 
-    def enter(self, message: InAppMessage) -> bool:
-        """Show a message on its device; refused where there is another."""
+    def add(self, message: InAppMessage) -> bool:
+        """Add a message that is shown; return False if there is another one on its device."""
         if message.device is None or self.is_busy(message.device):
             return message.device is None
-        self._devices[message.device] = Shown(message)
-        if len(self._devices) > MOST_DEVICES:
-            self._devices.popitem(last=False)[1].stop()
+        self._devices.put(message.device, ActiveMessage(message))
         return True
 
-    def close_later(self, message: InAppMessage, close: Callable[[], None]) -> None:
-        """Have a message that is shown closed by itself, where it is not to stay for good."""
-        if message.device is None or message.close_timeout is None or not self._is_on(message):
+    def schedule_close(self, message: InAppMessage, close: Callable[[], None]) -> None:
+        """Call a function when a message that is shown has to close by itself, if it has to."""
+        if message.device is None or message.close_timeout is None or not self._is_shown(message):
             return
         timer = asyncio.get_running_loop().call_later(message.close_timeout, close)
-        self._devices[message.device] = Shown(message, timer)
+        self._devices.put(message.device, ActiveMessage(message, timer))
 
-    def leave(self, message: InAppMessage) -> bool:
-        """Show a message no more; tells whether it was shown."""
-        if message.device is None or not self._is_on(message):
+    def remove(self, message: InAppMessage) -> bool:
+        """Remove a message that is no longer shown; return whether it was shown."""
+        if message.device is None or not self._is_shown(message):
             return False
-        self._devices.pop(message.device).stop()
+        self.remove_device(message.device)
         return True
 
-    def drop(self, device: str) -> list[InAppMessage]:
-        """Show nothing more on a device; tells what was shown."""
-        shown = self._devices.pop(device, None)
-        if shown is None:
+    def remove_device(self, device: str) -> list[InAppMessage]:
+        """Remove the message of a device; return it in a list, which is empty if there is none."""
+        active = self._devices.pop(device)
+        if active is None:
             return []
-        shown.stop()
-        return [shown.message]
+        active.cancel_timer()
+        return [active.message]
 
     def clear(self) -> list[InAppMessage]:
-        """Show nothing more; tells what was shown."""
-        self._preparing.clear()
-        return [message for device in list(self._devices) for message in self.drop(device)]
+        """Remove all messages, and return those that were shown."""
+        self.preparing.clear()
+        return [message for device in list(self._devices) for message in self.remove_device(device)]
 
-    def _is_on(self, message: InAppMessage) -> bool:
-        shown = self._devices.get(message.device or "")
-        if shown is None or shown.message.id != message.id:
+    def _is_shown(self, message: InAppMessage) -> bool:
+        active = self._devices.peek(message.device or "")
+        if active is None or active.message.id != message.id:
             return False
-        # One made by hand tells of nobody, and the same one may be shown to the next customer by now.
-        return not message.customer_ids or message.customer_ids == shown.message.customer_ids
+        # One that the host created has no ids. The next customer may be shown the same message by now.
+        return not message.customer_ids or message.customer_ids == active.message.customer_ids
 
 
 class SessionStarts:
-    """When the latest sessions that were heard of began, for those that are not open any more."""
+    """
+    When the latest session of each device began, for devices whose session is not open any more.
 
-    def __init__(self) -> None:
-        self._devices: OrderedDict[str, float] = OrderedDict()
-        #: When the client was started, UNIX seconds.
-        self.since = 0.0
+    Args:
+        max_devices: Maximum number of devices.
 
-    def begin(self, device: str, at: float) -> None:
-        """Note that a session began, at a moment, UNIX seconds."""
-        self._devices[device] = at
-        self._devices.move_to_end(device)
-        if len(self._devices) > MOST_DEVICES:
-            self._devices.popitem(last=False)
+    Attributes:
+        client_start: When the client was started, UNIX seconds.
+    """
 
-    def start_of(self, device: str | None, session: float | None) -> float:
-        """Tell when a visit began, UNIX seconds: with the session that is open, or else the last one, or the client."""
-        if session is not None:
-            return session
-        return self._devices.get(device or "", self.since)
+    def __init__(self, max_devices: int = MAX_DEVICES) -> None:
+        self._devices: LruCache[str, float] = LruCache(max_devices)
+        self.client_start = 0.0
 
-    def clear(self, now: float) -> None:
-        """Forget all; the client was started now, UNIX seconds."""
+    def record(self, device: str, at: float) -> None:
+        """Record that a session began at a time, UNIX seconds."""
+        self._devices.put(device, at)
+
+    def latest(self, device: str | None, open_session: float | None) -> float:
+        """Return the start of the open session, UNIX seconds, or else of the last one, or else of the client."""
+        if open_session is not None:
+            return open_session
+        latest = self._devices.peek(device or "")
+        return self.client_start if latest is None else latest
+
+    def reset(self, now: float) -> None:
+        """Forget all sessions; the client was started at a time, UNIX seconds."""
         self._devices.clear()
-        self.since = now
+        self.client_start = now

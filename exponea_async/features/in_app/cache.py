@@ -1,205 +1,210 @@
 """
-The in-app messages of many customers in memory, each distinct one once.
+The in-app messages of many customers in memory, each distinct message once.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import evolve, field, frozen
 
+from exponea_async._internal.lru import LruCache
 from exponea_async.features._shared.envelopes import decode_elements, read_envelope
-from exponea_async.features.in_app.parsing import Definition, digest_of, read_definition
+from exponea_async.features.in_app.parsing import MessageDefinition, digest_of, read_definition
 
-#: How long a customer's messages are taken for the latest, in seconds, as in the vendor's SDKs.
+#: Seconds for which a customer's messages count as fresh, as in the vendor's SDKs.
 LIFETIME = 1800.0
-#: What distinct messages may take in memory, in bytes. Most customers have the same ones, which count once.
-BUDGET = 64_000_000
-#: Customers whose messages are in memory, at about 200 bytes each beside the messages, so 20 MB at the most.
-CAPACITY = 100_000
-#: Messages of one customer that are looked at; campaigns have some dozens.
-MOST = 1_000
-#: What a list of messages takes beside them, in bytes, and for each of them, as measured.
-PER_LIST, PER_PLACE = 1_000, 20
+#: Maximum memory of distinct messages, in bytes. Most customers have the same ones, which count once.
+MAX_BYTES = 64_000_000
+#: Maximum number of customers whose messages are cached, at about 200 bytes each beside the messages: 20 MB at most.
+MAX_CUSTOMERS = 100_000
+#: Maximum number of messages of one customer; campaigns have some dozens.
+MAX_MESSAGES = 1_000
+#: Memory of a list of messages beside them, in bytes, and of each of its entries, as measured.
+LIST_OVERHEAD, ENTRY_OVERHEAD = 1_000, 20
 
 
 @frozen(eq=False)
-class Content:
+class MessageList:
     """
-    A list of messages, as one or many customers have it.
+    A list of messages, which one or many customers have.
 
     Attributes:
-        digest: Stands for the answer that it came in.
+        digest: The digest of the response that contained it.
         definitions: The messages.
-        by_type: The same by the type of the events that they are for.
+        by_event_type: The same by the type of the events that they are for.
     """
 
     digest: bytes
-    definitions: tuple[Definition, ...]
-    by_type: Mapping[str, tuple[Definition, ...]] = field(init=False)
+    definitions: tuple[MessageDefinition, ...]
+    by_event_type: Mapping[str, tuple[MessageDefinition, ...]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        found: dict[str, list[Definition]] = {}
+        found: dict[str, list[MessageDefinition]] = {}
         for each in self.definitions:
             if each.trigger is not None:
                 found.setdefault(each.trigger.event_type, []).append(each)
-        object.__setattr__(self, "by_type", {name: tuple(its) for name, its in found.items()})
+        object.__setattr__(self, "by_event_type", {name: tuple(messages) for name, messages in found.items()})
 
-    def upon(self, event_type: str) -> tuple[Definition, ...]:
-        """Tell those that are for events of a type."""
-        return self.by_type.get(event_type, ())
+    def for_event_type(self, event_type: str) -> tuple[MessageDefinition, ...]:
+        """Return the messages for events of a type."""
+        return self.by_event_type.get(event_type, ())
+
+    @property
+    def memory_size(self) -> int:
+        """The memory it takes beside the messages, in bytes, approximately."""
+        return LIST_OVERHEAD + ENTRY_OVERHEAD * len(self.definitions)
 
 
 @frozen
-class Loaded:
+class LoadedMessages:
     """
-    What a customer has.
+    The messages of a customer.
 
     Attributes:
-        content: The messages.
-        at: When they were loaded, UNIX seconds.
+        messages: The messages.
+        loaded_at: When they were loaded, UNIX seconds.
     """
 
-    content: Content
-    at: float
+    messages: MessageList
+    loaded_at: float
 
-    def is_good_for(self, moment: float) -> bool:
-        """Whether it is taken for the latest upon an event of a moment, UNIX seconds; of the last moment it is."""
-        return self.at + LIFETIME >= moment
+    def is_fresh_at(self, timestamp: float) -> bool:
+        """Return whether they are fresh for an event at a time, UNIX seconds; the end of the lifetime is included."""
+        return self.loaded_at + LIFETIME >= timestamp
 
 
-class Cache:
+class MessageCache:
     """
-    Messages by the mark of the customer who has them. Those that were used longest ago make room for others.
+    Messages by the fingerprint of the customer who has them; the least recently used customers are evicted.
 
     Args:
-        budget: What distinct messages may take, in bytes.
-        capacity: How many customers have a place.
+        max_bytes: Maximum memory of distinct messages, in bytes.
+        max_customers: Maximum number of customers.
+
+    Attributes:
+        customers: The messages of each customer.
+        lists: The distinct lists, by digest.
+        definitions: The distinct messages, by digest.
+        uses: How many customers have a list, and how many lists have a message, by digest.
+        size: The memory of distinct messages, in bytes.
     """
 
-    def __init__(self, budget: int = BUDGET, capacity: int = CAPACITY) -> None:
-        self._budget = budget
-        self._capacity = capacity
-        self._customers: OrderedDict[str, Loaded] = OrderedDict()
-        self._contents: dict[bytes, Content] = {}
-        self._definitions: dict[bytes, Definition] = {}
-        # How many customers have a list, and how many lists have a message, by what stands for them.
-        self._uses: dict[bytes, int] = {}
-        # Messages that can't be read, so that it is said once of each and not of each customer who has it.
+    def __init__(self, max_bytes: int = MAX_BYTES, max_customers: int = MAX_CUSTOMERS) -> None:
+        self._max_bytes = max_bytes
+        self.customers: LruCache[str, LoadedMessages] = LruCache(
+            max_customers, on_evict=lambda _, loaded: self._release(loaded.messages)
+        )
+        self.lists: dict[bytes, MessageList] = {}
+        self.definitions: dict[bytes, MessageDefinition] = {}
+        self.uses: dict[bytes, int] = {}
+        # The digests of messages that can't be read, which are logged once instead of once per customer.
         self._broken: set[bytes] = set()
-        #: What distinct messages take, in bytes.
-        self.cost = 0
+        self.size = 0
 
     def __len__(self) -> int:
-        return len(self._customers)
+        return len(self.customers)
 
-    def find(self, fingerprint: str) -> Loaded | None:
-        """Tell what a customer has, if that is known."""
-        loaded = self._customers.get(fingerprint)
-        if loaded is not None:
-            self._customers.move_to_end(fingerprint)
-        return loaded
+    def get(self, fingerprint: str) -> LoadedMessages | None:
+        """Return the messages of a customer, or None if they are not known."""
+        return self.customers.get(fingerprint)
 
-    def read(self, body: bytes) -> Content:
+    def read(self, body: bytes) -> MessageList:
         """
-        Read an answer; a broken message is left out, and logged. May be done on a thread.
+        Read a response; a broken message is skipped, and logged. May be called in a thread.
 
         Raises:
-            RefusedError: The platform says that it failed.
-            UnavailableError: It is no such answer.
+            RequestRefusedError: The platform reports a failure.
+            UnavailableError: The body is not such a response.
         """
         digest = digest_of(body)
-        same = self._contents.get(digest)
-        if same is not None:
-            return same
-        found: dict[bytes, Definition | None] = {}
-        fresh: list[bytes] = []
-        for piece in read_envelope(body).elements[:MOST]:
-            key = digest_of(piece)
+        known_list = self.lists.get(digest)
+        if known_list is not None:
+            return known_list
+        found: dict[bytes, MessageDefinition | None] = {}
+        unknown: list[bytes] = []
+        for source in read_envelope(body).elements[:MAX_MESSAGES]:
+            key = digest_of(source)
             if key not in found:
-                # Asked once: on a thread, what is known now may be forgotten in a moment.
-                known = found[key] = self._definitions.get(key)
+                # Looked up once: in a thread, it may be evicted at any time.
+                known = found[key] = self.definitions.get(key)
                 if known is None and key not in self._broken:
-                    fresh.append(piece)
-        found.update({each.digest: each for each in _read(fresh)})
+                    unknown.append(source)
+        found.update({each.digest: each for each in _read_definitions(unknown)})
         self._remember_broken(key for key, each in found.items() if each is None)
-        return Content(digest, tuple(each for each in found.values() if each is not None))
+        return MessageList(digest, tuple(each for each in found.values() if each is not None))
 
-    def put(self, fingerprint: str, content: Content, at: float) -> Loaded:
-        """Keep what a customer has, loaded at a moment, UNIX seconds."""
-        loaded = Loaded(self._taken(content), at)
+    def put(self, fingerprint: str, messages: MessageList, loaded_at: float) -> LoadedMessages:
+        """Cache the messages of a customer, which were loaded at a time, UNIX seconds."""
+        # Before the customer's earlier messages are released, since most of them are the same.
+        loaded = LoadedMessages(self._acquire(messages), loaded_at)
         self.drop(fingerprint)
-        self._customers[fingerprint] = loaded
+        self.customers.put(fingerprint, loaded)
         # The latest stays, however large it is.
-        while len(self._customers) > 1 and (self.cost > self._budget or len(self._customers) > self._capacity):
-            self._leave(self._customers.popitem(last=False)[1].content)
+        while len(self.customers) > 1 and self.size > self._max_bytes:
+            self._release(self.customers.pop_oldest()[1].messages)
         return loaded
 
     def drop(self, fingerprint: str) -> None:
-        """Forget what a customer has."""
-        loaded = self._customers.pop(fingerprint, None)
+        """Remove the messages of a customer."""
+        loaded = self.customers.pop(fingerprint)
         if loaded is not None:
-            self._leave(loaded.content)
+            self._release(loaded.messages)
 
     def clear(self) -> None:
-        """Forget all."""
-        self._customers.clear()
-        self._contents.clear()
-        self._definitions.clear()
-        self._uses.clear()
-        self.cost = 0
+        """Remove all messages."""
+        self.customers.clear()
+        self.lists.clear()
+        self.definitions.clear()
+        self.uses.clear()
+        self.size = 0
 
     def _remember_broken(self, keys: Iterable[bytes]) -> None:
-        if len(self._broken) > MOST:
+        if len(self._broken) > MAX_MESSAGES:
             self._broken = set()
         self._broken.update(keys)
 
-    def _taken(self, content: Content) -> Content:
-        """Count a customer who has a list, and give the list that the others have who have the same."""
-        known = self._contents.get(content.digest)
+    def _acquire(self, messages: MessageList) -> MessageList:
+        """Count a customer who has a list, and return the equal list that other customers have, if any."""
+        known = self.lists.get(messages.digest)
         if known is None:
-            known = evolve(content, definitions=tuple(self._shared(each) for each in content.definitions))
-            self._contents[content.digest] = known
-            self.cost += _cost(known)
-        self._uses[content.digest] = self._uses.get(content.digest, 0) + 1
+            known = evolve(messages, definitions=tuple(self._acquire_definition(each) for each in messages.definitions))
+            self.lists[messages.digest] = known
+            self.size += known.memory_size
+        self.uses[messages.digest] = self.uses.get(messages.digest, 0) + 1
         return known
 
-    def _shared(self, definition: Definition) -> Definition:
-        known = self._definitions.get(definition.digest)
+    def _acquire_definition(self, definition: MessageDefinition) -> MessageDefinition:
+        known = self.definitions.get(definition.digest)
         if known is None:
-            known = self._definitions[definition.digest] = definition
-            self.cost += known.cost
-        self._uses[definition.digest] = self._uses.get(definition.digest, 0) + 1
+            known = self.definitions[definition.digest] = definition
+            self.size += known.memory_size
+        self.uses[definition.digest] = self.uses.get(definition.digest, 0) + 1
         return known
 
-    def _leave(self, content: Content) -> None:
-        if self._is_used(content.digest):
+    def _release(self, messages: MessageList) -> None:
+        if self._is_used_after_release(messages.digest):
             return
-        self.cost -= _cost(content)
-        del self._contents[content.digest]
-        for each in content.definitions:
-            if not self._is_used(each.digest):
-                self.cost -= each.cost
-                del self._definitions[each.digest]
+        self.size -= messages.memory_size
+        del self.lists[messages.digest]
+        for each in messages.definitions:
+            if not self._is_used_after_release(each.digest):
+                self.size -= each.memory_size
+                del self.definitions[each.digest]
 
-    def _is_used(self, digest: bytes) -> bool:
-        """Count one use less, and tell whether there are others."""
-        left = self._uses[digest] = self._uses[digest] - 1
+    def _is_used_after_release(self, digest: bytes) -> bool:
+        """Count one use less, and return whether there are others."""
+        left = self.uses[digest] = self.uses[digest] - 1
         if not left:
-            del self._uses[digest]
+            del self.uses[digest]
         return left > 0
 
 
-def _read(sources: Iterable[bytes]) -> Iterator[Definition]:
-    source = b""
+def _read_definitions(sources: Iterable[bytes]) -> Iterator[MessageDefinition]:
+    current = b""
 
-    def walked() -> Iterator[bytes]:
-        nonlocal source
-        for source in sources:  # noqa: UP028 - somebody looks at it meanwhile
-            yield source
+    def remember_current() -> Iterator[bytes]:
+        nonlocal current
+        for current in sources:  # noqa: UP028 - the reader needs each source while it is current
+            yield current
 
-    # Each is read before the next is asked for.
-    return decode_elements(walked(), lambda value: read_definition(value, source), "In-app message")
-
-
-def _cost(content: Content) -> int:
-    return PER_LIST + PER_PLACE * len(content.definitions)
+    # Each element is read before the next source is requested.
+    return decode_elements(remember_current(), lambda value: read_definition(value, current), "In-app message")

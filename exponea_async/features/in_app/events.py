@@ -1,5 +1,5 @@
 """
-What happened to in-app messages: the events about it, what devices remember of it, and who listens to it.
+What happened to in-app messages: the events, what devices remember of it, and the stream of actions.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from attrs import evolve
 from exponea_async._internal.fields import FieldTypes, check_fields
 from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.config import Configuration
-from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.context import Remember, SubjectContext
 from exponea_async.devices.ids import COOKIE, read_ids, read_key
 from exponea_async.devices.impressions import Impression, unexpired
 from exponea_async.devices.state import DeviceState
@@ -23,11 +23,11 @@ from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessag
 from exponea_async.models import Event, EventType, Receipt
 
 TYPE = "in-app message"
-#: Texts above this many characters may not fit into an event, and are left out of it.
-LONGEST_TEXT = 4_000
+#: Maximum length of a text, in characters; a longer one might not fit into an event, and is left out.
+MAX_TEXT_LENGTH = 4_000
 
-#: What the fields of a message that is told of, and of what was pressed in it, have to be.
-_FIELDS: FieldTypes = MappingProxyType(
+#: The types of the fields that are used of a message, and of a button, that a caller passes back.
+_MESSAGE_FIELDS: FieldTypes = MappingProxyType(
     {
         "id": str,
         "name": str,
@@ -38,57 +38,58 @@ _FIELDS: FieldTypes = MappingProxyType(
         "customer_ids": Mapping,
     }
 )
-_WORDS: FieldTypes = MappingProxyType({"text": str | None, "url": str | None})
-
-Update = Callable[[DeviceState, float], DeviceState]
+_BUTTON_FIELDS: FieldTypes = MappingProxyType({"text": str | None, "url": str | None})
 
 
 class ActionStream:
     """
-    Tells what happened to messages, to whoever wants to listen.
+    The stream of what happens to messages.
 
-    How the SDK behaves meanwhile is up to the last one who began to listen, and as by default once they have gone.
+    The options of the latest subscription apply as long as it is open; then the defaults apply again.
     """
 
     def __init__(self) -> None:
         self._stream: Stream[InAppMessageAction] = Stream(max_early=1)
-        self._last: Callable[[], Subscription[InAppMessageAction] | None] = lambda: None
+        self._latest: Callable[[], Subscription[InAppMessageAction] | None] = lambda: None
         self._options = (False, True)
 
     @property
-    def is_overridden(self) -> bool:
-        """Whether the host does itself what follows from a press, such as opening a link."""
-        return self._now()[0]
+    def overrides_default_behavior(self) -> bool:
+        """Whether the host itself does what follows from a click, such as opening a link."""
+        return self._current_options()[0]
 
     @property
-    def is_tracked(self) -> bool:
-        """Whether presses are tracked."""
-        return self._now()[1]
+    def tracks_actions(self) -> bool:
+        """Whether clicks and closes are tracked."""
+        return self._current_options()[1]
 
-    def listen(self, *, override_default_behavior: bool, track_actions: bool) -> Subscription[InAppMessageAction]:
-        """Begin to listen."""
-        listener = self._stream.subscribe()
-        self._last, self._options = ref(listener), (override_default_behavior, track_actions)
-        return listener
+    def subscribe(self, *, override_default_behavior: bool, track_actions: bool) -> Subscription[InAppMessageAction]:
+        """Return a new subscription, whose options apply from now on."""
+        subscription = self._stream.subscribe()
+        self._latest, self._options = ref(subscription), (override_default_behavior, track_actions)
+        return subscription
 
     def publish(self, action: InAppMessageAction) -> None:
-        """Let all listeners know."""
+        """Deliver an action to all subscriptions."""
         self._stream.publish(action)
 
     def clear(self) -> None:
-        """Hold nothing for who has not come yet."""
+        """Discard what is kept for the first subscription."""
         self._stream.clear()
 
     def close(self) -> None:
-        """Let all listeners go."""
+        """End all subscriptions."""
         self._stream.close()
 
-    def _now(self) -> tuple[bool, bool]:
-        last = self._last()
-        return (False, True) if last is None or last.is_closed else self._options
+    def _current_options(self) -> tuple[bool, bool]:
+        latest = self._latest()
+        return (False, True) if latest is None or latest.is_closed else self._options
 
 
-def event_of(
+# Events
+
+
+def message_event(
     configuration: Configuration,
     action: BannerAction,
     message: InAppMessage,
@@ -97,7 +98,7 @@ def event_of(
     button: InAppMessageButton | None = None,
     error: str | None = None,
 ) -> Event:
-    """Make the event of what happened to a message; the link of a button only counts for clicks."""
+    """Return the event of what happened to a message; the link of a button is part of a click only."""
     banner = Banner(
         type=TYPE,
         id=message.id,
@@ -113,110 +114,122 @@ def event_of(
         action,
         banner,
         interaction=interaction,
-        text=_fitting(text),
-        link=_fitting(link) if action == "click" else None,
-        error=error and error[:LONGEST_TEXT],
+        text=_if_short(text),
+        link=_if_short(link) if action == "click" else None,
+        error=error and error[:MAX_TEXT_LENGTH],
     )
 
 
-def is_allowed(message: InAppMessage, *, consider_consent: bool = True, url: str | None = None) -> bool:
-    """Tell whether something about a message may be tracked; a click on a link may be forced by it."""
+def may_track_message(message: InAppMessage, *, consider_consent: bool = True, url: str | None = None) -> bool:
+    """Return whether an event about a message may be tracked; the link of a click may force it."""
     return may_track(
         has_consent=message.has_tracking_consent, consider_consent=consider_consent, url=url and url.strip()
     )
 
 
-def shown(message_id: str) -> Update:
-    """Make the change that remembers that a message was shown."""
-    return _remembered(message_id, lambda display, at: evolve(display, displayed=at))
-
-
-def pressed(message: InAppMessage) -> Update:
-    """Make the change that remembers that a message was pressed, unless its device is somebody else's by now."""
-    remember = _remembered(message.id, lambda display, at: evolve(display, interacted=at))
-
-    def update(state: DeviceState, at: float) -> DeviceState:
-        is_theirs = message.customer_ids.get(COOKIE, state.cookie) == state.cookie
-        return remember(state, at) if is_theirs else state
-
-    return update
-
-
-async def report(
+async def track_message(
     context: SubjectContext,
     message: InAppMessage,
     event: Event,
     *,
-    allowed: bool,
+    has_consent: bool,
     counts_as_activity: bool,
-    update: Update | None = None,
+    remember: Remember | None = None,
 ) -> Receipt:
     """
-    Track what happened to a message, of the customer that it was shown to.
+    Track an event about a message, for the customer to whom it was shown.
 
     Args:
-        context: Its device; of one for a customer tracker, or made by hand, any subject.
+        context: The device of the message; any subject for a message without a device.
         message: The message.
-        event: What happened.
-        allowed: Whether it may be tracked.
-        counts_as_activity: Whether it is a sign of life of the customer.
-        update: Changes what the device remembers.
+        event: The event.
+        has_consent: Whether it may be tracked.
+        counts_as_activity: Whether it prolongs the session.
+        remember: What the device remembers of it.
     """
     ids = message.customer_ids or None
     if message.device is None and ids is not None:
         # No device remembers the message: a customer tracker loaded it, or the host created it.
-        return await context.record_as(ids, EventType.BANNER, event, has_consent=allowed)
+        return await context.record_as(ids, EventType.BANNER, event, has_consent=has_consent)
     receipt = await context.record_for(
-        ids, EventType.BANNER, event, has_consent=allowed, counts_as_activity=counts_as_activity, remember=update
+        ids,
+        EventType.BANNER,
+        event,
+        has_consent=has_consent,
+        counts_as_activity=counts_as_activity,
+        remember=remember,
     )
     return context.recorder.dropped() if receipt is None else receipt
 
 
 def link_to_open(button: InAppMessageButton) -> str | None:
-    """Tell the link that is to be opened, as a whole address; None where there is none, or it could run something."""
+    """Return the link that is to be opened; None if there is none, if it has no scheme, or could run something."""
     url = safe_link(button.url or "")
     return url if url is not None and scheme_of(url) else None
 
 
+# What a device remembers
+
+
+def remember_display(message_id: str) -> Remember:
+    """Return the change that remembers that a message was shown."""
+    return _remember(message_id, lambda impression, at: evolve(impression, displayed=at))
+
+
+def remember_interaction(message: InAppMessage) -> Remember:
+    """Return the change that remembers a click, unless the device belongs to another customer by now."""
+    remember = _remember(message.id, lambda impression, at: evolve(impression, interacted=at))
+
+    def remember_for_customer(state: DeviceState, at: float) -> DeviceState:
+        is_same_customer = message.customer_ids.get(COOKIE, state.cookie) == state.cookie
+        return remember(state, at) if is_same_customer else state
+
+    return remember_for_customer
+
+
+def _remember(message_id: str, change: Callable[[Impression, float], Impression]) -> Remember:
+    def remember(state: DeviceState, at: float) -> DeviceState:
+        impressions = unexpired(state.messages, at)
+        impressions[message_id] = change(impressions.get(message_id, Impression()), at)
+        return evolve(state, messages=MappingProxyType(impressions))
+
+    return remember
+
+
+# Checks
+
+
 def check_message(message: InAppMessage) -> None:
     """
-    Make sure of what a caller gave.
+    Check a message that a caller passes.
 
     Raises:
-        InvalidEventError: It is no message.
+        InvalidEventError: It is not a message, or a field of it is of another type.
     """
     if not isinstance(message, InAppMessage):
-        raise InvalidEventError("message", f"a {type(message).__name__} is no InAppMessage", "Give one that was shown.")
-    check_fields("message", message, _FIELDS)
+        trouble = f"expected an InAppMessage, got {type(message).__name__}"
+        raise InvalidEventError("message", trouble, "Pass a message that was shown.")
+    check_fields("message", message, _MESSAGE_FIELDS)
     if message.customer_ids:
         read_ids(message.customer_ids, "message.customer_ids")
     if message.device is not None:
         read_key(message.device, "message.device")
 
 
-def check_button(button: InAppMessageButton | None, *, needed: bool) -> None:
+def check_button(button: InAppMessageButton | None, *, is_required: bool) -> None:
     """
-    Make sure of what a caller gave.
+    Check a button that a caller passes.
 
     Raises:
-        InvalidEventError: It is no button, and one is needed; or its text or link is no text.
+        InvalidEventError: It is not a button, or a field of it is of another type.
     """
-    if button is None and not needed:
+    if button is None and not is_required:
         return
     if not isinstance(button, InAppMessageButton):
-        trouble = f"a {type(button).__name__} is no InAppMessageButton"
-        raise InvalidEventError("button", trouble, "Give one of message.buttons, or InAppMessageButton(text, url).")
-    check_fields("button", button, _WORDS)
+        trouble = f"expected an InAppMessageButton, got {type(button).__name__}"
+        raise InvalidEventError("button", trouble, "Pass one of message.buttons, or InAppMessageButton(text, url).")
+    check_fields("button", button, _BUTTON_FIELDS)
 
 
-def _remembered(message_id: str, change: Callable[[Impression, float], Impression]) -> Update:
-    def update(state: DeviceState, at: float) -> DeviceState:
-        known = unexpired(state.messages, at)
-        known[message_id] = change(known.get(message_id, Impression()), at)
-        return evolve(state, messages=MappingProxyType(known))
-
-    return update
-
-
-def _fitting(text: str | None) -> str | None:
-    return text if text is not None and len(text) <= LONGEST_TEXT else None
+def _if_short(text: str | None) -> str | None:
+    return text if text is not None and len(text) <= MAX_TEXT_LENGTH else None

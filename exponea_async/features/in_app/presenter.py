@@ -1,5 +1,5 @@
 """
-Shows in-app messages: what comes before a message is handed to the host, and what follows from what it says of it.
+Shows in-app messages: what is done before the host gets a message, and what follows from its interactions.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from exponea_async.features._shared.html.resources import MissingResourceError, 
 from exponea_async.features.in_app.active import ActiveMessages
 from exponea_async.features.in_app.events import (
     ActionStream,
-    event_of,
-    is_allowed,
     link_to_open,
-    pressed,
-    report,
-    shown,
+    may_track_message,
+    message_event,
+    remember_display,
+    remember_interaction,
+    track_message,
 )
-from exponea_async.features.in_app.parsing import Definition, payload_urls
+from exponea_async.features.in_app.parsing import MessageDefinition, payload_urls
 from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessageButton
 from exponea_async.models import EventType
 
@@ -34,16 +34,16 @@ LOG = logging.getLogger("exponea_async")
 
 T = TypeVar("T")
 
-#: What errors say, as in the vendor's SDKs: campaigns are watched for them.
+#: The wording of error events is that of the vendor's SDKs, because campaigns are monitored for it.
 ANOTHER_CUSTOMER = "Another customer login while resource load"
 NO_RESOURCES = "Resources has not been preloaded"
 NO_HTML = "Invalid HTML or empty"
-#: How a button says that it closes the message.
+#: The kind of a button that closes the message.
 CANCEL = "cancel"
 
 
-class UnfitError(Exception):
-    """A message can't be shown, for a reason that is told."""
+class CannotShowError(Exception):
+    """A message can't be shown, for a reason that is tracked."""
 
 
 class Presenter:
@@ -52,85 +52,85 @@ class Presenter:
 
     Args:
         configuration: The settings.
-        stage: What is shown where.
-        actions: Told of what happens.
-        tasks: Where messages close by themselves.
+        active: The messages that are shown.
+        actions: The stream of what happens to messages.
+        tasks: Runs what closes messages by themselves.
     """
 
     def __init__(
-        self, configuration: Configuration, stage: ActiveMessages, actions: ActionStream, tasks: BackgroundTasks
+        self, configuration: Configuration, active: ActiveMessages, actions: ActionStream, tasks: BackgroundTasks
     ) -> None:
         self._configuration = configuration
-        self._stage = stage
+        self._active = active
         self._actions = actions
         self._tasks = tasks
         self._resources = ResourceCache(configuration.resource_loader)
         self._has_warned = False
 
     def clear(self) -> None:
-        """Forget what was loaded."""
+        """Empty the cache of resources."""
         self._resources.clear()
 
-    # Before it is shown
+    # Before a message is shown
 
     async def show(
-        self, context: SubjectContext, customer: CustomerSnapshot, definition: Definition
+        self, context: SubjectContext, customer: CustomerSnapshot, definition: MessageDefinition
     ) -> InAppMessage | None:
         """
-        Make a message ready, wait as long as it is to wait, remember and track that it is shown.
+        Prepare a message, wait for its delay, and remember and track that it is shown.
 
         Returns:
-            The message, for the host to show; None where there is nothing to show, or it can't be shown.
+            The message for the host to show; None if there is nothing to show, or if it can't be shown.
         """
         if customer.device is None:
-            # Nothing is remembered of it, so many may get it at once.
-            return await self._show(context, customer, definition)
-        which = (customer.device, definition.id)
-        if not self._stage.prepare(which):
+            # Nothing is remembered of it, so any number of callers may get it at once.
+            return await self._prepare(context, customer, definition)
+        key = (customer.device, definition.id)
+        if not self._active.start_preparing(key):
             return None
         try:
-            return await self._show(context, customer, definition)
+            return await self._prepare(context, customer, definition)
         finally:
-            self._stage.prepared(which)
+            self._active.stop_preparing(key)
 
-    async def _show(
-        self, context: SubjectContext, customer: CustomerSnapshot, definition: Definition
+    async def _prepare(
+        self, context: SubjectContext, customer: CustomerSnapshot, definition: MessageDefinition
     ) -> InAppMessage | None:
         message = await to_thread_if_large(len(definition.source), lambda: definition.message(customer))
         try:
             if definition.is_control:
                 await self._track_show(context, customer, message)
             elif definition.has_content:
-                return await self._presented(context, customer, message)
+                return await self._show(context, customer, message)
             else:
                 LOG.info("In-app message %r has nothing to show.", message.name)
-        except UnfitError as error:
+        except CannotShowError as error:
             LOG.warning("In-app message %r can't be shown: %s.", message.name, error)
             await self._track_failure(context, message, str(error))
         return None
 
-    async def _presented(
+    async def _show(
         self, context: SubjectContext, customer: CustomerSnapshot, message: InAppMessage
     ) -> InAppMessage | None:
-        """Make a message ready and show it; raises `UnfitError`."""
-        loaded = await self._loaded(message)
-        if not await _is_still(context, customer):
+        """Load what a message needs, wait for its delay and show it; raises `CannotShowError`."""
+        resources = await self._load_resources(message)
+        if not await _is_running(context, customer):
             return None
-        if loaded is None:
-            raise UnfitError(NO_RESOURCES)
+        if resources is None:
+            raise CannotShowError(NO_RESOURCES)
         if message.load_delay:
             await asyncio.sleep(message.load_delay)
-            if not await _is_still(context, customer):
+            if not await _is_running(context, customer):
                 return None
-        if self._stage.is_busy(message.device):
+        if self._active.is_busy(message.device):
             return None
         if message.is_html:
-            message = await self._with_page(message, loaded)
-        if not self._stage.enter(message):
+            message = await self._with_safe_html(message, resources)
+        if not self._active.add(message):
             return None
-        return await self._entered(context, customer, message)
+        return await self._track_active(context, customer, message)
 
-    async def _entered(
+    async def _track_active(
         self, context: SubjectContext, customer: CustomerSnapshot, message: InAppMessage
     ) -> InAppMessage | None:
         is_shown = False
@@ -138,38 +138,38 @@ class Presenter:
             is_shown = await self._track_show(context, customer, message)
         finally:
             if not is_shown:
-                self._stage.leave(message)
+                self._active.remove(message)
         if not is_shown:
             return None
-        self._stage.close_later(message, lambda: self._time_out(context, message))
+        self._active.schedule_close(message, lambda: self._close_by_itself(context, message))
         return message
 
     async def _track_show(self, context: SubjectContext, customer: CustomerSnapshot, message: InAppMessage) -> bool:
-        event = event_of(self._configuration, "show", message)
+        event = message_event(self._configuration, "show", message)
         receipt = await context.record_for(
             None,
             EventType.BANNER,
             event,
-            has_consent=is_allowed(message),
+            has_consent=may_track_message(message),
             counts_as_activity=False,
-            remember=shown(message.id),
+            remember=remember_display(message.id),
             only_for=customer,
         )
         if receipt is None:
-            raise UnfitError(ANOTHER_CUSTOMER)
+            raise CannotShowError(ANOTHER_CUSTOMER)
         if not context.recorder.check_running():
             return False
         self._actions.publish(InAppMessageAction("show", message))
         return True
 
-    async def _loaded(self, message: InAppMessage) -> dict[str, bytes] | None:
-        """Load what a message needs; None where something is missing."""
+    async def _load_resources(self, message: InAppMessage) -> dict[str, bytes] | None:
+        """Return the images and fonts that a message needs; None if one is missing."""
         if not self._resources.is_used:
             return {}
         urls = payload_urls(message)
         if message.is_html and message.payload_html:
             source = message.payload_html
-            needed = await self._with_extra(lambda: resource_urls(source))
+            needed = await self._read_in_thread(lambda: resource_urls(source))
             urls += [*needed.images, *needed.fonts]
         try:
             return dict(await self._resources.load(urls))
@@ -177,39 +177,42 @@ class Presenter:
             LOG.debug("In-app message %r lacks a resource: %s", message.name, error)
             return None
 
-    async def _with_page(self, message: InAppMessage, loaded: Mapping[str, bytes]) -> InAppMessage:
-        """Make a message's HTML safe to show, and tell what can be pressed in it."""
+    async def _with_safe_html(self, message: InAppMessage, loaded: Mapping[str, bytes]) -> InAppMessage:
+        """Return a message with its HTML made safe, and with what can be clicked in it as its buttons."""
         source, resources = message.payload_html or "", loaded if self._resources.is_used else None
-        page = await self._with_extra(lambda: read_html(source, ensure_close=True, resources=resources))
-        if page is None:
-            raise UnfitError(NO_HTML)
-        return evolve(message, html=page.html, buttons=_buttons(page))
+        safe = await self._read_in_thread(lambda: read_html(source, ensure_close=True, resources=resources))
+        if safe is None:
+            raise CannotShowError(NO_HTML)
+        return evolve(message, html=safe.html, buttons=_buttons(safe))
 
-    async def _with_extra(self, read: Callable[[], T]) -> T:
-        """Do something with HTML on a thread, for it takes some milliseconds at least."""
+    async def _read_in_thread(self, read: Callable[[], T]) -> T:
+        """Call a function that reads HTML in a thread, because it takes some milliseconds at least."""
         try:
             return await asyncio.to_thread(read)
         except ImportError as error:
             if not self._has_warned:
                 self._has_warned = True
-                LOG.warning("In-app messages of HTML can't be shown: %s.", error)
-            raise UnfitError(str(error)) from error
+                LOG.warning("In-app messages with HTML can't be shown: %s.", error)
+            raise CannotShowError(str(error)) from error
 
-    # While it is shown
+    # While a message is shown
 
     async def click(self, context: SubjectContext, message: InAppMessage, button: InAppMessageButton) -> str | None:
-        """Take a press on a button, and tell the link that the host is to open now."""
+        """Handle a click on a button, and return the link that the host is to open now."""
         if button.kind == CANCEL:
             await self.close(context, message, button, interaction=True)
             return None
-        self._stage.leave(message)
-        update, is_overridden = pressed(message), self._actions.is_overridden
-        if self._actions.is_tracked:
-            event = event_of(self._configuration, "click", message, interaction=True, button=button)
-            allowed = is_allowed(message, url=button.url)
-            await report(context, message, event, allowed=allowed, counts_as_activity=True, update=update)
+        self._active.remove(message)
+        # The options are read before the event is recorded: a subscription may end meanwhile.
+        remember, is_overridden = remember_interaction(message), self._actions.overrides_default_behavior
+        if self._actions.tracks_actions:
+            event = message_event(self._configuration, "click", message, interaction=True, button=button)
+            has_consent = may_track_message(message, url=button.url)
+            await track_message(
+                context, message, event, has_consent=has_consent, counts_as_activity=True, remember=remember
+            )
         elif message.device is not None:
-            await context.remember(update)
+            await context.remember(remember)
         if not context.recorder.check_running():
             return None
         self._actions.publish(InAppMessageAction("click", message, button))
@@ -218,40 +221,43 @@ class Presenter:
     async def close(
         self, context: SubjectContext, message: InAppMessage, button: InAppMessageButton | None, *, interaction: bool
     ) -> None:
-        """Take the end of a message, by somebody or by itself."""
-        self._stage.leave(message)
-        if self._actions.is_tracked:
-            event = event_of(self._configuration, "close", message, interaction=interaction, button=button)
-            await report(context, message, event, allowed=is_allowed(message), counts_as_activity=interaction)
+        """Handle that a message was closed, by the customer or by itself."""
+        self._active.remove(message)
+        if self._actions.tracks_actions:
+            event = message_event(self._configuration, "close", message, interaction=interaction, button=button)
+            has_consent = may_track_message(message)
+            await track_message(context, message, event, has_consent=has_consent, counts_as_activity=interaction)
         if context.recorder.check_running():
             self._actions.publish(InAppMessageAction("close", message, button, interaction))
 
     async def fail(self, context: SubjectContext, message: InAppMessage, error_message: str) -> None:
-        """Take that a message could not be shown."""
-        self._stage.leave(message)
+        """Handle that a message could not be shown."""
+        self._active.remove(message)
         await self._track_failure(context, message, error_message)
 
-    async def _track_failure(self, context: SubjectContext, message: InAppMessage, text: str) -> None:
-        event = event_of(self._configuration, "error", message, error=text)
-        await report(context, message, event, allowed=is_allowed(message), counts_as_activity=False)
+    async def _track_failure(self, context: SubjectContext, message: InAppMessage, error_message: str) -> None:
+        event = message_event(self._configuration, "error", message, error=error_message)
+        has_consent = may_track_message(message)
+        await track_message(context, message, event, has_consent=has_consent, counts_as_activity=False)
         if context.recorder.check_running():
-            self._actions.publish(InAppMessageAction("error", message, error_message=text))
+            self._actions.publish(InAppMessageAction("error", message, error_message=error_message))
 
-    def _time_out(self, context: SubjectContext, message: InAppMessage) -> None:
-        # Left at once, so that nobody is told twice where somebody closes it now.
-        if self._stage.leave(message):
+    def _close_by_itself(self, context: SubjectContext, message: InAppMessage) -> None:
+        # Removed at once, so that it is closed only once if the customer closes it now.
+        if self._active.remove(message):
             self._tasks.start(self.close(context, message, None, interaction=False), name="closing an in-app message")
 
 
-async def _is_still(context: SubjectContext, customer: CustomerSnapshot) -> bool:
-    """Tell whether the integration runs; raises `UnfitError` where somebody else is there now."""
-    now = await context.current_customer(counts_as_activity=False)
-    if now is not None and now.fingerprint != customer.fingerprint:
-        raise UnfitError(ANOTHER_CUSTOMER)
-    return now is not None
+async def _is_running(context: SubjectContext, customer: CustomerSnapshot) -> bool:
+    """Return False if the integration was stopped; raises `CannotShowError` if the customer has changed."""
+    if await context.is_current(customer):
+        return True
+    if context.recorder.check_running():
+        raise CannotShowError(ANOTHER_CUSTOMER)
+    return False
 
 
-def _buttons(page: SafeHtml) -> tuple[InAppMessageButton, ...]:
+def _buttons(safe: SafeHtml) -> tuple[InAppMessageButton, ...]:
     return tuple(
-        InAppMessageButton(each.text, each.url, CANCEL if each.kind == CLOSE else each.kind) for each in page.actions
+        InAppMessageButton(each.text, each.url, CANCEL if each.kind == CLOSE else each.kind) for each in safe.actions
     )

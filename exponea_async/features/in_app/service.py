@@ -1,5 +1,5 @@
 """
-From events to in-app messages: what is heard of devices, and which message is shown for it.
+Chooses the in-app message for each event of a device, and delivers it to subscriptions.
 """
 
 import asyncio
@@ -23,43 +23,55 @@ from exponea_async.features._shared.banners import BANNER
 from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.features._shared.targeting.priority import choose_by_priority
 from exponea_async.features.in_app.active import (
-    MOST_DEVICES,
+    MAX_DEVICES,
     ActiveMessages,
     PendingTrigger,
     PendingTriggers,
     SessionStarts,
 )
-from exponea_async.features.in_app.cache import Cache, Loaded
+from exponea_async.features.in_app.cache import LoadedMessages, MessageCache
 from exponea_async.features.in_app.events import ActionStream
-from exponea_async.features.in_app.loader import Loader
-from exponea_async.features.in_app.parsing import Definition, due, matching, priority_of
+from exponea_async.features.in_app.loader import LoadResult, MessageLoader
+from exponea_async.features.in_app.parsing import (
+    MessageDefinition,
+    allowed_by_frequency,
+    matching_messages,
+    priority_of,
+)
 from exponea_async.features.in_app.presenter import Presenter
 from exponea_async.messages import InAppMessage, InAppMessageAction
 from exponea_async.models import Event, EventType, Receipt
 
 LOG = logging.getLogger("exponea_async")
 
-#: Events upon which messages are shown but never loaded, as in the vendor's SDKs.
-QUIET = frozenset({EventType.PUSH_DELIVERED, EventType.PUSH_OPENED, EventType.SESSION_END})
-#: Identified customers whose upload is waited for; the messages of more are loaded with their next event.
-MOST_UPLOADS = 1_000
-#: Under which name those listen who want the messages of all devices; no device has it.
-ALL = ""
+#: Events for which messages are shown but not requested, as in the vendor's SDKs.
+NOT_LOADING = frozenset({EventType.PUSH_DELIVERED, EventType.PUSH_OPENED, EventType.SESSION_END})
+#: Maximum number of identified customers whose upload is awaited; the messages of others are loaded with their next
+#: event.
+MAX_UPLOADS = 1_000
+#: The key of the stream with the messages of all devices; no device has it.
+ALL_DEVICES = ""
 
-Found = list[tuple[TriggerEvent, list[Definition]]]
+#: Events, each with the messages that are meant for it.
+Candidates = list[tuple[TriggerEvent, list[MessageDefinition]]]
 
 
 class InAppMessages(Feature):
     """
-    What is kept of in-app messages for all subjects of a client.
+    The in-app messages of all subjects of a client.
 
     Args:
         configuration: The settings.
-        clock: Tells UNIX seconds.
+        clock: Returns the time as UNIX seconds.
 
     Attributes:
-        actions: Told of what happens to messages.
-        stage: What is shown where.
+        cache: The messages in memory.
+        loader: Loads messages.
+        pending: The events that wait for their messages.
+        uploads: The tasks that wait for the upload of an identified customer, by device.
+        max_uploads: Maximum number of these tasks.
+        actions: The stream of what happens to messages.
+        active: The messages that are shown.
         presenter: Shows messages.
     """
 
@@ -67,49 +79,50 @@ class InAppMessages(Feature):
         super().__init__()
         self._configuration = configuration
         self._clock = clock
-        self._chance = Random()  # noqa: S311 - nothing that anybody would want to foretell
-        self._cache = Cache()
-        self._loader = Loader(self._cache, self.tasks, clock, configuration.message_platform, self._landed)
-        self._requests = PendingTriggers()
-        self._visits = SessionStarts()
-        self._uploads: dict[str, asyncio.Task[None]] = {}
-        # By the device; each is there for as long as somebody listens.
+        self._random = Random()  # noqa: S311 - which message is shown is not a secret
+        self.cache = MessageCache()
+        self.loader = MessageLoader(self.cache, self.tasks, clock, configuration.message_platform, self._loaded)
+        self.pending = PendingTriggers()
+        self.uploads: dict[str, asyncio.Task[None]] = {}
+        self.max_uploads = MAX_UPLOADS
+        self._session_starts = SessionStarts()
+        # By device; each exists as long as it has subscriptions.
         self._streams: WeakValueDictionary[str, Stream[InAppMessage]] = WeakValueDictionary()
-        self._is_over = False
+        self._is_closed = False
         self.actions = ActionStream()
-        self.stage = ActiveMessages()
-        self.presenter = Presenter(configuration, self.stage, self.actions, self.tasks)
+        self.active = ActiveMessages()
+        self.presenter = Presenter(configuration, self.active, self.actions, self.tasks)
 
-    # Its life
+    # Life cycle
 
     @property
     def is_listening(self) -> bool:
-        """Whether anybody waits for messages."""
+        """Whether there are subscriptions to messages."""
         return len(self._streams) > 0
 
-    def listen(self, device: str | None) -> Subscription[InAppMessage]:
-        """Begin to hand out the messages of a device; None is of all."""
-        key = ALL if device is None else device
+    def subscribe(self, device: str | None) -> Subscription[InAppMessage]:
+        """Return a subscription to the messages of a device, or of all devices with None."""
+        key = ALL_DEVICES if device is None else device
         stream = self._streams.get(key)
         if stream is None:
-            stream = self._streams[key] = Stream(max_early=0, max_pending=MOST_DEVICES)
-        listener = stream.subscribe()
-        if self._is_over:
-            listener.close()
+            stream = self._streams[key] = Stream(max_early=0, max_pending=MAX_DEVICES)
+        subscription = stream.subscribe()
+        if self._is_closed:
+            subscription.close()
         self.registry.refresh()
-        return listener
+        return subscription
 
-    def start(self, context: SubjectContext) -> None:  # noqa: ARG002 - the default device's, which has no part in it
-        """The client was started."""
-        self._visits.clear(self._clock())
+    def start(self, context: SubjectContext) -> None:  # noqa: ARG002 - no device is concerned
+        """Handle that the client was started."""
+        self._session_starts.reset(self._clock())
 
     def clear(self) -> None:
-        """The integration was stopped: what is shown is dismissed."""
-        self._dismiss(self.stage.clear())
+        """Dismiss what is shown, and forget everything: the integration was stopped."""
+        self._dismiss(self.active.clear())
         self._forget()
 
     def _dismiss(self, messages: Iterable[InAppMessage]) -> None:
-        """Have the host take messages away, of which nothing is tracked any more."""
+        """Make the host close messages, without tracking it."""
         for message in messages:
             for stream in list(self._streams.values()):
                 stream.retract(message)
@@ -117,184 +130,189 @@ class InAppMessages(Feature):
 
     def _forget(self) -> None:
         self.tasks.cancel()
-        self._loader.clear()
-        self._uploads.clear()
-        self._cache.clear()
-        self._requests.clear()
+        self.loader.clear()
+        self.uploads.clear()
+        self.cache.clear()
+        self.pending.clear()
         self.actions.clear()
         self.presenter.clear()
 
     async def aclose(self) -> None:
-        """The client is closing."""
-        self._is_over = True
+        """End all streams and background work: the client is closing."""
+        self._is_closed = True
         for stream in list(self._streams.values()):
             stream.close()
         self.actions.close()
-        self.stage.clear()
+        self.active.clear()
         self._forget()
         await self.tasks.aclose()
 
-    # What is heard
+    # Events of devices
 
-    def tracked(self, context: SubjectContext, heard: TrackedEvent) -> None:
-        """Show a message upon an event, or have messages loaded for it."""
-        customer, device, kind = heard.customer, heard.customer.device, heard.kind
+    def tracked(self, context: SubjectContext, event: TrackedEvent) -> None:
+        """Choose a message for an event, or load the messages for it."""
+        customer, device, kind = event.customer, event.customer.device, event.kind
         if device is None:
             return
         if kind is EventType.SESSION_START:
-            self._visits.begin(device, heard.timestamp)
-        if not self._is_wanted(device) or _is_show(heard.event):
+            self._session_starts.record(device, event.timestamp)
+        if not self._has_subscription(device) or _is_display(event.event):
             return
-        occasion = TriggerEvent(heard.event.name, heard.event.properties, heard.timestamp)
-        self._requests.add(device, PendingTrigger(occasion, customer.fingerprint, _now()))
-        if self._loader.is_loading(customer):
+        trigger_event = TriggerEvent(event.event.name, event.event.properties, event.timestamp)
+        self.pending.add(device, PendingTrigger(trigger_event, customer.fingerprint, _loop_time()))
+        if self.loader.is_loading(customer):
             return
-        loaded = self._cache.find(customer.fingerprint)
-        if loaded is not None and (kind in QUIET or loaded.is_good_for(heard.timestamp)):
-            self._pick(context, customer, loaded)
-        elif device not in self._uploads and self._loader.may_start(customer):
-            self._loader.start(context, customer, heard.timestamp, asks=kind not in QUIET)
+        loaded = self.cache.get(customer.fingerprint)
+        if loaded is not None and (kind in NOT_LOADING or loaded.is_fresh_at(event.timestamp)):
+            self._choose_for_pending(context, customer, loaded)
+        elif device not in self.uploads and self.loader.may_start(customer):
+            self.loader.start(context, customer, event.timestamp, allow_request=kind not in NOT_LOADING)
 
     def identified(self, context: SubjectContext, receipt: Receipt) -> None:
-        """Have messages loaded anew, once the platform knows who the customer is."""
+        """Load messages again, once the platform knows the customer's ids."""
         device = context.key
         if device is None:
             return
-        self._requests.drop(device)
-        earlier = self._uploads.pop(device, None)
-        if earlier is not None:
-            earlier.cancel()
-        if self._is_wanted(device) and len(self._uploads) < MOST_UPLOADS:
-            work = self._after_upload(context, device, receipt)
-            self._uploads[device] = self.tasks.start(work, name="in-app messages after an identify")
+        self.pending.drop(device)
+        self._cancel_upload(device)
+        if self._has_subscription(device) and len(self.uploads) < self.max_uploads:
+            work = self._load_after_upload(context, device, receipt)
+            self.uploads[device] = self.tasks.start(work, name="in-app messages after an identify")
 
     def anonymized(self, context: SubjectContext) -> None:
-        """Show nothing of the old customer's any more, and have the new one's messages loaded."""
+        """Dismiss the message of the old customer, and load those of the new one."""
         device = context.key
         if device is None:
             return
-        self._dismiss(self.stage.drop(device))
-        earlier = self._uploads.pop(device, None)
-        if earlier is not None:
-            earlier.cancel()
-        # What was tracked of the new customer waits already, and what was of the old one does not any more.
-        self.tasks.start(self._renew(context), name="in-app messages of a new customer")
+        self._dismiss(self.active.remove_device(device))
+        self._cancel_upload(device)
+        # Only events of the new customer are pending: the first of them has replaced those of the old one.
+        self.tasks.start(self._replace_customer(context), name="in-app messages of a new customer")
 
-    def _is_wanted(self, device: str) -> bool:
-        return ALL in self._streams or device in self._streams
+    def _has_subscription(self, device: str) -> bool:
+        return ALL_DEVICES in self._streams or device in self._streams
 
-    async def _after_upload(self, context: SubjectContext, device: str, receipt: Receipt) -> None:
-        me = asyncio.current_task()
+    def _cancel_upload(self, device: str) -> None:
+        upload = self.uploads.pop(device, None)
+        if upload is not None:
+            upload.cancel()
+
+    async def _load_after_upload(self, context: SubjectContext, device: str, receipt: Receipt) -> None:
         try:
             with suppress(DeliveryError), self.tasks.dormant():
                 await receipt.delivered()
         finally:
-            if self._uploads.get(device) is me:
-                del self._uploads[device]
-        if (
-            receipt.status == "delivered"
-            and (customer := await context.current_customer(counts_as_activity=False)) is not None
-        ):
-            self._loader.start(context, customer, self._clock(), fresh=True)
+            if self.uploads.get(device) is asyncio.current_task():
+                del self.uploads[device]
+        if receipt.status == "delivered":
+            customer = await context.current_customer(counts_as_activity=False)
+            if customer is not None:
+                self.loader.start(context, customer, self._clock(), force_request=True)
 
-    async def _renew(self, context: SubjectContext) -> None:
-        """Keep nothing of the old customer's, and load the new one's messages ahead, if that is wanted."""
+    async def _replace_customer(self, context: SubjectContext) -> None:
+        """Delete the messages of the old customer, and load those of the new one, if the settings say so."""
         try:
-            await self._loader.forget(context)
-            customer = (
-                await context.current_customer(counts_as_activity=False)
-                if self._configuration.preload_messages
-                else None
-            )
-            if customer is not None and not self._loader.is_loading(customer):
-                await self._loader.load(context, customer, self._clock())
+            await self.loader.delete_stored(context)
+            if not self._configuration.preload_messages:
+                return
+            customer = await context.current_customer(counts_as_activity=False)
+            if customer is not None and not self.loader.is_loading(customer):
+                await self.loader.load(context, customer, self._clock())
         except ExponeaError as error:
-            LOG.debug("In-app messages could not be loaded ahead: %s", error)
+            LOG.debug("In-app messages could not be preloaded: %s", error)
 
     # From events to messages
 
-    def _landed(self, context: SubjectContext, customer: CustomerSnapshot, loaded: Loaded | None, asked: bool) -> None:  # noqa: FBT001 - a callback
+    def _loaded(self, context: SubjectContext, customer: CustomerSnapshot, result: LoadResult) -> None:
         if customer.device is None:
             return
-        if loaded is not None:
-            self._pick(context, customer, loaded)
-        elif not asked:
-            # What is shown without being loaded for was looked for, in vain.
-            self._requests.drop(customer.device)
+        if result.messages is not None:
+            self._choose_for_pending(context, customer, result.messages)
+        elif not result.is_final:
+            # Pending are events that must not cause a request, and nothing was stored.
+            self.pending.drop(customer.device)
 
-    def _pick(self, context: SubjectContext, customer: CustomerSnapshot, loaded: Loaded) -> None:
-        """Choose among what is meant for the events that wait; from here on none of them waits."""
-        device, now = customer.device or ALL, self._clock()
-        waiting = self._requests.take(device, customer.fingerprint, _now())
-        if self.stage.is_busy(device):
+    def _choose_for_pending(self, context: SubjectContext, customer: CustomerSnapshot, loaded: LoadedMessages) -> None:
+        """Choose a message for the pending events of a device, which are not pending any more."""
+        device, now = customer.device or ALL_DEVICES, self._clock()
+        pending = self.pending.take(device, customer.fingerprint, _loop_time())
+        if self.active.is_busy(device):
             return
-        matched = [
-            (each.occasion, matching(loaded.content.upon(each.occasion.event_type), each.occasion, now))
-            for each in waiting
-        ]
-        found = [each for each in matched if each[1]]
-        if found:
-            self.tasks.start(self._hand_over(context, customer, found), name="showing an in-app message")
+        matched = [(each.event, _matching(loaded, each.event, now)) for each in pending]
+        candidates = [each for each in matched if each[1]]
+        if candidates:
+            self.tasks.start(self._deliver(context, customer, candidates), name="showing an in-app message")
 
-    async def _hand_over(self, context: SubjectContext, customer: CustomerSnapshot, found: Found) -> None:
-        definition = await self._chosen(context, customer, found)
+    async def _deliver(self, context: SubjectContext, customer: CustomerSnapshot, candidates: Candidates) -> None:
+        """Show one of the candidates, and deliver it to the subscriptions."""
+        definition = await self._choose(context, customer, candidates)
         message = None if definition is None else await self.presenter.show(context, customer, definition)
         if message is None or customer.device is None:
             return
-        streams = [self._streams.get(key) for key in (customer.device, ALL)]
+        streams = [self._streams.get(key) for key in (customer.device, ALL_DEVICES)]
         for stream in streams:
             if stream is not None:
                 stream.publish(message)
         if not any(streams):
-            # Whoever listened has gone meanwhile.
-            self.stage.leave(message)
+            # All subscriptions have ended meanwhile.
+            self.active.remove(message)
 
-    async def choose(self, context: SubjectContext, event: Event) -> InAppMessage | None:
-        """Choose a message for an event, and show it."""
-        tracked = _as_tracked(context, event)
-        customer = None if tracked is None or _is_show(tracked) else await context.current_customer()
-        if tracked is None or customer is None or self.stage.is_busy(customer.device):
+    async def message_for(self, context: SubjectContext, event: Event) -> InAppMessage | None:
+        """Choose a message for an event that is not tracked, and show it."""
+        complete = _as_tracked(context, event)
+        customer = None if complete is None or _is_display(complete) else await context.current_customer()
+        if complete is None or customer is None or self.active.is_busy(customer.device):
             return None
-        occasion = _occasion(context, customer, tracked, self._clock())
-        loaded = await self._loader.load(context, customer, occasion.timestamp or 0.0)
+        trigger_event = _trigger_event(context, customer, complete, self._clock())
+        loaded = await self.loader.load(context, customer, trigger_event.timestamp or 0.0)
         if loaded is None:
             return None
-        meant = matching(loaded.content.upon(occasion.event_type), occasion, self._clock())
-        definition = await self._chosen(context, customer, [(occasion, meant)]) if meant else None
+        matching = _matching(loaded, trigger_event, self._clock())
+        definition = await self._choose(context, customer, [(trigger_event, matching)]) if matching else None
         return None if definition is None else await self.presenter.show(context, customer, definition)
 
-    async def _chosen(self, context: SubjectContext, customer: CustomerSnapshot, found: Found) -> Definition | None:
-        displays: Mapping[str, Impression] = {}
-        start = self._visits.since
+    async def _choose(
+        self, context: SubjectContext, customer: CustomerSnapshot, candidates: Candidates
+    ) -> MessageDefinition | None:
+        """Return one of the candidates that may be shown again; None if there is none, or the customer has changed."""
+        impressions: Mapping[str, Impression] = {}
+        session_start = self._session_starts.client_start
         if isinstance(context, DeviceContext):
-            present, state = await context.load_customer(counts_as_activity=False)
-            if state is None or present is None or present.fingerprint != customer.fingerprint:
+            current, state = await context.load_customer(counts_as_activity=False)
+            if state is None or current is None or current.fingerprint != customer.fingerprint:
                 return None
-            displays, start = state.messages, self._visits.start_of(customer.device, state.session_start)
-        fresh = [(occasion, due(meant, displays, start)) for occasion, meant in found]
-        chosen = choose_by_priority(fresh, priority_of, self._chance)
+            impressions = state.messages
+            session_start = self._session_starts.latest(customer.device, state.session_start)
+        allowed = [
+            (event, allowed_by_frequency(matching, impressions, session_start)) for event, matching in candidates
+        ]
+        chosen = choose_by_priority(allowed, priority_of, self._random)
         return None if chosen is None else chosen[1]
 
 
+def _matching(loaded: LoadedMessages, event: TriggerEvent, now: float) -> list[MessageDefinition]:
+    return matching_messages(loaded.messages.for_event_type(event.event_type), event, now)
+
+
 def _as_tracked(context: SubjectContext, event: Event) -> Event | None:
-    """Make of an event what would be tracked of it, with default properties; None where nothing would be."""
+    """Return an event as it would be tracked, with default properties; None if it would not be tracked."""
     draft = context.recorder.draft_event(EventType.TRACK_EVENT, event, carries_event=True)
     return None if draft is None or draft.event is None else evolve(draft.event, timestamp=draft.timestamp)
 
 
-def _occasion(context: SubjectContext, customer: CustomerSnapshot, event: Event, now: float) -> TriggerEvent:
-    """Make of an event what triggers get to see, with all that would be stamped on it."""
-    stamps = {"application_id": context.configuration.application_id}
+def _trigger_event(context: SubjectContext, customer: CustomerSnapshot, event: Event, now: float) -> TriggerEvent:
+    """Return an event as triggers see it, with all properties that would be added to it."""
+    added = {"application_id": context.configuration.application_id}
     if customer.device_id is not None:
-        stamps["device_id"] = customer.device_id
-    moment = event.timestamp
-    return TriggerEvent(event.name, {**event.properties, **stamps}, moment if isinstance(moment, float) else now)
+        added["device_id"] = customer.device_id
+    timestamp = event.timestamp if isinstance(event.timestamp, float) else now
+    return TriggerEvent(event.name, {**event.properties, **added}, timestamp)
 
 
-def _is_show(event: Event) -> bool:
-    """Tell whether an event says that something was shown, upon which nothing else is: there would be no end to it."""
+def _is_display(event: Event) -> bool:
+    """Return whether an event says that something was shown. No message is shown for it, or there would be no end."""
     return event.name == BANNER and event.properties.get("action") == "show"
 
 
-def _now() -> float:
+def _loop_time() -> float:
     return asyncio.get_running_loop().time()

@@ -1,101 +1,98 @@
 """
-In-app messages: which one to show for an event, and what became of it.
+In-app messages: the message to show for an event, and what the customer did with it.
 
-The host shows them: it gets a message with all that is to be seen, and says what its user did with it.
+The host shows messages: it gets a message with everything that is to be seen, and reports what its user did with it.
 """
 
 from exponea_async._internal.streams import Subscription
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.device_context import DeviceContext
-from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.verbs import SubjectVerbs
-from exponea_async.features.in_app.events import check_button, check_message, event_of, is_allowed, report
+from exponea_async.features.in_app.events import (
+    check_button,
+    check_message,
+    may_track_message,
+    message_event,
+    track_message,
+)
 from exponea_async.features.in_app.service import InAppMessages
 from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessageButton
 from exponea_async.models import Event, Receipt
 
-__all__ = ["InAppMessages", "InAppVerbs"]
 
-
-class InAppVerbs(SubjectVerbs):
-    """The verbs of in-app messages."""
+class InAppStreamVerbs(SubjectVerbs):
+    """The in-app messages of a device, as a stream."""
 
     __slots__ = ()
 
-    # Messages come
-
     def in_app_messages(self) -> Subscription[InAppMessage]:
         """
-        Listen to in-app messages that are to be shown now, for what is tracked: of the device; on a client of all its
-        devices.
+        Subscribe to the in-app messages for the events that are tracked: of the device; on a client of all its devices.
 
-        Only while somebody listens, messages are loaded and chosen for what is tracked. They are loaded with the
-        first event and when they are 30 minutes old, once an ``identify_customer()`` was uploaded, and at an
-        ``anonymize()``. Each message is shown as soon as it is handed out: the host says with `click_in_app_message`,
-        `close_in_app_message` or `fail_in_app_message` what became of it, and until then there is no other one for
-        its device.
+        Messages are loaded and chosen only as long as there is a subscription. They are loaded with the first event
+        and when they are 30 minutes old, after an ``identify_customer()`` was uploaded, and by an ``anonymize()``.
+        Each message counts as shown from the time it is delivered: the host reports with `click_in_app_message`,
+        `close_in_app_message` or `fail_in_app_message` what became of it, and until then its device gets no other one.
 
         Returns:
             An async iterator, which ends with its ``aclose()`` or that of the client.
-
-        Raises:
-            InvalidEventError: On a customer tracker, whose events are not listened to; use `in_app_message_for`.
         """
-        # A device's own, or that of a client, which has no key itself, whatever is bound to it.
-        key = getattr(self, "key", None)
-        if key is None and getattr(self, "ids", None) is not None:
-            trouble = "nobody listens to what is tracked by a customer tracker"
-            raise InvalidEventError("subject", trouble, "Await in_app_message_for(event), or use a device.")
-        return self._devices.features[InAppMessages].listen(key)
+        # A client has no key; it subscribes to all devices, whatever subject is bound to it.
+        return self._devices.features[InAppMessages].subscribe(getattr(self, "key", None))
+
+
+class InAppVerbs(SubjectVerbs):
+    """The in-app messages of a subject."""
+
+    __slots__ = ()
 
     async def in_app_message_for(self, event: Event) -> InAppMessage | None:
         """
         Choose the in-app message to show for an event now, and track that it is shown. The event is not tracked.
 
-        Messages are loaded where they are not known or too old. It takes as long as the message asks to wait before
-        it is shown. On a device it counts how often a message was shown, and there is one at a time. A customer
-        tracker remembers nothing: each message is as if it had never been shown.
+        Messages are loaded if they are not known or too old. The call takes as long as the message is to be delayed.
+        A device counts how often a message was shown, and shows one at a time. A customer tracker remembers nothing:
+        to it, each message was never shown before.
 
         Args:
             event: The event, as it would be tracked. Default properties count.
 
         Returns:
-            The message to show; None where there is none, or another one is shown, or the integration is stopped.
+            The message to show; None if there is none, another one is shown, or the integration is stopped.
 
         Raises:
             InvalidEventError: The event could not be tracked.
-            RefusedError: The platform refused to tell the messages.
-            UnavailableError: It gave no usable answer.
+            RequestRefusedError: The platform refused the request for messages.
+            UnavailableError: There was no usable response.
             StorageError: The storage refused; nothing is shown.
             LifecycleError: The client was not started, or is closed.
         """
-        context = self._context
-        return await self._devices.features[InAppMessages].choose(context, event)
+        return await self._devices.features[InAppMessages].message_for(self._context, event)
 
-    # What became of them
+    # Interactions
 
     async def click_in_app_message(self, message: InAppMessage, button: InAppMessageButton) -> str | None:
         """
-        Take a press on a button or link of an in-app message, which is shown no more.
+        Report a click on a button or link of an in-app message, which is not shown any more.
 
-        It is tracked with the message's consent, or where the link forces it, unless ``track_actions`` is False: of
-        the customer that it was shown to, whoever is current now. A button that closes the message closes it.
+        It is tracked with the message's consent, or if the link forces it, unless ``track_actions`` is False, for the
+        customer to whom the message was shown, whoever is current now. A button that closes the message closes it.
 
         Args:
             message: The message.
-            button: One of its buttons; or another one, with what it says and where it leads to.
+            button: One of its buttons; or another one, with its label and link.
 
         Returns:
-            The link that the host is to open now; None where there is none, it could run something, as a
-            ``javascript:`` one, or ``override_default_behavior``.
+            The link that the host is to open now; None if there is none, if it could run something, such as a
+            ``javascript:`` link, or with ``override_default_behavior``.
 
         Raises:
-            InvalidEventError: The message or the button is none.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: The message or the button is not one.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
         check_message(message)
-        check_button(button, needed=True)
+        check_button(button, is_required=True)
         context = self._context_of(message)
         return await self._devices.features[InAppMessages].presenter.click(context, message, button)
 
@@ -106,37 +103,37 @@ class InAppVerbs(SubjectVerbs):
         interaction: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
     ) -> None:
         """
-        Take the end of an in-app message, which is shown no more.
+        Report that an in-app message was closed.
 
-        It is tracked with the message's consent, unless ``track_actions`` is False, of the customer that it was shown
-        to. A message with a `close_timeout` closes by itself, without interaction.
+        It is tracked with the message's consent, unless ``track_actions`` is False, for the customer to whom the
+        message was shown. A message with a `close_timeout` closes by itself, without interaction.
 
         Args:
             message: The message.
-            button: What was pressed for it, or None.
-            interaction: Whether somebody closed it.
+            button: The button that closed it, or None.
+            interaction: Whether the customer closed it.
 
         Raises:
-            InvalidEventError: The message or the button is none.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: The message or the button is not one.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
         check_message(message)
-        check_button(button, needed=False)
+        check_button(button, is_required=False)
         context = self._context_of(message)
         await self._devices.features[InAppMessages].presenter.close(context, message, button, interaction=interaction)
 
     async def fail_in_app_message(self, message: InAppMessage, error_message: str) -> None:
         """
-        Take that an in-app message could not be shown. It is tracked with the message's consent.
+        Report that an in-app message could not be shown. It is tracked with the message's consent.
 
         Args:
             message: The message.
-            error_message: Why.
+            error_message: The reason.
 
         Raises:
-            InvalidEventError: The message is none.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: The message is not one.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
         check_message(message)
@@ -149,23 +146,23 @@ class InAppVerbs(SubjectVerbs):
         track_actions: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
     ) -> Subscription[InAppMessageAction]:
         """
-        Listen to what happens to in-app messages, of all devices of the client.
+        Subscribe to what happens to in-app messages, of all devices of the client.
 
-        The first listener also gets the last action from before anybody listened. What the last listener asked for
-        holds until its ``aclose()``. A message that is dismissed, by ``stop_integration()`` or by an ``anonymize()``
-        of its device, is told as closed by nobody, and not tracked.
+        The first subscription also gets the last action before it. The options of the latest subscription apply until
+        its ``aclose()``. A message that is dismissed, by ``stop_integration()`` or by an ``anonymize()`` of its device,
+        is reported as closed without interaction, and is not tracked.
 
         Args:
-            override_default_behavior: Whether `click_in_app_message` gives no link to open.
-            track_actions: Whether presses and ends are tracked; that messages are shown or fail is tracked anyway.
+            override_default_behavior: Whether `click_in_app_message` returns no link to open.
+            track_actions: Whether clicks and closes are tracked; displays and failures are tracked in any case.
 
         Returns:
             An async iterator, which ends with its ``aclose()`` or that of the client.
         """
         actions = self._devices.features[InAppMessages].actions
-        return actions.listen(override_default_behavior=override_default_behavior, track_actions=track_actions)
+        return actions.subscribe(override_default_behavior=override_default_behavior, track_actions=track_actions)
 
-    # Tracking by hand
+    # Manual tracking
 
     async def track_in_app_message_click(
         self,
@@ -174,27 +171,29 @@ class InAppVerbs(SubjectVerbs):
         consider_consent: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
     ) -> Receipt:
         """
-        Track a press on a button or link of an in-app message, and nothing else: how often the message may be shown
-        does not change, and no stream tells of it. The message is shown no more.
+        Track a click on a button or link of an in-app message, and nothing else.
+
+        It does not count for how often the message may be shown, and no stream gets it. The message is not shown any
+        more.
 
         Args:
             message: The message.
-            button: What was pressed.
-            consider_consent: Whether it counts what the message says of the consent; a link may force the tracking.
+            button: The button.
+            consider_consent: Whether the message's consent decides if the click is tracked; a link may force it.
 
         Returns:
-            The receipt; a dropped one where there is no consent.
+            The receipt; a dropped one without consent.
 
         Raises:
-            InvalidEventError: The message or the button is none.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: The message or the button is not one.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
         check_message(message)
-        check_button(button, needed=True)
-        event = event_of(self._context.configuration, "click", message, interaction=True, button=button)
-        allowed = is_allowed(message, consider_consent=consider_consent, url=button.url)
-        return await self._track(message, event, allowed=allowed)
+        check_button(button, is_required=True)
+        event = message_event(self._context.configuration, "click", message, interaction=True, button=button)
+        has_consent = may_track_message(message, consider_consent=consider_consent, url=button.url)
+        return await self._track(message, event, has_consent=has_consent)
 
     async def track_in_app_message_close(
         self,
@@ -204,32 +203,33 @@ class InAppVerbs(SubjectVerbs):
         consider_consent: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
     ) -> Receipt:
         """
-        Track the end of an in-app message, and nothing else; as `track_in_app_message_click`.
+        Track that an in-app message was closed, and nothing else, as `track_in_app_message_click` does.
 
         Args:
             message: The message.
-            button: What was pressed for it, or None.
-            interaction: Whether somebody closed it.
-            consider_consent: Whether it counts what the message says of the consent.
+            button: The button that closed it, or None.
+            interaction: Whether the customer closed it.
+            consider_consent: Whether the message's consent decides if it is tracked.
 
         Returns:
-            The receipt; a dropped one where there is no consent.
+            The receipt; a dropped one without consent.
 
         Raises:
-            InvalidEventError: The message or the button is none.
-            StorageError: The storage refused; nothing was kept.
+            InvalidEventError: The message or the button is not one.
+            StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
         check_message(message)
-        check_button(button, needed=False)
-        event = event_of(self._context.configuration, "close", message, interaction=interaction, button=button)
-        return await self._track(message, event, allowed=is_allowed(message, consider_consent=consider_consent))
+        check_button(button, is_required=False)
+        event = message_event(self._context.configuration, "close", message, interaction=interaction, button=button)
+        has_consent = may_track_message(message, consider_consent=consider_consent)
+        return await self._track(message, event, has_consent=has_consent)
 
-    async def _track(self, message: InAppMessage, event: Event, *, allowed: bool) -> Receipt:
+    async def _track(self, message: InAppMessage, event: Event, *, has_consent: bool) -> Receipt:
         context = self._context_of(message)
-        self._devices.features[InAppMessages].stage.leave(message)
-        return await report(context, message, event, allowed=allowed, counts_as_activity=True)
+        self._devices.features[InAppMessages].active.remove(message)
+        return await track_message(context, message, event, has_consent=has_consent, counts_as_activity=True)
 
     def _context_of(self, message: InAppMessage) -> SubjectContext:
-        """Tell whom something about a message is about: the device that it is shown on, whoever is current."""
+        """Return the device that a message is shown on, whichever subject is current; else the current subject."""
         return self._context if message.device is None else DeviceContext(message.device, self._devices)
