@@ -269,6 +269,15 @@ class TestNames:
         unlisted = {"", "__main__", "_version", "sandbox"}
         assert listed == {part: layer for part, layer in LAYERS.items() if part in PARTS and part not in unlisted}
 
+    def test_the_tasks_have_these_names(self) -> None:
+        """The architecture page lists tasks under the names that they have at run time."""
+        section = PAGES["docs/architecture.md"].text.partition("## Tasks and threads\n")[2].partition("\n## ")[0]
+        named = {name.partition(" 1")[0] for name in re.findall(r"^\| `(.+?)`", section, re.MULTILINE)}
+        source = "".join(path.read_text("utf-8") for path in (ROOT / "exponea_async").rglob("*.py"))
+
+        assert len(named) > 5
+        assert {name for name in named if f'"exponea_async: {name}' not in source} == set()
+
     def test_the_picture_names_the_way_of_an_event(self) -> None:
         """The architecture page names more than a few functions, so that its check proves something."""
         (picture,) = [block for block in PAGES["docs/architecture.md"].blocks() if block.kind == "text"]
