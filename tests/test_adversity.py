@@ -1,11 +1,9 @@
 """
-Bad days: processes that are killed, networks that lie, disks and clocks that fail.
+Adversity: processes that are killed, and networks, disks and clocks that fail.
 """
 
 import asyncio
-import json
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +14,9 @@ import pytest
 from aiohttp import web
 from attrs import define, field, frozen
 from helpers.clients import PROJECT, SOMEONE, Configure, Connect, Heard, numbered
+from helpers.environment import SetConstants
+from helpers.internals import run_statements
+from helpers.queue_file import locked
 from helpers.scripted_server import Scripted, Seen
 from helpers.waiting import until
 from hypothesis import HealthCheck, given, settings
@@ -32,9 +33,9 @@ from exponea_async import (
     UploadSettings,
 )
 from exponea_async.sandbox import Fault, Sandbox
-from exponea_async.storage.sqlite.storage import SQLiteStorage
+from exponea_async.testing import dead_letters, pending_records
 
-#: How long leases last in processes that are to be killed, in seconds.
+#: The length of leases in processes that are killed, in seconds.
 LEASE = 0.5
 
 TRACK_AND_DIE = """
@@ -53,13 +54,13 @@ async def main(path, url, durability, start, count):
 asyncio.run(main(*sys.argv[1:]))
 """
 
-TRACK_AND_TELL = """
+TRACK_AND_PRINT = """
 import asyncio, os, sys
 from exponea_async import Configuration, Event, Exponea, UploadSettings
 from exponea_async._pipeline import uploader
-from exponea_async._pipeline import acknowledger as settling
+from exponea_async._pipeline import acknowledger
 
-settling.LEASE = uploader.LEASE = float(sys.argv.pop())
+acknowledger.LEASE = uploader.LEASE = float(sys.argv.pop())
 
 async def main(path, url):
     upload = UploadSettings(batch_size=5, concurrency=4, linger=0.001, backoff_initial=0.01, backoff_max=0.05)
@@ -75,28 +76,27 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 def spawn(script: str, *arguments: object) -> "subprocess.Popen[bytes]":
-    """Start a process of its own."""
+    """Start a process that runs a script."""
     return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE)
 
 
 def numbers(sandbox: Sandbox) -> list[int]:
-    """Tell the numbers of the events in the books."""
+    """Return the numbers of the events that the platform has."""
     return [event.properties["number"] for event in sandbox.engine.events(PROJECT, "ping")]
 
 
 async def dead_numbers(client: Exponea) -> dict[int, str]:
-    """Tell the numbers of the dead letters' events, and why they died."""
-    letters = await client._storage.dead(100_000)
-    return {json.loads(b"{" + each.body)["data"]["properties"]["number"]: each.reason for each in letters}
+    """Return the reasons of the dead letters, by the numbers of their events."""
+    return {each.properties["number"]: each.reason for each in await dead_letters(client)}
 
 
-class TestKilled:
+class TestKilledProcesses:
     @pytest.mark.parametrize("durability", ["process", "power"])
     @pytest.mark.parametrize("processes", [1, 2])
-    async def test_what_was_awaited_is_delivered(
+    async def test_acknowledged_events_are_delivered(
         self, connect: Connect, sandbox: Sandbox, tmp_path: Path, durability: str, processes: int
     ) -> None:
-        """Processes that are killed right after their awaits returned have lost nothing."""
+        """Processes that are killed right after their calls returned have lost nothing."""
         path, count = tmp_path / "queue.sqlite", 500
         children = [
             spawn(TRACK_AND_DIE, path, sandbox.url, durability, count * number, count) for number in range(processes)
@@ -111,36 +111,36 @@ class TestKilled:
         assert sandbox.engine.duplicates == 0
         assert len(sandbox.engine.customers()) == 1
 
-    @pytest.mark.parametrize("patience", [20, 150, 400])
-    async def test_killed_in_the_middle_of_uploading(
-        self, connect: Connect, sandbox: Sandbox, tmp_path: Path, patience: int
+    @pytest.mark.parametrize("lines", [20, 150, 400])
+    async def test_killed_during_an_upload(
+        self, connect: Connect, sandbox: Sandbox, tmp_path: Path, lines: int
     ) -> None:
-        """What was leased falls due again, and in the books each event stands once."""
+        """Leased records fall due again, and the platform has each event once."""
         sandbox.faults.add(Fault("latency", seconds=0.02))
-        child = spawn(TRACK_AND_TELL, tmp_path / "queue.sqlite", sandbox.url, LEASE)
+        child = spawn(TRACK_AND_PRINT, tmp_path / "queue.sqlite", sandbox.url, LEASE)
         assert child.stdout is not None
-        told = [await asyncio.to_thread(child.stdout.readline) for _ in range(patience)]
+        printed = [await asyncio.to_thread(child.stdout.readline) for _ in range(lines)]
         await until(lambda: sandbox.request_count > 2)
         child.send_signal(signal.SIGKILL)
         rest, _ = await asyncio.to_thread(child.communicate)
-        awaited = {int(line) for line in [*told, *rest.split()]}
+        acknowledged = {int(line) for line in [*printed, *rest.split()]}
 
         client = await connect()
         await asyncio.wait_for(client.flush_data(), 30)
         found = numbers(sandbox)
-        assert awaited <= set(found)
+        assert acknowledged <= set(found)
         assert len(found) == len(set(found))
-        # One more may have been committed when its caller died.
-        assert len(found) <= len(awaited) + 1
+        # One more may have been committed when the process was killed.
+        assert len(found) <= len(acknowledged) + 1
 
 
 class TestBadNetworks:
-    async def test_every_event_meets_its_fate(self, connect: Connect, sandbox: Sandbox) -> None:
+    async def test_every_event_is_delivered_or_rejected(self, connect: Connect, sandbox: Sandbox) -> None:
         """
-        Of 20,000 events each is delivered once or a dead letter with its reason, whatever the network does.
+        Each of 20,000 events is delivered once or a dead letter with its reason, whatever the network does.
 
-        The bound: full batches of what was tracked and what was put off; one batch that is not full for each claim,
-        and each claim is a commit; two halves for each request that failed.
+        The upper bound of requests: full batches of the tracked and the retried records, one batch that is not full for
+        each lease, which is a commit, and two halves for each failed request.
         """
         count, bad = 20_000, set(range(0, 20_000, 97))
         sandbox.faults.add(
@@ -153,7 +153,7 @@ class TestBadNetworks:
         client = await connect(upload={"request_timeout": 0.2})
         receipts: list[Receipt] = []
         for start in range(0, count, 1000):
-            # The platform refuses moments before 1970.
+            # The platform rejects timestamps before 1970.
             events = [
                 Event("ping", {"number": number}, -1 if number in bad else None)
                 for number in range(start, start + 1000)
@@ -172,19 +172,19 @@ class TestBadNetworks:
         assert {receipt.status for receipt in receipts} == {"delivered", "rejected"}
         assert (stats.delivered, stats.rejected, stats.in_flight) == (count - len(bad), len(bad), 0)
         bound = (stats.tracked + stats.retried) / 50 + stats.commits + 2 * stats.failed_requests
-        # One that is given up while it connects may never arrive.
+        # A request that times out while it connects may never arrive.
         assert sandbox.request_count <= stats.requests <= bound
 
 
 @frozen
 class Outcome:
     """
-    How a scripted platform answers one request.
+    How a scripted server responds to one request.
 
     Attributes:
-        status: The HTTP status, or 0 where the connection is cut.
-        processed: Whether it has been carried out all the same.
-        body: The body instead of results.
+        status: The HTTP status, or 0 if the connection is cut.
+        processed: Whether the request is processed all the same.
+        body: The body, instead of results.
     """
 
     status: int = 200
@@ -205,15 +205,15 @@ OUTCOMES = st.sampled_from(
 
 
 @define
-class Books:
-    """A platform that answers by drawn outcomes, then well, and refuses some events always."""
+class FaultyServer:
+    """A server that responds with given outcomes, then accepts requests, and always rejects some events."""
 
     outcomes: list[Outcome]
     refused: set[int]
     accepted: set[int] = field(factory=set)
 
     def answer(self, seen: Seen) -> web.StreamResponse:
-        """Answer a request."""
+        """Respond to a request."""
         outcome = self.outcomes.pop() if self.outcomes else Outcome()
         names = set(map(int, seen.names))
         if outcome.processed:
@@ -227,7 +227,7 @@ class Books:
         return seen.answer(["refused" if name in self.refused else None for name in seen.names])
 
 
-class TestAnyMixOfAnswers:
+class TestAnyMixOfResponses:
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         outcomes=st.lists(OUTCOMES, max_size=20),
@@ -238,16 +238,16 @@ class TestAnyMixOfAnswers:
     def test_everything_agrees(
         self, outcomes: list[Outcome], refused: set[int], sizes: tuple[int, int], retries: int
     ) -> None:
-        """In the end each record is delivered or dead, and receipts, numbers, storage and books tell the same."""
-        books = Books(outcomes, refused)
-        asyncio.run(asyncio.wait_for(self.go_through(books, sizes, retries), 60))
+        """In the end each record is delivered or dead, and receipts, statistics, storage and server agree."""
+        server = FaultyServer(outcomes, refused)
+        asyncio.run(asyncio.wait_for(self.go_through(server, sizes, retries), 60))
 
-    async def go_through(self, books: Books, sizes: tuple[int, int], retries: int) -> None:
+    async def go_through(self, server: FaultyServer, sizes: tuple[int, int], retries: int) -> None:
         heard, (size, concurrency) = Heard(), sizes
         upload = UploadSettings(
             batch_size=size, concurrency=concurrency, backoff_initial=0.001, backoff_max=0.002, linger=0.0001
         )
-        async with Scripted(books.answer) as platform:
+        async with Scripted(server.answer) as platform:
             configuration = Configuration(
                 project_token=PROJECT,
                 authorization_token="key",
@@ -262,90 +262,79 @@ class TestAnyMixOfAnswers:
                     receipts = await client.track_many(numbered(30))
                 while (await client.flush_data()).remaining:
                     pass
-                dead, pending, stats = await dead_numbers(client), await client._storage.pending(), client.stats()
+                dead, pending, stats = await dead_numbers(client), await pending_records(client), client.stats()
 
         delivered = {number for number, receipt in enumerate(receipts) if receipt.status == "delivered"}
         assert {number for number, receipt in enumerate(receipts) if receipt.status == "rejected"} == dead.keys()
         assert delivered | dead.keys() == set(range(30))
-        assert delivered <= books.accepted
-        assert books.refused <= dead.keys()
+        assert delivered <= server.accepted
+        assert server.refused <= dead.keys()
         assert (stats.tracked, stats.delivered, stats.rejected) == (30, len(delivered), len(dead))
-        assert (pending.waiting, pending.dead, stats.in_flight) == (0, len(dead), 0)
-        told = [(notice.kind, key) for notice in heard for key in notice.ids if notice.kind != "retried"]
-        assert sorted(told) == sorted((receipt.status, *receipt.ids) for receipt in receipts)
+        assert (pending, stats.in_flight) == ([], 0)
+        notified = [(event.kind, key) for event in heard for key in event.ids if event.kind != "retried"]
+        assert sorted(notified) == sorted((receipt.status, *receipt.ids) for receipt in receipts)
 
 
-async def squeeze(client: Exponea, pages: int) -> None:
-    """Let a client's file have this many pages at the most, as a disk that is full would."""
-    assert isinstance(client._storage, SQLiteStorage)
-    await client._storage.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchall())
+async def limit_pages(client: Exponea, pages: int) -> None:
+    """Limit the size of a client's file, as a full disk does."""
+    await run_statements(client, f"PRAGMA max_page_count = {pages}")
 
 
-async def spoil(client: Exponea, path: Path) -> None:
-    """Overwrite a client's file while it is in use, so that the next look at it meets the damage."""
-    assert isinstance(client._storage, SQLiteStorage)
-    for pragma in ("wal_checkpoint(TRUNCATE)", "cache_size = 0"):
-        await client._storage.run(lambda connection, do=pragma: connection.execute(f"PRAGMA {do}").fetchall())  # type: ignore[misc]
+async def damage(client: Exponea, path: Path) -> None:
+    """Overwrite a client's file while it is in use, so that the next read meets the damage."""
+    await run_statements(client, "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA cache_size = 0")
     with path.open("r+b") as file:
         file.seek(4096)
-        file.write(b"garbage!" * (path.stat().st_size // 8))  # noqa: ASYNC240 - a moment
+        file.write(b"garbage!" * (path.stat().st_size // 8))  # noqa: ASYNC240 - a short block
 
 
 class TestBadDisks:
     async def test_a_full_disk(self, connect: Connect, sandbox: Sandbox) -> None:
-        """Who is told that there is no room has nothing kept, everybody else is delivered, and space heals it."""
+        """Calls that fail for lack of space record nothing, the others are delivered, and free space ends it."""
         client = await connect(device=True, flush_mode="MANUAL")
         await client.identify_customer(Customer({"registered": "r"}))
-        await squeeze(client, 60)
+        await limit_pages(client, 60)
         outcomes: list[Any] = []
         for start in range(0, 4000, 50):
             events = [Event("ping", {"number": number, "text": "x" * 200}) for number in range(start, start + 50)]
             outcomes += await asyncio.gather(*map(client.track_event, events), return_exceptions=True)
-        await squeeze(client, 1_000_000)
+        await limit_pages(client, 1_000_000)
         outcomes.append(await client.track_event(Event("ping", {"number": 4000})))
         await client.flush_data(20)
 
         assert {type(outcome) for outcome in outcomes} == {Receipt, StorageError}
         assert all(error.retryable and error.hint for error in outcomes if isinstance(error, StorageError))
-        kept = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, Receipt)}
-        assert sorted(numbers(sandbox)) == sorted(kept)
+        recorded = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, Receipt)}
+        assert sorted(numbers(sandbox)) == sorted(recorded)
 
-    async def test_a_file_that_may_not_grow(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
-        """A process whose files may not grow tells its callers, and what it had acknowledged is delivered later."""
+    async def test_a_limited_file_size(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
+        """A process whose files must not grow gets errors, and what it has acknowledged is delivered later."""
         limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
         await sandbox.aclose()
-        child = spawn(limit + TRACK_AND_TELL, tmp_path / "queue.sqlite", sandbox.url, LEASE)
-        told, _ = await asyncio.to_thread(child.communicate)
+        child = spawn(limit + TRACK_AND_PRINT, tmp_path / "queue.sqlite", sandbox.url, LEASE)
+        printed, _ = await asyncio.to_thread(child.communicate)
         assert child.returncode == 1
 
         await sandbox.start()
         client = await connect()
         await asyncio.wait_for(client.flush_data(), 30)
-        assert len(told.split()) > 10
-        assert set(map(int, told.split())) == set(numbers(sandbox))
+        assert len(printed.split()) > 10
+        assert set(map(int, printed.split())) == set(numbers(sandbox))
 
-    async def test_a_locked_file(
-        self, connect: Connect, configure: Configure, sandbox: Sandbox, tmp_path: Path
-    ) -> None:
-        """While somebody holds the file, callers are told; afterwards all goes on, and verdicts are not lost."""
-        client = Exponea(configure())
-        client._storage._lock_timeout = 0.05  # type: ignore[attr-defined]
+    async def test_a_locked_file(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
+        """While another process holds the file calls raise; afterwards all goes on, and no verdict is lost."""
         sandbox.faults.add(Fault("latency", seconds=0.1))
-        async with client:
-            customer = client.for_customer(SOMEONE)
-            with client.bind(customer):
-                await client.track_many(numbered(10))
-            await until(lambda: sandbox.request_count == 1)
-            file = sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)
-            file.execute("BEGIN IMMEDIATE")
+        client = await connect()
+        await run_statements(client, "PRAGMA busy_timeout = 50")
+        await client.track_many(numbered(10))
+        await until(lambda: sandbox.request_count == 1)
+        with locked(tmp_path / "queue.sqlite"):
             with pytest.raises(StorageError, match="locked") as raised:
-                await customer.track_event(Event("ping", {"number": 10}))
+                await client.track_event(Event("ping", {"number": 10}))
             await asyncio.sleep(0.2)
-            file.execute("ROLLBACK")
-            file.close()
-            await customer.track_event(Event("ping", {"number": 11}))
-            result = await client.flush_data(20)
+        await client.track_event(Event("ping", {"number": 11}))
+        result = await client.flush_data(20)
 
         assert raised.value.retryable
         assert result.remaining == 0
@@ -353,14 +342,14 @@ class TestBadDisks:
         assert sandbox.request_count == 2
 
     async def test_a_damaged_file(self, connect: Connect, sandbox: Sandbox, tmp_path: Path, heard: Heard) -> None:
-        """A file that breaks while it is in use is moved aside; devices stay who they are, also after a restart."""
+        """A file that is damaged in use is moved aside; devices keep their identity, also after a restart."""
         client = await connect(device=True, flush_mode="MANUAL", hooks=Hooks(listeners=[heard]))
         await client.track_many(numbered(300))
         await client.identify_customer(Customer({"registered": "r"}))
         cookies = await client.device("tg:1").get_customer_cookie(), await client.get_customer_cookie()
         await client.flush_data(10)
         sandbox.engine.reset()
-        await spoil(client, tmp_path / "queue.sqlite")
+        await damage(client, tmp_path / "queue.sqlite")
 
         receipts = await asyncio.gather(
             client.track_event(Event("ping", {"number": 1})),
@@ -379,11 +368,11 @@ class TestBadDisks:
         assert {event.event_type for event in sandbox.engine.events()} == {"ping"}
         assert (ids[1]["registered"], ids[2]) == ("r", {"cookie": cookies[0]})
         assert ids[3] == {"cookie": cookies[1], "registered": "r", "crm": "1"}
-        (notice,) = [notice for notice in heard if notice.kind == "damaged"]
-        assert ".damaged" in notice.reason
+        (event,) = [event for event in heard if event.kind == "damaged"]
+        assert ".damaged" in event.reason
 
     async def test_a_file_that_is_deleted(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
-        """Where somebody deletes the file under a running client, tracking goes on in a fresh one."""
+        """After the file of a running client was deleted, tracking goes on in a new one."""
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("ping", {"number": 0}))
         for path in tmp_path.glob("queue.sqlite*"):  # noqa: ASYNC240
@@ -395,27 +384,27 @@ class TestBadDisks:
 
 
 class Clock:
-    """The system's clock, with an error."""
+    """The system's clock with an error, in seconds."""
 
     def __init__(self) -> None:
         self.error = 0.0
         self._time = time.time
 
     def __call__(self) -> float:
-        """Tell the wrong time."""
+        """Return the wrong time."""
         return self._time() + self.error
 
 
 class TestBadClocks:
     @pytest.fixture
-    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    def clock(self, set_constants: SetConstants) -> Clock:
         clock = Clock()
-        monkeypatch.setattr(time, "time", clock)
+        set_constants(time, time=clock)
         return clock
 
     @pytest.mark.parametrize("jump", [86_400.0, -86_400.0, 10.0, 5_000.0, -5_000.0])
     async def test_the_clock_jumps(self, connect: Connect, sandbox: Sandbox, clock: Clock, jump: float) -> None:
-        """Records in flight, put off or waiting are delivered soon, and each stands in the books once."""
+        """Records that are in flight, delayed or waiting are delivered soon, and the platform has each once."""
         sandbox.faults.add(Fault("latency", seconds=0.1, times=4), Fault("status", status=503, times=2))
         client = await connect(upload={"batch_size": 10})
         await client.track_many(numbered(100))
@@ -426,8 +415,8 @@ class TestBadClocks:
         assert (await asyncio.wait_for(client.flush_data(), 20)).remaining == 0
         assert sorted(numbers(sandbox)) == list(range(200))
 
-    async def test_what_comes_after_a_jump(self, connect: Connect, sandbox: Sandbox, clock: Clock) -> None:
-        """New events do not wait for a clock that was set back to catch up."""
+    async def test_events_after_a_jump(self, connect: Connect, sandbox: Sandbox, clock: Clock) -> None:
+        """After the clock was set back, new events are not delayed until it catches up."""
         client = await connect()
         await (await client.track_event(Event("ping", {"number": 0}))).delivered(10)
         clock.error = -1000
@@ -436,35 +425,35 @@ class TestBadClocks:
         assert numbers(sandbox) == [0, 1]
 
     async def test_the_clock_of_events(self, configure: Configure, sandbox: Sandbox) -> None:
-        """Stamps follow a clock that is corrected, in both directions."""
-        moments = [1000.0, 1001.0, 500.0, 500.0, 2000.0]
-        now = moments[0]
+        """Timestamps follow a clock that is corrected, in both directions."""
+        times = [1000.0, 1001.0, 500.0, 500.0, 2000.0]
+        now = times[0]
         async with Exponea(configure(), clock=lambda: now) as client:
-            for event, moment in zip(numbered(5), moments, strict=True):
-                now = moment
+            for number, event in enumerate(numbered(5)):
+                now = times[number]
                 await client.for_customer(SOMEONE).track_event(event)
 
-        stamps = {event.properties["number"]: event.timestamp for event in sandbox.engine.events()}
-        assert [round(stamps[number], 3) for number in range(5)] == [1000, 1001, 500, 500, 2000]
-        assert len(set(stamps.values())) == 5
+        timestamps = {event.properties["number"]: event.timestamp for event in sandbox.engine.events()}
+        assert [round(timestamps[number], 3) for number in range(5)] == [1000, 1001, 500, 500, 2000]
+        assert len(set(timestamps.values())) == 5
 
 
-class TestBadNeighbours:
+class TestSharedQueues:
     async def test_many_processes_share_a_queue(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
-        """Processes that die one after another under load leave nothing behind that the last one can't deliver."""
+        """Events of processes that die one after another under load are all delivered by the last one."""
         sandbox.faults.add(Fault("latency", seconds=0.01))
-        children = [spawn(TRACK_AND_TELL, tmp_path / "queue.sqlite", sandbox.url, LEASE) for _ in range(3)]
-        awaited = 0
+        children = [spawn(TRACK_AND_PRINT, tmp_path / "queue.sqlite", sandbox.url, LEASE) for _ in range(3)]
+        acknowledged = 0
         for child in children:
             assert child.stdout is not None
             for _ in range(60):
                 await asyncio.to_thread(child.stdout.readline)
             child.send_signal(signal.SIGKILL)
             rest, _ = await asyncio.to_thread(child.communicate)
-            awaited += 60 + len(rest.split())
+            acknowledged += 60 + len(rest.split())
         client = await connect()
         await asyncio.wait_for(client.flush_data(), 30)
 
-        # The three count from 0 each, so that only the number of events tells.
-        assert awaited <= len(numbers(sandbox)) <= awaited + 3
+        # All three count from 0, so only the number of events can be compared.
+        assert acknowledged <= len(numbers(sandbox)) <= acknowledged + 3
         assert len(sandbox.engine.customers()) == 1

@@ -11,6 +11,7 @@ from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.features import Feature, FeatureRegistry
 from exponea_async.devices.store import DeviceStore
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 F = TypeVar("F", bound=Feature)
 
@@ -55,3 +56,11 @@ def before_storage_call(client: Exponea, operation: str, action: Callable[[], Aw
         return await call(*arguments, **options)
 
     setattr(storage, operation, intercepted)
+
+
+async def run_statements(client: Exponea, *statements: str) -> None:
+    """Run SQL statements on the connection that a client has to its file."""
+    storage = client._storage
+    assert isinstance(storage, SQLiteStorage)
+    for statement in statements:
+        await storage.run(lambda connection, sql=statement: connection.execute(sql).fetchall())  # type: ignore[misc]
