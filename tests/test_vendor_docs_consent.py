@@ -1,7 +1,7 @@
 """
-What the vendor's page on tracking promises, sentence by sentence: push notifications, payments, and the end of it all.
+The statements of the vendor's tracking documentation, one by one: push notifications, payments, withdrawn consent.
 
-Each test meets the sandbox over HTTP.
+The tests use the sandbox over HTTP.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from helpers.app import Phone
 from helpers.clients import Configure
+from helpers.environment import Environment
 
 from exponea_async import Customer, Event, Exponea, FlushMode, LifecycleError, PurchasedItem
 from exponea_async.sandbox import Sandbox, StoredEvent
@@ -23,7 +24,7 @@ PAYLOAD = {
 
 
 async def arrived(phone: Phone, sandbox: Sandbox, *types: str) -> list[StoredEvent]:
-    """Upload what waits, and tell the events on the platform, all or of some types, in the order of their moments."""
+    """Upload the queue; return the events on the platform, all or of some types, ordered by timestamp."""
     result = await phone.client.flush_data(20)
     assert (result.rejected, result.remaining) == (0, 0)
     found = [event for event in sandbox.engine.events() if not types or event.event_type in types]
@@ -34,7 +35,7 @@ class TestPushNotifications:
     async def test_the_token_is_tracked_automatically_each_time_the_app_becomes_active(
         self, phone: Phone, sandbox: Sandbox
     ) -> None:
-        """How often the same one is told is a setting."""
+        """How often the same token is tracked is a setting."""
         client = await phone.start(push_token_tracking_frequency="EVERY_LAUNCH")
         await client.handle_push_token("token")
         await client.resume()
@@ -43,7 +44,7 @@ class TestPushNotifications:
         assert len(await arrived(phone, sandbox, "notification_state")) == 3
 
     async def test_automatic_push_notification_tracking_can_be_disabled(self, phone: Phone, sandbox: Sandbox) -> None:
-        """It is then up to the developer to track push notifications by hand."""
+        """Then the application tracks push notifications itself."""
         client = await phone.start(automatic_push_notification=False, push_token_tracking_frequency="EVERY_LAUNCH")
         await client.track_push_token("token")
         await client.resume()
@@ -53,7 +54,7 @@ class TestPushNotifications:
     async def test_the_token_is_assigned_to_the_currently_logged_in_customer(
         self, phone: Phone, sandbox: Sandbox
     ) -> None:
-        """For Firebase and for Huawei alike."""
+        """This holds for Firebase and for Huawei."""
         client = await phone.start()
         await client.identify_customer(Customer({"registered": "jane@example.com"}))
         await client.track_push_token("value-of-push-token")
@@ -66,7 +67,7 @@ class TestPushNotifications:
     async def test_a_token_is_tracked_immediately_regardless_of_the_frequency(
         self, phone: Phone, sandbox: Sandbox
     ) -> None:
-        """By hand, that is."""
+        """This holds for explicit calls."""
         client = await phone.start(push_token_tracking_frequency="ON_TOKEN_CHANGE")
         await client.track_push_token("token")
         await client.track_push_token("token")
@@ -76,7 +77,7 @@ class TestPushNotifications:
     async def test_anonymize_ensures_that_the_token_is_removed_from_the_profile(
         self, phone: Phone, sandbox: Sandbox
     ) -> None:
-        """No two customers share a token after one has signed out."""
+        """After a sign-out no two customers share a token."""
         client = await phone.start()
         await client.identify_customer(Customer({"registered": "jane@example.com"}))
         await client.track_push_token("token")
@@ -89,7 +90,7 @@ class TestPushNotifications:
         assert sorted(states.values()) == [False, True]
 
     async def test_delivery_and_click_may_be_tracked_manually(self, phone: Phone, sandbox: Sandbox) -> None:
-        """From the notification's payload; delivery comes before click."""
+        """Both are tracked from the notification's payload, the delivery before the click."""
         client = await phone.start()
         await client.track_delivered_push(PAYLOAD)
         phone.now = 1005
@@ -100,7 +101,7 @@ class TestPushNotifications:
         assert {event.properties["campaign_id"] for event in (delivered, clicked)} == {"c-1"}
 
     async def test_tracking_may_require_explicit_consent(self, phone: Phone, sandbox: Sandbox) -> None:
-        """What says that there is none is not tracked, unless the caller knows better."""
+        """A notification without consent is not tracked, unless the caller overrides it."""
         client = await phone.start()
         unwilling = {**PAYLOAD, "has_tracking_consent": False}
         await client.track_delivered_push(unwilling)
@@ -112,7 +113,7 @@ class TestPushNotifications:
 
 
 async def test_payments_have_a_convenience_method(phone: Phone, sandbox: Sandbox) -> None:
-    """A purchased item becomes a payment, at the moment of the call or one of the caller's."""
+    """A purchased item becomes a payment, with the time of the call or a given timestamp."""
     client = await phone.start()
     item = PurchasedItem(12.34, "EUR", "Virtual", "handbag", "Awesome leather handbag")
     await client.track_payment_event(item)
@@ -130,7 +131,7 @@ async def test_payments_have_a_convenience_method(phone: Phone, sandbox: Sandbox
 
 
 async def lived(phone: Phone) -> dict[str, Any]:
-    """Let a client live, and tell who its device was."""
+    """Use a device, and return its ids."""
     client = await phone.start()
     await client.identify_customer(Customer({"registered": "jane@example.com"}))
     await client.track_push_token("token")
@@ -139,7 +140,7 @@ async def lived(phone: Phone) -> dict[str, Any]:
 
 
 async def assert_fresh(phone: Phone, sandbox: Sandbox, before: dict[str, Any]) -> None:
-    """The next one to start is a stranger, of whom the platform hears first."""
+    """Check that the device is a new one, and that nothing of the old one was sent."""
     await phone.client.track_event(Event("ping"))
     events = await arrived(phone, sandbox)
     assert [event.event_type for event in events] == ["installation", "session_start", "ping"]
@@ -151,7 +152,7 @@ class TestClearLocalCustomerData:
     async def test_it_removes_all_locally_stored_information(
         self, phone: Phone, sandbox: Sandbox, configure: Configure
     ) -> None:
-        """Token, unsent events, session and customer record; the platform hears nothing of it."""
+        """Token, unsent events, session and customer are deleted; nothing is sent."""
         before = await lived(phone)
         await phone.client.aclose(timeout=0)
         await Exponea.clear_local_customer_data(configure())
@@ -161,16 +162,16 @@ class TestClearLocalCustomerData:
         await assert_fresh(phone, sandbox, before)
 
     async def test_it_is_called_before_the_sdk_is_initialized(self, phone: Phone, configure: Configure) -> None:
-        """While one runs, it is refused."""
+        """While a client is running the call is refused."""
         await phone.start()
         with pytest.raises(LifecycleError, match="stop_integration"):
             await Exponea.clear_local_customer_data(configure())
 
     async def test_each_application_group_is_cleared_separately(
-        self, tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, configure: Configure, environment: Environment
     ) -> None:
-        """One group's data are none of another's."""
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        """The data of other groups is kept."""
+        environment(XDG_STATE_HOME=tmp_path / "state")
         cookies: dict[str, list[str]] = {"one": [], "two": []}
         for _ in range(2):
             for group, seen in cookies.items():
@@ -184,7 +185,7 @@ class TestClearLocalCustomerData:
 
 class TestStopIntegration:
     async def test_it_deletes_all_information_stored_locally(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Previously tracked events that haven't been flushed yet included; nothing is sent."""
+        """This includes tracked events that were not flushed yet; nothing is sent."""
         before = await lived(phone)
         await phone.client.stop_integration()
         assert sandbox.request_count == 0
@@ -193,14 +194,14 @@ class TestStopIntegration:
         await assert_fresh(phone, sandbox, before)
 
     async def test_the_next_initialization_is_a_fresh_new_start(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Of the same client, too."""
+        """The same client starts afresh, too."""
         before = await lived(phone)
         await phone.client.stop_integration()
         await phone.client.start()
         await assert_fresh(phone, sandbox, before)
 
     async def test_it_may_be_called_without_initializing(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Then nothing that was stored is uploaded, and the customer is not recreated."""
+        """Then nothing that was stored is uploaded, and the customer is not created again."""
         before = await lived(phone)
         await phone.client.aclose(timeout=0)
         await phone.make().stop_integration()
@@ -210,7 +211,7 @@ class TestStopIntegration:
         await assert_fresh(phone, sandbox, before)
 
     async def test_it_drops_any_method_invocation_until_the_next_start(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Events, sessions, tokens, pushes, links and flushes: nothing is tracked or uploaded."""
+        """Events, sessions, tokens, push notifications, links and flushes: nothing is tracked or uploaded."""
         client = await phone.start()
         await client.stop_integration()
         phone.now = 2000
@@ -237,7 +238,7 @@ class TestStopIntegration:
         assert (result.delivered, result.remaining, sandbox.request_count) == (0, 0, 0)
 
     async def test_it_stops_handling_of_received_push_notifications(self, phone: Phone) -> None:
-        """Whoever listens hears nothing more."""
+        """Subscriptions receive nothing more."""
         client = await phone.start()
         received = client.received_push_stream()
         await client.stop_integration()
@@ -247,7 +248,7 @@ class TestStopIntegration:
         assert [push async for push in received] == []
 
     async def test_it_stops_session_tracking(self, phone: Phone, sandbox: Sandbox) -> None:
-        """No end is told of the session that was open, then or later."""
+        """The end of the session that was open is not tracked, then or later."""
         client = await phone.start()
         await client.resume()
         await client.stop_integration()
@@ -258,7 +259,7 @@ class TestStopIntegration:
         assert await arrived(phone, sandbox) == []
 
     async def test_tracked_data_can_be_uploaded_first(self, phone: Phone, sandbox: Sandbox) -> None:
-        """In the page's three steps: manual mode, flush, stop."""
+        """These are the page's three steps: manual mode, flush, stop."""
         client = await phone.start(flush_mode=FlushMode.PERIOD)
         await client.track_event(Event("ping"))
         await client.set_flush_mode(FlushMode.MANUAL)
@@ -267,8 +268,8 @@ class TestStopIntegration:
 
         assert len(sandbox.engine.events(event_type="ping")) == 1
 
-    async def test_or_in_one(self, phone: Phone, sandbox: Sandbox) -> None:
-        """A stop may flush by itself."""
+    async def test_the_stop_can_upload_first(self, phone: Phone, sandbox: Sandbox) -> None:
+        """With ``flush=True`` the stop uploads by itself."""
         client = await phone.start()
         await client.track_event(Event("ping"))
         await client.stop_integration(flush=True)
@@ -277,7 +278,7 @@ class TestStopIntegration:
         assert client.is_stopped
 
 
-async def test_who_denies_consent_is_not_tracked_at_all(phone: Phone, sandbox: Sandbox) -> None:
+async def test_without_consent_nothing_is_tracked(phone: Phone, sandbox: Sandbox) -> None:
     """A client that is not started stores nothing and sends nothing."""
     client = phone.make()
     with pytest.raises(LifecycleError, match="not started"):

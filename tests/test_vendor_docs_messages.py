@@ -1,18 +1,17 @@
 """
-What the vendor's page on tracking promises, sentence by sentence: the messages that Engagement shows to a customer.
+The statements of the vendor's tracking documentation, one by one: messages.
 
-Each test meets the sandbox over HTTP.
+The tests use the sandbox over HTTP.
 """
 
-import asyncio
 from typing import Any
 
 import pytest
 from helpers.app import Phone
-from helpers.waiting import until
 
 from exponea_async import Customer, Event, InAppMessage
 from exponea_async.sandbox import Sandbox
+from exponea_async.testing import idle
 
 MESSAGE: dict[str, Any] = {
     "id": "consent",
@@ -49,13 +48,13 @@ def platform(sandbox: Sandbox) -> Sandbox:
     return sandbox
 
 
-def asked(sandbox: Sandbox, end: str) -> list[Any]:
-    """Tell whose messages were asked for on a route, one after the other."""
+def requested(sandbox: Sandbox, end: str) -> list[Any]:
+    """Return the customers for whom messages were requested on a route, in order."""
     return [request.body and request.body["customer_ids"] for request in sandbox.requests if request.path.endswith(end)]
 
 
-async def shown_on(phone: Phone) -> InAppMessage:
-    """Have a message shown."""
+async def show(phone: Phone) -> InAppMessage:
+    """Show a message."""
     message = await phone.client.in_app_message_for(Event("page_visit"))
     assert message is not None
     return message
@@ -63,53 +62,52 @@ async def shown_on(phone: Phone) -> InAppMessage:
 
 class TestAnonymize:
     async def test_messages_are_preloaded_for_the_new_customer(self, phone: Phone, platform: Sandbox) -> None:
-        """In-app messages, content blocks and the inbox are asked for, under the new cookie."""
+        """In-app messages, content blocks and the inbox are requested with the new cookie."""
         client = await phone.start(preload_messages=True)
         await client.identify_customer(Customer({"registered": "jane"}))
         await client.anonymize()
-        await until(lambda: all(asked(platform, end) for end in SURFACES))
+        await idle(client)
 
         cookie = await client.get_customer_cookie()
-        assert asked(platform, "/inappmessages") == asked(platform, "/appinbox/fetch") == [{"cookie": cookie}]
+        assert requested(platform, "/inappmessages") == requested(platform, "/appinbox/fetch") == [{"cookie": cookie}]
 
-    async def test_what_was_preloaded_need_not_be_loaded(self, phone: Phone, platform: Sandbox) -> None:
-        """The next event's message and the inbox are there at once."""
+    async def test_preloaded_messages_are_used(self, phone: Phone, platform: Sandbox) -> None:
+        """The message of the next event and the inbox are shown without another request."""
         client = await phone.start(preload_messages=True)
         await client.anonymize()
-        await until(lambda: all(asked(platform, end) for end in SURFACES))
-        await asyncio.sleep(0.05)
-        await shown_on(phone)
+        await idle(client)
+        await show(phone)
         assert await client.fetch_app_inbox_item("hello") is not None
 
-        assert len(asked(platform, "/inappmessages")) == len(asked(platform, "/appinbox/fetch")) == 1
+        assert len(requested(platform, "/inappmessages")) == len(requested(platform, "/appinbox/fetch")) == 1
 
-    async def test_it_can_be_left_out(self, phone: Phone, platform: Sandbox) -> None:
-        """Who shows no messages need not load any."""
+    async def test_preloading_can_be_disabled(self, phone: Phone, platform: Sandbox) -> None:
+        """An application that shows no messages need not load any."""
         client = await phone.start(preload_messages=False)
         await client.anonymize()
-        await asyncio.sleep(0.1)
+        await idle(client)
 
-        assert [asked(platform, end) for end in SURFACES] == [[], [], []]
+        assert [requested(platform, end) for end in SURFACES] == [[], [], []]
 
 
 class TestStopping:
     async def test_loaded_messages_are_cleared(self, phone: Phone, platform: Sandbox) -> None:
-        """After the next start everything is asked for anew, and nothing is known of what was shown."""
+        """After the next start all messages are requested again, and impressions are forgotten."""
         client = await phone.start()
-        await shown_on(phone)
+        await show(phone)
         await client.content_block("home")
         await client.fetch_app_inbox()
-        before = [len(asked(platform, end)) for end in SURFACES]
+        before = [len(requested(platform, end)) for end in SURFACES]
         await client.stop_integration()
         await client.start()
-        await shown_on(phone)
+        await show(phone)
         await client.content_block("home")
         await client.fetch_app_inbox()
 
-        assert [len(asked(platform, end)) - count for end, count in zip(SURFACES, before, strict=True)] == [1, 1, 1]
+        assert [len(requested(platform, end)) - count for end, count in zip(SURFACES, before, strict=True)] == [1, 1, 1]
 
     async def test_nothing_is_displayed_any_more(self, phone: Phone, platform: Sandbox) -> None:
-        """Neither messages nor blocks nor the inbox, until the integration is started again."""
+        """Neither messages nor blocks nor the inbox are returned until the integration is started again."""
         client = await phone.start()
         await client.stop_integration()
         count = platform.request_count
@@ -121,35 +119,35 @@ class TestStopping:
         assert platform.request_count == count
 
     async def test_displayed_messages_are_dismissed(self, phone: Phone, platform: Sandbox) -> None:
-        """Who shows a message is told to take it away, and nothing of that is tracked."""
+        """The application is notified to close a message, and nothing of that is tracked."""
         client = await phone.start()
         actions = client.in_app_message_action_stream()
-        message = await shown_on(phone)
+        message = await show(phone)
         await client.stop_integration()
-        told = [await anext(actions), await anext(actions)]
+        received = [await anext(actions), await anext(actions)]
 
-        assert [(action.type, action.interaction) for action in told] == [("show", None), ("close", False)]
-        assert told[1].message == message
+        assert [(action.type, action.interaction) for action in received] == [("show", None), ("close", False)]
+        assert received[1].message == message
         assert platform.engine.events() == []
 
-    async def test_who_did_not_listen_hears_nothing_of_it_later(self, phone: Phone, platform: Sandbox) -> None:
+    async def test_later_subscriptions_get_no_old_actions(self, phone: Phone, platform: Sandbox) -> None:
         """What was shown before the stop is forgotten."""
         client = await phone.start()
-        await shown_on(phone)
+        await show(phone)
         await client.stop_integration()
         await client.start()
         actions = client.in_app_message_action_stream()
-        await shown_on(phone)
+        await show(phone)
 
         assert (await anext(actions)).type == "show"
 
 
 class TestConsentDialog:
     async def test_a_message_can_ask_for_consent(self, phone: Phone, platform: Sandbox) -> None:
-        """As on the page: clicks and closes are tracked by whoever listens, and a denial stops everything."""
+        """As on the page, the application tracks clicks and closes from the actions, and a denial stops everything."""
         client = await phone.start()
         actions = client.in_app_message_action_stream(override_default_behavior=False, track_actions=False)
-        message = await shown_on(phone)
+        message = await show(phone)
         assert (await anext(actions)).type == "show"
         assert await client.click_in_app_message(message, message.buttons[0]) == "app://allow"
         action = await anext(actions)
@@ -161,7 +159,7 @@ class TestConsentDialog:
         clicks = [each for each in await phone.kept("banner") if each.own["action"] == "click"]
         assert [(each.own["text"], each.own["link"]) for each in clicks] == [("Allow", "app://allow")]
 
-        message = await shown_on(phone)
+        message = await show(phone)
         await client.close_in_app_message(message, message.buttons[1])
         await client.stop_integration()
         assert client.is_stopped
@@ -170,10 +168,10 @@ class TestConsentDialog:
     async def test_the_default_behaviour_can_be_overridden(
         self, phone: Phone, platform: Sandbox, *, override: bool
     ) -> None:
-        """Then no link is handed out to open, and all else happens as ever."""
+        """Then no link is returned to open, and everything else happens as usual."""
         client = await phone.start()
         actions = client.in_app_message_action_stream(override_default_behavior=override)
-        message = await shown_on(phone)
+        message = await show(phone)
         link = await client.click_in_app_message(message, message.buttons[0])
 
         assert link == (None if override else "app://allow")
@@ -181,10 +179,10 @@ class TestConsentDialog:
         await actions.aclose()
 
 
-async def test_banner_events_tell_of_messages_and_blocks(phone: Phone, platform: Sandbox) -> None:
-    """Showing an in-app message or a content block is tracked as a ``banner`` event, device properties included."""
+async def test_banner_events(phone: Phone, platform: Sandbox) -> None:
+    """Showing a message or a block is tracked as a ``banner`` event, with the properties of the device."""
     client = await phone.start()
-    await shown_on(phone)
+    await show(phone)
     await client.content_block("home")
 
     message, block = await phone.kept("banner")

@@ -1,7 +1,7 @@
 """
-What the vendor's page on tracking promises, sentence by sentence: events, customers, sessions, default properties.
+The statements of the vendor's tracking documentation, one by one: events, customers, sessions, properties.
 
-Each test meets the sandbox over HTTP.
+The tests use the sandbox over HTTP.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ ITEM = PurchasedItem(12.34, "EUR", "Virtual", "handbag", "Awesome leather handba
 
 
 async def arrived(phone: Phone, sandbox: Sandbox, *types: str) -> list[StoredEvent]:
-    """Upload what waits, and tell the events on the platform, all or of some types, in the order of their moments."""
+    """Upload the queue; return the events on the platform, all or of some types, ordered by timestamp."""
     result = await phone.client.flush_data(20)
     assert (result.rejected, result.remaining) == (0, 0)
     found = [event for event in sandbox.engine.events() if not types or event.event_type in types]
@@ -36,13 +36,13 @@ async def arrived(phone: Phone, sandbox: Sandbox, *types: str) -> list[StoredEve
 
 
 async def types(phone: Phone, sandbox: Sandbox) -> list[str]:
-    """Upload what waits, and tell the types of what is on the platform."""
+    """Upload the queue, and return the types of the events on the platform."""
     return [event.event_type for event in await arrived(phone, sandbox)]
 
 
 class TestByDefault:
     async def test_the_sdk_tracks_certain_events_automatically(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Installation, the session's start and end, and the push token's state."""
+        """These are the installation, the start and end of the session, and the state of the push token."""
         client = await phone.start()
         await client.resume()
         await client.handle_push_token("token")
@@ -64,7 +64,7 @@ class TestByDefault:
 
 class TestEvents:
     async def test_you_can_use_any_name_for_a_custom_event_type(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Whatever it is called."""
+        """No name has a special meaning."""
         client = await phone.start()
         names = ["screen_view", "session start", "Käufe", "campaign_click"]
         for name in names:
@@ -79,7 +79,7 @@ class TestEvents:
         }
 
     async def test_you_can_use_a_nested_structure_for_complex_properties(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Lists of mappings arrive as they are."""
+        """Lists of mappings arrive unchanged."""
         products = [{"product_id": "abc123", "quantity": 2}, {"product_id": "abc456", "quantity": 1}]
         told = {"purchase_status": "success", "product_list": products, "total_price": 7.99}
         client = await phone.start()
@@ -89,7 +89,7 @@ class TestEvents:
         assert told.items() <= event.properties.items()
 
     async def test_the_timestamp_is_the_current_time_by_default(self, phone: Phone, sandbox: Sandbox) -> None:
-        """A moment of the caller's own is UNIX seconds; by default it is that of the call, not of the upload."""
+        """The default is the time of the call, not of the upload; a given timestamp is in UNIX seconds."""
         client = await phone.start(at=1_700_000_000.0)
         await client.track_event(Event("now"))
         await client.track_event(Event("then", timestamp=1_600_000_000.25))
@@ -104,7 +104,7 @@ class TestCustomers:
     async def test_without_identification_events_are_tracked_for_an_anonymous_customer(
         self, phone: Phone, sandbox: Sandbox
     ) -> None:
-        """Such a customer is only identified by a cookie."""
+        """Such a customer is identified by a cookie only."""
         client = await phone.start()
         await client.track_event(Event("ping"))
 
@@ -114,7 +114,7 @@ class TestCustomers:
     async def test_these_events_are_transferred_to_the_identified_customer(
         self, phone: Phone, sandbox: Sandbox
     ) -> None:
-        """Cookie and hard id are told together, so that the platform can join them."""
+        """The cookie and the hard id are sent together, so that the platform can merge them."""
         client = await phone.start()
         await client.track_event(Event("before"))
         await client.flush_data(20)
@@ -127,7 +127,7 @@ class TestCustomers:
         assert customer.ids["registered"] == ("jane@example.com",)
 
     async def test_you_can_track_additional_customer_properties(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Or none at all: an empty mapping updates the ids only."""
+        """The properties can be empty: then only the ids are updated."""
         client = await phone.start()
         await client.identify_customer(JANE)
         await client.identify_customer(Customer(ids={"crm": "5"}, properties={}))
@@ -138,7 +138,7 @@ class TestCustomers:
         assert (customer.ids["registered"], customer.ids["crm"]) == (("jane@example.com",), ("5",))
 
     async def test_the_hard_id_is_stored_until_anonymize(self, phone: Phone, sandbox: Sandbox) -> None:
-        """It is carried by later events, also after a restart, and by none of the next customer's."""
+        """Later events carry it, also after a restart, but not those of the next customer."""
         await (await phone.start()).identify_customer(JANE)
         client = await phone.restart()
         await client.track_event(Event("hers"))
@@ -152,7 +152,7 @@ class TestCustomers:
 
 class TestAnonymize:
     async def test_it_resets_the_current_state(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Token removed, a new cookie, an installation, a session start, and the token assigned again."""
+        """The token is removed, then come a new cookie, an installation, a session start, and the token again."""
         client = await phone.start()
         await client.identify_customer(JANE)
         await client.track_push_token("token")
@@ -172,7 +172,7 @@ class TestAnonymize:
         assert old != new
 
     async def test_the_token_is_removed_by_a_notification_state(self, phone: Phone, sandbox: Sandbox) -> None:
-        """It says ``valid = false`` and ``description = Invalidated``."""
+        """The event has ``valid = false`` and ``description = Invalidated``."""
         client = await phone.start()
         await client.track_push_token("token")
         await client.anonymize()
@@ -181,7 +181,7 @@ class TestAnonymize:
         assert (removed.properties["valid"], removed.properties["description"]) == (False, "Invalidated")
 
     async def test_versions_below_2_3_0_assign_an_empty_string(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Where tokens are customer properties, the old customer's is emptied and the new one gets it."""
+        """With tokens as customer properties, the old customer's is emptied and the new customer gets it."""
         client = await phone.start(push_token_storage="property")
         await client.track_push_token("token")
         await client.anonymize()
@@ -192,7 +192,7 @@ class TestAnonymize:
         assert new.properties == {"google_push_notification_id": "token"}
 
     async def test_tracked_events_are_kept(self, phone: Phone, sandbox: Sandbox) -> None:
-        """What was tracked before and not uploaded yet still arrives, as the old customer's."""
+        """Events that were tracked before and not uploaded yet still arrive, for the old customer."""
         client = await phone.start()
         await client.track_event(Event("before"))
         old = await client.get_customer_cookie()
@@ -202,7 +202,7 @@ class TestAnonymize:
         assert event.customer_ids == {"cookie": old}
 
     async def test_you_can_switch_to_a_different_project(self, phone: Phone, sandbox: Sandbox) -> None:
-        """Events then go to a new customer in the new project, payments to a special one, too; also after a restart."""
+        """Events then go to a new customer in the new project, payments to its mapped one, also after a restart."""
         await (await phone.start()).track_event(Event("before"))
         change = ConfigurationChange(
             project=ExponeaProject(project_token="new-project-token", authorization_token="new-authorization-token"),
@@ -224,7 +224,7 @@ class TestAnonymize:
 
 class TestSessions:
     async def test_a_session_is_the_actual_time_spent_in_the_app(self, phone: Phone, sandbox: Sandbox) -> None:
-        """It starts when the application is launched and ends when it goes into the background."""
+        """It starts when the application is launched and ends when it goes to the background."""
         client = await phone.start()
         await client.resume()
         phone.now = 1600
@@ -236,10 +236,10 @@ class TestSessions:
         assert end.properties["duration"] == 600
 
     @pytest.mark.parametrize(("patience", "away", "sessions"), [(60, 59, 1), (60, 61, 2), (5, 4, 1), (5, 6, 2)])
-    async def test_who_returns_before_the_timeout_continues_the_session(
+    async def test_a_return_before_the_timeout_continues_the_session(
         self, phone: Phone, sandbox: Sandbox, patience: int, away: int, sessions: int
     ) -> None:
-        """The timeout is 60 seconds, or what ``session_timeout`` says."""
+        """The timeout is 60 seconds, or ``session_timeout``."""
         settings: dict[str, Any] = {} if patience == 60 else {"session_timeout": patience}
         client = await phone.start(**settings)
         await client.resume()
@@ -251,7 +251,7 @@ class TestSessions:
         assert len(await arrived(phone, sandbox, "session_end")) == sessions - 1
 
     async def test_sessions_may_be_tracked_manually(self, phone: Phone, sandbox: Sandbox) -> None:
-        """With ``automatic_session_tracking`` off none is tracked but those by hand."""
+        """With ``automatic_session_tracking`` off, only sessions of explicit calls are tracked."""
         client = await phone.start(automatic_session_tracking=False)
         await client.resume()
         await client.track_event(Event("ping"))
@@ -264,7 +264,7 @@ class TestSessions:
         assert end.properties["duration"] == 42
 
     async def test_default_session_properties_can_be_overridden(self, phone: Phone, sandbox: Sandbox) -> None:
-        """An empty ``ip`` among the default properties keeps the platform from deriving one."""
+        """An empty ``ip`` among the default properties keeps the platform from adding one."""
         client = await phone.start(default_properties={"ip": "", "city": "nowhere"})
         await client.resume()
         await client.pause()
@@ -276,7 +276,7 @@ class TestSessions:
 
 class TestDefaultProperties:
     async def test_default_properties_are_tracked_with_every_event(self, phone: Phone, sandbox: Sandbox) -> None:
-        """But for push tokens, whose properties are a protocol of their own."""
+        """Except with the state of push tokens, whose properties are fixed."""
         client = await phone.start(default_properties=DEFAULTS)
         await client.track_event(Event("ping"))
         await client.track_payment_event(ITEM)
@@ -301,7 +301,7 @@ class TestDefaultProperties:
         assert event.properties["thisIsADefaultIntProperty"] == 2
 
     async def test_you_can_change_the_default_properties(self, phone: Phone, sandbox: Sandbox) -> None:
-        """From then on the new ones are tracked, and those before stay as they were."""
+        """Later events carry the new ones, and earlier events keep theirs."""
         client = await phone.start(default_properties=DEFAULTS)
         await client.track_event(Event("before"))
         await client.set_default_properties({"other": True})
