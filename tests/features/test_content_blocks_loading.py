@@ -12,10 +12,12 @@ import pytest
 from helpers.app import Phone
 from helpers.content_blocks import BUNDLE, PERSONAL, ContentBlocksFixture, personal, static
 from helpers.token_provider import BlockingTokenProvider
-from helpers.waiting import until
+from helpers.waiting import running, until
 
 from exponea_async import ClosedError, ConfigurationChange, Customer, ExponeaProject
-from exponea_async.features.content_blocks import cache, loader, service
+from exponea_async._internal.lru import LruCache
+from exponea_async.features.content_blocks import loader, service
+from exponea_async.features.content_blocks.cache import CustomerCache
 from exponea_async.sandbox import Fault, Sandbox
 
 DATA = {"ttl_seconds": 120, "content_type": "html"}
@@ -121,7 +123,7 @@ class TestDuringALoad:
         assert block.customer_ids == new
         assert block.html == f"<p>{' '.join(sorted(new.values()))}</p>"
         assert [each.ids for each in await content.app.kept("banner")] == [new]
-        assert len(content.customers) == 1
+        assert len(content.loader.customers) == 1
 
     async def test_stop(self, content: ContentBlocksFixture) -> None:
         """Stopping the integration during a load returns None, and nothing is cached."""
@@ -134,8 +136,8 @@ class TestDuringALoad:
         provider.unblock()
 
         assert await call is None
-        assert len(content.customers) == 0
-        assert not content.service.selector.loader._bundles
+        assert len(content.loader.customers) == 0
+        assert not content.loader.bundles
         await client.start()
         assert await content.shown() == "p1"
 
@@ -149,7 +151,7 @@ class TestDuringALoad:
         await until(lambda: not content.sandbox.faults.active)
         await client.stop_integration()
         assert await call is None
-        assert len(content.customers) == 0
+        assert len(content.loader.customers) == 0
 
     @pytest.mark.parametrize("free", [0, 1])
     async def test_close(self, content: ContentBlocksFixture, free: int) -> None:
@@ -422,39 +424,39 @@ class TestHostileResponses:
 
 
 class TestMemory:
-    async def test_number_of_customers(self, content: ContentBlocksFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_number_of_customers(self, content: ContentBlocksFixture) -> None:
         """The data of the least recently used customer is evicted."""
-        monkeypatch.setattr(cache, "MAX_CUSTOMERS", 3)
         content.put(personal())
         client = await content.app.start()
+        content.loader.customers = CustomerCache(max_customers=3)
         for name in ("a", "b", "c", "a", "d", "a", "b"):
             await content.block(subject=client.for_customer({"registered": name}))
-        assert len(content.customers) == 3
+        assert len(content.loader.customers) == 3
         assert content.requests() == ["bundle"] + ["p1"] * 5
 
-    async def test_size_of_data(self, content: ContentBlocksFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_size_of_data(self, content: ContentBlocksFixture) -> None:
         """Cached data has a maximum size; data that is larger is shown, but not cached."""
-        monkeypatch.setattr(cache, "MAX_BYTES", 30_000)
         content.put(
             personal(html=f"<p>{'x' * 10_000}</p>"), personal("huge", html="y" * 40_000, placeholders=("side",))
         )
         client = await content.app.start()
+        content.loader.customers = CustomerCache(max_bytes=30_000)
         for number in range(9):
             await content.block(subject=client.for_customer({"registered": str(number)}))
-            assert content.customers.size <= 30_000
-        assert len(content.customers) == 2
+            assert content.loader.customers.size <= 30_000
+        assert len(content.loader.customers) == 2
         assert await content.shown("side") == "huge"
-        assert (len(content.customers), content.customers.size) == (0, 0)
+        assert (len(content.loader.customers), content.loader.customers.size) == (0, 0)
 
-    async def test_number_of_projects(self, content: ContentBlocksFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Bundles of a limited number of projects are cached."""
-        monkeypatch.setattr(loader, "MAX_PROJECTS", 1)
+    async def test_number_of_projects(self, content: ContentBlocksFixture) -> None:
+        """The bundle of the least recently used project is evicted."""
         content.put(static())
         client = await content.app.start()
+        content.loader.bundles = LruCache(1)
         await content.block()
         await content.device("other").anonymize(ConfigurationChange(project=ExponeaProject("outlet", "key")))
         await content.idle()
-        assert [each.project_token for each in content.service.selector.loader._bundles] == ["outlet"]
+        assert [each.project_token for each in content.loader.bundles] == ["outlet"]
         assert await content.shown(subject=client) == "s1"
 
     async def test_previous_customers(self, content: ContentBlocksFixture) -> None:
@@ -465,11 +467,11 @@ class TestMemory:
             await content.block()
             await client.identify_customer(Customer({"registered": name}))
             await content.idle()
-        assert (len(content.customers), content.customers.size) == (0, 0)
+        assert (len(content.loader.customers), content.loader.customers.size) == (0, 0)
         await content.block()
         await client.anonymize()
         await content.idle()
-        assert len(content.customers) == 0
+        assert len(content.loader.customers) == 0
 
 
 class TestPreloading:
@@ -512,7 +514,7 @@ class TestPreloading:
         for number in range(10):
             await content.device(f"d{number}").get_customer_cookie()
         await provider.blocks()
-        assert content.service._preload_count == 2
+        assert len(running("preloading content blocks")) == 2
         provider.unblock()
         await content.idle()
         assert content.requests() == ["bundle", "p1", "p1"]

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async.features._shared.html import resources
-from exponea_async.features.content_blocks import pages
 from exponea_async.features.content_blocks.pages import PageCache
 from exponea_async.features.content_blocks.parsing import (
     OK,
@@ -108,10 +107,9 @@ class TestPages:
         assert await cache.read(source) is read[0]
         assert len(cache) == 1
 
-    async def test_number_of_pages(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_number_of_pages(self) -> None:
         """The least recently used page is evicted."""
-        monkeypatch.setattr(pages, "MAX_PAGES", 2)
-        cache = PageCache(None)
+        cache = PageCache(None, max_pages=2)
         first = await cache.read("a")
         await cache.read("b")
         assert await cache.read("a") is first
@@ -119,10 +117,9 @@ class TestPages:
         assert await cache.read("a") is first
         assert len(cache) == 2
 
-    async def test_size_of_pages(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_size_of_pages(self) -> None:
         """Cached pages have a maximum size."""
-        monkeypatch.setattr(pages, "MAX_BYTES", 5_000)
-        cache = PageCache(None)
+        cache = PageCache(None, max_bytes=5_000)
         for letter in "abcdef":
             assert await cache.read(letter * 2_000)
             assert 0 < cache.size <= 5_000

@@ -3,9 +3,9 @@ The app inbox: fetching, storing and marking messages.
 """
 
 import asyncio
-import builtins
 import logging
 import random
+import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from attrs import evolve
 from helpers.app import Phone
 from helpers.inbox import FETCH, MARK_AS_READ, InboxFixture, html, ids_of, push
+from helpers.internals import context_of
 from helpers.waiting import until
 
 from exponea_async import (
@@ -25,6 +26,7 @@ from exponea_async import (
     RequestRefusedError,
     UnavailableError,
 )
+from exponea_async.features.inbox.mailbox import mailbox_cache
 from exponea_async.messages import AppInboxMessage
 from exponea_async.sandbox import Fault, Project, Sandbox, issue_token
 from exponea_async.testing import idle
@@ -83,18 +85,18 @@ class TestOwners:
             assert ids_of(await client.fetch_app_inbox()) == [name]
         await client.identify_customer(Customer({"registered": "jim"}))
         await idle(inbox.client)
-        assert inbox.service._store.is_empty
+        assert inbox.service.store.is_empty
         assert await inbox.stored() is None
 
     async def test_another_customer(self, inbox: InboxFixture) -> None:
         """Stored messages are not returned for another customer, even before they are deleted."""
         client = await inbox.app.start()
         await inbox.fetched(push())
-        customer = await client._context.current_customer()
+        customer = await context_of(client).current_customer()
         assert customer is not None
         jane = evolve(customer, ids={"registered": "jane"})
-        assert await inbox.service.find(client._context, customer, "m1") is not None
-        assert await inbox.service.find(client._context, jane, "m1") is None
+        assert await inbox.service.find(context_of(client), customer, "m1") is not None
+        assert await inbox.service.find(context_of(client), jane, "m1") is None
 
     async def test_late_response(self, inbox: InboxFixture) -> None:
         """A response for a previous customer is not stored."""
@@ -108,7 +110,7 @@ class TestOwners:
         with pytest.raises(UnavailableError):
             await fetch
         assert len(inbox.requests()) == 2
-        assert inbox.service._store.is_empty
+        assert inbox.service.store.is_empty
         assert await inbox.stored() is None
 
     async def test_random_identifications(self, inbox: InboxFixture) -> None:
@@ -187,11 +189,11 @@ class TestStorage:
         await idle(inbox.client)
         assert "inbox" not in caplog.text
 
-    async def test_eviction(self, inbox: InboxFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_eviction(self, inbox: InboxFixture) -> None:
         """A mailbox that was evicted from memory is read from the storage again."""
-        monkeypatch.setattr("exponea_async.features.inbox.mailbox.MAX_MAILBOXES", 1)
         inbox.put(push())
         client = await inbox.app.start()
+        inbox.service.store.mailboxes = mailbox_cache(max_mailboxes=1)
         for key in ("a", "b"):
             await client.device(key).fetch_app_inbox()
         assert await client.device("a").fetch_app_inbox_item("m1") is not None
@@ -210,14 +212,7 @@ class TestStorage:
         self, inbox: InboxFixture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Without the libraries for HTML, messages are returned without their HTML, and a warning is logged once."""
-        original = builtins.__import__
-
-        def without(name: str, *args: Any, **kwargs: Any) -> Any:
-            if name.startswith("selectolax"):
-                raise ImportError(name)
-            return original(name, *args, **kwargs)
-
-        monkeypatch.setattr(builtins, "__import__", without)
+        monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)
         inbox.put(html("a"), html("b"))
         await inbox.app.start()
         assert [(each.title, each.html) for each in await inbox.fetch()] == [("News", None)] * 2
@@ -280,9 +275,9 @@ class TestMarking:
         inbox.sandbox.messages.set_response("appinbox/fetch", '{"success": true, "sync_token": "later"}')
         fetch = asyncio.create_task(inbox.fetch())
         await inbox.provider.blocks()
-        customer = await client._context.current_customer(counts_as_activity=False)
+        customer = await context_of(client).current_customer(counts_as_activity=False)
         assert customer is not None
-        await inbox.service.set_read(client._context, customer, message.id)
+        await inbox.service.set_read(context_of(client), customer, message.id)
         inbox.provider.unblock()
         assert [each.is_read for each in await fetch] == [True]
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from helpers.app import STAMPS, Phone
 from helpers.inbox import InboxFixture, push
+from helpers.internals import features_of
 
 from exponea_async import ConfigurationChange, Customer, DroppedError, Event, ExponeaProject, Hooks, InvalidEventError
 from exponea_async.devices.context import SubjectContext
@@ -72,7 +73,7 @@ class TestConsent:
         """Without consent the receipt is dropped and counted, but features are notified of the event."""
         client = await inbox.app.start()
         recorder = Recorder()
-        client._features.add(recorder)
+        features_of(client).add(recorder)
         message = await inbox.fetched(push(has_tracking_consent=False))
         receipt = await client.track_app_inbox_opened(message)
         with pytest.raises(DroppedError, match="consent"):

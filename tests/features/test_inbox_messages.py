@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from exponea_async._internal import json as _json
 from exponea_async.features._shared.html.reader import SafeHtml, read_html
-from exponea_async.features.inbox import mailbox as mailbox_module
-from exponea_async.features.inbox.mailbox import Mailbox, mailbox_cache, pack, read_messages, unpack
+from exponea_async.features.inbox.mailbox import Mailbox, mailbox_cache, newest, pack, read_messages, unpack
 from exponea_async.features.inbox.parsing import FetchInfo, read_headers, read_message
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 
@@ -248,11 +247,10 @@ class TestHostileResponses:
         assert len(sources) == 1_000
         assert "its 4000 oldest messages are left out" in caplog.text
 
-    def test_many_bytes(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def test_many_bytes(self, caplog: pytest.LogCaptureFixture) -> None:
         """The newest messages are kept up to the maximum size."""
-        monkeypatch.setattr(mailbox_module, "MAX_BYTES", 1_000)
-        kept = mailbox(*(push(str(number), number, title="x" * 300) for number in range(5)))
-        assert ids_of(kept.messages) == ["4", "3"]
+        headers = read_headers(encoded(*(push(str(number), number, title="x" * 300) for number in range(5))), 1000.0)
+        assert [header.id for header in newest(headers, max_bytes=1_000)] == ["4", "3"]
         assert "its 3 oldest messages are left out" in caplog.text
 
 
@@ -303,26 +301,23 @@ class TestMailbox:
 
 
 class TestMailboxCache:
-    def test_number_of_mailboxes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_number_of_mailboxes(self) -> None:
         """The least recently used mailbox is evicted first."""
-        monkeypatch.setattr(mailbox_module, "MAX_MAILBOXES", 2)
-        cache, box = mailbox_cache(), mailbox(push())
+        cache, box = mailbox_cache(max_mailboxes=2), mailbox(push())
         cache.put("a", box)
         cache.put("b", box)
         assert cache.get("a") is box
         cache.put("c", box)
         assert [cache.get(key) for key in "abc"] == [box, None, box]
 
-    def test_size_of_mailboxes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_size_of_mailboxes(self) -> None:
         """Mailboxes are kept up to the maximum size; the latest one stays in any case."""
         box = mailbox(push())
-        monkeypatch.setattr(mailbox_module, "MAX_MAILBOXES_BYTES", 2 * box.size)
-        cache = mailbox_cache()
+        cache = mailbox_cache(max_bytes=2 * box.size)
         for key in "abbc":
             cache.put(key, box)
         assert [cache.get(key) for key in "abc"] == [None, box, box]
-        monkeypatch.setattr(mailbox_module, "MAX_MAILBOXES_BYTES", 1)
-        cache = mailbox_cache()
+        cache = mailbox_cache(max_bytes=1)
         cache.put("b", box)
         cache.put("a", box)
         assert [cache.get(key) for key in "abc"] == [box, None, None]

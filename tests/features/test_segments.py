@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from helpers.app import Phone
 from helpers.clients import Connect
-from helpers.segments import SegmentsFixture, segment, segment_ids, segment_tasks, started
-from helpers.waiting import until
+from helpers.internals import context_of
+from helpers.segments import SegmentsFixture, segment, segment_ids, started
+from helpers.waiting import running, until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -222,7 +223,7 @@ class TestCalls:
         """Stored segments that can't be read are loaded again."""
         segments.respond(discovery=["a"])
         await segments.client.get_segments("discovery")
-        await segments.client._context.save_data(NAME, b"nonsense")
+        await context_of(segments.client).save_data(NAME, b"nonsense")
         assert await segments.client.get_segments("discovery") == [A]
         assert segments.loads == 2
 
@@ -361,7 +362,7 @@ class TestStreams:
         before = segments.loads
         await segments.client.track_event(Event("ping"))
         await stream.aclose()
-        await until(lambda: not segment_tasks())
+        await until(lambda: not running("segments"))
         del stream
         gc.collect()
         assert not segments.service.is_listening
@@ -373,9 +374,9 @@ class TestStreams:
         stream = await segments.stream()
         for _ in range(watcher.MAX_RECEIPTS * 3):
             await segments.client.track_event(Event("ping"))
-        assert len(segment_tasks()) == 1
-        device = segments.service.for_device(segments.client._context)
-        assert len(device._receipts) <= watcher.MAX_RECEIPTS
+        assert len(running("segments")) == 1
+        device = segments.service.for_device(context_of(segments.client))
+        assert len(device.receipts) <= watcher.MAX_RECEIPTS
         before = segments.loads
         await segments.upload()
         assert segments.loads == before + 1
@@ -391,7 +392,7 @@ class TestEnds:
         await segments.client.anonymize()
         await segments.idle()
         assert segment_ids(stream) == []
-        assert await segments.client._context.load_data(NAME) is None
+        assert await context_of(segments.client).load_data(NAME) is None
         assert segments.loads == before
 
         await segments.upload()

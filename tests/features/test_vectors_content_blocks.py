@@ -84,7 +84,7 @@ async def content_types(content: ContentBlocksFixture) -> None:
     content.put(*blocks, personal("none"))
     await content.app.start()
     await content.block()
-    (bundle,) = content.service.selector.loader._bundles.values()
+    (bundle,) = content.loader.bundles.values()
     assert {each.id for each in bundle.blocks_for("top")} == {"html", "none"}
 
 
@@ -138,7 +138,7 @@ async def identify_while_shown(content: ContentBlocksFixture) -> None:
     await client.identify_customer(Customer({"registered": "jane"}))
     await content.idle()
     assert block == before
-    assert len(content.customers) == 0
+    assert len(content.loader.customers) == 0
 
 
 async def events_of_the_previous_customer(content: ContentBlocksFixture) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from helpers.app import Phone
 from helpers.inbox import MARK_AS_READ, InboxFixture, html, ids_of, push
+from helpers.internals import devices_of
 
 from exponea_async import Customer, RequestRefusedError, UnavailableError
 from exponea_async.messages import AppInboxAction, AppInboxMessage
@@ -73,7 +74,7 @@ async def damaged_storage(inbox: InboxFixture) -> None:
     inbox.put(push())
     await inbox.app.start()
     await inbox.fetch()
-    await inbox.client._devices.save_data("inbox:default", b"\x00 rubbish")
+    await devices_of(inbox.client).save_data("inbox:default", b"\x00 rubbish")
     await inbox.app.restart()
     assert ids_of(await inbox.fetch()) == ["m1"]
     assert "sync_token" not in inbox.bodies()[-1]

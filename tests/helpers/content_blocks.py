@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from exponea_async import Exponea
-from exponea_async.features.content_blocks.cache import CustomerCache
+from exponea_async.features.content_blocks.loader import BlockLoader
 from exponea_async.features.content_blocks.service import ContentBlocks
 from exponea_async.messages import InAppContentBlock
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.subjects import Device
 from exponea_async.testing import idle
 from helpers.app import Kept, Phone
+from helpers.internals import feature_of
 
 BUNDLE, PERSONAL = "/bundle-android.json", "/inappcontentblocks"
 LINK, FORCED = "https://s.example/sale", "https://s.example/sale?xnpe_force_track=1"
@@ -68,12 +69,12 @@ class ContentBlocksFixture:
     @property
     def service(self) -> ContentBlocks:
         """The client's instance of the feature."""
-        return self.client._features[ContentBlocks]
+        return feature_of(self.client, ContentBlocks)
 
     @property
-    def customers(self) -> CustomerCache:
-        """The personalized data in memory."""
-        return self.service.selector.loader.customers
+    def loader(self) -> BlockLoader:
+        """The loader of the client, with its caches."""
+        return self.service.selector.loader
 
     def put(self, *blocks: Any, check: bool = True) -> None:
         """Add blocks to the sandbox."""

@@ -11,6 +11,7 @@ from exponea_async.messages import AppInboxMessage
 from exponea_async.sandbox import Sandbox
 from exponea_async.sandbox.models import RequestLog
 from helpers.app import Phone
+from helpers.internals import devices_of, feature_of
 from helpers.token_provider import BlockingTokenProvider
 
 FETCH, MARK_AS_READ = "/appinbox/fetch", "/appinbox/markasread"
@@ -58,7 +59,7 @@ class InboxFixture:
     @property
     def service(self) -> Inbox:
         """The client's instance of the feature."""
-        return self.client._features[Inbox]
+        return feature_of(self.client, Inbox)
 
     def requests(self, path: str = FETCH) -> list[RequestLog]:
         """Return the requests so far whose path has this end."""
@@ -89,4 +90,4 @@ class InboxFixture:
 
     async def stored(self) -> bytes | None:
         """Return the stored mailbox of the default device."""
-        return await self.client._devices.load_data("inbox:default")
+        return await devices_of(self.client).load_data("inbox:default")

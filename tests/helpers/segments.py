@@ -2,7 +2,6 @@
 A device with short waits, and a sandbox that returns segments.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +16,8 @@ from exponea_async.features.segments.service import Segments
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.testing import idle, received
 from helpers.app import Phone
-from helpers.waiting import until
+from helpers.internals import devices_of, feature_of
+from helpers.waiting import running, until
 
 #: Long enough for concurrent triggers to be within it, and short enough to wait for.
 DEBOUNCE = 0.2
@@ -33,12 +33,6 @@ def segment(name: str) -> dict[str, str]:
 def segment_ids(stream: SegmentStream) -> list[list[str]]:
     """Take the values that a stream has received, as the ids of their segments."""
     return [[each["id"] for each in value] for value in received(stream)]
-
-
-def segment_tasks() -> list[str]:
-    """Return the names of the running tasks of the feature."""
-    names = (task.get_name() for task in asyncio.all_tasks())
-    return [name for name in names if name.startswith("exponea_async") and "segments" in name]
 
 
 class SegmentsFixture:
@@ -62,7 +56,7 @@ class SegmentsFixture:
     @property
     def service(self) -> Segments:
         """The client's instance of the feature."""
-        return self.client._features[Segments]
+        return feature_of(self.client, Segments)
 
     def respond(self, **categories: Any) -> None:
         """Return these segments, by their names or whole, to every customer."""
@@ -101,7 +95,7 @@ class SegmentsFixture:
 
     async def load_is_delayed(self) -> None:
         """Wait until a load is delayed, because another trigger may follow."""
-        await until(lambda: any("delayed load" in name for name in segment_tasks()))
+        await until(lambda: bool(running("segments, delayed load")))
 
     async def idle(self) -> None:
         """Wait until only tasks that wait for uploads are left."""
@@ -130,7 +124,7 @@ class SegmentsFixture:
 
     def evict_devices(self) -> None:
         """Remove all devices from memory, so that the next activity of a device is its first."""
-        self.client._devices.clear()
+        devices_of(self.client).clear()
 
 
 @asynccontextmanager
@@ -142,4 +136,4 @@ async def started(app: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch)
         yield SegmentsFixture(app, sandbox)
     finally:
         await app.aclose()
-        assert segment_tasks() == []
+        assert running("segments") == []

@@ -75,12 +75,18 @@ class CachedCustomer:
 
 
 class CustomerCache:
-    """The personalized data of the customers that were used last, by the customer's fingerprint."""
+    """
+    The personalized data of the customers that were used last, by the customer's fingerprint.
 
-    def __init__(self) -> None:
+    Args:
+        max_customers: Maximum number of customers.
+        max_bytes: Approximate maximum size of all data in bytes.
+    """
+
+    def __init__(self, *, max_customers: int = MAX_CUSTOMERS, max_bytes: int = MAX_BYTES) -> None:
         self._customers: LruCache[str, CachedCustomer] = LruCache(
-            MAX_CUSTOMERS,
-            max_weight=MAX_BYTES,
+            max_customers,
+            max_weight=max_bytes,
             weigh=lambda customer: customer.size,
             on_evict=lambda _, customer: self._unlink(customer),
         )

@@ -59,14 +59,15 @@ class BlockLoader:
 
     Attributes:
         customers: The personalized data of customers.
+        bundles: The bundles of projects.
     """
 
     def __init__(self, configuration: Configuration, clock: Callable[[], float], tasks: BackgroundTasks) -> None:
         self.customers = CustomerCache()
+        self.bundles: LruCache[ProjectRef, Bundle] = LruCache(MAX_PROJECTS)
         self._tasks = tasks
         self._bundle_path = BUNDLE.format(platform=configuration.message_platform)
         self._clock = clock
-        self._bundles: LruCache[ProjectRef, Bundle] = LruCache(MAX_PROJECTS)
         self._bundle_loads: SingleFlight[ProjectRef, Bundle | None] = SingleFlight(tasks)
         # By the customer's fingerprint and the block's id, so that callers wait for a block that is being loaded.
         self._data_loads: SingleFlight[tuple[str, str], DataById | None] = SingleFlight(tasks)
@@ -78,7 +79,7 @@ class BlockLoader:
     @property
     def is_used(self) -> bool:
         """Whether a bundle was loaded."""
-        return len(self._bundles) > 0
+        return len(self.bundles) > 0
 
     async def bundle(self, context: SubjectContext, customer: CustomerSnapshot) -> Bundle | None:
         """
@@ -87,7 +88,7 @@ class BlockLoader:
         Raises:
             LifecycleError: The client is not running.
         """
-        bundle = self._bundles.get(customer.project)
+        bundle = self.bundles.get(customer.project)
         if bundle is None:
             load = self.renew(context, customer)
             return None if load is None else await _wait(load)
@@ -138,7 +139,7 @@ class BlockLoader:
         self._tasks.cancel()
         for each in (
             self.customers,
-            self._bundles,
+            self.bundles,
             self._bundle_loads,
             self._data_loads,
             self._pauses,
@@ -159,7 +160,7 @@ class BlockLoader:
             return None
         now = self._clock()
         bundle = await to_thread_if_large(len(response), lambda: read_bundle(response, now))
-        self._bundles.put(customer.project, bundle)
+        self.bundles.put(customer.project, bundle)
         return bundle
 
     async def _load_data(self, context: SubjectContext, customer: CustomerSnapshot, ids: list[str]) -> DataById | None:

@@ -29,11 +29,15 @@ class PageCache:
 
     Args:
         loader: Loads the images and fonts of a page, which are put into it; None leaves their URLs.
+        max_pages: Maximum number of pages.
+        max_bytes: Approximate maximum size of all pages in bytes.
     """
 
-    def __init__(self, loader: ResourceLoader | None) -> None:
+    def __init__(
+        self, loader: ResourceLoader | None, *, max_pages: int = MAX_PAGES, max_bytes: int = MAX_BYTES
+    ) -> None:
         self._resources = ResourceCache(loader)
-        self._pages: LruCache[bytes, SafeHtml] = LruCache(MAX_PAGES, max_weight=MAX_BYTES, weigh=_size)
+        self._pages: LruCache[bytes, SafeHtml] = LruCache(max_pages, max_weight=max_bytes, weigh=_size)
         self._locks: KeyedLocks[bytes] = KeyedLocks()
 
     def __len__(self) -> int:

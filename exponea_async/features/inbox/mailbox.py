@@ -103,18 +103,20 @@ class Mailbox:
         return evolve(self, entries=MappingProxyType({**self.entries, message_id: changed}))
 
 
-def mailbox_cache() -> LruCache[str, Mailbox]:
+def mailbox_cache(
+    *, max_mailboxes: int = MAX_MAILBOXES, max_bytes: int = MAX_MAILBOXES_BYTES
+) -> LruCache[str, Mailbox]:
     """Return an empty cache of mailboxes by device key, whichever customer owns them."""
-    return LruCache(MAX_MAILBOXES, max_weight=MAX_MAILBOXES_BYTES, weigh=lambda mailbox: mailbox.size, keep_latest=True)
+    return LruCache(max_mailboxes, max_weight=max_bytes, weigh=lambda mailbox: mailbox.size, keep_latest=True)
 
 
-def newest(messages: Iterable[D]) -> list[D]:
+def newest(messages: Iterable[D], *, max_bytes: int = MAX_BYTES) -> list[D]:
     """Return the messages, newest first; the oldest that a mailbox has no room for are left out and logged."""
     in_order = sorted(messages, key=_sort_key)
     size, count = 0, 0
     for each in in_order[:MAX_MESSAGES]:
         size += len(each.raw_json)
-        if size > MAX_BYTES:
+        if size > max_bytes:
             break
         count += 1
     if count < len(in_order):

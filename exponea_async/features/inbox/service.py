@@ -64,13 +64,16 @@ class Inbox(Feature):
     Args:
         configuration: The settings.
         clock: Returns the current time in UNIX seconds.
+
+    Attributes:
+        store: The mailboxes of devices.
     """
 
     def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
         super().__init__()
         self._configuration = configuration
         self._clock = clock
-        self._store = MailboxStore(configuration.application_id, self._read_html)
+        self.store = MailboxStore(configuration.application_id, self._read_html)
         # By device key and, for customer trackers, the customer's fingerprint.
         self._fetches: SingleFlight[tuple[str | None, str], FetchResult] = SingleFlight(self.tasks)
         self._is_closed = False
@@ -102,19 +105,19 @@ class Inbox(Feature):
         self, context: SubjectContext, customer: CustomerSnapshot, message_id: str
     ) -> AppInboxMessage | None:
         """Return a message from a customer's mailbox, or None."""
-        return (await self._store.load(context, customer)).message(message_id)
+        return (await self.store.load(context, customer)).message(message_id)
 
     async def set_read(self, context: SubjectContext, customer: CustomerSnapshot, message_id: str) -> None:
         """Mark a message as read in a customer's mailbox, if the customer is still the present one."""
-        mailbox = await self._store.load(context, customer)
+        mailbox = await self.store.load(context, customer)
         if await context.is_current(customer) and message_id in mailbox.entries:
-            await self._store.save(context, customer, mailbox.with_read(message_id))
+            await self.store.save(context, customer, mailbox.with_read(message_id))
 
     # Notifications
 
     def identified(self, context: SubjectContext, receipt: Receipt) -> None:  # noqa: ARG002 - the base has it
         """Delete the mailbox of the previous customer, unless no mailbox is in memory."""
-        if not self._store.is_empty:
+        if not self.store.is_empty:
             self.tasks.start(self._renew(context), name="delete an app inbox")
 
     def anonymized(self, context: SubjectContext) -> None:
@@ -126,7 +129,7 @@ class Inbox(Feature):
         """Remove everything from memory; callers that wait for a fetch get an empty list."""
         self.tasks.cancel()
         self._fetches.clear()
-        self._store.clear()
+        self.store.clear()
 
     async def aclose(self) -> None:
         """Cancel all background work; callers that wait for a fetch get a `ClosedError`."""
@@ -137,7 +140,7 @@ class Inbox(Feature):
         customer = await context.current_customer(counts_as_activity=False)
         if customer is None:
             return
-        await self._store.delete_others(context, customer, include_stored=include_stored)
+        await self.store.delete_others(context, customer, include_stored=include_stored)
         if preload:
             try:
                 await self.fetch(context)
@@ -161,14 +164,14 @@ class Inbox(Feature):
             return FetchResult(customer, error)
 
     async def _fetch_messages(self, context: SubjectContext, customer: CustomerSnapshot) -> list[AppInboxMessage]:
-        mailbox = await self._store.load(context, customer)
+        mailbox = await self.store.load(context, customer)
         try:
             return await self._fetch_changes(context, customer, mailbox)
         except RequestRefusedError as error:
             if error.status != GONE or mailbox.sync_token is None:
                 raise
         LOG.info("The platform no longer knows the sync token of an app inbox; all messages are fetched.")
-        await self._store.delete(context, customer)
+        await self.store.delete(context, customer)
         return await self._fetch_changes(context, customer, Mailbox(customer.fingerprint))
 
     async def _fetch_changes(
@@ -188,10 +191,10 @@ class Inbox(Feature):
         entries, token = await to_thread_if_large(_read_cost(response), partial(self._read, response, mailbox, info))
         is_current = await context.is_current(customer)
         # A message may have been marked as read in the meantime.
-        before = self._store.latest(customer, mailbox)
+        before = self.store.latest(customer, mailbox)
         after = before.merged(entries, token)
         if is_current and (entries or after.sync_token != before.sync_token):
-            await self._store.save(context, customer, after)
+            await self.store.save(context, customer, after)
         return after.messages
 
     def _read(self, response: bytes, mailbox: Mailbox, info: FetchInfo) -> tuple[list[CachedMessage], str | None]:

@@ -28,46 +28,48 @@ class MailboxStore:
     Args:
         application_id: The application. A mailbox that was stored for another application is not used.
         read_html: Makes HTML safe.
+
+    Attributes:
+        mailboxes: The mailboxes in memory by device key, whichever customer owns them.
     """
 
     def __init__(self, application_id: str, read_html: ReadHtml) -> None:
         self._application_id = application_id
         self._read_html = read_html
-        # By device key, whichever customer owns the mailbox.
-        self._cached = mailbox_cache()
+        self.mailboxes = mailbox_cache()
         # Writes of a device's mailbox are in order, so that the latest one stays.
         self._locks: KeyedLocks[str] = KeyedLocks()
 
     @property
     def is_empty(self) -> bool:
         """Whether no mailbox is in memory."""
-        return not self._cached
+        return not self.mailboxes
 
     async def load(self, context: SubjectContext, customer: CustomerSnapshot) -> Mailbox:
         """Return a customer's mailbox from memory or from the storage; otherwise an empty one."""
         empty = Mailbox(customer.fingerprint)
         if customer.device is None:
             return empty
-        mailbox = self._cached.get(customer.device)
+        mailbox = self.mailboxes.get(customer.device)
         if mailbox is None:
             mailbox = await self._load_stored(context, customer, empty)
-            if mailbox is not empty and self._cached.get(customer.device) is None:
-                self._cached.put(customer.device, mailbox)
+            if mailbox is not empty and self.mailboxes.get(customer.device) is None:
+                self.mailboxes.put(customer.device, mailbox)
         return mailbox if mailbox.fingerprint == customer.fingerprint else empty
 
     def latest(self, customer: CustomerSnapshot, mailbox: Mailbox) -> Mailbox:
         """Return the present state of a mailbox that was loaded earlier."""
-        cached = self._cached.get(customer.device) if customer.device is not None else None
+        cached = self.mailboxes.get(customer.device) if customer.device is not None else None
         return cached if cached is not None and cached.fingerprint == customer.fingerprint else mailbox
 
     async def save(self, context: SubjectContext, customer: CustomerSnapshot, mailbox: Mailbox) -> None:
         """Keep the mailbox of the device's present customer."""
         if customer.device is None:
             return
-        self._cached.put(customer.device, mailbox)
+        self.mailboxes.put(customer.device, mailbox)
         async with self._locks.for_key(customer.device):
             # By now there may be a newer one, of the same customer or another.
-            latest = self._cached.get(customer.device) or mailbox
+            latest = self.mailboxes.get(customer.device) or mailbox
             packed = await to_thread_if_large(latest.size, partial(pack, latest, self._application_id))
             current = await context.current_customer(counts_as_activity=False)
             # The mailbox of a previous customer must not be stored: it may have been deleted by now.
@@ -94,16 +96,16 @@ class MailboxStore:
         if customer.device is None:
             return
         async with self._locks.for_key(customer.device):
-            cached = self._cached.get(customer.device)
+            cached = self.mailboxes.get(customer.device)
             if include_stored if cached is None else cached.fingerprint != customer.fingerprint:
                 await self._delete(context, customer.device)
 
     def clear(self) -> None:
         """Remove all mailboxes from memory."""
-        self._cached.clear()
+        self.mailboxes.clear()
 
     async def _delete(self, context: SubjectContext, device: str) -> None:
-        self._cached.pop(device)
+        self.mailboxes.pop(device)
         await context.save_data(NAME, None)
 
     async def _load_stored(self, context: SubjectContext, customer: CustomerSnapshot, empty: Mailbox) -> Mailbox:

@@ -79,6 +79,9 @@ class DeviceSegments(Stream[SegmentList]):
         context: The device.
         clock: Returns the current time in UNIX seconds.
         tasks: Where background work runs.
+
+    Attributes:
+        receipts: The latest events whose upload is awaited.
     """
 
     def __init__(self, context: SubjectContext, clock: Callable[[], float], tasks: BackgroundTasks) -> None:
@@ -90,7 +93,7 @@ class DeviceSegments(Stream[SegmentList]):
         self._loads: SingleFlight[str, CachedSegments | None] = SingleFlight(tasks)
         self._delayed_load: asyncio.Task[None] | None = None
         self._first_trigger_at: float | None = None
-        self._receipts: deque[Receipt] = deque(maxlen=MAX_RECEIPTS)
+        self.receipts: deque[Receipt] = deque(maxlen=MAX_RECEIPTS)
         self._upload_watch: asyncio.Task[None] | None = None
 
     # Subscriptions
@@ -126,7 +129,7 @@ class DeviceSegments(Stream[SegmentList]):
 
     def load_after_upload(self, receipt: Receipt) -> None:
         """Load the segments once an event has been uploaded."""
-        self._receipts.append(receipt)
+        self.receipts.append(receipt)
         if self._upload_watch is None or self._upload_watch.done():
             self._upload_watch = self._start(self._watch_uploads(), "waiting for uploads")
 
@@ -169,10 +172,10 @@ class DeviceSegments(Stream[SegmentList]):
             self.load_soon()
 
     async def _watch_uploads(self) -> None:
-        while self._receipts and self.has_subscribers:
+        while self.receipts and self.has_subscribers:
             with suppress(DeliveryError):
                 with self._tasks.dormant():
-                    await self._receipts.popleft().delivered()
+                    await self.receipts.popleft().delivered()
                 self.load_soon()
         self._upload_watch = None
 
@@ -236,7 +239,7 @@ class DeviceSegments(Stream[SegmentList]):
             if task is not None:
                 task.cancel()
         self._delayed_load = self._first_trigger_at = self._upload_watch = None
-        self._receipts.clear()
+        self.receipts.clear()
 
     def _in_order(self) -> list[SegmentSubscription]:
         """Return the subscriptions in the order in which they were made."""
