@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
+from helpers.environment import Environment
 
 from exponea_async.config import BasicAuth, Configuration, ExponeaProject, QueueSettings, UploadSettings
 from exponea_async.errors import ConfigurationError
@@ -41,10 +42,9 @@ class TestReading:
         """All other fields have their defaults."""
         assert Configuration.from_env(REQUIRED) == Configuration(project_token="main", authorization_token=SECRET)
 
-    def test_the_variables_of_the_process_are_read_by_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_variables_of_the_process_are_read_by_default(self, environment: Environment) -> None:
         """Without an argument, `os.environ` is read."""
-        for name, value in REQUIRED.items():
-            monkeypatch.setenv(name, value)
+        environment(**REQUIRED)
 
         assert Configuration.from_env(flush_mode="MANUAL").project_token == "main"
 

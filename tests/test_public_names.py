@@ -1,5 +1,5 @@
 """
-What users may call: the names, and how they are called.
+The public API: its names and signatures.
 """
 
 import inspect
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import exponea_async
-from exponea_async import CustomerTracker, Device, Exponea
+from exponea_async import CustomerTracker, Device, Exponea, testing
 
 TRACKING = {
     "track_event": "async (event: Event) -> Receipt",
@@ -111,20 +111,38 @@ CLIENT = (
 )
 
 
+TESTING = {
+    "idle": "async (client: Exponea, *, timeout: float = 10.0) -> None",
+    "pending_records": "async (client: Exponea, names: str) -> list[StoredRecord]",
+    "dead_letters": "async (client: Exponea, names: str) -> list[StoredRecord]",
+    "end_idle_sessions": "async (client: Exponea) -> int",
+    "received": "(subscription: Subscription[~T]) -> list[~T]",
+}
+
+
 def spelled(kind: Any) -> str:
-    """Tell an annotation without the modules of its names."""
+    """Return an annotation without the modules of its names."""
     if isinstance(kind, type) and not getattr(kind, "__args__", None):
         return "None" if kind is type(None) else kind.__name__
     text = inspect.formatannotation(kind)
-    for module in ("models", "config", "messages", "subjects", "_internal.streams", "features.content_blocks.carousel"):
+    for module in (
+        "models",
+        "config",
+        "messages",
+        "subjects",
+        "client",
+        "testing",
+        "_internal.streams",
+        "features.content_blocks.carousel",
+    ):
         text = text.replace(f"exponea_async.{module}.", "")
     for module in ("collections.abc.", "datetime.", "contextlib.", "typing."):
         text = text.replace(module, "")
     return text
 
 
-def shown(member: Any) -> str:
-    """Tell how a member is used."""
+def signature(member: Any, skipped: int = 1) -> str:
+    """Return how a member is used."""
     if isinstance(member, property):
         return "property"
     function = member.__func__ if isinstance(member, classmethod) else member
@@ -135,20 +153,20 @@ def shown(member: Any) -> str:
         ("*, " if each.kind is each.KEYWORD_ONLY else "")
         + f"{each.name}: {spelled(each.annotation)}"
         + ("" if each.default is each.empty else f" = {each.default!r}")
-        for each in list(signature.parameters.values())[1:]
+        for each in list(signature.parameters.values())[skipped:]
     ]
     awaited = "async " if inspect.iscoroutinefunction(function) else ""
     return f"{awaited}({', '.join(parameters)}) -> {spelled(signature.return_annotation)}"
 
 
 def public(kind: type) -> dict[str, str]:
-    """Tell the public members of a class."""
+    """Return the public members of a class."""
     members = {name: member for each in reversed(kind.__mro__[:-1]) for name, member in vars(each).items()}
-    return {name: shown(member) for name, member in members.items() if not name.startswith("_")}
+    return {name: signature(member) for name, member in members.items() if not name.startswith("_")}
 
 
 def test_the_list_is_sorted_and_complete() -> None:
-    """``__all__`` names all that is there, and nothing else."""
+    """``__all__`` has all public names of the package and nothing else."""
     there = {
         name for name, value in vars(exponea_async).items() if name[0] != "_" and not isinstance(value, ModuleType)
     }
@@ -158,7 +176,7 @@ def test_the_list_is_sorted_and_complete() -> None:
 
 
 @pytest.mark.parametrize("name", exponea_async.__all__)
-def test_every_name_is_told(name: str) -> None:
+def test_every_name_is_documented(name: str) -> None:
     """Each public name has a docstring."""
     assert (getattr(exponea_async, name).__doc__ or "").strip()
 
@@ -169,13 +187,24 @@ def test_every_name_is_told(name: str) -> None:
     ids=lambda each: str(each)[:30],
 )
 def test_the_members(kind: type, members: dict[str, str]) -> None:
-    """The clients and subjects have these members, and none that does nothing yet."""
+    """The client and the subjects have exactly these members."""
     assert public(kind) == members
 
 
 def test_the_constructor() -> None:
-    """A client takes its settings, and what tests turn by name."""
+    """The configuration is positional, everything else is keyword-only."""
     parameters = inspect.signature(Exponea).parameters
 
     assert list(parameters) == ["configuration", "hooks", "clock"]
     assert [each.kind.name for each in parameters.values()] == ["POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY", "KEYWORD_ONLY"]
+
+
+def test_the_functions_for_tests() -> None:
+    """The testing module has exactly these public functions."""
+    functions = {
+        name: signature(member, skipped=0)
+        for name, member in vars(testing).items()
+        if inspect.isfunction(member) and member.__module__ == testing.__name__ and not name.startswith("_")
+    }
+
+    assert functions == TESTING

@@ -60,9 +60,9 @@ class TestPushNotifications:
         await client.track_push_token("value-of-push-token")
         await client.track_hms_push_token("value-of-push-token")
 
-        told = await arrived(phone, sandbox, "notification_state")
-        assert [event.properties["platform"] for event in told] == ["android", "huawei"]
-        assert {event.customer_ids["registered"] for event in told} == {"jane@example.com"}
+        found = await arrived(phone, sandbox, "notification_state")
+        assert [event.properties["platform"] for event in found] == ["android", "huawei"]
+        assert {event.customer_ids["registered"] for event in found} == {"jane@example.com"}
 
     async def test_a_token_is_tracked_immediately_regardless_of_the_frequency(
         self, phone: Phone, sandbox: Sandbox

@@ -81,12 +81,12 @@ class TestEvents:
     async def test_you_can_use_a_nested_structure_for_complex_properties(self, phone: Phone, sandbox: Sandbox) -> None:
         """Lists of mappings arrive unchanged."""
         products = [{"product_id": "abc123", "quantity": 2}, {"product_id": "abc456", "quantity": 1}]
-        told = {"purchase_status": "success", "product_list": products, "total_price": 7.99}
+        properties = {"purchase_status": "success", "product_list": products, "total_price": 7.99}
         client = await phone.start()
-        await client.track_event(Event("purchase", told))
+        await client.track_event(Event("purchase", properties))
 
         (event,) = await arrived(phone, sandbox, "purchase")
-        assert told.items() <= event.properties.items()
+        assert properties.items() <= event.properties.items()
 
     async def test_the_timestamp_is_the_current_time_by_default(self, phone: Phone, sandbox: Sandbox) -> None:
         """The default is the time of the call, not of the upload; a given timestamp is in UNIX seconds."""
@@ -161,8 +161,8 @@ class TestAnonymize:
         await client.anonymize()
         new = await client.get_customer_cookie()
 
-        told = [(event.event_type, event.customer_ids["cookie"]) for event in await arrived(phone, sandbox)]
-        assert told[-5:] == [
+        found = [(event.event_type, event.customer_ids["cookie"]) for event in await arrived(phone, sandbox)]
+        assert found[-5:] == [
             ("session_end", old),
             ("notification_state", old),
             ("installation", new),
@@ -270,8 +270,8 @@ class TestSessions:
         await client.pause()
         await phone.expire(at=1100)
 
-        told = await arrived(phone, sandbox, "session_start", "session_end")
-        assert [(event.properties["ip"], event.properties["city"]) for event in told] == [("", "nowhere")] * 2
+        found = await arrived(phone, sandbox, "session_start", "session_end")
+        assert [(event.properties["ip"], event.properties["city"]) for event in found] == [("", "nowhere")] * 2
 
 
 class TestDefaultProperties:
@@ -284,11 +284,11 @@ class TestDefaultProperties:
         await client.track_push_token("token")
         await phone.expire(at=1100)
 
-        told = {
+        found = {
             event.event_type: DEFAULTS.items() <= event.properties.items() for event in await arrived(phone, sandbox)
         }
-        assert told.pop("notification_state") is False
-        assert told == dict.fromkeys(
+        assert found.pop("notification_state") is False
+        assert found == dict.fromkeys(
             ["installation", "session_start", "ping", "payment", "campaign", "session_end"], True
         )
 

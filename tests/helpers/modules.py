@@ -1,9 +1,11 @@
 """
-Loading a module a second time, for example without an optional library.
+Optional libraries that are not installed, and second copies of modules.
 """
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 
 import pytest
@@ -21,8 +23,14 @@ def copy_of(name: str, *, without: str = "") -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        if without:
-            patch.setitem(sys.modules, without, None)
+    with uninstalled(without) if without else nullcontext():
         spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def uninstalled(library: str) -> Iterator[None]:
+    """Make imports of a library, or of one of its modules, fail within the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, library, None)
+        yield
