@@ -1,5 +1,5 @@
 """
-Which events triggers match.
+The events that triggers match.
 """
 
 import json
@@ -29,14 +29,14 @@ NO_COUNT = condition("qty", "number", "greater than")
 
 
 def trigger(*conditions: Mapping[str, Any], event_type: str = "cart_update") -> Trigger:
-    """Read a trigger with conditions."""
+    """Return a trigger with conditions."""
     read = read_trigger({"event_type": event_type, "filter": list(conditions)})
     assert read is not None
     return read
 
 
 def matches(value: object, **properties: Any) -> bool:
-    """Tell whether a condition on ``x`` holds true of an event with these properties."""
+    """Return whether a condition on ``x`` is true for an event with these properties."""
     assert isinstance(value, dict)
     return trigger(value).matches(TriggerEvent("cart_update", properties))
 
@@ -44,15 +44,15 @@ def matches(value: object, **properties: Any) -> bool:
 class TestConditions:
     @pytest.mark.parametrize("case", [pytest.param(case, id=case.number) for case in CASES if case.outcome != BROKEN])
     def test_each_operator(self, case: Case) -> None:
-        """A condition holds true or not as it does in the Android SDK, and one with the wrong operands never does."""
+        """A condition is true in the same cases as in the Android SDK, and one with the wrong operands never is."""
         read = trigger(case.condition)
         assert read.matches(CART_UPDATE) is (case.outcome == MATCH)
         if case.outcome == NEVER:
             assert read.trouble
 
     @pytest.mark.parametrize("case", [pytest.param(case, id=case.number) for case in CASES if case.outcome == BROKEN])
-    def test_what_is_unknown(self, case: Case) -> None:
-        """A word that nobody knows makes the whole message unusable."""
+    def test_unknown_words(self, case: Case) -> None:
+        """An unknown type or operator makes the whole message unusable."""
         with pytest.raises(FieldError, match="expected one of"):
             trigger(case.condition)
 
@@ -68,7 +68,7 @@ class TestConditions:
         ],
     )
     def test_any_operator_in_a_boolean(self, operator: str, more: dict[str, str], *, expected: bool) -> None:
-        """A boolean condition takes the operators of the others, with its value as the operand."""
+        """A boolean condition accepts the operators of the others, with its value as the operand."""
         assert trigger(condition("color", "boolean", operator, **more)).matches(CART_UPDATE) is expected
 
     @pytest.mark.parametrize(
@@ -118,22 +118,20 @@ FILTERS: dict[str, tuple[TriggerEvent, list[Mapping[str, Any]], bool]] = {
 
 class TestTriggers:
     @pytest.mark.parametrize(
-        ("occasion", "conditions", "expected"), [pytest.param(*case, id=number) for number, case in FILTERS.items()]
+        ("event", "conditions", "expected"), [pytest.param(*case, id=number) for number, case in FILTERS.items()]
     )
-    def test_whole_filters(
-        self, occasion: TriggerEvent, conditions: list[Mapping[str, Any]], *, expected: bool
-    ) -> None:
-        """The type must be the same to the letter, and all conditions hold true."""
-        assert trigger(*conditions).matches(occasion) is expected
+    def test_whole_filters(self, event: TriggerEvent, conditions: list[Mapping[str, Any]], *, expected: bool) -> None:
+        """The event type must be equal, and all conditions must be true."""
+        assert trigger(*conditions).matches(event) is expected
 
     @pytest.mark.parametrize("value", [pytest.param(None, id="W08")])
     def test_no_trigger(self, value: object) -> None:
-        """A message without a trigger is shown upon nothing."""
+        """A message without a trigger is never shown."""
         assert read_trigger(value) is None
 
     @pytest.mark.parametrize("more", [pytest.param({"type": "event"}, id="W09")])
-    def test_what_else_a_trigger_has(self, more: dict[str, str]) -> None:
-        """What the platform adds makes no difference."""
+    def test_other_fields(self, more: dict[str, str]) -> None:
+        """Other fields of the platform make no difference."""
         source = {"event_type": "cart_update", "filter": [TEAL]}
         assert read_trigger(source | more) == read_trigger(source)
 
@@ -156,7 +154,7 @@ class TestTriggers:
     @pytest.mark.parametrize(
         "value",
         [
-            pytest.param("cart_update", id="text"),
+            pytest.param("cart_update", id="string"),
             pytest.param([], id="list"),
             pytest.param({}, id="empty"),
             pytest.param({"filter": []}, id="no-type"),
@@ -167,26 +165,26 @@ class TestTriggers:
             pytest.param({"event_type": "a", "filter": {}}, id="object-filter"),
             pytest.param({"event_type": "a", "filter": [None]}, id="null-condition"),
             pytest.param({"event_type": "a", "filter": [{}]}, id="empty-condition"),
-            pytest.param({"event_type": "a", "filter": [{**TEAL, "attribute": "color"}]}, id="text-attribute"),
+            pytest.param({"event_type": "a", "filter": [{**TEAL, "attribute": "color"}]}, id="string-attribute"),
             pytest.param({"event_type": "a", "filter": [{**TEAL, "attribute": {"type": "property"}}]}, id="no-name"),
             pytest.param({"event_type": "a", "filter": [{**TEAL, "constraint": None}]}, id="no-constraint"),
             pytest.param({"event_type": "a", "filter": [{**TEAL, "constraint": {"type": []}}]}, id="list-type"),
         ],
     )
-    def test_what_can_not_be_read(self, value: object) -> None:
-        """A trigger that is not written as it should be is an error that says so."""
+    def test_broken_triggers(self, value: object) -> None:
+        """A broken trigger raises an error that says what is expected."""
         with pytest.raises(FieldError, match=r"^trigger: .*(expected an? \w+, got |missing$)"):
             read_trigger(value)
 
     @pytest.mark.parametrize("operands", ["Teal", {}, [None], ["Teal"], [{}], [{"value": 7}], [{"value": None}]])
-    def test_operands_that_can_not_be_read(self, operands: object) -> None:
-        """Operands are constants, which are texts."""
+    def test_broken_operands(self, operands: object) -> None:
+        """Operands must be constants, which are strings."""
         constraint = {"type": "string", "operator": "in", "operands": operands}
         with pytest.raises(FieldError):
             trigger({**TEAL, "constraint": constraint})
 
-    def test_a_value_that_can_not_be_read(self) -> None:
-        """The value of a boolean condition is a text."""
+    def test_a_broken_value(self) -> None:
+        """The value of a boolean condition must be a string."""
         with pytest.raises(FieldError):
             trigger({**TEAL, "constraint": {"type": "boolean", "operator": "is", "value": True}})
 
@@ -204,7 +202,7 @@ NESTED: list[Any] = []
 NESTED.append(NESTED)
 
 
-class TestTexts:
+class TestComparisonStrings:
     @pytest.mark.parametrize(
         ("value", "expected"),
         [
@@ -230,8 +228,8 @@ class TestTexts:
             ({"b", "a"}, '["a","b"]'),
         ],
     )
-    def test_what_a_value_is_compared_by(self, value: object, expected: str) -> None:
-        """The text of a value is what goes over the wire."""
+    def test_comparison_string(self, value: object, expected: str) -> None:
+        """A value is compared by the string that is sent."""
         assert comparison_string(value) == expected
 
     @pytest.mark.parametrize(
@@ -253,8 +251,8 @@ class TestTexts:
         ],
         ids=lambda value: type(value).__name__,
     )
-    def test_what_has_no_text(self, value: object) -> None:
-        """What can't be sent has no text, so that no comparison holds true, while it is a value all the same."""
+    def test_values_without_a_string(self, value: object) -> None:
+        """A value that can't be sent counts as present, but no comparison with it is true."""
         if value is not None and not isinstance(value, datetime):
             assert matches(condition("x", "string", "has value"), x=value)
         if not isinstance(value, datetime):
@@ -263,29 +261,29 @@ class TestTexts:
         assert not matches(condition("x", "number", "not between", "1", "2"), x=value)
 
     @pytest.mark.parametrize(
-        ("text", "is_number"),
+        ("string", "is_number"),
         [
-            *[(text, True) for text in ("7", "+7", "-7", "007", "7.0", "1e3", "1E+3", "1.5e-3", "0", "9" * 400)],
+            *[(string, True) for string in ("7", "+7", "-7", "007", "7.0", "1e3", "1E+3", "1.5e-3", "0", "9" * 400)],
             *[
-                (text, False)
-                for text in ("", " 7", "7\n", "7d", "0x10", "1_000", ".5", "5.", "1e", "NaN", "inf", "\u0667")
+                (string, False)
+                for string in ("", " 7", "7\n", "7d", "0x10", "1_000", ".5", "5.", "1e", "NaN", "inf", "\u0667")
             ],
         ],
     )
-    def test_what_is_a_number(self, text: str, *, is_number: bool) -> None:
-        """Numbers are digits with a sign, a fraction and an exponent; nothing else that some language takes for one."""
-        assert matches(condition("x", "number", "greater than", "-1e9"), x=text) is is_number
-        assert bool(trigger(condition("x", "number", "equal to", text)).trouble) is not is_number
+    def test_numbers(self, string: str, *, is_number: bool) -> None:
+        """A number consists of digits, with an optional sign, fraction and exponent, and of nothing else."""
+        assert matches(condition("x", "number", "greater than", "-1e9"), x=string) is is_number
+        assert bool(trigger(condition("x", "number", "equal to", string)).trouble) is not is_number
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("Infinity")])
-    def test_what_is_no_finite_number(self, value: object) -> None:
-        """What JSON has no number for is none."""
+    def test_infinite_numbers(self, value: object) -> None:
+        """A value that JSON can't represent as a number is not one."""
         assert not matches(condition("x", "number", "not between", "1", "2"), x=value)
 
 
 class TestPatterns:
     @pytest.mark.parametrize(
-        ("pattern", "text", "expected"),
+        ("pattern", "string", "expected"),
         [
             ("https?://(www\\.)?shop\\.example/(en|de)/.*", f"https://shop.example/de/{'a' * 10_000}", True),
             ("^(\\d{1,3}\\.){3}\\d{1,3}$", "127.0.0.1", True),
@@ -293,13 +291,13 @@ class TestPatterns:
             ("(?<city>Brno|Praha)", "Praha 7", True),
         ],
     )
-    def test_patterns_of_everyday(self, pattern: str, text: str, *, expected: bool) -> None:
-        """What campaigns look for is found anywhere in a text."""
-        assert matches(condition("x", "string", "regex", pattern), x=text) is expected
+    def test_usual_patterns(self, pattern: str, string: str, *, expected: bool) -> None:
+        """A pattern is found anywhere in a string."""
+        assert matches(condition("x", "string", "regex", pattern), x=string) is expected
 
     @pytest.mark.parametrize("pattern", ["a" * (MAX_PATTERN + 1), ".*(?i)a", "\\", "[a", "(?R)"])
-    def test_patterns_that_are_refused(self, pattern: str) -> None:
-        """What can't be read, or is larger than any campaign needs, matches nothing, and says why."""
+    def test_rejected_patterns(self, pattern: str) -> None:
+        """A pattern that can't be read, or is too large, matches nothing, and the trigger says why."""
         read = trigger(condition("x", "string", "regex", pattern))
         assert "regular expression" in (read.trouble or "")
         assert not read.matches(TriggerEvent("cart_update", {"x": "a"}))
@@ -326,20 +324,20 @@ CONDITIONS = st.builds(
 )
 
 
-def digits(text: str) -> bool:
-    return text != "" and set(text) <= set("0123456789")
+def digits(string: str) -> bool:
+    return string != "" and set(string) <= set("0123456789")
 
 
-def is_number(text: str) -> bool:
-    """Tell in words of its own what a number is."""
-    mantissa, letter, exponent = text.lower().partition("e")
+def is_number(string: str) -> bool:
+    """Return whether a string is a number, by an independent implementation."""
+    mantissa, letter, exponent = string.lower().partition("e")
     whole, dot, fraction = mantissa.partition(".")
     signless = [part[1:] if part[:1] in ("+", "-") else part for part in (whole, exponent)]
     return digits(signless[0]) and (not dot or digits(fraction)) and (not letter or digits(signless[1]))
 
 
-def plain_text(value: Any) -> str | None:
-    """Tell in words of its own what the text of a JSON value is."""
+def expected_string(value: Any) -> str | None:
+    """Return the comparison string of a JSON value, by an independent implementation."""
     if value is None or isinstance(value, str):
         return value
     return json.dumps(without_null(value), ensure_ascii=False, separators=(",", ":"))
@@ -351,8 +349,8 @@ def without_null(value: Any) -> Any:
     return [without_null(each) for each in value if each is not None] if isinstance(value, list) else value
 
 
-def foretold(constraint: Mapping[str, Any], value: Any, *, is_set: bool) -> bool:
-    """Tell in words of its own whether a condition holds true."""
+def expected_match(constraint: Mapping[str, Any], value: Any, *, is_set: bool) -> bool:
+    """Return whether a condition is true, by an independent implementation."""
     operator, operands = constraint["operator"], [each["value"] for each in constraint["operands"]]
     presence = {
         "is set": is_set,
@@ -362,48 +360,48 @@ def foretold(constraint: Mapping[str, Any], value: Any, *, is_set: bool) -> bool
     }
     if operator in presence:
         return not operands and presence[operator]
-    text = plain_text(value)
-    if text is None or (operator not in ("in", "not in") and len(operands) != 1 + operator.endswith("between")):
+    string = expected_string(value)
+    if string is None or (operator not in ("in", "not in") and len(operands) != 1 + operator.endswith("between")):
         return False
     if operator in ("equal to", "in between", "not between", "less than", "greater than"):
-        return all(map(is_number, [text, *operands])) and foretold_number(operator, float(text), *map(float, operands))
-    return foretold_text(operator, text, operands)
+        return all(map(is_number, [string, *operands])) and expected_number_match(
+            operator, float(string), *map(float, operands)
+        )
+    return expected_string_match(operator, string, operands)
 
 
-def foretold_number(operator: str, number: float, *bounds: float) -> bool:
+def expected_number_match(operator: str, number: float, *bounds: float) -> bool:
     low, high = bounds[0], bounds[-1]
     below, above = number < low, number > high
     answers = {"less than": below, "greater than": above, "not between": below or above}
     return answers.get(operator, not below and not above)
 
 
-def foretold_text(operator: str, text: str, operands: list[str]) -> bool:
+def expected_string_match(operator: str, string: str, operands: list[str]) -> bool:
     found = {
-        "contain": any(text[place:].startswith(each) for each in operands for place in range(len(text) + 1)),
-        "start": any(text[: len(each)] == each for each in operands),
-        "end": any(text[::-1][: len(each)] == each[::-1] for each in operands),
+        "contain": any(string[place:].startswith(each) for each in operands for place in range(len(string) + 1)),
+        "start": any(string[: len(each)] == each for each in operands),
+        "end": any(string[::-1][: len(each)] == each[::-1] for each in operands),
     }
     *negation, word = operator.removesuffix(" with").removeprefix("does ").split()
-    return found.get(word.rstrip("s"), text in operands) is not bool(negation)
+    return found.get(word.rstrip("s"), string in operands) is not bool(negation)
 
 
 class TestOracle:
     @given(CONDITIONS, st.dictionaries(st.sampled_from(["x", "y"]), JSON | WORDS), st.none() | st.floats(0, 1e6))
-    def test_a_condition_is_what_it_says(
-        self, source: dict[str, Any], properties: dict[str, Any], timestamp: float | None
-    ) -> None:
-        """Every operator agrees with a plain retelling of what it means."""
+    def test_conditions(self, source: dict[str, Any], properties: dict[str, Any], timestamp: float | None) -> None:
+        """Every operator agrees with an independent implementation."""
         attribute = source["attribute"]
         values = properties if "property" in attribute else {} if timestamp is None else {None: timestamp}
         name = attribute.get("property")
-        expected = foretold(source["constraint"], values.get(name), is_set=name in values)
+        expected = expected_match(source["constraint"], values.get(name), is_set=name in values)
         assert trigger(source).matches(TriggerEvent("cart_update", properties, timestamp)) is expected
 
     @given(st.lists(CONDITIONS, max_size=4), st.dictionaries(st.sampled_from(["x", "y"]), VALUES))
     def test_all_conditions_count(self, sources: list[dict[str, Any]], properties: dict[str, Any]) -> None:
-        """A trigger matches when each of its conditions would alone."""
-        occasion = TriggerEvent("cart_update", properties)
-        assert trigger(*sources).matches(occasion) is all(trigger(each).matches(occasion) for each in sources)
+        """A trigger matches if each of its conditions matches alone."""
+        event = TriggerEvent("cart_update", properties)
+        assert trigger(*sources).matches(event) is all(trigger(each).matches(event) for each in sources)
 
 
 SHAPES = st.fixed_dictionaries(
@@ -430,10 +428,10 @@ SHAPES = st.fixed_dictionaries(
 )
 
 
-class TestAnything:
+class TestAnyInput:
     @given(JSON | SHAPES, st.dictionaries(st.sampled_from(["x", "color"]), VALUES))
-    def test_any_json_is_an_answer(self, value: Any, properties: dict[str, Any]) -> None:
-        """Whatever stands in the place of a trigger, it is one, or none, or the error of this purpose."""
+    def test_any_json(self, value: Any, properties: dict[str, Any]) -> None:
+        """Any JSON is a trigger, no trigger, or raises this error."""
         try:
             read = read_trigger(value)
         except FieldError:
@@ -443,6 +441,6 @@ class TestAnything:
             assert read_trigger(value) == read
 
     @given(st.text(max_size=20) | st.text("()[]{}?*+|^$\\.,:=!<>#Pix01ab-", max_size=20))
-    def test_any_pattern_is_an_answer(self, pattern: str) -> None:
-        """Whatever stands in the place of a regular expression, there is an answer."""
+    def test_any_pattern(self, pattern: str) -> None:
+        """Any regular expression can be searched for."""
         assert matches(condition("x", "string", "regex", pattern), x="Teal") in (True, False)

@@ -1,5 +1,5 @@
 """
-What is read of a message's HTML: what is left of it, what can be pressed, and what it needs loaded.
+The HTML of messages: what is left of it, what can be clicked, and which resources it needs.
 """
 
 import re
@@ -19,22 +19,22 @@ FONT_DATA = "data:application/font;charset=utf-8;base64,AQ=="
 
 
 def read(source: str, *, ensure_close: bool = False, inlined: bool = False) -> SafeHtml:
-    """Read HTML that is valid."""
+    """Return the result of HTML that is valid."""
     page = read_html(source, ensure_close=ensure_close, resources=LOADED if inlined else None)
     assert page is not None
     return page
 
 
-def told(page: SafeHtml) -> list[tuple[str, str | None]]:
-    """Tell kinds and texts."""
+def kinds_and_texts(page: SafeHtml) -> list[tuple[str, str | None]]:
+    """Return the kinds and texts of the actions."""
     return [(each.kind, each.text) for each in page.actions]
 
 
 class TestActions:
     def test_close_and_data_link(self) -> None:
-        """Elements become links, in the order of the document."""
+        """Marked elements become links, in document order."""
         page = read('<div data-actiontype=close>x</div><a data-link="app://p">go</a>')
-        assert told(page) == [("close", "x"), ("deep-link", "go")]
+        assert kinds_and_texts(page) == [("close", "x"), ("deep-link", "go")]
         assert CLOSE_URL.fullmatch(page.actions[0].url)
         assert page.actions[1].url == "app://p"
 
@@ -89,7 +89,7 @@ class TestActions:
             ),
             pytest.param('<a href="  ">x</a><a href>y</a><b data-link=" ">z</b>', False, [], id="blank"),
             pytest.param(
-                '<b data-link="app:x" data-actiontype="browser">x</b>', False, [("browser", "x")], id="told-kind"
+                '<b data-link="app:x" data-actiontype="browser">x</b>', False, [("browser", "x")], id="declared-kind"
             ),
             pytest.param('<b data-actiontype="browser">x</b>', False, [], id="no-address"),
             pytest.param(
@@ -100,18 +100,18 @@ class TestActions:
         ],
     )
     def test_kinds_and_texts(self, source: str, ensure_close: bool, expected: list[tuple[str, str | None]]) -> None:  # noqa: FBT001
-        """Each address is an action once, of the kind that is told or else that it looks like."""
-        assert told(read(source, ensure_close=ensure_close)) == expected
+        """Each address is one action, of the declared kind, or else of the kind of its scheme."""
+        assert kinds_and_texts(read(source, ensure_close=ensure_close)) == expected
 
-    def test_data_link_goes_before_the_address(self) -> None:
+    def test_data_link_takes_precedence(self) -> None:
         """H04: the address of an element that has both is the data-link."""
         page = read('<a href="https://a.example" data-link="https://b.example">t</a>')
         assert [each.url for each in page.actions] == ["https://b.example"]
         assert 'href="https://b.example"' in page.html
         assert "a.example" not in page.html
 
-    def test_each_button_to_close_has_its_address(self) -> None:
-        """H18: three elements that close are three addresses."""
+    def test_each_close_button_has_its_own_address(self) -> None:
+        """H18: three close buttons have three addresses."""
         urls = {each.url for each in read("<b data-actiontype=close>x</b>" * 3).actions}
         assert len(urls) == 3
         assert all(map(CLOSE_URL.fullmatch, urls))
@@ -128,29 +128,29 @@ class TestActions:
             "<div data-link=app:y><div data-link=app:x>a</div></div>",
         ],
     )
-    def test_anything_can_be_pressed(self, source: str) -> None:
-        """Links are made where they stay links, and in parts of tables within these."""
+    def test_any_element_can_be_clicked(self, source: str) -> None:
+        """Links are put where they stay links, and into the cells of tables."""
         assert HtmlAction("deep-link", "app:x", "a") in read(source).actions
 
     @pytest.mark.parametrize(
         "url", ["app://cart", "myapp:x", "mailto:a@b.example", "tel:+42", "app://?a=1&b=%20", "x-1:"]
     )
-    def test_schemes_of_applications_stay(self, url: str) -> None:
-        """A link may lead into any application."""
+    def test_links_to_applications(self, url: str) -> None:
+        """A link may lead to any application."""
         page = read(f'<a href="{url.replace("&", "&amp;")}">x</a><b data-link="{url.replace("&", "&amp;")}/2">y</b>')
         assert [each.url for each in page.actions] == [url, url + "/2"]
         assert [each.kind for each in page.actions] == ["deep-link"] * 2
 
-    def test_what_marks_actions_goes_to_the_links(self) -> None:
-        """What made an action of an element can still be read from its link."""
+    def test_marks_move_to_the_links(self) -> None:
+        """The attributes that made an element an action can be read from its link."""
         html = read('<b class=c data-actiontype="deep-link" data-link="app:x">y</b>').html
         assert html.startswith('<a data-actiontype="deep-link" data-link="app:x" href="app:x"')
         assert '><b class="c">y</b></a>' in html
 
     @pytest.mark.parametrize("source", ["<tbody data-actiontype=close>", "<table><tr data-actiontype=close></table>x"])
-    def test_closing_is_ensured_where_no_link_can_be(self, source: str) -> None:
-        """A mark of which no link comes is no button to close."""
-        assert told(read("x" + source, ensure_close=True)) == [("close", None)]
+    def test_a_mark_without_a_link(self, source: str) -> None:
+        """A mark that does not become a link is not a close button."""
+        assert kinds_and_texts(read("x" + source, ensure_close=True)) == [("close", None)]
 
 
 class TestFindAction:
@@ -179,13 +179,13 @@ class TestFindAction:
             pytest.param("", None, id="empty"),
         ],
     )
-    def test_it_is_found_by_its_address(self, url: str, text: str | None) -> None:
-        """Scheme, host, path and query count, and what does something goes before what closes."""
+    def test_comparison(self, url: str, text: str | None) -> None:
+        """Scheme, host, path and query count, and other actions take precedence over close buttons."""
         found = find_action(self.ACTIONS, url)
         assert (found and found.text) == text
 
-    def test_in_a_page(self) -> None:
-        """A page is asked as its actions are."""
+    def test_in_safe_html(self) -> None:
+        """An action can also be found in the whole result."""
         page = read("<b data-actiontype=close>x</b>")
         assert find_action(page, page.actions[0].url) is page.actions[0]
 
@@ -236,8 +236,8 @@ class TestCleaning:
             pytest.param("a<style></style>", "a", id="empty-style"),
         ],
     )
-    def test_what_is_left(self, source: str, html: str | None) -> None:
-        """What is harmless stays as it is, and all else goes."""
+    def test_cleaning(self, source: str, html: str | None) -> None:
+        """What is harmless stays as it is, and everything else is removed."""
         page = read_html(source, ensure_close=False)
         assert (page and page.html) == html
 
@@ -245,7 +245,7 @@ class TestCleaning:
         "source", ["", " \n", "<!-- a -->", "<script>a</script>", "<title>a</title>", "<style>b{top:0}</style>"]
     )
     def test_nothing_to_show(self, source: str) -> None:
-        """Empty HTML is no message, not even with a button to close it."""
+        """Empty HTML is not a message, even with a close button."""
         assert read_html(source, ensure_close=True) is None
 
 
@@ -274,7 +274,7 @@ class TestStyles:
         ],
     )
     def test_sheets(self, css: str, expected: str) -> None:
-        """Sheets say the same as before, in one way of writing."""
+        """Style sheets keep their meaning, in one notation."""
         html = read(f"<style>{css}</style>a").html
         assert re.sub(r"</?style>", "", html.removesuffix("a")) == expected
 
@@ -291,21 +291,21 @@ class TestResources:
     )
 
     @pytest.mark.parametrize("style", STYLES)
-    def test_pictures_of_styles(self, style: str) -> None:
-        """Pictures in styles are listed, and put in, however they are written."""
+    def test_images_of_styles(self, style: str) -> None:
+        """Images in styles are collected and inlined, in any notation."""
         for source in (f"<p style='{style.replace(chr(39), '&#39;')}'>a</p>", f"<style>p{{{style}}}</style>a"):
             assert resource_urls(source) == ResourceUrls(images=(IMAGE,))
             html = read(source, inlined=True).html
             assert f"url({IMAGE_DATA})" in html.replace("&quot;", "").replace('"', "").replace("&#34;", "")
             assert IMAGE not in html
 
-    def test_pictures(self) -> None:
-        """Pictures are put in, and those that are in stay."""
+    def test_images(self) -> None:
+        """Images are inlined, and those that are data URLs stay."""
         html = read(f'<img src=" {IMAGE} "><img src="{IMAGE_DATA}x">', inlined=True).html
         assert html == f'<img src="{IMAGE_DATA}"><img src="{IMAGE_DATA}x">'
 
     def test_fonts(self) -> None:
-        """Fonts and imports are put in as fonts."""
+        """Fonts and imports are inlined as fonts."""
         source = (
             f"<style>@import url({FONT}) print;@import '{FONT}';"
             f"@font-face{{font-family:x;src:url({FONT}) format('woff2')}}</style>a"
@@ -324,23 +324,23 @@ class TestResources:
             pytest.param("<style>@import 'https://i.example/b.css'</style>a", id="H12-import"),
         ],
     )
-    def test_one_is_missing(self, source: str) -> None:
-        """H12: without one of its resources it is not shown at all."""
+    def test_a_missing_resource(self, source: str) -> None:
+        """H12: without one of its resources, the message is not shown at all."""
         assert read_html(source, ensure_close=False, resources=LOADED) is None
 
-    def test_what_is_needed(self) -> None:
-        """Each is listed once; what is blank, within the document, of odd schemes or not shown is not."""
+    def test_resource_urls(self) -> None:
+        """Each URL is collected once, but not blank ones, data URLs, other schemes, or those that are not shown."""
         images = [IMAGE, " ", IMAGE, IMAGE_DATA, "javascript:x", "file:///etc/passwd", "//i.example/c.png"]
         source = "".join(f'<img src="{each}">' for each in images)
         source += f"<svg><img src='{IMAGE}2'></svg><style>p{{color:url({IMAGE}3);content:url({IMAGE}4)}}</style>"
         assert resource_urls(source) == ResourceUrls(images=(IMAGE, f"{IMAGE}4"))
 
-    def test_imports_of_the_web_go(self) -> None:
-        """A sheet of another host could say anything, so it stays only where it was put in."""
+    def test_imports_from_the_web(self) -> None:
+        """The style sheet of another host could contain anything, so an import stays only if it is inlined."""
         assert "import" not in read(f"<style>@import url({FONT});</style>a").html
 
 
-class TestProportions:
+class TestLimits:
     @pytest.mark.parametrize(
         "source",
         [
@@ -353,13 +353,13 @@ class TestProportions:
             pytest.param("<b data-link=app:x>x</b>" * 300, id="actions"),
         ],
     )
-    def test_nobody_wrote_it_for_people(self, source: str) -> None:
-        """What would take long, or much memory, is refused."""
+    def test_huge_html(self, source: str) -> None:
+        """What would take long, or much memory, is rejected."""
         assert read_html(source, ensure_close=True) is None
 
     @pytest.mark.parametrize("source", ["<" * 300_000, "<p>" * 30_000])
-    def test_nothing_is_needed_by_it(self, source: str) -> None:
-        """Where it is refused there is nothing to load."""
+    def test_huge_html_needs_no_resources(self, source: str) -> None:
+        """HTML that is rejected needs no resources."""
         assert resource_urls(source) == ResourceUrls()
 
     @pytest.mark.parametrize(
@@ -373,15 +373,15 @@ class TestProportions:
             pytest.param("<![odd[" * 5_000 + ">x", id="sections"),
         ],
     )
-    def test_it_is_odd_but_read(self, source: str) -> None:
-        """Odd sources don't take more than their length."""
+    def test_odd_html(self, source: str) -> None:
+        """Odd HTML takes time in proportion to its length."""
         assert read_html(source, ensure_close=True) is not None
 
 
 class TestLibraries:
     @pytest.mark.parametrize("library", ["nh3", "selectolax.lexbor", "tinycss2", "tinycss2.serializer"])
-    def test_they_are_asked_for(self, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without the libraries it is said how to get them."""
+    def test_missing_libraries(self, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without the libraries, the error says how to install them."""
         monkeypatch.setitem(sys.modules, library, None)
         with pytest.raises(ImportError, match=r"pip install 'exponea-async\[html\]'"):
             read_html("<style>a{top:0}</style>x", ensure_close=False)

@@ -16,7 +16,7 @@ NAME = "exponea_async.features._shared.targeting.patterns"
 
 
 def engine(*, extra: bool, always: bool = False) -> ModuleType:
-    """Load a copy of the module that finds the extra, or does not, or uses it for whatever it can."""
+    """Return a copy of the module that has the extra, does not have it, or uses it whenever possible."""
     module = copy_of(NAME, without="" if extra else "regex")
     if always:
         module.MAX_STEPS = -1  # type: ignore[attr-defined]
@@ -36,15 +36,15 @@ def patterns(request: pytest.FixtureRequest) -> ModuleType:
     return module
 
 
-def found(patterns: ModuleType, pattern: str, text: str) -> bool:
-    is_found: bool = patterns.compile_pattern(pattern).found_in(text)
+def found(patterns: ModuleType, pattern: str, string: str) -> bool:
+    is_found: bool = patterns.compile_pattern(pattern).found_in(string)
     return is_found
 
 
-def outcome(patterns: ModuleType, pattern: str, text: str) -> bool | None:
-    """Tell what `found` does, and None where the pattern is refused."""
+def outcome(patterns: ModuleType, pattern: str, string: str) -> bool | None:
+    """Return the result of `found`, or None if the pattern is rejected."""
     try:
-        return found(patterns, pattern, text)
+        return found(patterns, pattern, string)
     except patterns.PatternError:
         return None
 
@@ -106,17 +106,15 @@ NESTS = st.builds(
 
 
 class TestFinding:
-    @pytest.mark.parametrize(("pattern", "text", "expected"), EVERYDAY)
-    def test_patterns_of_everyday(
-        self, patterns: ModuleType, pattern: str, text: str, *, expected: bool | None
-    ) -> None:
-        """What campaigns look for is found by either engine, in texts as long as they come."""
+    @pytest.mark.parametrize(("pattern", "string", "expected"), EVERYDAY)
+    def test_usual_patterns(self, patterns: ModuleType, pattern: str, string: str, *, expected: bool | None) -> None:
+        """Usual patterns are found by both engines, in strings of any length."""
         if expected is None:
             expected = patterns is not ALONE or None
-        assert outcome(patterns, pattern, text) is expected
+        assert outcome(patterns, pattern, string) is expected
 
     @pytest.mark.parametrize(
-        ("pattern", "text", "expected"),
+        ("pattern", "string", "expected"),
         [
             ("^\\p{L}+$", "Žluťoučký", True),
             ("^\\p{L}+$", "Teal7", False),
@@ -131,15 +129,15 @@ class TestFinding:
         ],
     )
     def test_patterns_for_the_extra(
-        self, pattern: str, text: str, caplog: pytest.LogCaptureFixture, *, expected: bool
+        self, pattern: str, string: str, caplog: pytest.LogCaptureFixture, *, expected: bool
     ) -> None:
-        """Where the extra is missing, nothing is found of what only it can run, and the log says so once."""
+        """Without the extra, patterns that need it are not found, which is logged once."""
         ALONE.warn_extra_missing.cache_clear()
         ALONE.compile_pattern.cache_clear()
-        assert found(BOTH, pattern, text) is found(EXTRA, pattern, text) is expected
+        assert found(BOTH, pattern, string) is found(EXTRA, pattern, string) is expected
         assert caplog.messages == []
-        assert not outcome(ALONE, pattern, text)
-        assert not outcome(ALONE, pattern, text)
+        assert not outcome(ALONE, pattern, string)
+        assert not outcome(ALONE, pattern, string)
         assert len(caplog.messages) == 1
         assert "pip install 'exponea-async[html]'" in caplog.text
 
@@ -148,11 +146,11 @@ class TestFinding:
         st.lists(PIECES | NESTS, max_size=5).map("|".join) | st.lists(PIECES | NESTS, max_size=5).map("".join),
         st.text("abA \n", max_size=7),
     )
-    def test_the_engines_agree(self, pattern: str, text: str) -> None:
-        """Either finds what Python does in texts that are short enough, but for an end that is as on Android."""
-        expected = re.search(pattern.replace("\\Z", "(?=\\n?\\Z)"), text) is not None
-        assert found(EXTRA, pattern, text) is found(BOTH, pattern, text) is expected
-        assert outcome(ALONE, pattern, text) in (expected, None, False)
+    def test_the_engines_agree(self, pattern: str, string: str) -> None:
+        """Both engines find what Python finds in short strings, except that the end is Android's."""
+        expected = re.search(pattern.replace("\\Z", "(?=\\n?\\Z)"), string) is not None
+        assert found(EXTRA, pattern, string) is found(BOTH, pattern, string) is expected
+        assert outcome(ALONE, pattern, string) in (expected, None, False)
 
     @pytest.mark.parametrize(
         "name",
@@ -173,17 +171,17 @@ class TestFinding:
         ],
     )
     def test_named_sets(self, name: str) -> None:
-        """The extra knows all the names, so that what a set is, is never in doubt."""
+        """The extra knows all named sets."""
         assert found(EXTRA, f"^[[:^{name}:][:{name}:]]$", "a")
 
     @given(st.text(max_size=20) | st.text("()[]{}?*+|^$\\.,:=!<>#Pix01abpLRZzk&-", max_size=30))
-    def test_any_pattern_is_an_answer(self, pattern: str) -> None:
-        """Whatever stands in the place of a pattern is read or refused, by either engine."""
+    def test_any_pattern(self, pattern: str) -> None:
+        """Any pattern is read or rejected, by both engines."""
         for module in ENGINES.values():
             assert outcome(module, pattern, "Teal") in (True, False, None)
 
 
-#: Patterns that are known to take Python for ever with the right text, and beginnings of such texts.
+#: Patterns that take Python forever with the right string, and the repeated part of such a string.
 HOSTILE = [
     ("(a+)+$", "a"),
     ("([a-zA-Z]+)*$", "a"),
@@ -228,7 +226,7 @@ HOSTILE = [
     ("(?i)(ß|ss|ẞ)+$", "ß"),
 ]
 
-#: Patterns that must not even be compiled, since they are written out.
+#: Patterns that must not even be compiled, because their repetitions are expanded.
 LARGE = [
     "(a{1000}){1000}",
     "(?:(?:a{1000}){1000}){1000}",
@@ -249,24 +247,24 @@ LARGE = [
 
 
 class TestHostile:
-    @pytest.mark.parametrize(("pattern", "text"), HOSTILE)
-    def test_patterns_that_explode(self, patterns: ModuleType, pattern: str, text: str) -> None:
-        """No pattern takes long, however long the text is that it is looked for in."""
+    @pytest.mark.parametrize(("pattern", "string"), HOSTILE)
+    def test_patterns_that_explode(self, patterns: ModuleType, pattern: str, string: str) -> None:
+        """No pattern takes long, however long the string is."""
         start = time.thread_time()
         for length in (*range(48), 64, 80, 100, 150, 200, 400, 800, 1600, 10_000, 1_000_000):
-            outcome(patterns, pattern, text * length + "!")
+            outcome(patterns, pattern, string * length + "!")
         assert time.thread_time() - start < 5
 
     @pytest.mark.parametrize("pattern", LARGE)
     def test_patterns_that_grow(self, patterns: ModuleType, pattern: str) -> None:
-        """No pattern takes long to read, however much must be repeated."""
+        """No pattern takes long to compile, however often a part is repeated."""
         start = time.thread_time()
         assert not outcome(patterns, pattern, "a" * 100)
         assert time.thread_time() - start < 2
 
     @pytest.mark.parametrize("pattern", ["[" * 250 + "]" * 250, "(" * 250 + ")" * 250, "[[a]--" * 80, "(a|" * 166])
     def test_patterns_that_are_deep(self, patterns: ModuleType, pattern: str) -> None:
-        """Nor does nesting, of sets and groups."""
+        """Nested sets and groups do not take long either."""
         start = time.thread_time()
         outcome(patterns, pattern, "a" * 50)
         assert time.thread_time() - start < 2
@@ -292,13 +290,13 @@ class TestHostile:
             pytest.param("\\L<names>", id="list"),
         ],
     )
-    def test_patterns_that_are_refused(self, patterns: ModuleType, pattern: str) -> None:
-        """What can't be read on Android, or is larger than any campaign needs, is an error that says so."""
+    def test_rejected_patterns(self, patterns: ModuleType, pattern: str) -> None:
+        """A pattern that Android can't read, or that is too large, raises an error that says so."""
         with pytest.raises(patterns.PatternError, match=r"^a regular expression "):
             patterns.compile_pattern(pattern)
 
-    def test_time_runs_out(self, caplog: pytest.LogCaptureFixture) -> None:
-        """A search that takes too long is no match, is told of once, and the next ones get less time."""
+    def test_timeout(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A search that takes too long finds nothing, is logged once, and later ones get less time."""
         EXTRA.compile_pattern.cache_clear()
         EXTRA.warn_timeout.cache_clear()
         pattern = EXTRA.compile_pattern("(a|aa)+$")
@@ -309,18 +307,18 @@ class TestHostile:
         assert pattern.timeout == EXTRA.MIN_TIMEOUT
         assert pattern.found_in("!aa")
 
-    def test_texts_that_are_too_long(self, patterns: ModuleType) -> None:
-        """Nothing is looked for in texts that no honest property has."""
+    def test_strings_that_are_too_long(self, patterns: ModuleType) -> None:
+        """Nothing is found in strings above the maximum length."""
         assert found(patterns, "b", "a" * (patterns.MAX_STRING - 1) + "b")
         assert not found(patterns, "b", "a" * patterns.MAX_STRING + "b")
 
     @settings(deadline=2000)
     @given(st.lists(PIECES | NESTS, min_size=1, max_size=8).map("".join), st.sampled_from([20, 60, 200, 700, 5000]))
     def test_no_pattern_takes_long(self, pattern: str, length: int) -> None:
-        """Whatever repetitions stand in and beside each other, the answer comes soon."""
+        """Any combination of repetitions is searched for within a short time."""
         for module in ENGINES.values():
             outcome(module, f"{pattern}c", "a" * length)
 
-    def test_patterns_are_read_once(self, patterns: ModuleType) -> None:
-        """Messages that are loaded again bring the same pattern, with what is known of it."""
+    def test_patterns_are_cached(self, patterns: ModuleType) -> None:
+        """A pattern is compiled once, however often messages are loaded."""
         assert patterns.compile_pattern("a") is patterns.compile_pattern("a")

@@ -1,5 +1,5 @@
 """
-What push notifications say, and the events about them.
+The payloads of push notifications, and the events about them.
 """
 
 import json
@@ -56,19 +56,19 @@ FORCED = "https://s.example/?xnpe_force_track=true"
 
 
 def delivered(payload: Mapping[str, Any], received_at: float = 1.0, **more: Any) -> Event:
-    """Make the event of an arrival."""
+    """Return the properties and the timestamp of a delivery."""
     return delivered_event(read_payload(payload), received_at=received_at, **more)[1]
 
 
 def clicked(payload: Mapping[str, Any], clicked_at: float = 1.0, **more: Any) -> Event:
-    """Make the event of a press."""
+    """Return the properties and the timestamp of a click."""
     return clicked_event(read_payload(payload), clicked_at=clicked_at, **more)[1]
 
 
 class TestRecognition:
     @pytest.mark.parametrize("payload", [FLAT, NESTED, {"source": "xnpe_platform"}, MappingProxyType(FLAT)])
     def test_ours(self, payload: Mapping[str, Any]) -> None:
-        """The source tells who sent it."""
+        """The source says whether a notification comes from Engagement."""
         assert is_bloomreach_notification(payload)
 
     @pytest.mark.parametrize(
@@ -79,18 +79,18 @@ class TestRecognition:
             pytest.param({"source": None}, id="P10-none"),
             pytest.param({"source": ["xnpe_platform"]}, id="P10-list"),
             pytest.param(None, id="no-payload"),
-            pytest.param("xnpe_platform", id="text"),
+            pytest.param("xnpe_platform", id="string"),
         ],
     )
     def test_not_ours(self, payload: Any) -> None:
-        """Whatever else there is was sent by somebody else."""
+        """Any other source, or none, means another sender."""
         assert not is_bloomreach_notification(payload)
 
 
 class TestReading:
     @pytest.mark.parametrize("payload", [FLAT, NESTED, {**NESTED, "actions": json.dumps(BUTTONS)}])
-    def test_all_of_it(self, payload: Mapping[str, Any]) -> None:
-        """Flat, nested and mixed maps say the same."""
+    def test_all_fields(self, payload: Mapping[str, Any]) -> None:
+        """Flat, nested and mixed payloads have the same meaning."""
         assert read_payload(payload) == PushPayload(
             notification_id=17,
             title="Sale",
@@ -104,21 +104,21 @@ class TestReading:
             consent_category="push",
         )
 
-    def test_nothing(self) -> None:
-        """An empty payload is one that says nothing, and has consent."""
+    def test_an_empty_payload(self) -> None:
+        """An empty payload has no fields, and consent."""
         assert read_payload({}) == PushPayload()
         assert PushPayload().has_consent
 
     def test_it_is_a_copy(self) -> None:
-        """What becomes of the caller's map later changes nothing."""
+        """Later changes of the caller's mapping have no effect."""
         given: dict[str, Any] = {"attributes": {"tags": ["a"]}}
         payload = read_payload(given)
         given["attributes"]["tags"].append("b")
         assert payload.attributes == {"tags": ["a"]}
 
     @pytest.mark.parametrize("payload", [None, "{}", [], 5])
-    def test_what_is_no_payload(self, payload: Any) -> None:
-        """What is no map is refused, in the hands of who gives it."""
+    def test_something_else(self, payload: Any) -> None:
+        """Something else than a mapping is rejected."""
         with pytest.raises(InvalidEventError, match=r"^payload: "):
             read_payload(payload)
 
@@ -128,8 +128,8 @@ class TestReading:
             pytest.param("true", True, id="P11"),
             pytest.param(True, True, id="true"),
             pytest.param(1, True, id="1"),
-            pytest.param("1", True, id="text-1"),
-            pytest.param("false", False, id="text-false"),
+            pytest.param("1", True, id="string-1"),
+            pytest.param("false", False, id="string-false"),
             pytest.param(False, False, id="false"),
             pytest.param(0, False, id="0"),
             pytest.param(None, False, id="none"),
@@ -138,7 +138,7 @@ class TestReading:
         ],
     )
     def test_silent(self, flag: object, *, expected: bool) -> None:
-        """True and 1 are silent, as texts too."""
+        """True and 1 mean silent, as strings too."""
         assert read_payload({"silent": flag}).silent is expected
 
     @pytest.mark.parametrize(
@@ -157,16 +157,16 @@ class TestReading:
             pytest.param(1767225610000, None, id="milliseconds"),
         ],
     )
-    def test_when_it_was_sent(self, sent: object, expected: float | None) -> None:
-        """Whole, broken and written numbers tell a moment; what can't be one is none."""
+    def test_the_time_of_sending(self, sent: object, expected: float | None) -> None:
+        """Numbers are accepted, as strings too; anything else is no timestamp."""
         assert read_payload({"attributes": {"sent_timestamp": sent}}).sent_at == expected
 
     @pytest.mark.parametrize(
         ("number", "expected"),
         [("41", 41), (41, 41), (41.0, 41), (0, 0), ("x", None), (None, None), (True, None), (float("inf"), None)],
     )
-    def test_its_number(self, number: object, expected: int | None) -> None:
-        """No number is not the number 0, so that two without one are not the same."""
+    def test_the_number(self, number: object, expected: int | None) -> None:
+        """A missing number is not 0, so that two notifications without one are not the same."""
         assert read_payload({"notification_id": number}).notification_id == expected
 
     @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ class TestReading:
         ],
     )
     def test_data_before_attributes(self, payload: Mapping[str, Any], expected: object) -> None:
-        """What `data` tells counts, if it tells anything."""
+        """The field `data` takes precedence if it has content."""
         assert read_payload(payload).attributes == expected
 
     @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ class TestReading:
             ),
         ],
     )
-    def test_its_action(self, payload: Mapping[str, Any], expected: PushAction) -> None:
-        """What a press leads to, or what was pressed where a manual call says so."""
+    def test_the_main_action(self, payload: Mapping[str, Any], expected: PushAction) -> None:
+        """The action is what a click does, or what was clicked if a manual call says so."""
         assert read_payload(payload).action == expected
 
     @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ class TestReading:
             pytest.param([], (), id="none"),
         ],
     )
-    def test_its_buttons(self, buttons: object, expected: tuple[PushAction, ...]) -> None:
-        """Buttons stand in their order, flat or nested; a broken one loses itself only."""
+    def test_the_buttons(self, buttons: object, expected: tuple[PushAction, ...]) -> None:
+        """Buttons are in order, flat or nested; a broken one is ignored."""
         assert read_payload({"actions": buttons}).actions == expected
         assert read_payload({"actions": json.dumps(buttons)}).actions == expected
 
@@ -229,16 +229,16 @@ class TestReading:
         ("action", "expected"), [("self-check", True), ("app", False), (None, False), ("dance", False)]
     )
     def test_self_check(self, action: object, *, expected: bool) -> None:
-        """P16: a check that notifications arrive can be told from the rest."""
+        """P16: a self-check can be recognized."""
         assert read_payload({"action": action}).is_self_check is expected
 
     @pytest.mark.parametrize(("received", "expected"), [(5.5, 5.5), ("5.5", 5.5), (5, 5.0), (None, None), ("x", None)])
-    def test_when_it_was_received(self, received: object, expected: float | None) -> None:
-        """A manual call may say when it came."""
+    def test_the_time_of_receipt(self, received: object, expected: float | None) -> None:
+        """A manual call may say when the notification was received."""
         assert read_payload({"receivedSeconds": received}).received_at == expected
 
-    def test_its_campaign(self) -> None:
-        """P21: its campaign is the one of somebody who comes now."""
+    def test_the_campaign(self) -> None:
+        """P21: the campaign is that of a customer who clicks now."""
         payload = read_payload({"url_params": '{"utm_source": "push", "x": "y"}'})
         assert payload.campaign(7.0) == Campaign(utm_source="push", created_at=7.0)
         assert read_payload({}).campaign(7.0) is None
@@ -270,10 +270,10 @@ BROKEN = [
 ]
 
 
-class TestBrokenParts:
+class TestBrokenFields:
     @pytest.mark.parametrize(("name", "value"), BROKEN)
-    def test_only_the_part_is_lost(self, name: str, value: object, caplog: pytest.LogCaptureFixture) -> None:
-        """A broken part is told of, not with what is in it; all that stands beside it is read."""
+    def test_only_the_field_is_ignored(self, name: str, value: object, caplog: pytest.LogCaptureFixture) -> None:
+        """A broken field is logged without its value, and the others are read."""
         whole, payload = read_payload(FLAT), read_payload({**FLAT, name: value})
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         assert "jane" not in caplog.text
@@ -282,22 +282,22 @@ class TestBrokenParts:
         for each in beside - {field}:
             assert getattr(payload, each) == getattr(whole, each)
 
-    def test_what_can_not_be_sent(self) -> None:
-        """Of the attributes only those are left out that no event can have."""
+    def test_values_that_can_not_be_sent(self) -> None:
+        """Only attributes that no event can have are left out."""
         bad: dict[Any, Any] = {"n": float("nan"), "half": "\ud800", "\ud800": 1, "big": 2**64, "o": object(), 5: 5}
         payload = read_payload({"data": {**bad, "good": 1, "deep": {**bad, "list": [1, float("inf"), None, (2,)]}}})
         assert payload.attributes == {"good": 1, "deep": {"list": [1, [2]]}}
 
-    def test_what_contains_itself(self) -> None:
-        """Attributes without end are cut off."""
+    def test_endless_attributes(self) -> None:
+        """Attributes that contain themselves are cut off."""
         endless: dict[str, Any] = {"a": 1}
         endless["b"] = endless
         assert read_payload({"data": endless}).attributes["b"]["b"]["a"] == 1
 
 
 class TestDelivered:
-    def test_all_of_it(self) -> None:
-        """The event has what the notification wants in it, where its campaign is from, and what became of it."""
+    def test_all_properties(self) -> None:
+        """The event has the notification's own properties, its campaign, and what became of it."""
         kind, event = delivered_event(read_payload(FLAT), received_at=1700000300.0)
         assert kind is EventType.PUSH_DELIVERED
         assert event == Event(
@@ -329,13 +329,13 @@ class TestDelivered:
             pytest.param({"silent": 1}, "not_shown", id="silent-manual"),
         ],
     )
-    def test_whether_it_was_shown(self, payload: Mapping[str, Any], state: str) -> None:
-        """What is silent or has nothing to show was not; nor was what the caller says was not."""
+    def test_the_state(self, payload: Mapping[str, Any], state: str) -> None:
+        """A silent or empty notification was not shown, nor was one that the caller says was not."""
         assert delivered(payload).properties["state"] == state
         assert delivered(payload, shown=False).properties["state"] == "not_shown"
 
-    def test_our_words_win(self) -> None:
-        """P25: what became of a notification is ours to say; the rest is what it says."""
+    def test_reserved_properties(self) -> None:
+        """P25: the SDK's properties take precedence over the notification's own."""
         attributes = {"status": "x", "state": "x", "utm_source": "x", "action_type": "x", "b": 1}
         payload = {"attributes": attributes, "url_params": {"utm_source": "push"}}
         expected = {"status": "delivered", "state": "shown", "utm_source": "push", "action_type": "x", "b": 1}
@@ -343,8 +343,8 @@ class TestDelivered:
 
 
 class TestClicked:
-    def test_all_of_it(self) -> None:
-        """The event has what the notification wants in it, where its campaign is from, and what was pressed."""
+    def test_all_properties(self) -> None:
+        """The event has the notification's own properties, its campaign, and what was clicked."""
         kind, event = clicked_event(read_payload(FLAT), clicked_at=1700000300.0)
         assert kind is EventType.PUSH_OPENED
         assert event == Event(
@@ -379,19 +379,19 @@ class TestClicked:
             pytest.param({"actionType": "app", "actionName": "Go", "url": "a://b"}, {}, "a://b", "Go", id="manual"),
         ],
     )
-    def test_what_was_pressed(self, payload: Mapping[str, Any], pressed: Any, url: str, cta: str) -> None:
-        """What the caller says counts, then the action, then the notification itself."""
+    def test_what_was_clicked(self, payload: Mapping[str, Any], pressed: Any, url: str, cta: str) -> None:
+        """The caller's values count first, then the action's, then those of the notification itself."""
         properties = clicked(payload, **pressed).properties
         assert (properties["url"], properties["cta"]) == (url, cta)
 
-    def test_our_words_win(self) -> None:
-        """P25: what was pressed is ours to say; how it is called by Engagement is not."""
+    def test_reserved_properties(self) -> None:
+        """P25: the SDK's properties take precedence, except for the action type."""
         attributes = {"status": "x", "url": "x", "cta": "x", "action_type": "x", "state": "x"}
         expected = {"status": "clicked", "url": "app", "cta": "notification", "action_type": "x", "state": "x"}
         assert clicked({"attributes": attributes}).properties == {**expected, "platform": "android"}
 
     def test_no_kind_of_action(self) -> None:
-        """A null is no kind of action."""
+        """A null is not a kind of action."""
         assert clicked({"attributes": {"action_type": None}}).properties["action_type"] == "mobile notification"
 
     @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ class TestClicked:
         ],
     )
     def test_forced(self, payload: Mapping[str, Any], pressed: Any, *, forced: bool) -> None:
-        """The link that was pressed may force the tracking, with consent too; else nothing is said of it."""
+        """A link that forces tracking is marked, with consent too; any other is not."""
         assert clicked(payload, **pressed).properties.get("tracking_forced") is (True if forced else None)
 
 
@@ -416,7 +416,7 @@ class TestConsent:
         [pytest.param(FORCED, True, id="P18"), pytest.param("https://s.example", False, id="P19")],
     )
     def test_without_consent(self, url: str, *, expected: bool) -> None:
-        """P17: without consent nothing is tracked but a press on a link that forces it."""
+        """P17: without consent nothing is tracked, except a click on a link that forces it."""
         payload = read_payload({"has_tracking_consent": "false", "url": url})
         assert not may_track(has_consent=payload.has_consent, consider_consent=True)
         event = clicked_event(payload, clicked_at=1.0)[1]
@@ -438,7 +438,7 @@ class TestBoth:
         ],
     )
     def test_the_type(self, name: object, *, custom: bool) -> None:
-        """A type of the project's own is an event like any other; the word itself is no property."""
+        """A custom type makes a custom event; the type itself is not a property."""
         payload = read_payload({"attributes": {"event_type": name, "a": 1}})
         for usual, (kind, event) in (
             (EventType.PUSH_DELIVERED, delivered_event(payload, received_at=1.0)),
@@ -450,12 +450,12 @@ class TestBoth:
             assert "event_type" not in event.properties
 
     @pytest.mark.parametrize(
-        ("told", "given", "expected"),
+        ("own", "given", "expected"),
         [(None, None, "android"), ("ios", None, "ios"), ("ios", "huawei", "huawei"), (5, None, "android")],
     )
-    def test_the_platform(self, told: object, given: str | None, expected: str) -> None:
-        """What the caller says counts, then what the notification says."""
-        payload = {"attributes": {"platform": told}}
+    def test_the_platform(self, own: object, given: str | None, expected: str) -> None:
+        """The caller's platform counts first, then the notification's."""
+        payload = {"attributes": {"platform": own}}
         assert delivered(payload, platform=given).properties["platform"] == expected
         assert clicked(payload, platform=given).properties["platform"] == expected
 
@@ -463,7 +463,7 @@ class TestBoth:
 MOMENTS = st.floats(0, 1e10)
 
 
-class TestOrder:
+class TestTimestamps:
     @pytest.mark.parametrize(
         ("sent", "received", "pressed", "delivered_at", "clicked_at"),
         [
@@ -483,11 +483,11 @@ class TestOrder:
     def test_the_table(
         self, sent: Any, received: float, pressed: float, delivered_at: float, clicked_at: float
     ) -> None:
-        """Sent, delivered, clicked: each is a second after the one before where the clocks say otherwise."""
+        """Sent, delivered, clicked: each is a second after the one before if the clocks say otherwise."""
         payload = {"attributes": {"sent_timestamp": sent}}
         assert delivered(payload, received).timestamp == delivered_at
         assert clicked(payload, pressed, delivered_at=delivered_at).timestamp == clicked_at
-        # The raw moment of the arrival does as well, given or told by the notification.
+        # The time of the delivery itself may be used too, passed by the caller or in the payload.
         assert clicked(payload, pressed, delivered_at=received).timestamp == clicked_at
         assert clicked({**payload, "receivedSeconds": received}, pressed).timestamp == clicked_at
 
@@ -495,13 +495,13 @@ class TestOrder:
         ("sent", "pressed", "expected"),
         [(None, 5.0, 5.0), (100.0, 300.0, 300.0), (100.0, 100.0, 102.0), (100.0, 95.0, 102.0)],
     )
-    def test_an_unknown_arrival(self, sent: float | None, pressed: float, expected: float) -> None:
-        """Where nobody knows of the arrival, the press leaves room for it."""
+    def test_an_unknown_delivery(self, sent: float | None, pressed: float, expected: float) -> None:
+        """If the delivery is not known, the click leaves room for it."""
         assert clicked({"attributes": {"sent_timestamp": sent}}, pressed).timestamp == expected
 
     @given(MOMENTS, MOMENTS, MOMENTS)
     def test_whatever_the_clocks_say(self, sent: float, received: float, pressed: float) -> None:
-        """It is always sent before it is delivered, and delivered before it is clicked."""
+        """A notification is sent before it is delivered, and delivered before it is clicked, for all clocks."""
         payload = read_payload({"attributes": {"sent_timestamp": sent}})
         arrival = delivered_event(payload, received_at=received)[1].timestamp
         assert isinstance(arrival, float)
@@ -528,8 +528,8 @@ PAYLOADS = st.dictionaries(
 class TestAnyPayload:
     @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
     @given(PAYLOADS)
-    def test_it_can_be_read_and_sent(self, given: dict[str, Any]) -> None:
-        """No payload is too odd to be read, and the events about it can be sent."""
+    def test_any_payload(self, given: dict[str, Any]) -> None:
+        """Any payload can be read, and the events about it can be sent."""
         payload = read_payload(given)
         for _, event in (
             delivered_event(payload, received_at=5.0),

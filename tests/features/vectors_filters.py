@@ -1,5 +1,5 @@
 """
-Conditions about one event each, and what is to come of them.
+Numbered conditions, and the expected result of each for one event.
 """
 
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-#: What comes of a condition: it holds true, it doesn't, it can't for any event, it can't even be read.
+#: The result of a condition: it is true; it is false; it is false for every event; it can't be read.
 MATCH, NO, NEVER, BROKEN = "match", "no", "never", "broken"
 
 CART = {
@@ -35,7 +35,7 @@ CART_TIME = 45678.25
 
 @frozen
 class Case:
-    """A condition as JSON, and what is to come of it for `CART`."""
+    """A condition as JSON, and its expected result for `CART`."""
 
     number: str
     outcome: str
@@ -43,7 +43,7 @@ class Case:
 
 
 def condition(attribute: str, kind: str, operator: str, *operands: str, value: str | None = None) -> dict[str, Any]:
-    """Write a condition; the attribute is a property's name, or ``"timestamp"`` or ``"cookie"``."""
+    """Return a condition; the attribute is a property's name, or ``"timestamp"`` or ``"cookie"``."""
     own = {"type": attribute} if attribute in ("timestamp", "cookie") else {"type": "property", "property": attribute}
     constraint: dict[str, Any] = {"type": kind, "operator": operator}
     if operands or kind != "boolean":

@@ -38,13 +38,13 @@ class TestConsent:
             pytest.param([], False, id="list"),
         ],
     )
-    def test_what_is_a_yes(self, value: object, *, expected: bool) -> None:
-        """Nothing said is a yes; true and 1 are, as texts too; nothing else is."""
+    def test_values(self, value: object, *, expected: bool) -> None:
+        """A missing value, true and 1 mean yes, as strings too; every other value means no."""
         assert has_consent(value) is expected
 
     @pytest.mark.parametrize("value", ["jane@example.com", 1.0, ["jane@example.com"], b"1"])
-    def test_what_is_not_understood(self, value: object, caplog: pytest.LogCaptureFixture) -> None:
-        """What is neither a yes nor a no is told of by its type, once, and never by what is in it."""
+    def test_unknown_values(self, value: object, caplog: pytest.LogCaptureFixture) -> None:
+        """A value that means neither is logged by its type, once, and never with its content."""
         assert not has_consent(value)
         assert not has_consent(value)
         assert len(caplog.records) == 1
@@ -52,19 +52,19 @@ class TestConsent:
         assert "jane" not in caplog.text
 
     @pytest.mark.parametrize("value", [None, True, False, 1, 0, 2, "true", "FALSE", "0", "1"])
-    def test_what_is_understood(self, value: object, caplog: pytest.LogCaptureFixture) -> None:
-        """There is nothing to tell of a plain answer."""
+    def test_known_values(self, value: object, caplog: pytest.LogCaptureFixture) -> None:
+        """A value with a known meaning is not logged."""
         with caplog.at_level(logging.DEBUG):
             has_consent(value)
         assert not caplog.records
 
     @given(WORDS)
-    def test_anything_is_an_answer(self, value: object) -> None:
-        """Whatever stands there, there is an answer."""
+    def test_any_value(self, value: object) -> None:
+        """Any value means yes or no."""
         assert has_consent(value) in (True, False)
 
 
-class TestForce:
+class TestForcedTracking:
     @pytest.mark.parametrize(
         ("url", "expected"),
         [
@@ -96,12 +96,12 @@ class TestForce:
         ],
     )
     def test_which_links_force(self, url: str | None, *, expected: bool) -> None:
-        """The parameter forces when it is true, 1 or empty, in a link of any scheme."""
+        """The parameter forces tracking if it is true, 1 or empty, in a link of any scheme."""
         assert forces_tracking(url) is expected
 
     @given(st.text())
-    def test_any_text_is_an_answer(self, text: str) -> None:
-        """No text is too odd for a link."""
+    def test_any_link(self, text: str) -> None:
+        """Any string is accepted as a link."""
         assert forces_tracking(text) in (True, False)
         assert forces_tracking(f"https://{text}?xnpe_force_track") in (True, False)
 
@@ -122,5 +122,5 @@ class TestMayTrack:
         ],
     )
     def test_the_matrix(self, *, consent: bool, consider: bool, url: str | None, expected: bool) -> None:
-        """No consent stops what considers it, but for a click that is forced."""
+        """Without consent nothing is tracked, unless consent is not considered or a click is forced."""
         assert may_track(has_consent=consent, consider_consent=consider, url=url) is expected

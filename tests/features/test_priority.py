@@ -1,5 +1,5 @@
 """
-Which of several messages is shown, and in which order content blocks are.
+Which of several messages is shown, and the order of content blocks.
 """
 
 from collections import Counter
@@ -31,12 +31,12 @@ def priority_of(message: Message) -> int | None:
 
 
 def messages(**priorities: int | None) -> list[Message]:
-    """Make messages by name and priority."""
+    """Return messages with these names and priorities."""
     return [Message(name, priority) for name, priority in priorities.items()]
 
 
 def names(found: list[Message]) -> str:
-    """Tell the names of messages in their order."""
+    """Return the names of messages, in order."""
     return "".join(each.name for each in found)
 
 
@@ -44,7 +44,7 @@ PRIORITIES = st.none() | st.integers(-3, 3)
 MESSAGES = st.lists(st.builds(Message, st.sampled_from("aAbBc"), PRIORITIES), max_size=5)
 
 
-class TestBest:
+class TestHighestPriority:
     @pytest.mark.parametrize(
         ("candidates", "expected"),
         [
@@ -57,67 +57,67 @@ class TestBest:
             pytest.param(messages(A=1, B=None), "A", id="none-below"),
         ],
     )
-    def test_who_is_best(self, candidates: list[Message], expected: str) -> None:
-        """The highest priority is kept; none counts as 0, but does not raise the bar."""
+    def test_highest_priority(self, candidates: list[Message], expected: str) -> None:
+        """The candidates of the highest priority are returned; none counts as 0, but does not raise the threshold."""
         assert names(highest_priority(candidates, priority_of)) == expected
 
     @pytest.mark.parametrize("expected", [pytest.param("B", id="R07")])
-    def test_who_may_not_be_shown_does_not_count(self, expected: str) -> None:
-        """A message of a high priority that was shown often enough is in nobody's way."""
+    def test_messages_that_may_not_be_shown(self, expected: str) -> None:
+        """A message of a high priority that was shown often enough does not prevent others."""
         displays = {"A": Impression(displayed=10.0)}
         free = [each for each in messages(A=5, B=1) if may_show("only_once", displays.get(each.name), 5000.0)]
         assert names(highest_priority(free, priority_of)) == expected
 
     @given(MESSAGES)
-    def test_the_best_of_the_best(self, candidates: list[Message]) -> None:
-        """Who is kept once is kept again, and where there is somebody, somebody is kept."""
+    def test_it_is_idempotent(self, candidates: list[Message]) -> None:
+        """Selecting again changes nothing, and of some candidates some are selected."""
         found = highest_priority(candidates, priority_of)
         assert highest_priority(found, priority_of) == found
         assert bool(found) is bool(candidates)
 
 
-class TestPick:
+class TestChoice:
     @pytest.mark.parametrize("seed", [pytest.param(seed, id=f"R08-{seed}") for seed in range(5)])
     def test_the_highest_over_all_events(self, seed: int) -> None:
-        """Of what several events wait for, the highest priority is shown."""
+        """Of the messages for several events, one of the highest priority is chosen."""
         low, high = messages(A=1, B=9)
         assert choose_by_priority([("x", [low]), ("y", [high])], priority_of, Random(seed)) == ("y", high)
 
     @pytest.mark.parametrize("expected", [pytest.param({"x", "y"}, id="R09")])
     def test_chance_over_events(self, expected: set[str]) -> None:
-        """Events without a difference in priority are shown by chance, however many candidates each has."""
-        chance = Random(1)
+        """Events whose messages have equal priorities are chosen at random, however many messages each has."""
+        rng = Random(1)
         requests = [("x", messages(A=None)), ("y", messages(B=None, C=None, D=None))]
-        picks = Counter(found[0] for _ in range(1000) if (found := choose_by_priority(requests, priority_of, chance)))
-        assert set(picks) == expected
-        assert min(picks.values()) > 400
+        choices = Counter(found[0] for _ in range(1000) if (found := choose_by_priority(requests, priority_of, rng)))
+        assert set(choices) == expected
+        assert min(choices.values()) > 400
 
     @pytest.mark.parametrize("expected", [pytest.param({"A", "B", "C"}, id="R10")])
     def test_chance_over_candidates(self, expected: set[str]) -> None:
-        """Every candidate of the same priority is shown to somebody."""
-        chance = Random(1)
+        """Every message of the same priority may be chosen."""
+        rng = Random(1)
         requests = [("x", messages(A=None, B=None, C=None))]
-        picks = Counter(
-            found[1].name for _ in range(1000) if (found := choose_by_priority(requests, priority_of, chance))
+        choices = Counter(
+            found[1].name for _ in range(1000) if (found := choose_by_priority(requests, priority_of, rng))
         )
-        assert set(picks) == expected
-        assert min(picks.values()) > 250
+        assert set(choices) == expected
+        assert min(choices.values()) > 250
 
     @pytest.mark.parametrize("requests", [[], [("x", [])], [("x", []), ("y", [])]])
-    def test_nothing_to_show(self, requests: list[tuple[str, list[Message]]]) -> None:
-        """Where no event has a candidate, nothing is shown."""
+    def test_no_candidates(self, requests: list[tuple[str, list[Message]]]) -> None:
+        """Without candidates nothing is chosen."""
         assert choose_by_priority(requests, priority_of, Random(1)) is None
 
     @pytest.mark.parametrize("seed", range(5))
     def test_none_over_negative(self, seed: int) -> None:
-        """Between events, one without a priority is above a negative one."""
+        """Between events, no priority is above a negative one."""
         negative, none = messages(A=-1, B=None)
         assert choose_by_priority([("x", [negative]), ("y", [none])], priority_of, Random(seed)) == ("y", none)
 
     @given(st.lists(st.tuples(st.integers(), MESSAGES), max_size=4), st.randoms(use_true_random=False))
-    def test_what_is_picked_was_there(self, requests: list[tuple[int, list[Message]]], chance: Random) -> None:
-        """What is shown is one of the best of its event."""
-        found = choose_by_priority(requests, priority_of, chance)
+    def test_the_choice_is_a_candidate(self, requests: list[tuple[int, list[Message]]], rng: Random) -> None:
+        """The choice is one of the candidates of the highest priority of its event."""
+        found = choose_by_priority(requests, priority_of, rng)
         assert (found is None) is not any(candidates for _, candidates in requests)
         if found is not None:
             assert any(
@@ -125,23 +125,23 @@ class TestPick:
             )
 
 
-class TestBlocks:
+class TestOrder:
     def test_the_order_of_a_placeholder(self) -> None:
-        """Content blocks come by priority, where none is 0, and equal ones by chance."""
+        """Content blocks are ordered by priority, of which none counts as 0, and equal ones at random."""
         blocks = messages(A=-1, B=None, C=0, D=7)
-        chance = Random(1)
-        assert {names(order_for_placeholder(blocks, priority_of, chance)) for _ in range(50)} == {"DBCA", "DCBA"}
+        rng = Random(1)
+        assert {names(order_for_placeholder(blocks, priority_of, rng)) for _ in range(50)} == {"DBCA", "DCBA"}
 
     def test_the_order_of_a_carousel(self) -> None:
-        """Content blocks come by priority, where none is 0, and equal ones by name in whatever case."""
+        """Content blocks are ordered by priority, of which none counts as 0, and equal ones by name in any case."""
         blocks = messages(b=None, C=0, a=None, A=-1, D=7)
         assert names(order_for_carousel(blocks, priority_of, lambda block: block.name)) == "DabCA"
 
     @given(MESSAGES, st.randoms(use_true_random=False))
-    def test_nobody_is_lost(self, blocks: list[Message], chance: Random) -> None:
-        """Both orders have the same blocks in them, the higher priority first."""
+    def test_no_block_is_lost(self, blocks: list[Message], rng: Random) -> None:
+        """Both orders contain the same blocks, higher priorities first."""
         for found in (
-            order_for_placeholder(blocks, priority_of, chance),
+            order_for_placeholder(blocks, priority_of, rng),
             order_for_carousel(blocks, priority_of, lambda block: block.name),
         ):
             rated = [block.priority or 0 for block in found]
