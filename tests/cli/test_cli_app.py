@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 from helpers.command_line import CommandLine, command_line, run, start, wait_until
+from helpers.environment import Environment, SetConstants
 
 from exponea_async import __version__
+from exponea_async.cli.commands import flush
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
-    with command_line(tmp_path, monkeypatch) as cli:
+def cli(tmp_path: Path, environment: Environment) -> Iterator[CommandLine]:
+    with command_line(tmp_path, environment) as cli:
         yield cli
 
 
@@ -58,18 +60,18 @@ def test_module_is_the_program() -> None:
     assert process.returncode == 0
 
 
-def test_missing_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_setting_is_one_line(environment: Environment, tmp_path: Path) -> None:
     """A missing setting is reported in one line."""
-    monkeypatch.setenv("EXPONEA_STORAGE", str(tmp_path / "queue.sqlite"))
+    environment(EXPONEA_STORAGE=tmp_path / "queue.sqlite")
     result = run("flush")
     assert result.code == 2
     assert result.err.startswith("exponea-async: EXPONEA_PROJECT_TOKEN: is missing.")
     assert result.err.count("\n") == 1
 
 
-def test_unknown_variable_is_wrong_configuration(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_variable_is_wrong_configuration(cli: CommandLine, environment: Environment) -> None:
     """A misspelled variable is not ignored."""
-    monkeypatch.setenv("EXPONEA_BASE_URI", "http://127.0.0.1")
+    environment(EXPONEA_BASE_URI="http://127.0.0.1")
     assert cli.run("flush").code == 2
 
 
@@ -85,9 +87,9 @@ def test_storage_error_is_a_failure(cli: CommandLine) -> None:
     assert result.err.count("\n") == 1
 
 
-def test_internal_error_is_one_line(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_is_one_line(cli: CommandLine, set_constants: SetConstants) -> None:
     """Not even an internal error prints a traceback."""
-    monkeypatch.setattr("exponea_async.cli.commands.flush.read_configuration", lambda args: args.nothing)
+    set_constants(flush, read_configuration=lambda args: args.nothing)
     result = cli.run("flush")
     assert result.code == 1
     assert "internal error, AttributeError" in result.err

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from attrs import evolve
 from helpers.command_line import run
+from helpers.environment import SetConstants
 
 from exponea_async import Customer, Event
 from exponea_async._pipeline.encoding import encode_object
+from exponea_async.cli.demo import command
 from exponea_async.cli.demo.ledger import LIFECYCLE_EVENTS, NUMBER, Ledger
 from exponea_async.cli.demo.shop import HOUR, visits
 from exponea_async.sandbox import Engine, Sandbox, StoredEvent
@@ -36,9 +38,9 @@ class LossySandbox(Sandbox):
 
 
 class TestDemo:
-    def test_nothing_is_lost(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nothing_is_lost(self, tmp_path: Path, set_constants: SetConstants) -> None:
         """Through rejections and an outage, every event is either stored by the sandbox or a dead letter."""
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        set_constants(tempfile, tempdir=str(tmp_path))
         result = run(*SMALL)
         facts = result.json
         assert result.code == 0
@@ -49,9 +51,9 @@ class TestDemo:
         assert "the platform goes down" in result.err
         assert list(tmp_path.iterdir()) == []
 
-    def test_losses_are_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_losses_are_found(self, set_constants: SetConstants) -> None:
         """An event that the sandbox has not stored is lost, and the demo fails."""
-        monkeypatch.setattr("exponea_async.cli.demo.command.Sandbox", LossySandbox)
+        set_constants(command, Sandbox=LossySandbox)
         result = run(*SMALL)
         assert result.code == 1
         assert result.json["lost"] > 10

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 from helpers.command_line import PROJECT, CommandLine, command_line, wait_until
+from helpers.environment import Environment, SetConstants
 
+from exponea_async.cli.importer import job
 from exponea_async.cli.importer.reader import MAX_LINE_BYTES, Line, LineReader
 
 COLUMNS = """\
@@ -31,8 +33,8 @@ LINE_OPTIONS = ("--event", "ping", "--id", "registered=who", "--timestamp", "at"
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
-    with command_line(tmp_path, monkeypatch) as cli:
+def cli(tmp_path: Path, environment: Environment) -> Iterator[CommandLine]:
+    with command_line(tmp_path, environment) as cli:
         yield cli
 
 
@@ -229,11 +231,11 @@ class TestJournal:
         assert f"({what} differs)" in result.err
         assert cli.run("import", path, *LINE_OPTIONS, *more, "--journal", cli.folder / "other").code == 0
 
-    def test_other_default_properties(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_other_default_properties(self, cli: CommandLine, environment: Environment) -> None:
         """With other default properties an event sent twice is not a duplicate, so that is another import."""
         path = cli.write("a.jsonl", lines(3))
         cli.run("import", path, *LINE_OPTIONS)
-        monkeypatch.setenv("EXPONEA_DEFAULT_PROPERTIES", '{"currency": "USD"}')
+        environment(EXPONEA_DEFAULT_PROPERTIES='{"currency": "USD"}')
         assert cli.run("import", path, *LINE_OPTIONS).code == 2
 
     @pytest.mark.parametrize(
@@ -404,13 +406,12 @@ def _end_leases(queue: Path) -> None:
 
 
 class TestQueue:
-    def test_import_waits_for_the_upload(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_import_waits_for_the_upload(
+        self, cli: CommandLine, environment: Environment, set_constants: SetConstants
+    ) -> None:
         """A file with more lines than the queue may hold is read as fast as events are uploaded, and none are lost."""
-        monkeypatch.setattr("exponea_async.cli.importer.job.MAX_RECORDS", 100)
-        monkeypatch.setattr("exponea_async.cli.importer.job.CHUNK_LINES", 50)
-        monkeypatch.setattr("exponea_async.cli.importer.job.MAX_OPEN_RECEIPTS", 60)
-        monkeypatch.setenv("EXPONEA_QUEUE_WHEN_FULL", "drop_oldest")
-        monkeypatch.setenv("EXPONEA_FLUSH_MODE", "MANUAL")
+        set_constants(job, MAX_RECORDS=100, CHUNK_LINES=50, MAX_OPEN_RECEIPTS=60)
+        environment(EXPONEA_QUEUE_WHEN_FULL="drop_oldest", EXPONEA_FLUSH_MODE="MANUAL")
         result = cli.run("import", cli.write("a.jsonl", lines(1000)), *LINE_OPTIONS, "--json")
         assert result.json["delivered"] == 1000
         assert cli.properties("n") == list(range(1000))

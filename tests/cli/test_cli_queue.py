@@ -3,23 +3,25 @@ The command ``queue``.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.command_line import CommandLine, command_line, run
+from helpers.environment import Environment, SetConstants
 
 JANE = ("--id", "registered=jane@example.com")
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
+def cli(tmp_path: Path, environment: Environment) -> Iterator[CommandLine]:
     """Two dead letters, the second one a customer update, and one record that waits."""
-    with command_line(tmp_path, monkeypatch) as cli:
+    with command_line(tmp_path, environment) as cli:
         cli.fault("reject", times=2)
         cli.run("track", "purchase", *JANE)
         cli.run("identify", *JANE)
-        monkeypatch.setenv("EXPONEA_FLUSH_MODE", "MANUAL")
+        environment(EXPONEA_FLUSH_MODE="MANUAL")
         cli.run("track", "wait\x1b[2J", *JANE)
         yield cli
 
@@ -102,20 +104,20 @@ class Terminal:
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 2), ("\n", 1, 2), ("", 1, 2)])
 def test_purge_asks_for_confirmation(
-    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, left: int
+    cli: CommandLine, set_constants: SetConstants, answer: str, code: int, left: int
 ) -> None:
     """Without --yes the user has to confirm."""
-    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    set_constants(sys, stdin=Terminal(answer))
     result = cli.run("queue", "purge", "--all")
     assert result.code == code
     assert "Delete 2 dead letters permanently?" in result.err
     assert len(dead_ids(cli)) == left
 
 
-def test_purge_without_a_terminal(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_purge_without_a_terminal(cli: CommandLine, set_constants: SetConstants) -> None:
     """Where standard input is not a terminal, --yes is required."""
     with (cli.folder / "empty").open("w+") as file:
-        monkeypatch.setattr("sys.stdin", file)
+        set_constants(sys, stdin=file)
         assert cli.run("queue", "purge", "--all").code == 2
 
 
@@ -134,10 +136,9 @@ def test_missing_queue(cli: CommandLine) -> None:
     assert not path.exists()
 
 
-def test_neither_key_nor_project_is_needed(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_key_nor_project_is_needed(cli: CommandLine, environment: Environment) -> None:
     """With the file of the queue, neither the project nor a key has to be known."""
-    for name in ("PROJECT_TOKEN", "AUTHORIZATION_TOKEN", "STORAGE"):
-        monkeypatch.delenv(f"EXPONEA_{name}")
+    environment(EXPONEA_PROJECT_TOKEN=None, EXPONEA_AUTHORIZATION_TOKEN=None, EXPONEA_STORAGE=None)
     assert cli.run("queue", "stats", "--storage", cli.folder / "queue.sqlite", "--json").json["dead"] == 2
     assert run("queue", "stats").code == 2
 

@@ -8,6 +8,7 @@ import logging
 from contextlib import redirect_stderr
 
 import pytest
+from helpers.environment import Environment
 
 from exponea_async.cli.terminal import (
     LineHandler,
@@ -28,8 +29,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    monkeypatch.setenv("COLUMNS", "21")
+def terminal(environment: Environment) -> Terminal:
+    environment(COLUMNS="21")
     return Terminal()
 
 

@@ -4,11 +4,13 @@ The commands ``track``, ``identify`` and ``flush``.
 
 import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.command_line import PROJECT, SECRET, CommandLine, command_line
+from helpers.environment import Environment, SetConstants
 
 from exponea_async.sandbox import Project
 
@@ -16,8 +18,8 @@ JANE = ("--id", "registered=jane@example.com")
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
-    with command_line(tmp_path, monkeypatch) as cli:
+def cli(tmp_path: Path, environment: Environment) -> Iterator[CommandLine]:
+    with command_line(tmp_path, environment) as cli:
         yield cli
 
 
@@ -54,10 +56,10 @@ class TestTrack:
         assert cli.run("track", "ping", *JANE, "--property", f"x={string}").code == 0
         assert cli.events[0].properties["x"] == value
 
-    def test_properties_as_an_object(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_properties_as_an_object(self, cli: CommandLine, set_constants: SetConstants) -> None:
         """All properties can be given as one JSON object, also on standard input."""
         cli.run("track", "ping", *JANE, "--properties", '{"a": 1}')
-        monkeypatch.setattr("sys.stdin", io.StringIO('{"a": 2}'))
+        set_constants(sys, stdin=io.StringIO('{"a": 2}'))
         cli.run("track", "ping", *JANE, "--properties", "-")
         assert cli.properties("a") == [1, 2]
 
@@ -97,9 +99,9 @@ class TestTrack:
         assert result.json["status"] == "rejected"
         assert "fault injection" in result.json["reason"]
 
-    def test_manual_mode(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_manual_mode(self, cli: CommandLine, environment: Environment) -> None:
         """In manual mode the event stays in the queue, unless --wait is given."""
-        monkeypatch.setenv("EXPONEA_FLUSH_MODE", "MANUAL")
+        environment(EXPONEA_FLUSH_MODE="MANUAL")
         assert cli.run("track", "ping").out == "ping: queued\n"
         assert cli.run("track", "ping", "--wait", "20").out == "ping: delivered\n"
 
@@ -159,11 +161,11 @@ class TestKeys:
             assert "visible to other users" in result.err
 
     @pytest.mark.parametrize("content", [f"{SECRET}\n", json.dumps({"key_id": "id", "secret": SECRET})])
-    def test_key_from_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    def test_key_from_a_file(self, tmp_path: Path, environment: Environment, content: str) -> None:
         """The file may contain a public key or private access."""
         project = Project(PROJECT, tokens=(SECRET,), basic=(("id", SECRET),))
-        with command_line(tmp_path, monkeypatch, projects=[project]) as cli:
-            monkeypatch.delenv("EXPONEA_AUTHORIZATION_TOKEN")
+        with command_line(tmp_path, environment, projects=[project]) as cli:
+            environment(EXPONEA_AUTHORIZATION_TOKEN=None)
             path = cli.write("key", content)
             assert cli.run("track", "ping", "--wait", "20", "--authorization-file", path).code == 0
 
@@ -193,8 +195,8 @@ class TestIdentify:
 
 class TestFlush:
     @pytest.fixture
-    def waiting(self, cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-        monkeypatch.setenv("EXPONEA_FLUSH_MODE", "MANUAL")
+    def waiting(self, cli: CommandLine, environment: Environment) -> CommandLine:
+        environment(EXPONEA_FLUSH_MODE="MANUAL")
         cli.run("track", "ping")
         cli.run("track", "pong")
         return cli

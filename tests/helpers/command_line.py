@@ -10,15 +10,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import pytest
 from attrs import frozen
 
 from exponea_async.cli import main
 from exponea_async.sandbox import Fault, Sandbox
+from helpers.environment import Environment
 
 PROJECT = "shop"
 SECRET = "s3cr3t-key-of-the-shop"
@@ -101,17 +101,18 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def command_line(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[CommandLine]:
+def command_line(folder: Path, environment: Environment, **settings: Any) -> Iterator[CommandLine]:
     """Serve a sandbox with these settings and set the environment for it."""
-    with serve_sandbox(**settings) as sandbox:
-        monkeypatch.chdir(folder)
-        monkeypatch.setenv("EXPONEA_PROJECT_TOKEN", PROJECT)
-        monkeypatch.setenv("EXPONEA_AUTHORIZATION_TOKEN", SECRET)
-        monkeypatch.setenv("EXPONEA_BASE_URL", sandbox.url)
-        monkeypatch.setenv("EXPONEA_STORAGE", str(folder / "queue.sqlite"))
-        monkeypatch.setenv("EXPONEA_UPLOAD_BACKOFF_INITIAL", "0.01")
-        monkeypatch.setenv("EXPONEA_UPLOAD_BACKOFF_MAX", "0.05")
-        monkeypatch.setenv("EXPONEA_UPLOAD_REQUESTS_PER_SECOND", "10000")
+    with serve_sandbox(**settings) as sandbox, chdir(folder):
+        environment(
+            EXPONEA_PROJECT_TOKEN=PROJECT,
+            EXPONEA_AUTHORIZATION_TOKEN=SECRET,
+            EXPONEA_BASE_URL=sandbox.url,
+            EXPONEA_STORAGE=folder / "queue.sqlite",
+            EXPONEA_UPLOAD_BACKOFF_INITIAL="0.01",
+            EXPONEA_UPLOAD_BACKOFF_MAX="0.05",
+            EXPONEA_UPLOAD_REQUESTS_PER_SECOND="10000",
+        )
         yield CommandLine(sandbox, folder)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.environment import Environment, SetConstants
 from helpers.storages import records
 
 from exponea_async import Configuration, QueueSettings
@@ -45,9 +46,9 @@ def select(setting: Any, *, app_group: str | None = None, max_records: int = 10)
 
 
 @pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+def state(tmp_path: Path, environment: Environment, set_constants: SetConstants) -> Path:
+    set_constants(sys, platform="linux")
+    environment(XDG_STATE_HOME=tmp_path)
     return tmp_path
 
 
@@ -108,25 +109,25 @@ class TestDefaultPath:
         assert default_path("token", "") == default_path("token", None) == default_path("token")
 
     @pytest.mark.parametrize("value", ["", "relative/folder", "~/folder"])
-    def test_without_a_state_directory(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str) -> None:
+    def test_without_a_state_directory(
+        self, environment: Environment, set_constants: SetConstants, tmp_path: Path, value: str
+    ) -> None:
         """Where XDG_STATE_HOME is empty or relative, the default is a directory in the user's home."""
-        monkeypatch.setattr(sys, "platform", "linux")
-        monkeypatch.setenv("XDG_STATE_HOME", value)
-        monkeypatch.setenv("HOME", str(tmp_path))
+        set_constants(sys, platform="linux")
+        environment(XDG_STATE_HOME=value, HOME=tmp_path)
 
         assert default_path("t") == tmp_path / ".local" / "state" / "exponea_async" / "t.sqlite"
 
-    def test_macos(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_macos(self, environment: Environment, set_constants: SetConstants, tmp_path: Path) -> None:
         """On macOS the file is in the application support directory, whatever XDG_STATE_HOME says."""
-        monkeypatch.setattr(sys, "platform", "darwin")
-        monkeypatch.setenv("XDG_STATE_HOME", "/elsewhere")
-        monkeypatch.setenv("HOME", str(tmp_path))
+        set_constants(sys, platform="darwin")
+        environment(XDG_STATE_HOME="/elsewhere", HOME=tmp_path)
 
         assert default_path("t") == tmp_path / "Library/Application Support" / "exponea_async" / "t.sqlite"
 
-    def test_windows(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_windows(self, environment: Environment, set_constants: SetConstants, tmp_path: Path) -> None:
         """On Windows the file is in the directory for local application data."""
-        monkeypatch.setattr(sys, "platform", "win32")
-        monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+        set_constants(sys, platform="win32")
+        environment(LOCALAPPDATA=tmp_path)
 
         assert default_path("t") == tmp_path / "exponea_async" / "t.sqlite"
