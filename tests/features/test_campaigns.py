@@ -3,10 +3,12 @@ Campaign links: the session that they become part of, and the click that is trac
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.app import DEVICE, STAMPS, Phone
+from helpers.queue_file import stored_state
 
 from exponea_async import Customer, Event, InvalidEventError
 from exponea_async.sandbox import Sandbox
@@ -171,14 +173,14 @@ class TestSession:
 
         assert await starts(phone) == [{}, {}]
 
-    async def test_it_is_forgotten(self, phone: Phone) -> None:
+    async def test_it_is_forgotten(self, phone: Phone, tmp_path: Path) -> None:
         """The campaign is forgotten once it is part of a session."""
         client = await phone.start()
         await client.handle_campaign_click(LINK)
-        stored = await client._storage.load_state("device:default")
+        stored = stored_state(tmp_path / "queue.sqlite", "device:default")
 
         assert stored is not None
-        assert "campaign" not in json.loads(stored.value)
+        assert "campaign" not in json.loads(stored)
 
 
 async def test_a_customer_tracker_is_refused(phone: Phone) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from helpers.app import Phone
 from helpers.content_blocks import BUNDLE, PERSONAL, ContentBlocksFixture, personal, static
+from helpers.environment import SetConstants
 from helpers.token_provider import BlockingTokenProvider
 from helpers.waiting import running, until
 
@@ -29,9 +30,9 @@ def content(phone: Phone, sandbox: Sandbox) -> ContentBlocksFixture:
 
 
 @pytest.fixture
-def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_pauses(set_constants: SetConstants) -> None:
     """Load again right after a failure."""
-    monkeypatch.setattr(loader, "PAUSE", 0.0)
+    set_constants(loader, PAUSE=0.0)
 
 
 def block_with_ids() -> dict[str, Any]:
@@ -165,11 +166,9 @@ class TestDuringALoad:
         with suppress(ClosedError):
             assert await call is None
 
-    async def test_platform_without_responses(
-        self, content: ContentBlocksFixture, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_platform_without_responses(self, content: ContentBlocksFixture, set_constants: SetConstants) -> None:
         """Only the first callers wait for a load; later ones return at once, until there is a response."""
-        monkeypatch.setattr(loader, "MAX_WAIT", 0.3)
+        set_constants(loader, MAX_WAIT=0.3)
         content.put(static())
         provider = BlockingTokenProvider(free=0)
         await content.app.start(customer_token_provider=provider)
@@ -181,9 +180,9 @@ class TestDuringALoad:
         await content.idle()
         assert await content.shown() == "s1"
 
-    async def test_slow_platform(self, content: ContentBlocksFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_slow_platform(self, content: ContentBlocksFixture, set_constants: SetConstants) -> None:
         """A call waits for a limited time, and a later one finds what was loaded in the meantime."""
-        monkeypatch.setattr(loader, "MAX_WAIT", 0.01)
+        set_constants(loader, MAX_WAIT=0.01)
         content.put(static())
         provider = BlockingTokenProvider(free=0)
         await content.app.start(customer_token_provider=provider)
@@ -504,9 +503,9 @@ class TestPreloading:
         await content.idle()
         assert await content.shown() is None
 
-    async def test_many_devices(self, content: ContentBlocksFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_many_devices(self, content: ContentBlocksFixture, set_constants: SetConstants) -> None:
         """Data is preloaded for a limited number of devices at once."""
-        monkeypatch.setattr(service, "MAX_PRELOADS", 2)
+        set_constants(service, MAX_PRELOADS=2)
         content.put(personal())
         provider = BlockingTokenProvider(free=1)
         await content.app.start(customer_token_provider=provider, in_app_content_block_placeholders_auto_load=["top"])

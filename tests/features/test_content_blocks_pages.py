@@ -3,12 +3,13 @@ Reading content blocks, whatever the platform sends, and making their HTML safe.
 """
 
 import asyncio
-import sys
 from typing import Any
 
 import pytest
 from helpers.app import Phone
 from helpers.content_blocks import ContentBlocksFixture, personal, static
+from helpers.environment import SetConstants
+from helpers.modules import uninstalled
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,15 +136,15 @@ class TestPages:
 
 
 class TestHtmlExtra:
-    async def test_missing_libraries(self, content: ContentBlocksFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_missing_libraries(self, content: ContentBlocksFixture) -> None:
         """Without the libraries for HTML every call raises an error that says what to install."""
         await content.app.start()
-        monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)
-        for _ in range(2):
+        with uninstalled("selectolax.lexbor"):
+            for _ in range(2):
+                with pytest.raises(ImportError, match=r"exponea-async\[html\]"):
+                    await content.client.content_block("top")
             with pytest.raises(ImportError, match=r"exponea-async\[html\]"):
-                await content.client.content_block("top")
-        with pytest.raises(ImportError, match=r"exponea-async\[html\]"):
-            await content.client.content_block_carousel("top").reload()
+                await content.client.content_block_carousel("top").reload()
         assert await content.events() == []
 
 
@@ -197,9 +198,9 @@ class TestResources:
         assert await content.events() == [("error", "s1")]
         assert await content.shown() == "s1"
 
-    async def test_slow_loader(self, content: ContentBlocksFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_slow_loader(self, content: ContentBlocksFixture, set_constants: SetConstants) -> None:
         """A block whose image takes too long to load is not shown."""
-        monkeypatch.setattr(resources, "LOAD_TIMEOUT", 0.01)
+        set_constants(resources, LOAD_TIMEOUT=0.01)
 
         async def load(url: str) -> bytes:
             await asyncio.Event().wait()

@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 import pytest
+from helpers.environment import SetConstants
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,9 +84,9 @@ class TestEnvelopes:
         except (RequestRefusedError, UnavailableError):
             return
 
-    def test_a_long_list(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_long_list(self, set_constants: SetConstants, caplog: pytest.LogCaptureFixture) -> None:
         """Elements beyond the limit are ignored, which is logged."""
-        monkeypatch.setattr(envelopes, "MAX_ELEMENTS", 3)
+        set_constants(envelopes, MAX_ELEMENTS=3)
         envelope = read_envelope(b'{"success": true, "results": [1, 2, 3, 4, 5]}')
 
         assert envelope.elements == (b"1", b"2", b"3")

@@ -3,9 +3,9 @@ The HTML of messages: what is left of it, what can be clicked, and which resourc
 """
 
 import re
-import sys
 
 import pytest
+from helpers.modules import uninstalled
 
 from exponea_async.features._shared.html.reader import HtmlAction, SafeHtml, find_action, read_html, resource_urls
 from exponea_async.features._shared.html.resources import ResourceUrls
@@ -380,8 +380,7 @@ class TestLimits:
 
 class TestLibraries:
     @pytest.mark.parametrize("library", ["nh3", "selectolax.lexbor", "tinycss2", "tinycss2.serializer"])
-    def test_missing_libraries(self, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_libraries(self, library: str) -> None:
         """Without the libraries, the error says how to install them."""
-        monkeypatch.setitem(sys.modules, library, None)
-        with pytest.raises(ImportError, match=r"pip install 'exponea-async\[html\]'"):
+        with uninstalled(library), pytest.raises(ImportError, match=r"pip install 'exponea-async\[html\]'"):
             read_html("<style>a{top:0}</style>x", ensure_close=False)

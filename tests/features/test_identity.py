@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 from helpers.app import Kept, Phone
 from helpers.clients import Configure
+from helpers.internals import routes_of
 from helpers.waiting import until
 
 from exponea_async import (
@@ -25,6 +26,7 @@ from exponea_async import (
     PurchasedItem,
 )
 from exponea_async.sandbox import Project, Sandbox
+from exponea_async.testing import pending_records
 
 NEW = ExponeaProject("new-project", "new-key")
 FINANCE = ExponeaProject("finance", "finance-key")
@@ -263,7 +265,7 @@ class TestAnotherProject:
         assert stat.S_IMODE(configure().storage.stat().st_mode) == 0o600  # type: ignore[union-attr]
         # As bytes it is written in hexadecimal digits.
         assert dump.upper().count(b'"new-key"'.hex().upper()) == 2
-        assert "new-key" not in repr(client) + str([record.route for record in await client._storage.waiting(100)])
+        assert "new-key" not in repr(client) + str([record.url for record in await pending_records(client)])
 
     async def test_a_stop_deletes_switch_and_keys(self, phone: Phone, sandbox: Sandbox) -> None:
         """After a stop neither the switch nor its key is remembered."""
@@ -274,7 +276,7 @@ class TestAnotherProject:
         await client.track_event(Event("ping"))
 
         assert {each.project for each in await phone.kept()} == {"shop"}
-        assert client._credentials.routes == client._credentials.routes[:2]
+        assert [route for route in routes_of(client) if "/shop/" not in route] == []
 
     @pytest.mark.parametrize("phase", ["before", "after a stop", "after the end"])
     async def test_when_the_client_is_not_running(self, phone: Phone, phase: str) -> None:

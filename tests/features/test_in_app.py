@@ -4,12 +4,13 @@ In-app messages through the public coroutines: who receives them, when they are 
 
 import asyncio
 import logging
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from helpers.environment import SetConstants
 from helpers.in_app import InAppFixture, collect_garbage, condition, html_message, ids_of, message, trigger, types_of
+from helpers.modules import uninstalled
 from helpers.waiting import until
 
 from exponea_async import (
@@ -473,14 +474,11 @@ class TestContent:
         assert types_of(actions) == ["error"]
         assert await in_app.track("y") == ["n"]
 
-    async def test_the_extra_is_missing(
-        self, in_app: InAppFixture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_the_extra_is_missing(self, in_app: InAppFixture, caplog: pytest.LogCaptureFixture) -> None:
         """A missing extra is tracked, and logged once; messages without HTML are shown."""
-        monkeypatch.setitem(sys.modules, "nh3", None)
         client = await in_app.start(html_message(), message("n", "y"))
         actions = client.in_app_message_action_stream()
-        with caplog.at_level(logging.WARNING):
+        with caplog.at_level(logging.WARNING), uninstalled("nh3"):
             for _ in range(3):
                 assert await in_app.track() == []
                 assert "exponea-async[html]" in (received(actions)[-1].error_message or "")
@@ -523,9 +521,9 @@ class TestContent:
         assert PICTURE in shown.html
 
     @pytest.mark.parametrize("fault", ["raises", "hangs", "gives a text"])
-    async def test_a_loader_that_fails(self, in_app: InAppFixture, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_loader_that_fails(self, in_app: InAppFixture, fault: str, set_constants: SetConstants) -> None:
         """A message whose resource can't be loaded is not shown, which is tracked."""
-        monkeypatch.setattr(resources, "LOAD_TIMEOUT", 0.05)
+        set_constants(resources, LOAD_TIMEOUT=0.05)
 
         async def load(_url: str) -> Any:
             if fault == "raises":

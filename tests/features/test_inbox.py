@@ -5,7 +5,6 @@ The app inbox: fetching, storing and marking messages.
 import asyncio
 import logging
 import random
-import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from attrs import evolve
 from helpers.app import Phone
 from helpers.inbox import FETCH, MARK_AS_READ, InboxFixture, html, ids_of, push
 from helpers.internals import context_of
+from helpers.modules import uninstalled
 from helpers.waiting import until
 
 from exponea_async import (
@@ -208,14 +208,12 @@ class TestStorage:
         await inbox.fetch()
         assert "sync_token" not in inbox.bodies()[-1]
 
-    async def test_without_the_html_extra(
-        self, inbox: InboxFixture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_without_the_html_extra(self, inbox: InboxFixture, caplog: pytest.LogCaptureFixture) -> None:
         """Without the libraries for HTML, messages are returned without their HTML, and a warning is logged once."""
-        monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)
         inbox.put(html("a"), html("b"))
         await inbox.app.start()
-        assert [(each.title, each.html) for each in await inbox.fetch()] == [("News", None)] * 2
+        with uninstalled("selectolax.lexbor"):
+            assert [(each.title, each.html) for each in await inbox.fetch()] == [("News", None)] * 2
         assert caplog.text.count("without their HTML") == 1
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from helpers.environment import SetConstants
 from helpers.inbox import html, ids_of, push
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,9 +177,9 @@ class TestReading:
         assert read_one({"id": "m", "type": "push"}).create_time == 1000.0
 
     @pytest.mark.parametrize("value", ["1e999", str(10**400)])
-    def test_create_time_out_of_range(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_create_time_out_of_range(self, value: str, set_constants: SetConstants) -> None:
         """Numbers out of range, which the standard library's decoder accepts, are malformed, too."""
-        monkeypatch.setattr(_json, "_loads", _json._json_loads)
+        set_constants(_json, _loads=_json._json_loads)
         (header,) = read_headers([f'{{"id": "m", "type": "push", "create_time": {value}}}'.encode()], 1000.0)
         assert header.create_time == 1000.0
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from helpers.app import Phone
 from helpers.clients import Connect
+from helpers.environment import SetConstants
 from helpers.internals import context_of
 from helpers.segments import SegmentsFixture, segment, segment_ids, started
 from helpers.waiting import running, until
@@ -79,8 +80,8 @@ HOSTILE = {
 
 
 @pytest.fixture
-async def segments(phone: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SegmentsFixture]:
-    async with started(phone, sandbox, monkeypatch) as segments:
+async def segments(phone: Phone, sandbox: Sandbox, set_constants: SetConstants) -> AsyncIterator[SegmentsFixture]:
+    async with started(phone, sandbox, set_constants) as segments:
         yield segments
 
 
@@ -336,10 +337,10 @@ class TestStreams:
         assert segments.loads == before + 1
         await stream.aclose()
 
-    async def test_continuous_triggers(self, segments: SegmentsFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_continuous_triggers(self, segments: SegmentsFixture, set_constants: SetConstants) -> None:
         """Continuous triggers delay a load up to the maximum wait only."""
-        monkeypatch.setattr(watcher, "DEBOUNCE", 60.0)
-        monkeypatch.setattr(watcher, "MAX_WAIT", 0.2)
+        set_constants(watcher, DEBOUNCE=60.0)
+        set_constants(watcher, MAX_WAIT=0.2)
         segments.respond(discovery=["a"])
         stream = segments.client.segmentation_data_stream("discovery")
         while not segments.loads:

@@ -9,6 +9,7 @@ import pytest
 from helpers.app import DEVICE, STAMPS, Phone
 
 from exponea_async import Event, Exponea, Hooks, InvalidEventError
+from exponea_async.testing import end_idle_sessions
 
 Step = tuple[float, str]
 
@@ -313,7 +314,7 @@ class TestSessionExpirer:
         assert await phone.expire(at=1190) == 0
         assert await phone.expire(at=1300) == 1
 
-        await first._session_expirer.expire()
+        await end_idle_sessions(first)
         await first.track_event(Event("ping"))
         assert await phone.sessions() == [("start", 1000), ("end", 1180, 180), ("start", 1300)]
 

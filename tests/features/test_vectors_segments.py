@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.app import Phone
+from helpers.environment import SetConstants
 from helpers.segments import SegmentsFixture, segment, segment_ids, started
 from helpers.waiting import until
 
@@ -33,8 +34,8 @@ def vector(number: str) -> Callable[[Scenario], Scenario]:
 
 
 @pytest.fixture
-async def segments(phone: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SegmentsFixture]:
-    async with started(phone, sandbox, monkeypatch) as segments:
+async def segments(phone: Phone, sandbox: Sandbox, set_constants: SetConstants) -> AsyncIterator[SegmentsFixture]:
+    async with started(phone, sandbox, set_constants) as segments:
         yield segments
 
 

@@ -2,7 +2,7 @@
 Access to the inside of a client, for tests of parts that have no public name; no other module of the tests needs it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from exponea_async import CustomerTracker, Device, Exponea
@@ -64,3 +64,8 @@ async def run_statements(client: Exponea, *statements: str) -> None:
     assert isinstance(storage, SQLiteStorage)
     for statement in statements:
         await storage.run(lambda connection, sql=statement: connection.execute(sql).fetchall())  # type: ignore[misc]
+
+
+def routes_of(client: Exponea) -> Sequence[str]:
+    """Return the routes that a client has credentials for."""
+    return client._credentials.routes

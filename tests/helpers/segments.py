@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
-
 from exponea_async import Event, Exponea
 from exponea_async._internal.streams import Subscription
 from exponea_async.features.segments import watcher
@@ -16,6 +14,7 @@ from exponea_async.features.segments.service import Segments
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.testing import idle, received
 from helpers.app import Phone
+from helpers.environment import SetConstants
 from helpers.internals import devices_of, feature_of
 from helpers.waiting import running, until
 
@@ -128,9 +127,9 @@ class SegmentsFixture:
 
 
 @asynccontextmanager
-async def started(app: Phone, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SegmentsFixture]:
+async def started(app: Phone, sandbox: Sandbox, set_constants: SetConstants) -> AsyncIterator[SegmentsFixture]:
     """Start a client with short waits; closing it must leave no task of the feature."""
-    monkeypatch.setattr(watcher, "DEBOUNCE", DEBOUNCE)
+    set_constants(watcher, DEBOUNCE=DEBOUNCE)
     await app.start()
     try:
         yield SegmentsFixture(app, sandbox)

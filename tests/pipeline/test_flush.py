@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from helpers.clients import Connect, numbered
+from helpers.environment import SetConstants
 from helpers.scripted_server import Scripted, Seen
 from helpers.waiting import until
 
 from exponea_async import Event, Exponea, FlushMode, FlushResult
+from exponea_async._pipeline import acknowledger, uploader
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.testing import idle
 
@@ -288,11 +290,11 @@ class TestUploading:
         ]
 
     async def test_leases_of_slow_requests_are_renewed(
-        self, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+        self, connect: Connect, sandbox: Sandbox, set_constants: SetConstants
     ) -> None:
         """Another process does not lease the records of a request that takes longer than a lease."""
-        for module in ("acknowledger", "uploader"):
-            monkeypatch.setattr(f"exponea_async._pipeline.{module}.LEASE", 0.3)
+        for module in (acknowledger, uploader):
+            set_constants(module, LEASE=0.3)
         sandbox.faults.add(Fault("latency", seconds=1.0, times=1))
         clients: list[Exponea] = [await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")]
         await clients[0].track_many(numbered(10))

@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import client_exceptions, web
+from helpers.environment import Environment
 
 from exponea_async._pipeline.responses import HttpResponse
 from exponea_async._pipeline.transport import (
@@ -171,12 +172,12 @@ class TestRequests:
         assert all("Cookie" not in headers for headers, _ in seen)
 
     async def test_netrc_and_proxies_of_the_environment_are_ignored(
-        self, transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, transport: Transport, tmp_path: Path, environment: Environment
     ) -> None:
         """The environment changes neither the key nor the host."""
         (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
-        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        environment(NETRC=str(tmp_path / "netrc"))
+        environment(HTTP_PROXY="http://127.0.0.1:1")
         handler, seen = responding()
         async with serving(handler) as url:
             await transport.post(url, b"{}", HEADER)

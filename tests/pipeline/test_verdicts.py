@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 from helpers.clients import PROJECT, Connect, Heard, numbered
+from helpers.environment import SetConstants
 from helpers.scripted_server import Script, Scripted, Seen
 from helpers.waiting import until
 
 from exponea_async import Event, Exponea, FlushResult, Hooks, QueueSettings, RejectedError
+from exponea_async._pipeline import uploader
 from exponea_async.sandbox import Fault, Project, Sandbox
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 from exponea_async.testing import dead_letters, pending_records
@@ -276,10 +278,10 @@ class TestUnavailable:
         assert client.stats().retried == 5 * (fault.times or 0)
 
     async def test_a_retry_is_not_delayed(
-        self, connect: Connect, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+        self, connect: Connect, scripted: Scripted, set_constants: SetConstants
     ) -> None:
         """A record is sent again as soon as it is due, and not only when an idle client looks at the queue again."""
-        monkeypatch.setattr("exponea_async._pipeline.uploader.IDLE_INTERVAL", 60)
+        set_constants(uploader, IDLE_INTERVAL=60)
         responses = iter([web.Response(status=503), web.Response(status=503), web.json_response({"results": []})])
         scripted.script = lambda seen: next(responses, None) or seen.accept()
         client = await connect(base_url=scripted.url)
