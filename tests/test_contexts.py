@@ -349,7 +349,7 @@ class TestRequests:
         assert customer is not None
         sandbox.faults.add(Fault("timeout", seconds=30.0, paths="/webxp/"))
         waiting = asyncio.create_task(
-            context.request(customer, ApiRequest("/webxp/s/{project}/inappmessages", {}, tries=4))
+            context.request(customer, ApiRequest("/webxp/s/{project}/inappmessages", {}, max_attempts=4))
         )
         await until(lambda: sandbox.request_count > 0)
         await client.stop_integration()

@@ -29,13 +29,13 @@ class ApiRequest:
         path: The path below the project's address; ``{project}`` in it stands for the project's token.
         body: The body, as JSON types; None makes it a GET request.
         is_personal: Whether the customer's own token authorizes it, where the host provides one.
-        tries: Maximum number of attempts, with back-off.
+        max_attempts: Maximum number of attempts, with back-off.
     """
 
     path: str
     body: Mapping[str, Any] | None = None
     is_personal: bool = False
-    tries: int = 1
+    max_attempts: int = 1
 
 
 class SubjectContext(ABC):
@@ -197,7 +197,7 @@ class SubjectContext(ABC):
         path = request.path.format(project=project.project_token)
         ids = customer.ids if request.is_personal else None
         try:
-            return await self._api.request(project, path, request.body, ids=ids, max_attempts=request.tries)
+            return await self._api.request(project, path, request.body, ids=ids, max_attempts=request.max_attempts)
         except ExponeaError:
             # The request may have failed because the client was stopped or closed in the meantime.
             if self.recorder.check_running():

@@ -264,7 +264,7 @@ class TestFailures:
             assert [await content.shown() for _ in range(3)] == [None] * 3
         requests = len(content.sandbox.requests)
 
-        assert requests <= loader.TRIES + 1
+        assert requests <= loader.MAX_ATTEMPTS + 1
         assert len([each for each in caplog.records if "Content blocks" in each.message]) == 1
         assert await content.shown() is None
         assert len(content.sandbox.requests) == requests
@@ -273,10 +273,10 @@ class TestFailures:
     async def test_recovery(self, content: ContentBlocksFixture) -> None:
         """Blocks are loaded once the platform responds again."""
         content.put(personal())
-        content.fail(BUNDLE, times=loader.TRIES)
+        content.fail(BUNDLE, times=loader.MAX_ATTEMPTS)
         await content.app.start()
         assert await content.shown() is None
-        content.fail(PERSONAL, times=loader.TRIES)
+        content.fail(PERSONAL, times=loader.MAX_ATTEMPTS)
         assert await content.shown() is None
         assert await content.shown() == "p1"
 

@@ -38,7 +38,7 @@ MAX_WAIT = 5.0
 #: Time in seconds after a failed load during which nothing is loaded, and no caller waits.
 PAUSE = 10.0
 #: Maximum number of attempts per request.
-TRIES = 4
+MAX_ATTEMPTS = 4
 #: Maximum number of projects whose bundles are cached.
 MAX_PROJECTS = 64
 
@@ -155,7 +155,9 @@ class BlockLoader:
         return self._data_loads.start([(fingerprint, each) for each in ids], work, name="personal content blocks")
 
     async def _load_bundle(self, context: SubjectContext, customer: CustomerSnapshot) -> Bundle | None:
-        response = await context.request(customer, ApiRequest(self._bundle_path, is_personal=True, tries=TRIES))
+        response = await context.request(
+            customer, ApiRequest(self._bundle_path, is_personal=True, max_attempts=MAX_ATTEMPTS)
+        )
         if response is None:
             return None
         now = self._clock()
@@ -165,7 +167,9 @@ class BlockLoader:
 
     async def _load_data(self, context: SubjectContext, customer: CustomerSnapshot, ids: list[str]) -> DataById | None:
         body = {"customer_ids": dict(customer.ids), "content_block_ids": ids}
-        response = await context.request(customer, ApiRequest(PERSONALIZED, body, is_personal=True, tries=TRIES))
+        response = await context.request(
+            customer, ApiRequest(PERSONALIZED, body, is_personal=True, max_attempts=MAX_ATTEMPTS)
+        )
         if response is None:
             return None
         now = self._clock()

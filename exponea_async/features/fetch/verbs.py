@@ -21,7 +21,7 @@ _ATTRIBUTES = "/data/v2/projects/{project}/customers/attributes"
 _CONSENTS = "/data/v2/projects/{project}/consent/categories"
 
 #: Maximum number of attempts per query. A query changes nothing, so it can be repeated; but a caller waits for it.
-TRIES = 3
+MAX_ATTEMPTS = 3
 
 
 class FetchVerbs(SubjectVerbs):
@@ -67,7 +67,11 @@ class FetchVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         customer = await self._context.current_customer()
-        body = None if customer is None else await self._context.request(customer, ApiRequest(_CONSENTS, tries=TRIES))
+        body = (
+            None
+            if customer is None
+            else await self._context.request(customer, ApiRequest(_CONSENTS, max_attempts=MAX_ATTEMPTS))
+        )
         return [] if body is None else await to_thread_if_large(len(body), lambda: read_consents(body))
 
     async def fetch_attributes(self, attributes: Sequence[Mapping[str, Any]]) -> list[CustomerAttribute]:
@@ -104,7 +108,9 @@ class FetchVerbs(SubjectVerbs):
         """Return the platform's response about the present customer; None where the integration is stopped."""
         context = self._context
         while (customer := await context.current_customer()) is not None:
-            request = ApiRequest(_ATTRIBUTES, {"customer_ids": dict(customer.ids), "attributes": queries}, tries=TRIES)
+            request = ApiRequest(
+                _ATTRIBUTES, {"customer_ids": dict(customer.ids), "attributes": queries}, max_attempts=MAX_ATTEMPTS
+            )
             body = await context.request(customer, request)
             if await context.is_current(customer):
                 return body

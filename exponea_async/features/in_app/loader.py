@@ -172,7 +172,7 @@ class MessageLoader:
     async def _request(self, context: SubjectContext, customer: CustomerSnapshot) -> LoadedMessages | None:
         body = {"customer_ids": dict(customer.ids), "device": self._platform}
         try:
-            response = await context.request(customer, ApiRequest(PATH, body, tries=MAX_ATTEMPTS))
+            response = await context.request(customer, ApiRequest(PATH, body, max_attempts=MAX_ATTEMPTS))
         except RequestRefusedError:
             self._pause(customer.project)
             raise

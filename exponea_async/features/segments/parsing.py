@@ -114,16 +114,18 @@ def changed_categories(before: SegmentsByCategory | None, now: SegmentsByCategor
     return frozenset(name for name in names if _as_set(before.get(name)) != _as_set(now.get(name)))
 
 
-def segments_request(customer: CustomerSnapshot, tries: int) -> ApiRequest:
+def segments_request(customer: CustomerSnapshot, max_attempts: int) -> ApiRequest:
     """Return the request for a customer's segments, which the platform finds by the cookie."""
-    return ApiRequest(f"/webxp/projects/{{project}}/segments?cookie={_quoted_cookie(customer)}", tries=tries)
+    return ApiRequest(
+        f"/webxp/projects/{{project}}/segments?cookie={_quoted_cookie(customer)}", max_attempts=max_attempts
+    )
 
 
-def link_request(customer: CustomerSnapshot, tries: int) -> ApiRequest | None:
+def link_request(customer: CustomerSnapshot, max_attempts: int) -> ApiRequest | None:
     """Return the request that links a customer's ids to the cookie; None where the cookie is the only id."""
     ids = {kind: value for kind, value in customer.ids.items() if kind != COOKIE}
     path = f"/webxp/projects/{{project}}/cookies/{_quoted_cookie(customer)}/link-ids"
-    return ApiRequest(path, {"external_ids": ids}, tries=tries) if ids else None
+    return ApiRequest(path, {"external_ids": ids}, max_attempts=max_attempts) if ids else None
 
 
 def _quoted_cookie(customer: CustomerSnapshot) -> str:

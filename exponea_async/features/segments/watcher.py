@@ -35,7 +35,7 @@ DEBOUNCE = 5.0
 #: Maximum wait after the first trigger, in seconds, however many others follow.
 MAX_WAIT = 60.0
 #: Maximum number of attempts per request.
-TRIES = 3
+MAX_ATTEMPTS = 3
 #: Maximum number of events whose upload is awaited. The oldest are dropped first, since the upload of a newer event
 #: triggers a load as well.
 MAX_RECEIPTS = 20
@@ -201,9 +201,9 @@ class DeviceSegments(Stream[SegmentList]):
     async def _load(self, customer: CustomerSnapshot) -> CachedSegments | None:
         """Load a customer's segments; return None where the device belongs to another customer by now."""
         before = await self._load_cached(customer)
-        if before is None and (link := link_request(customer, TRIES)) is not None:
+        if before is None and (link := link_request(customer, MAX_ATTEMPTS)) is not None:
             await self._context.request(customer, link)
-        body = await self._context.request(customer, segments_request(customer, TRIES))
+        body = await self._context.request(customer, segments_request(customer, MAX_ATTEMPTS))
         if body is None:
             return None
         segments = await to_thread_if_large(len(body), lambda: read_segments(body))
