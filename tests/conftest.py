@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 from attrs import evolve
-from helpers.app import Phone, phone_in_hand
-from helpers.clients import PROJECT, SOMEONE, Configure, Connect, Heard
+from helpers.app import App
+from helpers.clients import PROJECT, SOMEONE, Configure, Connect, DeliveryLog
 from helpers.environment import Environment, SetConstants
 
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings
@@ -95,14 +95,20 @@ def no_periodic_expiry(set_constants: SetConstants) -> None:
 
 
 @pytest.fixture
-async def phone(configure: Configure, no_periodic_expiry: None) -> AsyncIterator[Phone]:
-    async with phone_in_hand(configure) as phone:
-        yield phone
+async def app(configure: Configure, no_periodic_expiry: None) -> AsyncIterator[App]:
+    running = App(configure)
+    yield running
+    await running.aclose()
 
 
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def phone(app: App) -> App:
+    return app
+
+
+@pytest.fixture
+def deliveries() -> DeliveryLog:
+    return DeliveryLog()
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 from attrs import define, field, frozen
-from helpers.clients import PROJECT, SOMEONE, Configure, Connect, Heard, numbered
+from helpers.clients import PROJECT, SOMEONE, Configure, Connect, DeliveryLog, numbered_events
 from helpers.environment import SetConstants
 from helpers.internals import run_statements
 from helpers.queue_file import locked
-from helpers.scripted_server import Scripted, Seen
+from helpers.scripted_server import ReceivedRequest, ScriptedServer
 from helpers.waiting import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -212,19 +212,19 @@ class FaultyServer:
     refused: set[int]
     accepted: set[int] = field(factory=set)
 
-    def answer(self, seen: Seen) -> web.StreamResponse:
+    def answer(self, request: ReceivedRequest) -> web.StreamResponse:
         """Respond to a request."""
         outcome = self.outcomes.pop() if self.outcomes else Outcome()
-        names = set(map(int, seen.names))
+        names = set(map(int, request.numbers))
         if outcome.processed:
             self.accepted |= names - self.refused
         if outcome.status == 0:
-            assert seen.cut
-            seen.cut()
+            assert request.abort
+            request.abort()
             return web.Response()
         if outcome.body is not None or outcome.status != 200:
             return web.Response(status=outcome.status, text=outcome.body)
-        return seen.answer(["refused" if name in self.refused else None for name in seen.names])
+        return request.respond(["refused" if name in self.refused else None for name in request.numbers])
 
 
 class TestAnyMixOfResponses:
@@ -243,11 +243,11 @@ class TestAnyMixOfResponses:
         asyncio.run(asyncio.wait_for(self.go_through(server, sizes, retries), 60))
 
     async def go_through(self, server: FaultyServer, sizes: tuple[int, int], retries: int) -> None:
-        heard, (size, concurrency) = Heard(), sizes
+        deliveries, (size, concurrency) = DeliveryLog(), sizes
         upload = UploadSettings(
             batch_size=size, concurrency=concurrency, backoff_initial=0.001, backoff_max=0.002, linger=0.0001
         )
-        async with Scripted(server.answer) as platform:
+        async with ScriptedServer(server.answer) as platform:
             configuration = Configuration(
                 project_token=PROJECT,
                 authorization_token="key",
@@ -257,9 +257,9 @@ class TestAnyMixOfResponses:
                 flush_max_retries=retries,
                 upload=upload,
             )
-            async with Exponea(configuration, hooks=Hooks(listeners=[heard])) as client:
+            async with Exponea(configuration, hooks=Hooks(listeners=[deliveries])) as client:
                 with client.bind(client.for_customer(SOMEONE)):
-                    receipts = await client.track_many(numbered(30))
+                    receipts = await client.track_many(numbered_events(30))
                 while (await client.flush_data()).remaining:
                     pass
                 dead, pending, stats = await dead_numbers(client), await pending_records(client), client.stats()
@@ -271,7 +271,7 @@ class TestAnyMixOfResponses:
         assert server.refused <= dead.keys()
         assert (stats.tracked, stats.delivered, stats.rejected) == (30, len(delivered), len(dead))
         assert (pending, stats.in_flight) == ([], 0)
-        notified = [(event.kind, key) for event in heard for key in event.ids if event.kind != "retried"]
+        notified = [(event.kind, key) for event in deliveries for key in event.ids if event.kind != "retried"]
         assert sorted(notified) == sorted((receipt.status, *receipt.ids) for receipt in receipts)
 
 
@@ -327,7 +327,7 @@ class TestBadDisks:
         sandbox.faults.add(Fault("latency", seconds=0.1))
         client = await connect()
         await run_statements(client, "PRAGMA busy_timeout = 50")
-        await client.track_many(numbered(10))
+        await client.track_many(numbered_events(10))
         await until(lambda: sandbox.request_count == 1)
         with locked(tmp_path / "queue.sqlite"):
             with pytest.raises(StorageError, match="locked") as raised:
@@ -341,10 +341,12 @@ class TestBadDisks:
         assert sorted(numbers(sandbox)) == [*range(10), 11]
         assert sandbox.request_count == 2
 
-    async def test_a_damaged_file(self, connect: Connect, sandbox: Sandbox, tmp_path: Path, heard: Heard) -> None:
+    async def test_a_damaged_file(
+        self, connect: Connect, sandbox: Sandbox, tmp_path: Path, deliveries: DeliveryLog
+    ) -> None:
         """A file that is damaged in use is moved aside; devices keep their identity, also after a restart."""
-        client = await connect(device=True, flush_mode="MANUAL", hooks=Hooks(listeners=[heard]))
-        await client.track_many(numbered(300))
+        client = await connect(device=True, flush_mode="MANUAL", hooks=Hooks(listeners=[deliveries]))
+        await client.track_many(numbered_events(300))
         await client.identify_customer(Customer({"registered": "r"}))
         cookies = await client.device("tg:1").get_customer_cookie(), await client.get_customer_cookie()
         await client.flush_data(10)
@@ -368,7 +370,7 @@ class TestBadDisks:
         assert {event.event_type for event in sandbox.engine.events()} == {"ping"}
         assert (ids[1]["registered"], ids[2]) == ("r", {"cookie": cookies[0]})
         assert ids[3] == {"cookie": cookies[1], "registered": "r", "crm": "1"}
-        (event,) = [event for event in heard if event.kind == "damaged"]
+        (event,) = [event for event in deliveries if event.kind == "damaged"]
         assert ".damaged" in event.reason
 
     async def test_a_file_that_is_deleted(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -407,10 +409,10 @@ class TestBadClocks:
         """Records that are in flight, delayed or waiting are delivered soon, and the platform has each once."""
         sandbox.faults.add(Fault("latency", seconds=0.1, times=4), Fault("status", status=503, times=2))
         client = await connect(upload={"batch_size": 10})
-        await client.track_many(numbered(100))
+        await client.track_many(numbered_events(100))
         await until(lambda: sandbox.request_count >= 4)
         clock.error = jump
-        await client.track_many(numbered(100, 100))
+        await client.track_many(numbered_events(100, 100))
 
         assert (await asyncio.wait_for(client.flush_data(), 20)).remaining == 0
         assert sorted(numbers(sandbox)) == list(range(200))
@@ -429,7 +431,7 @@ class TestBadClocks:
         times = [1000.0, 1001.0, 500.0, 500.0, 2000.0]
         now = times[0]
         async with Exponea(configure(), clock=lambda: now) as client:
-            for number, event in enumerate(numbered(5)):
+            for number, event in enumerate(numbered_events(5)):
                 now = times[number]
                 await client.for_customer(SOMEONE).track_event(event)
 

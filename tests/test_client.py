@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.clients import PROJECT, Configure, Connect, Heard, numbered
+from helpers.clients import PROJECT, Configure, Connect, DeliveryLog, numbered_events
 from helpers.environment import Environment
 from helpers.queue_file import failing, locked, stored_state
 from helpers.waiting import running, until
@@ -60,7 +60,7 @@ TRACKING: dict[str, Verb] = {
     "handle_push_notification_opened": lambda client: client.device("tg:1").handle_push_notification_opened(PUSH),
 }
 OTHERS: dict[str, Verb] = {
-    "track_many": lambda client: client.track_many(numbered(3)),
+    "track_many": lambda client: client.track_many(numbered_events(3)),
     "get_customer_cookie": lambda client: client.get_customer_cookie(),
     "open": lambda client: client.device("tg:1").open(),
     "anonymize": lambda client: client.device("tg:1").anonymize(),
@@ -236,7 +236,7 @@ class TestClosing:
     async def test_closing_without_an_upload(self, connect: Connect, sandbox: Sandbox) -> None:
         """With a timeout of 0 nothing is uploaded and nothing is lost."""
         client = await connect(flush_mode=FlushMode.APP_CLOSE)
-        await client.track_many(numbered(10))
+        await client.track_many(numbered_events(10))
         await client.aclose(timeout=0)
         assert sandbox.request_count == 0
 
@@ -247,8 +247,8 @@ class TestClosing:
         """A verb that runs while the client closes either records its event or raises."""
         client = await connect(device=True)
         tracker = client.for_customer({"registered": "r"})
-        running = [asyncio.create_task(tracker.track_event(event)) for event in numbered(300)]
-        running += [asyncio.create_task(client.track_event(event)) for event in numbered(300, 300)]
+        running = [asyncio.create_task(tracker.track_event(event)) for event in numbered_events(300)]
+        running += [asyncio.create_task(client.track_event(event)) for event in numbered_events(300, 300)]
         await running[0]
 
         await client.aclose(timeout=0)
@@ -313,7 +313,7 @@ class TestClosing:
         """Records that were leased when the client was closed are due at once for the next one."""
         sandbox.faults.add(Fault("latency", seconds=0.1))
         client = await connect(upload={"concurrency": 2, "batch_size": 2})
-        await client.track_many(numbered(100))
+        await client.track_many(numbered_events(100))
         await until(lambda: sandbox.request_count > 3)
         await client.aclose(timeout=0)
         sandbox.faults.clear()
@@ -365,7 +365,7 @@ class TestCancellation:
         """A cancelled call harms neither other calls nor the queue."""
         client = await connect(flush_mode="MANUAL")
         for steps in range(30):
-            task = asyncio.create_task(client.track_many(numbered(3, steps * 3)))
+            task = asyncio.create_task(client.track_many(numbered_events(3, steps * 3)))
             for _ in range(steps % 6):
                 await asyncio.sleep(0)
             task.cancel()
@@ -410,7 +410,7 @@ class TestTwoClients:
     async def test_two_clients_on_one_file_send_each_event_once(self, connect: Connect, sandbox: Sandbox) -> None:
         """Clients that share a file share the upload, and each event is sent once."""
         one, two = await connect(), await connect()
-        await asyncio.gather(one.track_many(numbered(200)), two.track_many(numbered(200, 200)))
+        await asyncio.gather(one.track_many(numbered_events(200)), two.track_many(numbered_events(200, 200)))
         await asyncio.gather(one.flush_data(10), two.flush_data(10))
 
         assert len(sandbox.engine.events()) == 400
@@ -418,10 +418,12 @@ class TestTwoClients:
 
 
 class TestStopping:
-    async def test_stopping_deletes_and_sends_nothing(self, connect: Connect, sandbox: Sandbox, heard: Heard) -> None:
+    async def test_stopping_deletes_and_sends_nothing(
+        self, connect: Connect, sandbox: Sandbox, deliveries: DeliveryLog
+    ) -> None:
         """The queue is deleted, its receipts are dropped, and no request is made."""
-        client = await connect(flush_mode="MANUAL", hooks=Hooks(listeners=[heard]))
-        receipts = await client.track_many(numbered(5))
+        client = await connect(flush_mode="MANUAL", hooks=Hooks(listeners=[deliveries]))
+        receipts = await client.track_many(numbered_events(5))
         waiting = asyncio.create_task(receipts[0].delivered())
         await asyncio.sleep(0)
 
@@ -431,7 +433,7 @@ class TestStopping:
             await waiting
         assert client.is_stopped
         assert {receipt.status for receipt in receipts} == {"dropped"}
-        assert (heard.kinds(), client.stats().dropped, sandbox.request_count) == (["dropped"], {"stopped": 5}, 0)
+        assert (deliveries.kinds(), client.stats().dropped, sandbox.request_count) == (["dropped"], {"stopped": 5}, 0)
 
     @every(TRACKING)
     async def test_verbs_are_dropped_after_a_stop(self, connect: Connect, sandbox: Sandbox, verb: Verb) -> None:
@@ -451,7 +453,7 @@ class TestStopping:
         client = await connect(device=True)
         await client.stop_integration()
 
-        assert [receipt.status for receipt in await client.track_many(numbered(3))] == ["dropped"] * 3
+        assert [receipt.status for receipt in await client.track_many(numbered_events(3))] == ["dropped"] * 3
         assert await client.get_customer_cookie() == ""
         assert await client.flush_data() == FlushResult(0, 0, 0)
         await client.device("tg:1").open()
@@ -463,7 +465,7 @@ class TestStopping:
         """A stopped client warns once, however many events are dropped."""
         client = await connect()
         await client.stop_integration()
-        for event in numbered(10):
+        for event in numbered_events(10):
             await client.track_event(event)
 
         assert [record.levelno for record in caplog.records if record.levelno >= logging.WARNING] == [logging.WARNING]
@@ -491,7 +493,7 @@ class TestStopping:
     async def test_flush_uploads_first(self, connect: Connect, sandbox: Sandbox) -> None:
         """With ``flush=True`` the queue is delivered before it is deleted."""
         client = await connect(flush_mode="MANUAL")
-        receipts = await client.track_many(numbered(5))
+        receipts = await client.track_many(numbered_events(5))
         await client.stop_integration(flush=True)
 
         assert {receipt.status for receipt in receipts} == {"delivered"}
@@ -511,7 +513,7 @@ class TestStopping:
         """No request is made after the call, however long the deletion takes."""
         sandbox.faults.add(Fault("latency", seconds=0.02))
         client = await connect(upload={"concurrency": 1, "batch_size": 1})
-        await client.track_many(numbered(50))
+        await client.track_many(numbered_events(50))
         await until(lambda: sandbox.request_count > 2)
         with locked(tmp_path / "queue.sqlite"):
             stopping = asyncio.create_task(client.stop_integration())
@@ -549,14 +551,14 @@ class TestStopping:
         """Calls that wait for capacity in the queue are dropped by a stop and refused by a close."""
         queue = QueueSettings(max_records=2, when_full="wait")
         client = await connect(flush_mode="MANUAL", queue=queue)
-        await client.track_many(numbered(2))
+        await client.track_many(numbered_events(2))
         waiting = asyncio.create_task(client.track_event(Event("x")))
         await asyncio.sleep(0.02)
         await client.stop_integration()
         assert (await waiting).status == "dropped"
 
         await client.start()
-        await client.track_many(numbered(2))
+        await client.track_many(numbered_events(2))
         waiting = asyncio.create_task(client.track_event(Event("x")))
         await asyncio.sleep(0.02)
         await client.aclose()
@@ -694,7 +696,7 @@ class TestSettings:
     async def test_the_clock_is_a_parameter(self, configure: Configure, sandbox: Sandbox) -> None:
         """All events carry the time of the clock that was given, the device's own events too."""
         async with Exponea(configure(), clock=lambda: 5) as client:
-            await client.track_many(numbered(3))
+            await client.track_many(numbered_events(3))
         stamps = sorted(event.timestamp for event in sandbox.engine.events())
 
         assert len(stamps) == len(set(stamps)) == 5
@@ -704,7 +706,7 @@ class TestSettings:
         """Every record is counted once when it is tracked and once when it is delivered or rejected."""
         sandbox.faults.add(Fault("reject", every_command=10))
         client = await connect()
-        await client.track_many(numbered(100))
+        await client.track_many(numbered_events(100))
         result = await client.flush_data(10)
 
         stats = client.stats()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from attrs import frozen
-from helpers.clients import Configure, kept
+from helpers.clients import Configure, pending_data
 
 from exponea_async import Configuration, Customer, Device, Event, Exponea, StorageError
 from exponea_async.storage.sqlite.connection import QueueConnection
@@ -91,9 +91,9 @@ class Found:
 async def inspect(settings: Configuration, key: str, before: int, cookie: str) -> Found:
     """Start a client, and return what it finds after the events from before."""
     async with Exponea(settings) as client:
-        new = (await kept(client))[before:]
+        new = (await pending_data(client))[before:]
         await client.device(key).track_event(Event("probe"))
-        probe = (await kept(client))[-1]
+        probe = (await pending_data(client))[-1]
     events = tuple((data.get("event_type", "identify"), data["customer_ids"]["cookie"] == cookie) for data in new)
     return Found(events, probe["customer_ids"])
 
@@ -104,7 +104,7 @@ async def prepare(settings: Configuration) -> tuple[int, str]:
         device = client.device("old")
         await device.identify_customer(Customer(JANE))
         await device.handle_push_token("T")
-        return len(await kept(client)), await device.get_customer_cookie()
+        return len(await pending_data(client)), await device.get_customer_cookie()
 
 
 FIVE = (
@@ -204,10 +204,10 @@ async def test_a_disk_that_fails_at_each_step(
                 await change(device, verb)
             except StorageError:
                 refused += 1
-                assert len(await kept(client)) == before
+                assert len(await pending_data(client)) == before
                 await change(device, verb)
             left, failing.left = failing.left, 0
-            new = (await kept(client))[before:]
+            new = (await pending_data(client))[before:]
         events = [(data.get("event_type", "identify"), data["customer_ids"]["cookie"] == cookie) for data in new]
         assert events == list(ALL[verb])
         if left:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 from attrs import define, field
-from helpers.clients import kept
+from helpers.clients import pending_data
 from helpers.queue_file import stored_state
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -319,7 +319,7 @@ class Machine(RuleBasedStateMachine):
         owners: dict[str, tuple[str, int]] = {}
         found: dict[str, list[TrackedEvent]] = {key: [] for key in KEYS}
         keys = {self.device_id(key): key for key in KEYS if self.models[key].customer >= 0}
-        for data in self.run(kept(self.client)):
+        for data in self.run(pending_data(self.client)):
             ids = dict(data["customer_ids"])
             cookie = ids.pop("cookie")
             if data.get("event_type") == "installation":

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from helpers.clients import Configure, kept
+from helpers.clients import Configure, pending_data
 from helpers.internals import before_storage_call
 
 from exponea_async import Event, Exponea
@@ -161,7 +161,7 @@ async def test_fifty_devices(configure: Configure, sandbox: Sandbox, tmp_path: P
         async with Exponea(configure(flush_mode="MANUAL", session_timeout=1000)) as client:
             await client.aclose(end_sessions=True)
     async with Exponea(configure(flush_mode="MANUAL", session_timeout=1000)) as client:
-        commands = await kept(client)
+        commands = await pending_data(client)
         customers = check_histories(commands)
         await client.flush_data(300)
 
@@ -191,7 +191,7 @@ async def test_a_wait_longer_than_the_timeout(configure: Configure) -> None:
 
         before_storage_call(client, "load_state", use_elsewhere)
         await client.track_event(Event("ping"))
-        acknowledged = sorted(await kept(client), key=lambda data: float(data["timestamp"]))
+        acknowledged = sorted(await pending_data(client), key=lambda data: float(data["timestamp"]))
 
     expected = ["installation", "session_start", "session_end", "session_start", "ping"]
     assert [data["event_type"] for data in acknowledged] == expected

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from attrs import define, evolve
-from helpers.clients import Configure, kept
+from helpers.clients import Configure, pending_data
 from helpers.environment import SetConstants
 from helpers.internals import devices_of
 from helpers.queue_file import failing, store_states, stored_state, wipe
@@ -63,7 +63,7 @@ async def client(configure: Configure, clock: Clock) -> AsyncIterator[Exponea]:
 
 
 async def names(client: Exponea) -> Counter[str]:
-    return Counter(data.get("event_type", "identify") for data in await kept(client))
+    return Counter(data.get("event_type", "identify") for data in await pending_data(client))
 
 
 class TestFirstActivity:
@@ -72,7 +72,7 @@ class TestFirstActivity:
         await asyncio.gather(*(client.track_event(Event("ping", {"number": number})) for number in range(200)))
 
         assert await names(client) == {"installation": 1, "session_start": 1, "ping": 200}
-        assert len({data["customer_ids"]["cookie"] for data in await kept(client)}) == 1
+        assert len({data["customer_ids"]["cookie"] for data in await pending_data(client)}) == 1
 
     async def test_an_idle_device_in_many_tasks(self, client: Exponea, clock: Clock) -> None:
         """When many tasks use a device after the timeout at once, one session ends and one begins."""
@@ -94,7 +94,7 @@ class TestFirstActivity:
         assert await end_idle_sessions(client) == 3
 
         by_cookie: dict[str, list[dict[str, Any]]] = {}
-        for data in await kept(client):
+        for data in await pending_data(client):
             by_cookie.setdefault(data["customer_ids"]["cookie"], []).append(data)
         for events in by_cookie.values():
             _, start, *pings, end = events
@@ -107,7 +107,7 @@ class TestFirstActivity:
         await client.track_many([Event("ping")] * 50)
         await client.track_event(Event("ping"))
 
-        timestamps = [data["timestamp"] for data in await kept(client)]
+        timestamps = [data["timestamp"] for data in await pending_data(client)]
         assert timestamps == sorted(set(timestamps))
         assert len(timestamps) == 103
 
@@ -130,7 +130,7 @@ class TestIdentities:
         verbs = [client.track_event(Event("ping", {"number": number})) for number in range(200)]
         await asyncio.gather(*verbs[:100], client.identify_customer(Customer(JANE)), *verbs[100:])
 
-        found = [data["customer_ids"] for data in await kept(client)]
+        found = [data["customer_ids"] for data in await pending_data(client)]
         assert all(ids in ({"cookie": cookie}, {"cookie": cookie, **JANE}) for ids in found)
         assert await names(client) == {"installation": 1, "session_start": 1, "ping": 200, "identify": 1}
 
@@ -142,7 +142,7 @@ class TestIdentities:
         await asyncio.gather(*verbs[:100], client.anonymize(), *verbs[100:])
         new = await client.get_customer_cookie()
 
-        found = [data["customer_ids"] for data in await kept(client)][3:]
+        found = [data["customer_ids"] for data in await pending_data(client)][3:]
         assert all(ids in ({"cookie": old, **JANE}, {"cookie": new}) for ids in found)
         assert new != old
         expected = {"installation": 2, "session_start": 2, "session_end": 1, "ping": 200, "identify": 1}
@@ -155,7 +155,7 @@ class TestIdentities:
         await asyncio.gather(client.anonymize(), *verbs, client.anonymize(), client.pause())
 
         customers: dict[str, list[dict[str, Any]]] = {}
-        for data in await kept(client):
+        for data in await pending_data(client):
             customers.setdefault(data["customer_ids"]["cookie"], []).append(data)
         for events in customers.values():
             tracked = [data["event_type"] for data in sorted(events, key=lambda data: data["timestamp"])]
@@ -171,7 +171,7 @@ class TestIdentities:
         devices_of(client).rescue()
         await client.track_event(Event("ping"))
 
-        assert [data["customer_ids"] for data in await kept(client)] == [{"cookie": cookie, **JANE}]
+        assert [data["customer_ids"] for data in await pending_data(client)] == [{"cookie": cookie, **JANE}]
         await client.anonymize()
         assert await names(client) == {"ping": 1, "session_end": 1, "installation": 1, "session_start": 1}
 
@@ -199,7 +199,7 @@ class TestExpiry:
 
         assert await end_idle_sessions(client) == 1
         assert await end_idle_sessions(client) == 0
-        *_, end = await kept(client)
+        *_, end = await pending_data(client)
         assert (end["event_type"], round(end["properties"]["duration"])) == ("session_end", 10)
 
     async def test_states_that_cannot_be_read(
@@ -265,16 +265,16 @@ class TestFailures:
         }
         cookie = await client.get_customer_cookie()
         for state in ("new", "idle"):
-            before = await kept(client)
+            before = await pending_data(client)
             device = client.device("fresh") if state == "new" else client.device("default")
             clock.now += TIMEOUT
             with failing(path), client.bind(device), pytest.raises(StorageError):
                 await verbs[verb]()
-            assert await kept(client) == before
+            assert await pending_data(client) == before
         await client.device("fresh").track_event(Event("ping"))
         await client.track_event(Event("ping"))
 
-        tracked = await kept(client)
+        tracked = await pending_data(client)
         new, old = [
             [data for data in tracked if (data["customer_ids"] == {"cookie": cookie}) is own] for own in (False, True)
         ]
@@ -311,7 +311,7 @@ class TestFailures:
         await end_idle_sessions(client)
 
         tracked = await names(client)
-        cookies = {data["customer_ids"]["cookie"] for data in await kept(client)}
+        cookies = {data["customer_ids"]["cookie"] for data in await pending_data(client)}
         assert tracked["session_start"] == tracked["session_end"]
         assert (tracked["installation"], tracked["last"]) == (len(cookies), 1)
 
@@ -351,7 +351,7 @@ class TestStopping:
         assert [each.status for each in await devices[0].anonymize(change)] == ["dropped"]
         await client.start()
 
-        assert await kept(client) == []
+        assert await pending_data(client) == []
         assert await client.device("tg:1").get_customer_cookie() != cookie
         assert await names(client) == {"installation": 1, "session_start": 1}
 

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from helpers.modules import copy_of
+from helpers.modules import import_copy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ NAME = "exponea_async._internal.json"
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-FAST, PLAIN = copy_of(NAME), copy_of(NAME, without="orjson")
+FAST, PLAIN = import_copy(NAME), import_copy(NAME, without="orjson")
 
 VALUES = st.recursive(
     st.none()

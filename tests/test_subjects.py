@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.clients import Connect, kept
+from helpers.clients import Connect, pending_data
 from helpers.environment import SetConstants
 from helpers.queue_file import store_states, stored_state
 from helpers.waiting import until
@@ -33,12 +33,12 @@ def connect(connect: Connect) -> Connect:
 
 
 async def names_of(client: Exponea) -> list[str]:
-    return [data.get("event_type", "") for data in await kept(client)]
+    return [data.get("event_type", "") for data in await pending_data(client)]
 
 
 async def tracked(client: Exponea) -> list[dict[str, Any]]:
     """Return the data of the queue, without the events that devices track by themselves."""
-    return [data for data in await kept(client) if data.get("event_type") not in LIFE]
+    return [data for data in await pending_data(client) if data.get("event_type") not in LIFE]
 
 
 async def ids_of(client: Exponea) -> list[dict[str, str]]:
@@ -155,7 +155,7 @@ class TestDevices:
         await client.device("tg:1").open()
         await client.device("tg:1").open()
         cookie = await client.device("tg:1").get_customer_cookie()
-        everything = await kept(client)
+        everything = await pending_data(client)
 
         assert [data["event_type"] for data in everything] == LIFE
         assert [data["customer_ids"] for data in everything] == [{"cookie": cookie}] * 2
@@ -176,7 +176,7 @@ class TestDevices:
         client = await connect(flush_mode="MANUAL")
         await asyncio.gather(*(client.device("tg:1").track_event(Event("ping")) for _ in range(100)))
 
-        assert len({data["customer_ids"]["cookie"] for data in await kept(client)}) == 1
+        assert len({data["customer_ids"]["cookie"] for data in await pending_data(client)}) == 1
         assert await names_of(client) == [*LIFE, *["ping"] * 100]
 
     async def test_concurrent_identifies_lose_nothing(self, connect: Connect) -> None:
@@ -359,7 +359,7 @@ class TestBinding:
 
         await asyncio.gather(*(request(f"customer {number}") for number in range(10)))
 
-        everything = await kept(client)
+        everything = await pending_data(client)
         assert len(everything) == 50
         assert all(data["event_type"] == data["customer_ids"]["registered"] for data in everything)
 

@@ -5,7 +5,7 @@ The functions for tests of applications.
 import asyncio
 
 import pytest
-from helpers.clients import Configure, Connect, Heard
+from helpers.clients import Configure, Connect, DeliveryLog
 
 from exponea_async import Customer, DeliveryEvent, Event, Exponea, Hooks
 from exponea_async.sandbox import Fault, Sandbox
@@ -27,14 +27,14 @@ MESSAGE = {
 
 
 class TestIdle:
-    async def test_uploads_are_waited_for(self, connect: Connect, sandbox: Sandbox, heard: Heard) -> None:
+    async def test_uploads_are_waited_for(self, connect: Connect, sandbox: Sandbox, deliveries: DeliveryLog) -> None:
         """In immediate mode the events are delivered, their receipts resolved and the listeners notified."""
-        client = await connect(hooks=Hooks(listeners=[heard]))
+        client = await connect(hooks=Hooks(listeners=[deliveries]))
         receipt = await client.track_event(Event("ping"))
         await idle(client)
 
         assert receipt.status == "delivered"
-        assert heard.kinds() == ["delivered"]
+        assert deliveries.kinds() == ["delivered"]
         assert len(sandbox.engine.events()) == 1
 
     async def test_background_work_is_waited_for(self, connect: Connect, sandbox: Sandbox) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.clients import PROJECT, Connect, Heard, kept, numbered
+from helpers.clients import PROJECT, Connect, DeliveryLog, numbered_events, pending_data
 from helpers.queue_file import stored_bodies
-from helpers.scripted_server import Scripted, Seen
+from helpers.scripted_server import ReceivedRequest, ScriptedServer
 
 from exponea_async import (
     Customer,
@@ -44,7 +44,7 @@ class TestProperties:
         )
         await client.identify_customer(Customer({"registered": "R"}))
         await client.track_event(Event("x", given, 5.5))
-        _, _, identified, event = await kept(client)
+        _, _, identified, event = await pending_data(client)
 
         device_id = event["properties"].pop("device_id")
         assert event == {
@@ -68,7 +68,7 @@ class TestProperties:
             allow_default_customer_properties=allowed,
         )
         await client.identify_customer(Customer({"registered": "R", "cookie": "zzz"}, {"n": 1}))
-        _, _, update = await kept(client)
+        _, _, update = await pending_data(client)
 
         assert isinstance(update.pop("update_timestamp"), float)
         assert update == {
@@ -82,7 +82,7 @@ class TestProperties:
         client = await connect(flush_mode="MANUAL")
         await client.identify_customer(Customer(JANE, properties))
 
-        assert (await kept(client))[0]["properties"] == properties
+        assert (await pending_data(client))[0]["properties"] == properties
 
     async def test_properties_do_not_leak_into_the_next_event(self, connect: Connect) -> None:
         """The properties of one event are not in the next one."""
@@ -91,7 +91,7 @@ class TestProperties:
         await client.track_event(Event("x", {"a": 5}))
         await client.track_event(Event("x"))
 
-        own = [data["properties"] for data in await kept(client)]
+        own = [data["properties"] for data in await pending_data(client)]
         assert [(each["a"], "once" in each) for each in own] == [(1, True), (5, False), (1, False)]
 
     async def test_any_name_is_an_event_type(self, connect: Connect, sandbox: Sandbox) -> None:
@@ -147,7 +147,7 @@ class TestTimestamps:
         await client.track_event(Event("a"))
         await client.identify_customer(Customer(JANE))
         await client.track_payment_event(ITEM)
-        stamps: list[float] = [data.get("timestamp") or data["update_timestamp"] for data in await kept(client)]
+        stamps: list[float] = [data.get("timestamp") or data["update_timestamp"] for data in await pending_data(client)]
 
         assert stamps == sorted(set(stamps))
 
@@ -161,7 +161,7 @@ class TestTimestamps:
         await client.track_event(Event("x", {}, given))
         await client.track_payment_event(ITEM, given)
 
-        assert [data["timestamp"] for data in await kept(client)] == [sent, sent]
+        assert [data["timestamp"] for data in await pending_data(client)] == [sent, sent]
 
     @pytest.mark.parametrize("given", ["now", datetime(2026, 1, 1), float("nan"), True, 1e12])  # noqa: DTZ001
     async def test_wrong_timestamps(self, connect: Connect, given: Any) -> None:
@@ -170,7 +170,7 @@ class TestTimestamps:
         with pytest.raises(InvalidEventError, match="timestamp"):
             await client.track_event(Event("x", {}, given))
 
-        assert await kept(client) == []
+        assert await pending_data(client) == []
 
 
 class TestPayments:
@@ -178,7 +178,7 @@ class TestPayments:
         """A payment is an event of the type "payment" with the vendor's properties."""
         client = await connect(flush_mode="MANUAL")
         await client.track_payment_event(ITEM, 1767225600)
-        (payment,) = await kept(client)
+        (payment,) = await pending_data(client)
 
         assert (payment["event_type"], payment["timestamp"]) == ("payment", 1767225600.0)
         assert {name: value for name, value in payment["properties"].items() if not name.endswith("_id")} == {
@@ -195,7 +195,7 @@ class TestPayments:
         """Any number is an amount; without a receipt there is no such property."""
         client = await connect(flush_mode="MANUAL")
         await client.track_payment_event(PurchasedItem(value, "EUR", "card", "1", "Mug"))
-        (payment,) = await kept(client)
+        (payment,) = await pending_data(client)
 
         assert float(payment["properties"]["brutto"]) == sent
         assert "receipt" not in payment["properties"]
@@ -224,7 +224,7 @@ class TestPayments:
             await client.track_payment_event(item)
 
         assert raised.value.path == path
-        assert await kept(client) == []
+        assert await pending_data(client) == []
 
 
 class TestInvalidEvents:
@@ -252,7 +252,7 @@ class TestInvalidEvents:
             await client.track_event(event)
 
         assert raised.value.path.startswith(path)
-        assert (await kept(client), client.stats().tracked) == ([], 0)
+        assert (await pending_data(client), client.stats().tracked) == ([], 0)
 
     async def test_an_event_of_800_kilobytes(self, connect: Connect) -> None:
         """An event that is too large for the platform is refused."""
@@ -260,7 +260,7 @@ class TestInvalidEvents:
         with pytest.raises(InvalidEventError, match="event"):
             await client.track_event(Event("x", {f"p{number}": "x" * 16_000 for number in range(60)}))
 
-        assert await kept(client) == []
+        assert await pending_data(client) == []
 
     @pytest.mark.parametrize("customer", [None, JANE, Customer(JANE, NONE), Customer(JANE, {"a": object()})])
     async def test_wrong_customers(self, connect: Connect, customer: Any) -> None:
@@ -270,7 +270,7 @@ class TestInvalidEvents:
             await client.identify_customer(customer)
         await client.track_event(Event("x"))
 
-        found = [(data["event_type"], list(data["customer_ids"])) for data in await kept(client)]
+        found = [(data["event_type"], list(data["customer_ids"])) for data in await pending_data(client)]
         assert found == [(name, ["cookie"]) for name in ("installation", "session_start", "x")]
 
 
@@ -292,7 +292,7 @@ class TestCopies:
         ids["registered"] = "eve@example.com"
         await asyncio.gather(*tasks)
 
-        recorded = [data for data in await kept(client) if "list" in data["properties"]]
+        recorded = [data for data in await pending_data(client) if "list" in data["properties"]]
         assert len(recorded) == 3
         assert all(data["properties"]["list"] == [1] for data in recorded)
         assert all(data["properties"]["dict"] == {"a": 1} for data in recorded)
@@ -304,31 +304,31 @@ class TestTrackMany:
         """Many events share a transaction, and each has its receipt, in order."""
         client = await connect(device=True, flush_mode="MANUAL")
         await client.get_customer_cookie()
-        own, before = len(await kept(client)), client.stats().commits
-        receipts = await client.track_many(numbered(250))
+        own, before = len(await pending_data(client)), client.stats().commits
+        receipts = await client.track_many(numbered_events(250))
 
         assert client.stats().commits == before + 1
         assert len({receipt.ids for receipt in receipts}) == 250
         waiting = (await pending_records(client))[own:]
         assert [(record.id,) for record in waiting] == [receipt.ids for receipt in receipts]
-        assert [data["properties"]["number"] for data in (await kept(client))[own:]] == list(range(250))
+        assert [data["properties"]["number"] for data in (await pending_data(client))[own:]] == list(range(250))
 
     async def test_all_or_none(self, connect: Connect) -> None:
         """If one event is invalid none is recorded, and the error has its position."""
         client = await connect(flush_mode="MANUAL")
-        events = numbered(10)
+        events = numbered_events(10)
         events[3] = Event("x", {"items": [{"price": float("nan")}]})
         with pytest.raises(InvalidEventError) as raised:
             await client.track_many(events)
 
         assert raised.value.path == "events[3].properties.items[0].price"
-        assert await kept(client) == []
+        assert await pending_data(client) == []
 
     async def test_mixed_subjects(self, connect: Connect) -> None:
         """Events about the current subject and about customers can be in one call."""
         client = await connect(device=True, flush_mode="MANUAL")
         await client.track_many([Event("own"), (JANE, Event("hers")), ({"registered": "joe"}, Event("his"))])
-        _, _, own, hers, his = await kept(client)
+        _, _, own, hers, his = await pending_data(client)
 
         assert list(own["customer_ids"]) == ["cookie"]
         assert (hers["customer_ids"], his["customer_ids"]) == (JANE, {"registered": "joe"})
@@ -344,45 +344,45 @@ class TestTrackMany:
         with pytest.raises(InvalidEventError, match=r"events\[1\]"):
             await client.track_many([Event("x"), given])
 
-        assert await kept(client) == []
+        assert await pending_data(client) == []
 
     async def test_any_iterable(self, connect: Connect) -> None:
         """An empty list records nothing; any iterable is accepted."""
         client = await connect(flush_mode="MANUAL")
 
         assert await client.track_many([]) == []
-        assert len(await client.track_many(event for event in numbered(3))) == 3
+        assert len(await client.track_many(event for event in numbered_events(3))) == 3
 
     async def test_a_full_queue(self, connect: Connect) -> None:
         """If there is not enough capacity for all events none is recorded."""
         client = await connect(flush_mode="MANUAL", queue=QueueSettings(max_records=10))
-        await client.track_many(numbered(8))
+        await client.track_many(numbered_events(8))
         with pytest.raises(QueueFullError):
-            await client.track_many(numbered(3))
+            await client.track_many(numbered_events(3))
         with pytest.raises(QueueFullError):
-            await client.track_many(numbered(11))
-        await client.track_many(numbered(2))
+            await client.track_many(numbered_events(11))
+        await client.track_many(numbered_events(2))
 
-        assert (len(await kept(client)), client.stats().tracked) == (10, 10)
+        assert (len(await pending_data(client)), client.stats().tracked) == (10, 10)
 
-    async def test_a_full_queue_that_drops_the_oldest(self, connect: Connect, heard: Heard) -> None:
+    async def test_a_full_queue_that_drops_the_oldest(self, connect: Connect, deliveries: DeliveryLog) -> None:
         """Listeners are notified of each dropped record once."""
         queue = QueueSettings(max_records=10, when_full="drop_oldest")
-        client = await connect(flush_mode="MANUAL", queue=queue, hooks=Hooks(listeners=[heard]))
-        first = await client.track_many(numbered(10))
-        second = await client.track_many(numbered(4, 10))
+        client = await connect(flush_mode="MANUAL", queue=queue, hooks=Hooks(listeners=[deliveries]))
+        first = await client.track_many(numbered_events(10))
+        second = await client.track_many(numbered_events(4, 10))
 
         assert [receipt.status for receipt in first] == ["dropped"] * 4 + ["queued"] * 6
         assert {receipt.status for receipt in second} == {"queued"}
         assert client.stats().dropped == {"queue_full": 4}
-        assert [(notice.kind, len(notice.ids)) for notice in heard] == [("dropped", 4)]
+        assert [(notice.kind, len(notice.ids)) for notice in deliveries] == [("dropped", 4)]
         with pytest.raises(DroppedError, match="full"):
             await first[0].delivered()
 
     async def test_a_full_queue_that_waits(self, connect: Connect) -> None:
         """A call without capacity waits until an upload has made room."""
         client = await connect(flush_mode="MANUAL", queue=QueueSettings(max_records=10, when_full="wait"))
-        await client.track_many(numbered(10))
+        await client.track_many(numbered_events(10))
         waiting = asyncio.create_task(client.track_event(Event("x")))
         await asyncio.sleep(0.05)
         assert not waiting.done()
@@ -405,8 +405,8 @@ class TestHooks:
         await client.track_payment_event(ITEM)
         await client.track_many([Event("y")])
 
-        assert [data["event_type"] for data in await kept(client)] == ["X", "PAYMENT", "Y"]
-        assert all(data["properties"]["changed"] and data["timestamp"] == 7 for data in await kept(client))
+        assert [data["event_type"] for data in await pending_data(client)] == ["X", "PAYMENT", "Y"]
+        assert all(data["properties"]["changed"] and data["timestamp"] == 7 for data in await pending_data(client))
         assert seen[0] == Event("x", {"a": 1})
 
     async def test_before_track_drops_events(self, connect: Connect) -> None:
@@ -418,7 +418,7 @@ class TestHooks:
 
         assert [each.status for each in (receipt, *many)] == ["dropped", "queued", "dropped", "queued"]
         assert client.stats().dropped == {"before_track": 2}
-        assert [data["event_type"] for data in await kept(client)] == ["a", "b"]
+        assert [data["event_type"] for data in await pending_data(client)] == ["a", "b"]
         with pytest.raises(DroppedError, match="before_track"):
             await receipt.delivered()
 
@@ -434,7 +434,7 @@ class TestHooks:
         with pytest.raises(ZeroDivisionError):
             await client.track_many([Event("x")])
 
-        assert await kept(client) == []
+        assert await pending_data(client) == []
 
     @pytest.mark.parametrize("answer", [5, {}, "x", False])
     async def test_before_track_must_return_an_event(self, connect: Connect, answer: Any) -> None:
@@ -443,21 +443,24 @@ class TestHooks:
         with pytest.raises(InvalidEventError, match="before_track"):
             await client.track_event(Event("x"))
 
-        assert await kept(client) == []
+        assert await pending_data(client) == []
 
-    async def test_listeners_are_notified_of_outcomes(self, connect: Connect, sandbox: Sandbox, heard: Heard) -> None:
+    async def test_listeners_are_notified_of_outcomes(
+        self, connect: Connect, sandbox: Sandbox, deliveries: DeliveryLog
+    ) -> None:
         """Listeners get each record once, by the ids of its receipt, and an error of one does not affect the others."""
 
         def fail(_: object) -> None:
             raise ZeroDivisionError
 
         sandbox.faults.add(Fault("reject", every_command=4))
-        client = await connect(hooks=Hooks(listeners=[fail, heard]))
-        receipts = await client.track_many(numbered(8))
+        client = await connect(hooks=Hooks(listeners=[fail, deliveries]))
+        receipts = await client.track_many(numbered_events(8))
         await client.flush_data(10)
 
         notified = {
-            kind: [key for notice in heard if notice.kind == kind for key in notice.ids] for kind in heard.kinds()
+            kind: [key for notice in deliveries if notice.kind == kind for key in notice.ids]
+            for kind in deliveries.kinds()
         }
         for kind in ("delivered", "rejected"):
             expected = [receipt.ids[0] for receipt in receipts if receipt.status == kind]
@@ -511,7 +514,7 @@ class TestProjects:
         """While one project is unavailable the other one gets its events."""
         sandbox.faults.add(Fault("status", status=503, project="finance"))
         await fan.track_payment_event(ITEM)
-        await fan.track_many(numbered(100))
+        await fan.track_many(numbered_events(100))
         result = await fan.flush_data(0.5)
 
         assert len(sandbox.engine.events(PROJECT)) == 101
@@ -520,10 +523,10 @@ class TestProjects:
 
 async def test_events_are_encoded_once(connect: Connect, tmp_path: Path) -> None:
     """An event is encoded when it is tracked: the bytes in the queue are the bytes that are sent."""
-    async with Scripted(Seen.accept) as platform:
+    async with ScriptedServer(ReceivedRequest.accept) as platform:
         client = await connect(flush_mode="MANUAL", base_url=platform.url)
         await client.track_event(Event("x", {"a": [1, {"b": "ü"}]}, 1.5))
         (body,) = stored_bodies(tmp_path / "queue.sqlite")
         await client.flush_data(10)
 
-    assert body in platform.seen[0].body
+    assert body in platform.requests[0].body

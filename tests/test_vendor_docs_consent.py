@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.app import Phone
+from helpers.app import App
 from helpers.clients import Configure
 from helpers.environment import Environment
 
@@ -23,9 +23,9 @@ PAYLOAD = {
 }
 
 
-async def arrived(phone: Phone, sandbox: Sandbox, *types: str) -> list[StoredEvent]:
+async def arrived(app: App, sandbox: Sandbox, *types: str) -> list[StoredEvent]:
     """Upload the queue; return the events on the platform, all or of some types, ordered by timestamp."""
-    result = await phone.client.flush_data(20)
+    result = await app.client.flush_data(20)
     assert (result.rejected, result.remaining) == (0, 0)
     found = [event for event in sandbox.engine.events() if not types or event.event_type in types]
     return sorted(found, key=lambda event: event.timestamp)
@@ -33,93 +33,89 @@ async def arrived(phone: Phone, sandbox: Sandbox, *types: str) -> list[StoredEve
 
 class TestPushNotifications:
     async def test_the_token_is_tracked_automatically_each_time_the_app_becomes_active(
-        self, phone: Phone, sandbox: Sandbox
+        self, app: App, sandbox: Sandbox
     ) -> None:
         """How often the same token is tracked is a setting."""
-        client = await phone.start(push_token_tracking_frequency="EVERY_LAUNCH")
+        client = await app.start(push_token_tracking_frequency="EVERY_LAUNCH")
         await client.handle_push_token("token")
         await client.resume()
-        await (await phone.restart(at=1001.0, push_token_tracking_frequency="EVERY_LAUNCH")).resume()
+        await (await app.restart(at=1001.0, push_token_tracking_frequency="EVERY_LAUNCH")).resume()
 
-        assert len(await arrived(phone, sandbox, "notification_state")) == 3
+        assert len(await arrived(app, sandbox, "notification_state")) == 3
 
-    async def test_automatic_push_notification_tracking_can_be_disabled(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_automatic_push_notification_tracking_can_be_disabled(self, app: App, sandbox: Sandbox) -> None:
         """Then the application tracks push notifications itself."""
-        client = await phone.start(automatic_push_notification=False, push_token_tracking_frequency="EVERY_LAUNCH")
+        client = await app.start(automatic_push_notification=False, push_token_tracking_frequency="EVERY_LAUNCH")
         await client.track_push_token("token")
         await client.resume()
 
-        assert len(await arrived(phone, sandbox, "notification_state")) == 1
+        assert len(await arrived(app, sandbox, "notification_state")) == 1
 
-    async def test_the_token_is_assigned_to_the_currently_logged_in_customer(
-        self, phone: Phone, sandbox: Sandbox
-    ) -> None:
+    async def test_the_token_is_assigned_to_the_currently_logged_in_customer(self, app: App, sandbox: Sandbox) -> None:
         """This holds for Firebase and for Huawei."""
-        client = await phone.start()
+        client = await app.start()
         await client.identify_customer(Customer({"registered": "jane@example.com"}))
         await client.track_push_token("value-of-push-token")
         await client.track_hms_push_token("value-of-push-token")
 
-        found = await arrived(phone, sandbox, "notification_state")
+        found = await arrived(app, sandbox, "notification_state")
         assert [event.properties["platform"] for event in found] == ["android", "huawei"]
         assert {event.customer_ids["registered"] for event in found} == {"jane@example.com"}
 
-    async def test_a_token_is_tracked_immediately_regardless_of_the_frequency(
-        self, phone: Phone, sandbox: Sandbox
-    ) -> None:
+    async def test_a_token_is_tracked_immediately_regardless_of_the_frequency(self, app: App, sandbox: Sandbox) -> None:
         """This holds for explicit calls."""
-        client = await phone.start(push_token_tracking_frequency="ON_TOKEN_CHANGE")
+        client = await app.start(push_token_tracking_frequency="ON_TOKEN_CHANGE")
         await client.track_push_token("token")
         await client.track_push_token("token")
 
-        assert len(await arrived(phone, sandbox, "notification_state")) == 2
+        assert len(await arrived(app, sandbox, "notification_state")) == 2
 
     async def test_anonymize_ensures_that_the_token_is_removed_from_the_profile(
-        self, phone: Phone, sandbox: Sandbox
+        self, app: App, sandbox: Sandbox
     ) -> None:
         """After a sign-out no two customers share a token."""
-        client = await phone.start()
+        client = await app.start()
         await client.identify_customer(Customer({"registered": "jane@example.com"}))
         await client.track_push_token("token")
         await client.anonymize()
         await client.identify_customer(Customer({"registered": "joe@example.com"}))
 
         states: dict[int, bool] = {}
-        for event in await arrived(phone, sandbox, "notification_state"):
+        for event in await arrived(app, sandbox, "notification_state"):
             states[event.customer] = event.properties["valid"]
         assert sorted(states.values()) == [False, True]
 
-    async def test_delivery_and_click_may_be_tracked_manually(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_delivery_and_click_may_be_tracked_manually(self, app: App, sandbox: Sandbox) -> None:
         """Both are tracked from the notification's payload, the delivery before the click."""
-        client = await phone.start()
+        client = await app.start()
         await client.track_delivered_push(PAYLOAD)
-        phone.now = 1005
+        app.now = 1005
         await client.track_clicked_push(PAYLOAD)
 
-        delivered, clicked = await arrived(phone, sandbox, "campaign")
+        delivered, clicked = await arrived(app, sandbox, "campaign")
         assert (delivered.properties["status"], clicked.properties["status"]) == ("delivered", "clicked")
         assert {event.properties["campaign_id"] for event in (delivered, clicked)} == {"c-1"}
 
-    async def test_tracking_may_require_explicit_consent(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_tracking_may_require_explicit_consent(self, app: App, sandbox: Sandbox) -> None:
         """A notification without consent is not tracked, unless the caller overrides it."""
-        client = await phone.start()
+        client = await app.start()
         unwilling = {**PAYLOAD, "has_tracking_consent": False}
         await client.track_delivered_push(unwilling)
         await client.track_clicked_push(unwilling)
-        assert await arrived(phone, sandbox, "campaign") == []
+        assert await arrived(app, sandbox, "campaign") == []
 
         await client.track_delivered_push(unwilling, consider_consent=False)
-        assert len(await arrived(phone, sandbox, "campaign")) == 1
+        assert len(await arrived(app, sandbox, "campaign")) == 1
 
 
-async def test_payments_have_a_convenience_method(phone: Phone, sandbox: Sandbox) -> None:
+async def test_payments_have_a_convenience_method(app: App, sandbox: Sandbox) -> None:
     """A purchased item becomes a payment, with the time of the call or a given timestamp."""
-    client = await phone.start()
+    client = await app.start()
     item = PurchasedItem(12.34, "EUR", "Virtual", "handbag", "Awesome leather handbag")
     await client.track_payment_event(item)
     await client.track_payment_event(item, timestamp=500.5)
 
-    then, now = await arrived(phone, sandbox, "payment")
+    then, now = await arrived(app, sandbox, "payment")
     assert (then.timestamp, round(now.timestamp, 3)) == (500.5, 1000)
     assert {name: value for name, value in now.properties.items() if not name.endswith("_id") or name == "item_id"} == {
         "brutto": 12.34,
@@ -130,19 +126,19 @@ async def test_payments_have_a_convenience_method(phone: Phone, sandbox: Sandbox
     }
 
 
-async def lived(phone: Phone) -> dict[str, Any]:
+async def lived(app: App) -> dict[str, Any]:
     """Use a device, and return its ids."""
-    client = await phone.start()
+    client = await app.start()
     await client.identify_customer(Customer({"registered": "jane@example.com"}))
     await client.track_push_token("token")
     await client.handle_campaign_click("https://shop.example/?utm_source=a&xnpe_cmp=1")
-    return (await phone.kept("installation"))[0].properties | {"cookie": await client.get_customer_cookie()}
+    return (await app.pending("installation"))[0].properties | {"cookie": await client.get_customer_cookie()}
 
 
-async def assert_fresh(phone: Phone, sandbox: Sandbox, before: dict[str, Any]) -> None:
+async def assert_fresh(app: App, sandbox: Sandbox, before: dict[str, Any]) -> None:
     """Check that the device is a new one, and that nothing of the old one was sent."""
-    await phone.client.track_event(Event("ping"))
-    events = await arrived(phone, sandbox)
+    await app.client.track_event(Event("ping"))
+    events = await arrived(app, sandbox)
     assert [event.event_type for event in events] == ["installation", "session_start", "ping"]
     assert all(set(event.customer_ids) == {"cookie"} for event in events)
     assert not set(before.values()) & {events[0].customer_ids["cookie"], events[0].properties["device_id"]}
@@ -150,20 +146,20 @@ async def assert_fresh(phone: Phone, sandbox: Sandbox, before: dict[str, Any]) -
 
 class TestClearLocalCustomerData:
     async def test_it_removes_all_locally_stored_information(
-        self, phone: Phone, sandbox: Sandbox, configure: Configure
+        self, app: App, sandbox: Sandbox, configure: Configure
     ) -> None:
         """Token, unsent events, session and customer are deleted; nothing is sent."""
-        before = await lived(phone)
-        await phone.client.aclose(timeout=0)
+        before = await lived(app)
+        await app.client.aclose(timeout=0)
         await Exponea.clear_local_customer_data(configure())
         assert sandbox.request_count == 0
 
-        await phone.start()
-        await assert_fresh(phone, sandbox, before)
+        await app.start()
+        await assert_fresh(app, sandbox, before)
 
-    async def test_it_is_called_before_the_sdk_is_initialized(self, phone: Phone, configure: Configure) -> None:
+    async def test_it_is_called_before_the_sdk_is_initialized(self, app: App, configure: Configure) -> None:
         """While a client is running the call is refused."""
-        await phone.start()
+        await app.start()
         with pytest.raises(LifecycleError, match="stop_integration"):
             await Exponea.clear_local_customer_data(configure())
 
@@ -184,37 +180,37 @@ class TestClearLocalCustomerData:
 
 
 class TestStopIntegration:
-    async def test_it_deletes_all_information_stored_locally(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_it_deletes_all_information_stored_locally(self, app: App, sandbox: Sandbox) -> None:
         """This includes tracked events that were not flushed yet; nothing is sent."""
-        before = await lived(phone)
-        await phone.client.stop_integration()
+        before = await lived(app)
+        await app.client.stop_integration()
         assert sandbox.request_count == 0
 
-        await phone.restart()
-        await assert_fresh(phone, sandbox, before)
+        await app.restart()
+        await assert_fresh(app, sandbox, before)
 
-    async def test_the_next_initialization_is_a_fresh_new_start(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_the_next_initialization_is_a_fresh_new_start(self, app: App, sandbox: Sandbox) -> None:
         """The same client starts afresh, too."""
-        before = await lived(phone)
-        await phone.client.stop_integration()
-        await phone.client.start()
-        await assert_fresh(phone, sandbox, before)
+        before = await lived(app)
+        await app.client.stop_integration()
+        await app.client.start()
+        await assert_fresh(app, sandbox, before)
 
-    async def test_it_may_be_called_without_initializing(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_it_may_be_called_without_initializing(self, app: App, sandbox: Sandbox) -> None:
         """Then nothing that was stored is uploaded, and the customer is not created again."""
-        before = await lived(phone)
-        await phone.client.aclose(timeout=0)
-        await phone.make().stop_integration()
+        before = await lived(app)
+        await app.client.aclose(timeout=0)
+        await app.make().stop_integration()
         assert sandbox.request_count == 0
 
-        await phone.start()
-        await assert_fresh(phone, sandbox, before)
+        await app.start()
+        await assert_fresh(app, sandbox, before)
 
-    async def test_it_drops_any_method_invocation_until_the_next_start(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_it_drops_any_method_invocation_until_the_next_start(self, app: App, sandbox: Sandbox) -> None:
         """Events, sessions, tokens, push notifications, links and flushes: nothing is tracked or uploaded."""
-        client = await phone.start()
+        client = await app.start()
         await client.stop_integration()
-        phone.now = 2000
+        app.now = 2000
         receipts = [
             await client.track_event(Event("ping")),
             await client.identify_customer(Customer({"registered": "R"})),
@@ -237,9 +233,9 @@ class TestStopIntegration:
         result = await client.flush_data(5)
         assert (result.delivered, result.remaining, sandbox.request_count) == (0, 0, 0)
 
-    async def test_it_stops_handling_of_received_push_notifications(self, phone: Phone) -> None:
+    async def test_it_stops_handling_of_received_push_notifications(self, app: App) -> None:
         """Subscriptions receive nothing more."""
-        client = await phone.start()
+        client = await app.start()
         received = client.received_push_stream()
         await client.stop_integration()
         await client.track_delivered_push(PAYLOAD)
@@ -247,20 +243,20 @@ class TestStopIntegration:
 
         assert [push async for push in received] == []
 
-    async def test_it_stops_session_tracking(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_it_stops_session_tracking(self, app: App, sandbox: Sandbox) -> None:
         """The end of the session that was open is not tracked, then or later."""
-        client = await phone.start()
+        client = await app.start()
         await client.resume()
         await client.stop_integration()
-        phone.now = 5000
+        app.now = 5000
         await client.start()
-        await phone.expire()
+        await app.expire()
 
-        assert await arrived(phone, sandbox) == []
+        assert await arrived(app, sandbox) == []
 
-    async def test_tracked_data_can_be_uploaded_first(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_tracked_data_can_be_uploaded_first(self, app: App, sandbox: Sandbox) -> None:
         """These are the page's three steps: manual mode, flush, stop."""
-        client = await phone.start(flush_mode=FlushMode.PERIOD)
+        client = await app.start(flush_mode=FlushMode.PERIOD)
         await client.track_event(Event("ping"))
         await client.set_flush_mode(FlushMode.MANUAL)
         await client.flush_data()
@@ -268,9 +264,9 @@ class TestStopIntegration:
 
         assert len(sandbox.engine.events(event_type="ping")) == 1
 
-    async def test_the_stop_can_upload_first(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_the_stop_can_upload_first(self, app: App, sandbox: Sandbox) -> None:
         """With ``flush=True`` the stop uploads by itself."""
-        client = await phone.start()
+        client = await app.start()
         await client.track_event(Event("ping"))
         await client.stop_integration(flush=True)
 
@@ -278,12 +274,12 @@ class TestStopIntegration:
         assert client.is_stopped
 
 
-async def test_without_consent_nothing_is_tracked(phone: Phone, sandbox: Sandbox) -> None:
+async def test_without_consent_nothing_is_tracked(app: App, sandbox: Sandbox) -> None:
     """A client that is not started stores nothing and sends nothing."""
-    client = phone.make()
+    client = app.make()
     with pytest.raises(LifecycleError, match="not started"):
         await client.track_event(Event("ping"))
-    await phone.start()
+    await app.start()
 
-    assert await phone.kept() == []
+    assert await app.pending() == []
     assert sandbox.request_count == 0

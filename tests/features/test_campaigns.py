@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.app import DEVICE, STAMPS, Phone
+from helpers.app import DEVICE, STAMPS, App
 from helpers.queue_file import stored_state
 
 from exponea_async import Customer, Event, InvalidEventError
@@ -18,19 +18,19 @@ LED = {"utm_source": "mail", "utm_medium": "email", "utm_campaign": "Sale & more
 PUSH = {"title": "Sale", "url_params": {"utm_source": "push", "other": "x"}}
 
 
-async def starts(phone: Phone) -> list[dict[str, Any]]:
+async def starts(app: App) -> list[dict[str, Any]]:
     """Return the campaign properties of each session start."""
-    return [each.own for each in await phone.kept("session_start")]
+    return [each.own for each in await app.pending("session_start")]
 
 
 class TestClick:
-    async def test_the_properties(self, phone: Phone) -> None:
+    async def test_the_properties(self, app: App) -> None:
         """A click carries ids, link, timestamp and platform on its own route, without other properties."""
-        client = await phone.start(default_properties={"a": 1})
+        client = await app.start(default_properties={"a": 1})
         await client.identify_customer(Customer({"registered": "R"}))
-        phone.now = 1005
+        app.now = 1005
         assert await client.handle_campaign_click(LINK)
-        (click,) = await phone.kept("click")
+        (click,) = await app.pending("click")
 
         assert click.url.endswith("/track/v2/projects/shop/campaigns/clicks")
         assert {**click.data, "timestamp": click.at} == {
@@ -40,9 +40,9 @@ class TestClick:
             "properties": {"platform": "server"},
         }
 
-    async def test_the_platform_accepts_it(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_the_platform_accepts_it(self, app: App, sandbox: Sandbox) -> None:
         """It is sent alone, and the platform counts it for the customer with the cookie."""
-        client = await phone.start()
+        client = await app.start()
         await client.handle_campaign_click(LINK)
         result = await client.flush_data(10)
 
@@ -63,119 +63,119 @@ class TestClick:
             ("https://shop.example/?xnpe_cmp=1&UTM_SOURCE=a&other=b", True, {"xnpe_cmp": "1"}),
         ],
     )
-    async def test_what_is_a_click(self, phone: Phone, url: str, clicked: bool, led: dict[str, str]) -> None:  # noqa: FBT001
+    async def test_what_is_a_click(self, app: App, url: str, clicked: bool, led: dict[str, str]) -> None:  # noqa: FBT001
         """Only a link with an ``xnpe_cmp`` is a click; any link is a visit, and is tracked as it was given."""
-        client = await phone.start()
+        client = await app.start()
 
         assert await client.handle_campaign_click(url) is clicked
-        assert len(await phone.kept("click")) == clicked
-        assert await starts(phone) == [{"url": url, **led}]
+        assert len(await app.pending("click")) == clicked
+        assert await starts(app) == [{"url": url, **led}]
 
     @pytest.mark.parametrize("url", ["shop.example/?utm_source=a&xnpe_cmp=1", "", "http://[", None, 5])
-    async def test_invalid_links(self, phone: Phone, url: Any) -> None:
+    async def test_invalid_links(self, app: App, url: Any) -> None:
         """A value that is not a link is ignored, and nothing is recorded."""
-        client = await phone.start()
+        client = await app.start()
         assert await client.handle_campaign_click(url) is False
         await client.track_event(Event("ping"))
 
-        assert await starts(phone) == [{}]
+        assert await starts(app) == [{}]
 
-    async def test_a_timestamp_of_the_caller(self, phone: Phone) -> None:
+    async def test_a_timestamp_of_the_caller(self, app: App) -> None:
         """A click may have a timestamp; an invalid one is refused."""
-        client = await phone.start()
+        client = await app.start()
         await client.handle_campaign_click(LINK, 500.25)
         with pytest.raises(InvalidEventError, match="timestamp"):
             await client.handle_campaign_click(LINK, float("inf"))
 
-        assert [click.at for click in await phone.kept("click")] == [500.25]
+        assert [click.at for click in await app.pending("click")] == [500.25]
 
 
 class TestSession:
-    async def test_a_cold_start(self, phone: Phone) -> None:
+    async def test_a_cold_start(self, app: App) -> None:
         """The session that starts with the link carries its campaign."""
-        client = await phone.start()
+        client = await app.start()
         await client.handle_campaign_click(LINK)
-        start, click = (await phone.kept())[1:]
+        start, click = (await app.pending())[1:]
 
         assert (start.name, click.name) == ("session_start", "click")
         assert start.own == {"url": LINK, **LED}
         assert set(start.properties) == DEVICE | STAMPS | {"url", *LED}
 
-    async def test_an_open_session(self, phone: Phone) -> None:
+    async def test_an_open_session(self, app: App) -> None:
         """A link within a session is a click; it neither starts a session nor becomes part of the next one."""
-        client = await phone.start()
+        client = await app.start()
         await client.track_event(Event("ping"))
-        phone.now = 1030
+        app.now = 1030
         assert await client.handle_campaign_click(LINK)
-        phone.now = 1090
+        app.now = 1090
         await client.track_event(Event("ping"))
 
-        assert await starts(phone) == [{}, {}]
+        assert await starts(app) == [{}, {}]
 
-    async def test_after_a_session(self, phone: Phone) -> None:
+    async def test_after_a_session(self, app: App) -> None:
         """A link after the end of a session becomes part of the new session, not of the old one's end."""
-        client = await phone.start()
+        client = await app.start()
         await client.track_event(Event("ping"))
-        phone.now = 1100
+        app.now = 1100
         await client.handle_campaign_click(LINK)
 
-        (end,) = await phone.kept("session_end")
+        (end,) = await app.pending("session_end")
         assert end.own == {"duration": 0.0}
-        assert await starts(phone) == [{}, {"url": LINK, **LED}]
+        assert await starts(app) == [{}, {"url": LINK, **LED}]
 
     @pytest.mark.parametrize(("later", "led"), [(0, True), (10, True), (10.01, False), (3600, False), (-9.9, True)])
     @pytest.mark.parametrize("restarted", [True, False])
-    async def test_ten_seconds(self, phone: Phone, restarted: bool, later: float, led: bool) -> None:  # noqa: FBT001
+    async def test_ten_seconds(self, app: App, restarted: bool, later: float, led: bool) -> None:  # noqa: FBT001
         """An explicit session carries the campaign of the last ten seconds, also in another process."""
-        client = await phone.start(automatic_session_tracking=False)
+        client = await app.start(automatic_session_tracking=False)
         await client.handle_campaign_click(LINK)
-        phone.now = 1000 + later
+        app.now = 1000 + later
         if restarted:
-            client = await phone.restart(automatic_session_tracking=False)
+            client = await app.restart(automatic_session_tracking=False)
         # Others were faster, by a little.
         await client.device("tg:1").track_event(Event("ping"))
         await client.track_session_start()
 
-        assert bool((await starts(phone))[0]) is led
+        assert bool((await starts(app))[0]) is led
 
-    async def test_the_latest_link_counts_once(self, phone: Phone) -> None:
+    async def test_the_latest_link_counts_once(self, app: App) -> None:
         """Of two links the later one becomes part of the session, and of no later session."""
-        client = await phone.start(automatic_session_tracking=False)
+        client = await app.start(automatic_session_tracking=False)
         await client.handle_campaign_click("https://shop.example/?utm_source=first&utm_term=x")
         await client.handle_campaign_click("https://shop.example/?utm_source=second")
         await client.track_session_start()
         await client.track_session_start()
 
-        assert await starts(phone) == [{"url": "https://shop.example/?utm_source=second", "utm_source": "second"}, {}]
+        assert await starts(app) == [{"url": "https://shop.example/?utm_source=second", "utm_source": "second"}, {}]
 
     @pytest.mark.parametrize("consent", [True, False])
-    async def test_a_clicked_notification(self, phone: Phone, consent: bool) -> None:  # noqa: FBT001
+    async def test_a_clicked_notification(self, app: App, consent: bool) -> None:  # noqa: FBT001
         """The session that starts with a clicked notification carries its campaign, even without consent."""
-        client = await phone.start()
+        client = await app.start()
         await client.track_clicked_push({**PUSH, "has_tracking_consent": consent})
 
-        assert await starts(phone) == [{"utm_source": "push"}]
-        assert len(await phone.kept("campaign")) == consent
+        assert await starts(app) == [{"utm_source": "push"}]
+        assert len(await app.pending("campaign")) == consent
 
-    async def test_a_delivered_notification(self, phone: Phone) -> None:
+    async def test_a_delivered_notification(self, app: App) -> None:
         """A delivered notification does not become part of a session."""
-        client = await phone.start()
+        client = await app.start()
         await client.track_delivered_push(PUSH)
 
-        assert await starts(phone) == [{}]
+        assert await starts(app) == [{}]
 
-    async def test_another_customer(self, phone: Phone) -> None:
+    async def test_another_customer(self, app: App) -> None:
         """The old customer's campaign does not become part of the new customer's session."""
-        client = await phone.start()
+        client = await app.start()
         await client.track_event(Event("ping"))
         await client.handle_campaign_click(LINK)
         await client.anonymize()
 
-        assert await starts(phone) == [{}, {}]
+        assert await starts(app) == [{}, {}]
 
-    async def test_it_is_forgotten(self, phone: Phone, tmp_path: Path) -> None:
+    async def test_it_is_forgotten(self, app: App, tmp_path: Path) -> None:
         """The campaign is forgotten once it is part of a session."""
-        client = await phone.start()
+        client = await app.start()
         await client.handle_campaign_click(LINK)
         stored = stored_state(tmp_path / "queue.sqlite", "device:default")
 
@@ -183,12 +183,12 @@ class TestSession:
         assert "campaign" not in json.loads(stored)
 
 
-async def test_a_customer_tracker_is_refused(phone: Phone) -> None:
+async def test_a_customer_tracker_is_refused(app: App) -> None:
     """The campaign method is refused on a customer tracker."""
-    client = await phone.start()
+    client = await app.start()
     with (
         client.bind(client.for_customer({"registered": "R"})),
         pytest.raises(InvalidEventError, match="Use a device"),
     ):
         await client.handle_campaign_click(LINK)
-    assert await phone.kept() == []
+    assert await app.pending() == []

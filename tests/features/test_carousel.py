@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from helpers.app import Phone
+from helpers.app import App
 from helpers.content_blocks import BUNDLE, FORCED, LINK, ContentBlocksFixture, personal, static
 from helpers.token_provider import BlockingTokenProvider
 
@@ -22,8 +22,8 @@ ONCE: dict[str, Any] = {"frequency": "until_visitor_interacts"}
 
 
 @pytest.fixture
-def content(phone: Phone, sandbox: Sandbox) -> ContentBlocksFixture:
-    return ContentBlocksFixture(phone, sandbox)
+def content(app: App, sandbox: Sandbox) -> ContentBlocksFixture:
+    return ContentBlocksFixture(app, sandbox)
 
 
 def ids(carousel: Carousel) -> str:
@@ -319,7 +319,7 @@ class TestCustomers:
             assert await carousel.reload() is None
         async with jane.content_block_carousel("top") as carousel:
             assert ids(carousel) == "a b"
-        assert {str(each.ids) for each in await content.app.kept("banner")} == {"{'registered': 'jane'}"}
+        assert {str(each.ids) for each in await content.app.pending("banner")} == {"{'registered': 'jane'}"}
 
     async def test_another_customer(self, content: ContentBlocksFixture) -> None:
         """Blocks of a previous customer are replaced by those of the present one."""
@@ -330,7 +330,7 @@ class TestCustomers:
             block = await carousel.next()
             assert block is not None
             assert (block.id, block.customer_ids["registered"]) == ("a", "jane")
-        shows = [each.ids.get("registered") for each in await content.app.kept("banner")]
+        shows = [each.ids.get("registered") for each in await content.app.pending("banner")]
         assert shows == [None, "jane"]
 
     async def test_another_customer_before_the_event(
@@ -358,7 +358,7 @@ class TestCustomers:
             block = await carousel.next()
             assert block is not None
             assert (block.id, block.customer_ids["registered"]) == ("a", "bob")
-        assert [each.ids.get("registered") for each in await content.app.kept("banner")] == [None, "bob"]
+        assert [each.ids.get("registered") for each in await content.app.pending("banner")] == [None, "bob"]
 
     @pytest.mark.parametrize("method", ["reload", "next"])
     async def test_concurrent_changes(self, content: ContentBlocksFixture, method: str) -> None:
@@ -371,7 +371,7 @@ class TestCustomers:
                 getattr(carousel, method)(), client.identify_customer(Customer({"registered": str(number)}))
             )
             assert block is not None
-            last = (await content.app.kept("banner"))[-1]
+            last = (await content.app.pending("banner"))[-1]
             assert last.ids == block.customer_ids
 
     async def test_bound_subject(self, content: ContentBlocksFixture) -> None:

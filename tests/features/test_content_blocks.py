@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers.app import DEVICE, STAMPS, Phone
+from helpers.app import DEVICE, STAMPS, App
 from helpers.content_blocks import FORCED, LINK, ContentBlocksFixture, personal, static
 
 from exponea_async import (
@@ -32,8 +32,8 @@ HOSTILE = """<script>steal()</script><style>@import 'javascript:x'</style><p onc
 
 
 @pytest.fixture
-def content(phone: Phone, sandbox: Sandbox) -> ContentBlocksFixture:
-    return ContentBlocksFixture(phone, sandbox)
+def content(app: App, sandbox: Sandbox) -> ContentBlocksFixture:
+    return ContentBlocksFixture(app, sandbox)
 
 
 def track(client: Any, verb: str, block: Any, consider: bool = True, placeholder: Any = "top") -> Any:  # noqa: FBT001, FBT002 - as in the verbs
@@ -146,7 +146,7 @@ class TestEvents:
         block = await content.block()
         assert await client.click_content_block("top", block, block.actions[0]) == LINK
         await client.close_content_block("top", block)
-        shown, click, close = [each.own for each in await content.app.kept("banner")]
+        shown, click, close = [each.own for each in await content.app.pending("banner")]
 
         assert click == {**shown, "action": "click", "interaction": True, "text": "Sale", "link": LINK}
         assert close == {**shown, "action": "close", "interaction": True}
@@ -176,7 +176,7 @@ class TestEvents:
         await content.app.start()
         assert await content.shown() == "fine"
         assert await content.events() == [("error", "broken"), ("show", "fine")]
-        error = (await content.app.kept("banner"))[0].own
+        error = (await content.app.pending("banner"))[0].own
         assert (error["error"], error["interaction"]) == ("Invalid HTML or empty", False)
 
     @pytest.mark.parametrize("consent", [True, False])
@@ -201,7 +201,7 @@ class TestEvents:
         receipt = await getattr(client, f"track_in_app_content_block_{verb}")("top", block, *extra, consider)
 
         forced = verb == "click" and url == FORCED
-        kept = (await content.app.kept("banner"))[before:]
+        kept = (await content.app.pending("banner"))[before:]
         assert len(kept) == (consent or forced or not consider)
         assert receipt.status == ("queued" if kept else "dropped")
         assert [each.own.get("tracking_forced") for each in kept] == [True if forced else None] * len(kept)
@@ -334,7 +334,7 @@ class TestCustomerTracker:
         await jane.close_content_block("top", block)
 
         assert await content.shown(subject=jane) == "p1"
-        events = await content.app.kept()
+        events = await content.app.pending()
         assert [each.own["action"] for each in events] == ["show", "click", "close", "show"]
         assert [each.ids for each in events] == [{"registered": "jane"}] * 4
         assert block.customer_ids == {"registered": "jane"}
@@ -347,7 +347,7 @@ class TestCustomerTracker:
         await client.for_customer({"registered": "bob"}).close_content_block("top", block)
         await client.click_content_block("top", block, LINK)
 
-        assert [each.ids for each in await content.app.kept("banner")] == [{"registered": "jane"}] * 3
+        assert [each.ids for each in await content.app.pending("banner")] == [{"registered": "jane"}] * 3
 
     async def test_bound_subject(self, content: ContentBlocksFixture) -> None:
         """The client's verbs are about the bound subject."""
@@ -389,7 +389,7 @@ class TestMisuse:
                 await call()
         with pytest.raises(InvalidEventError, match="placeholder_id"):
             client.content_block_carousel(placeholder)
-        assert await content.app.kept() == []
+        assert await content.app.pending() == []
         assert content.requests() == []
 
     @pytest.mark.parametrize("block", [None, "s1", {"id": "s1"}])
@@ -418,7 +418,7 @@ class TestMisuse:
         for call in calls:
             with pytest.raises(InvalidEventError, match="action"):
                 await call()
-        assert await content.app.kept() == []
+        assert await content.app.pending() == []
 
     async def test_stopped(self, content: ContentBlocksFixture) -> None:
         """A stopped integration shows, tracks and requests nothing."""
@@ -488,4 +488,9 @@ class TestProjectsAndSessions:
         client = await content.app.start()
         await content.block()
         await client.track_event(Event("ping"))
-        assert [each.name for each in await content.app.kept()] == ["installation", "session_start", "banner", "ping"]
+        assert [each.name for each in await content.app.pending()] == [
+            "installation",
+            "session_start",
+            "banner",
+            "ping",
+        ]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from helpers.app import Phone
+from helpers.app import App
 from helpers.content_blocks import BUNDLE, PERSONAL, ContentBlocksFixture, personal, static
 from helpers.environment import SetConstants
 from helpers.token_provider import BlockingTokenProvider
@@ -25,8 +25,8 @@ DATA = {"ttl_seconds": 120, "content_type": "html"}
 
 
 @pytest.fixture
-def content(phone: Phone, sandbox: Sandbox) -> ContentBlocksFixture:
-    return ContentBlocksFixture(phone, sandbox)
+def content(app: App, sandbox: Sandbox) -> ContentBlocksFixture:
+    return ContentBlocksFixture(app, sandbox)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ class TestDuringALoad:
 
         assert block.customer_ids == new
         assert block.html == f"<p>{' '.join(sorted(new.values()))}</p>"
-        assert [each.ids for each in await content.app.kept("banner")] == [new]
+        assert [each.ids for each in await content.app.pending("banner")] == [new]
         assert len(content.loader.customers) == 1
 
     async def test_stop(self, content: ContentBlocksFixture) -> None:
@@ -480,7 +480,7 @@ class TestPreloading:
         await content.app.start(in_app_content_block_placeholders_auto_load=["top"])
         await content.idle()
         assert content.requests() == ["bundle"]
-        assert await content.app.kept() == []
+        assert await content.app.pending() == []
         assert await content.shown(subject=content.client.for_customer({"registered": "jane"})) == "p1"
         assert content.requests() == ["bundle", "p1"]
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from helpers.app import Phone
+from helpers.app import App
 from helpers.content_blocks import ContentBlocksFixture, personal, static
 from helpers.environment import SetConstants
 from helpers.modules import uninstalled
@@ -43,8 +43,8 @@ PICTURE = "https://img.example/a.png"
 
 
 @pytest.fixture
-def content(phone: Phone, sandbox: Sandbox) -> ContentBlocksFixture:
-    return ContentBlocksFixture(phone, sandbox)
+def content(app: App, sandbox: Sandbox) -> ContentBlocksFixture:
+    return ContentBlocksFixture(app, sandbox)
 
 
 class TestReading:
@@ -166,7 +166,7 @@ class TestResources:
         client = await content.app.start(resource_loader=load)
         block = await content.block()
         assert block.customer_ids == {"cookie": await client.get_customer_cookie()}
-        assert [each.ids for each in await content.app.kept("banner")] == [block.customer_ids]
+        assert [each.ids for each in await content.app.pending("banner")] == [block.customer_ids]
 
     async def test_with_a_loader(self, content: ContentBlocksFixture) -> None:
         """An image is loaded once and put into the page."""

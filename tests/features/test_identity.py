@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from helpers.app import Kept, Phone
+from helpers.app import App, PendingRecord
 from helpers.clients import Configure
 from helpers.internals import routes_of
 from helpers.waiting import until
@@ -36,27 +36,27 @@ COOKIE = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 Line = tuple[str, dict[str, str], str, float]
 
 
-def lines(kept: list[Kept]) -> list[Line]:
+def lines(kept: list[PendingRecord]) -> list[Line]:
     """Return name, ids, project and timestamp."""
     return [(each.name, each.ids, each.project, each.at) for each in kept]
 
 
-async def grown_up(phone: Phone, **settings: Any) -> Exponea:
+async def grown_up(app: App, **settings: Any) -> Exponea:
     """Start a client whose device belongs to Jane for half a minute, in a session from 10 to 40, with a token."""
-    client = await phone.start(at=10.0, **settings)
+    client = await app.start(at=10.0, **settings)
     await client.identify_customer(Customer({"registered": "jane"}))
     await client.handle_push_token("T")
-    phone.now = 40.0
+    app.now = 40.0
     return client
 
 
 class TestAnonymize:
     @pytest.mark.parametrize("change", [None, ConfigurationChange(project=NEW)])
-    async def test_the_order(self, phone: Phone, change: ConfigurationChange | None) -> None:
+    async def test_the_order(self, app: App, change: ConfigurationChange | None) -> None:
         """The old customer's events come first, in the old project, then those of the new one, in the new project."""
-        client = await grown_up(phone)
+        client = await grown_up(app)
         jane = {"cookie": await client.get_customer_cookie(), "registered": "jane"}
-        events = await phone.new(lambda: client.anonymize(change))
+        events = await app.new(lambda: client.anonymize(change))
         new_customer = {"cookie": await client.get_customer_cookie()}
         project = "shop" if change is None else "new-project"
 
@@ -75,72 +75,72 @@ class TestAnonymize:
         assert len({each.properties["device_id"] for each in events}) == 1
         assert new_customer["cookie"] != jane["cookie"]
 
-    async def test_without_automatic_sessions(self, phone: Phone) -> None:
+    async def test_without_automatic_sessions(self, app: App) -> None:
         """Where sessions are explicit, no session is tracked, and the open one is forgotten."""
-        client = await grown_up(phone, automatic_session_tracking=False)
+        client = await grown_up(app, automatic_session_tracking=False)
         await client.track_session_start()
-        events = await phone.new(client.anonymize)
+        events = await app.new(client.anonymize)
 
         assert [each.name for each in events] == ["notification_state", "installation", "notification_state"]
         assert (await client.track_session_end()).status == "dropped"
 
-    async def test_without_a_token(self, phone: Phone) -> None:
+    async def test_without_a_token(self, app: App) -> None:
         """Without a token no token state is tracked."""
-        client = await phone.start()
+        client = await app.start()
         await client.track_event(Event("ping"))
-        events = await phone.new(client.anonymize)
+        events = await app.new(client.anonymize)
 
         assert [each.name for each in events] == ["session_end", "installation", "session_start"]
 
-    async def test_as_the_first_call(self, phone: Phone) -> None:
+    async def test_as_the_first_call(self, app: App) -> None:
         """A new device has no events of an old customer."""
-        client = await phone.start()
+        client = await app.start()
         receipts = await client.anonymize()
 
-        assert [name for name, _ in await phone.told()] == ["installation", "session_start"]
+        assert await app.names() == ["installation", "session_start"]
         assert [receipt.status for receipt in receipts] == ["queued", "queued"]
-        assert {each.ids["cookie"] for each in await phone.kept()} == {await client.get_customer_cookie()}
+        assert {each.ids["cookie"] for each in await app.pending()} == {await client.get_customer_cookie()}
 
-    async def test_after_the_session_timeout(self, phone: Phone) -> None:
+    async def test_after_the_session_timeout(self, app: App) -> None:
         """A session that has expired ends at its last activity, not at the call."""
-        client = await phone.start()
+        client = await app.start()
         await client.track_event(Event("ping"))
-        phone.now = 1020
+        app.now = 1020
         await client.track_event(Event("ping"))
-        phone.now = 5000
+        app.now = 5000
         await client.anonymize()
 
-        assert await phone.sessions() == [("start", 1000), ("end", 1020, 20), ("start", 5000)]
+        assert await app.sessions() == [("start", 1000), ("end", 1020, 20), ("start", 5000)]
 
-    async def test_the_new_session_is_remembered(self, phone: Phone) -> None:
+    async def test_the_new_session_is_remembered(self, app: App) -> None:
         """The session that starts with the new customer continues: no second start, and an exact end."""
-        client = await grown_up(phone)
+        client = await grown_up(app)
         await client.anonymize()
-        phone.now = 50
+        app.now = 50
         await client.track_event(Event("ping"))
-        await phone.expire(at=200)
+        await app.expire(at=200)
 
-        assert await phone.sessions() == [("start", 10), ("end", 40, 30), ("start", 40), ("end", 50, 10)]
+        assert await app.sessions() == [("start", 10), ("end", 40, 30), ("start", 40), ("end", 50, 10)]
 
-    async def test_queued_events_stay(self, phone: Phone) -> None:
+    async def test_queued_events_stay(self, app: App) -> None:
         """Events that were tracked before keep their ids and their project, byte for byte."""
-        client = await grown_up(phone)
-        before = await phone.kept()
+        client = await grown_up(app)
+        before = await app.pending()
         await client.anonymize(ConfigurationChange(project=NEW, mapping={}))
 
-        assert (await phone.kept())[: len(before)] == before
+        assert (await app.pending())[: len(before)] == before
 
-    async def test_one_commit(self, phone: Phone) -> None:
+    async def test_one_commit(self, app: App) -> None:
         """All events and the state are one transaction."""
-        client = await grown_up(phone)
+        client = await grown_up(app)
         before = client.stats().commits
         await client.anonymize()
 
         assert client.stats().commits == before + 1
 
-    async def test_other_devices_are_not_affected(self, phone: Phone) -> None:
+    async def test_other_devices_are_not_affected(self, app: App) -> None:
         """Anonymizing one device does not affect the others."""
-        client = await phone.start()
+        client = await app.start()
         one, two = client.device("tg:1"), client.device("tg:2")
         cookies = await one.get_customer_cookie(), await two.get_customer_cookie()
         await one.anonymize(ConfigurationChange(project=NEW))
@@ -148,28 +148,28 @@ class TestAnonymize:
 
         assert await one.get_customer_cookie() != cookies[0]
         assert await two.get_customer_cookie() == cookies[1]
-        assert [(each.project, each.ids) for each in await phone.kept("ping")] == [("shop", {"cookie": cookies[1]})]
+        assert [(each.project, each.ids) for each in await app.pending("ping")] == [("shop", {"cookie": cookies[1]})]
 
     @pytest.mark.parametrize("change", [5, "new-project", NEW, {}])
-    async def test_invalid_changes(self, phone: Phone, change: Any) -> None:
+    async def test_invalid_changes(self, app: App, change: Any) -> None:
         """A value that is not a ConfigurationChange is refused, and nothing happens."""
-        client = await grown_up(phone)
-        before = await phone.kept()
+        client = await grown_up(app)
+        before = await app.pending()
         with pytest.raises(InvalidEventError, match="ConfigurationChange"):
             await client.anonymize(change)
 
-        assert await phone.kept() == before
+        assert await app.pending() == before
 
     @pytest.mark.parametrize("verb", ["anonymize", "get_customer_cookie"])
-    async def test_a_customer_has_no_cookie(self, phone: Phone, verb: str) -> None:
+    async def test_a_customer_has_no_cookie(self, app: App, verb: str) -> None:
         """The identity methods are refused on a customer tracker."""
-        client = await phone.start()
+        client = await app.start()
         with (
             client.bind(client.for_customer({"registered": "R"})),
             pytest.raises(InvalidEventError, match="Use a device"),
         ):
             await getattr(client, verb)()
-        assert await phone.kept() == []
+        assert await app.pending() == []
 
 
 class TestAnotherProject:
@@ -179,9 +179,9 @@ class TestAnotherProject:
         async with Sandbox(projects=[*projects, Project("private", basic=[("id", "secret")])]) as running:
             yield running
 
-    async def test_events_are_sent_to_their_project(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_events_are_sent_to_their_project(self, app: App, sandbox: Sandbox) -> None:
         """Each project gets the events of its customer, with its own key."""
-        client = await grown_up(phone)
+        client = await grown_up(app)
         await client.anonymize(ConfigurationChange(project=NEW))
         await client.track_event(Event("ping"))
         await client.handle_campaign_click("https://shop.example/?xnpe_cmp=1")
@@ -192,11 +192,11 @@ class TestAnotherProject:
         assert sorted(types) == ["campaign_click", "installation", "notification_state", "ping", "session_start"]
         assert len(sandbox.engine.events("shop")) == 5
 
-    async def test_the_switch_survives_a_restart(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_the_switch_survives_a_restart(self, app: App, sandbox: Sandbox) -> None:
         """Another process continues in the new project, and has the key for the queued events."""
-        client = await grown_up(phone)
+        client = await grown_up(app)
         await client.anonymize(ConfigurationChange(project=NEW))
-        client = await phone.restart()
+        client = await app.restart()
         await client.track_event(Event("ping"))
         result = await client.flush_data(10)
 
@@ -204,46 +204,46 @@ class TestAnotherProject:
         assert [event.event_type for event in sandbox.engine.events("shop")].count("ping") == 0
         assert len(sandbox.engine.events("new-project", "ping")) == 1
 
-    async def test_switched_twice(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_switched_twice(self, app: App, sandbox: Sandbox) -> None:
         """Events from before a second switch are sent to their own project, even after a restart."""
-        client = await grown_up(phone)
+        client = await grown_up(app)
         await client.anonymize(ConfigurationChange(project=NEW))
         await client.track_event(Event("first"))
         await client.anonymize(ConfigurationChange(project=FINANCE))
         await client.track_event(Event("second"))
-        result = await (await phone.restart()).flush_data(10)
+        result = await (await app.restart()).flush_data(10)
 
         assert (result.rejected, result.remaining) == (0, 0)
         assert len(sandbox.engine.events("new-project", "first")) == 1
         assert len(sandbox.engine.events("finance", "second")) == 1
 
-    async def test_private_access(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_private_access(self, app: App, sandbox: Sandbox) -> None:
         """Credentials for private access are stored like a public key."""
-        client = await phone.start()
+        client = await app.start()
         await client.anonymize(ConfigurationChange(project=ExponeaProject("private", BasicAuth("id", "secret"))))
-        result = await (await phone.restart()).flush_data(10)
+        result = await (await app.restart()).flush_data(10)
 
         assert result.delivered == 2
 
-    async def test_an_address_is_inherited(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_an_address_is_inherited(self, app: App, sandbox: Sandbox) -> None:
         """A project without an address inherits that of the previous project; so do the additional projects."""
         other = Sandbox(projects=[Project("new-project", ["new-key"]), Project("finance", ["finance-key"])])
         async with other:
-            client = await phone.start()
+            client = await app.start()
             await client.anonymize(ConfigurationChange(project=evolve(NEW, base_url=other.url)))
             await client.anonymize(ConfigurationChange(mapping={EventType.PAYMENT: [FINANCE]}))
             await client.track_payment_event(ITEM)
             await client.anonymize(ConfigurationChange(project=FINANCE))
-            result = await (await phone.restart()).flush_data(10)
+            result = await (await app.restart()).flush_data(10)
 
             assert (result.rejected, result.remaining) == (0, 0)
             assert len(other.engine.events("finance", "payment")) == 1
             assert len(other.engine.events("finance", "installation")) == 1
             assert sandbox.engine.events() == []
 
-    async def test_a_corrected_key_takes_effect_at_once(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_a_corrected_key_takes_effect_at_once(self, app: App, sandbox: Sandbox) -> None:
         """A project that was paused for a wrong key is resumed by the next change, before its next probe."""
-        client = await phone.start(flush_mode="IMMEDIATE")
+        client = await app.start(flush_mode="IMMEDIATE")
         await client.anonymize(ConfigurationChange(project=evolve(NEW, authorization_token="wrong")))
         await until(lambda: len(client.stats().paused) == 1)
         await client.anonymize(ConfigurationChange(project=NEW))
@@ -253,9 +253,9 @@ class TestAnotherProject:
 
         assert client.stats().rejected == 0
 
-    async def test_keys_are_only_in_the_queue_file(self, phone: Phone, configure: Configure) -> None:
+    async def test_keys_are_only_in_the_queue_file(self, app: App, configure: Configure) -> None:
         """Keys are stored in the queue file, which only its owner can read, and in no name of a record or a device."""
-        client = await phone.start()
+        client = await app.start()
         await client.anonymize(ConfigurationChange(project=NEW))
         file = configure().storage
         assert file is not None
@@ -267,21 +267,21 @@ class TestAnotherProject:
         assert dump.upper().count(b'"new-key"'.hex().upper()) == 2
         assert "new-key" not in repr(client) + str([record.url for record in await pending_records(client)])
 
-    async def test_a_stop_deletes_switch_and_keys(self, phone: Phone, sandbox: Sandbox) -> None:
+    async def test_a_stop_deletes_switch_and_keys(self, app: App, sandbox: Sandbox) -> None:
         """After a stop neither the switch nor its key is remembered."""
-        client = await phone.start()
+        client = await app.start()
         await client.anonymize(ConfigurationChange(project=NEW))
         await client.stop_integration()
         await client.start()
         await client.track_event(Event("ping"))
 
-        assert {each.project for each in await phone.kept()} == {"shop"}
+        assert {each.project for each in await app.pending()} == {"shop"}
         assert [route for route in routes_of(client) if "/shop/" not in route] == []
 
     @pytest.mark.parametrize("phase", ["before", "after a stop", "after the end"])
-    async def test_when_the_client_is_not_running(self, phone: Phone, phase: str) -> None:
+    async def test_when_the_client_is_not_running(self, app: App, phase: str) -> None:
         """A switch is refused or dropped like any call, and no key is written."""
-        client = phone.make()
+        client = app.make()
         if phase != "before":
             await client.start()
             await (client.stop_integration() if phase == "after a stop" else client.aclose())
@@ -307,27 +307,27 @@ class TestMapping:
     @pytest.mark.parametrize("restarted", [True, False])
     async def test_mapping_of_the_change(
         self,
-        phone: Phone,
+        app: App,
         restarted: bool,  # noqa: FBT001
         mapping: Any,
         projects: set[str],
     ) -> None:
         """None keeps the additional projects, an empty mapping clears them, another mapping replaces them."""
         settings: dict[str, Any] = {"project_mapping": {EventType.PAYMENT: [FINANCE]}}
-        client = await phone.start(**settings)
+        client = await app.start(**settings)
         await client.anonymize(ConfigurationChange(mapping=mapping))
         if restarted:
-            client = await phone.restart(**settings)
+            client = await app.restart(**settings)
         await client.track_payment_event(ITEM)
 
-        assert {each.project for each in await phone.kept("payment")} == projects
+        assert {each.project for each in await app.pending("payment")} == projects
 
-    async def test_mapping_beside_another_project(self, phone: Phone) -> None:
+    async def test_mapping_beside_another_project(self, app: App) -> None:
         """Another main project keeps the additional ones, unless they change too."""
-        client = await phone.start(project_mapping={EventType.PAYMENT: [FINANCE]})
+        client = await app.start(project_mapping={EventType.PAYMENT: [FINANCE]})
         await client.anonymize(ConfigurationChange(project=NEW))
         await client.track_payment_event(ITEM)
         await client.anonymize(ConfigurationChange(project=FINANCE))
         await client.track_payment_event(ITEM)
 
-        assert [each.project for each in await phone.kept("payment")] == ["new-project", "finance", "finance"]
+        assert [each.project for each in await app.pending("payment")] == ["new-project", "finance", "finance"]

@@ -126,7 +126,7 @@ class TestMessageFor:
         assert shown is not None
         assert (shown.id, shown.device) == ("m", "default")
         assert await in_app.actions() == ["show"]
-        assert await in_app.app.kept("x") == []
+        assert await in_app.app.pending("x") == []
         assert await client.in_app_message_for(Event("x")) is None
         await client.close_in_app_message(shown)
         assert await client.in_app_message_for(Event("x")) is not None

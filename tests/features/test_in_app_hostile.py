@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.in_app import InAppFixture, condition, html_message, message, trigger
-from helpers.waiting import Ticking
+from helpers.waiting import LoopMonitor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,9 +88,9 @@ async def start(in_app: InAppFixture, body: str) -> None:
 async def shown_for(in_app: InAppFixture, body: str) -> list[str]:
     """Track an event on a platform with this response, and return the ids of the messages that are shown."""
     await start(in_app, body)
-    async with Ticking() as ticking:
+    async with LoopMonitor() as ticking:
         shown = await in_app.track()
-    assert [each.name for each in await in_app.app.kept("x")] == ["x"]
+    assert [each.name for each in await in_app.app.pending("x")] == ["x"]
     assert ticking.gap < MAX_GAP
     return shown
 
@@ -150,7 +150,7 @@ async def test_slow_triggers(in_app: InAppFixture) -> None:
         for number in range(300)
     ]
     await start(in_app, response(*slow))
-    async with Ticking() as ticking:
+    async with LoopMonitor() as ticking:
         await in_app.track(text="a" * 5_000 + "b")
     assert ticking.gap < MAX_GAP
 

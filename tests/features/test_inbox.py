@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from helpers.app import Phone
+from helpers.app import App
 from helpers.inbox import FETCH, MARK_AS_READ, InboxFixture, html, ids_of, push
 from helpers.internals import context_of
 from helpers.modules import uninstalled
@@ -35,8 +35,8 @@ SECRET = "sesame"
 
 
 @pytest.fixture
-def inbox(phone: Phone, sandbox: Sandbox) -> InboxFixture:
-    return InboxFixture(phone, sandbox)
+def inbox(app: App, sandbox: Sandbox) -> InboxFixture:
+    return InboxFixture(app, sandbox)
 
 
 async def registered(inbox: InboxFixture, *names: str) -> None:
@@ -258,11 +258,11 @@ class TestMarking:
         """A marked message is read for the device and in the sandbox, and no event is tracked."""
         client = await inbox.app.start()
         message = await inbox.fetched(push())
-        before = await inbox.app.kept()
+        before = await inbox.app.pending()
         assert await client.mark_app_inbox_as_read(message) is True
         assert await client.mark_app_inbox_as_read(message) is True
         assert [each.is_read for each in await inbox.fetch()] == [True]
-        assert await inbox.app.kept() == before
+        assert await inbox.app.pending() == before
 
     async def test_mark_during_a_fetch(self, inbox: InboxFixture) -> None:
         """A message that is marked during a fetch stays read, although the response does not say so."""
@@ -349,7 +349,7 @@ class TestMarking:
 
 
 class TestSecuredAccess:
-    async def test_token_per_customer(self, phone: Phone) -> None:
+    async def test_token_per_customer(self, app: App) -> None:
         """The provider is called for each request, with the ids of its customer."""
         calls: list[dict[str, str]] = []
 
@@ -358,23 +358,23 @@ class TestSecuredAccess:
             return issue_token(SECRET, ids)
 
         async with Sandbox(projects=[Project("shop", ("key",), jwt_secret=SECRET, require_jwt=True)]) as sandbox:
-            inbox = InboxFixture(phone, sandbox)
-            client = await phone.start(base_url=sandbox.url, customer_token_provider=provider)
+            inbox = InboxFixture(app, sandbox)
+            client = await app.start(base_url=sandbox.url, customer_token_provider=provider)
             message = await inbox.fetched(push())
             await client.identify_customer(Customer({"registered": "jane"}))
             assert await client.mark_app_inbox_as_read(message)
             cookie = {"cookie": await client.get_customer_cookie()}
             assert calls == [cookie, cookie]
-            await phone.client.aclose(timeout=0)
+            await app.client.aclose(timeout=0)
 
-    async def test_invalid_token(self, phone: Phone) -> None:
+    async def test_invalid_token(self, app: App) -> None:
         """A token that the platform does not accept raises a refusal."""
 
         async def provider() -> str:
             return "Bearer forged"
 
         async with Sandbox(projects=[Project("shop", ("key",), jwt_secret=SECRET)]) as sandbox:
-            client = await phone.start(base_url=sandbox.url, customer_token_provider=provider)
+            client = await app.start(base_url=sandbox.url, customer_token_provider=provider)
             with pytest.raises(RequestRefusedError) as caught:
                 await client.fetch_app_inbox()
             assert caught.value.status == 401

@@ -5,7 +5,7 @@ The events of the app inbox, and the customers they are about.
 from typing import Any
 
 import pytest
-from helpers.app import STAMPS, Phone
+from helpers.app import STAMPS, App
 from helpers.inbox import InboxFixture, push
 from helpers.internals import features_of
 
@@ -22,8 +22,8 @@ WEB = AppInboxAction("browser", "Web", PLAIN)
 
 
 @pytest.fixture
-def inbox(phone: Phone, sandbox: Sandbox) -> InboxFixture:
-    return InboxFixture(phone, sandbox)
+def inbox(app: App, sandbox: Sandbox) -> InboxFixture:
+    return InboxFixture(app, sandbox)
 
 
 class Recorder(Feature):
@@ -52,7 +52,7 @@ class TestConsent:
         client = await inbox.app.start()
         message = await inbox.fetched(push(has_tracking_consent=consent))
         receipt = await client.track_app_inbox_click(AppInboxAction("browser", "Web", url), message, consider)
-        kept = await inbox.app.kept("campaign")
+        kept = await inbox.app.pending("campaign")
         assert len(kept) == (consent is not False or url == FORCED or not consider)
         assert receipt.status == ("queued" if kept else "dropped")
         forced = True if url == FORCED else None
@@ -65,7 +65,7 @@ class TestConsent:
         client = await inbox.app.start()
         message = await inbox.fetched(push(has_tracking_consent=consent, url=FORCED))
         receipt = await client.track_app_inbox_opened(message, consider)
-        kept = await inbox.app.kept("campaign")
+        kept = await inbox.app.pending("campaign")
         assert len(kept) == (consent is not False or not consider)
         assert receipt.status == ("queued" if kept else "dropped")
 
@@ -99,7 +99,7 @@ class TestProperties:
         )
         await client.track_app_inbox_opened(message)
         await client.track_app_inbox_click(WEB, message)
-        opened, clicked = await inbox.app.kept("campaign")
+        opened, clicked = await inbox.app.pending("campaign")
         common = {
             "campaign_id": "c1",
             "sent_timestamp": 1700000099.0,
@@ -122,7 +122,7 @@ class TestProperties:
         client = await inbox.app.start(message_platform="ios")
         message = await inbox.fetched(push(attributes=dict.fromkeys(names, "evil")))
         await client.track_app_inbox_click(AppInboxAction("app", "Go", FORCED), message)
-        (event,) = await inbox.app.kept("campaign")
+        (event,) = await inbox.app.pending("campaign")
         assert event.own == {
             "status": "clicked",
             "url": FORCED,
@@ -144,7 +144,7 @@ class TestProperties:
         message = await inbox.fetched(push())
         await client.track_app_inbox_opened(message)
         assert (await client.track_app_inbox_click(WEB, message)).status == "dropped"
-        (event,) = await inbox.app.kept("campaign")
+        (event,) = await inbox.app.pending("campaign")
         assert event.own == {"mine": 1}
 
     async def test_delivery(self, inbox: InboxFixture) -> None:
@@ -165,7 +165,7 @@ class TestCustomers:
         await client.identify_customer(Customer({"registered": "jane"}))
         await client.anonymize()
         await client.track_app_inbox_opened(message)
-        (event,) = await inbox.app.kept("campaign")
+        (event,) = await inbox.app.pending("campaign")
         assert event.ids == message.customer_ids
         assert event.ids != {"cookie": await client.get_customer_cookie()}
 
@@ -190,7 +190,7 @@ class TestCustomers:
         messages = {each.id: each for each in await jane.fetch_app_inbox()}
         await client.for_customer({"registered": "joe"}).track_app_inbox_click(WEB, messages["m1"])
         assert (await jane.track_app_inbox_opened(messages["m2"])).status == "dropped"
-        (event,) = await inbox.app.kept()
+        (event,) = await inbox.app.pending()
         assert event.ids == {"registered": "jane"}
         assert "device_id" not in event.properties
 
@@ -201,7 +201,7 @@ class TestCustomers:
         message = await inbox.fetched(push())
         await client.track_app_inbox_opened(message)
         await client.track_app_inbox_click(WEB, message)
-        assert [each.project for each in await inbox.app.kept("campaign")] == ["shop", "there", "shop"]
+        assert [each.project for each in await inbox.app.pending("campaign")] == ["shop", "there", "shop"]
         await client.anonymize(ConfigurationChange(ExponeaProject("other", "key"), {}))
         events = await inbox.app.new(lambda: client.track_app_inbox_opened(message), "campaign")
         assert [(each.project, each.ids) for each in events] == [("other", message.customer_ids)]
@@ -215,7 +215,7 @@ class TestCustomers:
                 receipt = await subject.track_app_inbox_click(WEB, message, consider_consent=False)
                 with pytest.raises(DroppedError, match="not loaded for any customer"):
                     await receipt.delivered()
-        assert await inbox.app.kept("campaign") == []
+        assert await inbox.app.pending("campaign") == []
         assert len(caplog.records) == 4
 
     async def test_message_made_by_the_caller(self, inbox: InboxFixture) -> None:
@@ -223,7 +223,7 @@ class TestCustomers:
         client = await inbox.app.start()
         message = AppInboxMessage(id="m", type="push", customer_ids={"registered": "jane"}, tracking_data={"a": 1})
         await client.track_app_inbox_opened(message)
-        (event,) = await inbox.app.kept("campaign")
+        (event,) = await inbox.app.pending("campaign")
         assert (event.ids, event.own["a"]) == ({"registered": "jane"}, 1)
 
     @pytest.mark.parametrize(

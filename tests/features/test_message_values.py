@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import asdict
-from helpers.app import Phone
+from helpers.app import App
 
 from exponea_async import AppInboxMessage, Customer, Event, InAppContentBlock, InAppMessage
 from exponea_async.sandbox import Sandbox
@@ -39,11 +39,11 @@ INBOX_MESSAGE: dict[str, Any] = {
 
 
 @pytest.fixture
-async def shown(phone: Phone, sandbox: Sandbox) -> tuple[InAppMessage, InAppContentBlock, AppInboxMessage]:
+async def shown(app: App, sandbox: Sandbox) -> tuple[InAppMessage, InAppContentBlock, AppInboxMessage]:
     sandbox.messages.in_app_messages.put(MESSAGE)
     sandbox.messages.content_blocks.put(BLOCK)
     sandbox.messages.inbox.put(INBOX_MESSAGE)
-    client = await phone.start()
+    client = await app.start()
     await client.identify_customer(Customer({"registered": "jane"}))
     message = await client.in_app_message_for(Event("x"))
     block = await client.content_block("top")
@@ -61,10 +61,10 @@ async def test_storing(shown: tuple[Any, ...]) -> None:
         assert json.loads(json.dumps(asdict(each)))["id"] == each.id
 
 
-async def test_events_of_another_process(phone: Phone, sandbox: Sandbox, shown: tuple[Any, ...]) -> None:
+async def test_events_of_another_process(app: App, sandbox: Sandbox, shown: tuple[Any, ...]) -> None:
     """Events about a stored message are about the customer it was shown to, even after a restart and an anonymize()."""
     stored = pickle.dumps(shown)
-    client = await phone.restart(at=2000)
+    client = await app.restart(at=2000)
     await client.anonymize()
     message, block, item = pickle.loads(stored)
     assert await client.click_in_app_message(message, message.buttons[0]) == "https://s.example/sale"

@@ -8,7 +8,7 @@ import time
 from types import ModuleType
 
 import pytest
-from helpers.modules import copy_of
+from helpers.modules import import_copy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ NAME = "exponea_async.features._shared.targeting.patterns"
 
 def engine(*, extra: bool, always: bool = False) -> ModuleType:
     """Return a copy of the module that has the extra, does not have it, or uses it whenever possible."""
-    module = copy_of(NAME, without="" if extra else "regex")
+    module = import_copy(NAME, without="" if extra else "regex")
     if always:
         module.MAX_STEPS = -1  # type: ignore[attr-defined]
     return module

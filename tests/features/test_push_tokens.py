@@ -5,7 +5,7 @@ Push tokens: when they are tracked, and with which properties.
 from typing import Any
 
 import pytest
-from helpers.app import STAMPS, Kept, Phone
+from helpers.app import STAMPS, App, PendingRecord
 
 from exponea_async import Customer, InvalidEventError, TokenFrequency
 
@@ -15,7 +15,7 @@ GRANTED, DENIED, INVALIDATED = "Permission granted", "Permission denied", "Inval
 State = tuple[str, bool, str]
 
 
-def states_of(events: list[Kept]) -> list[State]:
+def states_of(events: list[PendingRecord]) -> list[State]:
     """Return token, validity and description of the events about tokens."""
     return [
         (each.own["push_notification_token"], each.own["valid"], each.own["description"])
@@ -24,9 +24,9 @@ def states_of(events: list[Kept]) -> list[State]:
     ]
 
 
-async def tokens(phone: Phone) -> list[State]:
+async def tokens(app: App) -> list[State]:
     """Return the states of tokens in the queue."""
-    return states_of(await phone.kept("notification_state"))
+    return states_of(await app.pending("notification_state"))
 
 
 class TestEvents:
@@ -40,12 +40,12 @@ class TestEvents:
             ("handle_hms_push_token", "huawei"),
         ],
     )
-    async def test_first_token(self, phone: Phone, verb: str, platform: str) -> None:
+    async def test_first_token(self, app: App, verb: str, platform: str) -> None:
         """The event has the token, its platform and state, and no default properties."""
-        client = await phone.start(application_id="com.example.shop", default_properties={"a": 1, "valid": "x"})
+        client = await app.start(application_id="com.example.shop", default_properties={"a": 1, "valid": "x"})
         await client.identify_customer(Customer({"registered": "R"}))
         await getattr(client, verb)("A")
-        (event,) = await phone.kept("notification_state")
+        (event,) = await app.pending("notification_state")
 
         assert event.own == {
             "push_notification_token": "A",
@@ -58,13 +58,13 @@ class TestEvents:
         assert event.ids == {"cookie": await client.get_customer_cookie(), "registered": "R"}
 
     @pytest.mark.parametrize("allowed", [True, False])
-    async def test_default_customer_properties(self, phone: Phone, allowed: bool) -> None:  # noqa: FBT001
+    async def test_default_customer_properties(self, app: App, allowed: bool) -> None:  # noqa: FBT001
         """Token events have no default properties, whether or not customer updates have them."""
-        client = await phone.start(default_properties={"a": 1}, allow_default_customer_properties=allowed)
+        client = await app.start(default_properties={"a": 1}, allow_default_customer_properties=allowed)
         await client.track_push_token("A")
 
-        assert await tokens(phone) == [("A", True, GRANTED)]
-        assert "a" not in (await phone.kept("notification_state"))[0].own
+        assert await tokens(app) == [("A", True, GRANTED)]
+        assert "a" not in (await app.pending("notification_state"))[0].own
 
     @pytest.mark.parametrize(
         ("require", "authorized", "expected"),
@@ -75,42 +75,42 @@ class TestEvents:
             (True, False, ("A", False, DENIED)),
         ],
     )
-    async def test_permission(self, phone: Phone, require: bool, authorized: bool, expected: State) -> None:  # noqa: FBT001
+    async def test_permission(self, app: App, require: bool, authorized: bool, expected: State) -> None:  # noqa: FBT001
         """A token is invalid only if permission is required and denied."""
-        client = await phone.start(require_push_authorization=require)
+        client = await app.start(require_push_authorization=require)
         await client.track_push_token("A")
         await client.verify_push_status_and_track_push_token(authorized)
         await client.track_push_token("A")
 
-        assert (await tokens(phone))[-1] == expected
+        assert (await tokens(app))[-1] == expected
 
-    async def test_denial_is_tracked_once(self, phone: Phone) -> None:
+    async def test_denial_is_tracked_once(self, app: App) -> None:
         """A denied permission is tracked once, and so is one that is granted again."""
-        client = await phone.start(require_push_authorization=True)
+        client = await app.start(require_push_authorization=True)
         await client.track_push_token("A")
         for authorized in (False, False, None, True, True, None):
             await client.verify_push_status_and_track_push_token(authorized)
 
-        assert await tokens(phone) == [("A", True, GRANTED), ("A", False, DENIED), ("A", True, GRANTED)]
+        assert await tokens(app) == [("A", True, GRANTED), ("A", False, DENIED), ("A", True, GRANTED)]
 
     @pytest.mark.parametrize("token", ["", "  ", None, 5])
     @pytest.mark.parametrize("verb", ["track_push_token", "handle_push_token"])
-    async def test_wrong_token(self, phone: Phone, verb: str, token: Any) -> None:
+    async def test_wrong_token(self, app: App, verb: str, token: Any) -> None:
         """A token that is not a non-blank string raises an error, and is not remembered."""
-        client = await phone.start()
+        client = await app.start()
         with pytest.raises(InvalidEventError, match="token"):
             await getattr(client, verb)(token)
         await client.resume()
 
-        assert await tokens(phone) == []
+        assert await tokens(app) == []
 
-    async def test_nothing_to_verify(self, phone: Phone) -> None:
+    async def test_nothing_to_verify(self, app: App) -> None:
         """Without a token nothing is tracked."""
-        client = await phone.start(push_token_tracking_frequency="EVERY_LAUNCH")
+        client = await app.start(push_token_tracking_frequency="EVERY_LAUNCH")
         assert await client.verify_push_status_and_track_push_token(False) == []  # noqa: FBT003 - as an application does
         await client.resume()
 
-        assert await tokens(phone) == []
+        assert await tokens(app) == []
 
 
 class TestFrequency:
@@ -119,9 +119,9 @@ class TestFrequency:
         [("ON_TOKEN_CHANGE", 0, 0), ("EVERY_LAUNCH", 1, 1), ("DAILY", 0, 1)],
     )
     @pytest.mark.parametrize("trigger", ["handle", "resume", "verify", "restart"])
-    async def test_same_token(self, phone: Phone, trigger: str, frequency: str, again: int, next_day: int) -> None:
+    async def test_same_token(self, app: App, trigger: str, frequency: str, again: int, next_day: int) -> None:
         """The same token is tracked again as the frequency says: when handled, by resume(), or after a restart."""
-        client = await phone.start(at=10 * DAY, push_token_tracking_frequency=frequency)
+        client = await app.start(at=10 * DAY, push_token_tracking_frequency=frequency)
         await client.handle_push_token("A")
 
         async def repeat() -> None:
@@ -132,24 +132,24 @@ class TestFrequency:
             elif trigger == "verify":
                 await client.verify_push_status_and_track_push_token()
             else:
-                await (await phone.restart(push_token_tracking_frequency=frequency)).get_customer_cookie()
+                await (await app.restart(push_token_tracking_frequency=frequency)).get_customer_cookie()
 
-        phone.now = 11 * DAY - 1
-        assert len(await phone.new(repeat, "notification_state")) == again
-        phone.now = 11 * DAY + 1
-        assert len(await phone.new(repeat, "notification_state")) == next_day
-        assert set(await tokens(phone)) == {("A", True, GRANTED)}
+        app.now = 11 * DAY - 1
+        assert len(await app.new(repeat, "notification_state")) == again
+        app.now = 11 * DAY + 1
+        assert len(await app.new(repeat, "notification_state")) == next_day
+        assert set(await tokens(app)) == {("A", True, GRANTED)}
 
     @pytest.mark.parametrize("frequency", TokenFrequency)
-    async def test_another_token(self, phone: Phone, frequency: TokenFrequency) -> None:
+    async def test_another_token(self, app: App, frequency: TokenFrequency) -> None:
         """A new token is tracked with every frequency, after the old one is invalidated, and is remembered."""
-        client = await phone.start(push_token_tracking_frequency=frequency)
+        client = await app.start(push_token_tracking_frequency=frequency)
         await client.handle_push_token("A")
         receipts = await client.handle_push_token("B")
         await client.anonymize()
 
         assert len(receipts) == 2
-        assert await tokens(phone) == [
+        assert await tokens(app) == [
             ("A", True, GRANTED),
             ("A", False, INVALIDATED),
             ("B", True, GRANTED),
@@ -157,65 +157,65 @@ class TestFrequency:
             ("B", True, GRANTED),
         ]
 
-    async def test_same_token_of_another_platform(self, phone: Phone) -> None:
+    async def test_same_token_of_another_platform(self, app: App) -> None:
         """The same string for another platform is another token."""
-        client = await phone.start()
+        client = await app.start()
         await client.handle_push_token("A")
         await client.handle_hms_push_token("A")
 
-        assert await tokens(phone) == [("A", True, GRANTED), ("A", False, INVALIDATED), ("A", True, GRANTED)]
-        platforms = [each.own["platform"] for each in await phone.kept("notification_state")]
+        assert await tokens(app) == [("A", True, GRANTED), ("A", False, INVALIDATED), ("A", True, GRANTED)]
+        platforms = [each.own["platform"] for each in await app.pending("notification_state")]
         assert platforms == ["android", "android", "huawei"]
 
     @pytest.mark.parametrize("frequency", TokenFrequency)
-    async def test_explicit_tracking(self, phone: Phone, frequency: TokenFrequency) -> None:
+    async def test_explicit_tracking(self, app: App, frequency: TokenFrequency) -> None:
         """A token that is tracked explicitly is tracked each time, and invalidates no other token."""
-        client = await phone.start(push_token_tracking_frequency=frequency)
+        client = await app.start(push_token_tracking_frequency=frequency)
         for token in ("A", "A", "B"):
             await client.track_push_token(token)
 
-        assert await tokens(phone) == [("A", True, GRANTED), ("A", True, GRANTED), ("B", True, GRANTED)]
+        assert await tokens(app) == [("A", True, GRANTED), ("A", True, GRANTED), ("B", True, GRANTED)]
 
     @pytest.mark.parametrize("change", [{"app_version": "2"}, {"application_id": "com.example.two"}])
     @pytest.mark.parametrize("frequency", TokenFrequency)
-    async def test_another_application(self, phone: Phone, frequency: TokenFrequency, change: dict[str, str]) -> None:
+    async def test_another_application(self, app: App, frequency: TokenFrequency, change: dict[str, str]) -> None:
         """After an update of the application the token is tracked once, by the device's first activity."""
         before: dict[str, Any] = {
             "app_version": "1",
             "application_id": "com.example.one",
             "push_token_tracking_frequency": frequency,
         }
-        await (await phone.start(**before)).handle_push_token("A")
-        client = await phone.restart(**before | change)
+        await (await app.start(**before)).handle_push_token("A")
+        client = await app.restart(**before | change)
         await client.get_customer_cookie()
         await client.get_customer_cookie()
-        first, second = await phone.kept("notification_state")
+        first, second = await app.pending("notification_state")
 
         assert first.properties["application_id"] == "com.example.one"
         assert second.properties["application_id"] == change.get("application_id", "com.example.one")
         assert second.own == first.own
 
-    async def test_without_automatic_tracking(self, phone: Phone) -> None:
+    async def test_without_automatic_tracking(self, app: App) -> None:
         """Without automatic tracking only explicit calls track tokens."""
         settings: dict[str, Any] = {
             "automatic_push_notification": False,
             "push_token_tracking_frequency": "EVERY_LAUNCH",
         }
-        await (await phone.start(**settings)).track_push_token("A")
-        client = await phone.restart(**settings)
+        await (await app.start(**settings)).track_push_token("A")
+        client = await app.restart(**settings)
         await client.resume()
-        assert len(await tokens(phone)) == 1
+        assert len(await tokens(app)) == 1
 
         await client.verify_push_status_and_track_push_token()
-        assert len(await tokens(phone)) == 2
+        assert len(await tokens(app)) == 2
 
-    async def test_each_device_has_its_own(self, phone: Phone) -> None:
+    async def test_each_device_has_its_own(self, app: App) -> None:
         """The token of one device does not replace that of another."""
-        client = await phone.start()
+        client = await app.start()
         await client.device("tg:1").handle_push_token("A")
         await client.device("tg:2").handle_push_token("B")
 
-        assert await tokens(phone) == [("A", True, GRANTED), ("B", True, GRANTED)]
+        assert await tokens(app) == [("A", True, GRANTED), ("B", True, GRANTED)]
 
 
 class TestAsCustomerProperties:
@@ -227,19 +227,19 @@ class TestAsCustomerProperties:
             ("track_apns_push_token", "apple_push_notification_id"),
         ],
     )
-    async def test_property_names(self, phone: Phone, verb: str, name: str) -> None:
+    async def test_property_names(self, app: App, verb: str, name: str) -> None:
         """The token is a customer property, as in older SDKs, without default properties."""
-        client = await phone.start(push_token_storage="property", default_properties={"a": 1})
+        client = await app.start(push_token_storage="property", default_properties={"a": 1})
         receipt = await getattr(client, verb)("A")
 
-        (update,) = await phone.kept("customer")
+        (update,) = await app.pending("customer")
         assert update.properties == {name: "A"}
         assert receipt.status == "queued"
-        assert await tokens(phone) == []
+        assert await tokens(app) == []
 
-    async def test_invalidation(self, phone: Phone) -> None:
+    async def test_invalidation(self, app: App) -> None:
         """An invalid token is tracked as an empty string, for the old customer first."""
-        client = await phone.start(push_token_storage="property", require_push_authorization=True)
+        client = await app.start(push_token_storage="property", require_push_authorization=True)
         await client.handle_push_token("A")
         await client.handle_push_token("B")
         old = await client.get_customer_cookie()
@@ -249,10 +249,10 @@ class TestAsCustomerProperties:
 
         updates = [
             (each.ids["cookie"], each.properties["google_push_notification_id"])
-            for each in await phone.kept("customer")
+            for each in await app.pending("customer")
         ]
         assert updates == [(old, "A"), (old, ""), (old, "B"), (old, ""), (new, "B"), (new, "")]
-        timestamps = [each.data["update_timestamp"] for each in await phone.kept("customer")]
+        timestamps = [each.data["update_timestamp"] for each in await app.pending("customer")]
         assert timestamps == sorted(set(timestamps))
 
 
@@ -267,12 +267,12 @@ class TestAsCustomerProperties:
         ("verify_push_status_and_track_push_token", ()),
     ],
 )
-async def test_customer_tracker(phone: Phone, verb: str, arguments: tuple[str, ...]) -> None:
+async def test_customer_tracker(app: App, verb: str, arguments: tuple[str, ...]) -> None:
     """A customer tracker raises an error."""
-    client = await phone.start()
+    client = await app.start()
     with (
         client.bind(client.for_customer({"registered": "R"})),
         pytest.raises(InvalidEventError, match="Use a device"),
     ):
         await getattr(client, verb)(*arguments)
-    assert await phone.kept() == []
+    assert await app.pending() == []

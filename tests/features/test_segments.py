@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from helpers.app import Phone
+from helpers.app import App
 from helpers.clients import Connect
 from helpers.environment import SetConstants
 from helpers.internals import context_of
@@ -80,8 +80,8 @@ HOSTILE = {
 
 
 @pytest.fixture
-async def segments(phone: Phone, sandbox: Sandbox, set_constants: SetConstants) -> AsyncIterator[SegmentsFixture]:
-    async with started(phone, sandbox, set_constants) as segments:
+async def segments(app: App, sandbox: Sandbox, set_constants: SetConstants) -> AsyncIterator[SegmentsFixture]:
+    async with started(app, sandbox, set_constants) as segments:
         yield segments
 
 
@@ -187,9 +187,9 @@ class TestCalls:
             with pytest.raises(InvalidEventError, match="Use a device"):
                 segments.client.segmentation_data_stream("discovery")
 
-    async def test_client_that_does_not_run(self, phone: Phone) -> None:
+    async def test_client_that_does_not_run(self, app: App) -> None:
         """Before the start and after the end of the client the verbs raise an error."""
-        client = phone.make()
+        client = app.make()
         with pytest.raises(NotStartedError):
             await client.get_segments("discovery")
         with pytest.raises(NotStartedError):

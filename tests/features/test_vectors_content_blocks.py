@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from helpers.app import Phone
+from helpers.app import App
 from helpers.content_blocks import FORCED, LINK, ContentBlocksFixture, personal, static
 from helpers.token_provider import BlockingTokenProvider
 
@@ -24,8 +24,8 @@ NO_CONSENT: dict[str, Any] = {"has_tracking_consent": False}
 
 
 @pytest.fixture
-def content(phone: Phone, sandbox: Sandbox) -> ContentBlocksFixture:
-    return ContentBlocksFixture(phone, sandbox)
+def content(app: App, sandbox: Sandbox) -> ContentBlocksFixture:
+    return ContentBlocksFixture(app, sandbox)
 
 
 async def static_block(content: ContentBlocksFixture) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from helpers.app import Phone
+from helpers.app import App
 from helpers.inbox import MARK_AS_READ, InboxFixture, html, ids_of, push
 from helpers.internals import devices_of
 
@@ -19,8 +19,8 @@ Scenario = Callable[[InboxFixture], Awaitable[None]]
 
 
 @pytest.fixture
-def inbox(phone: Phone, sandbox: Sandbox) -> InboxFixture:
-    return InboxFixture(phone, sandbox)
+def inbox(app: App, sandbox: Sandbox) -> InboxFixture:
+    return InboxFixture(app, sandbox)
 
 
 async def unknown_types(inbox: InboxFixture) -> None:
@@ -248,7 +248,7 @@ async def opened_without_ids(inbox: InboxFixture) -> None:
     await inbox.app.start()
     receipt = await inbox.client.track_app_inbox_opened(AppInboxMessage(id="m1", type="push"))
     assert receipt.status == "dropped"
-    assert await inbox.app.kept("campaign") == []
+    assert await inbox.app.pending("campaign") == []
 
 
 async def action_without_fields(inbox: InboxFixture) -> None:
@@ -256,7 +256,7 @@ async def action_without_fields(inbox: InboxFixture) -> None:
     await inbox.app.start()
     message = await inbox.fetched(push())
     await inbox.client.track_app_inbox_click(AppInboxAction(), message)
-    (event,) = await inbox.app.kept("campaign")
+    (event,) = await inbox.app.pending("campaign")
     assert (event.own["cta"], event.own["url"]) == ("inbox", "app")
 
 
@@ -285,9 +285,9 @@ async def no_consent(inbox: InboxFixture) -> None:
     await inbox.app.start()
     message = await inbox.fetched(push(has_tracking_consent="false"))
     assert (await inbox.client.track_app_inbox_opened(message)).status == "dropped"
-    assert await inbox.app.kept("campaign") == []
+    assert await inbox.app.pending("campaign") == []
     assert (await inbox.client.track_app_inbox_opened(message, consider_consent=False)).status == "queued"
-    assert len(await inbox.app.kept("campaign")) == 1
+    assert len(await inbox.app.pending("campaign")) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from helpers.app import Phone
+from helpers.app import App
 from helpers.environment import SetConstants
 from helpers.segments import SegmentsFixture, segment, segment_ids, started
 from helpers.waiting import until
@@ -34,8 +34,8 @@ def vector(number: str) -> Callable[[Scenario], Scenario]:
 
 
 @pytest.fixture
-async def segments(phone: Phone, sandbox: Sandbox, set_constants: SetConstants) -> AsyncIterator[SegmentsFixture]:
-    async with started(phone, sandbox, set_constants) as segments:
+async def segments(app: App, sandbox: Sandbox, set_constants: SetConstants) -> AsyncIterator[SegmentsFixture]:
+    async with started(app, sandbox, set_constants) as segments:
         yield segments
 
 

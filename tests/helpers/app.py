@@ -3,8 +3,7 @@ An application that starts, closes and restarts its client, with a clock that th
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attrs import frozen
@@ -20,7 +19,7 @@ STAMPS = {"application_id", "device_id"}
 
 
 @frozen
-class Kept(StoredRecord):
+class PendingRecord(StoredRecord):
     """A record in the queue."""
 
     @property
@@ -39,7 +38,7 @@ class Kept(StoredRecord):
         return {name: value for name, value in self.properties.items() if name not in DEVICE | STAMPS}
 
 
-class Phone:
+class App:
     """
     An application with one queue, whose clients are started one after the other or side by side.
 
@@ -83,27 +82,29 @@ class Phone:
         self.now = self.now if at is None else at
         return await end_idle_sessions(self.client)
 
-    async def kept(self, *names: str) -> list[Kept]:
+    async def pending(self, *names: str) -> list[PendingRecord]:
         """Return the records in the queue, in order; all, or those with some names."""
         records = await pending_records(self.client, *names)
-        return [Kept(each.id, each.kind, each.url, each.data) for each in records]
+        return [PendingRecord(each.id, each.kind, each.url, each.data) for each in records]
 
-    async def told(self) -> list[tuple[str, float]]:
-        """Return the names and times of the records in the queue."""
-        return [(each.name, each.at) for each in await self.kept()]
+    kept = pending
+
+    async def names(self) -> list[str]:
+        """Return the names of the records in the queue, in order."""
+        return [each.name for each in await self.pending()]
 
     async def sessions(self) -> list[tuple[Any, ...]]:
         """Return the starts of sessions with their times, and the ends with their times and durations."""
         return [
             ("start", each.at) if each.name == "session_start" else ("end", each.at, each.own["duration"])
-            for each in await self.kept("session_start", "session_end")
+            for each in await self.pending("session_start", "session_end")
         ]
 
-    async def new(self, act: Callable[[], Awaitable[Any]], *names: str) -> list[Kept]:
+    async def new(self, act: Callable[[], Awaitable[Any]], *names: str) -> list[PendingRecord]:
         """Call a function, and return the records that it adds to the queue."""
-        before = len(await self.kept(*names))
+        before = len(await self.pending(*names))
         await act()
-        return (await self.kept(*names))[before:]
+        return (await self.pending(*names))[before:]
 
     async def aclose(self) -> None:
         """Close all clients."""
@@ -111,11 +112,5 @@ class Phone:
             await client.aclose(timeout=0)
 
 
-@asynccontextmanager
-async def phone_in_hand(configure: Configure) -> AsyncIterator[Phone]:
-    """Close the clients of an application at the end of the block."""
-    phone = Phone(configure)
-    try:
-        yield phone
-    finally:
-        await phone.aclose()
+Phone = App
+Kept = PendingRecord

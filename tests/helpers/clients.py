@@ -29,12 +29,12 @@ class Connect(Protocol):
     async def __call__(self, *, hooks: Hooks | None = None, device: bool = False, **settings: Any) -> Exponea: ...
 
 
-def numbered(count: int, start: int = 0) -> list[Event]:
+def numbered_events(count: int, start: int = 0) -> list[Event]:
     """Return events with consecutive numbers as a property."""
     return [Event("ping", {"number": number}) for number in range(start, start + count)]
 
 
-class Heard(list[DeliveryEvent]):
+class DeliveryLog(list[DeliveryEvent]):
     """A delivery listener that keeps the events it is notified of."""
 
     def __call__(self, event: DeliveryEvent) -> None:
@@ -46,6 +46,6 @@ class Heard(list[DeliveryEvent]):
         return [event.kind for event in self]
 
 
-async def kept(client: Exponea) -> list[dict[str, Any]]:
+async def pending_data(client: Exponea) -> list[dict[str, Any]]:
     """Return the data of the records in a client's queue, in order, as it will be sent."""
     return [dict(record.data) for record in await pending_records(client)]

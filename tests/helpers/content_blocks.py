@@ -12,7 +12,7 @@ from exponea_async.messages import InAppContentBlock
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.subjects import Device
 from exponea_async.testing import idle
-from helpers.app import Kept, Phone
+from helpers.app import App, PendingRecord
 from helpers.internals import feature_of
 
 BUNDLE, PERSONAL = "/bundle-android.json", "/inappcontentblocks"
@@ -57,7 +57,7 @@ class ContentBlocksFixture:
         sandbox: The sandbox.
     """
 
-    def __init__(self, app: Phone, sandbox: Sandbox) -> None:
+    def __init__(self, app: App, sandbox: Sandbox) -> None:
         self.app = app
         self.sandbox = sandbox
 
@@ -105,11 +105,11 @@ class ContentBlocksFixture:
 
     async def events(self) -> list[tuple[str, str]]:
         """Return the tracked events: the action and the id of the block."""
-        return [(each.own["action"], each.own["banner_id"]) for each in await self.app.kept("banner")]
+        return [(each.own["action"], each.own["banner_id"]) for each in await self.app.pending("banner")]
 
-    async def last_event(self) -> Kept:
+    async def last_event(self) -> PendingRecord:
         """Return the event that was tracked last."""
-        return (await self.app.kept("banner"))[-1]
+        return (await self.app.pending("banner"))[-1]
 
     async def idle(self) -> None:
         """Wait until the client is idle."""

@@ -10,7 +10,7 @@ from exponea_async.features.inbox.service import Inbox
 from exponea_async.messages import AppInboxMessage
 from exponea_async.sandbox import Sandbox
 from exponea_async.sandbox.models import RequestLog
-from helpers.app import Phone
+from helpers.app import App
 from helpers.internals import devices_of, feature_of
 from helpers.token_provider import BlockingTokenProvider
 
@@ -46,7 +46,7 @@ class InboxFixture:
         provider: A token provider that blocks requests, for clients that are configured with it.
     """
 
-    def __init__(self, app: Phone, sandbox: Sandbox) -> None:
+    def __init__(self, app: App, sandbox: Sandbox) -> None:
         self.app = app
         self.sandbox = sandbox
         self.provider = BlockingTokenProvider()

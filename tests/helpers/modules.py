@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 
-def copy_of(name: str, *, without: str = "") -> ModuleType:
+def import_copy(name: str, *, without: str = "") -> ModuleType:
     """
     Load another copy of a module.
 

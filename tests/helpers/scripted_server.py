@@ -13,7 +13,7 @@ from attrs import frozen
 
 
 @frozen
-class Seen:
+class ReceivedRequest:
     """
     A request that a scripted server received.
 
@@ -23,7 +23,7 @@ class Seen:
         body: The body.
         commands: The commands of the batch.
         at: When it was received, in event-loop time.
-        cut: Aborts the connection.
+        abort: Aborts the connection.
     """
 
     path: str
@@ -31,18 +31,18 @@ class Seen:
     body: bytes
     commands: list[dict[str, Any]]
     at: float
-    cut: Callable[[], None] | None = None
+    abort: Callable[[], None] | None = None
 
     @property
-    def names(self) -> list[Any]:
+    def numbers(self) -> list[Any]:
         """The numbers of the events, in order."""
         return [command["data"]["properties"].get("number") for command in self.commands]
 
     def accept(self) -> web.Response:
         """Return a response that accepts all commands."""
-        return self.answer([None] * len(self.commands))
+        return self.respond([None] * len(self.commands))
 
-    def answer(self, errors: list[str | None]) -> web.Response:
+    def respond(self, errors: list[str | None]) -> web.Response:
         """Return a response with an error, or None, for each command."""
         results = [
             {"command_id": command["command_id"], "success": error is None, **({"errors": [error]} if error else {})}
@@ -51,28 +51,28 @@ class Seen:
         return web.json_response({"success": True, "results": results})
 
 
-Script = Callable[[Seen], web.StreamResponse | Awaitable[web.StreamResponse]]
+Script = Callable[[ReceivedRequest], web.StreamResponse | Awaitable[web.StreamResponse]]
 
 
-class Scripted:
+class ScriptedServer:
     """
     A server that responds by a script; an async context manager.
 
     Attributes:
         script: Returns the response to a request.
-        seen: The requests so far.
-        most: The largest number of requests in progress at once.
+        requests: The requests so far.
+        max_concurrent: The largest number of requests in progress at once.
     """
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        self.seen: list[Seen] = []
-        self.most = self._active = 0
+        self.requests: list[ReceivedRequest] = []
+        self.max_concurrent = self._active = 0
         self.url = ""
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=10_000_000)
-        app.add_routes([web.route("*", "/{path:.*}", self._answer)])
+        app.add_routes([web.route("*", "/{path:.*}", self._respond)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -84,16 +84,21 @@ class Scripted:
     ) -> None:
         await self._runner.cleanup()
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        commands = json.loads(body)["commands"] if body else []
-        cut = request.transport.abort if request.transport else None
-        seen = Seen(request.path, dict(request.headers), body, commands, asyncio.get_running_loop().time(), cut)
-        self.seen.append(seen)
+        received = ReceivedRequest(
+            path=request.path,
+            headers=dict(request.headers),
+            body=body,
+            commands=json.loads(body)["commands"] if body else [],
+            at=asyncio.get_running_loop().time(),
+            abort=request.transport.abort if request.transport else None,
+        )
+        self.requests.append(received)
         self._active += 1
-        self.most = max(self.most, self._active)
+        self.max_concurrent = max(self.max_concurrent, self._active)
         try:
-            answer = self.script(seen)
-            return answer if isinstance(answer, web.StreamResponse) else await answer
+            response = self.script(received)
+            return response if isinstance(response, web.StreamResponse) else await response
         finally:
             self._active -= 1

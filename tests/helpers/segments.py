@@ -13,7 +13,7 @@ from exponea_async.features.segments import watcher
 from exponea_async.features.segments.service import Segments
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.testing import idle, received
-from helpers.app import Phone
+from helpers.app import App
 from helpers.environment import SetConstants
 from helpers.internals import devices_of, feature_of
 from helpers.waiting import running, until
@@ -43,7 +43,7 @@ class SegmentsFixture:
         sandbox: The sandbox.
     """
 
-    def __init__(self, app: Phone, sandbox: Sandbox) -> None:
+    def __init__(self, app: App, sandbox: Sandbox) -> None:
         self.app = app
         self.sandbox = sandbox
 
@@ -127,7 +127,7 @@ class SegmentsFixture:
 
 
 @asynccontextmanager
-async def started(app: Phone, sandbox: Sandbox, set_constants: SetConstants) -> AsyncIterator[SegmentsFixture]:
+async def started(app: App, sandbox: Sandbox, set_constants: SetConstants) -> AsyncIterator[SegmentsFixture]:
     """Start a client with short waits; closing it must leave no task of the feature."""
     set_constants(watcher, DEBOUNCE=DEBOUNCE)
     await app.start()

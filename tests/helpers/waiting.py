@@ -25,7 +25,7 @@ def running(text: str = "") -> list[str]:
     return [name for name in names if name.startswith("exponea_async") and text in name]
 
 
-class Ticking:
+class LoopMonitor:
     """
     Measures how long the event loop is blocked within an ``async with`` block.
 
@@ -53,3 +53,6 @@ class Ticking:
             await asyncio.sleep(0.001)
             last, before = time.thread_time(), last
             self.gap = max(self.gap, last - before)
+
+
+Ticking = LoopMonitor

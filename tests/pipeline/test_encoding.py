@@ -17,7 +17,7 @@ from uuid import UUID
 
 import attrs
 import pytest
-from helpers.modules import copy_of
+from helpers.modules import import_copy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ NAME = "exponea_async._pipeline.encoding"
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-FAST, PLAIN = copy_of(NAME), copy_of(NAME, without="orjson")
+FAST, PLAIN = import_copy(NAME), import_copy(NAME, without="orjson")
 
 
 @pytest.fixture(params=[FAST, PLAIN], ids=["orjson", "json"])

@@ -8,9 +8,9 @@ from itertools import count
 from typing import Any
 
 import pytest
-from helpers.clients import Connect, numbered
+from helpers.clients import Connect, numbered_events
 from helpers.environment import SetConstants
-from helpers.scripted_server import Scripted, Seen
+from helpers.scripted_server import ReceivedRequest, ScriptedServer
 from helpers.waiting import until
 
 from exponea_async import Event, Exponea, FlushMode, FlushResult
@@ -30,7 +30,7 @@ class TestModes:
     async def test_immediate_mode_uploads_by_itself(self, connect: Connect, sandbox: Sandbox) -> None:
         """Each event is sent soon after its call."""
         client = await connect(flush_mode="IMMEDIATE")
-        for event in numbered(3):
+        for event in numbered_events(3):
             await (await client.track_event(event)).delivered(10)
 
         assert sandbox.request_count == 3
@@ -38,7 +38,7 @@ class TestModes:
     async def test_a_burst_is_one_request(self, connect: Connect, sandbox: Sandbox) -> None:
         """Immediate mode waits for more events before sending."""
         client = await connect(upload={"linger": 0.2})
-        receipts = await asyncio.gather(*(client.track_event(event) for event in numbered(40)))
+        receipts = await asyncio.gather(*(client.track_event(event) for event in numbered_events(40)))
         await asyncio.gather(*(receipt.delivered(10) for receipt in receipts))
 
         assert sandbox.request_count == 1
@@ -49,7 +49,7 @@ class TestModes:
     ) -> None:
         """No request is made until a flush is requested."""
         client = await connect(flush_mode=mode)
-        await client.track_many(numbered(60))
+        await client.track_many(numbered_events(60))
         await asyncio.sleep(0.1)
         assert sandbox.request_count == 0
 
@@ -89,7 +89,7 @@ class TestModes:
         """From then on no more records are leased."""
         sandbox.faults.add(Fault("latency", seconds=0.05))
         client = await connect(upload={"batch_size": 1, "concurrency": 1})
-        await client.track_many(numbered(100))
+        await client.track_many(numbered_events(100))
         await until(lambda: sandbox.request_count >= 2)
         await client.set_flush_mode("MANUAL")
         await idle(client)
@@ -103,7 +103,7 @@ class TestPeriod:
     async def test_each_period_uploads(self, connect: Connect, sandbox: Sandbox) -> None:
         """At the end of each period the events since the last one are sent."""
         client = await connect(flush_mode="PERIOD", flush_period=0.05)
-        for event in numbered(3):
+        for event in numbered_events(3):
             await (await client.track_event(event)).delivered(10)
 
         assert sandbox.request_count == 3
@@ -143,7 +143,7 @@ class TestFlushing:
         """Each record is sent once, and all flushes end after the last of them."""
         sandbox.faults.add(Fault("latency", seconds=0.05))
         client = await connect(flush_mode="MANUAL", upload={"batch_size": 10})
-        receipts = await client.track_many(numbered(100))
+        receipts = await client.track_many(numbered_events(100))
 
         async def flush() -> int:
             await client.flush_data(10)
@@ -156,7 +156,7 @@ class TestFlushing:
         """A record that is written during a flush is delivered at the end of a later one."""
         sandbox.faults.add(Fault("latency", seconds=0.1))
         client = await connect(flush_mode="MANUAL")
-        await client.track_many(numbered(10))
+        await client.track_many(numbered_events(10))
         first = asyncio.create_task(client.flush_data(10))
         await until(lambda: sandbox.request_count == 1)
         late = await client.track_event(Event("late"))
@@ -168,7 +168,7 @@ class TestFlushing:
     async def test_a_flush_ends_while_records_are_written(self, connect: Connect) -> None:
         """A flush is about the records that were written before it, so it ends even while more are written."""
         client = await connect(flush_mode="MANUAL")
-        first = await client.track_many(numbered(100))
+        first = await client.track_many(numbered_events(100))
 
         async def write() -> None:
             for number in count(100):
@@ -186,7 +186,7 @@ class TestFlushing:
         """The result has the number of records that remain, which are not lost."""
         sandbox.faults.add(Fault("timeout", seconds=30))
         client = await connect(flush_mode="MANUAL", upload={"request_timeout": 30})
-        await client.track_many(numbered(7))
+        await client.track_many(numbered_events(7))
 
         assert await asyncio.wait_for(client.flush_data(timeout=0.1), 10) == FlushResult(0, 0, 7)
         assert await client.flush_data(timeout=0) == FlushResult(0, 0, 7)
@@ -195,7 +195,7 @@ class TestFlushing:
         """Without a timeout it ends when all records are delivered, however often the platform fails before."""
         sandbox.faults.add(Fault("status", status=503, times=10))
         client = await connect(flush_mode="MANUAL")
-        await client.track_many(numbered(100))
+        await client.track_many(numbered_events(100))
 
         assert await client.flush_data() == FlushResult(100, 0, 0)
         # Ten requests fail, a small probe succeeds, and a few more follow; a slow machine splits them more.
@@ -235,7 +235,7 @@ class TestUploading:
     async def test_batches_are_full(self, connect: Connect, sandbox: Sandbox) -> None:
         """Many queued records are sent in the fewest requests."""
         client = await connect(flush_mode="MANUAL")
-        await client.track_many(numbered(1003))
+        await client.track_many(numbered_events(1003))
         await client.flush_data(20)
 
         assert sorted(request.commands for request in sandbox.requests) == [3] + [50] * 20
@@ -243,35 +243,35 @@ class TestUploading:
     async def test_concurrency_is_limited(self, connect: Connect) -> None:
         """There are never more concurrent requests than ``concurrency``."""
 
-        async def slow(seen: Seen) -> Any:
+        async def slow(request: ReceivedRequest) -> Any:
             await asyncio.sleep(0.02)
-            return seen.accept()
+            return request.accept()
 
-        async with Scripted(slow) as platform:
+        async with ScriptedServer(slow) as platform:
             client = await connect(base_url=platform.url, upload={"concurrency": 3, "batch_size": 5})
-            await client.track_many(numbered(150))
+            await client.track_many(numbered_events(150))
             await client.flush_data(20)
             await client.aclose()
 
-            assert platform.most == 3
-            assert len(platform.seen) == 30
+            assert platform.max_concurrent == 3
+            assert len(platform.requests) == 30
 
     async def test_large_events(self, connect: Connect) -> None:
         """No body is larger than ``max_batch_bytes``, and no event is too large for a batch of its own."""
         big = {f"p{number}": "x" * 16_000 for number in range(40)}
-        async with Scripted(Seen.accept) as platform:
+        async with ScriptedServer(ReceivedRequest.accept) as platform:
             client = await connect(base_url=platform.url, upload={"max_batch_bytes": 900_000})
-            await client.track_many([Event("big", big), *numbered(3), Event("big", big)])
+            await client.track_many([Event("big", big), *numbered_events(3), Event("big", big)])
             assert (await client.flush_data(20)).remaining == 0
             await client.aclose()
 
-            assert all(int(seen.headers["Content-Length"]) <= 900_000 for seen in platform.seen)
-            assert sum(len(seen.commands) for seen in platform.seen) == 5
+            assert all(int(request.headers["Content-Length"]) <= 900_000 for request in platform.requests)
+            assert sum(len(request.commands) for request in platform.requests) == 5
 
     async def test_the_rate_is_limited(self, connect: Connect, sandbox: Sandbox) -> None:
         """There are at most ``requests_per_second`` requests per second."""
         client = await connect(flush_mode="MANUAL", upload={"requests_per_second": 50, "batch_size": 1})
-        await client.track_many(numbered(25))
+        await client.track_many(numbered_events(25))
         started = asyncio.get_running_loop().time()
         await client.flush_data(20)
 
@@ -281,7 +281,7 @@ class TestUploading:
     async def test_the_oldest_records_are_sent_first(self, connect: Connect, sandbox: Sandbox) -> None:
         """Records are sent in the order in which they were written."""
         client = await connect(flush_mode="MANUAL", upload={"concurrency": 1, "batch_size": 10})
-        await client.track_many(numbered(100))
+        await client.track_many(numbered_events(100))
         await client.flush_data(20)
 
         arrived = [event.properties["number"] for event in sandbox.engine.events()]
@@ -297,7 +297,7 @@ class TestUploading:
             set_constants(module, LEASE=0.3)
         sandbox.faults.add(Fault("latency", seconds=1.0, times=1))
         clients: list[Exponea] = [await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")]
-        await clients[0].track_many(numbered(10))
+        await clients[0].track_many(numbered_events(10))
         await asyncio.gather(*(client.flush_data(10) for client in clients))
 
         assert sandbox.request_count == 1

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from helpers.clients import PROJECT, Connect, Heard, numbered
+from helpers.clients import PROJECT, Connect, DeliveryLog, numbered_events
 from helpers.environment import SetConstants
-from helpers.scripted_server import Script, Scripted, Seen
+from helpers.scripted_server import ReceivedRequest, Script, ScriptedServer
 from helpers.waiting import until
 
 from exponea_async import Event, Exponea, FlushResult, Hooks, QueueSettings, RejectedError
@@ -26,8 +26,8 @@ Platform = Callable[[Script], Any]
 
 
 @pytest.fixture
-async def scripted() -> AsyncIterator[Scripted]:
-    async with Scripted(Seen.accept) as platform:
+async def scripted() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer(ReceivedRequest.accept) as platform:
         yield platform
 
 
@@ -38,25 +38,27 @@ async def reasons(client: Exponea) -> dict[Any, str]:
 
 def fail_with(status: int, numbers: set[int]) -> Script:
     """Respond with a status to every request that contains one of some events."""
-    return lambda seen: web.Response(status=status) if numbers & set(seen.names) else seen.accept()
+    return lambda request: web.Response(status=status) if numbers & set(request.numbers) else request.accept()
 
 
 class TestSuccess:
     async def test_delivered(self, connect: Connect, sandbox: Sandbox) -> None:
         """Accepted records leave the queue, and their receipts are delivered."""
         client = await connect()
-        receipts = await client.track_many(numbered(120))
+        receipts = await client.track_many(numbered_events(120))
         await asyncio.gather(*(receipt.delivered(10) for receipt in receipts))
 
         assert {receipt.status for receipt in receipts} == {"delivered"}
         assert await pending_records(client) == []
         assert sandbox.request_count == 3
 
-    async def test_each_record_has_its_own_result(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_each_record_has_its_own_result(self, connect: Connect, scripted: ScriptedServer) -> None:
         """A rejected record becomes a dead letter with the platform's reason; the others of its batch are delivered."""
-        scripted.script = lambda seen: seen.answer(["no such thing" if name == 1 else None for name in seen.names])
+        scripted.script = lambda request: request.respond(
+            ["no such thing" if name == 1 else None for name in request.numbers]
+        )
         client = await connect(base_url=scripted.url)
-        good, bad, fine = await client.track_many(numbered(3))
+        good, bad, fine = await client.track_many(numbered_events(3))
         with pytest.raises(RejectedError) as raised:
             await bad.delivered(10)
 
@@ -64,40 +66,40 @@ class TestSuccess:
         assert await reasons(client) == {1: "no such thing"}
         assert (good.status, bad.status, fine.status) == ("delivered", "rejected", "delivered")
 
-    async def test_results_in_another_order(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_results_in_another_order(self, connect: Connect, scripted: ScriptedServer) -> None:
         """A result is identified by its command id, not by its position."""
 
-        def reversed_results(seen: Seen) -> web.Response:
+        def reversed_results(request: ReceivedRequest) -> web.Response:
             results = [
                 {"success": name != 1, "errors": ["e"], "command_id": command["command_id"]}
-                for name, command in zip(seen.names, seen.commands, strict=True)
+                for name, command in zip(request.numbers, request.commands, strict=True)
             ]
             return web.json_response({"success": True, "results": results[::-1]})
 
         scripted.script = reversed_results
         client = await connect(base_url=scripted.url)
-        await client.track_many(numbered(3))
+        await client.track_many(numbered_events(3))
 
         assert await client.flush_data(10) == FlushResult(2, 1, 0)
         assert set(await reasons(client)) == {1}
 
-    async def test_records_without_a_result_are_sent_again(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_records_without_a_result_are_sent_again(self, connect: Connect, scripted: ScriptedServer) -> None:
         """Such a record is sent alone, and is a dead letter after too many failures; the others are delivered."""
 
-        def incomplete(seen: Seen) -> web.Response:
+        def incomplete(request: ReceivedRequest) -> web.Response:
             results = [
                 {"success": True, "command_id": command["command_id"]}
-                for name, command in zip(seen.names, seen.commands, strict=True)
+                for name, command in zip(request.numbers, request.commands, strict=True)
                 if name != 1
             ]
             return web.json_response({"success": True, "results": results})
 
         scripted.script = incomplete
         client = await connect(base_url=scripted.url, flush_max_retries=4)
-        await client.track_many(numbered(3))
+        await client.track_many(numbered_events(3))
 
         assert await client.flush_data(10) == FlushResult(2, 1, 0)
-        assert [seen.names for seen in scripted.seen] == [[0, 1, 2], [1], [1], [1]]
+        assert [request.numbers for request in scripted.requests] == [[0, 1, 2], [1], [1], [1]]
         assert "has no result" in (await reasons(client))[1]
 
 
@@ -105,26 +107,26 @@ class TestRefusedBatches:
     @pytest.mark.parametrize("status", [400, 409, 413, 422])
     @pytest.mark.parametrize("at_fault", [{0}, {31}, {7, 8}, {0, 49}])
     async def test_the_records_at_fault_are_found(
-        self, connect: Connect, scripted: Scripted, status: int, at_fault: set[int]
+        self, connect: Connect, scripted: ScriptedServer, status: int, at_fault: set[int]
     ) -> None:
         """A refused batch is split until the records at fault are alone, in a logarithmic number of requests."""
         scripted.script = fail_with(status, at_fault)
         client = await connect(base_url=scripted.url)
-        await client.track_many(numbered(50))
+        await client.track_many(numbered_events(50))
 
         assert await client.flush_data(10) == FlushResult(50 - len(at_fault), len(at_fault), 0)
         assert set(await reasons(client)) == at_fault
-        assert len(scripted.seen) <= 1 + 2 * len(at_fault) * ceil(log2(50))
+        assert len(scripted.requests) <= 1 + 2 * len(at_fault) * ceil(log2(50))
         assert f"HTTP {status}" in (await reasons(client))[min(at_fault)]
 
-    async def test_all_records_are_at_fault(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_all_records_are_at_fault(self, connect: Connect, scripted: ScriptedServer) -> None:
         """If nothing is accepted, each record becomes a dead letter, in at most twice as many requests."""
         scripted.script = lambda _: web.json_response({"success": False, "errors": ["never"]}, status=400)
         client = await connect(base_url=scripted.url)
-        await client.track_many(numbered(50))
+        await client.track_many(numbered_events(50))
 
         assert await client.flush_data(10) == FlushResult(0, 50, 0)
-        assert len(scripted.seen) == 99
+        assert len(scripted.requests) == 99
         assert set((await reasons(client)).values()) == {"HTTP 400: never"}
 
     async def test_an_unsuccessful_2xx_response(self, connect: Connect, sandbox: Sandbox) -> None:
@@ -141,7 +143,7 @@ class TestRefusedBatches:
         """Records that were rejected by mistake are sent again on request."""
         sandbox.faults.add(Fault("reject", times=3))
         client = await connect()
-        await client.track_many(numbered(3))
+        await client.track_many(numbered_events(3))
         assert (await client.flush_data(10)).rejected == 3
         # As the command line does it, from outside of the client.
         storage = SQLiteStorage(Path(str(client.configuration.storage)))
@@ -156,41 +158,41 @@ class TestRefusedBatches:
 class TestPaused:
     @pytest.mark.parametrize("status", [301, 302, 307, 401, 402, 403, 404, 405, 410, 415, 418])
     async def test_a_project_error_pauses_the_project(
-        self, connect: Connect, sandbox: Sandbox, heard: Heard, caplog: pytest.LogCaptureFixture, status: int
+        self, connect: Connect, sandbox: Sandbox, deliveries: DeliveryLog, caplog: pytest.LogCaptureFixture, status: int
     ) -> None:
         """No record is lost, one event and one log line report it, and no more requests are made."""
         sandbox.faults.add(Fault("status", status=status))
-        client = await connect(hooks=Hooks(listeners=[heard]), upload={"batch_size": 5, "concurrency": 2})
-        receipts = await client.track_many(numbered(100))
-        await until(lambda: "paused" in heard.kinds())
+        client = await connect(hooks=Hooks(listeners=[deliveries]), upload={"batch_size": 5, "concurrency": 2})
+        receipts = await client.track_many(numbered_events(100))
+        await until(lambda: "paused" in deliveries.kinds())
         result = await asyncio.wait_for(client.flush_data(), 10)
         requests = sandbox.request_count
         await client.track_event(Event("x"))
         await asyncio.sleep(0.1)
 
         assert result == FlushResult(0, 0, 100)
-        assert heard.kinds().count("paused") == 1
+        assert deliveries.kinds().count("paused") == 1
         assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
         (reason,) = client.stats().paused.values()
         assert str(status) in reason
         assert requests == sandbox.request_count <= 4
         assert {receipt.status for receipt in receipts} == {"queued"}
 
-    async def test_a_redirect_is_not_followed(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_a_redirect_is_not_followed(self, connect: Connect, scripted: ScriptedServer) -> None:
         """The key is sent to the configured host only."""
         scripted.script = lambda _: web.Response(status=302, headers={"Location": f"{scripted.url}/elsewhere"})
         client = await connect(base_url=scripted.url)
         await client.track_event(Event("x"))
 
         assert (await client.flush_data(10)).remaining == 1
-        assert not [seen for seen in scripted.seen if seen.path == "/elsewhere"]
+        assert not [request for request in scripted.requests if request.path == "/elsewhere"]
         assert "/elsewhere" in next(iter(client.stats().paused.values()))
 
     async def test_each_flush_makes_one_request(self, connect: Connect, sandbox: Sandbox) -> None:
         """A flush tries a paused project once; when it works again, everything is sent."""
         sandbox.faults.add(Fault("status", status=401))
         client = await connect(flush_mode="MANUAL")
-        await client.track_many(numbered(200))
+        await client.track_many(numbered_events(200))
         counts = []
         for _ in range(3):
             await client.flush_data(10)
@@ -207,7 +209,7 @@ class TestPaused:
         """With the right key, the next start delivers what the wrong key could not."""
         async with Sandbox(projects=[Project(PROJECT, ["right"])]) as strict:
             client = await connect(authorization_token="wrong", base_url=strict.url)
-            await client.track_many(numbered(60))
+            await client.track_many(numbered_events(60))
             assert (await client.flush_data(10)).remaining == 60
             await client.aclose()
 
@@ -216,19 +218,19 @@ class TestPaused:
             await again.aclose()
 
     async def test_a_project_that_is_no_longer_configured(
-        self, connect: Connect, sandbox: Sandbox, heard: Heard
+        self, connect: Connect, sandbox: Sandbox, deliveries: DeliveryLog
     ) -> None:
         """Its records are kept without a request, which is reported once; those of other projects are sent."""
         client = await connect(project_token="old", flush_mode="MANUAL")
-        await client.track_many(numbered(3))
+        await client.track_many(numbered_events(3))
         await client.aclose()
-        again = await connect(project_token="new", hooks=Hooks(listeners=[heard]))
-        await again.track_many(numbered(5))
+        again = await connect(project_token="new", hooks=Hooks(listeners=[deliveries]))
+        await again.track_many(numbered_events(5))
 
         assert await again.flush_data(10) == FlushResult(5, 0, 3)
         assert await again.flush_data(10) == FlushResult(0, 0, 3)
         assert sandbox.engine.events("old") == []
-        assert heard.kinds().count("paused") == 1
+        assert deliveries.kinds().count("paused") == 1
         (reason,) = again.stats().paused.values()
         assert "no credentials" in reason
         assert again.stats().requests == sandbox.request_count == 1
@@ -237,8 +239,8 @@ class TestPaused:
         """Two projects share a queue file: if one of them is paused, the other is still delivered."""
         sandbox.faults.add(Fault("status", status=404, project="bad"))
         bad, good = await connect(project_token="bad"), await connect(project_token="good")
-        await bad.track_many(numbered(10))
-        await good.track_many(numbered(10))
+        await bad.track_many(numbered_events(10))
+        await good.track_many(numbered_events(10))
         await asyncio.wait_for(good.flush_data(), 10)
 
         assert len(sandbox.engine.events("good")) == 10
@@ -261,34 +263,34 @@ class TestUnavailable:
         ids=lambda fault: f"{fault.kind} {fault.status} {fault.body}",
     )
     async def test_temporary_errors_are_retried(
-        self, connect: Connect, sandbox: Sandbox, heard: Heard, fault: Fault
+        self, connect: Connect, sandbox: Sandbox, deliveries: DeliveryLog, fault: Fault
     ) -> None:
         """No record is lost, and the outage is reported once at its beginning and once at its end."""
         sandbox.faults.add(fault)
         # A short time limit would make further requests fail on a slow machine.
         upload = {"request_timeout": 0.1 if fault.kind == "timeout" else 5.0}
-        client = await connect(hooks=Hooks(listeners=[heard]), flush_max_retries=1, upload=upload)
-        receipts = await client.track_many(numbered(5))
+        client = await connect(hooks=Hooks(listeners=[deliveries]), flush_max_retries=1, upload=upload)
+        receipts = await client.track_many(numbered_events(5))
         await asyncio.gather(*(receipt.delivered(10) for receipt in receipts))
 
-        kinds = [kind for kind in heard.kinds() if kind in ("unavailable", "resumed")]
+        kinds = [kind for kind in deliveries.kinds() if kind in ("unavailable", "resumed")]
         assert kinds == ["unavailable", "resumed"]
         assert (len(sandbox.engine.events()), await reasons(client)) == (5, {})
         assert client.stats().failed_requests == fault.times
         assert client.stats().retried == 5 * (fault.times or 0)
 
     async def test_a_retry_is_not_delayed(
-        self, connect: Connect, scripted: Scripted, set_constants: SetConstants
+        self, connect: Connect, scripted: ScriptedServer, set_constants: SetConstants
     ) -> None:
         """A record is sent again as soon as it is due, and not only when an idle client looks at the queue again."""
         set_constants(uploader, IDLE_INTERVAL=60)
         responses = iter([web.Response(status=503), web.Response(status=503), web.json_response({"results": []})])
-        scripted.script = lambda seen: next(responses, None) or seen.accept()
+        scripted.script = lambda request: next(responses, None) or request.accept()
         client = await connect(base_url=scripted.url)
         await client.track_event(Event("x"))
 
         assert await client.flush_data(10) == FlushResult(1, 0, 0)
-        assert len(scripted.seen) == 4
+        assert len(scripted.requests) == 4
 
     async def test_a_platform_that_is_unreachable(self, connect: Connect, sandbox: Sandbox) -> None:
         """Records are never dead letters because of refused connections, however many."""
@@ -301,51 +303,53 @@ class TestUnavailable:
 
         assert receipt.status == "delivered"
 
-    async def test_an_endless_response(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_an_endless_response(self, connect: Connect, scripted: ScriptedServer) -> None:
         """A response of many megabytes is not read completely, and its records are kept."""
         responses = iter([web.Response(body=b"x" * 5_000_000)])
-        scripted.script = lambda seen: next(responses, None) or seen.accept()
+        scripted.script = lambda request: next(responses, None) or request.accept()
         client = await connect(base_url=scripted.url)
         await client.track_event(Event("x"))
 
         assert await client.flush_data(10) == FlushResult(1, 0, 0)
-        assert len(scripted.seen) == 2
+        assert len(scripted.requests) == 2
 
     async def test_retry_after_is_respected(self, connect: Connect, sandbox: Sandbox) -> None:
         """All batches wait as long as ``Retry-After`` asks for, and no longer."""
         sandbox.faults.add(Fault("status", status=429, retry_after=0.4, times=1))
         client = await connect(upload={"concurrency": 1})
-        await client.track_many(numbered(300))
+        await client.track_many(numbered_events(300))
         await client.flush_data(10)
 
         first, second, *_ = [request.at for request in sandbox.requests]
         assert 0.4 <= second - first < 2
         assert len(sandbox.engine.events()) == 300
 
-    async def test_an_outage_is_probed_by_one_request_at_a_time(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_an_outage_is_probed_by_one_request_at_a_time(
+        self, connect: Connect, scripted: ScriptedServer
+    ) -> None:
         """In an outage there is only one request at a time, however many records are queued."""
 
-        async def slow(_: Seen) -> web.Response:
+        async def slow(_: ReceivedRequest) -> web.Response:
             await asyncio.sleep(0.01)
             return web.Response(status=503)
 
         scripted.script = slow
         client = await connect(base_url=scripted.url, upload={"batch_size": 10, "concurrency": 4})
-        await client.track_many(numbered(1000))
+        await client.track_many(numbered_events(1000))
         await until(lambda: client.stats().failed_requests >= 4)
-        scripted.most, before = 0, len(scripted.seen)
-        await until(lambda: len(scripted.seen) >= before + 10)
-        most = scripted.most
-        scripted.script = Seen.accept
+        scripted.max_concurrent, before = 0, len(scripted.requests)
+        await until(lambda: len(scripted.requests) >= before + 10)
+        max_concurrent = scripted.max_concurrent
+        scripted.script = ReceivedRequest.accept
 
         assert (await client.flush_data(20)).remaining == 0
-        assert most == 1
+        assert max_concurrent == 1
 
     async def test_an_outage_costs_little(self, connect: Connect, sandbox: Sandbox) -> None:
         """There are few requests and commits while nothing can be sent, even if more events are tracked."""
         sandbox.faults.add(Fault("status", status=503))
         client = await connect(upload={"backoff_initial": 0.2, "backoff_max": 0.2})
-        await client.track_many(numbered(1000))
+        await client.track_many(numbered_events(1000))
         await until(lambda: client.stats().failed_requests >= 4)
         before, started = client.stats(), asyncio.get_running_loop().time()
         for number in range(50):
@@ -379,26 +383,28 @@ class TestUnavailable:
 
 
 class TestRecordsAtFault:
-    async def test_a_record_on_which_the_platform_fails_is_found(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_a_record_on_which_the_platform_fails_is_found(
+        self, connect: Connect, scripted: ScriptedServer
+    ) -> None:
         """A record that causes a server error becomes a dead letter; all others are delivered."""
         scripted.script = fail_with(500, {13})
         client = await connect(base_url=scripted.url, flush_max_retries=3, upload={"batch_size": 20})
-        await client.track_many(numbered(100))
+        await client.track_many(numbered_events(100))
 
         await self.keep_going(client, lambda: client.stats().rejected == 1)
         assert "3 failures" in (await reasons(client))[13]
         assert "HTTP 500" in (await reasons(client))[13]
-        assert sum(seen.names == [13] for seen in scripted.seen) == 3
-        assert len([seen for seen in scripted.seen if 13 in seen.names]) <= 2 + ceil(log2(20)) + 3
+        assert sum(request.numbers == [13] for request in scripted.requests) == 3
+        assert len([request for request in scripted.requests if 13 in request.numbers]) <= 2 + ceil(log2(20)) + 3
         assert (await client.flush_data(20)).remaining == 0
         assert client.stats().delivered == client.stats().tracked - 1
 
-    async def test_several_records_at_fault(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_several_records_at_fault(self, connect: Connect, scripted: ScriptedServer) -> None:
         """They are found in several batches at the same time."""
         at_fault = {0, 1, 49, 50, 99}
         scripted.script = fail_with(503, at_fault)
         client = await connect(base_url=scripted.url, flush_max_retries=2, upload={"batch_size": 10})
-        await client.track_many(numbered(200))
+        await client.track_many(numbered_events(200))
 
         await self.keep_going(client, lambda: client.stats().rejected == 5)
         assert set(await reasons(client)) == at_fault
@@ -415,49 +421,49 @@ class TestRecordsAtFault:
 
     @pytest.mark.parametrize("size", [1, 5, 50])
     async def test_other_records_of_the_batch_are_not_blocked(
-        self, connect: Connect, scripted: Scripted, size: int
+        self, connect: Connect, scripted: ScriptedServer, size: int
     ) -> None:
         """They are delivered even if no other records are left that could show which one is at fault."""
         scripted.script = fail_with(500, {3})
         client = await connect(base_url=scripted.url, upload={"batch_size": size})
-        receipts = await client.track_many(numbered(10))
+        receipts = await client.track_many(numbered_events(10))
         good = [receipt for number, receipt in enumerate(receipts) if number != 3]
 
         await asyncio.gather(*(receipt.delivered(20) for receipt in good))
 
-    async def test_a_single_record_may_be_in_an_outage(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_a_single_record_may_be_in_an_outage(self, connect: Connect, scripted: ScriptedServer) -> None:
         """A record that fails while there are no others is kept, as in any outage."""
         scripted.script = fail_with(500, {3})
         client = await connect(base_url=scripted.url, flush_max_retries=2)
         receipt = await client.track_event(Event("ping", {"number": 3}))
-        await until(lambda: len(scripted.seen) > 10)
+        await until(lambda: len(scripted.requests) > 10)
         assert receipt.status == "queued"
 
         await self.keep_going(client, lambda: receipt.status == "rejected")
         assert "2 failures" in (await reasons(client))[3]
 
-    async def test_an_outage_with_one_success(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_an_outage_with_one_success(self, connect: Connect, scripted: ScriptedServer) -> None:
         """One success in a long outage does not put records at fault that fail before and after it."""
         outcomes = iter(["fail"] * 3 + ["pass"])
-        scripted.script = lambda seen: seen.accept() if next(outcomes, "") == "pass" else web.Response(status=503)
+        scripted.script = lambda request: request.accept() if next(outcomes, "") == "pass" else web.Response(status=503)
         client = await connect(base_url=scripted.url, flush_max_retries=3, upload={"batch_size": 5})
-        await client.track_many(numbered(50))
-        await until(lambda: len(scripted.seen) >= 80)
+        await client.track_many(numbered_events(50))
+        await until(lambda: len(scripted.requests) >= 80)
 
         assert await reasons(client) == {}
-        scripted.script = Seen.accept
+        scripted.script = ReceivedRequest.accept
         assert (await client.flush_data(20)).remaining == 0
         assert client.stats().delivered == 50
 
-    async def test_no_record_is_at_fault_in_an_outage(self, connect: Connect, scripted: Scripted) -> None:
+    async def test_no_record_is_at_fault_in_an_outage(self, connect: Connect, scripted: ScriptedServer) -> None:
         """While no request has success, no record becomes a dead letter, however long the outage is."""
         scripted.script = lambda _: web.Response(status=500)
         client = await connect(base_url=scripted.url, flush_max_retries=1, upload={"batch_size": 5})
-        await client.track_many(numbered(50))
-        await until(lambda: len(scripted.seen) >= 25)
+        await client.track_many(numbered_events(50))
+        await until(lambda: len(scripted.requests) >= 25)
 
         assert await reasons(client) == {}
-        scripted.script = Seen.accept
+        scripted.script = ReceivedRequest.accept
         assert await client.flush_data(20) == FlushResult(50, 0, 0)
 
 
@@ -478,7 +484,7 @@ class TestAge:
         """Only its age makes a record a dead letter while the platform is unavailable."""
         sandbox.faults.add(Fault("status", status=503))
         client = await connect(queue=QueueSettings(max_age=0.5))
-        receipts = await client.track_many(numbered(100))
+        receipts = await client.track_many(numbered_events(100))
 
         assert (await asyncio.wait_for(client.flush_data(), 20)).remaining == 0
         assert {receipt.status for receipt in receipts} == {"rejected"}
