@@ -14,11 +14,16 @@ from attrs import evolve
 from helpers.app import App
 from helpers.clients import PROJECT, SOMEONE, Configure, Connect, DeliveryLog
 from helpers.environment import Environment, SetConstants
+from hypothesis import HealthCheck, settings
 
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings
 from exponea_async.devices import expirer
 from exponea_async.features._shared import consent
 from exponea_async.sandbox import Sandbox
+
+# A slow machine is no failure.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 #: The fixtures of the storages' tests, and of those of in-app messages.
 pytest_plugins = ("helpers.storages", "helpers.in_app")

@@ -228,7 +228,7 @@ class FaultyServer:
 
 
 class TestAnyMixOfResponses:
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         outcomes=st.lists(OUTCOMES, max_size=20),
         refused=st.sets(st.integers(0, 29), max_size=4),

@@ -366,7 +366,7 @@ class ManualWithoutEnd(Machine):
 def search(examples: int) -> settings:
     """Return how much to search."""
     ignored = list(HealthCheck)
-    return settings(max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=ignored)
+    return settings(max_examples=examples, stateful_step_count=25, suppress_health_check=ignored)
 
 
 TestAutomatic = Machine.TestCase

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 from helpers.modules import import_copy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async._internal.json import decode, elements, members
 
 NAME = "exponea_async._internal.json"
 #: A slow machine does not fail a test.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 FAST, PLAIN = import_copy(NAME), import_copy(NAME, without="orjson")
@@ -65,7 +64,6 @@ class TestDecoding:
             "a": [1, 2.5, "é\U0001f6d2", None]
         }
 
-    @UNHURRIED
     @given(
         st.binary(max_size=40)
         | VALUES.map(lambda value: json.dumps(value).encode(errors="replace"))
@@ -86,7 +84,6 @@ class TestDecoding:
 
 
 class TestSplitting:
-    @UNHURRIED
     @given(st.lists(VALUES, max_size=5), LAYOUTS)
     def test_a_list_is_split_into_its_elements(self, values: list[Any], layout: dict[str, Any]) -> None:
         """Whatever its layout, each part is one element, in order."""
@@ -94,7 +91,6 @@ class TestSplitting:
 
         assert [json.loads(part) for part in elements(data)] == json.loads(data)
 
-    @UNHURRIED
     @given(st.dictionaries(st.text(), VALUES, max_size=5), LAYOUTS)
     def test_an_object_is_split_into_its_members(self, values: dict[str, Any], layout: dict[str, Any]) -> None:
         """Whatever its layout, each part is the value of one member."""
@@ -123,7 +119,6 @@ class TestSplitting:
         with pytest.raises(ValueError, match=r"."):
             list(members(data))
 
-    @UNHURRIED
     @given(st.binary(max_size=60) | st.lists(st.sampled_from([*'{}[]:,"\\ 1a'])).map(lambda it: "".join(it).encode()))
     def test_splitting_raises_nothing_but_value_errors(self, data: bytes) -> None:
         """Any bytes are split or raise a ValueError."""

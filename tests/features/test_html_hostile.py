@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from justhtml import JustHTML
 
@@ -417,7 +417,6 @@ PIECES = [
 
 class TestRandomMarkup:
     @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map("".join))
-    @settings(deadline=None)
     def test_random_markup(self, source: str) -> None:
         """Nothing is wrong with the result of random markup, and reading it again changes nothing."""
         page = read_html(source, ensure_close=False)

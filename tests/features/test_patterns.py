@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 from helpers.modules import import_copy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 NAME = "exponea_async.features._shared.targeting.patterns"
@@ -141,7 +141,6 @@ class TestFinding:
         assert len(caplog.messages) == 1
         assert "pip install 'exponea-async[html]'" in caplog.text
 
-    @settings(deadline=2000)
     @given(
         st.lists(PIECES | NESTS, max_size=5).map("|".join) | st.lists(PIECES | NESTS, max_size=5).map("".join),
         st.text("abA \n", max_size=7),
@@ -312,12 +311,13 @@ class TestHostile:
         assert found(patterns, "b", "a" * (patterns.MAX_STRING - 1) + "b")
         assert not found(patterns, "b", "a" * patterns.MAX_STRING + "b")
 
-    @settings(deadline=2000)
     @given(st.lists(PIECES | NESTS, min_size=1, max_size=8).map("".join), st.sampled_from([20, 60, 200, 700, 5000]))
     def test_no_pattern_takes_long(self, pattern: str, length: int) -> None:
         """Any combination of repetitions is searched for within a short time."""
+        start = time.thread_time()
         for module in ENGINES.values():
             outcome(module, f"{pattern}c", "a" * length)
+        assert time.thread_time() - start < 2
 
     def test_patterns_are_cached(self, patterns: ModuleType) -> None:
         """A pattern is compiled once, however often messages are loaded."""

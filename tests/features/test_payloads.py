@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async._pipeline.encoding import encode_object, encode_string, unix_seconds
@@ -526,7 +526,6 @@ PAYLOADS = st.dictionaries(
 
 
 class TestAnyPayload:
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a slow machine is no failure
     @given(PAYLOADS)
     def test_any_payload(self, given: dict[str, Any]) -> None:
         """Any payload can be read, and the events about it can be sent."""

@@ -5,7 +5,7 @@ How commands are encoded, and how stored commands become requests.
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async._pipeline.commands import (
@@ -22,7 +22,6 @@ from exponea_async.storage.base import Leased
 
 ROUTE = "https://api.exponea.com/track/v2/projects/tok-1/batch"
 #: A slow machine does not fail a test.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def leased(key: str, *, route: str = ROUTE, body: bytes = b'"name":"x"}', failures: int = 0) -> Leased:
@@ -91,7 +90,6 @@ record_lists = st.lists(
 
 
 class TestPacking:
-    @UNHURRIED
     @given(record_lists)
     def test_every_record_is_in_exactly_one_batch(self, records: list[Leased]) -> None:
         """No record is lost, and none is sent twice."""
@@ -99,7 +97,6 @@ class TestPacking:
 
         assert sorted(packed) == sorted(record.id for record in records)
 
-    @UNHURRIED
     @given(record_lists)
     def test_limits_are_kept(self, records: list[Leased]) -> None:
         """A batch has one route, and respects both limits unless it is a single record."""
@@ -109,7 +106,6 @@ class TestPacking:
             assert len({record.route for record in batch}) == 1
             assert len(batch) == 1 or len(request_body(batch)) <= SIZE
 
-    @UNHURRIED
     @given(record_lists)
     def test_order_is_kept_within_a_route(self, records: list[Leased]) -> None:
         """Records of a route that never failed keep their order."""
@@ -118,7 +114,6 @@ class TestPacking:
             expected = [each.id for each in records if each.route == route and not each.failures]
             assert [r.id for batch in batches for r in batch if r.route == route and not r.failures] == expected
 
-    @UNHURRIED
     @given(record_lists)
     def test_a_record_that_failed_is_alone_in_its_batch(self, records: list[Leased]) -> None:
         """A record that failed by itself before does not make others fail."""

@@ -18,14 +18,13 @@ from uuid import UUID
 import attrs
 import pytest
 from helpers.modules import import_copy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async.errors import InvalidEventError
 
 NAME = "exponea_async._pipeline.encoding"
 #: A slow machine does not fail a test.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 FAST, PLAIN = import_copy(NAME), import_copy(NAME, without="orjson")
@@ -329,7 +328,6 @@ def expected(value: Any) -> Any:  # noqa: PLR0911 - a table
 
 
 class TestProperties:
-    @UNHURRIED
     @given(st.dictionaries(strings, values, max_size=5))
     def test_both_codecs_agree_with_an_independent_implementation(self, value: dict[str, Any]) -> None:
         """Any supported value becomes valid JSON with the expected values and types."""
@@ -337,13 +335,11 @@ class TestProperties:
             read = json.loads(module.encode_object(value, "properties"))
             assert repr(read) == repr(json.loads(json.dumps(expected(value))))
 
-    @UNHURRIED
     @given(st.dictionaries(strings, st.one_of(strings, st.booleans(), st.integers(-(2**63), 2**64 - 1)), max_size=5))
     def test_flat_values_without_floats_are_the_same_bytes(self, value: dict[str, Any]) -> None:
         """The codecs differ only in how they write floats."""
         assert FAST.encode_object(value, "properties") == PLAIN.encode_object(value, "properties")
 
-    @UNHURRIED
     @given(
         st.dictionaries(
             st.one_of(st.text(max_size=3), st.integers()),

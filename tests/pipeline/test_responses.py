@@ -8,7 +8,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async._pipeline.responses import (
@@ -24,7 +24,6 @@ from exponea_async.storage.base import Leased
 ROUTE = "https://api.exponea.com/track/v2/projects/tok-1/batch"
 NOW = 1_767_225_600.0
 #: A slow machine does not fail a test.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BATCH = tuple(Leased(id=key, route=ROUTE, body=b'"name":"x"}', at=NOW, failures=0) for key in ("q-1", "q-2", "q-3"))
 
 
@@ -221,7 +220,6 @@ bodies = st.one_of(
 
 
 class TestAnyResponse:
-    @UNHURRIED
     @given(st.builds(lambda body: json.dumps(body).encode(), bodies) | st.binary(), st.integers(100, 999))
     def test_any_response_has_results_or_raises_one_of_three_errors(self, body: bytes, status: int) -> None:
         """No response raises anything else, and every reason can be stored."""
@@ -232,7 +230,6 @@ class TestAnyResponse:
         else:
             assert all(reason.encode() for _, reason in result.rejected)
 
-    @UNHURRIED
     @given(results, st.permutations(BATCH))
     def test_each_record_has_exactly_one_result(self, found: list[Any], batch: list[Leased]) -> None:
         """A record is delivered, rejected or unanswered, whatever the response says."""
@@ -267,7 +264,6 @@ class TestRetryAfter:
         """A value of another form asks for no wait."""
         assert parse_retry_after(value, NOW) is None
 
-    @UNHURRIED
     @given(st.text(max_size=30) | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,5} \d\d?:\d\d:\d\d.*"))
     def test_any_header_is_read_or_ignored(self, value: str) -> None:
         """No string raises an error."""

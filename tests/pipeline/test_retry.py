@@ -5,7 +5,7 @@ Waits between attempts, and when to stop.
 import asyncio
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async._pipeline.retry import Backoff, RateLimiter, pause_seconds, storage_attempts
@@ -13,12 +13,10 @@ from exponea_async.config import UploadSettings
 from exponea_async.errors import ClosedError, QueueFullError, StorageError
 
 #: A slow machine does not fail a test.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BACKOFF = Backoff(UploadSettings(backoff_initial=0.5, backoff_max=60.0))
 
 
 class TestBackoff:
-    @UNHURRIED
     @given(st.integers(1, 10_000))
     def test_waits_are_below_a_ceiling_that_doubles(self, attempt: int) -> None:
         """The ceiling doubles with each failure, up to the longest wait."""
@@ -41,7 +39,6 @@ class TestBackoff:
 
         assert waits == [0.5, 1.0, 2.0, 32.0, 60.0, 60.0]
 
-    @UNHURRIED
     @given(st.integers(1, 30), st.floats(60.0, 1800.0))
     def test_a_longer_retry_after_is_respected(self, attempt: int, asked: float) -> None:
         """The wait is never shorter than ``Retry-After``."""

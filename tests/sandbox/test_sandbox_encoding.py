@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async.sandbox.encoding import MAX_DEPTH, dumps, loads, plain_dumps, plain_loads
@@ -23,7 +23,6 @@ VALUES = st.recursive(
 DECODERS = pytest.mark.parametrize("decode", [loads, plain_loads])
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_round_trips(value: Any) -> None:
     """A value is the same after encoding and decoding, with any pair of encoder and decoder."""

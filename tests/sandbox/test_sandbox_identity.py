@@ -4,7 +4,7 @@ Identity: how customers are found, created and merged.
 
 import pytest
 from helpers.sandbox_engine import engine_at_now, event_types, identify, track
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async.sandbox import Engine
@@ -109,7 +109,6 @@ IDS = st.fixed_dictionaries(
 COMMANDS = st.lists(st.tuples(IDS, st.sampled_from(["a", "b", None])), max_size=40)
 
 
-@settings(deadline=None)
 @given(COMMANDS)
 def test_invariants_of_merging(commands: list[tuple[dict[str, str], str | None]]) -> None:
     """Each id has one owner, no customer has two hard ids of a kind, and no event is lost or counted twice."""
@@ -130,7 +129,6 @@ def test_invariants_of_merging(commands: list[tuple[dict[str, str], str | None]]
     assert {each.customer for each in engine.events()} <= {view.key for view in customers}
 
 
-@settings(deadline=None)
 @given(COMMANDS)
 def test_ids_of_a_command_belong_to_one_customer(commands: list[tuple[dict[str, str], str | None]]) -> None:
     """Right after a command was accepted, the same customer is found by each of its ids."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from attrs import define
 from helpers.storages import LEASE, NOW, dead, delivered, later
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -263,7 +263,7 @@ class SQLiteMachine(StorageMachine):
         self.open()
 
 
-EFFORT = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EFFORT = settings(max_examples=25, stateful_step_count=30)
 
 TestMemoryModel = MemoryMachine.TestCase
 TestMemoryModel.settings = EFFORT
