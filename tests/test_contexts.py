@@ -30,6 +30,7 @@ from exponea_async.devices.customers import TrackedEvent
 from exponea_async.devices.features import Feature
 from exponea_async.devices.impressions import Impression
 from exponea_async.devices.state import DeviceState, TimestampSequence, UpdateResult
+from exponea_async.messages import AppInboxMessage, InAppMessage
 from exponea_async.models import EventType
 from exponea_async.sandbox import Fault, Sandbox
 
@@ -178,6 +179,30 @@ class TestTrackedEvents:
         await client.track_event(Event("a"))
 
         assert probe.names() == ["x-installation", "x-session_start", "x-a"]
+
+
+class TestEventsWhereTheClientDoesNotRun:
+    @pytest.mark.parametrize("consent", [True, False])
+    async def test_a_closed_client_raises(self, app: App, *, consent: bool) -> None:
+        """An event about a customer raises an error, also if it would not be tracked for want of consent."""
+        client = await app.start()
+        message = InAppMessage(id="m", name="M", has_tracking_consent=consent, customer_ids=SOMEONE)
+        await client.aclose(timeout=0)
+
+        with pytest.raises(ClosedError):
+            await client.track_in_app_message_close(message)
+        with pytest.raises(ClosedError):
+            await client.for_customer(SOMEONE).track_in_app_message_close(message)
+
+    @pytest.mark.parametrize("consent", [True, False])
+    async def test_a_stop_drops_an_event_once(self, app: App, *, consent: bool) -> None:
+        """An event that a stop overtakes is dropped, and counts as one dropped event."""
+        client = await app.start()
+        message = AppInboxMessage(id="m", type="push", has_tracking_consent=consent, customer_ids=SOMEONE)
+        receipt, _ = await asyncio.gather(client.track_app_inbox_opened(message), client.stop_integration())
+
+        assert receipt.status == "dropped"
+        assert client.stats().dropped == {"stopped": 1}
 
 
 class TestLifeCycle:

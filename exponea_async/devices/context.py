@@ -14,7 +14,7 @@ from exponea_async.config import Configuration
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.state import DeviceState, ProjectRef
 from exponea_async.errors import ExponeaError
-from exponea_async.models import Draft, Event, EventType, Identity, Receipt
+from exponea_async.models import Draft, Event, EventType, Receipt
 
 #: Changes what a device remembers, at a timestamp in UNIX seconds.
 Remember = Callable[[DeviceState, float], DeviceState]
@@ -133,14 +133,20 @@ class SubjectContext(ABC):
     async def record_as(
         self, ids: Mapping[str, str], kind: EventType, event: Event, *, has_consent: bool = True
     ) -> Receipt:
-        """Record an event about the customer with these ids, independently of the subject; raises as `record` does."""
-        return await self._record_as(self.recorder.identity(ids, None), kind, event, has_consent=has_consent)
+        """
+        Record an event about the customer with these ids, independently of the subject; raises as `record` does.
 
-    async def _record_as(self, identity: Identity, kind: EventType, event: Event, *, has_consent: bool) -> Receipt:
+        Returns:
+            The receipt, a dropped one without consent.
+        """
+        recorder = self.recorder
+        # Checked first: without consent nothing else raises where the client is not running.
+        if not recorder.check_running():
+            return recorder.dropped()
         if not has_consent:
             return self.without_consent()
-        draft = self.recorder.draft_event(kind, event)
-        return self.recorder.dropped() if draft is None else await self.recorder.record(identity, draft)
+        draft = recorder.draft_event(kind, event)
+        return recorder.dropped() if draft is None else await recorder.record(recorder.identity(ids, None), draft)
 
     def without_consent(self) -> Receipt:
         """Return the receipt of an event that the customer has not consented to."""
@@ -271,10 +277,7 @@ class CustomerContext(SubjectContext):
         only_for: CustomerSnapshot | None = None,  # noqa: ARG002 - the customer does not change
     ) -> Receipt | None:
         """Record an event about the customer that something was loaded for."""
-        if not self.recorder.check_running():
-            return self.recorder.dropped()
-        identity = self.recorder.identity(ids, None) if ids else self._identity
-        return await self._record_as(identity, kind, event, has_consent=has_consent)
+        return await self.record_as(ids or self._ids, kind, event, has_consent=has_consent)
 
     async def current_customer(self, *, counts_as_activity: bool = True) -> CustomerSnapshot | None:  # noqa: ARG002 - a customer has no session
         """Return the customer; None where the integration is stopped."""

@@ -162,11 +162,11 @@ class DeviceContext(SubjectContext):
             return changed, [PendingEvent(owner, kind, evolve(event, timestamp=at))] if has_consent else []
 
         receipts = await self.transact(update, counts_as_activity=counts_as_activity)
-        if found is None:
-            # Also where the integration was stopped in the meantime, and the update was not called.
-            return None if self.recorder.check_running() else self.recorder.dropped()
-        if has_consent:
+        if receipts:
+            # That of the event, or a dropped one where the integration was stopped before the update was called.
             return receipts[-1]
+        if found is None:
+            return None if self.recorder.check_running() else self.recorder.dropped()
         await self.publish(kind, event, state=found)
         if only_for is not None and await self._is_taken_from(only_for):
             return None
