@@ -45,6 +45,11 @@ async def ids_of(client: Exponea) -> list[dict[str, str]]:
     return [data["customer_ids"] for data in await tracked(client)]
 
 
+def cached_devices() -> set[store.CachedDevice]:
+    """Return the devices in memory, those that other tests have left included."""
+    return {each for each in gc.get_objects() if isinstance(each, store.CachedDevice)}
+
+
 class TestDevices:
     async def test_a_device_survives_a_restart(self, connect: Connect) -> None:
         """The cookie, the ids and the device id are the same after a restart."""
@@ -189,6 +194,7 @@ class TestDevices:
 
     async def test_more_devices_than_fit_in_memory(self, connect: Connect, set_constants: SetConstants) -> None:
         """Devices that were evicted from memory are the same when they are used again, also while they are in use."""
+        before = cached_devices()
         set_constants(store, CAPACITY=5)
         client = await connect(flush_mode="MANUAL")
         keys = [f"tg:{number}" for number in range(60)]
@@ -199,7 +205,7 @@ class TestDevices:
         found = {(ids["telegram"], ids["cookie"]) for ids in await ids_of(client)}
         assert len(found) == 60
         assert (await names_of(client)).count("installation") == 60
-        assert sum(isinstance(each, store.CachedDevice) for each in gc.get_objects()) == 5
+        assert len(cached_devices() - before) == 5
 
     async def test_a_state_that_cannot_be_read(self, connect: Connect, tmp_path: Path) -> None:
         """A device whose stored state cannot be decoded raises an error that names it; others are not affected."""
