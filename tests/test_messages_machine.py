@@ -1,6 +1,6 @@
 """
-Any life of a few devices and the messages for them, against a second reading of the rules: what is given out is for who
-the device is, what is told is told of them, and nothing is lost, shown too often, or left behind.
+Random histories of a few devices and their messages, against a model of the rules: what is returned belongs to the
+device's customer, what is tracked is tracked for its owner, and nothing is lost, shown too often, or left over.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 import pytest
 from attrs import define, evolve, field
-from helpers.personalised_content import (
+from helpers.internals import devices_of, disable_session_expirer
+from helpers.owned_content import (
     CATEGORY,
     FREQUENCIES,
     INBOX,
@@ -24,11 +25,11 @@ from helpers.personalised_content import (
     LINK,
     PAGE,
     SECRET,
-    Personal,
-    background,
+    PersonalizedContent,
     name_of,
     owner_of,
 )
+from helpers.waiting import running
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -36,14 +37,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from exponea_async import Configuration, Customer, Device, Event, Exponea, UploadSettings
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import RequestRefusedError, UnavailableError
-from exponea_async.features.content_blocks import loader as _blocks_loads
+from exponea_async.features.content_blocks import loader
 from exponea_async.messages import AppInboxAction, AppInboxMessage, InAppContentBlock, InAppMessage, InAppMessageButton
 from exponea_async.sandbox import Fault, Sandbox
 
 T = TypeVar("T")
 TIMEOUT = 60.0
 
-#: How many lives to try, where that is more than usual.
+#: The number of histories, if it is larger than usual.
 LONG_RUN = int(os.environ.get("EXPONEA_TEST_LONG_RUN", "0"))
 KEYS = ("a", "tg:4:2", "ключ " * 50)
 BUTTON = InAppMessageButton("Go", LINK, "browser")
@@ -52,49 +53,49 @@ IDS: tuple[dict[str, str], ...] = ({}, {"registered": "1"}, {"registered": "2"})
 EVENTS = (*FREQUENCIES, PAGE, SECRET)
 MONTH = 30 * 86_400.0
 ROUTES = ("/inappmessages", "/bundle-android.json", "/inappcontentblocks", "/fetch", "/markasread", "/segments")
-#: What a platform that is in trouble makes verbs raise.
-TROUBLE = (RequestRefusedError, UnavailableError)
-#: Told where somebody else came while something was made ready, which is up to chance.
+#: The errors that a platform with faults causes.
+FAILURES = (RequestRefusedError, UnavailableError)
+#: Tracked if the customer changed while something was prepared, which is a matter of chance.
 TOO_LATE = "error"
 
 
 @define(eq=False)
 class Owner:
-    """A customer of a device, as a model remembers it; its cookie is found out."""
+    """A customer of a device, in the model; the cookie is looked up later."""
 
     cookie: str = ""
 
 
 @define
-class Seen:
-    """When something was shown and pressed: as steps, and as a moment."""
+class ExpectedImpression:
+    """When something was shown and clicked, as steps, and the time of the latest."""
 
-    shown: int = 0
-    pressed: int = 0
+    displayed: int = 0
+    interacted: int = 0
     at: float = 0.0
 
 
 @define
 class Model:
-    """One device, as the specification has it."""
+    """One device, as the specification describes it."""
 
     now: float = 0.0
     step: int = 0
     owner: Owner | None = None
     ids: dict[str, str] = field(factory=dict)
-    began: int = 0
-    since: dict[str, int] = field(factory=dict)
-    visit: int | None = None
+    min_response: int = 0
+    first_responses: dict[str, int] = field(factory=dict)
+    session: int | None = None
     last: float = 0.0
     launched: bool = False
-    messages: dict[str, Seen] = field(factory=dict)
-    blocks: dict[str, Seen] = field(factory=dict)
-    stage: InAppMessage | None = None
-    told: list[tuple[Owner, dict[str, str], tuple[str, ...]]] = field(factory=list)
+    messages: dict[str, ExpectedImpression] = field(factory=dict)
+    blocks: dict[str, ExpectedImpression] = field(factory=dict)
+    active: InAppMessage | None = None
+    expected: list[tuple[Owner, dict[str, str], tuple[str, ...]]] = field(factory=list)
 
     @property
     def name(self) -> str:
-        """The name of who it is now."""
+        """The name of the present customer."""
         assert self.owner is not None
         return name_of({"cookie": self.owner.cookie, **self.ids})
 
@@ -102,81 +103,85 @@ class Model:
         self.step += 1
         return self.step
 
-    def tell(self, *what: str) -> None:
+    def expect(self, *what: str) -> None:
         assert self.owner is not None
-        self.told.append((self.owner, dict(self.ids), what))
+        self.expected.append((self.owner, dict(self.ids), what))
 
-    def wake(self) -> None:
+    def activate(self) -> None:
         if self.owner is None:
             self.owner = Owner()
-            self.tell("installation")
-        if self.visit is not None and self.now - self.last >= TIMEOUT:
-            self.tell("session_end")
-            self.visit = None
-        if self.visit is None:
-            self.tell("session_start")
-            self.visit = self.tick()
+            self.expect("installation")
+        if self.session is not None and self.now - self.last >= TIMEOUT:
+            self.expect("session_end")
+            self.session = None
+        if self.session is None:
+            self.expect("session_start")
+            self.session = self.tick()
         if not self.launched:
             self.messages, self.blocks = self.fresh(self.messages), self.fresh(self.blocks)
         self.last, self.launched = self.now, True
 
-    def fresh(self, seen: dict[str, Seen]) -> dict[str, Seen]:
+    def fresh(self, seen: dict[str, ExpectedImpression]) -> dict[str, ExpectedImpression]:
         return {name: each for name, each in seen.items() if each.at >= self.now - MONTH}
 
     def anonymize(self) -> None:
-        if self.visit is not None:
-            self.tell("session_end")
-        self.owner, self.ids, self.visit = Owner(), {}, self.tick()
-        self.messages, self.blocks, self.stage = {}, {}, None
-        self.tell("installation")
-        self.tell("session_start")
+        if self.session is not None:
+            self.expect("session_end")
+        self.owner, self.ids, self.session = Owner(), {}, self.tick()
+        self.messages, self.blocks, self.active = {}, {}, None
+        self.expect("installation")
+        self.expect("session_start")
         self.last, self.launched = self.now, True
 
-    def may_show(self, which: str, seen: dict[str, Seen]) -> bool:
-        often, known = FREQUENCIES.get(which, "always"), seen.get(which)
-        if known is None or often == "always":
+    def may_show(self, id_: str, seen: dict[str, ExpectedImpression]) -> bool:
+        frequency, known = FREQUENCIES.get(id_, "always"), seen.get(id_)
+        if known is None or frequency == "always":
             return True
-        if often == "only_once":
-            return not known.shown
-        if often == "once_per_visit":
-            return known.shown < (self.visit or 0)
-        return not known.pressed
+        if frequency == "only_once":
+            return not known.displayed
+        if frequency == "once_per_visit":
+            return known.displayed < (self.session or 0)
+        return not known.interacted
 
-    def saw(self, message: InAppMessage) -> None:
-        """An in-app message is shown."""
+    def record_display(self, message: InAppMessage) -> None:
+        """Record that an in-app message was shown."""
         self.messages = self.fresh(self.messages)
-        self.messages[message.id] = evolve(self.messages.get(message.id, Seen()), shown=self.tick(), at=self.now)
+        self.messages[message.id] = evolve(
+            self.messages.get(message.id, ExpectedImpression()), displayed=self.tick(), at=self.now
+        )
         if message.id != SECRET:
-            self.tell("banner", "show", message.id, self.name)
-        self.stage = message
+            self.expect("banner", "show", message.id, self.name)
+        self.active = message
 
-    def saw_block(self, block: InAppContentBlock) -> None:
-        self.blocks[block.id] = evolve(self.blocks.get(block.id, Seen()), shown=self.tick(), at=self.now)
+    def record_block_display(self, block: InAppContentBlock) -> None:
+        self.blocks[block.id] = evolve(
+            self.blocks.get(block.id, ExpectedImpression()), displayed=self.tick(), at=self.now
+        )
         if block.id != SECRET:
-            self.tell("banner", "show", block.id, self.name)
+            self.expect("banner", "show", block.id, self.name)
 
     def restart(self) -> None:
-        self.launched, self.stage = False, None
+        self.launched, self.active = False, None
 
 
-class Machine(RuleBasedStateMachine):
+class MessagesMachine(RuleBasedStateMachine):
     """Devices and customer trackers of one client, which is closed, stopped and started again."""
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp())
-        self.now, self.is_troubled, self.is_stopped = 1_700_000_000.0, False, False
+        self.now, self.has_faults, self.is_stopped = 1_700_000_000.0, False, False
         self.models = {key: Model() for key in KEYS}
-        #: What was told by customer trackers, and what was uploaded of devices that are forgotten.
-        self.books: Counter[tuple[str, ...]] = Counter()
+        # What was uploaded of devices that the client has forgotten since.
+        self.uploaded: Counter[tuple[str, ...]] = Counter()
         self.pending: list[tuple[str, ...]] = []
         self.messages: list[InAppMessage] = []
         self.blocks: list[InAppContentBlock] = []
         self.inbox: list[AppInboxMessage] = []
         self.patch = pytest.MonkeyPatch()
-        # A project that did not answer is asked again at once.
-        self.patch.setattr(_blocks_loads, "PAUSE", 0.0)
+        # A project that did not respond is requested again at once.
+        self.patch.setattr(loader, "PAUSE", 0.0)
         self.client: Exponea
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -186,7 +191,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.sandbox = Sandbox()
         self.run(self.sandbox.start())
-        self.personal = Personal(self.sandbox)
+        self.content = PersonalizedContent(self.sandbox)
         self.run(self.connect())
 
     async def connect(self) -> None:
@@ -200,15 +205,15 @@ class Machine(RuleBasedStateMachine):
             upload=UploadSettings(backoff_initial=0.001, backoff_max=0.002, linger=0.001, requests_per_second=100_000),
         )
         self.client = Exponea(configuration, clock=lambda: self.now)
-        self.client._session_expirer._run = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+        disable_session_expirer(self.client)
         await self.client.start()
 
-    def about(self, key: str) -> tuple[Device, Model]:
+    def device_and_model(self, key: str) -> tuple[Device, Model]:
         self.models[key].now = self.now
         return self.client.device(key), self.models[key]
 
-    def settle(self, key: str) -> Model:
-        """Find out which cookie a new customer of a device has."""
+    def update_cookie(self, key: str) -> Model:
+        """Look up the cookie of a new customer of a device."""
         model = self.models[key]
         if model.owner is not None and not model.owner.cookie:
             state = self.run(self.state(key))
@@ -216,45 +221,45 @@ class Machine(RuleBasedStateMachine):
             assert state.cookie not in known
             model.owner.cookie = state.cookie
         if model.owner is not None:
-            # Who was somebody else for a while is the one of before again.
-            model.since.setdefault(model.name, model.began)
+            # After an identify to and fro, the customer is the same as before.
+            model.first_responses.setdefault(model.name, model.min_response)
         return model
 
     async def state(self, key: str) -> DeviceState:
-        stored = await self.client._storage.load_state(f"device:{key}")
+        stored = await devices_of(self.client).storage.load_state(f"device:{key}")
         assert stored is not None
         return DeviceState.decode(stored.value, version=1, last_activity=None)
 
-    def tried(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Do something that may fail where there is trouble."""
+    def run_or_fail(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Run something that may fail if there are faults."""
         try:
             return self.run(work)
-        except TROUBLE:
-            assert self.is_troubled
+        except FAILURES:
+            assert self.has_faults
             return None
 
-    # Life
+    # Life cycle and faults
 
     @rule(seconds=st.sampled_from([1.0, 6.0, 59.0, 61.0, 1_801.0, 7_200.0, 31 * 86_400.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
     @rule(route=st.sampled_from(ROUTES), times=st.sampled_from([1, 10]), kind=st.sampled_from(["status", "drop"]))
-    def trouble(self, route: str, times: int, kind: Any) -> None:
+    def add_fault(self, route: str, times: int, kind: Any) -> None:
         self.sandbox.faults.add(Fault(kind, path=route, times=times))
-        self.is_troubled = True
+        self.has_faults = True
 
-    @precondition(lambda self: self.is_troubled)
+    @precondition(lambda self: self.has_faults)
     @rule()
-    def repair(self) -> None:
+    def clear_faults(self) -> None:
         self.sandbox.faults.clear()
-        self.is_troubled = False
+        self.has_faults = False
 
     @rule()
     def restart(self) -> None:
         self.run(self.close())
         self.is_stopped = False
-        # No two events of one kind and moment, which the platform would take for one.
+        # The platform removes duplicates: two events of one type need different timestamps.
         self.now += 0.01
         self.run(self.connect())
         for model in self.models.values():
@@ -262,7 +267,7 @@ class Machine(RuleBasedStateMachine):
 
     async def close(self) -> None:
         await self.client.aclose(timeout=0)
-        assert background() == []
+        assert running() == []
 
     @rule()
     def upload(self) -> None:
@@ -273,21 +278,21 @@ class Machine(RuleBasedStateMachine):
     @rule(flush=st.booleans())
     def stop(self, flush: bool) -> None:  # noqa: FBT001 - drawn
         for key in KEYS:
-            self.settle(key)
-        self.run(self.stopped(flush=flush))
+            self.update_cookie(key)
+        self.run(self.stop_client(flush=flush))
         if flush and not self.is_stopped:
             self.compare()
         self.is_stopped = True
         self.models, self.pending = {key: Model(step=each.step) for key, each in self.models.items()}, []
-        self.forget_uploaded()
+        self.keep_uploaded()
 
-    async def stopped(self, *, flush: bool) -> None:
+    async def stop_client(self, *, flush: bool) -> None:
         await self.client.stop_integration(flush=flush)
-        assert background() == []
+        assert running() == []
 
-    def forget_uploaded(self) -> None:
-        """What is in the platform's books by now stays there."""
-        self.books = self.sandbox_books()
+    def keep_uploaded(self) -> None:
+        """What was uploaded before stays uploaded."""
+        self.uploaded = self.uploaded_events()
 
     @precondition(lambda self: self.is_stopped)
     @rule()
@@ -298,258 +303,261 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.is_stopped)
     @rule(key=st.sampled_from(KEYS))
-    def nothing_is_given(self, key: str) -> None:
-        async def ask() -> list[Any]:
+    def nothing_is_returned(self, key: str) -> None:
+        async def call() -> list[Any]:
             verbs = surfaces(self.client.device(key), "always")
             before = self.sandbox.request_count
-            given = [await verb() for verb in verbs.values()]
+            results = [await verb() for verb in verbs.values()]
             assert self.sandbox.request_count == before
-            return given
+            return results
 
-        assert not any(self.run(ask()))
+        assert not any(self.run(call()))
 
-    # Who it is
+    # Customers
 
     @precondition(lambda self: not self.is_stopped)
     @rule(key=st.sampled_from(KEYS), ids=st.sampled_from(IDS))
     def identify(self, key: str, ids: dict[str, str]) -> None:
-        device, model = self.about(key)
+        device, model = self.device_and_model(key)
         self.run(device.identify_customer(Customer(ids)))
-        self.identified(model, ids)
-        self.settle(key)
+        self.expect_identify(model, ids)
+        self.update_cookie(key)
 
-    def identified(self, model: Model, ids: dict[str, str]) -> None:
-        model.wake()
-        model.began = self.personal.answers
+    def expect_identify(self, model: Model, ids: dict[str, str]) -> None:
+        model.activate()
+        model.min_response = self.content.responses
         model.ids |= ids
         model.blocks = {}
 
     @precondition(lambda self: not self.is_stopped)
     @rule(key=st.sampled_from(KEYS))
     def anonymize(self, key: str) -> None:
-        device, model = self.about(key)
+        device, model = self.device_and_model(key)
         self.run(device.anonymize())
-        if model.visit is not None and self.now - model.last >= TIMEOUT:
+        if model.session is not None and self.now - model.last >= TIMEOUT:
             model.now = model.last
         model.anonymize()
-        model.began, model.last = self.personal.answers, self.now
-        self.settle(key)
+        model.min_response, model.last = self.content.responses, self.now
+        self.update_cookie(key)
 
-    # What is given out
+    # Results
 
     @precondition(lambda self: not self.is_stopped)
-    @rule(key=st.sampled_from(KEYS), which=st.sampled_from(EVENTS))
-    def in_app_message(self, key: str, which: str) -> None:
-        device, model = self.about(key)
-        message = self.tried(device.in_app_message_for(Event(which)))
-        model.wake()
-        model = self.settle(key)
-        is_due = model.stage is None and model.may_show(which, model.messages)
-        assert is_due if message else not is_due or self.is_troubled
+    @rule(key=st.sampled_from(KEYS), id_=st.sampled_from(EVENTS))
+    def in_app_message(self, key: str, id_: str) -> None:
+        device, model = self.device_and_model(key)
+        message = self.run_or_fail(device.in_app_message_for(Event(id_)))
+        model.activate()
+        model = self.update_cookie(key)
+        is_due = model.active is None and model.may_show(id_, model.messages)
+        assert is_due if message else not is_due or self.has_faults
         if message:
-            assert (owner_of(message), message.id) == (model.name, which)
-            model.saw(message)
+            assert (owner_of(message), message.id) == (model.name, id_)
+            model.record_display(message)
             self.messages.append(message)
 
     @precondition(lambda self: not self.is_stopped)
     @rule(
-        key=st.sampled_from(KEYS), pick=st.integers(0, 99), how=st.sampled_from(["click", "close", "fail", "by hand"])
+        key=st.sampled_from(KEYS),
+        index=st.integers(0, 99),
+        interaction=st.sampled_from(["click", "close", "fail", "manual close"]),
     )
-    def finish_message(self, key: str, pick: int, how: str) -> None:
-        """What is shown on a device, or else whatever was shown to whomever; it is told of them."""
-        message = self.models[key].stage
+    def finish_message(self, key: str, index: int, interaction: str) -> None:
+        """Report an interaction with the message that is shown on a device, or else with any earlier one."""
+        message = self.models[key].active
         if message is None and self.messages:
-            message = self.messages[pick % len(self.messages)]
+            message = self.messages[index % len(self.messages)]
         if message is None or message.device is None:
             return
-        device, model = self.about(message.device)
-        if how == "fail" and model.owner is None:
+        device, model = self.device_and_model(message.device)
+        if interaction == "fail" and model.owner is None:
             # Such a device is stored without its installation, which has a test of its own.
             return
         verbs: dict[str, Callable[[], Awaitable[Any]]] = {
             "click": lambda: device.click_in_app_message(message, BUTTON),
             "close": lambda: device.close_in_app_message(message),
             "fail": lambda: device.fail_in_app_message(message, "broken"),
-            "by hand": lambda: device.track_in_app_message_close(message),
+            "manual close": lambda: device.track_in_app_message_close(message),
         }
-        self.run(awaited(verbs[how]()))
-        if how != "fail":
-            model.wake()
-            self.settle(message.device)
-        elif model.visit is not None:
-            # It is no sign of life, but no session ends before what was told in it.
+        self.run(as_coroutine(verbs[interaction]()))
+        if interaction != "fail":
+            model.activate()
+            self.update_cookie(message.device)
+        elif model.session is not None:
+            # It does not count as activity, but a session does not end before its events.
             model.last = self.now
-        if model.stage is not None and (model.stage.id, owner_of(model.stage)) == (message.id, owner_of(message)):
-            model.stage = None
-        if how == "click" and model.owner is not None and message.customer_ids["cookie"] == model.owner.cookie:
+        if model.active is not None and (model.active.id, owner_of(model.active)) == (message.id, owner_of(message)):
+            model.active = None
+        if interaction == "click" and model.owner is not None and message.customer_ids["cookie"] == model.owner.cookie:
             model.messages = model.fresh(model.messages)
-            known = model.messages.get(message.id, Seen())
-            model.messages[message.id] = evolve(known, pressed=model.tick(), at=self.now)
+            known = model.messages.get(message.id, ExpectedImpression())
+            model.messages[message.id] = evolve(known, interacted=model.tick(), at=self.now)
         if message.id != SECRET:
-            what = {"by hand": "close", "fail": "failed"}.get(how, how)
+            what = {"manual close": "close", "fail": "failed"}.get(interaction, interaction)
             self.pending.append((owner_of(message), "banner", what, message.id, owner_of(message)))
 
     @precondition(lambda self: not self.is_stopped)
-    @rule(key=st.sampled_from(KEYS), which=st.sampled_from([*FREQUENCIES, SECRET]))
-    def content_block(self, key: str, which: str) -> None:
-        device, model = self.about(key)
-        block = self.run(device.content_block(which))
-        model.wake()
-        model = self.settle(key)
-        is_due = model.may_show(which, model.blocks)
-        assert is_due if block else not is_due or self.is_troubled
+    @rule(key=st.sampled_from(KEYS), id_=st.sampled_from([*FREQUENCIES, SECRET]))
+    def content_block(self, key: str, id_: str) -> None:
+        device, model = self.device_and_model(key)
+        block = self.run(device.content_block(id_))
+        model.activate()
+        model = self.update_cookie(key)
+        is_due = model.may_show(id_, model.blocks)
+        assert is_due if block else not is_due or self.has_faults
         if block:
-            assert (owner_of(block), block.id) == (model.name, which)
-            model.saw_block(block)
+            assert (owner_of(block), block.id) == (model.name, id_)
+            model.record_block_display(block)
             self.blocks.append(block)
 
     @precondition(lambda self: not self.is_stopped)
-    @rule(key=st.sampled_from(KEYS), pick=st.integers(0, 99), click=st.booleans())
-    def finish_block(self, key: str, pick: int, click: bool) -> None:  # noqa: FBT001 - drawn
-        """Whoever it was shown to, whenever, and on whichever device."""
-        device, model = self.about(key)
-        # Not a precondition: what is there is up to chance where all happens at once.
+    @rule(key=st.sampled_from(KEYS), index=st.integers(0, 99), click=st.booleans())
+    def finish_block(self, key: str, index: int, click: bool) -> None:  # noqa: FBT001 - drawn
+        """Report an interaction with any block, of any customer, on any device."""
+        device, model = self.device_and_model(key)
+        # Not a precondition: in concurrent calls, the number of blocks is a matter of chance.
         if not self.blocks:
             return
-        block = self.blocks[pick % len(self.blocks)]
+        block = self.blocks[index % len(self.blocks)]
         if click:
             assert self.run(device.click_content_block(block.id, block, LINK)) == LINK
         else:
             self.run(device.close_content_block(block.id, block))
-        model.wake()
-        model = self.settle(key)
+        model.activate()
+        model = self.update_cookie(key)
         if owner_of(block) == model.name:
-            known = model.blocks.get(block.id, Seen())
-            model.blocks[block.id] = evolve(known, pressed=model.tick(), at=self.now)
+            known = model.blocks.get(block.id, ExpectedImpression())
+            model.blocks[block.id] = evolve(known, interacted=model.tick(), at=self.now)
         if block.id != SECRET:
             self.pending.append((owner_of(block), "banner", "click" if click else "close", block.id, owner_of(block)))
 
     @precondition(lambda self: not self.is_stopped)
-    @rule(key=st.sampled_from(KEYS), anew=st.booleans())
-    def read_inbox(self, key: str, anew: bool) -> None:  # noqa: FBT001 - drawn
-        device, model = self.about(key)
-        if anew:
-            messages = self.tried(device.fetch_app_inbox()) or []
+    @rule(key=st.sampled_from(KEYS), fetch=st.booleans())
+    def read_inbox(self, key: str, fetch: bool) -> None:  # noqa: FBT001 - drawn
+        device, model = self.device_and_model(key)
+        if fetch:
+            messages = self.run_or_fail(device.fetch_app_inbox()) or []
         else:
-            found = self.tried(device.fetch_app_inbox_item(INBOX[0]))
+            found = self.run_or_fail(device.fetch_app_inbox_item(INBOX[0]))
             messages = [found] if found else []
-        model.wake()
-        model = self.settle(key)
-        assert messages or self.is_troubled
+        model.activate()
+        model = self.update_cookie(key)
+        assert messages or self.has_faults
         if messages:
-            assert sorted(each.id for each in messages) == list(INBOX if anew else INBOX[:1])
+            assert sorted(each.id for each in messages) == list(INBOX if fetch else INBOX[:1])
             assert {owner_of(each) for each in messages} == {model.name}
             self.inbox += messages
 
     @precondition(lambda self: not self.is_stopped)
-    @rule(key=st.sampled_from(KEYS), pick=st.integers(0, 99), how=st.sampled_from(["read", "open", "press"]))
-    def use_inbox(self, key: str, pick: int, how: str) -> None:
-        """Whomever it was fetched for, whenever, and on whichever device."""
-        device, model = self.about(key)
+    @rule(key=st.sampled_from(KEYS), index=st.integers(0, 99), interaction=st.sampled_from(["read", "open", "press"]))
+    def use_inbox(self, key: str, index: int, interaction: str) -> None:
+        """Use any inbox message, of any customer, on any device."""
+        device, model = self.device_and_model(key)
         if not self.inbox:
             return
-        message = self.inbox[pick % len(self.inbox)]
-        if how == "read":
+        message = self.inbox[index % len(self.inbox)]
+        if interaction == "read":
             if self.run(device.mark_app_inbox_as_read(message)):
-                asked = [each.body for each in self.sandbox.requests if each.path.endswith("/markasread")]
-                assert name_of(asked[-1]["customer_ids"]) == owner_of(message)
-        elif how == "open":
+                requests = [each.body for each in self.sandbox.requests if each.path.endswith("/markasread")]
+                assert name_of(requests[-1]["customer_ids"]) == owner_of(message)
+        elif interaction == "open":
             self.run(device.track_app_inbox_opened(message))
         else:
             self.run(device.track_app_inbox_click(AppInboxAction("browser", "Go", LINK), message))
-        model.wake()
-        self.settle(key)
-        if how != "read":
-            status = "opened" if how == "open" else "clicked"
+        model.activate()
+        self.update_cookie(key)
+        if interaction != "read":
+            status = "opened" if interaction == "open" else "clicked"
             self.pending.append((owner_of(message), "campaign", status, owner_of(message)))
 
     @precondition(lambda self: not self.is_stopped)
     @rule(key=st.sampled_from(KEYS), force=st.booleans())
     def segments(self, key: str, force: bool) -> None:  # noqa: FBT001 - drawn
-        device, model = self.about(key)
+        device, model = self.device_and_model(key)
         segments = self.run(device.get_segments(CATEGORY, force=force))
-        model.wake()
-        model = self.settle(key)
+        model.activate()
+        model = self.update_cookie(key)
         assert model.owner is not None
         for each in segments:
             assert owner_of(each) == name_of({"cookie": model.owner.cookie})
-            assert int(each["segmentation_id"]) > model.since[model.name]
+            assert int(each["segmentation_id"]) > model.first_responses[model.name]
 
     @precondition(lambda self: not self.is_stopped)
     @rule(key=st.sampled_from(KEYS))
     def recommendations(self, key: str) -> None:
-        device, model = self.about(key)
+        device, model = self.device_and_model(key)
         items = self.run(device.fetch_recommendations(ITEMS))
-        model.wake()
-        assert owner_of(items[0]) == self.settle(key).name
+        model.activate()
+        assert owner_of(items[0]) == self.update_cookie(key).name
 
     @precondition(lambda self: not self.is_stopped)
-    @rule(customer=st.sampled_from(CUSTOMERS), which=st.sampled_from([*FREQUENCIES, SECRET]))
-    def tracker(self, customer: str, which: str) -> None:
-        """A customer who is told of by their ids, maybe the same as a device's, and whom nobody remembers."""
+    @rule(customer=st.sampled_from(CUSTOMERS), id_=st.sampled_from([*FREQUENCIES, SECRET]))
+    def tracker(self, customer: str, id_: str) -> None:
+        """Use a customer tracker, whose ids may be those of a device's customer."""
         ids = {"registered": customer}
         tracker = self.client.for_customer(ids)
-        message = self.tried(tracker.in_app_message_for(Event(which)))
-        block = self.run(tracker.content_block(which))
-        inbox = self.tried(tracker.fetch_app_inbox())
+        message = self.run_or_fail(tracker.in_app_message_for(Event(id_)))
+        block = self.run(tracker.content_block(id_))
+        inbox = self.run_or_fail(tracker.fetch_app_inbox())
         for each in (message, block, *(inbox or ())):
-            assert owner_of(each) == name_of(ids) if each else self.is_troubled
-        for shown in (message, block):
-            if shown and which != SECRET:
-                self.pending.append((name_of(ids), "banner", "show", which, name_of(ids)))
+            assert owner_of(each) == name_of(ids) if each else self.has_faults
+        for displayed in (message, block):
+            if displayed and id_ != SECRET:
+                self.pending.append((name_of(ids), "banner", "show", id_, name_of(ids)))
 
     @precondition(lambda self: not self.is_stopped)
-    @rule(key=st.sampled_from(KEYS), ids=st.none() | st.sampled_from(CUSTOMERS), lead=st.integers(0, 12))
-    def all_at_once(self, key: str, ids: str | None, lead: int) -> None:
-        """In the middle of everything the device becomes somebody else's: who comes later gets nothing of before."""
-        device, model = self.about(key)
+    @rule(key=st.sampled_from(KEYS), ids=st.none() | st.sampled_from(CUSTOMERS), delay=st.integers(0, 12))
+    def all_at_once(self, key: str, ids: str | None, delay: int) -> None:
+        """Change the customer during concurrent calls: later results must belong to the new one."""
+        device, model = self.device_and_model(key)
         self.run(device.open())
-        model.wake()
-        before, since = self.settle(key).name, self.personal.answers
+        model.activate()
+        before, first_responses = self.update_cookie(key).name, self.content.responses
         hard = None if ids is None else {"registered": ids}
-        given, late = self.run(at_once(device, hard, lead))
-        was_free = model.stage is None
+        results, late_results = self.run(change_during_calls(device, hard, delay))
+        was_free = model.active is None
         if hard is None:
             model.anonymize()
         else:
-            self.identified(model, hard)
-        model.began = since
-        after = self.settle(key).name
+            self.expect_identify(model, hard)
+        model.min_response = first_responses
+        after = self.update_cookie(key).name
         cookies = {name.partition(";")[0] for name in (before, after)}
-        for each in given:
+        for each in results:
             allowed = cookies if isinstance(each, dict) else {before, after}
             assert owner_of(each) in allowed
-        for each in late:
+        for each in late_results:
             assert owner_of(each) == (after.partition(";")[0] if isinstance(each, dict) else after), each
-        self.count_shown(model, given, was_free=was_free, stays=hard is not None)
+        self.count_shown(model, results, was_free=was_free, stays=hard is not None)
 
-    def count_shown(self, model: Model, given: list[Any], *, was_free: bool, stays: bool) -> None:
-        for each in given:
+    def count_shown(self, model: Model, results: list[Any], *, was_free: bool, stays: bool) -> None:
+        for each in results:
             if isinstance(each, InAppMessage | InAppContentBlock):
                 self.pending.append((owner_of(each), "banner", "show", each.id, owner_of(each)))
             if isinstance(each, InAppMessage):
                 is_present = owner_of(each) == model.name
                 assert was_free or is_present
                 model.messages = model.fresh(model.messages)
-                model.stage = each if stays or is_present else None
+                model.active = each if stays or is_present else None
 
-    # The books
+    # What was uploaded
 
     def compare(self) -> None:
-        """Make sure that all that was told, and only that, is in the platform's books, of whom it was told."""
-        expected = self.books + Counter(self.pending)
+        """Check that the platform has all expected events, for the expected customers, and no others."""
+        expected = self.uploaded + Counter(self.pending)
         for key in KEYS:
-            model = self.settle(key)
-            expected += Counter((name_of({"cookie": owner.cookie, **ids}), *what) for owner, ids, what in model.told)
-        books = self.sandbox_books()
+            model = self.update_cookie(key)
+            for owner, ids, what in model.expected:
+                expected[name_of({"cookie": owner.cookie, **ids}), *what] += 1
+        uploaded = self.uploaded_events()
         assert not self.sandbox.engine.rejected
-        wrong, missing = books - expected, expected - books
+        wrong, missing = uploaded - expected, expected - uploaded
         assert not wrong, wrong
         assert not missing, missing
 
-    def sandbox_books(self) -> Counter[tuple[str, ...]]:
-        told = [(name_of(each.customer_ids), *told_of(each)) for each in self.sandbox.engine.events()]
-        return Counter(each for each in told if TOO_LATE not in each)
+    def uploaded_events(self) -> Counter[tuple[str, ...]]:
+        events = [(name_of(each.customer_ids), *describe(each)) for each in self.sandbox.engine.events()]
+        return Counter(each for each in events if TOO_LATE not in each)
 
     def teardown(self) -> None:
         try:
@@ -567,11 +575,11 @@ class Machine(RuleBasedStateMachine):
             gc.collect()
 
 
-def surfaces(device: Device, which: str) -> dict[str, Callable[[], Coroutine[Any, Any, Any]]]:
-    """Tell all ways to be given something."""
+def surfaces(device: Device, id_: str) -> dict[str, Callable[[], Coroutine[Any, Any, Any]]]:
+    """Return all calls that return something."""
     return {
-        "in-app message": lambda: device.in_app_message_for(Event(which)),
-        "content block": lambda: device.content_block(which),
+        "in-app message": lambda: device.in_app_message_for(Event(id_)),
+        "content block": lambda: device.content_block(id_),
         "inbox": device.fetch_app_inbox,
         "inbox item": lambda: device.fetch_app_inbox_item(INBOX[0]),
         "segments": lambda: device.get_segments(CATEGORY, force=True),
@@ -579,37 +587,37 @@ def surfaces(device: Device, which: str) -> dict[str, Callable[[], Coroutine[Any
     }
 
 
-async def at_once(device: Device, ids: dict[str, str] | None, lead: int) -> tuple[list[Any], list[Any]]:
+async def change_during_calls(device: Device, ids: dict[str, str] | None, delay: int) -> tuple[list[Any], list[Any]]:
     """
-    Let a device become somebody else's in the middle of everything that it asks for.
+    Change a device's customer during concurrent calls.
 
     Returns:
-        What was given, and what of it was given only when it was somebody else's.
+        All results, and those that were returned after the change.
     """
-    given: list[Any] = []
-    late: list[Any] = []
-    is_over = False
+    results: list[Any] = []
+    late_results: list[Any] = []
+    has_changed = False
 
-    async def ask(verb: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    async def call(verb: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         try:
-            got = await verb()
-        except TROUBLE:
+            result = await verb()
+        except FAILURES:
             return
-        things = [each for each in (got if isinstance(got, list) else [got]) if each]
-        given.extend(things)
-        if is_over:
-            late.extend(things)
+        things = [each for each in (result if isinstance(result, list) else [result]) if each]
+        results.extend(things)
+        if has_changed:
+            late_results.extend(things)
 
-    asking = [asyncio.ensure_future(ask(verb)) for verb in surfaces(device, "always").values()]
-    await asyncio.sleep(lead / 1000)
+    calls = [asyncio.ensure_future(call(verb)) for verb in surfaces(device, "always").values()]
+    await asyncio.sleep(delay / 1000)
     await (device.anonymize() if ids is None else device.identify_customer(Customer(ids)))
-    is_over = True
-    await asyncio.gather(*asking)
-    return given, late
+    has_changed = True
+    await asyncio.gather(*calls)
+    return results, late_results
 
 
-def told_of(event: Any) -> tuple[str, ...]:
-    """Tell of an event what a model tells."""
+def describe(event: Any) -> tuple[str, ...]:
+    """Describe an event as the model does."""
     properties = event.properties
     if event.event_type == "campaign":
         return "campaign", properties["status"], properties["owner"]
@@ -621,12 +629,12 @@ def told_of(event: Any) -> tuple[str, ...]:
     return "banner", "failed" if is_failure else properties["action"], properties["banner_id"], owner
 
 
-async def awaited(work: Awaitable[T]) -> T:
-    """Make a coroutine of something that can be awaited."""
+async def as_coroutine(work: Awaitable[T]) -> T:
+    """Return a coroutine of an awaitable."""
     return await work
 
 
-TestMessages = Machine.TestCase
+TestMessages = MessagesMachine.TestCase
 TestMessages.settings = settings(
     max_examples=max(40, LONG_RUN), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -19,6 +19,7 @@ from exponea_async.sandbox import Sandbox
 from exponea_async.testing import idle, received
 from helpers.app import Kept, Phone
 from helpers.gateway import Gateway
+from helpers.internals import device_context, devices_of, feature_of
 
 PATH = "/inappmessages"
 
@@ -142,7 +143,7 @@ class InAppFixture:
     @property
     def service(self) -> InAppMessages:
         """The client's instance of the feature."""
-        return self.client._features[InAppMessages]
+        return feature_of(self.client, InAppMessages)
 
     async def start(self, *messages: Any, listen: bool = True, **settings: Any) -> Exponea:
         """Start a client without automatic sessions, with a subscription to messages."""
@@ -199,17 +200,17 @@ class InAppFixture:
 
     async def impressions(self) -> Mapping[str, Impression]:
         """Return what the default device remembers of messages, by id."""
-        state = await self.client._device_context.load_state()
+        state = await device_context(self.client).load_state()
         assert state is not None
         return state.messages
 
     async def stored(self) -> bytes | None:
         """Return the stored messages of the default device."""
-        return await self.client._devices.load_data(f"{NAME}:default")
+        return await devices_of(self.client).load_data(f"{NAME}:default")
 
     async def store(self, data: bytes | None) -> None:
         """Replace the stored messages of the default device."""
-        await self.client._devices.save_data(f"{NAME}:default", data)
+        await devices_of(self.client).save_data(f"{NAME}:default", data)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 Access to the inside of a client, for tests of parts that have no public name; no other module of the tests needs it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -56,6 +57,11 @@ def before_storage_call(client: Exponea, operation: str, action: Callable[[], Aw
         return await call(*arguments, **options)
 
     setattr(storage, operation, intercepted)
+
+
+def disable_session_expirer(client: Exponea) -> None:
+    """Let idle sessions end only with the next activity of their device; to be called before the client is started."""
+    client._session_expirer._run = asyncio.Event().wait  # type: ignore[method-assign, assignment]
 
 
 async def run_statements(client: Exponea, *statements: str) -> None:

@@ -1,8 +1,7 @@
 """
-A platform that writes on everything it gives out for whom it is.
+Content of a sandbox that contains the name of the customer it was requested for, its owner.
 """
 
-import asyncio
 from collections.abc import Mapping
 from itertools import count
 from typing import Any
@@ -12,15 +11,15 @@ from attrs import evolve
 from exponea_async.messages import AppInboxMessage, InAppContentBlock, InAppMessage, RecommendationOptions
 from exponea_async.sandbox import CustomerView, Sandbox
 
-#: How often in-app messages and content blocks may be shown. Each has an in-app message upon an event of that name,
-#: and a content block in a placeholder of that name.
+#: How often in-app messages and content blocks may be shown, by name. Each has an in-app message for an event of that
+#: name, and a content block in a placeholder of that name.
 FREQUENCIES = {
     "always": "always",
     "once": "only_once",
     "visit": "once_per_visit",
     "until": "until_visitor_interacts",
 }
-#: An event whose in-app message is one of HTML, and one whose message may not be tracked.
+#: An event whose in-app message is HTML, and one whose message must not be tracked.
 PAGE, SECRET = "page", "secret"
 ITEMS = RecommendationOptions("items", fill_with_random=True)
 CATEGORY = "discovery"
@@ -29,43 +28,42 @@ INBOX = ("i1", "i2")
 
 
 def name_of(ids: Mapping[str, str]) -> str:
-    """Tell the name of whoever has these ids, which is only theirs."""
+    """Return the name of the customer with these ids, which no other customer has."""
     return ";".join(f"{kind}={value}" for kind, value in sorted(ids.items()))
 
 
-class Personal:
+class PersonalizedContent:
     """
-    Lets a platform have in-app messages, content blocks, inbox messages, segments and recommendations for everybody,
-    each with the name of whoever asked for it.
+    In-app messages, content blocks, inbox messages, segments and recommendations that contain their owner.
 
     Args:
-        sandbox: The platform.
+        sandbox: The sandbox that they are added to.
 
     Attributes:
-        answers: How many answers were personal so far.
+        responses: The number of personal responses so far.
     """
 
     def __init__(self, sandbox: Sandbox) -> None:
-        self.answers = 0
+        self.responses = 0
         self._resolve = sandbox.engine.resolve
-        # The books join customers; here it counts with which ids somebody asked.
-        sandbox.engine.resolve = self._asked  # type: ignore[method-assign]
-        defined = sandbox.messages
-        defined.in_app_messages.put(_in_app_messages)
-        blocks = [_block(name, often) for name, often in FREQUENCIES.items()]
-        defined.content_blocks.put(*blocks, _block(SECRET, "always", has_tracking_consent=False))
-        defined.inbox.put(lambda view: [_inbox_message(id_, view) for id_ in INBOX])
-        defined.segments[CATEGORY].put(lambda view: {"id": _name(view), "segmentation_id": str(self.answers)})
-        defined.recommendations["items"].put(_item)
+        # The sandbox merges customers; here the owner is named by the ids of the request.
+        sandbox.engine.resolve = self._resolve_with_name  # type: ignore[method-assign]
+        definitions = sandbox.messages
+        definitions.in_app_messages.put(_in_app_messages)
+        blocks = [_block(name, frequency) for name, frequency in FREQUENCIES.items()]
+        definitions.content_blocks.put(*blocks, _block(SECRET, "always", has_tracking_consent=False))
+        definitions.inbox.put(lambda view: [_inbox_message(id_, view) for id_ in INBOX])
+        definitions.segments[CATEGORY].put(lambda view: {"id": _name(view), "segmentation_id": str(self.responses)})
+        definitions.recommendations["items"].put(_item)
 
-    def _asked(self, project: str, ids: Mapping[str, str]) -> CustomerView:
-        self.answers += 1
+    def _resolve_with_name(self, project: str, ids: Mapping[str, str]) -> CustomerView:
+        self.responses += 1
         view = self._resolve(project, ids)
-        return evolve(view, properties={**view.properties, "asked": name_of(ids)})
+        return evolve(view, properties={**view.properties, "requested_as": name_of(ids)})
 
 
 def owner_of(thing: Any) -> str:
-    """Tell the name that stands on something that was handed out, at each place where one stands."""
+    """Return the owner of something, which must be the same everywhere in it."""
     names = set(_names(thing))
     assert len(names) == 1, names
     return names.pop()
@@ -84,32 +82,28 @@ def _names(thing: Any) -> list[str]:
     return [thing["id"] if isinstance(thing, dict) else thing.item_id]
 
 
-def background() -> list[str]:
-    """Tell what goes on for clients in the background."""
-    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("exponea_async")]
-
-
 def _between(text: str) -> str:
     return text.partition("[")[2].partition("]")[0]
 
 
 def _name(view: CustomerView) -> str:
-    return str(view.properties["asked"])
+    return str(view.properties["requested_as"])
 
 
 def _in_app_messages(view: CustomerView) -> list[dict[str, Any]]:
-    usual = [_in_app_message(name, often, view) for name, often in FREQUENCIES.items()]
+    messages = [_in_app_message(name, frequency, view) for name, frequency in FREQUENCIES.items()]
     page = {"message_type": "freeform", "is_html": True, "payload_html": f"<p>[{_name(view)}]</p>", "payload": None}
     secret = {"has_tracking_consent": False}
-    return [*usual, *(_in_app_message(name, "always", view) | more for name, more in ((PAGE, page), (SECRET, secret)))]
+    messages += [_in_app_message(name, "always", view) | more for name, more in ((PAGE, page), (SECRET, secret))]
+    return messages
 
 
-def _in_app_message(id_: str, often: str, view: CustomerView) -> dict[str, Any]:
+def _in_app_message(id_: str, frequency: str, view: CustomerView) -> dict[str, Any]:
     return {
         "id": id_,
         "name": _name(view),
         "message_type": "modal",
-        "frequency": often,
+        "frequency": frequency,
         "payload": {
             "title": f"Dear [{_name(view)}]",
             "buttons": [{"button_type": "browser", "button_text": "Go", "button_link": LINK}],
@@ -121,13 +115,13 @@ def _in_app_message(id_: str, often: str, view: CustomerView) -> dict[str, Any]:
     }
 
 
-def _block(id_: str, often: str, **more: Any) -> dict[str, Any]:
-    def says(view: CustomerView) -> dict[str, Any]:
+def _block(id_: str, frequency: str, **fields: Any) -> dict[str, Any]:
+    def respond(view: CustomerView) -> dict[str, Any]:
         html = f"<p>[{_name(view)}]</p><a href='{LINK}'>Go</a>"
-        told = {"ttl_seconds": 60, "variant_id": 1, "variant_name": _name(view), "content_type": "html"}
-        return {**told, "content": {"html": html}, **more}
+        usual = {"ttl_seconds": 60, "variant_id": 1, "variant_name": _name(view), "content_type": "html"}
+        return {**usual, "content": {"html": html}, **fields}
 
-    return {"id": id_, "name": id_, "placeholders": [id_], "frequency": often, "personal": says}
+    return {"id": id_, "name": id_, "placeholders": [id_], "frequency": frequency, "personal": respond}
 
 
 def _inbox_message(id_: str, view: CustomerView) -> dict[str, Any]:
