@@ -1,5 +1,6 @@
 """
-Whatever a platform answers, at most what is broken in it is lost: no event, no other element, not the event loop.
+Whatever the platform responds, only what is broken in the response is lost: events are recorded, other elements are
+used, and the event loop is not blocked.
 """
 
 import asyncio
@@ -21,19 +22,18 @@ from helpers.clients import Connect
 from helpers.hostile_responses import (
     CONTENT,
     EVERYTHING,
-    GAP,
+    MAX_GAP,
+    REPORTS,
     SURFACES,
-    TELLING,
-    Platform,
+    HostileFixture,
+    ScriptedPlatform,
     Surface,
-    World,
     check_log,
-    conforms,
-    world_of,
+    hostile_fixture,
+    wrong_attribute,
 )
 from helpers.waiting import Ticking
-from hypothesis import given as drawn
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exponea_async import Event
@@ -64,9 +64,9 @@ from exponea_async.sandbox import Sandbox
 T = TypeVar("T")
 
 GOOD = ("good 1", "good 2", "good 3")
-#: The size of what takes long to read, in megabytes.
+#: The size of large responses, in megabytes.
 MEGABYTES = 10 if os.environ.get("EXPONEA_TEST_LONG_RUN") else 1
-#: Elements in an answer whose fields are wrong.
+#: The number of elements of a response whose fields are wrong.
 FEW = 40
 DEPTH = 100_000
 DEEP = "[" * DEPTH + "]" * DEPTH
@@ -74,25 +74,25 @@ LESS = "[" * 5_000 + "]" * 5_000
 
 ENVELOPES: Mapping[str, Any] = {
     "nothing": "",
-    "blanks": " \n ",
+    "spaces": " \n ",
     "words": "Sorry!",
     "HTML": "<html><body>Bad gateway</body></html>",
     "null": "null",
     "a list": "[]",
-    "a text": '"x"',
+    "a string": '"x"',
     "a number": "1e999",
     "NaN": "NaN",
     "no success": '{"results": []}',
     "a failure": '{"success": false, "errors": {"x": ["no"]}}',
-    "a failure of words": '{"success": false, "error": "no\\nno"}',
-    "success is a text": '{"success": "true", "results": []}',
+    "a failure with a string": '{"success": false, "error": "no\\nno"}',
+    "success is a string": '{"success": "true", "results": []}',
     "success is large": '{"success": [' + '{"a":1},' * 10_000 + "1]}",
     "success is deep": f'{{"success": {LESS}}}',
     "the token is deep": f'{{"success": true, "results": [], "sync_token": {LESS}}}',
     "the token is large": '{"success": true, "results": [], "sync_token": [' + '{"a":1},' * 10_000 + "1]}",
-    "the token is a half": '{"success": true, "messages": [], "sync_token": "\\ud800"}',
+    "the token is half a surrogate pair": '{"success": true, "messages": [], "sync_token": "\\ud800"}',
     "an object for a list": '{"success": true, "results": {"a": 1}, "discovery": {"a": 1}}',
-    "a text for a list": '{"success": true, "messages": "x", "discovery": "x"}',
+    "a string for a list": '{"success": true, "messages": "x", "discovery": "x"}',
     "deep": f'{{"success": true, "results": {DEEP}}}',
     "deep and open": '{"success": true, "results": ' + "[" * DEPTH,
     "an error that is deep": '{"success": false, "error": ' + "[" * 1_010 + "]" * 1_010 + "}",
@@ -101,11 +101,11 @@ ENVELOPES: Mapping[str, Any] = {
     + "]" * 1_010
     + "}]}",
     "two at once": '{"success": true}{"success": true}',
-    "twice success": '{"success": true, "success": false}',
-    "a mark of byte order": '\ufeff{"success": true, "results": []}',
+    "success twice": '{"success": true, "success": false}',
+    "a byte order mark": '\ufeff{"success": true, "results": []}',
     "UTF-16": '{"success": true}'.encode("utf-16"),
-    "no UTF-8": b'{"success": true, "results": ["\xff\xfe"], "\xff": 1}',
-    "a key that is a half": '{"success": true, "\\ud800": 1}',
+    "not UTF-8": b'{"success": true, "results": ["\xff\xfe"], "\xff": 1}',
+    "a key that is half a surrogate pair": '{"success": true, "\\ud800": 1}',
     "zeros": b"\0" * 1_000,
     "many members": "{" + ",".join(f'"{number}": 1' for number in range(10_000)) + "}",
     "members of lists": "{" + ",".join(f'"{number}": [1, 2]' for number in range(8_000)) + "}",
@@ -121,25 +121,25 @@ BROKEN: tuple[str, ...] = (
 
 
 @pytest.fixture
-async def world(connect: Connect, sandbox: Sandbox) -> World:
-    return await world_of(connect, sandbox)
+async def hostile(connect: Connect, sandbox: Sandbox) -> HostileFixture:
+    return await hostile_fixture(connect, sandbox)
 
 
 def surfaces(*names: str) -> pytest.MarkDecorator:
-    """Run a test for each thing that is asked of the platform, or for some."""
+    """Run a test for each call, or for some."""
     chosen = {name: each for name, each in SURFACES.items() if not names or name in names}
     return pytest.mark.parametrize("surface", chosen.values(), ids=chosen)
 
 
-async def asked(world: World, surface: Surface, *ids: str) -> list[str] | ExponeaError:
-    """Ask, and tell the ids of what comes of it, or the error, where there may be one; events are kept meanwhile."""
-    receipt = await world.client.track_event(Event("before"))
+async def call_and_track(hostile: HostileFixture, surface: Surface, *ids: str) -> list[str] | ExponeaError:
+    """Call, and return the ids of the results, or the error if there may be one; an event is recorded meanwhile."""
+    receipt = await hostile.client.track_event(Event("before"))
     try:
-        found: list[str] | ExponeaError = await surface.ask(world, ids)
+        found: list[str] | ExponeaError = await surface.call(hostile, ids)
     except InvalidEventError:
         raise
     except ExponeaError as error:
-        if surface.is_quiet:
+        if surface.raises_nothing:
             raise
         found = error
     await receipt.delivered()
@@ -147,69 +147,69 @@ async def asked(world: World, surface: Surface, *ids: str) -> list[str] | Expone
 
 
 @pytest.mark.parametrize("surface", EVERYTHING.values(), ids=EVERYTHING)
-async def test_envelopes(world: World, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing comes of an answer that is none but an error that is known, and the next one is as good as ever."""
-    surface.prepare(world, GOOD)
-    # Ids are linked once for each device.
-    world.only = None if surface.route == "link-ids" else await world.device()
+async def test_envelopes(hostile: HostileFixture, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
+    """A broken response is a known error or has no results, and the next response is used."""
+    surface.prepare(hostile, GOOD)
+    # Ids are linked once per device.
+    hostile.fixed_device = None if surface.route == "link-ids" else await hostile.device()
     for case, body in ENVELOPES.items():
-        world.sandbox.messages.set_response(surface.route, body)
+        hostile.sandbox.messages.set_response(surface.route, body)
         async with Ticking() as ticking:
-            found = await asked(world, surface, *GOOD)
+            found = await call_and_track(hostile, surface, *GOOD)
         if surface.route not in ("link-ids", "attributes", "appinbox/markasread"):
             assert isinstance(found, ExponeaError) or found == [], case
-        assert ticking.gap < GAP, case
+        assert ticking.gap < MAX_GAP, case
         check_log(caplog, case=case)
     for length in range(1, len(good := surface.body(*map(surface.element, GOOD))), len(good) // 5):
-        world.sandbox.messages.set_response(surface.route, good[:length])
-        await asked(world, surface, *GOOD)
+        hostile.sandbox.messages.set_response(surface.route, good[:length])
+        await call_and_track(hostile, surface, *GOOD)
         check_log(caplog, case=f"cut off after {length}")
-    world.only = None
-    if surface in TELLING.values():
-        world.sandbox.messages.clear_response(surface.route)
-        assert await asked(world, surface) == ["good"]
+    hostile.fixed_device = None
+    if surface in REPORTS.values():
+        hostile.sandbox.messages.clear_response(surface.route)
+        assert await call_and_track(hostile, surface) == ["good"]
     else:
-        world.sandbox.messages.set_response(surface.route, good)
-        assert await asked(world, surface, *GOOD) == list(GOOD)
+        hostile.sandbox.messages.set_response(surface.route, good)
+        assert await call_and_track(hostile, surface, *GOOD) == list(GOOD)
 
 
 @pytest.mark.parametrize("surface", EVERYTHING.values(), ids=EVERYTHING)
-async def test_statuses(world: World, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
-    """A status other than success is an error, whatever is in the answer."""
-    surface.prepare(world, GOOD)
+async def test_statuses(hostile: HostileFixture, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
+    """A status other than success is an error, whatever the response contains."""
+    surface.prepare(hostile, GOOD)
     good = surface.body(*map(surface.element, GOOD))
     large = '{"errors": [' + "1," * 1_000_000 + "1]}"
     for status in STATUSES:
         for body in (good, "<html>", large) if status in (400, 500) else (good,):
-            world.sandbox.messages.set_response(surface.route, body, status=status)
+            hostile.sandbox.messages.set_response(surface.route, body, status=status)
             async with Ticking() as ticking:
-                found = await asked(world, surface, *GOOD)
+                found = await call_and_track(hostile, surface, *GOOD)
             if status != 206 and surface.route != "link-ids":
                 assert isinstance(found, ExponeaError) or found == [], status
-            assert ticking.gap < GAP, status
+            assert ticking.gap < MAX_GAP, status
             check_log(caplog, case=str(status))
 
 
 @surfaces()
-async def test_broken_elements(world: World, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
-    """An element that is broken loses only itself."""
-    surface.prepare(world, GOOD)
+async def test_broken_elements(hostile: HostileFixture, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
+    """A broken element is skipped, and the others are used."""
+    surface.prepare(hostile, GOOD)
     first, *others = (surface.element(id_) for id_ in GOOD)
-    # Of segments there are few, and answers that are large are none.
+    # Responses with segments are small, and large ones are rejected.
     broken = [each.replace(DEEP, LESS) for each in BROKEN]
     if surface.route != "segments":
         broken += [DEEP]
-    world.sandbox.messages.set_response(
+    hostile.sandbox.messages.set_response(
         surface.route, surface.body(first, *broken, others[0], *broken[::-1], others[1])
     )
     async with Ticking() as ticking:
-        assert await asked(world, surface, *GOOD) == list(GOOD)
-    assert ticking.gap < GAP
+        assert await call_and_track(hostile, surface, *GOOD) == list(GOOD)
+    assert ticking.gap < MAX_GAP
     check_log(caplog)
 
 
 def wrong_values() -> list[str]:
-    """Make what stands in a place where it should not, as JSON."""
+    """Return values for fields of another type, as JSON."""
     texts = ('""', '"x"', '"\\ud800"', '"\\u0000\\n"', json.dumps("x" * 20_000))
     numbers = ("0", "-1.5", "1e308", "1e999", str(2**63), "9" * 400, "NaN")
     others = ("null", "true", "false", "[]", '[1, "a", null, {}, [[]]]', "{}", '{"a": {"b": [1]}, "": null}')
@@ -223,16 +223,16 @@ def wrong_values() -> list[str]:
     ]
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Tell all places in an element."""
+def paths_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Return the paths of all fields of an element."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, each in inner:
         yield (*path, name)
-        yield from places(each, (*path, name))
+        yield from paths_of(each, (*path, name))
 
 
-def spoiled(element: dict[str, Any], path: tuple[Any, ...], value: str) -> str:
-    """Put a value, JSON already, into an element's place."""
+def with_value(element: dict[str, Any], path: tuple[Any, ...], value: str) -> str:
+    """Return an element with a value, JSON already, at a path."""
     copied: Any = json.loads(json.dumps(element))
     inner = copied
     for name in path[:-1]:
@@ -242,44 +242,44 @@ def spoiled(element: dict[str, Any], path: tuple[Any, ...], value: str) -> str:
 
 
 @surfaces()
-async def test_fields(world: World, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
-    """Each field of an element may be anything: what comes out is of the declared types, and can be told of."""
+async def test_fields(hostile: HostileFixture, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
+    """Each field of an element may have any value: the results are of the declared types, and can be tracked."""
     elements = {
         ".".join(map(str, (*path, number))): (path, value)
-        for path in places(surface.element("x"))
+        for path in paths_of(surface.element("x"))
         for number, value in enumerate(wrong_values())
-        # A message may ask for a delay of a day at the most, and gets it.
+        # A message may have a delay of up to a day.
         if path != ("load_delay",) or value not in LONG
     }
     first, last = json.dumps(surface.element(GOOD[0])), json.dumps(surface.element(GOOD[1]))
     count = 0
     for few in batched(elements.items(), FEW):
         ids = [GOOD[0], *(id_ for id_, _ in few), GOOD[1]]
-        body = surface.body(first, *(spoiled(surface.element(id_), *each) for id_, each in few), last)
-        surface.prepare(world, ids)
-        world.sandbox.messages.set_response(surface.route, body)
+        body = surface.body(first, *(with_value(surface.element(id_), *each) for id_, each in few), last)
+        surface.prepare(hostile, ids)
+        hostile.sandbox.messages.set_response(surface.route, body)
         async with Ticking() as ticking:
-            found = await asked(world, surface, *ids)
+            found = await call_and_track(hostile, surface, *ids)
         assert not isinstance(found, ExponeaError)
         assert {GOOD[0], GOOD[1]} <= set(map(str, found))
-        assert ticking.gap < GAP
+        assert ticking.gap < MAX_GAP
         count += len(found)
         check_log(caplog, 3 * FEW)
     assert count > 2 * (len(elements) // FEW + 1)
-    assert [trouble for each in world.handed_out if (trouble := conforms(each, type(each)))] == []
+    assert [trouble for each in hostile.returned if (trouble := wrong_attribute(each, type(each)))] == []
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut into lists of a size."""
+    """Split values into lists of a size."""
     rest = iter(items)
     while few := list(islice(rest, size)):
         yield few
 
 
 @surfaces()
-async def test_large(world: World, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
-    """What is large is read beside the event loop, or not at all; what is good beside it is there."""
-    surface.prepare(world, GOOD)
+async def test_large(hostile: HostileFixture, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
+    """A large response is read without blocking the event loop, or not at all; its good elements are used."""
+    surface.prepare(hostile, GOOD)
     good = [json.dumps(surface.element(id_)) for id_ in GOOD]
     filled = json.dumps(surface.element("x")).replace(CONTENT, "x" * 1_000)
     many = [filled.replace('"x"', f'"{number}"') for number in range(MEGABYTES * 1_000_000 // len(filled))]
@@ -294,95 +294,97 @@ async def test_large(world: World, surface: Surface, caplog: pytest.LogCaptureFi
     if surface.route not in ("inappmessages", "appinbox/fetch") and MEGABYTES == 1:
         cases = dict(list(cases.items())[1:4])
     for case, elements in cases.items():
-        world.sandbox.messages.set_response(surface.route, surface.body(*elements))
+        hostile.sandbox.messages.set_response(surface.route, surface.body(*elements))
         async with Ticking() as ticking:
-            found = await asked(world, surface, *GOOD)
+            found = await call_and_track(hostile, surface, *GOOD)
         if case == "too large" or surface.route == "segments":
             assert isinstance(found, ExponeaError) or found == []
         else:
             assert not isinstance(found, ExponeaError), found
             assert set(found) >= set(GOOD), case
-        assert ticking.gap < GAP, case
+        assert ticking.gap < MAX_GAP, case
         check_log(caplog, case=case)
 
 
 @surfaces("in-app messages", "inbox")
-async def test_many_words(world: World, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
-    """A thousand messages with the same slip are told of in a few lines."""
+async def test_many_wrong_values(hostile: HostileFixture, surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand messages with the same mistake are logged in a few lines."""
     odd = json.dumps(surface.element("x")).replace('consent": true', 'consent": "x"')
     many = [odd.replace('"x"', f'"{number}"', 1) for number in range(900)]
-    world.sandbox.messages.set_response(surface.route, surface.body(*many))
-    assert not isinstance(await asked(world, surface), ExponeaError)
+    hostile.sandbox.messages.set_response(surface.route, surface.body(*many))
+    assert not isinstance(await call_and_track(hostile, surface), ExponeaError)
     if surface.route == "inappmessages":
-        await surface.ask(world, ["0"])
+        await surface.call(hostile, ["0"])
     check_log(caplog)
 
 
-# What is wrong on the way
+# The connection
 
 
-class TestWire:
-    """The way an answer takes may be as hostile as what is in it."""
+class TestConnection:
+    """The connection may be as hostile as the content of responses."""
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    async def test_elsewhere(self, connect: Connect, sandbox: Sandbox, status: int) -> None:
-        """Nobody goes where a redirect points to, or carries cookies along."""
+    async def test_redirects(self, connect: Connect, sandbox: Sandbox, status: int) -> None:
+        """Redirects are not followed, and no cookies are sent."""
 
-        async def answer(_: web.Request) -> web.StreamResponse:
+        async def respond(_: web.Request) -> web.StreamResponse:
             headers = {"Location": f"{elsewhere.url}/webxp", "Set-Cookie": "a=b; Path=/"}
             return web.Response(status=status, headers=headers)
 
-        async with Platform(answer) as elsewhere, Platform(answer) as platform:
-            world = await world_of(connect, sandbox, base_url=platform.url)
+        async with ScriptedPlatform(respond) as elsewhere, ScriptedPlatform(respond) as platform:
+            hostile = await hostile_fixture(connect, sandbox, base_url=platform.url)
             for surface in EVERYTHING.values():
                 if surface.route != "appinbox/markasread":
-                    found = await asked(world, surface, *GOOD)
+                    found = await call_and_track(hostile, surface, *GOOD)
                     assert isinstance(found, ExponeaError) or found == []
-            assert elsewhere.seen == []
-            assert len(platform.seen) >= len(SURFACES)
-            assert [each.headers for each in platform.seen if "Cookie" in each.headers] == []
+            assert elsewhere.requests == []
+            assert len(platform.requests) >= len(SURFACES)
+            assert [each.headers for each in platform.requests if "Cookie" in each.headers] == []
 
     @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "x", "gzip, gzip", "\xff"])
     async def test_wrong_encodings(
         self, connect: Connect, sandbox: Sandbox, encoding: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """What says that it is compressed, and is not, is no answer."""
+        """A body that says it is compressed, and is not, is not a response."""
 
-        async def answer(_: web.Request) -> web.StreamResponse:
+        async def respond(_: web.Request) -> web.StreamResponse:
             return web.Response(body=b"no such thing", headers={"Content-Encoding": encoding})
 
-        async with Platform(answer) as platform:
-            world = await world_of(connect, sandbox, base_url=platform.url)
+        async with ScriptedPlatform(respond) as platform:
+            hostile = await hostile_fixture(connect, sandbox, base_url=platform.url)
             for name in ("consents", "segments", "in-app messages", "bundle", "inbox"):
-                found = await asked(world, SURFACES[name], *GOOD)
+                found = await call_and_track(hostile, SURFACES[name], *GOOD)
                 assert isinstance(found, ExponeaError) or found == []
                 check_log(caplog)
 
-    async def test_bombs(self, connect: Connect, sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
-        """What is small and unpacks to something huge takes no more room than an answer may."""
+    async def test_compression_bombs(
+        self, connect: Connect, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A small body that decompresses to a huge one takes no more memory than a response may."""
         packer = zlib.compressobj(wbits=31)
         bomb = b"".join([*(packer.compress(b"\0" * 10_000_000) for _ in range(30)), packer.flush()])
 
-        async def answer(_: web.Request) -> web.StreamResponse:
+        async def respond(_: web.Request) -> web.StreamResponse:
             return web.Response(body=bomb, headers={"Content-Encoding": "gzip"})
 
-        async with Platform(answer) as platform:
-            world = await world_of(connect, sandbox, base_url=platform.url)
+        async with ScriptedPlatform(respond) as platform:
+            hostile = await hostile_fixture(connect, sandbox, base_url=platform.url)
             for name in ("consents", "segments", "bundle"):
                 tracemalloc.start()
                 async with Ticking() as ticking:
-                    found = await asked(world, SURFACES[name], *GOOD)
+                    found = await call_and_track(hostile, SURFACES[name], *GOOD)
                 peak = tracemalloc.get_traced_memory()[1]
                 tracemalloc.stop()
                 assert isinstance(found, ExponeaError) or found == []
                 assert peak < 200_000_000
-                assert ticking.gap < GAP
+                assert ticking.gap < MAX_GAP
                 check_log(caplog)
 
-    async def test_drips(self, connect: Connect, sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
-        """Nobody waits for longer than a request may take, so often as it is made."""
+    async def test_slow_responses(self, connect: Connect, sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+        """A call waits no longer than its requests may take."""
 
-        async def answer(request: web.Request) -> web.StreamResponse:
+        async def respond(request: web.Request) -> web.StreamResponse:
             response = web.StreamResponse()
             await response.prepare(request)
             with suppress(ConnectionError):
@@ -391,45 +393,47 @@ class TestWire:
                     await asyncio.sleep(0.02)
             return response
 
-        async with Platform(answer) as platform:
-            world = await world_of(connect, sandbox, base_url=platform.url, upload={"request_timeout": 0.1})
+        async with ScriptedPlatform(respond) as platform:
+            hostile = await hostile_fixture(connect, sandbox, base_url=platform.url, upload={"request_timeout": 0.1})
             for surface in SURFACES.values():
                 async with asyncio.timeout(10):
-                    found = await asked(world, surface, GOOD[0])
+                    found = await call_and_track(hostile, surface, GOOD[0])
                 assert isinstance(found, ExponeaError) or found == []
                 check_log(caplog)
 
     @pytest.mark.parametrize(
         "wait", ["1800", "99999999999999999999", "1e400", "Fri, 31 Dec 9999 23:59:59 GMT", "-5", "soon", "\xff", ""]
     )
-    async def test_waits(self, connect: Connect, sandbox: Sandbox, wait: str, caplog: pytest.LogCaptureFixture) -> None:
-        """A platform that wants nobody to ask for long is not waited for."""
+    async def test_long_waits(
+        self, connect: Connect, sandbox: Sandbox, wait: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A call does not wait as long as the platform demands."""
 
-        async def answer(_: web.Request) -> web.StreamResponse:
+        async def respond(_: web.Request) -> web.StreamResponse:
             return web.Response(status=429, headers={"Retry-After": wait})
 
-        async with Platform(answer) as platform:
-            world = await world_of(connect, sandbox, base_url=platform.url)
+        async with ScriptedPlatform(respond) as platform:
+            hostile = await hostile_fixture(connect, sandbox, base_url=platform.url)
             for surface in SURFACES.values():
                 async with asyncio.timeout(10):
-                    found = await asked(world, surface, GOOD[0])
+                    found = await call_and_track(hostile, surface, GOOD[0])
                 assert isinstance(found, ExponeaError) or found == []
                 check_log(caplog)
 
 
-# What the host gives
+# Arguments
 
 
-class Text(str):
-    """A text of another class."""
+class StringSubclass(str):
+    """A string of another class."""
 
     __slots__ = ()
 
 
-def given() -> list[Any]:
-    """Make what a host may give by mistake."""
+def odd_values() -> list[Any]:
+    """Return values that a caller may pass by mistake."""
     numbers = [0, -1, 2**70, 1.5, float("nan"), float("inf"), True]
-    texts = ["", " ", "x" * 100_000, "\ud800", "\0", Text("x"), b"x"]
+    texts = ["", " ", "x" * 100_000, "\ud800", "\0", StringSubclass("x"), b"x"]
     return [None, *numbers, *texts, [], [[1]], (), {}, {"a": object()}, {1: 2}, set(), object(), int, len]
 
 
@@ -462,25 +466,25 @@ VERBS: Mapping[str, Mapping[str, Any]] = {
     "fetch_recommendations": {"options": RecommendationOptions("e", fill_with_random=True)},
     "fetch_attributes": {"attributes": [{"type": "property", "property": "p"}]},
 }
-#: Fields of in-app messages that nobody looks at before they are used.
-UNSEEN = ("message.id", "message.device", "message.customer_ids")
+#: Fields of in-app messages that are tested apart.
+UNCHECKED = ("message.id", "message.device", "message.customer_ids")
 
 
 def odd_calls(arguments: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Make the arguments of a call with one of them, or one field of them, being something else."""
+    """Return the arguments of calls in which one argument, or one field of it, is odd."""
     for name, good in arguments.items():
-        for odd in given():
+        for odd in odd_values():
             yield name, {**arguments, name: odd}
             for each in attrs.fields(type(good)) if attrs.has(type(good)) else ():
                 with suppress(InvalidEventError):
                     yield f"{name}.{each.name}", {**arguments, name: attrs.evolve(good, **{each.name: odd})}
 
 
-async def trouble_of(world: World, verb: str, *, seen: bool) -> list[str]:
-    """Call a verb with odd arguments, and tell what was raised that should not be."""
-    device, trouble = world.client.device("d"), []
+async def wrong_errors(hostile: HostileFixture, verb: str, *, checked: bool) -> list[str]:
+    """Call a method with odd arguments, and return the errors that it must not raise."""
+    device, trouble = hostile.client.device("d"), []
     for place, arguments in odd_calls(VERBS[verb]):
-        if (place in UNSEEN and "in_app_message" in verb) == seen:
+        if (place in UNCHECKED and "in_app_message" in verb) == checked:
             continue
         try:
             result = getattr(device, verb)(**arguments)
@@ -494,38 +498,38 @@ async def trouble_of(world: World, verb: str, *, seen: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_odd_arguments(world: World, verb: str) -> None:
-    """What a host gives by mistake is refused by name, or does no harm; the device is as good as before."""
-    assert await trouble_of(world, verb, seen=True) == []
-    await (await world.client.device("d").track_event(Event("after"))).delivered()
+async def test_odd_arguments(hostile: HostileFixture, verb: str) -> None:
+    """An odd argument is rejected by its name, or does no harm; the device still works."""
+    assert await wrong_errors(hostile, verb, checked=True) == []
+    await (await hostile.client.device("d").track_event(Event("after"))).delivered()
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if "in_app_message" in verb and verb != "in_app_message_for"])
-async def test_odd_messages(world: World, verb: str) -> None:
-    """An in-app message whose id or device is no text is refused by name."""
-    assert await trouble_of(world, verb, seen=False) == []
+async def test_odd_messages(hostile: HostileFixture, verb: str) -> None:
+    """An in-app message whose id or device is not a string is rejected by its name."""
+    assert await wrong_errors(hostile, verb, checked=False) == []
 
 
-# What is left behind
+# Memory
 
 
-async def test_memory(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """Answers that are broken leave nothing behind, however many there are."""
-    # Records of the log hold on to errors, and these to what was read.
+async def test_memory(hostile: HostileFixture, caplog: pytest.LogCaptureFixture) -> None:
+    """Broken responses leave nothing in memory, however many there are."""
+    # Log records refer to errors, and these to what was read.
     caplog.set_level(logging.CRITICAL, "exponea_async")
     chosen = [SURFACES[name] for name in ("in-app messages", "bundle", "inbox", "segments", "consents")]
-    world.only = await world.device()
+    hostile.fixed_device = await hostile.device()
 
     async def rounds(numbers: range) -> int:
         for number in numbers:
             surface = chosen[number % len(chosen)]
             odd = json.dumps({**surface.element(f"{number}"), "id": 7, "x": "y" * 5_000})
             body = surface.body(odd, "{}", *BROKEN[:20], surface.element(GOOD[0]))
-            world.sandbox.messages.set_response(surface.route, body[:-9] if number % 3 else body)
+            hostile.sandbox.messages.set_response(surface.route, body[:-9] if number % 3 else body)
             with suppress(ExponeaError):
-                await surface.ask(world, GOOD[:1])
-        world.handed_out.clear()
-        world.sandbox.reset()
+                await surface.call(hostile, GOOD[:1])
+        hostile.returned.clear()
+        hostile.sandbox.reset()
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
@@ -538,7 +542,7 @@ async def test_memory(world: World, caplog: pytest.LogCaptureFixture) -> None:
     assert after - before < 200_000
 
 
-# Anything at all
+# Random responses
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from((2**63, -(2**63), 2**64, 10**400, 1e308, 5e-324))
 JSON = st.recursive(
@@ -549,24 +553,24 @@ JSON = st.recursive(
 
 
 def read_in_app(body: bytes) -> list[Any]:
-    """Read in-app messages, all of them."""
+    """Read in-app messages as a whole."""
     who = CustomerSnapshot({"cookie": "c"}, ProjectRef("https://s.example", "shop"), "d")
     return [each.message(who) for each in MessageCache().read(body).definitions]
 
 
 def read_bundle(body: bytes) -> list[Any]:
-    """Read content blocks, as they are handed out."""
+    """Read content blocks, as they are returned."""
     blocks = block_loader.read_bundle(body, 5.0).placeholders.values()
     return [public_block(each, None, ids={}) for place in blocks for each in place]
 
 
-def read_found(body: bytes) -> list[Any]:
-    """Read what blocks say to a customer."""
+def read_personal(body: bytes) -> list[Any]:
+    """Read the personalized content of blocks."""
     return list(block_loader.read_data(body, frozenset(GOOD), 5.0).values())
 
 
 def read_inbox(body: bytes) -> list[Any]:
-    """Read messages of the inbox."""
+    """Read inbox messages."""
     stamp = FetchInfo({}, 5.0)
     entries = read_messages(
         read_envelope(body).elements, {}, stamp, lambda source: read_html(source, ensure_close=False)
@@ -582,7 +586,7 @@ def read_discovery(body: bytes) -> list[Any]:
 READERS: Mapping[str, Callable[[bytes], list[Any]]] = {
     "in-app messages": read_in_app,
     "bundle": read_bundle,
-    "personal blocks": read_found,
+    "personal blocks": read_personal,
     "inbox": read_inbox,
     "segments": read_discovery,
     "recommendations": read_recommendations,
@@ -592,17 +596,17 @@ READERS: Mapping[str, Callable[[bytes], list[Any]]] = {
 
 
 def read(name: str, body: str) -> list[Any]:
-    """Read an answer, of values of the declared types."""
+    """Read a response, whose values must be of the declared types."""
     values = READERS[name](body.encode(errors="surrogatepass"))
-    assert [trouble for each in values if (trouble := conforms(each, type(each)))] == []
+    assert [trouble for each in values if (trouble := wrong_attribute(each, type(each)))] == []
     return values
 
 
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=60)
-@drawn(data=st.data())
-def test_anything(name: str, data: st.DataObject) -> None:
-    """Whatever stands beside a good element, the good one is there."""
+@given(data=st.data())
+def test_any_element(name: str, data: st.DataObject) -> None:
+    """A good element is used, whatever is next to it."""
     surface = SURFACES[name]
     junk = data.draw(st.lists(JSON.map(json.dumps), max_size=3))
     assert read(name, surface.body(*junk, surface.element(GOOD[0])))
@@ -610,20 +614,20 @@ def test_anything(name: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=150)
-@drawn(data=st.data())
-def test_anything_within(name: str, data: st.DataObject) -> None:
-    """An element with one thing changed is one of the declared types, or left out."""
+@given(data=st.data())
+def test_any_field(name: str, data: st.DataObject) -> None:
+    """An element with one other field is of the declared types, or skipped."""
     surface = SURFACES[name]
     element = surface.element(GOOD[0])
-    path = data.draw(st.sampled_from(list(places(element))))
-    odd = spoiled(element, path, json.dumps(data.draw(JSON)))
+    path = data.draw(st.sampled_from(list(paths_of(element))))
+    odd = with_value(element, path, json.dumps(data.draw(JSON)))
     assert read(name, surface.body(odd, surface.element(GOOD[1])))
 
 
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=100)
-@drawn(body=st.text() | JSON.map(json.dumps))
-def test_any_answer(name: str, body: str) -> None:
-    """Anything is an answer, or an error that is known."""
+@given(body=st.text() | JSON.map(json.dumps))
+def test_any_response(name: str, body: str) -> None:
+    """Anything is a response, or a known error."""
     with suppress(RequestRefusedError, UnavailableError):
         read(name, body)

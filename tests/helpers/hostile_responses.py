@@ -1,5 +1,5 @@
 """
-What the tests of hostile answers share: each thing that is asked of the platform, with good answers and how to ask.
+The calls that request something from the platform, each with good responses, for tests with hostile ones.
 """
 
 import json
@@ -21,42 +21,49 @@ from exponea_async.features.segments.service import Segments
 from exponea_async.messages import RecommendationOptions
 from exponea_async.sandbox import Sandbox
 from helpers.clients import Connect
+from helpers.internals import feature_of
 
-#: What must never be seen in a log: the project's key, customers' tokens and ids, and what messages say.
+#: What must never be logged: the project's key, customers' tokens and ids, and the content of messages.
 KEY, TOKEN, CUSTOMER, CONTENT = "s3cretkey", "s3crettoken", "s3cretcustomer", "s3cretcontent"
 SECRETS = (KEY, TOKEN, CUSTOMER, CONTENT)
-#: The event loop may be kept for so long at the most, in seconds: far more than is usual, for machines that are busy.
-GAP = 0.5
-#: Lines of the log for one answer.
-LINES = 12
-#: Attributes that are asked for at once.
+#: Maximum time for which the event loop may be blocked, in seconds: far more than usual, because machines may be busy.
+MAX_GAP = 0.5
+#: Maximum number of log lines for one response.
+MAX_LINES = 12
+#: The number of attributes that are requested at once.
 MANY = 100
 
 
-class World:
-    """A client of a sandbox, of whose devices each is used once."""
+class HostileFixture:
+    """
+    A client of a sandbox, whose devices are used once each.
+
+    Attributes:
+        returned: The values that calls have returned.
+        fixed_device: The device that is used instead of new ones, or None.
+    """
 
     def __init__(self, client: Exponea, sandbox: Sandbox) -> None:
         self.client = client
         self.sandbox = sandbox
-        self.handed_out: list[Any] = []
-        self.only: Device | None = None
+        self.returned: list[Any] = []
+        self.fixed_device: Device | None = None
         self._count = 0
 
     async def device(self) -> Device:
-        """Make a device of a customer who is known nowhere; or give the only one."""
-        for part in (InAppMessages, ContentBlocks, Inbox, Segments):
-            self.client._features[part].clear()
-        if self.only is not None:
-            return self.only
+        """Return a device of a new customer, or the fixed one."""
+        for feature in (InAppMessages, ContentBlocks, Inbox, Segments):
+            feature_of(self.client, feature).clear()
+        if self.fixed_device is not None:
+            return self.fixed_device
         self._count += 1
         device = self.client.device(f"device-{self._count}")
         await device.identify_customer(Customer({"registered": f"{CUSTOMER}{self._count}"}))
         return device
 
 
-async def world_of(connect: Connect, sandbox: Sandbox, **settings: Any) -> World:
-    """Start a client with secrets."""
+async def hostile_fixture(connect: Connect, sandbox: Sandbox, **settings: Any) -> HostileFixture:
+    """Start a client with secrets in its settings."""
 
     async def provide() -> str:
         return TOKEN
@@ -67,20 +74,20 @@ async def world_of(connect: Connect, sandbox: Sandbox, **settings: Any) -> World
         "automatic_session_tracking": False,
         "upload": {"backoff_initial": 0.001, "backoff_max": 0.002, **settings.pop("upload", {})},
     }
-    return World(await connect(**usual, **settings), sandbox)
+    return HostileFixture(await connect(**usual, **settings), sandbox)
 
 
-class Platform:
-    """A platform that takes events, and answers all else by a script; an async context manager."""
+class ScriptedPlatform:
+    """A platform that accepts events, and responds to other requests by a script; an async context manager."""
 
-    def __init__(self, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
-        self.answer = answer
-        self.seen: list[web.Request] = []
+    def __init__(self, respond: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
+        self.respond = respond
+        self.requests: list[web.Request] = []
         self.url = ""
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        app.add_routes([web.route("*", "/{path:.*}", self._answer)])
+        app.add_routes([web.route("*", "/{path:.*}", self._respond)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -92,55 +99,55 @@ class Platform:
     ) -> None:
         await self._runner.cleanup()
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         if not request.path.startswith("/track"):
-            self.seen.append(request)
-            return await self.answer(request)
+            self.requests.append(request)
+            return await self.respond(request)
         results = [{"command_id": each["command_id"], "success": True} for each in json.loads(body)["commands"]]
         return web.json_response({"success": True, "results": results})
 
 
-def check_log(caplog: pytest.LogCaptureFixture, lines: int = LINES, *, case: str = "") -> None:
-    """Make sure that few lines were logged since the last time, without a secret in them."""
+def check_log(caplog: pytest.LogCaptureFixture, lines: int = MAX_LINES, *, case: str = "") -> None:
+    """Check that few lines were logged since the last check, without a secret in them."""
     records = [each for each in caplog.records if each.levelno >= logging.WARNING]
-    told = "\n".join(logging.Formatter().format(each) for each in records)
-    assert not [secret for secret in SECRETS if secret in told], f"{case}: {told}"
-    assert len(records) <= lines, f"{case}: {told[:2000]}"
-    assert not [each for each in records if each.levelno >= logging.ERROR], f"{case}: {told[:2000]}"
+    logged = "\n".join(logging.Formatter().format(each) for each in records)
+    assert not [secret for secret in SECRETS if secret in logged], f"{case}: {logged}"
+    assert len(records) <= lines, f"{case}: {logged[:2000]}"
+    assert not [each for each in records if each.levelno >= logging.ERROR], f"{case}: {logged[:2000]}"
     caplog.clear()
 
 
-Ask = Callable[[World, Sequence[str]], Awaitable[list[str]]]
+Call = Callable[[HostileFixture, Sequence[str]], Awaitable[list[str]]]
 
 
 @frozen
 class Surface:
     """
-    One thing that is asked of the platform.
+    A call that requests something from the platform.
 
     Attributes:
-        route: Its route of the sandbox.
-        element: Makes a good element, by its id.
-        envelope: Puts elements, JSON already, into an answer.
-        ask: Asks anew and tells the ids of what comes of it; of these, where there is one question for each.
-        is_quiet: Whether it raises nothing, whatever the platform answers.
-        prepare: Lets the sandbox have what else it takes.
+        route: The route of the sandbox.
+        element: Returns a good element with an id.
+        envelope: Returns a response with elements that are JSON already.
+        call: Sends a request, or one for each id, and returns the ids of the results.
+        raises_nothing: Whether it raises nothing, whatever the response is.
+        prepare: Adds what else is needed to the sandbox.
     """
 
     route: Any
     element: Callable[[str], dict[str, Any]]
     envelope: Callable[[Iterable[str]], str]
-    ask: Ask
-    is_quiet: bool = False
-    prepare: Callable[[World, Sequence[str]], None] = lambda world, ids: None
+    call: Call
+    raises_nothing: bool = False
+    prepare: Callable[[HostileFixture, Sequence[str]], None] = lambda hostile, ids: None
 
     def body(self, *elements: Any) -> str:
-        """Make an answer of elements; a text is JSON already."""
+        """Return a response with elements; a string is JSON already."""
         return self.envelope(each if isinstance(each, str) else json.dumps(each) for each in elements)
 
 
-def _listed(name: str) -> Callable[[Iterable[str]], str]:
+def _list_envelope(name: str) -> Callable[[Iterable[str]], str]:
     return lambda elements: f'{{"success": true, "{name}": [{",".join(elements)}]}}'
 
 
@@ -179,14 +186,14 @@ def _in_app(id_: str) -> dict[str, Any]:
     }
 
 
-async def _ask_in_app(world: World, ids: Sequence[str]) -> list[str]:
-    device, found = await world.device(), []
+async def _call_in_app(hostile: HostileFixture, ids: Sequence[str]) -> list[str]:
+    device, found = await hostile.device(), []
     for id_ in ids:
         message = await device.in_app_message_for(Event(f"on {id_}"))
         if message is None:
             continue
         found.append(id_)
-        world.handed_out.append(message)
+        hostile.returned.append(message)
         for button in message.buttons[:1]:
             await device.click_in_app_message(message, button)
         await device.close_in_app_message(message)
@@ -220,25 +227,25 @@ def _personal(id_: str) -> dict[str, Any]:
     }
 
 
-async def _ask_blocks(world: World, ids: Sequence[str]) -> list[str]:
-    device, found = await world.device(), []
+async def _call_blocks(hostile: HostileFixture, ids: Sequence[str]) -> list[str]:
+    device, found = await hostile.device(), []
     await device.content_block("all")
     for id_ in ids:
         block = await device.content_block(f"at {id_}")
         if block is None:
             continue
         found.append(id_)
-        world.handed_out.append(block)
+        hostile.returned.append(block)
         for action in block.actions[:1]:
             await device.click_content_block(f"at {id_}", block, action)
         await device.close_content_block(f"at {id_}", block)
     return found
 
 
-def _personal_blocks(world: World, ids: Sequence[str]) -> None:
+def _personal_blocks(hostile: HostileFixture, ids: Sequence[str]) -> None:
     for id_ in ids:
         block = {**_block(id_), "content_type": None, "content": None, "personal": _personal(id_)}
-        world.sandbox.messages.content_blocks.put(block)
+        hostile.sandbox.messages.content_blocks.put(block)
 
 
 def _inbox(id_: str) -> dict[str, Any]:
@@ -263,10 +270,10 @@ def _inbox(id_: str) -> dict[str, Any]:
     }
 
 
-async def _ask_inbox(world: World, _: Sequence[str]) -> list[str]:
-    device = await world.device()
+async def _call_inbox(hostile: HostileFixture, _: Sequence[str]) -> list[str]:
+    device = await hostile.device()
     messages = await device.fetch_app_inbox()
-    world.handed_out += messages
+    hostile.returned += messages
     for message in messages[:50]:
         await device.track_app_inbox_opened(message)
         for action in message.actions[:1]:
@@ -275,8 +282,8 @@ async def _ask_inbox(world: World, _: Sequence[str]) -> list[str]:
     return [message.id for message in messages]
 
 
-async def _ask_to_mark(world: World, _: Sequence[str]) -> list[str]:
-    device = await world.device()
+async def _call_mark_as_read(hostile: HostileFixture, _: Sequence[str]) -> list[str]:
+    device = await hostile.device()
     (message,) = await device.fetch_app_inbox()
     return ["good"] if await device.mark_app_inbox_as_read(message) else []
 
@@ -285,9 +292,9 @@ def _segment(id_: str) -> dict[str, Any]:
     return {"id": id_, "segmentation_id": f"s {id_}"}
 
 
-async def _ask_segments(world: World, _: Sequence[str]) -> list[str]:
-    segments = await (await world.device()).get_segments("discovery", force=True)
-    world.handed_out += segments
+async def _call_segments(hostile: HostileFixture, _: Sequence[str]) -> list[str]:
+    segments = await (await hostile.device()).get_segments("discovery", force=True)
+    hostile.returned += segments
     return [each["id"] for each in segments if "id" in each]
 
 
@@ -301,17 +308,17 @@ def _item(id_: str) -> dict[str, Any]:
     }
 
 
-async def _ask_recommendations(world: World, _: Sequence[str]) -> list[str]:
-    items = await (await world.device()).fetch_recommendations(RecommendationOptions("e", fill_with_random=True))
-    world.handed_out += items
+async def _call_recommendations(hostile: HostileFixture, _: Sequence[str]) -> list[str]:
+    items = await (await hostile.device()).fetch_recommendations(RecommendationOptions("e", fill_with_random=True))
+    hostile.returned += items
     return [each.item_id for each in items]
 
 
-async def _ask_attributes(world: World, _: Sequence[str]) -> list[str]:
-    asked = [{"type": "property", "property": "p"}] * MANY
-    attributes = await (await world.device()).fetch_attributes(asked)
+async def _call_attributes(hostile: HostileFixture, _: Sequence[str]) -> list[str]:
+    queries = [{"type": "property", "property": "p"}] * MANY
+    attributes = await (await hostile.device()).fetch_attributes(queries)
     assert len(attributes) == MANY
-    world.handed_out += attributes
+    hostile.returned += attributes
     return [each.value for each in attributes if each.success]
 
 
@@ -324,18 +331,18 @@ def _consent(id_: str) -> dict[str, Any]:
     }
 
 
-async def _ask_consents(world: World, _: Sequence[str]) -> list[str]:
-    consents = await (await world.device()).fetch_consents()
-    world.handed_out += consents
+async def _call_consents(hostile: HostileFixture, _: Sequence[str]) -> list[str]:
+    consents = await (await hostile.device()).fetch_consents()
+    hostile.returned += consents
     return [each.id for each in consents]
 
 
-def _one_message(world: World, _: Sequence[str]) -> None:
-    world.sandbox.messages.inbox.put(_inbox("good"))
+def _one_message(hostile: HostileFixture, _: Sequence[str]) -> None:
+    hostile.sandbox.messages.inbox.put(_inbox("good"))
 
 
-def _one_segment(world: World, _: Sequence[str]) -> None:
-    world.sandbox.messages.segments["discovery"].put(_segment("good"))
+def _one_segment(hostile: HostileFixture, _: Sequence[str]) -> None:
+    hostile.sandbox.messages.segments["discovery"].put(_segment("good"))
 
 
 def _nothing(_: str) -> dict[str, Any]:
@@ -343,62 +350,78 @@ def _nothing(_: str) -> dict[str, Any]:
 
 
 SURFACES: Mapping[str, Surface] = {
-    "in-app messages": Surface("inappmessages", _in_app, _listed("results"), _ask_in_app),
-    "bundle": Surface("bundle", _block, _listed("in_app_content_blocks"), _ask_blocks, is_quiet=True),
+    "in-app messages": Surface("inappmessages", _in_app, _list_envelope("results"), _call_in_app),
+    "bundle": Surface("bundle", _block, _list_envelope("in_app_content_blocks"), _call_blocks, raises_nothing=True),
     "personal blocks": Surface(
-        "inappcontentblocks", _personal, _listed("data"), _ask_blocks, is_quiet=True, prepare=_personal_blocks
+        "inappcontentblocks",
+        _personal,
+        _list_envelope("data"),
+        _call_blocks,
+        raises_nothing=True,
+        prepare=_personal_blocks,
     ),
-    "inbox": Surface("appinbox/fetch", _inbox, _listed("messages"), _ask_inbox),
+    "inbox": Surface("appinbox/fetch", _inbox, _list_envelope("messages"), _call_inbox),
     "segments": Surface(
-        "segments", _segment, lambda elements: f'{{"discovery": [{",".join(elements)}]}}', _ask_segments, is_quiet=True
+        "segments",
+        _segment,
+        lambda elements: f'{{"discovery": [{",".join(elements)}]}}',
+        _call_segments,
+        raises_nothing=True,
     ),
     "recommendations": Surface(
         "attributes",
         _item,
         lambda elements: f'{{"success": true, "results": [{{"success": true, "value": [{",".join(elements)}]}}]}}',
-        _ask_recommendations,
+        _call_recommendations,
     ),
     "attributes": Surface(
-        "attributes", lambda id_: {"success": True, "value": id_}, _listed("results"), _ask_attributes
+        "attributes", lambda id_: {"success": True, "value": id_}, _list_envelope("results"), _call_attributes
     ),
-    "consents": Surface("consents", _consent, _listed("results"), _ask_consents),
+    "consents": Surface("consents", _consent, _list_envelope("results"), _call_consents),
 }
-#: What is told to the platform, whose answers say nothing but whether it took note.
-TELLING: Mapping[str, Surface] = {
+#: Calls that only report something, whose responses contain no elements.
+REPORTS: Mapping[str, Surface] = {
     "mark as read": Surface(
-        "appinbox/markasread", _nothing, _listed("results"), _ask_to_mark, is_quiet=True, prepare=_one_message
+        "appinbox/markasread",
+        _nothing,
+        _list_envelope("results"),
+        _call_mark_as_read,
+        raises_nothing=True,
+        prepare=_one_message,
     ),
-    "link ids": Surface("link-ids", _nothing, _listed("results"), _ask_segments, is_quiet=True, prepare=_one_segment),
+    "link ids": Surface(
+        "link-ids", _nothing, _list_envelope("results"), _call_segments, raises_nothing=True, prepare=_one_segment
+    ),
 }
 
 
-EVERYTHING: Mapping[str, Surface] = {**SURFACES, **TELLING}
+EVERYTHING: Mapping[str, Surface] = {**SURFACES, **REPORTS}
 
 
-def conforms(value: Any, kind: type) -> str | None:
-    """Tell which attribute of a public value is of a wrong type, or None."""
+def wrong_attribute(value: Any, kind: type) -> str | None:
+    """Return the attribute of a public value that is of a wrong type, or None."""
     if kind is dict:
         fine = all(isinstance(name, str) and isinstance(each, str) for name, each in value.items())
         return None if fine else repr(value)
     hints = get_type_hints(kind)
     for each in attrs.fields(kind):
-        if not fits(getattr(value, each.name), hints[each.name]):
+        if not is_of_type(getattr(value, each.name), hints[each.name]):
             return f"{each.name} = {getattr(value, each.name)!r:.80}"
     return None
 
 
-def fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value is of a declared type."""
+def is_of_type(value: Any, hint: Any) -> bool:
+    """Return whether a value is of a declared type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return any(fits(value, each) for each in inner)
+        return any(is_of_type(value, each) for each in inner)
     if origin is Literal:
         return value in inner
     if origin is tuple:
-        return isinstance(value, tuple) and all(fits(each, inner[0]) for each in value)
+        return isinstance(value, tuple) and all(is_of_type(each, inner[0]) for each in value)
     if origin is not None:
         parts = value.items() if isinstance(value, Mapping) else [(None, None)]
-        return all(fits(name, inner[0]) and fits(each, inner[1]) for name, each in parts)
+        return all(is_of_type(name, inner[0]) and is_of_type(each, inner[1]) for name, each in parts)
     return _is_plainly(value, hint)
 
 
@@ -408,4 +431,4 @@ def _is_plainly(value: Any, kind: Any) -> bool:
         return isinstance(value, numbers) and not isinstance(value, bool) and abs(value) < float("inf")
     if kind is Any or kind is type(None):
         return kind is Any or value is None
-    return isinstance(value, kind) and (not attrs.has(kind) or conforms(value, kind) is None)
+    return isinstance(value, kind) and (not attrs.has(kind) or wrong_attribute(value, kind) is None)
