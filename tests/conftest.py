@@ -107,11 +107,6 @@ async def app(configure: Configure, no_periodic_expiry: None) -> AsyncIterator[A
 
 
 @pytest.fixture
-def phone(app: App) -> App:
-    return app
-
-
-@pytest.fixture
 def deliveries() -> DeliveryLog:
     return DeliveryLog()
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from helpers.app import Phone
+from helpers.app import App
 from helpers.gateway import Gateway
 from helpers.internals import context_of
 from helpers.owned_content import (
@@ -58,7 +58,7 @@ class OwnersFixture:
         gateway: The gateway between them, for clients that are configured with its URL.
     """
 
-    def __init__(self, app: Phone, sandbox: Sandbox, gateway: Gateway) -> None:
+    def __init__(self, app: App, sandbox: Sandbox, gateway: Gateway) -> None:
         self.app = app
         self.sandbox = sandbox
         self.gateway = gateway
@@ -125,11 +125,11 @@ def is_for(results: Any, name: str) -> bool:
 
 
 @pytest.fixture
-async def owners(phone: Phone, sandbox: Sandbox) -> AsyncIterator[OwnersFixture]:
+async def owners(app: App, sandbox: Sandbox) -> AsyncIterator[OwnersFixture]:
     async with Gateway(sandbox.url) as gateway:
-        yield OwnersFixture(phone, sandbox, gateway)
+        yield OwnersFixture(app, sandbox, gateway)
         gateway.release()
-        await phone.aclose()
+        await app.aclose()
         assert running() == []
 
 

@@ -110,7 +110,3 @@ class App:
         """Close all clients."""
         for client in self._clients:
             await client.aclose(timeout=0)
-
-
-Phone = App
-Kept = PendingRecord

@@ -17,7 +17,7 @@ from exponea_async.features.in_app.service import InAppMessages
 from exponea_async.messages import InAppMessage, InAppMessageAction
 from exponea_async.sandbox import Sandbox
 from exponea_async.testing import idle, received
-from helpers.app import Kept, Phone
+from helpers.app import App, PendingRecord
 from helpers.gateway import Gateway
 from helpers.internals import device_context, devices_of, feature_of
 
@@ -98,7 +98,7 @@ class InAppFixture:
         messages: The subscription to messages, after a client was started.
     """
 
-    def __init__(self, app: Phone, sandbox: Sandbox, gateway: Gateway) -> None:
+    def __init__(self, app: App, sandbox: Sandbox, gateway: Gateway) -> None:
         self.app = app
         self.sandbox = sandbox
         self.gateway = gateway
@@ -190,7 +190,7 @@ class InAppFixture:
 
     # What is tracked and stored
 
-    async def banners(self, *actions: str) -> list[Kept]:
+    async def banners(self, *actions: str) -> list[PendingRecord]:
         """Return the banner events in the queue; all, or those with some actions."""
         return [each for each in await self.app.kept("banner") if not actions or each.properties["action"] in actions]
 
@@ -214,7 +214,7 @@ class InAppFixture:
 
 
 @pytest.fixture
-async def in_app(phone: Phone, sandbox: Sandbox) -> AsyncIterator[InAppFixture]:
+async def in_app(app: App, sandbox: Sandbox) -> AsyncIterator[InAppFixture]:
     """Return in-app messages behind a gateway."""
     async with Gateway(sandbox.url) as gateway:
-        yield InAppFixture(phone, sandbox, gateway)
+        yield InAppFixture(app, sandbox, gateway)
