@@ -66,10 +66,11 @@ class DeviceContext(SubjectContext):
             return recorder.dropped()
         device = self._store.cached(self._name)
         identity, now = device.identity, recorder.timestamp()
+        # The usual, fast case: the event continues an open session, so the state is not changed but only checked.
         if identity is not None and self._is_active(device, now):
             customer = self._snapshot(device.state()) if draft.event is not None else None
             try:
-                receipt = await recorder.record(identity, draft, device.check(self._activity(device, now)), now)
+                receipt = await recorder.record(identity, draft, device.check(self._note_activity(device, now)), now)
             except StateConflictError:
                 _invalidate(device, identity)
             else:
@@ -90,7 +91,7 @@ class DeviceContext(SubjectContext):
             stamped = [(own, _stamped(draft, timestamps)) for own, draft in drafts]
             state = device.state() if self.has_subscribers else None
             try:
-                check = device.check(self._activity(device, timestamps.last))
+                check = device.check(self._note_activity(device, timestamps.last))
                 receipts = await self.recorder.record_many(identity, stamped, check)
             except StateConflictError:
                 _invalidate(device, identity)
@@ -106,7 +107,8 @@ class DeviceContext(SubjectContext):
             return device.launched
         return device.launched and not is_idle(device.last_activity, now, self._timeout)
 
-    def _activity(self, device: CachedDevice, now: float) -> float | None:
+    def _note_activity(self, device: CachedDevice, now: float) -> float | None:
+        """Note the activity in memory, and return its timestamp to be stored; None where sessions are not automatic."""
         if self._timeout is None:
             return None
         device.last_activity = max(device.last_activity, now)

@@ -33,7 +33,8 @@ class Change:
 
     Attributes:
         update: The change.
-        before: A change that precedes the device's own activity.
+        before: A change that precedes the device's own activity, such as that of the campaign whose link was opened: it
+            becomes part of the session that starts with it.
         counts_as_activity: Whether the device is active, which continues or starts its session.
         foreground: Whether the application is in the foreground from now on; None leaves that as it is. While it is,
             the session goes on without events.
@@ -89,19 +90,23 @@ class DeviceTransaction:
          ▲                             │
          └───────── conflict ──────────┘
 
-    * load: read the state, under the device's lock. A stopped integration ends the transaction: everything is dropped.
+    * load: read the state, under the device's lock, which is held until the end. A stopped integration ends the
+      transaction: everything is dropped.
     * plan: apply `Change.before`, the device's activity (installation, session, check of the push token), and
-      `Change.update`, each to the state that the one before returned. Pure, so it can be repeated.
+      `Change.update`, each to the state that the one before returned. Nothing is stored yet, so it can be repeated.
     * encode: check and encode the events. An invalid event ends the transaction; nothing was changed.
-    * commit: write the events and the state, if it is still the one that was loaded. Where another process or the
-      end of a session was faster, the state is discarded and loaded again.
-    * publish: update the memory, and notify features.
+    * commit: write the events and the state, if it is still the one that was loaded, and update the memory. Where
+      another process or the end of a session was faster, the state is discarded and loaded again.
+    * publish: notify subscribers of the events.
 
     Args:
         store: All devices.
         device: The device.
         change: The change.
         publish: Notifies subscribers of a recorded event.
+
+    Attributes:
+        is_launch: Whether this was the device's first activity in this process; known once `run` has returned.
     """
 
     __slots__ = ("_change", "_configuration", "_device", "_publish", "_recorder", "_store", "_timestamps", "is_launch")
@@ -115,7 +120,6 @@ class DeviceTransaction:
         self._configuration = store.configuration
         # Reserved before any wait, so that the timestamps are those of the call.
         self._timestamps = self._reserve()
-        #: Whether the transaction was the device's first activity in this process.
         self.is_launch = False
 
     async def run(self) -> list[Receipt]:
@@ -134,7 +138,8 @@ class DeviceTransaction:
                 state = await self._store.load(self._device)
                 if state is None:
                     return [self._recorder.dropped()]
-                plan = self._encoded(self._planned(self._current(state)))
+                self._keep_order(state)
+                plan = self._encode(self._plan(self._with_foreground_activity(state)))
                 try:
                     receipts = await self._commit(plan)
                 except StateConflictError:
@@ -146,35 +151,37 @@ class DeviceTransaction:
     def _reserve(self) -> TimestampSequence:
         return TimestampSequence(self._recorder.reserve_timestamps(TIMESTAMPS + self._change.event_count))
 
-    # Plan
-
-    def _current(self, state: DeviceState) -> DeviceState:
-        """Return a loaded state as it is at this time."""
+    def _keep_order(self, state: DeviceState) -> None:
+        """Reserve new timestamps if others have recorded events in the meantime: those of this change come later."""
         if self._is_overtaken(state):
-            # Events of this change come after those that others have recorded in the meantime.
             self._timestamps = self._reserve()
-        if self._device in self._store.foreground and state.last_activity is not None:
-            return evolve(state, last_activity=max(state.last_activity, self._timestamps.first))
-        return state
 
     def _is_overtaken(self, state: DeviceState) -> bool:
         """Return whether others may have recorded events of the device since this change began."""
         first, timeout = self._timestamps.first, self._configuration.session_timeout
         if state.last_activity is not None:
             return state.last_activity >= first
-        # Within the timeout no session can have started and ended.
+        # No session is open now. Others may have started and ended one, which takes the timeout at least.
         automatic = self._configuration.automatic_session_tracking
         return automatic and self._recorder.timestamp() - first >= timeout
 
-    def _planned(self, state: DeviceState) -> _Plan:
-        plan = self._applied(state, counts_as_activity=self._change.counts_as_activity)
+    # Plan
+
+    def _with_foreground_activity(self, state: DeviceState) -> DeviceState:
+        """Return a state with the activity of now, if the application is in the foreground."""
+        if self._device in self._store.foreground and state.last_activity is not None:
+            return evolve(state, last_activity=max(state.last_activity, self._timestamps.first))
+        return state
+
+    def _plan(self, state: DeviceState) -> _Plan:
+        plan = self._apply(state, counts_as_activity=self._change.counts_as_activity)
         if state.is_new and not self._change.counts_as_activity and not _is_installed(plan):
-            # Whatever is recorded first of a device, it is preceded by the installation.
+            # Whatever is recorded first about a device, the installation precedes it.
             self._timestamps = self._reserve()
-            plan = self._applied(state, counts_as_activity=True)
+            plan = self._apply(state, counts_as_activity=True)
         return plan
 
-    def _applied(self, loaded: DeviceState, *, counts_as_activity: bool) -> _Plan:
+    def _apply(self, loaded: DeviceState, *, counts_as_activity: bool) -> _Plan:
         timestamps = self._timestamps
         state, automatic = self._change.before(loaded, timestamps)
         if counts_as_activity:
@@ -200,7 +207,7 @@ class DeviceTransaction:
 
     # Encode
 
-    def _encoded(self, plan: _Plan) -> _Plan:
+    def _encode(self, plan: _Plan) -> _Plan:
         state = plan.state
         drafts = [(self._owner(each, plan), self._draft(each)) for each in plan.events]
         if self._configuration.automatic_session_tracking and state.last_activity is not None:
@@ -243,17 +250,22 @@ class DeviceTransaction:
         # What is committed stays committed: where the client was closed meanwhile, the caller gets no error.
         self._store.cache(device, state, encoded)
         receipts = [self._recorder.dropped() if draft is None else next(written) for _, draft in plan.drafts]
-        self._finish(plan, state, receipts)
+        self._publish_events(plan, state, receipts)
+        self._note_launch()
         return receipts
 
     # Publish
 
-    def _finish(self, plan: _Plan, state: DeviceState, receipts: Sequence[Receipt]) -> None:
-        if self._store.features.has_subscribers:
-            for pending, (_, draft), receipt in zip(plan.events, plan.drafts, receipts, strict=True):
-                if draft is not None:
-                    about = pending.owner if isinstance(pending.owner, DeviceState) else state
-                    self._publish(about, draft, plan.last if draft.timestamp is None else draft.timestamp, receipt)
+    def _publish_events(self, plan: _Plan, state: DeviceState, receipts: Sequence[Receipt]) -> None:
+        if not self._store.features.has_subscribers:
+            return
+        for pending, (_, draft), receipt in zip(plan.events, plan.drafts, receipts, strict=True):
+            if draft is not None:
+                about = pending.owner if isinstance(pending.owner, DeviceState) else state
+                self._publish(about, draft, plan.last if draft.timestamp is None else draft.timestamp, receipt)
+
+    def _note_launch(self) -> None:
+        """Note that the device is launched, and whether its application is in the foreground."""
         self.is_launch, self._device.launched = not self._device.launched, True
         if self._change.foreground is not None:
             (self._store.foreground.add if self._change.foreground else self._store.foreground.discard)(self._device)
