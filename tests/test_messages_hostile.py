@@ -32,7 +32,7 @@ from helpers.hostile_responses import (
     hostile_fixture,
     wrong_attribute,
 )
-from helpers.waiting import Ticking
+from helpers.waiting import LoopMonitor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,11 +154,11 @@ async def test_envelopes(hostile: HostileFixture, surface: Surface, caplog: pyte
     hostile.fixed_device = None if surface.route == "link-ids" else await hostile.device()
     for case, body in ENVELOPES.items():
         hostile.sandbox.messages.set_response(surface.route, body)
-        async with Ticking() as ticking:
+        async with LoopMonitor() as monitor:
             found = await call_and_track(hostile, surface, *GOOD)
         if surface.route not in ("link-ids", "attributes", "appinbox/markasread"):
             assert isinstance(found, ExponeaError) or found == [], case
-        assert ticking.gap < MAX_GAP, case
+        assert monitor.gap < MAX_GAP, case
         check_log(caplog, case=case)
     for length in range(1, len(good := surface.body(*map(surface.element, GOOD))), len(good) // 5):
         hostile.sandbox.messages.set_response(surface.route, good[:length])
@@ -182,11 +182,11 @@ async def test_statuses(hostile: HostileFixture, surface: Surface, caplog: pytes
     for status in STATUSES:
         for body in (good, "<html>", large) if status in (400, 500) else (good,):
             hostile.sandbox.messages.set_response(surface.route, body, status=status)
-            async with Ticking() as ticking:
+            async with LoopMonitor() as monitor:
                 found = await call_and_track(hostile, surface, *GOOD)
             if status != 206 and surface.route != "link-ids":
                 assert isinstance(found, ExponeaError) or found == [], status
-            assert ticking.gap < MAX_GAP, status
+            assert monitor.gap < MAX_GAP, status
             check_log(caplog, case=str(status))
 
 
@@ -202,9 +202,9 @@ async def test_broken_elements(hostile: HostileFixture, surface: Surface, caplog
     hostile.sandbox.messages.set_response(
         surface.route, surface.body(first, *broken, others[0], *broken[::-1], others[1])
     )
-    async with Ticking() as ticking:
+    async with LoopMonitor() as monitor:
         assert await call_and_track(hostile, surface, *GOOD) == list(GOOD)
-    assert ticking.gap < MAX_GAP
+    assert monitor.gap < MAX_GAP
     check_log(caplog)
 
 
@@ -258,11 +258,11 @@ async def test_fields(hostile: HostileFixture, surface: Surface, caplog: pytest.
         body = surface.body(first, *(with_value(surface.element(id_), *each) for id_, each in few), last)
         surface.prepare(hostile, ids)
         hostile.sandbox.messages.set_response(surface.route, body)
-        async with Ticking() as ticking:
+        async with LoopMonitor() as monitor:
             found = await call_and_track(hostile, surface, *ids)
         assert not isinstance(found, ExponeaError)
         assert {GOOD[0], GOOD[1]} <= set(map(str, found))
-        assert ticking.gap < MAX_GAP
+        assert monitor.gap < MAX_GAP
         count += len(found)
         check_log(caplog, 3 * FEW)
     assert count > 2 * (len(elements) // FEW + 1)
@@ -295,14 +295,14 @@ async def test_large(hostile: HostileFixture, surface: Surface, caplog: pytest.L
         cases = dict(list(cases.items())[1:4])
     for case, elements in cases.items():
         hostile.sandbox.messages.set_response(surface.route, surface.body(*elements))
-        async with Ticking() as ticking:
+        async with LoopMonitor() as monitor:
             found = await call_and_track(hostile, surface, *GOOD)
         if case == "too large" or surface.route == "segments":
             assert isinstance(found, ExponeaError) or found == []
         else:
             assert not isinstance(found, ExponeaError), found
             assert set(found) >= set(GOOD), case
-        assert ticking.gap < MAX_GAP, case
+        assert monitor.gap < MAX_GAP, case
         check_log(caplog, case=case)
 
 
@@ -372,13 +372,13 @@ class TestConnection:
             hostile = await hostile_fixture(connect, sandbox, base_url=platform.url)
             for name in ("consents", "segments", "bundle"):
                 tracemalloc.start()
-                async with Ticking() as ticking:
+                async with LoopMonitor() as monitor:
                     found = await call_and_track(hostile, SURFACES[name], *GOOD)
                 peak = tracemalloc.get_traced_memory()[1]
                 tracemalloc.stop()
                 assert isinstance(found, ExponeaError) or found == []
                 assert peak < 200_000_000
-                assert ticking.gap < MAX_GAP
+                assert monitor.gap < MAX_GAP
                 check_log(caplog)
 
     async def test_slow_responses(self, connect: Connect, sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:

@@ -87,8 +87,6 @@ class App:
         records = await pending_records(self.client, *names)
         return [PendingRecord(each.id, each.kind, each.url, each.data) for each in records]
 
-    kept = pending
-
     async def names(self) -> list[str]:
         """Return the names of the records in the queue, in order."""
         return [each.name for each in await self.pending()]

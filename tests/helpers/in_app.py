@@ -192,7 +192,9 @@ class InAppFixture:
 
     async def banners(self, *actions: str) -> list[PendingRecord]:
         """Return the banner events in the queue; all, or those with some actions."""
-        return [each for each in await self.app.kept("banner") if not actions or each.properties["action"] in actions]
+        return [
+            each for each in await self.app.pending("banner") if not actions or each.properties["action"] in actions
+        ]
 
     async def actions(self) -> list[str]:
         """Return the actions of the banner events in the queue, in order."""

@@ -53,6 +53,3 @@ class LoopMonitor:
             await asyncio.sleep(0.001)
             last, before = time.thread_time(), last
             self.gap = max(self.gap, last - before)
-
-
-Ticking = LoopMonitor
