@@ -37,6 +37,9 @@ class TestDateFilter:
             pytest.param({"enabled": True, "from_date": 1, "to_date": 2}, False, id="D11"),
             pytest.param(None, True, id="D12"),
             pytest.param({"enabled": True, "from_date": None, "to_date": None}, True, id="null-bounds"),
+            pytest.param({"enabled": True, "from_date": 1_999_999.5, "to_date": 2_000_000.5}, True, id="fractions"),
+            pytest.param({"enabled": True, "from_date": 2_000_000.5}, False, id="from-a-fraction"),
+            pytest.param({"enabled": True, "to_date": 1_999_999.5}, False, id="to-a-fraction"),
         ],
     )
     def test_which_times_are_included(self, value: object, *, expected: bool) -> None:

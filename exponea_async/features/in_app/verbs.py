@@ -76,7 +76,8 @@ class InAppVerbs(SubjectVerbs):
         Report a click on a button or link of an in-app message, which is not shown any more.
 
         It is tracked with the message's consent, or if the link forces it, unless ``track_actions`` is False, for the
-        customer to whom the message was shown, whoever is current now. A button that closes the message closes it.
+        customer to whom the message was shown, even if the device's customer has changed. A button that closes the
+        message closes it.
 
         Args:
             message: The message.
@@ -87,7 +88,7 @@ class InAppVerbs(SubjectVerbs):
             ``javascript:`` link, or with ``override_default_behavior``.
 
         Raises:
-            InvalidEventError: The message or the button is not one.
+            InvalidEventError: The message or the button, or a field of it, is of another type.
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
@@ -114,7 +115,7 @@ class InAppVerbs(SubjectVerbs):
             interaction: Whether the customer closed it.
 
         Raises:
-            InvalidEventError: The message or the button is not one.
+            InvalidEventError: The message or the button, or a field of it, is of another type.
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
@@ -132,7 +133,7 @@ class InAppVerbs(SubjectVerbs):
             error_message: The reason.
 
         Raises:
-            InvalidEventError: The message is not one.
+            InvalidEventError: The message, or a field of it, is of another type.
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
@@ -185,7 +186,7 @@ class InAppVerbs(SubjectVerbs):
             The receipt; a dropped one without consent.
 
         Raises:
-            InvalidEventError: The message or the button is not one.
+            InvalidEventError: The message or the button, or a field of it, is of another type.
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
@@ -215,7 +216,7 @@ class InAppVerbs(SubjectVerbs):
             The receipt; a dropped one without consent.
 
         Raises:
-            InvalidEventError: The message or the button is not one.
+            InvalidEventError: The message or the button, or a field of it, is of another type.
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """

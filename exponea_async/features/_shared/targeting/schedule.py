@@ -2,6 +2,7 @@
 When a message may be shown: between which dates, and how often to one customer. Pure.
 """
 
+from math import ceil, floor
 from typing import Any
 
 from attrs import frozen
@@ -22,13 +23,13 @@ class DateFilter:
 
     Attributes:
         enabled: Whether they count.
-        from_date: The first time, UNIX seconds; None for no bound.
-        to_date: The last time, UNIX seconds; None for no bound.
+        from_date: The first second, UNIX time; None for no bound.
+        to_date: The last second, UNIX time; None for no bound.
     """
 
     enabled: bool = False
-    from_date: float | None = None
-    to_date: float | None = None
+    from_date: int | None = None
+    to_date: int | None = None
 
     def includes(self, now: float) -> bool:
         """Return whether a message may be shown at a time, UNIX seconds; fractions do not count, as on Android."""
@@ -56,7 +57,10 @@ def read_date_filter(value: Any) -> DateFilter:
         from_date, to_date = nullable(source, "from_date", as_number), nullable(source, "to_date", as_number)
     except FieldError as error:
         raise FieldError(f"date_filter: {error}") from None
-    return DateFilter(bool(enabled), from_date, to_date)
+    # Integers, because comparing an integer with a float takes longer, and this is done for each message and event.
+    return DateFilter(
+        bool(enabled), None if from_date is None else ceil(from_date), None if to_date is None else floor(to_date)
+    )
 
 
 def may_show(frequency: str, impression: Impression | None, session_start: float) -> bool:
