@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from helpers.environment import SetConstants
 from helpers.inbox import html, ids_of, push
+from helpers.modules import import_copy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async._internal import json as _json
 from exponea_async.features._shared.html.reader import SafeHtml, read_html
+from exponea_async.features.inbox import parsing
 from exponea_async.features.inbox.mailbox import Mailbox, mailbox_cache, newest, pack, read_messages, unpack
 from exponea_async.features.inbox.parsing import FetchInfo, read_headers, read_message
 from exponea_async.messages import AppInboxAction, AppInboxMessage
@@ -179,7 +180,7 @@ class TestReading:
     @pytest.mark.parametrize("value", ["1e999", str(10**400)])
     def test_create_time_out_of_range(self, value: str, set_constants: SetConstants) -> None:
         """Numbers out of range, which the standard library's decoder accepts, are malformed, too."""
-        set_constants(_json, _loads=_json._json_loads)
+        set_constants(parsing, decode=import_copy("exponea_async._internal.json", without="orjson").decode)
         (header,) = read_headers([f'{{"id": "m", "type": "push", "create_time": {value}}}'.encode()], 1000.0)
         assert header.create_time == 1000.0
 

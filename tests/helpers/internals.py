@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from exponea_async import CustomerTracker, Device, Exponea
-from exponea_async._pipeline.api import ApiClient
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.features import Feature, FeatureRegistry
@@ -40,11 +39,6 @@ def feature_of(client: Exponea, kind: type[F]) -> F:
 def devices_of(client: Exponea) -> DeviceStore:
     """Return the devices of a client."""
     return client._devices
-
-
-def api_of(client: Exponea) -> ApiClient:
-    """Return what requests data for a client."""
-    return client._api
 
 
 def before_storage_call(client: Exponea, operation: str, action: Callable[[], Awaitable[object]]) -> None:
