@@ -10,12 +10,14 @@ from typing import Self
 import aiohttp
 from aiohttp import web
 
+from helpers.local_server import LocalServer
+
 #: The headers that are forwarded.
 REQUEST_HEADERS = ("Authorization", "Content-Type", "Content-Encoding")
 RESPONSE_HEADERS = ("Content-Type", "Retry-After")
 
 
-class Gateway:
+class Gateway(LocalServer):
     """
     An HTTP proxy of a sandbox; an async context manager.
 
@@ -27,28 +29,24 @@ class Gateway:
         held: The requests or responses that were held since the last `hold`, oldest first; setting one releases it.
     """
 
+    auto_decompress = False
+
     def __init__(self, target: str) -> None:
-        self.url = ""
+        super().__init__()
         self.held: list[asyncio.Event] = []
         self._target = target
         self._holds_requests = self._holds_responses = False
         self._paths = re.compile("")
 
     async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=100_000_000)
-        app.add_routes([web.route("*", "/{path:.*}", self._forward)])
         self._session = aiohttp.ClientSession(auto_decompress=False)
-        self._runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
+        return await super().__aenter__()
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.release()
-        await self._runner.cleanup()
+        await super().__aexit__(exc_type, exc, traceback)
         await self._session.close()
 
     def hold(self, paths: str = "", *, responses: bool = False) -> None:
@@ -68,7 +66,7 @@ class Gateway:
         for each in self.held:
             each.set()
 
-    async def _forward(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         await self._wait(request, is_holding=self._holds_requests)
         headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}

@@ -5,8 +5,8 @@ The calls that request something from the platform, each with good responses, fo
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from types import TracebackType, UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 import pytest
@@ -22,6 +22,7 @@ from exponea_async.messages import RecommendationOptions
 from exponea_async.sandbox import Sandbox
 from helpers.clients import Connect
 from helpers.internals import feature_of
+from helpers.local_server import LocalServer
 
 #: What must never be logged: the project's key, customers' tokens and ids, and the content of messages.
 KEY, TOKEN, CUSTOMER, CONTENT = "s3cretkey", "s3crettoken", "s3cretcustomer", "s3cretcontent"
@@ -77,29 +78,15 @@ async def hostile_fixture(connect: Connect, sandbox: Sandbox, **settings: Any) -
     return HostileFixture(await connect(**usual, **settings), sandbox)
 
 
-class ScriptedPlatform:
+class ScriptedPlatform(LocalServer):
     """A platform that accepts events, and responds to other requests by a script; an async context manager."""
 
     def __init__(self, respond: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
         self.respond = respond
         self.requests: list[web.Request] = []
-        self.url = ""
+        super().__init__()
 
-    async def __aenter__(self) -> Self:
-        app = web.Application()
-        app.add_routes([web.route("*", "/{path:.*}", self._respond)])
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._runner.cleanup()
-
-    async def _respond(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         if not request.path.startswith("/track"):
             self.requests.append(request)

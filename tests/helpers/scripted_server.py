@@ -5,11 +5,12 @@ A server whose responses a test writes, for those that the sandbox never gives.
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
 from attrs import frozen
+
+from helpers.local_server import LocalServer
 
 
 @frozen
@@ -54,7 +55,7 @@ class ReceivedRequest:
 Script = Callable[[ReceivedRequest], web.StreamResponse | Awaitable[web.StreamResponse]]
 
 
-class ScriptedServer:
+class ScriptedServer(LocalServer):
     """
     A server that responds by a script; an async context manager.
 
@@ -68,23 +69,9 @@ class ScriptedServer:
         self.script = script
         self.requests: list[ReceivedRequest] = []
         self.max_concurrent = self._active = 0
-        self.url = ""
+        super().__init__()
 
-    async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=10_000_000)
-        app.add_routes([web.route("*", "/{path:.*}", self._respond)])
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._runner.cleanup()
-
-    async def _respond(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         received = ReceivedRequest(
             path=request.path,
