@@ -202,7 +202,7 @@ def check(element: Any, path: str, schema: Schema) -> None:
 
 def check_block(element: Any, path: str) -> None:
     """
-    Check a content block, including its personalised content.
+    Check a content block, including its personalized content.
 
     Raises:
         DefinitionError: The content block is invalid.
