@@ -31,11 +31,13 @@ from helpers.documents import (
     pages,
     shell_commands,
 )
+from helpers.environment import SetConstants
 from test_architecture import LAYERS
 
 import exponea_async
 from exponea_async import Configuration, Exponea, QueueSettings, UploadSettings, sandbox, testing
 from exponea_async.cli.app import create_parser
+from exponea_async.features.segments import watcher
 from exponea_async.sandbox import Definitions, Sandbox
 
 PAGES = {str(page): page for page in pages()}
@@ -115,8 +117,9 @@ class TestExamples:
         assert "'registered': 'jane@example.com'" in done.stdout
 
     @pytest.mark.parametrize("block", EXAMPLES, ids=str)
-    async def test_each_example_runs(self, block: Block, tmp_path: Path) -> None:
+    async def test_each_example_runs(self, block: Block, tmp_path: Path, set_constants: SetConstants) -> None:
         """Each example runs inside a client's block, and prints what stands beside it."""
+        set_constants(watcher, DEBOUNCE=0.05)
         names: dict[str, Any] = {name: getattr(exponea_async, name) for name in IMPORTED}
 
         printed = await run_in_client(block.code, tmp_path / "events.sqlite", names)
@@ -277,6 +280,13 @@ class TestNames:
 
         assert len(named) > 5
         assert {name for name in named if f'"exponea_async: {name}' not in source} == set()
+
+    def test_the_slowest_tests_exist(self) -> None:
+        """The tests that the page for contributors names are in the files that it names."""
+        named = re.findall(r"`(\w+)(?:\[.+?\])?` in `(tests/[\w/]+\.py)`", PAGES["CONTRIBUTING.md"].text)
+
+        assert len(named) == 10
+        assert [name for name, path in named if name not in (ROOT / path).read_text(encoding="utf-8")] == []
 
     def test_the_picture_names_the_way_of_an_event(self) -> None:
         """The architecture page names more than a few functions, so that its check proves something."""
