@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.command_line import CommandLine, command_line, run, start, wait_until
+from helpers.command_line import CommandLine, command_line, finish, run, start, wait_until
 from helpers.environment import Environment, SetConstants
 
 from exponea_async import __version__
@@ -56,7 +56,7 @@ def test_missing_command_is_wrong_usage() -> None:
 def test_module_is_the_program() -> None:
     """``python -m exponea_async`` runs the same program."""
     process = start("--version")
-    assert process.communicate()[0] == f"exponea-async {__version__}\n"
+    assert finish(process)[0] == f"exponea-async {__version__}\n"
     assert process.returncode == 0
 
 
@@ -103,7 +103,7 @@ def test_interruption_has_its_own_exit_code(cli: CommandLine, number: signal.Sig
     with cli.start("track", "ping", "--wait", "60") as process:
         wait_until(lambda: cli.sandbox.request_count)
         process.send_signal(number)
-        _, err = process.communicate()
+        _, err = finish(process)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "exponea-async: interrupted"
     assert "Traceback" not in err

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.command_line import PROJECT, CommandLine, command_line, wait_until
+from helpers.command_line import PROJECT, CommandLine, command_line, finish, wait_until
 from helpers.environment import Environment, SetConstants
 
 from exponea_async.cli.importer import job
@@ -333,7 +333,7 @@ class TestJournal:
             with cli.start("import", path, *LINE_OPTIONS) as process:
                 wait_until(lambda enough=enough: _offset(journal) > enough)  # type: ignore[misc]
                 process.kill()
-                process.communicate()
+                finish(process)
             assert process.returncode == -signal.SIGKILL
             _end_leases(cli.folder / "queue.sqlite")
         assert 0 < len(cli.events) < count
@@ -369,7 +369,7 @@ class TestJournal:
         with cli.start("import", path, *LINE_OPTIONS) as process:
             wait_until(lambda: (cli.folder / "a.jsonl.journal").exists() and cli.sandbox.request_count)
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate()
+            _, err = finish(process)
         assert process.returncode == 130
         assert "the same command continues there" in err
         assert "Traceback" not in err

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers.command_line import run, start
+from helpers.command_line import finish, run, start
 
 COMMAND = b'{"name":"customers/events","data":{"customer_ids":{"registered":"j"},"event_type":"ping"}}'
 
@@ -25,7 +25,7 @@ def serving(*args: str) -> Iterator[str]:
             yield process.stdout.readline()
         finally:
             process.send_signal(signal.SIGTERM)
-            _, err = process.communicate()
+            _, err = finish(process)
         assert (process.returncode, err) == (0, "")
 
 
@@ -62,7 +62,7 @@ def test_ctrl_c_is_not_an_error() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
+        _, err = finish(process)
     assert (process.returncode, err) == (0, "")
 
 

@@ -5,6 +5,7 @@ Commands that run against a sandbox, which is served from a thread because a com
 import asyncio
 import io
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from helpers.environment import Environment
 
 PROJECT = "shop"
 SECRET = "s3cr3t-key-of-the-shop"
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 @frozen
@@ -89,7 +90,21 @@ def run(*args: str | Path) -> Result:
 def start(*args: str | Path) -> "subprocess.Popen[str]":
     """Start a command in a process of its own."""
     command = [sys.executable, "-m", "exponea_async", *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell lets its background jobs ignore Ctrl-C, and a new process would inherit that.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Wait for the end of a command, and return what it printed; a command that does not end is killed."""
+    try:
+        return process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
 
 
 def wait_until(condition: Callable[[], Any]) -> None:
