@@ -118,8 +118,8 @@ class ContentBlockVerbs(SubjectVerbs):
         scroll_delay: float = 3.0,
         filter_content_blocks: Arrange | None = None,
         sort_content_blocks: Arrange | None = None,
-        override_default_behavior: bool = False,  # noqa: FBT001, FBT002 - the vendor's signature
-        track_actions: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
+        override_default_behavior: bool = False,
+        track_actions: bool = True,
     ) -> Carousel:
         """
         Return a carousel: all blocks of a placeholder, one after another.
@@ -158,7 +158,7 @@ class ContentBlockVerbs(SubjectVerbs):
         self,
         placeholder_id: str,
         content_block: InAppContentBlock,
-        consider_consent: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
+        consider_consent: bool = True,
     ) -> Receipt:
         """
         Track that a content block is shown, which `content_block` does itself; nothing is remembered.
@@ -183,7 +183,7 @@ class ContentBlockVerbs(SubjectVerbs):
         placeholder_id: str,
         content_block: InAppContentBlock,
         action: InAppContentBlockAction,
-        consider_consent: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
+        consider_consent: bool = True,
     ) -> Receipt:
         """
         Track that an action of a content block was clicked, which `click_content_block` does itself.
@@ -199,7 +199,7 @@ class ContentBlockVerbs(SubjectVerbs):
         self,
         placeholder_id: str,
         content_block: InAppContentBlock,
-        consider_consent: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
+        consider_consent: bool = True,
     ) -> Receipt:
         """
         Track that a content block was closed, which `close_content_block` does itself.
@@ -213,7 +213,7 @@ class ContentBlockVerbs(SubjectVerbs):
         placeholder_id: str,
         content_block: InAppContentBlock,
         error_message: str,
-        consider_consent: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
+        consider_consent: bool = True,
     ) -> Receipt:
         """
         Track that a content block could not be shown. Otherwise as `track_in_app_content_block_shown`.

@@ -101,7 +101,7 @@ class InAppVerbs(SubjectVerbs):
         self,
         message: InAppMessage,
         button: InAppMessageButton | None = None,
-        interaction: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
+        interaction: bool = True,
     ) -> None:
         """
         Report that an in-app message was closed.
@@ -143,8 +143,8 @@ class InAppVerbs(SubjectVerbs):
 
     def in_app_message_action_stream(
         self,
-        override_default_behavior: bool = False,  # noqa: FBT001, FBT002 - the vendor's signature
-        track_actions: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
+        override_default_behavior: bool = False,
+        track_actions: bool = True,
     ) -> Subscription[InAppMessageAction]:
         """
         Subscribe to what happens to in-app messages, of all devices of the client.
@@ -169,7 +169,7 @@ class InAppVerbs(SubjectVerbs):
         self,
         message: InAppMessage,
         button: InAppMessageButton,
-        consider_consent: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
+        consider_consent: bool = True,
     ) -> Receipt:
         """
         Track a click on a button or link of an in-app message, and nothing else.
@@ -200,8 +200,8 @@ class InAppVerbs(SubjectVerbs):
         self,
         message: InAppMessage,
         button: InAppMessageButton | None = None,
-        interaction: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
-        consider_consent: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
+        interaction: bool = True,
+        consider_consent: bool = True,
     ) -> Receipt:
         """
         Track that an in-app message was closed, and nothing else, as `track_in_app_message_click` does.

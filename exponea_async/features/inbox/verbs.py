@@ -111,7 +111,7 @@ class InboxVerbs(SubjectVerbs):
         await self._devices.features[Inbox].set_read(context, owner, message.id)
         return True
 
-    async def track_app_inbox_opened(self, message: AppInboxMessage, consider_consent: bool = True) -> Receipt:  # noqa: FBT001, FBT002 - the vendor's signature
+    async def track_app_inbox_opened(self, message: AppInboxMessage, consider_consent: bool = True) -> Receipt:
         """
         Track that a message was opened, for the customer it was fetched for.
 
@@ -136,7 +136,7 @@ class InboxVerbs(SubjectVerbs):
         self,
         action: AppInboxAction,
         message: AppInboxMessage,
-        consider_consent: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
+        consider_consent: bool = True,
     ) -> Receipt:
         """
         Track that an action of a message was clicked, for the customer it was fetched for.

@@ -84,7 +84,7 @@ class PushVerbs(SubjectVerbs):
         """Handle a token that Huawei has issued, as `handle_push_token` does."""
         return await self._handle_token(token, "huawei")
 
-    async def verify_push_status_and_track_push_token(self, authorized: bool | None = None) -> list[Receipt]:  # noqa: FBT001 - the vendor's signature
+    async def verify_push_status_and_track_push_token(self, authorized: bool | None = None) -> list[Receipt]:
         """
         Verify the remembered token, as is done when a device is first active in a process, and by `resume()`.
 
@@ -130,7 +130,7 @@ class PushVerbs(SubjectVerbs):
         """Return whether a push notification comes from Engagement."""
         return is_bloomreach_notification(payload)
 
-    async def track_delivered_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:  # noqa: FBT001, FBT002 - the vendor's signature
+    async def track_delivered_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:
         """
         Track that a push notification was delivered.
 
@@ -157,7 +157,7 @@ class PushVerbs(SubjectVerbs):
         self._devices.received.publish(ReceivedPush(dict(payload)))
         return receipt
 
-    async def track_clicked_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:  # noqa: FBT001, FBT002 - the vendor's signature
+    async def track_clicked_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:
         """
         Track that a push notification was clicked.
 
@@ -186,7 +186,7 @@ class PushVerbs(SubjectVerbs):
     async def handle_push_notification_opened(
         self,
         payload: Mapping[str, Any],
-        consider_consent: bool = True,  # noqa: FBT001, FBT002 - the vendor's signature
+        consider_consent: bool = True,
     ) -> Receipt:
         """
         Handle a clicked push notification: track it as `track_clicked_push` does, and notify `opened_push_stream`.

@@ -13,7 +13,7 @@ class SegmentVerbs(SubjectVerbs):
 
     __slots__ = ()
 
-    async def get_segments(self, exposing_category: str, force: bool = False) -> list[dict[str, str]]:  # noqa: FBT001, FBT002 - the vendor's signature
+    async def get_segments(self, exposing_category: str, force: bool = False) -> list[dict[str, str]]:
         """
         Return the segments that the customer belongs to.
 
@@ -42,7 +42,7 @@ class SegmentVerbs(SubjectVerbs):
     def segmentation_data_stream(
         self,
         exposing_category: str,
-        include_first_load: bool = False,  # noqa: FBT001, FBT002 - the vendor's signature
+        include_first_load: bool = False,
     ) -> Subscription[list[dict[str, str]]]:
         """
         Return a stream of the segments that the customer of the device belongs to, each time they change.
