@@ -1,5 +1,5 @@
 """
-What most tests need: a sandbox, settings and clients of it.
+The fixtures that most tests use: a sandbox, and clients of it.
 """
 
 from collections.abc import AsyncIterator
@@ -21,14 +21,14 @@ from exponea_async.devices import expirer
 from exponea_async.features._shared import consent
 from exponea_async.sandbox import Sandbox
 
-# A slow machine is no failure.
+# A slow machine must not fail a test.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
 
 #: The fixtures of the storages' tests, and of those of in-app messages.
 pytest_plugins = ("helpers.storages", "helpers.in_app")
 
-#: Nobody has to wait, and a server that hangs is soon given up.
+#: Short waits, and an early timeout for a server that hangs.
 QUICK = UploadSettings(
     backoff_initial=0.01, backoff_max=0.05, linger=0.002, requests_per_second=100_000, request_timeout=5.0
 )
@@ -62,7 +62,7 @@ def configure(sandbox: Sandbox, tmp_path: Path) -> Configure:
             "base_url": sandbox.url,
             "storage": tmp_path / "queue.sqlite",
             "upload": upload,
-            # What an anonymize() loads ahead would get among the requests that tests count.
+            # The requests of preloading would be counted, too.
             "preload_messages": False,
         }
         return Configuration(**(usual | settings))

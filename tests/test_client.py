@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from helpers.clients import PROJECT, Configure, Connect, DeliveryLog, numbered_events
 from helpers.environment import Environment
-from helpers.queue_file import failing, locked, stored_state
+from helpers.queue_file import failing, locked, stored_state, unreadable
 from helpers.waiting import running, until
 
 from exponea_async import (
@@ -337,6 +337,32 @@ class TestClosing:
 
         again = await connect()
         assert (await asyncio.wait_for(again.flush_data(), 5)).remaining == 0
+
+    async def test_a_queue_that_cannot_be_read(
+        self, connect: Connect, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A flush raises the error; closing logs it and closes the client."""
+        client = await connect()
+        with unreadable(tmp_path / "queue.sqlite"):
+            with pytest.raises(StorageError):
+                await client.flush_data(5)
+            await client.aclose()
+        with pytest.raises(ClosedError):
+            await client.flush_data()
+
+        assert "could not be uploaded while closing" in caplog.text
+
+    async def test_a_queue_that_cannot_be_written(
+        self, connect: Connect, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Sessions and activity that cannot be stored while closing are logged, and the client is closed."""
+        client = await connect(device=True, flush_mode="MANUAL")
+        await client.resume()
+        with failing(tmp_path / "queue.sqlite", "UPDATE ON state"):
+            await client.aclose(end_sessions=True)
+
+        assert "last activity of devices in the foreground was not stored" in caplog.text
+        assert "sessions could not be ended while closing" in caplog.text
 
     async def test_settings_may_change_while_it_closes(self, connect: Connect) -> None:
         """A change of the flush mode during the close leaves no task behind."""

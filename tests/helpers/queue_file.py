@@ -31,6 +31,16 @@ def failing(path: Path, statement: str = "INSERT ON record", *, unexpected: bool
 
 
 @contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Make all reads of the queue fail within the block, as a faulty disk does."""
+    _run(path, "ALTER TABLE route RENAME TO hidden")
+    try:
+        yield
+    finally:
+        _run(path, "ALTER TABLE hidden RENAME TO route")
+
+
+@contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of writers on a file within the block, as another process may."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
