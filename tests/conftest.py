@@ -2,6 +2,7 @@
 The fixtures that most tests use: a sandbox, and clients of it.
 """
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -130,3 +131,9 @@ def set_constants(monkeypatch: pytest.MonkeyPatch) -> SetConstants:
             monkeypatch.setattr(module, name, value)
 
     return change
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what exists now, thousands of tests, from garbage collections, many of which are tests' own."""
+    gc.collect()
+    gc.freeze()

@@ -18,7 +18,7 @@ from exponea_async.errors import RequestRefusedError, UnavailableError
 from exponea_async.features.in_app.cache import MessageCache
 
 #: Maximum time for which the event loop may be blocked, in seconds: far more than usual, because machines may be busy.
-MAX_GAP = 1.0
+MAX_GAP = 2.0
 DEEP = "[" * 100_000 + "]" * 100_000
 
 

@@ -28,7 +28,7 @@ from helpers.local_server import LocalServer
 KEY, TOKEN, CUSTOMER, CONTENT = "s3cretkey", "s3crettoken", "s3cretcustomer", "s3cretcontent"
 SECRETS = (KEY, TOKEN, CUSTOMER, CONTENT)
 #: Maximum time for which the event loop may be blocked, in seconds: far more than usual, because machines may be busy.
-MAX_GAP = 0.5
+MAX_GAP = 2.0
 #: Maximum number of log lines for one response.
 MAX_LINES = 12
 #: The number of attributes that are requested at once.
