@@ -402,6 +402,21 @@ class TestCancellation:
         assert len(sandbox.engine.events(event_type="ping")) % 3 == 0
         assert sandbox.engine.duplicates == 0
 
+    async def test_records_of_cancelled_calls_are_counted(self, connect: Connect, sandbox: Sandbox) -> None:
+        """`Stats.tracked` is the number of committed records, whether their callers still waited or not."""
+        client = await connect()
+        tasks = [asyncio.create_task(client.track_event(event)) for event in numbered_events(300)]
+        for index, task in enumerate(tasks):
+            # Each is cancelled at another step of a commit.
+            task.cancel() if index % 3 else None
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        result = await client.flush_data(20)
+
+        assert any(task.cancelled() for task in tasks)
+        assert result.remaining == 0
+        assert client.stats().tracked == client.stats().delivered == len(sandbox.engine.events())
+
     async def test_a_cancelled_identify(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
         """Whether or not the ids of a cancelled call were stored, the next event carries the stored ones."""
         client = await connect(device=True)

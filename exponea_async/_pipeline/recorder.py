@@ -249,13 +249,12 @@ class EventRecorder:
             return (await self.record_many(identity, ((None, draft._replace(timestamp=at)),), states))[0]
         record = Record(routes[0], _command(identity, draft, at), time.time())
         try:
-            written = await self._storage.write((record,), states)
+            written = await self._storage.write((record,), states, self._account)
         except StorageError:
             # The storage may be closed because the client is closed or stopped.
             if self.check_running():
                 raise
             return self.dropped()
-        self._account(written)
         return self._receipts.issue(written)
 
     async def record_many(
@@ -289,12 +288,11 @@ class EventRecorder:
                 records.append(Record(route, body, written_at))  # noqa: PERF401 - slower for one
             ends.append(len(records))
         try:
-            written = await self._storage.write(records, states)
+            written = await self._storage.write(records, states, self._account)
         except StorageError:
             if self.check_running():
                 raise
             return [self.dropped() for _ in drafts]
-        self._account(written)
         spans = zip([0, *ends], ends, strict=False)
         return [self._receipts.issue(Written(written.ids[start:end])) for start, end in spans]
 
@@ -318,6 +316,7 @@ class EventRecorder:
         return receipt
 
     def _account(self, written: Written) -> None:
+        """Count what was committed, also if its caller was cancelled meanwhile, and wake the uploader."""
         self._counters.tracked += len(written.ids)
         if written.dropped:
             self._report_dropped(written.dropped)

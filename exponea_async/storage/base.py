@@ -8,7 +8,7 @@ of its lease, or of the delay that a settlement gave it. A record that is due ca
 queue when it is settled: as delivered for good, or as dead to the dead letters, from where it can be revived.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from attrs import frozen
@@ -210,7 +210,12 @@ class Storage(Protocol):
         """Open the storage; to be called before everything else."""
         ...
 
-    async def write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck] = ()) -> Written:
+    async def write(
+        self,
+        records: Sequence[Record],
+        states: Sequence[StateChange | StateCheck] = (),
+        on_commit: Callable[[Written], None] | None = None,
+    ) -> Written:
         """
         Write records and states in one atomic commit, and return once it is durable.
 
@@ -221,6 +226,8 @@ class Storage(Protocol):
             states: The states to change, and those that must not have changed. Each version, and each
                 `StateChange.seen`, is compared with the storage as it was before this call, including what others
                 wrote earlier in the same commit. Only then the changes are made, in their order.
+            on_commit: Called with the result once it is committed, before this returns; also if the caller has been
+                cancelled meanwhile.
 
         Raises:
             QueueFullError: The queue is full, and is set to raise.

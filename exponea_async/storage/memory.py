@@ -9,7 +9,7 @@ their due time. So a lease searches nothing.
 import asyncio
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush, merge, nsmallest
 from itertools import count, islice
 from math import inf
@@ -160,11 +160,20 @@ class MemoryStorage:
 
     # Writing
 
-    async def write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck] = ()) -> Written:
+    async def write(
+        self,
+        records: Sequence[Record],
+        states: Sequence[StateChange | StateCheck] = (),
+        on_commit: Callable[[Written], None] | None = None,
+    ) -> Written:
         """Write records and states."""
         self._check_open()
-        if not records:
-            return self._write((), states)
+        written = await self._write_in_turn(records, states) if records else self._write((), states)
+        if on_commit is not None:
+            on_commit(written)
+        return written
+
+    async def _write_in_turn(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck]) -> Written:
         async with self._turn:
             self._check_states(states)
             while self._when_full == "wait" and len(self._rows) + len(records) > self._max_records >= len(records):

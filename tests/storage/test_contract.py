@@ -99,6 +99,33 @@ class TestWriting:
         assert all(isinstance(result, Written | asyncio.CancelledError) for result in results)
         assert len(kept) >= 40
 
+    async def test_commits_are_reported_also_to_cancelled_writers(self, storage: Storage) -> None:
+        """Each record in the queue was reported once, before its write returned."""
+        reported: list[str] = []
+        writers = [
+            asyncio.create_task(storage.write([record(str(number))], (), lambda written: reported.extend(written.ids)))
+            for number in range(60)
+        ]
+        for number, writer in enumerate(writers):
+            await asyncio.sleep(0)
+            if number % 2:
+                writer.cancel()
+        await asyncio.wait(writers)
+        returned = {writer.result().ids[0] for writer in writers if not writer.cancelled()}
+
+        assert returned <= set(reported)
+        assert sorted(reported) == sorted(ids(await lease(storage)))
+
+    async def test_a_refused_write_is_not_reported(self, make_storage: MakeStorage) -> None:
+        """Where nothing was written, nothing is reported."""
+        storage, reported = await make_storage(max_records=1), list[Written]()
+        with pytest.raises(QueueFullError):
+            await storage.write(records("a", "b"), (), reported.append)
+        with pytest.raises(StateConflictError):
+            await storage.write([], [StateCheck("k", 1)], reported.append)
+
+        assert reported == []
+
     async def test_a_bad_value_fails_its_own_write_only(self, storage: Storage) -> None:
         """A write that cannot be stored fails alone, whatever shares its commit."""
         odd = asyncio.create_task(storage.write([], [StateChange("\ud800", b"", 0)]))

@@ -185,6 +185,8 @@ class CommitBatch:
         """Give each caller the outcome; writes that wait for capacity have none."""
         for write in self.writes:
             future = write.future
+            if write.written is not None and write.on_commit is not None:
+                write.on_commit(write.written)
             if future.done():
                 continue
             if write.written is not None:
@@ -260,12 +262,17 @@ class GroupCommitter:
 
     # Calls
 
-    def write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck]) -> "asyncio.Future[Written]":
+    def write(
+        self,
+        records: Sequence[Record],
+        states: Sequence[StateChange | StateCheck],
+        on_commit: Callable[[Written], None] | None = None,
+    ) -> "asyncio.Future[Written]":
         """Write records and states."""
         if self._closing:
             raise closed_error()
         future: asyncio.Future[Written] = self._loop.create_future()
-        self._writes.append(PendingWrite(records, states, future))
+        self._writes.append(PendingWrite(records, states, future, on_commit))
         if self._wakeup is not None and len(self._writes) >= self._expected:
             self._wake()
         return future

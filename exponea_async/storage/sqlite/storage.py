@@ -176,9 +176,14 @@ class SQLiteStorage:
 
     # The protocol
 
-    async def write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck] = ()) -> Written:
+    async def write(
+        self,
+        records: Sequence[Record],
+        states: Sequence[StateChange | StateCheck] = (),
+        on_commit: Callable[[Written], None] | None = None,
+    ) -> Written:
         """Write records and states, in one commit with the writes of other callers."""
-        return await self._committer.write(records, states)
+        return await self._committer.write(records, states, on_commit)
 
     async def lease(
         self, limit: int, seconds: float, now: float, *, skip: Iterable[str] = (), only: str | None = None

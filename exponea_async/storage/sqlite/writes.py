@@ -3,7 +3,7 @@ The writes of one transaction: each of them is written whole or not at all.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 from operator import itemgetter
@@ -33,19 +33,22 @@ class PendingWrite:
         records: The records to write.
         states: The states to change or to check.
         future: The caller waits for it.
+        on_commit: Called with the result, whether the caller still waits or not; or None.
     """
 
-    __slots__ = ("error", "future", "records", "states", "written")
+    __slots__ = ("error", "future", "on_commit", "records", "states", "written")
 
     def __init__(
         self,
         records: Sequence[Record],
         states: Sequence[StateChange | StateCheck],
         future: "asyncio.Future[Written]",
+        on_commit: Callable[[Written], None] | None,
     ) -> None:
         self.records = records
         self.states = states
         self.future = future
+        self.on_commit = on_commit
         self.written: Written | None = None
         self.error: Exception | None = None
 
