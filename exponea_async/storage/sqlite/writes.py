@@ -43,7 +43,7 @@ class PendingWrite:
         records: Sequence[Record],
         states: Sequence[StateChange | StateCheck],
         future: "asyncio.Future[Written]",
-        on_commit: Callable[[Written], None] | None,
+        on_commit: Callable[[Written], None] | None = None,
     ) -> None:
         self.records = records
         self.states = states
