@@ -14,8 +14,9 @@ import attrs
 from attrs import Attribute, evolve, field, frozen
 
 from exponea_async._internal import validation as checks
+from exponea_async._internal.encoding import MAX_MESSAGE, encode_object
 from exponea_async._internal.environment import Environment
-from exponea_async.errors import ConfigurationError
+from exponea_async.errors import ConfigurationError, InvalidEventError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
 
 BASE_URL = "https://api.exponea.com"
@@ -209,6 +210,21 @@ class UploadSettings:
     gzip: bool = field(default=False, validator=checks.boolean)
 
 
+#: All default properties together, in bytes of JSON: half of what an event may have, so that no event fails for them.
+MAX_DEFAULTS = MAX_MESSAGE // 2
+
+
+def _check_defaults(configuration: "Configuration", attribute: "Attribute[Any]", value: Mapping[str, Any]) -> None:
+    """Encode the default properties as each event will be: otherwise that would fail, even that of a sign-out."""
+    try:
+        size = len(encode_object(value, attribute.name, configuration.encoder))
+    except InvalidEventError as error:
+        raise ConfigurationError(error.path, error.trouble, error.hint) from error
+    if size > MAX_DEFAULTS:
+        trouble = f"must take at most {MAX_DEFAULTS} bytes of JSON in all, got {size}"
+        raise ConfigurationError(attribute.name, trouble, "Use fewer or shorter properties.")
+
+
 @frozen(kw_only=True)
 class Configuration:
     """
@@ -223,7 +239,8 @@ class Configuration:
         authorization_token: The public API key of the main project without a scheme, or `BasicAuth` for private access.
         base_url: The URL of the API.
         project_mapping: Further projects that get events of a kind, besides the main one; by `EventType` or its name.
-        default_properties: Properties that are added to every event that does not have them. A copy is stored.
+        default_properties: Properties that are added to every event that does not have them, at most 400 KB of JSON
+            in all. A copy is stored.
         allow_default_customer_properties: Whether they are also added to the properties of ``identify_customer()``.
         automatic_session_tracking: Whether the sessions of devices are tracked automatically.
         session_timeout: After how many seconds without activity a session ends.
@@ -263,7 +280,7 @@ class Configuration:
     base_url: str = field(default=BASE_URL, converter=_main_url, validator=checks.base_url)
     project_mapping: Mapping[EventType, tuple[ExponeaProject, ...]] = field(default=None, converter=_project_mapping)
     default_properties: Mapping[str, Any] = field(
-        default=None, converter=checks.frozen_copy, validator=checks.properties
+        default=None, converter=checks.frozen_copy, validator=[checks.properties, _check_defaults]
     )
     allow_default_customer_properties: bool = field(default=True, validator=checks.boolean)
     automatic_session_tracking: bool = field(default=True, validator=checks.boolean)
@@ -301,6 +318,9 @@ class Configuration:
     preload_messages: bool = field(default=True, validator=checks.boolean)
     resource_loader: Callable[[str], Awaitable[bytes | None]] | None = field(
         default=None, repr=False, validator=checks.optional(checks.function)
+    )
+    encoder: Callable[[Any], Any] | None = field(
+        default=None, repr=False, validator=checks.optional(checks.plain_function)
     )
     storage: str | os.PathLike[str] | None = field(default=None, validator=checks.optional(checks.storage))
     queue: QueueSettings = field(

@@ -2,7 +2,6 @@
 Hooks: change or drop events before they are recorded, and get notified of what happens to them.
 """
 
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
@@ -37,16 +36,6 @@ class DeliveryEvent:
     error: ExponeaError | None = None
 
 
-def _is_async(function: object) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-# The coroutine that an async function returns would never be awaited.
-_check_function = checks.check(
-    (lambda value: not callable(value), "expected a function, got {value}"),
-    (_is_async, "expected a plain function, got the async function {value}"),
-    hint="Use a plain function.",
-)
 _check_list = checks.check(
     (lambda value: not isinstance(value, tuple), "expected a list of functions, got {value}"),
     hint="Use a list of functions.",
@@ -60,7 +49,7 @@ def _as_tuple(value: Any) -> Any:
 def _check_each(instance: object, attribute: "Attribute[Any]", value: tuple[Any, ...]) -> None:
     for index, listener in enumerate(value):
         with checks.renamed(lambda field, index=index: f"{field}[{index}]"):  # type: ignore[misc]
-            _check_function(instance, attribute, listener)
+            checks.plain_function(instance, attribute, listener)
 
 
 @frozen
@@ -78,8 +67,10 @@ class Hooks:
     Args:
         before_track: A plain function that is called with each `Event` before it is recorded. It returns the event,
             changed or not, or None to drop it. If it raises an exception, nothing is recorded and the caller gets the
-            exception. It is also called for events that a device tracks automatically; for these more than once if
-            another process changes the device at the same time.
+            exception. It is also called for the events that the SDK makes itself: installation, sessions, push tokens.
+            Where it fails on one of these, or makes it invalid, that event is dropped, counted as
+            ``before_track_failed`` and logged, and the rest goes on. For these it is called more than once if another
+            process changes the device at the same time.
         listeners: Plain functions that are called with each `DeliveryEvent`. They run in the event loop and must be
             quick. Their exceptions are logged.
 
@@ -88,7 +79,7 @@ class Hooks:
     """
 
     before_track: Callable[[Event], Event | None] | None = field(
-        default=None, validator=checks.optional(_check_function)
+        default=None, validator=checks.optional(checks.plain_function)
     )
     listeners: Sequence[Callable[[DeliveryEvent], None]] = field(
         default=(), converter=_as_tuple, validator=[_check_list, _check_each]

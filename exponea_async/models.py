@@ -81,8 +81,9 @@ class Event:
 
     Args:
         name: The event type, such as ``"screen_view"``. Any non-empty string.
-        properties: The properties of the event. Besides JSON values they may have aware datetimes, dates, decimals,
-            UUIDs, enums, sets, tuples, attrs and dataclass instances; None values are left out.
+        properties: The properties of the event. Besides JSON values they may have aware datetimes, dates, timedeltas,
+            decimals, UUIDs, enums, sets, tuples, paths, IP addresses, attrs and dataclass instances, pydantic models,
+            and scalars and arrays of numpy; others with `Configuration.encoder`. None values are left out.
         timestamp: When the event happened: an aware datetime or UNIX seconds. By default the time of the call.
     """
 

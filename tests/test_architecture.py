@@ -65,7 +65,10 @@ RESERVED = {
 #: The functions that catch every exception, each with its reason.
 BROAD_HANDLERS = {
     "hooks.Hooks.notify": "a listener of the user",
-    "devices.expirer.SessionExpirer._end": "a hook of the user, for which other sessions must not stay open",
+    "_internal.encoding._Walk._convert": "a value or the encoder of the user, which may raise anything",
+    "_internal.arguments._datetime_seconds": "a value of the user, whose methods may raise anything",
+    "_pipeline.recorder._mapping": "a mapping of the user, whose methods may raise anything",
+    "_pipeline.recorder.EventRecorder._changed": "a hook of the user, for which a sign-out must not fail",
     "_pipeline.uploader.Uploader._lease_forever": "the upload loop",
     "_pipeline.uploader.Uploader._send_forever": "the upload loop",
     "_pipeline.api.ApiClient._customer_token": "a function of the user, which may raise anything",

@@ -2,6 +2,7 @@
 Settings: which values are valid, which errors the others raise, and what is never shown.
 """
 
+import asyncio
 import copy
 import math
 import pickle
@@ -76,6 +77,7 @@ class TestDefaults:
             "message_platform": "android",
             "preload_messages": True,
             "resource_loader": None,
+            "encoder": None,
             "storage": None,
             "queue": QueueSettings(max_records=1_000_000, when_full="raise", max_age=2_592_000, durability="process"),
             "upload": UploadSettings(
@@ -376,6 +378,7 @@ class TestChoices:
             ("app_group", ["", 5]),
             ("customer_token_provider", ["jwt", 5]),
             ("resource_loader", ["https://img.example", 5]),
+            ("encoder", ["str", 5, asyncio.sleep]),
             ("message_platform", ["Android", "web", None, 1]),
             ("preload_messages", ["yes", None, 1]),
             ("in_app_content_block_placeholders_auto_load", ["one", 5, [1], [""], {"a": 1}]),
@@ -418,6 +421,27 @@ class TestStorage:
 
 
 class TestDefaultProperties:
+    @pytest.mark.parametrize(
+        ("given", "field"),
+        [
+            ({"cart": {"sum": math.nan}}, "default_properties.cart.sum"),
+            ({"cart": [1, print]}, "default_properties.cart[1]"),
+            ({"cart": "x" * 20_000}, "default_properties.cart"),
+            ({f"p{number}": "x" * 16_000 for number in range(30)}, "default_properties"),
+        ],
+    )
+    def test_default_properties_are_checked_as_those_of_an_event(self, given: dict[str, Any], field: str) -> None:
+        """A value that no event could carry is an error that names its path, so no later call fails for it."""
+        error = error_of(configuration, default_properties=given)
+
+        assert error.field == field
+        assert str(error).startswith(f"{field}: ")
+
+    def test_default_properties_of_types_that_the_encoder_converts(self) -> None:
+        """The encoder of the configuration applies to its default properties, too."""
+        error_of(configuration, default_properties={"a": 1j})
+        assert configuration(default_properties={"a": 1j}, encoder=str).default_properties == {"a": 1j}
+
     def test_default_properties_are_copied(self) -> None:
         """Later changes of the given values have no effect, at any depth."""
         given: dict[str, Any] = {"a": 1, "nested": {"b": [1, {"c": 2}]}, "set": {1}}

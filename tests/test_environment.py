@@ -109,7 +109,8 @@ class TestReading:
         names = [f"EXPONEA_{name.upper()}" for name in attrs.fields_dict(Configuration) if name[0] != "_"]
         names += [f"EXPONEA_QUEUE_{name.upper()}" for name in attrs.fields_dict(QueueSettings)]
         names += [f"EXPONEA_UPLOAD_{name.upper()}" for name in attrs.fields_dict(UploadSettings)]
-        others = {"EXPONEA_QUEUE", "EXPONEA_UPLOAD", "EXPONEA_CUSTOMER_TOKEN_PROVIDER", "EXPONEA_RESOURCE_LOADER"}
+        functions = {"EXPONEA_CUSTOMER_TOKEN_PROVIDER", "EXPONEA_RESOURCE_LOADER", "EXPONEA_ENCODER"}
+        others = {"EXPONEA_QUEUE", "EXPONEA_UPLOAD", *functions}
 
         Configuration.from_env({**dict.fromkeys(set(names) - others, ""), **REQUIRED})
 
@@ -284,3 +285,12 @@ class TestErrors:
     def test_private_access_is_validated(self, name: str, value: str) -> None:
         """The error names the variable of the id or of the secret."""
         assert error_of({**PRIVATE, name: value}).field == name
+
+
+def test_the_path_of_an_invalid_value_follows_the_variable() -> None:
+    """An error about a value inside a mapping names the variable, then the path."""
+    variables = {**REQUIRED, "EXPONEA_DEFAULT_PROPERTIES": json.dumps({"cart": {"text": "x" * 20_000}})}
+    with pytest.raises(ConfigurationError) as caught:
+        Configuration.from_env(variables)
+
+    assert caught.value.field == "EXPONEA_DEFAULT_PROPERTIES.cart"

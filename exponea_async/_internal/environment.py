@@ -2,6 +2,7 @@
 Environment variables of a settings class. Knows attrs classes, but not what their fields mean.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from exponea_async._internal import validation as checks
 from exponea_async.errors import ConfigurationError
 
 PREFIX = "EXPONEA_"
+#: The name of a field, such as "storage", and with that of its section, such as "upload.gzip".
+_NAME = re.compile(r"\w+")
+_NAME_IN_SECTION = re.compile(r"\w+\.\w+")
 
 
 class Environment:
@@ -74,10 +78,12 @@ class Environment:
 
         A field whose value was given otherwise keeps its name.
         """
-        name = field.partition("[")[0]
-        if name.partition(".")[0] in overrides or _variable(name) not in self._variables:
+        section = _NAME.match(field)
+        if section is None or section[0] in overrides:
             return field
-        return _variable(name) + field.removeprefix(name)
+        names = [field[: each.end()] for each in (_NAME_IN_SECTION.match(field), section) if each]
+        known = next((name for name in names if _variable(name) in self._variables), None)
+        return field if known is None else _variable(known) + field.removeprefix(known)
 
 
 def _variable(field: str) -> str:

@@ -5,6 +5,7 @@ A validator is called by attrs, so its error names the field. No validator of a 
 returns a value that it can't convert as it is, so that the validator, which knows the field, raises the error.
 """
 
+import inspect
 import json
 import math
 import os
@@ -42,11 +43,13 @@ INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f]")
 HOST = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
 #: Maximum length of a value in a message, in characters.
 MAX_REPR = 60
+#: Maximum length of a setting that is any string, in characters.
+MAX_STRING = 1000
 
 
 def short_repr(value: object) -> str:
     """Return the repr of a value for a message, shortened."""
-    with suppress(ValueError, RecursionError):  # an int of more digits than Python is willing to print; deep lists
+    with suppress(Exception):  # as of an int of more digits than Python is willing to print, or of a user's class
         full = repr(value)
         return full if len(full) <= MAX_REPR else f"{full[: MAX_REPR - 3]}..."
     return f"this {type(value).__name__}"
@@ -217,6 +220,10 @@ def _is_no_string(value: object) -> bool:
     return not isinstance(value, str)
 
 
+def _is_no_unicode(value: str) -> bool:
+    return value.encode(errors="replace") != value.encode(errors="surrogatepass")
+
+
 def _is_blank(value: str) -> bool:
     return not value.strip()
 
@@ -251,6 +258,10 @@ def _is_host(name: str) -> bool:
 
 def _is_no_path(storage: object) -> bool:
     return not isinstance(storage, str | os.PathLike) or not isinstance(os.fspath(storage), str)
+
+
+def _is_async(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 _MISSING: Rule = (_is_none, "is missing")
@@ -319,12 +330,26 @@ storage = check(
     hint="Use a file path such as 'queue.sqlite', 'memory:', or None for a file in the user's state directory.",
 )
 
-string = check(_NO_STRING, _BLANK, hint="Use a string, or None.")
+# It becomes a property of events, or part of the name of a file.
+string = check(
+    _NO_STRING,
+    _BLANK,
+    (lambda value: len(value) > MAX_STRING, f"must have at most {MAX_STRING} characters, got {{value}}"),
+    (_is_no_unicode, "must be valid Unicode, got {value}"),
+    hint="Use a string, or None.",
+)
 
 boolean = check((lambda value: not isinstance(value, bool), "expected a bool, got {value}"), hint="Use True or False.")
 
 function = check(
     (lambda value: not callable(value), "expected a function, got {type}"), hint="Use an async function, or None."
+)
+
+# The coroutine that an async function returns would never be awaited.
+plain_function = check(
+    (lambda value: not callable(value), "expected a function, got {value}"),
+    (_is_async, "expected a plain function, got the async function {value}"),
+    hint="Use a plain function.",
 )
 
 placeholders = check(

@@ -5,8 +5,8 @@ Commands: how events and customer updates are encoded, and how stored commands b
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+from exponea_async._internal.encoding import MAX_MESSAGE, encode_number
 from exponea_async._internal.json import decode
-from exponea_async._pipeline.encoding import MAX_MESSAGE, encode_number
 from exponea_async.errors import InvalidEventError
 from exponea_async.models import EventType
 from exponea_async.storage.base import Leased

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from exponea_async._internal.arguments import read_timestamp
+from exponea_async._internal.encoding import MAX_MESSAGE, encode_object, encode_string, plain_object
+from exponea_async._internal.throttle import Throttle
+from exponea_async._internal.validation import short_repr
 from exponea_async._pipeline.clock import UniqueClock
 from exponea_async._pipeline.commands import Project, click_command, customer_command, event_command, route_of
 from exponea_async._pipeline.credentials import CredentialStore
-from exponea_async._pipeline.encoding import encode_object, encode_string, unix_seconds
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async.config import Configuration, ExponeaProject
 from exponea_async.errors import DroppedError, InvalidEventError, LifecycleError, StorageError
@@ -28,6 +31,11 @@ DEVICE_ID = "device_id"
 # Looking a member up on the enum class costs more than all other work on an event's automatic properties.
 _PUSH_TOKEN = EventType.PUSH_TOKEN
 _CLICK = EventType.CAMPAIGN_CLICK
+#: The events that the SDK makes itself. What an application's hook does to them must not fail the call that made them,
+#: such as a sign-out.
+_AUTOMATIC = frozenset({EventType.INSTALL, EventType.SESSION_START, EventType.SESSION_END, _PUSH_TOKEN})
+#: Maximum size of such an event's properties after the hook, in bytes of JSON, which leaves room for the ids.
+_MAX_AUTOMATIC = MAX_MESSAGE - 100_000
 _encoded_name = lru_cache(maxsize=1024)(encode_string)
 
 #: Drafts that are recorded in one commit, each with its own identity, or None for that of the call.
@@ -61,6 +69,7 @@ class EventRecorder:
         wake: Callable[[], None],
         credentials: CredentialStore,
     ) -> None:
+        self._encoder = configuration.encoder
         self.set_default_properties(configuration.default_properties)
         self._customer_defaults = configuration.allow_default_customer_properties
         self._application_id = configuration.application_id
@@ -75,6 +84,7 @@ class EventRecorder:
         self._routes = {
             kind: tuple(route_of(each, kind) for each in configuration.projects_for(kind)) for kind in EventType
         }
+        self._throttle = Throttle()
         self._refusal: LifecycleError | None = None
         self._stopped = False
 
@@ -105,8 +115,8 @@ class EventRecorder:
 
     def set_default_properties(self, properties: Mapping[str, Any]) -> None:
         """Merge these properties into every event from now on; those of the event take precedence."""
-        # A plain dict: it is merged for each event, and a proxy would be four times as slow.
-        self._defaults = dict(properties)
+        # Converted here, and not for each event that they are merged into.
+        self._defaults = plain_object(properties, "default_properties", self._encoder)
 
     # Timestamps and identities
 
@@ -125,7 +135,7 @@ class EventRecorder:
         Raises:
             InvalidEventError: It is not a timestamp.
         """
-        return None if timestamp is None else unix_seconds(timestamp, "timestamp")
+        return None if timestamp is None else read_timestamp(timestamp, "timestamp")
 
     def identity(
         self,
@@ -177,9 +187,11 @@ class EventRecorder:
         if (self._refusal is not None or self._stopped) and not self.check_running():
             return None
         if not isinstance(event, Event):
-            raise InvalidEventError("event", f"expected an Event, got {event!r:.60}", "Use Event(name, properties).")
+            raise InvalidEventError(
+                "event", f"expected an Event, got {short_repr(event)}", "Use Event(name, properties)."
+            )
         if self._before_track is not None:
-            changed = self._changed(self._before_track(event))
+            changed = self._changed(self._before_track, kind, event)
             if changed is None:
                 return None
             event = changed
@@ -193,18 +205,40 @@ class EventRecorder:
         own_device = b""
         if APPLICATION_ID in properties or DEVICE_ID in properties:
             properties, own_device = _without_stamps(properties)
-        encoded = encode_object(properties, "properties")[1:-1]
-        at = None if timestamp is None else unix_seconds(timestamp, "timestamp")
+        encoded = encode_object(properties, "properties", self._encoder)[1:-1]
+        at = None if timestamp is None else read_timestamp(timestamp, "timestamp")
         return Draft(kind, name_json, encoded, at, own_device, Event(name, properties, at) if carries_event else None)
 
-    def _changed(self, changed: Event | None) -> Event | None:
-        if changed is None:
-            self._counters.dropped["before_track"] += 1
-        elif not isinstance(changed, Event):
-            raise InvalidEventError(
-                "before_track", f"must return an Event or None, returned {changed!r:.60}", "Correct the hook."
-            )
+    def _changed(self, before_track: Callable[[Event], Event | None], kind: EventType, event: Event) -> Event | None:
+        """Return what the hook makes of an event; None where the event is dropped."""
+        try:
+            changed = _check_changed(before_track(event))
+            if changed is None:
+                self._counters.dropped["before_track"] += 1
+            elif kind in _AUTOMATIC and changed is not event:
+                self._check_automatic(changed)
+        except Exception as error:
+            if kind not in _AUTOMATIC:
+                raise
+            self._check_automatic(event)
+            self._report_failed_hook(event, error)
+            return None
         return changed
+
+    def _check_automatic(self, event: Event) -> None:
+        """Raise an `InvalidEventError` now if an event of the SDK could not be recorded later."""
+        encode_string(event.name, "name")
+        encoded = encode_object({**self._defaults, **_mapping(event.properties)}, "properties", self._encoder)
+        if len(encoded) > _MAX_AUTOMATIC:
+            trouble = f"must take at most {_MAX_AUTOMATIC} bytes of JSON, got {len(encoded)}"
+            raise InvalidEventError("properties", trouble, "Send fewer or shorter properties.")
+        self.read_timestamp(event.timestamp)
+
+    def _report_failed_hook(self, event: Event, error: Exception) -> None:
+        self._counters.dropped["before_track_failed"] += 1
+        if (more := self._throttle.admit()) is not None:
+            message = "before_track failed, so the %r event of the SDK was dropped.%s"
+            LOG.error(message, event.name, more, exc_info=error)
 
     def draft_customer(self, properties: Mapping[str, Any], *, defaults: bool = True) -> Draft | None:
         """Check and encode a customer's properties as they are now; raises as `draft_event` does."""
@@ -213,7 +247,7 @@ class EventRecorder:
         merged = _mapping(properties)
         if defaults and self._customer_defaults:
             merged = {**self._defaults, **merged}
-        encoded = encode_object(merged, "properties")[1:-1]
+        encoded = encode_object(merged, "properties", self._encoder)[1:-1]
         return Draft(EventType.TRACK_CUSTOMER, b"", encoded, None)
 
     def draft_click(self, url: str, properties: Mapping[str, Any]) -> Draft | None:
@@ -305,7 +339,7 @@ class EventRecorder:
         """
         await self._credentials.store_credentials(projects)
 
-    def dropped(self, reason: str = "before_track returned None", *, count: str = "") -> Receipt:
+    def dropped(self, reason: str = "before_track returned None or failed", *, count: str = "") -> Receipt:
         """Return the receipt of an event that is not recorded, and count it under the name `count`, if given."""
         if self._stopped:
             reason, count = "the integration is stopped", "stopped"
@@ -329,10 +363,21 @@ class EventRecorder:
         self._hooks.notify(DeliveryEvent("dropped", ids, reason=reason))
 
 
-def _mapping(properties: Any) -> Mapping[str, Any]:
-    if not isinstance(properties, Mapping):
-        raise InvalidEventError("properties", f"expected a mapping, got {properties!r:.60}", "Use a dict.")
-    return properties
+def _check_changed(changed: Event | None) -> Event | None:
+    if changed is None or isinstance(changed, Event):
+        return changed
+    trouble = f"must return an Event or None, returned {short_repr(changed)}"
+    raise InvalidEventError("before_track", trouble, "Correct the hook.")
+
+
+def _mapping(properties: Any) -> dict[str, Any]:
+    try:
+        if isinstance(properties, Mapping):
+            return dict(properties)
+    except Exception as error:  # a mapping of the application, whose methods may raise anything
+        trouble = f"can't be read: the {type(properties).__qualname__} raised {type(error).__name__}"
+        raise InvalidEventError("properties", trouble, "Use a dict.") from error
+    raise InvalidEventError("properties", f"expected a mapping, got {short_repr(properties)}", "Use a dict.")
 
 
 def _without_stamps(properties: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:

@@ -117,7 +117,7 @@ class SessionExpirer:
             drafts = self._drafts(events)
         except LifecycleError:
             raise
-        except Exception as error:  # noqa: BLE001 - a hook may raise anything, and other sessions must still end
+        except ExponeaError as error:  # other sessions must still end
             self._report(name, stored.version, error)
             return False
         change = StateChange(name, state.encode(), loaded.version, active=None, seen=loaded.last_activity)
@@ -128,7 +128,7 @@ class SessionExpirer:
         drafts = [recorder.draft_event(each.kind, each.event) for each in events if isinstance(each.event, Event)]
         return [(None, draft) for draft in drafts if draft is not None]
 
-    def _report(self, name: str, version: int, error: Exception) -> None:
+    def _report(self, name: str, version: int, error: ExponeaError) -> None:
         """Log once an error that occurs at each attempt."""
         if self._failed.get(name) != version:
             self._failed[name] = version

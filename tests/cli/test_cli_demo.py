@@ -12,7 +12,7 @@ from helpers.command_line import run
 from helpers.environment import SetConstants
 
 from exponea_async import Customer, Event
-from exponea_async._pipeline.encoding import encode_object
+from exponea_async._internal.encoding import encode_object
 from exponea_async.cli.demo import command
 from exponea_async.cli.demo.ledger import LIFECYCLE_EVENTS, NUMBER, Ledger
 from exponea_async.cli.demo.shop import HOUR, visits

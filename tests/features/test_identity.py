@@ -17,11 +17,13 @@ from helpers.waiting import until
 from exponea_async import (
     BasicAuth,
     ConfigurationChange,
+    ConfigurationError,
     Customer,
     Event,
     EventType,
     Exponea,
     ExponeaProject,
+    Hooks,
     InvalidEventError,
     PurchasedItem,
 )
@@ -170,6 +172,71 @@ class TestAnonymize:
         ):
             await getattr(client, verb)()
         assert await app.pending() == []
+
+
+def _raise(_event: Event) -> Event:
+    raise ZeroDivisionError("my hook is broken")
+
+
+class TestWhatApplicationsGive:
+    """A customer can always sign out, whatever the application's hook and default properties are like."""
+
+    @pytest.mark.parametrize(
+        "hook",
+        [
+            _raise,
+            lambda _event: 5,
+            lambda event: evolve(event, properties={"a": 1j}),
+            lambda event: evolve(event, properties=5),
+            lambda event: evolve(event, name=""),
+            lambda event: evolve(event, timestamp="now"),
+            lambda event: evolve(event, properties={f"p{n}": "x" * 16_000 for n in range(60)}),
+        ],
+    )
+    async def test_a_hook_that_fails(self, app: App, hook: Any, caplog: pytest.LogCaptureFixture) -> None:
+        """Its events are dropped, which is counted and logged once; the device belongs to a new customer."""
+        await grown_up(app)
+        await app.client.aclose(timeout=0)
+        client = await app.start(hooks=Hooks(before_track=hook))
+        cookie = await client.get_customer_cookie()
+        receipts = await client.anonymize()
+
+        assert await client.get_customer_cookie() != cookie
+        assert {receipt.status for receipt in receipts} == {"dropped"}
+        assert client.stats().dropped["before_track_failed"] >= len(receipts) == 5
+        assert len([each for each in caplog.messages if "before_track failed" in each]) == 1
+        with pytest.raises((InvalidEventError, ZeroDivisionError)):
+            await client.track_event(Event("ping"))
+
+    async def test_an_event_that_was_invalid_before_the_hook(self, app: App) -> None:
+        """The caller gets the error of a token that is too long, hook or not."""
+        client = await app.start(hooks=Hooks(before_track=_raise))
+        with pytest.raises(InvalidEventError, match="push_notification_token"):
+            await client.track_push_token("x" * 20_000)
+
+    @pytest.mark.parametrize("value", [1j, print, float("nan"), "x" * 20_000, {"b": object()}])
+    async def test_default_properties_that_no_event_can_carry(self, app: App, value: Any) -> None:
+        """They are an error where they are given, and everything goes on as before."""
+        client = await grown_up(app)
+        with pytest.raises(ConfigurationError, match=r"default_properties\.cart"):
+            await client.set_default_properties({"cart": value})
+        receipts = await client.anonymize()
+
+        assert client.default_properties == {}
+        assert [receipt.status for receipt in receipts] == ["queued"] * 5
+
+    async def test_default_properties_as_large_as_they_may_be(self, app: App) -> None:
+        """The events of the SDK have room for them."""
+        client = await app.start(default_properties={f"p{number}": "x" * 16_000 for number in range(25)})
+        await client.track_event(Event("ping"))
+
+        assert [receipt.status for receipt in await client.anonymize()] == ["queued"] * 3
+
+    async def test_an_app_version_that_no_event_can_carry(self, app: App) -> None:
+        """It is an error of the configuration, since it would be one of every automatic event."""
+        for version in ("x" * 20_000, "\ud800"):
+            with pytest.raises(ConfigurationError, match="app_version"):
+                await app.start(app_version=version)
 
 
 class TestAnotherProject:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exponea_async._pipeline.encoding import encode_object, encode_string, unix_seconds
+from exponea_async._internal.arguments import read_timestamp
+from exponea_async._internal.encoding import encode_object, encode_string
 from exponea_async.devices.campaigns import Campaign
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.consent import may_track
@@ -538,4 +539,4 @@ class TestAnyPayload:
             assert encode_string(event.name, "name")
             assert encode_object(event.properties, "properties")
             assert event.timestamp is not None
-            assert unix_seconds(event.timestamp, "timestamp") >= 5.0
+            assert read_timestamp(event.timestamp, "timestamp") >= 5.0

@@ -347,7 +347,7 @@ class TestSessionExpirer:
         assert await app.sessions() == [("start", 1000), ("end", end, end - 1000)]
 
     async def test_a_hook_that_fails(self, app: App, caplog: pytest.LogCaptureFixture) -> None:
-        """An exception of a hook at the end of a session is logged, and other sessions end all the same."""
+        """An exception of a hook at the end of a session is logged; that event is dropped, and the session ends."""
         broken = False
 
         def fragile(event: Event) -> Event:

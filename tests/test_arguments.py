@@ -1,0 +1,84 @@
+"""
+The rules of what users pass to the public coroutines.
+"""
+
+import math
+from datetime import UTC, datetime, tzinfo
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from exponea_async._internal.arguments import read_timestamp
+from exponea_async.errors import InvalidEventError
+
+#: More digits than Python is willing to print.
+HUGE = 10**5000
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class Float(float):
+    pass
+
+
+class NoOffset(tzinfo):
+    def utcoffset(self, _timestamp: datetime | None) -> None:
+        return None
+
+    dst = tzname = utcoffset
+
+
+class NotATime(datetime):
+    """As NaT in pandas: a datetime whose methods raise."""
+
+    def utcoffset(self) -> None:
+        raise ValueError("NaTType does not support utcoffset")
+
+    timestamp = __repr__ = utcoffset  # type: ignore[assignment]
+
+
+class TestTimestamps:
+    @pytest.mark.parametrize(
+        ("timestamp", "seconds"),
+        [
+            (NOON, 1767268800.0),
+            (5, 5.0),
+            (5.5, 5.5),
+            (-1, -1.0),
+            (Float(2.0), 2.0),
+            (Decimal("1.5"), 1.5),
+            (1e11, 1e11),
+        ],
+    )
+    def test_timestamps_become_unix_seconds(self, timestamp: Any, seconds: float) -> None:
+        """Aware datetimes and numbers become float seconds."""
+        found = read_timestamp(timestamp, "timestamp")
+
+        assert (type(found), found) == (float, seconds)
+
+    @pytest.mark.parametrize(
+        ("timestamp", "trouble"),
+        [
+            (datetime(2026, 1, 1), "must have a time zone"),  # noqa: DTZ001
+            (datetime(2026, 1, 1, tzinfo=NoOffset()), "must have a time zone"),
+            (math.nan, "expected a datetime or a finite number, got "),
+            (math.inf, "expected a datetime or a finite number, got "),
+            (-math.inf, "expected a datetime or a finite number, got "),
+            (True, "expected a datetime or a finite number, got "),
+            ("now", "expected a datetime or a finite number, got "),
+            (None, "expected a datetime or a finite number, got "),
+            (Decimal("NaN"), "expected a datetime or a finite number, got "),
+            (Decimal("sNaN"), "expected a datetime or a finite number, got "),
+            (Decimal("1e400"), "expected a datetime or a finite number, got "),
+            (NotATime(2026, 1, 1), "expected an aware datetime, got a NotATime that raised ValueError"),
+            (1_767_268_800_000, "looks like milliseconds"),
+            (10**400, "looks like milliseconds"),
+            pytest.param(HUGE, "looks like milliseconds", id="huge"),
+        ],
+    )
+    def test_other_values_are_invalid_timestamps(self, timestamp: Any, trouble: str) -> None:
+        """Naive, infinite and suspiciously large timestamps raise an error with the path."""
+        with pytest.raises(InvalidEventError, match=trouble) as caught:
+            read_timestamp(timestamp, "timestamp")
+
+        assert caught.value.path == "timestamp"
