@@ -156,6 +156,8 @@ class QueueSettings:
             ``"drop_oldest"``.
         max_age: After this time in seconds, an undelivered record becomes a dead letter; 30 days by default.
         durability: What a recorded event survives: a crash of the ``"process"``, or also a loss of ``"power"``.
+        follow_links: Whether `Configuration.storage` may be a symbolic link to the file. By default it is refused,
+            since whoever can create a link there could choose the file that is written.
     """
 
     max_records: int = field(default=1_000_000, validator=checks.integer(1))
@@ -164,6 +166,7 @@ class QueueSettings:
     )
     max_age: float = field(default=30 * 86_400.0, converter=checks.to_seconds, validator=checks.positive("seconds"))
     durability: Literal["process", "power"] = field(default="process", validator=checks.one_of(("process", "power")))
+    follow_links: bool = field(default=False, validator=checks.boolean)
 
 
 def _check_backoff(settings: "UploadSettings", attribute: "Attribute[Any]", value: float) -> None:
@@ -266,8 +269,8 @@ class Configuration:
             in-app messages if there is a subscription.
         resource_loader: An async function that is called with the URL of an image or a font in a message, and returns
             its bytes, or None if there are none. Without it nothing is loaded, and messages are shown as they are.
-        storage: The path of the queue file, or ``"memory:"``; None for a file in the user's state directory, one for
-            each project.
+        storage: The path of the queue file, in which ``~`` is the home directory, or ``"memory:"``; None for a file in
+            the user's state directory, one for each project.
         queue: The settings of the queue.
         upload: The settings of the upload.
 

@@ -406,11 +406,24 @@ class TestStorage:
         assert configuration(storage=storage).storage == storage
 
     @pytest.mark.parametrize(
-        "storage", ["", " ", "a\0b", 5, b"x", "postgres://h", "redis://h", "unix:///s", "file:///q", "xyz://", "x://[h"]
+        "storage",
+        ["", " ", "a\0b", 5, b"x", "postgres://h", "redis://h", "unix:///s", "file:///q", "xyz://", "x://[h"],
     )
     def test_other_values_are_refused(self, storage: Any) -> None:
         """A value that is not a path or ``"memory:"`` is refused with the name of the field."""
         assert error_of(configuration, storage=storage).field == "storage"
+
+    @pytest.mark.parametrize("storage", ["file:queue.sqlite", "file::memory:", "file:memory:?mode=memory"])
+    def test_uris_are_refused(self, storage: str) -> None:
+        """The URI of a database is not mistaken for a path."""
+        assert error_of(configuration, storage=storage).field == "storage"
+
+    @pytest.mark.parametrize("storage", [":memory:", "memory", ":memory", "MEMORY:", Path(":memory:")])
+    def test_other_names_of_memory(self, storage: str | Path) -> None:
+        """What was meant to be a queue in memory does not become a file; the error says how it is written."""
+        message = str(error_of(configuration, storage=storage))
+
+        assert "must be 'memory:' for a queue in memory" in message
 
     def test_an_address_is_refused_without_being_shown(self) -> None:
         """The error says what is accepted, and does not contain the address, which may hold a password."""

@@ -39,6 +39,8 @@ APPLICATION_ID_LENGTH = 50
 #: What may be part of an HTTP header.
 HEADER_SAFE = re.compile(r"[!-~]+")
 SCHEME = re.compile(r"(?:Token|Basic|Bearer)\s", re.IGNORECASE)
+#: What other libraries call a database in memory, and misspellings of our name for it.
+OTHER_MEMORY = re.compile(r"(?:file:)?:*memory:*(?:\?.*)?", re.IGNORECASE)
 INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f]")
 HOST = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
 #: Maximum length of a value in a message, in characters.
@@ -264,6 +266,11 @@ def _is_async(function: object) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
+def _is_memory_in_other_words(storage: object) -> bool:
+    path = os.fspath(storage)  # type: ignore[call-overload]
+    return bool(path != "memory:" and OTHER_MEMORY.fullmatch(path))
+
+
 _MISSING: Rule = (_is_none, "is missing")
 _NO_STRING: Rule = (_is_no_string, "expected a string, got {type}")
 _BLANK: Rule = (_is_blank, "must not be blank")
@@ -327,6 +334,8 @@ storage = check(
     (lambda value: _is_blank(os.fspath(value)), "must not be blank"),
     (lambda value: "\0" in os.fspath(value), "must not contain a NUL character"),
     (lambda value: "://" in os.fspath(value), "must be a file path or 'memory:', got an address with a scheme"),
+    (_is_memory_in_other_words, "must be 'memory:' for a queue in memory, got {value}"),
+    (lambda value: os.fspath(value).startswith("file:"), "must be a file path or 'memory:', got a URI"),
     hint="Use a file path such as 'queue.sqlite', 'memory:', or None for a file in the user's state directory.",
 )
 

@@ -317,6 +317,15 @@ class Storage(Protocol):
         """
         ...
 
+    async def generation(self) -> int:
+        """
+        Return a number that identifies the content of the storage.
+
+        It changes when the records are lost without a verdict: with each `wipe`, and when a new file replaces a damaged
+        or deleted one. No two files have the same number.
+        """
+        ...
+
     async def wipe(self) -> None:
         """Delete all records, dead letters and states."""
         ...

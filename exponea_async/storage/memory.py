@@ -141,6 +141,7 @@ class MemoryStorage:
         self._activity = _ActivityIndex(self._states)
         # The highest version of a deleted state.
         self._deleted_version = 0
+        self._generation = time.time_ns()
         # Held by the write that waits for capacity, so that none behind it can overtake.
         self._turn = asyncio.Lock()
         self._capacity_freed = asyncio.Event()
@@ -397,9 +398,15 @@ class MemoryStorage:
         wanted = list(self._dead) if ids is None else [key for key in dict.fromkeys(ids) if key in self._dead]
         return [self._dead.pop(key) for key in wanted]
 
+    async def generation(self) -> int:
+        """Return the number that identifies the content."""
+        self._check_open()
+        return self._generation
+
     async def wipe(self) -> None:
         """Delete everything."""
         self._check_open()
+        self._generation += 1
         self._deleted_version = max(self._deleted_version, *(state.version for state in self._states.values()), 0)
         for content in (self._rows, self._routes, self._dead, self._states, self._activity):
             content.clear()

@@ -12,11 +12,13 @@ from urllib.parse import quote
 from platformdirs import user_state_path
 
 from exponea_async.config import Configuration
-from exponea_async.errors import DamagedFileError
+from exponea_async.errors import ConfigurationError, DamagedFileError
 from exponea_async.storage.base import Storage
 
 #: The ``storage`` setting that selects the backend without a file.
 MEMORY = "memory:"
+#: What to do where a path depends on the home directory, and there is none.
+NO_HOME_HINT = "Set storage or EXPONEA_STORAGE to the path of a file, or the variable HOME."
 #: Characters of a file's name for the project and for the app group each; both, with the suffixes that SQLite appends,
 #: stay below 255, the usual limit of a file name.
 MAX_NAME_LENGTH = 90
@@ -32,10 +34,13 @@ def create_storage(
         configuration: The client's settings.
         app_group: The application group, used for the default file only; see `default_path`.
         report: Called with the error when a damaged file was moved aside.
+
+    Raises:
+        ConfigurationError: The path depends on the home directory, and there is none.
     """
     queue = configuration.queue
     # Each backend is imported when it is selected: a client in memory does not pay for SQLite.
-    if configuration.storage == MEMORY:
+    if _is_in_memory(configuration):
         from exponea_async.storage.memory import MemoryStorage  # noqa: PLC0415
 
         return MemoryStorage(max_records=queue.max_records, when_full=queue.when_full)
@@ -47,6 +52,7 @@ def create_storage(
         max_records=queue.max_records,
         when_full=queue.when_full,
         report=report,
+        follow_links=queue.follow_links,
     )
 
 
@@ -57,14 +63,24 @@ def storage_location(configuration: Configuration, app_group: str | None) -> Pat
     Args:
         configuration: The client's settings.
         app_group: The application group, used for the default file only; see `default_path`.
+
+    Raises:
+        ConfigurationError: The path depends on the home directory, and there is none.
     """
-    return MEMORY if configuration.storage == MEMORY else _path(configuration, app_group).resolve()
+    return MEMORY if _is_in_memory(configuration) else _path(configuration, app_group).resolve()
+
+
+def _is_in_memory(configuration: Configuration) -> bool:
+    return configuration.storage is not None and os.fspath(configuration.storage) == MEMORY
 
 
 def _path(configuration: Configuration, app_group: str | None) -> Path:
     if configuration.storage is None:
         return default_path(configuration.project_token, app_group)
-    return Path(configuration.storage)
+    try:
+        return Path(configuration.storage).expanduser()
+    except RuntimeError:
+        raise ConfigurationError("storage", f"{configuration.storage} has no home directory", NO_HOME_HINT) from None
 
 
 async def wipe_storage(configuration: Configuration, app_group: str | None) -> None:
@@ -101,9 +117,17 @@ def default_path(project_token: str, app_group: str | None = None) -> Path:
         project_token: The project; its queue is ``<project_token>.sqlite``.
         app_group: The application, where several keep their data apart; its queue is
             ``<project_token>@<app_group>.sqlite``. None and ``""`` mean no group.
+
+    Raises:
+        ConfigurationError: There is no home directory that the state directory could be in.
     """
     name = _file_name(project_token) + (f"@{_file_name(app_group)}" if app_group else "")
-    return _state_directory() / "exponea_async" / f"{name}.sqlite"
+    try:
+        directory = _state_directory()
+    except RuntimeError:
+        trouble = "must be set, because this process has no home directory for the default file, ~/.local/state/..."
+        raise ConfigurationError("storage", trouble, NO_HOME_HINT) from None
+    return directory / "exponea_async" / f"{name}.sqlite"
 
 
 def _file_name(value: str) -> str:

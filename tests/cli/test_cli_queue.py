@@ -149,8 +149,25 @@ def test_queue_in_memory_is_refused(cli: CommandLine) -> None:
 
 
 def test_damaged_file_is_a_failure(cli: CommandLine) -> None:
-    """A damaged file, which was moved aside, is reported."""
-    path = cli.write("damaged.sqlite", "this is not a database at all" * 100)
+    """A damaged queue, which was moved aside, is reported."""
+    path = cli.folder / "queue.sqlite"
+    with path.open("r+b") as file:
+        # Behind the header, by which a queue is recognized.
+        file.seek(104)
+        file.write(b"garbage" * 1_000)
     result = cli.run("queue", "stats", "--storage", path)
     assert result.code == 1
     assert "is damaged" in result.err
+
+
+@pytest.mark.parametrize("command", [("queue", "stats"), ("flush",), ("track", "view", "--id", "registered=jane")])
+def test_file_of_somebody_else_is_refused(cli: CommandLine, environment: Environment, command: tuple[str, ...]) -> None:
+    """A file that is not a queue is named as such and left as it is, whatever the command."""
+    path = cli.write("orders.csv", "id,email\n1,jane@example.com\n" * 100)
+    environment(EXPONEA_STORAGE=path)
+    before = sorted(cli.folder.iterdir())
+    result = cli.run(*command)
+    assert result.code == 1
+    assert "is not a queue of exponea_async" in result.err
+    assert path.read_text().startswith("id,email\n1,jane")
+    assert sorted(cli.folder.iterdir()) == before

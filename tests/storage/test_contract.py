@@ -417,6 +417,18 @@ class TestReading:
 
         assert await storage.remaining(watermark) == 0
 
+    async def test_the_generation_of_the_content(self, storage: Storage) -> None:
+        """The generation stays while records come and go, and is a new one after each wipe."""
+        first = await storage.generation()
+        await storage.write(records("a", "b"))
+        await storage.settle(delivered(*ids(await lease(storage))))
+        assert await storage.generation() == first
+
+        await storage.wipe()
+        second = await storage.generation()
+        await storage.wipe()
+        assert len({first, second, await storage.generation()}) == 3
+
 
 class TestDeadLetters:
     async def test_revived_under_their_old_ids(self, storage: Storage) -> None:

@@ -36,7 +36,7 @@ def overwrite(path: Path, start: int = 0) -> None:
 
 
 class TestDamage:
-    @pytest.mark.parametrize("start", [0, 4096])
+    @pytest.mark.parametrize("start", [104, 4096])
     async def test_damage_found_when_opening(self, open_file: OpenFile, path: Path, start: int) -> None:
         """A damaged file is moved aside as it is and reported once, and a new one is used."""
         storage = await open_file()
@@ -55,12 +55,24 @@ class TestDamage:
         assert bodies(await (await open_file(report=reported.append)).waiting(9)) == ["a"]
         assert len(reported) == 1
 
+    async def test_a_file_that_is_not_recognized(self, open_file: OpenFile, path: Path) -> None:
+        """A file whose header is damaged may be anyone's: it is refused and left as it is."""
+        await (await open_file()).aclose()
+        overwrite(path)
+        damaged = content(path)
+
+        with pytest.raises(StorageError, match="not a queue of exponea_async"):
+            await open_file()
+        assert content(path) == damaged
+        assert moved_aside(path) == []
+
     @pytest.mark.parametrize("busy", [1, 100])
     async def test_damage_found_while_running(self, open_file: OpenFile, path: Path, busy: int) -> None:
         """Writers that find the damage do not notice: their records are in a new file."""
         reported: list[DamagedFileError] = []
         storage = await open_file(report=reported.append)
         await storage.write(records(*map(str, range(2_000))), [StateChange("k", b"", 0)])
+        generation = await storage.generation()
         await self.damage(storage, path)
 
         written = await asyncio.gather(*(storage.write(records(str(number))) for number in range(busy)))
@@ -69,6 +81,7 @@ class TestDamage:
         assert len(reported) == 1
         assert moved_aside(path) == [Path(reported[0].moved_to)]
         assert (await storage.write([], [StateChange("k", b"", 0)])).ids == ()
+        assert await storage.generation() != generation
 
     async def damage(self, storage: SQLiteStorage, path: Path) -> None:
         """Damage the file of an open connection."""

@@ -2,6 +2,7 @@
 The backend that a configuration selects, and the path of the default file.
 """
 
+import pwd
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from helpers.environment import Environment, SetConstants
 from helpers.storages import records
 
-from exponea_async import Configuration, QueueSettings
+from exponea_async import Configuration, ConfigurationError, QueueSettings
 from exponea_async.storage import create_storage, default_path
 from exponea_async.storage.base import Storage
 from exponea_async.storage.memory import MemoryStorage
@@ -53,9 +54,32 @@ def state(tmp_path: Path, environment: Environment, set_constants: SetConstants)
 
 
 class TestSelection:
-    def test_memory(self) -> None:
+    @pytest.mark.parametrize("setting", ["memory:", Path("memory:")])
+    def test_memory(self, setting: str | Path) -> None:
         """``"memory:"`` selects the storage in memory."""
-        assert isinstance(select("memory:"), MemoryStorage)
+        assert isinstance(select(setting), MemoryStorage)
+
+    @pytest.mark.parametrize("setting", ["~/q.sqlite", Path("~/q.sqlite")])
+    def test_the_home_directory(self, tmp_path: Path, environment: Environment, setting: str | Path) -> None:
+        """``~`` is the home directory."""
+        environment(HOME=tmp_path)
+        storage = select(setting)
+
+        assert isinstance(storage, SQLiteStorage)
+        assert storage.path == tmp_path / "q.sqlite"
+
+    @pytest.mark.parametrize("setting", [None, "~/q.sqlite", "~nobody-of-this-name/q.sqlite"])
+    def test_no_home_directory(
+        self, environment: Environment, set_constants: SetConstants, setting: str | None
+    ) -> None:
+        """A user without a home directory has to choose a path that does not depend on it."""
+        environment(HOME=None, XDG_STATE_HOME=None)
+        set_constants(pwd, getpwuid={}.__getitem__)
+
+        with pytest.raises(ConfigurationError, match="EXPONEA_STORAGE") as refused:
+            select(setting)
+        assert refused.value.field == "storage"
+        assert (setting or "~/.local/state") in str(refused.value)
 
     @pytest.mark.parametrize("as_string", [True, False])
     def test_a_path(self, tmp_path: Path, *, as_string: bool) -> None:

@@ -29,7 +29,7 @@ from helpers.storages import (
 
 from exponea_async.errors import StorageError
 from exponea_async.storage.base import State, StateChange, StateCheck
-from exponea_async.storage.sqlite.schema import MIGRATIONS, migrate, schema_version
+from exponea_async.storage.sqlite.schema import APPLICATION_ID, MIGRATIONS, migrate, schema_version
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 
@@ -152,6 +152,7 @@ class TestSchema:
         path.parent.mkdir()
         db = sqlite3.connect(path)
         db.execute("PRAGMA user_version = 99")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.close()
         before = content(path)
 

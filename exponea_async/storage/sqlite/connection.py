@@ -69,6 +69,7 @@ class QueueConnection(sqlite3.Connection):
     Attributes:
         path: The file.
         inode: The inode of the file that is open, by which another file at the same path is recognized.
+        release: Called once the file is closed.
         max_records: The capacity of the queue.
         when_full: What happens to a write that exceeds it.
         lease_count: The number of leases so far; it decides which route comes first in the next one.
@@ -92,6 +93,7 @@ class QueueConnection(sqlite3.Connection):
         super().__init__(str(path), timeout=lock_timeout, isolation_level=None)
         self.path = str(path)
         self.inode = 0
+        self.release: Callable[[], None] = _nothing
         self.max_records = max_records
         self.when_full = when_full
         self.lease_count = 0
@@ -100,6 +102,12 @@ class QueueConnection(sqlite3.Connection):
         self.versions: dict[str, int] = {}
         self._leased: int | None = None
         self._data_version = -1
+
+    def close(self) -> None:
+        """Close the file; closing it again does nothing."""
+        super().close()
+        release, self.release = self.release, _nothing
+        release()
 
     def check_path(self) -> None:
         """
@@ -246,6 +254,10 @@ class QueueConnection(sqlite3.Connection):
     def _remove(self, condition: str, values: Sequence[int]) -> int:
         self.add_leased(-self.execute(f"DELETE FROM taken WHERE id {condition}", values).rowcount)
         return self.execute(f"DELETE FROM record WHERE id {condition}", values).rowcount
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class ConnectionThread(aiosqlite.Connection):

@@ -13,7 +13,8 @@ from pathlib import Path
 from exponea_async.errors import DamagedFileError, StorageError
 from exponea_async.storage.sqlite import queries
 from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
-from exponea_async.storage.sqlite.schema import migrate
+from exponea_async.storage.sqlite.ownership import claim
+from exponea_async.storage.sqlite.schema import APPLICATION_ID, migrate
 
 try:
     import fcntl
@@ -23,13 +24,16 @@ except ImportError:  # pragma: no cover - Windows, where an open file cannot be 
 #: Suffixes of the file and its companions, which exist while it is in use; the file itself is last.
 SUFFIXES = ("-wal", "-shm", "")
 
+WRITABLE = (
+    "Give this process the right to write the file and its folder, or set storage or EXPONEA_STORAGE to another path."
+)
 #: What to do, by a part of SQLite's or the system's message.
 HINTS = {
     "full": "Free some disk space.",
+    "No space left": "Free some disk space.",
     "locked": "Another process holds the file for long; keep other tools off it.",
-    "readonly": "Give this process the right to write the file and its folder.",
-    "unable to open": "Give this process the right to write the file and its folder.",
-    "Permission denied": "Give this process the right to write the file and its folder.",
+    "readonly": WRITABLE,
+    "unable to open": WRITABLE,
 }
 
 
@@ -46,7 +50,8 @@ def open_file(
         timeout: How long to retry while other processes are opening the file, in seconds.
 
     Raises:
-        DamagedFileError: The file could not be read. It has been moved aside, unless another process was first.
+        DamagedFileError: The queue could not be read. It has been moved aside, unless another process was first.
+        StorageError: What is at the path is not a queue, or belongs to another user. It is left as it is.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -60,12 +65,15 @@ def open_file(
 
 
 def _open_once(path: Path, connect: Callable[[], QueueConnection], synchronous: str) -> QueueConnection:
-    create_file(path)
-    inode = path.stat().st_ino
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    inode, release = claim(path)
     with contextlib.ExitStack() as on_error:
+        on_error.callback(release)
+        restrict(path)
         connection = connect()
+        on_error.pop_all()
         on_error.callback(connection.close)
-        connection.inode = inode
+        connection.inode, connection.release = inode, release
         try:
             _prepare(connection, synchronous)
         except sqlite3.DatabaseError as error:
@@ -78,6 +86,9 @@ def _open_once(path: Path, connect: Callable[[], QueueConnection], synchronous: 
 
 
 def _prepare(connection: QueueConnection, synchronous: str) -> None:
+    if connection.execute("PRAGMA page_count").fetchone() == (0,):
+        # Stored before the file has a write-ahead log, and so in the file itself, by which it is recognized.
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     migrate(connection)
@@ -86,20 +97,13 @@ def _prepare(connection: QueueConnection, synchronous: str) -> None:
         queries.pending(connection)
 
 
-def create_file(path: Path) -> None:
-    """Create a file that only its owner can read; SQLite gives its companions the same mode."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # An existing file is never opened here: closing it would release the locks that this process holds on it.
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+def restrict(path: Path) -> None:
+    """Make a queue and its companions readable for their owner only; SQLite gives new companions the same mode."""
     for suffix in SUFFIXES:
+        each = Path(f"{path}{suffix}")
         with contextlib.suppress(FileNotFoundError):
-            _restrict(Path(f"{path}{suffix}"))
-
-
-def _restrict(path: Path) -> None:
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o600)
+            if each.lstat().st_mode & 0o077:
+                each.chmod(0o600)
 
 
 def move_aside(path: Path, inode: int) -> str:
@@ -171,7 +175,8 @@ def storage_error(error: Exception, path: Path | str) -> StorageError | None:
     if not (isinstance(error, sqlite3.OperationalError | OSError | MovedFileError) or is_damage(error)):
         return None
     message = str(error)
-    hint = next((hint for part, hint in HINTS.items() if part in message), "")
+    hints = (hint for part, hint in HINTS.items() if part in message)
+    hint = next(hints, WRITABLE if isinstance(error, OSError) else "")
     translated = StorageError(f"The queue file {path} cannot be used: {message}.", hint=hint)
     translated.__cause__ = error
     return translated

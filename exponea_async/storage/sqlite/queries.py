@@ -94,6 +94,11 @@ def expired_sessions(connection: QueueConnection, before: float, limit: int) -> 
     return [(key, State(*others)) for key, *others in connection.execute(sql, (before, max(0, limit)))]
 
 
+def generation(connection: QueueConnection) -> int:
+    """Return the number that identifies the content of the file."""
+    return connection.counter("generation")
+
+
 def revive(connection: QueueConnection, ids: Iterable[str] | None) -> int:
     """Put dead letters back into the queue, due at once; return their number."""
     revived = 0
@@ -125,6 +130,7 @@ def wipe(connection: QueueConnection) -> None:
     with connection.write_transaction():
         highest = connection.execute("SELECT coalesce(max(version), 0) FROM state").fetchone()[0]
         connection.set_counter("state", max(connection.counter("state"), highest))
+        connection.set_counter("generation", generation(connection) + 1)
         for table in ("record", "taken", "dead", "state", "route"):
             connection.execute(f"DELETE FROM {table}")
         connection.reload()

@@ -18,10 +18,14 @@ from exponea_async.errors import StorageError
 #: The number of bits of an id below the number of its route.
 ROUTE_SHIFT = 44
 
+#: Marks the queues of this package, in the header of the file: "ExpQ".
+APPLICATION_ID = int.from_bytes(b"ExpQ", "big")
+
 #: The statements that bring a file from one schema version to the next.
 #:
 #: ``counter`` has the highest route number ever given (``route``) and the highest version of a deleted state
-#: (``state``), so that neither ids nor versions repeat, not even after a wipe. States are stored in the order of their
+#: (``state``), so that neither ids nor versions repeat, not even after a wipe. It also has the ``generation`` of the
+#: content, which no two files share and which a wipe raises. States are stored in the order of their
 #: creation, not of their keys: states that are active at the same time are often of the same age, and then share pages.
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -41,6 +45,11 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX state_active ON state (active, key) WHERE active IS NOT NULL;
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+    f"""
+    PRAGMA application_id = {APPLICATION_ID};
+    INSERT INTO counter
+        VALUES ('generation', CAST(strftime('%s', 'now') AS INTEGER) * 1000000 + abs(random() % 1000000));
     """,
 )
 

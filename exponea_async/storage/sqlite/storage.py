@@ -53,6 +53,7 @@ class SQLiteStorage:
         report: Called with the error when a damaged file was moved aside.
         window: How long a commit waits for more writes at most, in seconds; never when the queue was idle.
         lock_timeout: How long to wait for another process's lock on the file, in seconds.
+        follow_links: Whether the path may be that of a symbolic link.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class SQLiteStorage:
         report: Callable[[DamagedFileError], None] = lambda _: None,
         window: float = COMMIT_WINDOW,
         lock_timeout: float = LOCK_TIMEOUT,
+        follow_links: bool = False,
     ) -> None:
         self.path = Path(path)
+        self._follow_links = follow_links
         self._new_connection = partial(
-            QueueConnection, self.path, lock_timeout=lock_timeout, max_records=max_records, when_full=when_full
+            QueueConnection, lock_timeout=lock_timeout, max_records=max_records, when_full=when_full
         )
         self._synchronous = "FULL" if durability == "power" else "NORMAL"
         self._report = report
@@ -117,8 +120,14 @@ class SQLiteStorage:
 
     def _open_file(self) -> QueueConnection:
         """Open the file, or a new one in place of a damaged one; on the connection's thread, as all disk access."""
+        # Made absolute, so that a later change of the working directory does not change the file.
+        self.path = self.path.resolve() if self._follow_links else self.path.absolute()
         open_once = partial(
-            open_file, self.path, self._new_connection, synchronous=self._synchronous, timeout=self._lock_timeout
+            open_file,
+            self.path,
+            partial(self._new_connection, self.path),
+            synchronous=self._synchronous,
+            timeout=self._lock_timeout,
         )
         try:
             connection = open_once()
@@ -239,6 +248,10 @@ class SQLiteStorage:
     async def expired_sessions(self, before: float, limit: int) -> list[tuple[str, State]]:
         """Return the states whose last activity is before a time."""
         return await self._committer.read(lambda connection: queries.expired_sessions(connection, before, limit))
+
+    async def generation(self) -> int:
+        """Return the number that identifies the content of the file."""
+        return await self._committer.read(queries.generation)
 
     async def wipe(self) -> None:
         """Delete everything, and erase it from the disk."""
