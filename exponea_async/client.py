@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
@@ -76,7 +76,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         self._configuration = configuration
         self._hooks = hooks or Hooks()
         self._counters = Counters()
-        self._storage = create_storage(configuration, configuration.app_group, _damage_report(self))
+        self._storage = create_storage(configuration, _damage_report(self))
         self._receipts = Receipts(self._storage)
         self._written = asyncio.Event()
         self._credentials = CredentialStore(configuration.projects, self._storage)
@@ -284,17 +284,19 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
         Args:
             configuration: The client's configuration.
-            app_group: The application group whose data is deleted, instead of ``configuration.app_group``.
+            app_group: The application group whose data is deleted, instead of ``configuration.app_group``; ``""`` for
+                the data that belongs to no group.
 
         Raises:
+            ConfigurationError: The group has no data of its own, because ``configuration.storage`` is a path.
             LifecycleError: Such a client is running; use its ``stop_integration()``.
             StorageError: The storage refused; the stored data is still there.
         """
-        group = configuration.app_group if app_group is None else app_group
-        location = storage_location(configuration, group)
-        if any(storage_location(each.configuration, each.configuration.app_group) == location for each in cls._running):
+        if app_group is not None:
+            configuration = evolve(configuration, app_group=app_group)
+        if await asyncio.to_thread(_is_running, configuration, [each.configuration for each in cls._running]):
             raise LifecycleError("A client is running on this storage.", hint="Await its stop_integration() instead.")
-        await wipe_storage(configuration, group)
+        await wipe_storage(configuration)
 
     # Uploads
 
@@ -441,6 +443,11 @@ class Exponea(DeviceVerbs, BulkVerbs):
         """Keep the devices' states in memory: the queue file was damaged, and a new one replaces it."""
         self._devices.rescue()
         self._hooks.notify(DeliveryEvent("damaged", reason=str(error), error=error))
+
+
+def _is_running(configuration: Configuration, running: Iterable[Configuration]) -> bool:
+    location = storage_location(configuration)
+    return any(storage_location(each) == location for each in running)
 
 
 def _damage_report(client: Exponea) -> Callable[[DamagedFileError], None]:

@@ -133,6 +133,10 @@ def _application_id(value: str | None) -> str:
     return APPLICATION_ID if value is None or value == "" else value
 
 
+def _app_group(value: str | None) -> str | None:
+    return None if value == "" else value
+
+
 def _flush_mode(value: FlushMode | str) -> FlushMode:
     return checks.to_member(FlushMode, value)  # type: ignore[no-any-return]
 
@@ -228,6 +232,13 @@ def _check_defaults(configuration: "Configuration", attribute: "Attribute[Any]",
         raise ConfigurationError(attribute.name, trouble, "Use fewer or shorter properties.")
 
 
+def _check_group(settings: "Configuration", _: "Attribute[Any]", storage: str | os.PathLike[str] | None) -> None:
+    # A queue in memory is private to its client, so groups don't share it.
+    if settings.app_group is not None and storage is not None and os.fspath(storage) != "memory:":
+        trouble = "has no effect on a file that is named in 'storage', which all groups would share"
+        raise ConfigurationError("app_group", trouble, "Give each group a 'storage' path of its own, or only a group.")
+
+
 @frozen(kw_only=True)
 class Configuration:
     """
@@ -257,7 +268,8 @@ class Configuration:
             not count.
         application_id: The id of the application, which is added to events; None or ``""`` for the default.
         app_version: The version of the application, a device property; None leaves it out.
-        app_group: The name of a group of applications, whose data is stored separately.
+        app_group: The name of a group of applications, whose data is in a default file of its own; None or ``""`` for
+            no group. It can't be combined with the path of a file in `storage`.
         customer_token_provider: An async function that returns the customer's JWT, for the app inbox and content
             blocks. If it takes an argument, it is called with the customer's ids, a mapping.
         push_token_storage: Whether push tokens are tracked as an ``"event"``, or as a customer ``"property"`` as by
@@ -307,7 +319,7 @@ class Configuration:
     flush_max_retries: int = field(default=10, validator=checks.integer(1))
     application_id: str = field(default=APPLICATION_ID, converter=_application_id, validator=checks.application_id)
     app_version: str | None = field(default=None, validator=checks.optional(checks.string))
-    app_group: str | None = field(default=None, validator=checks.optional(checks.string))
+    app_group: str | None = field(default=None, converter=_app_group, validator=checks.optional(checks.string))
     customer_token_provider: Callable[[], Awaitable[str]] | Callable[[Mapping[str, str]], Awaitable[str]] | None = (
         field(default=None, repr=False, validator=checks.optional(checks.function))
     )
@@ -325,7 +337,9 @@ class Configuration:
     encoder: Callable[[Any], Any] | None = field(
         default=None, repr=False, validator=checks.optional(checks.plain_function)
     )
-    storage: str | os.PathLike[str] | None = field(default=None, validator=checks.optional(checks.storage))
+    storage: str | os.PathLike[str] | None = field(
+        default=None, validator=[checks.optional(checks.storage), _check_group]
+    )
     queue: QueueSettings = field(
         factory=QueueSettings, validator=checks.instance_of(QueueSettings, "Use QueueSettings(...).")
     )

@@ -692,6 +692,30 @@ class TestClearing:
             async with Exponea(configure(storage=None, app_group=group)) as client:
                 assert (await client.get_customer_cookie() == cookies[group]) is kept
 
+    async def test_an_empty_group(self, configure: Configure, tmp_path: Path, environment: Environment) -> None:
+        """``""`` selects the data that belongs to no group."""
+        environment(XDG_STATE_HOME=tmp_path)
+        cookies = {}
+        for group in (None, "a"):
+            async with Exponea(configure(storage=None, app_group=group)) as client:
+                cookies[group] = await client.get_customer_cookie()
+        await Exponea.clear_local_customer_data(configure(storage=None, app_group="a"), "")
+
+        for group, kept in ((None, False), ("a", True)):
+            async with Exponea(configure(storage=None, app_group=group)) as client:
+                assert (await client.get_customer_cookie() == cookies[group]) is kept
+
+    @pytest.mark.parametrize("group", ["a", " ", 5])
+    async def test_a_group_without_data_of_its_own(self, configure: Configure, tmp_path: Path, group: Any) -> None:
+        """A group is refused where a path is configured, and so is what is not a name; nothing is deleted."""
+        async with Exponea(configure()) as client:
+            cookie = await client.get_customer_cookie()
+        with pytest.raises(ConfigurationError, match="app_group"):
+            await Exponea.clear_local_customer_data(configure(), group)
+
+        async with Exponea(configure()) as client:
+            assert await client.get_customer_cookie() == cookie
+
 
 class TestSettings:
     async def test_the_cookie_is_a_lowercase_uuid(self, connect: Connect) -> None:

@@ -375,7 +375,7 @@ class TestChoices:
         ("name", "wrong"),
         [
             ("app_version", ["", " ", 5]),
-            ("app_group", ["", 5]),
+            ("app_group", [" ", 5]),
             ("customer_token_provider", ["jwt", 5]),
             ("resource_loader", ["https://img.example", 5]),
             ("encoder", ["str", 5, asyncio.sleep]),

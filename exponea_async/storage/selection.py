@@ -24,15 +24,12 @@ NO_HOME_HINT = "Set storage or EXPONEA_STORAGE to the path of a file, or the var
 MAX_NAME_LENGTH = 90
 
 
-def create_storage(
-    configuration: Configuration, app_group: str | None, report: Callable[[DamagedFileError], None]
-) -> Storage:
+def create_storage(configuration: Configuration, report: Callable[[DamagedFileError], None]) -> Storage:
     """
     Return the storage of a client, not yet open.
 
     Args:
         configuration: The client's settings.
-        app_group: The application group, used for the default file only; see `default_path`.
         report: Called with the error when a damaged file was moved aside.
 
     Raises:
@@ -47,7 +44,7 @@ def create_storage(
     from exponea_async.storage.sqlite.storage import SQLiteStorage  # noqa: PLC0415
 
     return SQLiteStorage(
-        _path(configuration, app_group),
+        _path(configuration),
         durability=queue.durability,
         max_records=queue.max_records,
         when_full=queue.when_full,
@@ -56,48 +53,46 @@ def create_storage(
     )
 
 
-def storage_location(configuration: Configuration, app_group: str | None) -> Path | str:
+def storage_location(configuration: Configuration) -> Path | str:
     """
-    Return the location of a client's data: the absolute path of its file, or `MEMORY`.
+    Return the location of a client's data: the absolute path of its file, or `MEMORY`; not for the event loop's thread.
 
     Args:
         configuration: The client's settings.
-        app_group: The application group, used for the default file only; see `default_path`.
 
     Raises:
         ConfigurationError: The path depends on the home directory, and there is none.
     """
-    return MEMORY if _is_in_memory(configuration) else _path(configuration, app_group).resolve()
+    return MEMORY if _is_in_memory(configuration) else _path(configuration).resolve()
 
 
 def _is_in_memory(configuration: Configuration) -> bool:
     return configuration.storage is not None and os.fspath(configuration.storage) == MEMORY
 
 
-def _path(configuration: Configuration, app_group: str | None) -> Path:
+def _path(configuration: Configuration) -> Path:
     if configuration.storage is None:
-        return default_path(configuration.project_token, app_group)
+        return default_path(configuration.project_token, configuration.app_group)
     try:
         return Path(configuration.storage).expanduser()
     except RuntimeError:
         raise ConfigurationError("storage", f"{configuration.storage} has no home directory", NO_HOME_HINT) from None
 
 
-async def wipe_storage(configuration: Configuration, app_group: str | None) -> None:
+async def wipe_storage(configuration: Configuration) -> None:
     """
     Delete what a client has stored; a file that does not exist is not created.
 
     Args:
         configuration: The client's settings.
-        app_group: The application group, used for the default file only; see `default_path`.
 
     Raises:
         StorageError: The storage refused; what is stored is still there.
     """
-    location = storage_location(configuration, app_group)
+    location = storage_location(configuration)
     if isinstance(location, Path) and not location.exists():
         return
-    storage = create_storage(configuration, app_group, lambda _: None)
+    storage = create_storage(configuration, lambda _: None)
     await storage.open()
     try:
         await storage.wipe()

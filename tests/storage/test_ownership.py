@@ -231,7 +231,7 @@ class TestWhatIsOurs:
             queue=QueueSettings(follow_links=True),
         )
         for body in ("a", "b"):
-            storage = create_storage(settings, None, lambda _: None)
+            storage = create_storage(settings, lambda _: None)
             await storage.open()
             await storage.write(records(body))
             assert all(map(Path.exists, files(target)))

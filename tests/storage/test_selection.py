@@ -41,9 +41,10 @@ def select(setting: Any, *, app_group: str | None = None, max_records: int = 10)
         project_token="token",
         authorization_token="key",
         storage=setting,
+        app_group=app_group,
         queue=QueueSettings(max_records=max_records),
     )
-    return create_storage(configuration, app_group, lambda _: None)
+    return create_storage(configuration, lambda _: None)
 
 
 @pytest.fixture
@@ -83,16 +84,16 @@ class TestSelection:
 
     @pytest.mark.parametrize("as_string", [True, False])
     def test_a_path(self, tmp_path: Path, *, as_string: bool) -> None:
-        """A path, as a string or not, selects a file, whatever the group is."""
+        """A path, as a string or not, selects a file."""
         path = tmp_path / "q.sqlite"
-        storage = select(str(path) if as_string else path, app_group="group")
+        storage = select(str(path) if as_string else path)
 
         assert isinstance(storage, SQLiteStorage)
         assert storage.path == path
 
     def test_the_default(self, state: Path) -> None:
         """None selects the default file of the project and the group."""
-        storage, grouped = select(None), select(None, app_group="group")
+        storage, grouped = select(None, app_group=""), select(None, app_group="group")
 
         assert isinstance(storage, SQLiteStorage)
         assert isinstance(grouped, SQLiteStorage)
@@ -108,6 +109,35 @@ class TestSelection:
             with pytest.raises(OSError, match="may hold 10 records"):
                 await storage.write(records("a"))
             await storage.aclose()
+
+
+class TestGroups:
+    @pytest.mark.parametrize("setting", ["q.sqlite", Path("q.sqlite")])
+    def test_groups_do_not_share_a_file(self, setting: str | Path) -> None:
+        """A group and the path of a file are refused together, since all groups would share the file."""
+        with pytest.raises(ConfigurationError, match=r"Give each group a 'storage' path of its own") as refused:
+            select(setting, app_group="group")
+        assert refused.value.field == "app_group"
+
+    @pytest.mark.parametrize("setting", [None, "memory:"])
+    def test_groups_have_storages_of_their_own(self, state: Path, setting: str | None) -> None:
+        """Default files and queues in memory are separate for each group."""
+        assert select(setting, app_group="group") is not None
+
+    def test_an_empty_group_is_no_group(self) -> None:
+        """``""`` is the same as None, so it can stand beside a path."""
+        assert isinstance(select("q.sqlite", app_group=""), SQLiteStorage)
+
+    def test_the_variable_is_named(self) -> None:
+        """The error for settings from the environment names the variable."""
+        variables = {
+            "EXPONEA_PROJECT_TOKEN": "token",
+            "EXPONEA_AUTHORIZATION_TOKEN": "key",
+            "EXPONEA_STORAGE": "q.sqlite",
+            "EXPONEA_APP_GROUP": "group",
+        }
+        with pytest.raises(ConfigurationError, match="EXPONEA_APP_GROUP"):
+            Configuration.from_env(variables)
 
 
 class TestDefaultPath:

@@ -103,7 +103,7 @@ async def _open_storage(args: argparse.Namespace) -> AsyncIterator[Storage]:
 
 def _storage(args: argparse.Namespace, damages: list[DamagedFileError]) -> Storage:
     configuration = _configuration(args)
-    location = storage_location(configuration, configuration.app_group)
+    location = storage_location(configuration)
     if location == MEMORY:
         raise UsageError(
             "--storage", f"must be a file, got {MEMORY!r}: a queue in memory is private to its process", "Name a file."
@@ -112,7 +112,7 @@ def _storage(args: argparse.Namespace, damages: list[DamagedFileError]) -> Stora
         # Opening the storage would create the file.
         print_diagnostic(f"there is no queue file at {location} yet")
         configuration = evolve(configuration, storage=MEMORY)
-    return create_storage(configuration, configuration.app_group, damages.append)
+    return create_storage(configuration, damages.append)
 
 
 def _configuration(args: argparse.Namespace) -> Configuration:
@@ -120,8 +120,9 @@ def _configuration(args: argparse.Namespace) -> Configuration:
     given: dict[str, Any] = {"authorization_token": "none", "project_mapping": {}}
     if args.storage is not None:
         given["storage"] = args.storage
-        # The project only chooses the file, which is given.
+        # The project and the group only choose the file, which is given.
         given["project_token"] = args.project_token or "any"
+        given["app_group"] = None
     elif args.project_token is not None:
         given["project_token"] = args.project_token
     return Configuration.from_env(**given)

@@ -236,7 +236,7 @@ class _Simulation:
 
 
 async def _dead_letters(configuration: Configuration) -> list[DeadLetter]:
-    storage = create_storage(configuration, None, _raise)
+    storage = create_storage(configuration, _raise)
     await storage.open()
     try:
         return await storage.dead(configuration.queue.max_records)
