@@ -70,9 +70,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
     def __init__(
         self, configuration: Configuration, *, hooks: Hooks | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        if not isinstance(configuration, Configuration):
-            trouble = f"expected a Configuration, got {type(configuration).__name__}"
-            raise ConfigurationError("configuration", trouble, "Use Configuration(project_token=...).")
+        _check_configuration(configuration)
         self._configuration = configuration
         self._hooks = hooks or Hooks()
         self._counters = Counters()
@@ -288,10 +286,12 @@ class Exponea(DeviceVerbs, BulkVerbs):
                 the data that belongs to no group.
 
         Raises:
-            ConfigurationError: The group has no data of its own, because ``configuration.storage`` is a path.
+            ConfigurationError: It is not a `Configuration`, or the group has no data of its own, because
+                ``configuration.storage`` is a path.
             LifecycleError: Such a client is running; use its ``stop_integration()``.
             StorageError: The storage refused; the stored data is still there.
         """
+        _check_configuration(configuration)
         if app_group is not None:
             configuration = evolve(configuration, app_group=app_group)
         if await asyncio.to_thread(_is_running, configuration, [each.configuration for each in cls._running]):
@@ -448,6 +448,12 @@ class Exponea(DeviceVerbs, BulkVerbs):
 def _is_running(configuration: Configuration, running: Iterable[Configuration]) -> bool:
     location = storage_location(configuration)
     return any(storage_location(each) == location for each in running)
+
+
+def _check_configuration(configuration: object) -> None:
+    if not isinstance(configuration, Configuration):
+        trouble = f"expected a Configuration, got {type(configuration).__name__}"
+        raise ConfigurationError("configuration", trouble, "Pass a Configuration(project_token=...).")
 
 
 def _damage_report(client: Exponea) -> Callable[[DamagedFileError], None]:

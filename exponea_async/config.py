@@ -337,6 +337,9 @@ class Configuration:
     encoder: Callable[[Any], Any] | None = field(
         default=None, repr=False, validator=checks.optional(checks.plain_function)
     )
+    normalize_id: Callable[[str, str], str] | None = field(
+        default=None, repr=False, validator=checks.optional(checks.plain_function)
+    )
     storage: str | os.PathLike[str] | None = field(
         default=None, validator=[checks.optional(checks.storage), _check_group]
     )

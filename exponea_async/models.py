@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from exponea_async.errors import DeliveryError, DeliveryTimeoutError, DroppedError, ExponeaError
 
-#: An aware `datetime.datetime`, or UNIX seconds. None stands for the time of the call.
+#: An aware `datetime.datetime`, or UNIX seconds, which may also be a Decimal. None stands for the time of the call.
 Timestamp = datetime | float | None
 
 
@@ -80,7 +80,7 @@ class Event:
     An event to track.
 
     Args:
-        name: The event type, such as ``"screen_view"``. Any non-empty string.
+        name: The event type, such as ``"screen_view"``. Any string that is not blank.
         properties: The properties of the event. Besides JSON values they may have aware datetimes, dates, timedeltas,
             decimals, UUIDs, enums, sets, tuples, paths, IP addresses, attrs and dataclass instances, pydantic models,
             and scalars and arrays of numpy; others with `Configuration.encoder`. None values are left out.
@@ -98,7 +98,8 @@ class Customer:
     A customer to identify, and properties to set.
 
     Args:
-        ids: The customer's ids by type, such as ``{"registered": "jane@example.com"}``. Their values are strings.
+        ids: The customer's ids by type, such as ``{"registered": "jane@example.com"}``. Their values are strings or
+            UUIDs, and none is without a letter or a digit, ``"null"`` or ``"undefined"``.
         properties: The customer properties to set. Others keep their values.
     """
 
@@ -115,9 +116,9 @@ class PurchasedItem:
         value: The price paid, a number.
         currency: The currency, such as ``"EUR"``.
         payment_system: The means of payment, such as ``"card"``.
-        product_id: The id of the product. It is sent as ``item_id``.
+        product_id: The id of the product, a string or a UUID. It is sent as ``item_id``.
         product_title: The name of the product.
-        receipt: The reference of the payment; None leaves it out.
+        receipt: The reference of the payment, a string or a UUID; None leaves it out.
     """
 
     value: Any

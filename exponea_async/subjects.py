@@ -88,7 +88,7 @@ class CustomerTracker(CustomerVerbs):
     __slots__ = ("_devices", "_own", "ids")
 
     def __init__(self, ids: Mapping[str, str], devices: DeviceStore) -> None:
-        self.ids = MappingProxyType(read_ids(ids, "ids"))
+        self.ids = MappingProxyType(read_ids(ids, "ids", devices.configuration.normalize_id))
         if not self.ids:
             hint = "Use at least one id, such as {'registered': 'jane@example.com'}."
             raise InvalidEventError("ids", "must not be empty", hint)

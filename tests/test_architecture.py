@@ -67,6 +67,7 @@ BROAD_HANDLERS = {
     "hooks.Hooks.notify": "a listener of the user",
     "_internal.encoding._Walk._convert": "a value or the encoder of the user, which may raise anything",
     "_internal.arguments._datetime_seconds": "a value of the user, whose methods may raise anything",
+    "_internal.arguments.read_id": "a function of the user, which may raise anything",
     "_pipeline.recorder._mapping": "a mapping of the user, whose methods may raise anything",
     "_pipeline.recorder.EventRecorder._changed": "a hook of the user, for which a sign-out must not fail",
     "_pipeline.uploader.Uploader._lease_forever": "the upload loop",

@@ -5,11 +5,13 @@ The rules of what users pass to the public coroutines.
 import math
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 
-from exponea_async._internal.arguments import read_timestamp
+from exponea_async._internal.arguments import read_number, read_text, read_timestamp
 from exponea_async.errors import InvalidEventError
 
 #: More digits than Python is willing to print.
@@ -82,3 +84,29 @@ class TestTimestamps:
             read_timestamp(timestamp, "timestamp")
 
         assert caught.value.path == "timestamp"
+
+
+class TestTexts:
+    def test_the_value_of_a_secret_is_not_shown(self) -> None:
+        """An error about a token has its type, not its value."""
+        for value in ("\ud800-secret", b"secret"):
+            with pytest.raises(InvalidEventError) as caught:
+                read_text(value, "token", "Pass it.", is_secret=True)
+            assert "secret" not in str(caught.value)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(
+        ("number", "expected"), [(7, 7), (7.5, 7.5), (Decimal("7.5"), 7.5), (np.int64(7), 7.0), (Fraction(1, 2), 0.5)]
+    )
+    def test_any_finite_number_is_valid(self, number: Any, expected: float) -> None:
+        """An int stays an int, and any other number becomes a float."""
+        found = read_number(number, "value", "Use a number.")
+
+        assert (type(found), found) == (type(expected), expected)
+
+    @pytest.mark.parametrize("number", [True, "7", None, math.nan, Decimal("Infinity"), 1j])
+    def test_other_values_are_invalid(self, number: Any) -> None:
+        """The error names the field."""
+        with pytest.raises(InvalidEventError, match=r"^value: expected a finite number, got "):
+            read_number(number, "value", "Use a number.")

@@ -679,6 +679,12 @@ class TestClearing:
 
         assert os.listdir(tmp_path) == []  # noqa: PTH208 - that of pathlib would block, says another rule
 
+    @pytest.mark.parametrize("given", ["group", None, {"project_token": "x"}])
+    async def test_something_else_than_a_configuration(self, given: Any) -> None:
+        """The error says what to pass."""
+        with pytest.raises(ConfigurationError, match="Pass a Configuration"):
+            await Exponea.clear_local_customer_data(given)
+
     async def test_application_groups(self, configure: Configure, tmp_path: Path, environment: Environment) -> None:
         """Without a path each application group has its own file, which can be selected."""
         environment(XDG_STATE_HOME=tmp_path)

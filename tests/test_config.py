@@ -78,6 +78,7 @@ class TestDefaults:
             "preload_messages": True,
             "resource_loader": None,
             "encoder": None,
+            "normalize_id": None,
             "storage": None,
             "queue": QueueSettings(max_records=1_000_000, when_full="raise", max_age=2_592_000, durability="process"),
             "upload": UploadSettings(
@@ -379,6 +380,7 @@ class TestChoices:
             ("customer_token_provider", ["jwt", 5]),
             ("resource_loader", ["https://img.example", 5]),
             ("encoder", ["str", 5, asyncio.sleep]),
+            ("normalize_id", ["lower", 5, asyncio.sleep]),
             ("message_platform", ["Android", "web", None, 1]),
             ("preload_messages", ["yes", None, 1]),
             ("in_app_content_block_placeholders_auto_load", ["one", 5, [1], [""], {"a": 1}]),

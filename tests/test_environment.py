@@ -109,8 +109,8 @@ class TestReading:
         names = [f"EXPONEA_{name.upper()}" for name in attrs.fields_dict(Configuration) if name[0] != "_"]
         names += [f"EXPONEA_QUEUE_{name.upper()}" for name in attrs.fields_dict(QueueSettings)]
         names += [f"EXPONEA_UPLOAD_{name.upper()}" for name in attrs.fields_dict(UploadSettings)]
-        functions = {"EXPONEA_CUSTOMER_TOKEN_PROVIDER", "EXPONEA_RESOURCE_LOADER", "EXPONEA_ENCODER"}
-        others = {"EXPONEA_QUEUE", "EXPONEA_UPLOAD", *functions}
+        functions = ("CUSTOMER_TOKEN_PROVIDER", "RESOURCE_LOADER", "ENCODER", "NORMALIZE_ID")
+        others = {"EXPONEA_QUEUE", "EXPONEA_UPLOAD", *(f"EXPONEA_{name}" for name in functions)}
 
         Configuration.from_env({**dict.fromkeys(set(names) - others, ""), **REQUIRED})
 

@@ -14,7 +14,7 @@ from exponea_async import CustomerTracker, Device, Exponea, testing
 TRACKING = {
     "track_event": "async (event: Event) -> Receipt",
     "track_payment_event": "async (item: PurchasedItem, timestamp: datetime | float | None = None) -> Receipt",
-    "identify_customer": "async (customer: Customer) -> Receipt",
+    "identify_customer": "async (customer: Customer | Mapping[str, str | None]) -> Receipt",
 }
 IDENTITY = {
     "get_customer_cookie": "async () -> str",

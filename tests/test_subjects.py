@@ -5,14 +5,18 @@ Subjects: devices, customers, and the current one.
 import asyncio
 import gc
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from aiohttp import web
 from helpers.clients import Connect, pending_data
 from helpers.environment import SetConstants
 from helpers.queue_file import store_states, stored_state
+from helpers.scripted_server import ReceivedRequest, ScriptedServer
 from helpers.waiting import until
 
 from exponea_async import Customer, Device, Event, Exponea, InvalidEventError, StorageError
@@ -123,15 +127,20 @@ class TestDevices:
         [
             ({"registered": 5}, "customer.ids.registered"),
             ({"registered": ""}, "customer.ids.registered"),
-            ({"registered": None}, "customer.ids.registered"),
+            ({"registered": " \t"}, "customer.ids.registered"),
+            ({"registered": "null"}, "customer.ids.registered"),
+            ({"registered": " undefined "}, "customer.ids.registered"),
+            ({"registered": "-@."}, "customer.ids.registered"),
+            ({"registered": "jane\ud800"}, "customer.ids.registered"),
             ({5: "x"}, "customer.ids"),
             ({"": "x"}, "customer.ids"),
+            ({" ": "x"}, "customer.ids"),
             ("registered", "customer.ids"),
             (None, "customer.ids"),
         ],
     )
     async def test_wrong_ids(self, connect: Connect, ids: Any, path: str) -> None:
-        """Ids must be non-empty strings; others are refused by name, and neither recorded nor remembered."""
+        """Ids that the platform refuses are refused by name, and neither recorded nor remembered."""
         client = await connect(flush_mode="MANUAL")
         with pytest.raises(InvalidEventError) as raised:
             await client.identify_customer(Customer(ids))
@@ -140,9 +149,9 @@ class TestDevices:
         assert raised.value.path == path
         assert [set(each) for each in await ids_of(client)] == [{"cookie"}]
 
-    @pytest.mark.parametrize("key", ["", None, 5, b"x"])
+    @pytest.mark.parametrize("key", ["", " ", None, 5, b"x", "\ud800"])
     async def test_wrong_keys(self, connect: Connect, key: Any) -> None:
-        """The key of a device must be a non-empty string."""
+        """The key of a device must be a string that is not blank."""
         with pytest.raises(InvalidEventError, match="key"):
             (await connect()).device(key)
 
@@ -311,9 +320,9 @@ class TestCustomers:
         assert await ids_of(client) == [JANE]
         assert "jane" not in repr(tracker)
 
-    @pytest.mark.parametrize("ids", [{}, None, "jane", {"registered": 5}, {"registered": ""}, {5: "x"}, [("a", "b")]])
+    @pytest.mark.parametrize("ids", [{}, None, "jane", {"registered": 5}, {"registered": "null"}, {5: "x"}, ["a"]])
     async def test_wrong_ids(self, connect: Connect, ids: Any) -> None:
-        """A customer has at least one id, and ids must be non-empty strings."""
+        """A customer has at least one id, and all ids are such that the platform accepts them."""
         with pytest.raises(InvalidEventError, match="ids"):
             (await connect()).for_customer(ids)
 
@@ -322,6 +331,98 @@ class TestCustomers:
         client = await connect()
         with client.bind(client.for_customer(JANE)), pytest.raises(InvalidEventError, match="no cookie"):
             await client.get_customer_cookie()
+
+
+def without(kind: str) -> Callable[[ReceivedRequest], web.Response]:
+    """Return the script of a project that does not have a type of id."""
+
+    def respond(request: ReceivedRequest) -> web.Response:
+        return request.respond(
+            [f"Unknown id {kind}." if kind in each["data"]["customer_ids"] else None for each in request.commands]
+        )
+
+    return respond
+
+
+class TestIds:
+    async def test_ids_are_trimmed(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Blanks round an id do not count, as on the platform: the SDK compares and remembers ids without them."""
+        client = await connect(flush_mode="MANUAL")
+        await client.identify_customer({"registered": " jane\n"})
+        await client.for_customer({"registered": "\tjane "}).track_event(Event("ping"))
+        await client.track_many([({"registered": "jane\u00a0"}, Event("ping"))])
+        await client.flush_data(10)
+
+        assert {event.customer_ids.get("registered") for event in sandbox.engine.events(event_type="ping")} == {"jane"}
+        assert client.stats().rejected == 0
+
+    async def test_uuids(self, connect: Connect) -> None:
+        """An id may be a UUID, which is sent as a string."""
+        identifier = uuid4()
+        client = await connect(flush_mode="MANUAL")
+        await client.for_customer({"registered": identifier}).track_event(Event("ping"))  # type: ignore[dict-item]
+
+        assert await ids_of(client) == [{"registered": str(identifier)}]
+
+    async def test_ids_are_normalized(self, connect: Connect) -> None:
+        """The function of the configuration gets each id that the application gives, trimmed, and its result counts."""
+
+        def lower(kind: str, value: str) -> str:
+            return f"{value.lower()} " if kind == "email" else value
+
+        client = await connect(flush_mode="MANUAL", normalize_id=lower)
+        ids = {"email": " Jane@Example.com", "registered": "J"}
+        await client.identify_customer(ids)
+        await client.for_customer(ids).track_event(Event("ping"))
+        await client.track_many([(ids, Event("ping"))])
+
+        cookie = await client.get_customer_cookie()
+        expected = {"email": "jane@example.com", "registered": "J"}
+        assert await ids_of(client) == [{"cookie": cookie, **expected}, expected, expected]
+
+    @pytest.mark.parametrize(
+        "normalize", [lambda _kind, _value: "null", lambda _kind, _value: None, lambda _kind, value: value / 0]
+    )
+    async def test_a_function_that_fails(self, connect: Connect, normalize: Any) -> None:
+        """What it raises, or returns instead of an id, is an error that names the id."""
+        client = await connect(normalize_id=normalize)
+        for call in (client.for_customer, client.identify_customer):
+            with pytest.raises(InvalidEventError, match=r"ids\.registered"):
+                await call(JANE)  # type: ignore[misc]
+
+    async def test_an_id_is_taken_back(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A device forgets an id whose value is None, also after a restart; its other ids stay."""
+        client = await connect(flush_mode="MANUAL")
+        await client.identify_customer(Customer({"registerd": "jane", "email": "jane@example.com"}))
+        await client.identify_customer({"registerd": None, "unknown": None, "cookie": None})
+        await client.track_event(Event("ping"))
+        await client.aclose(timeout=0)
+        client = await connect(flush_mode="MANUAL")
+        await client.identify_customer({"registered": "jane", "registerd": None})
+
+        wrong, *later = await ids_of(client)
+        assert wrong.pop("registerd") == "jane"
+        assert later == [wrong, wrong, {**wrong, "registered": "jane"}]
+
+    async def test_a_rejected_device_is_healed(self, connect: Connect) -> None:
+        """After a type of id that the project does not have is taken back, the platform accepts later events."""
+        server = ScriptedServer(without("registerd"))
+        async with server:
+            client = await connect(flush_mode="MANUAL", base_url=server.url)
+            await client.identify_customer({"registerd": "jane"})
+            await client.track_event(Event("ping"))
+            before = await client.flush_data(10)
+            await client.identify_customer({"registerd": None})
+            await client.track_event(Event("ping"))
+            after = await client.flush_data(10)
+
+        assert (before.rejected, after.rejected, after.delivered) == (2, 0, 2)
+
+    async def test_a_customer_tracker_has_nothing_to_take_back(self, connect: Connect) -> None:
+        """It is an error there, since its ids are those it was created with."""
+        client = await connect()
+        with pytest.raises(InvalidEventError, match=r"customer\.ids\.registered"):
+            await client.for_customer(JANE).identify_customer({"registered": None})
 
 
 class TestBinding:

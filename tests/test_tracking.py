@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import pytest
 from helpers.clients import PROJECT, Connect, DeliveryLog, numbered_events, pending_data
 from helpers.queue_file import stored_bodies
@@ -97,7 +99,7 @@ class TestProperties:
     async def test_any_name_is_an_event_type(self, connect: Connect, sandbox: Sandbox) -> None:
         """An event is sent as an event, whatever its name."""
         client = await connect()
-        names = ["campaign_click", "payment", "customers", " ", "ünïcødé", 'quo"te', "x" * 500]
+        names = ["campaign_click", "payment", "customers", " x ", "ünïcødé", 'quo"te', "x" * 500]
         for name in names:
             await client.track_event(Event(name, {"url": "here"}))
         await client.flush_data(10)
@@ -190,7 +192,7 @@ class TestPayments:
         }
         assert payment["properties"]["item_id"] == "mug-1"
 
-    @pytest.mark.parametrize(("value", "sent"), [(7, 7), (Decimal("7.99"), 7.99), (-3.5, -3.5)])
+    @pytest.mark.parametrize(("value", "sent"), [(7, 7), (Decimal("7.99"), 7.99), (-3.5, -3.5), (np.int64(7), 7)])
     async def test_the_amount_of_a_payment(self, connect: Connect, value: Any, sent: float) -> None:
         """Any number is an amount; without a receipt there is no such property."""
         client = await connect(flush_mode="MANUAL")
@@ -200,6 +202,16 @@ class TestPayments:
         assert float(payment["properties"]["brutto"]) == sent
         assert "receipt" not in payment["properties"]
 
+    async def test_uuids_are_references(self, connect: Connect) -> None:
+        """The id of a product and the reference of a payment may be UUIDs, which are sent as strings."""
+        product, reference = uuid4(), uuid4()
+        client = await connect(flush_mode="MANUAL")
+        await client.track_payment_event(PurchasedItem(7, "EUR", "card", product, "Mug", reference))  # type: ignore[arg-type]
+        (payment,) = await pending_data(client)
+
+        assert payment["properties"]["item_id"] == str(product)
+        assert payment["properties"]["receipt"] == str(reference)
+
     @pytest.mark.parametrize(
         ("item", "path"),
         [
@@ -208,11 +220,15 @@ class TestPayments:
                 PurchasedItem(value=True, currency="EUR", payment_system="card", product_id="1", product_title="Mug"),
                 "item.value",
             ),
-            (PurchasedItem(float("nan"), "EUR", "card", "1", "Mug"), "properties.brutto"),
+            (PurchasedItem(float("nan"), "EUR", "card", "1", "Mug"), "item.value"),
             (PurchasedItem(7, None, "card", "1", "Mug"), "item.currency"),  # type: ignore[arg-type]
             (PurchasedItem(7, "EUR", 5, "1", "Mug"), "item.payment_system"),  # type: ignore[arg-type]
             (PurchasedItem(7, "EUR", "card", 1, "Mug"), "item.product_id"),  # type: ignore[arg-type]
             (PurchasedItem(7, "EUR", "card", "1", b"Mug"), "item.product_title"),  # type: ignore[arg-type]
+            (PurchasedItem(7, "EUR", "card", " ", "Mug"), "item.product_id"),
+            (PurchasedItem(7, "EUR", "card", "1", "Mug", 5), "item.receipt"),  # type: ignore[arg-type]
+            (PurchasedItem(7, "EUR", "card", "1", "Mug", ""), "item.receipt"),
+            (PurchasedItem(7, "EUR", "card", "1", "\ud800"), "item.product_title"),
             ({"value": 7}, "item"),
             (None, "item"),
         ],
@@ -232,6 +248,7 @@ class TestInvalidEvents:
         ("event", "path"),
         [
             (Event("", {}), "name"),
+            (Event(" \n", {}), "name"),
             (Event(None), "name"),  # type: ignore[arg-type]
             (Event(5), "name"),  # type: ignore[arg-type]
             (Event("x", {"a": {"b": [1, object()]}}), "properties.a.b[1]"),
@@ -262,7 +279,7 @@ class TestInvalidEvents:
 
         assert await pending_data(client) == []
 
-    @pytest.mark.parametrize("customer", [None, JANE, Customer(JANE, NONE), Customer(JANE, {"a": object()})])
+    @pytest.mark.parametrize("customer", [None, "jane", Customer(JANE, NONE), Customer(JANE, {"a": object()})])
     async def test_wrong_customers(self, connect: Connect, customer: Any) -> None:
         """A customer that cannot be sent is not recorded, and its ids are not remembered."""
         client = await connect(device=True, flush_mode="MANUAL")

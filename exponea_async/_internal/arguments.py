@@ -5,12 +5,119 @@ A function returns the value as the SDK goes on with it, and raises an `InvalidE
 """
 
 import math
+from asyncio import CancelledError
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
+from numbers import Real
 from typing import Any
+from uuid import UUID
 
 from exponea_async._internal.validation import short_repr
 from exponea_async.errors import InvalidEventError
+
+#: Returns an id as it is to be used, from its type and its value.
+Normalizer = Callable[[str, str], str]
+
+#: Values that the platform accepts as no id: JavaScript makes them of a value that is missing.
+_MISSING_IDS = frozenset({"null", "undefined"})
+
+
+def read_text(value: Any, path: str, hint: str, *, is_secret: bool = False) -> str:
+    """
+    Return a text such as the name of an event, the key of a device, or a token: any string that is not blank.
+
+    Args:
+        value: The text.
+        path: The name of the field.
+        hint: What to do in case of an error.
+        is_secret: Whether the error must not show the value.
+
+    Raises:
+        InvalidEventError: It is not a string, or blank, or contains half a surrogate pair.
+    """
+    if not isinstance(value, str) or not value.strip():
+        given = "a blank string" if isinstance(value, str) else type(value).__name__
+        given = given if is_secret or not isinstance(value, str) else short_repr(value)
+        raise InvalidEventError(path, f"expected a non-blank string, got {given}", hint)
+    return plain_string(value, path, is_secret=is_secret)
+
+
+def plain_string(value: str, path: str, *, is_secret: bool = False) -> str:
+    """
+    Return an instance of a subclass of str as a str.
+
+    Raises:
+        InvalidEventError: It contains half a surrogate pair, which can't be stored or sent.
+    """
+    string = str.__str__(value)
+    try:
+        string.encode()
+    except UnicodeEncodeError:
+        given = "a string" if is_secret else short_repr(string)
+        trouble = f"must be valid Unicode, got {given} with half a surrogate pair"
+        raise InvalidEventError(path, trouble, "Remove or replace the surrogate.") from None
+    return string
+
+
+def read_reference(value: Any, path: str, hint: str) -> str:
+    """
+    Return what refers to something, such as a product: a string that is not blank, or a UUID as a string.
+
+    Raises:
+        InvalidEventError: It is neither.
+    """
+    return str(value) if isinstance(value, UUID) else read_text(value, path, hint)
+
+
+def read_id(kind: Any, value: Any, path: str, normalize: Normalizer | None = None) -> tuple[str, str]:
+    """
+    Return the type and the value of a customer's id, the value without blanks round it, as the platform uses it.
+
+    Args:
+        kind: The type of the id.
+        value: Its value, a string or a UUID.
+        path: The name of the field that has all ids.
+        normalize: The function of the application that normalizes ids.
+
+    Raises:
+        InvalidEventError: The type is not a non-blank string, or the platform would refuse the value.
+    """
+    kind = read_text(kind, path, "Use ids such as {'registered': 'jane@example.com'}.")
+    path = f"{path}.{kind}"
+    string = _check_id(value, path)
+    if normalize is None:
+        return kind, string
+    try:
+        normalized = normalize(kind, string)
+    except (Exception, CancelledError) as error:  # a function of the application may raise anything
+        trouble = f"can't be normalized: normalize_id raised {type(error).__name__}"
+        raise InvalidEventError(path, trouble, "Correct the function.") from error
+    return kind, _check_id(normalized, path)
+
+
+def _check_id(value: Any, path: str) -> str:
+    string = read_reference(value, path, "Use the id as a string; leave out an id that is not known.").strip()
+    if string in _MISSING_IDS:
+        trouble = f"expected an id, got {string!r}, which the platform refuses"
+        raise InvalidEventError(path, trouble, "Leave out an id that is not known.")
+    if not any(map(str.isalnum, string)):
+        trouble = f"expected an id with a letter or a digit, got {short_repr(string)}, which the platform refuses"
+        raise InvalidEventError(path, trouble, "Leave out an id that is not known.")
+    return string
+
+
+def read_number(number: Any, path: str, hint: str) -> float:
+    """
+    Return a number: an int, or a float of anything else, such as a Decimal.
+
+    Raises:
+        InvalidEventError: It is not a finite number.
+    """
+    finite = _finite(number)
+    if finite is None:
+        raise InvalidEventError(path, f"expected a finite number, got {short_repr(number)}", hint)
+    return int(number) if isinstance(number, int) else finite
 
 
 def read_timestamp(timestamp: Any, path: str) -> float:
@@ -50,7 +157,7 @@ def _datetime_seconds(timestamp: datetime, path: str) -> float:
 
 def _finite(number: Any) -> float | None:
     """Return a number as a float, or None if it is not a finite number. An int may be too large for a float."""
-    if isinstance(number, bool) or not isinstance(number, int | float | Decimal):
+    if isinstance(number, bool) or not isinstance(number, Real | Decimal):
         return None
     if isinstance(number, int):
         return float(number) if abs(number) < 10**300 else 1e300

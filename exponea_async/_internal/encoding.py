@@ -24,7 +24,7 @@ from uuid import UUID
 
 import attrs
 
-from exponea_async._internal.arguments import read_timestamp
+from exponea_async._internal.arguments import plain_string, read_text, read_timestamp
 from exponea_async._internal.validation import short_repr
 from exponea_async.errors import InvalidEventError
 
@@ -97,16 +97,12 @@ def plain_object(values: Mapping[str, Any], path: str, encoder: Encoder | None =
 
 def encode_string(value: str, path: str) -> bytes:
     """
-    Encode a non-empty string as a JSON string.
+    Encode a non-blank string as a JSON string.
 
     Raises:
-        InvalidEventError: The value is not a string, or empty, or contains half a surrogate pair.
+        InvalidEventError: The value is not a string, or blank, or contains half a surrogate pair.
     """
-    if not isinstance(value, str):
-        raise InvalidEventError(path, f"expected a non-empty string, got {type(value).__name__}", "Pass a str.")
-    if not value:
-        raise InvalidEventError(path, "must be a non-empty string, got ''", "Pass a str that is not empty.")
-    return _dumps(_plain_string(value, path))
+    return _dumps(read_text(value, path, "Pass a str that is not blank."))
 
 
 def encode_number(number: float) -> bytes:
@@ -220,7 +216,7 @@ class _Walk:
             if not isinstance(key, str):
                 trouble = f"expected keys of type str, got {short_repr(key)}"
                 raise InvalidEventError(path, trouble, "Use strings as keys.")
-            name = _plain_string(key, path)
+            name = plain_string(key, path)
             plain = self._convert(value, f"{path}.{name}", depth + 1)
             if plain is not _ABSENT:
                 converted[name] = plain
@@ -311,16 +307,6 @@ def _find_converter(value: Any) -> "_Converter":
     return _Walk.convert_other
 
 
-def _plain_string(value: str, path: str) -> str:
-    string = str.__str__(value)
-    try:
-        string.encode()
-    except UnicodeEncodeError:
-        trouble = f"must be valid Unicode, got {short_repr(string)} with half a surrogate pair"
-        raise InvalidEventError(path, trouble, "Remove or replace the surrogate.") from None
-    return string
-
-
 def _plain_int(value: int, path: str) -> int:
     if not _fits(value):
         raise InvalidEventError(path, "must fit into 64 bits", "Send the number as a string.")
@@ -342,7 +328,7 @@ _Converter = Callable[[_Walk, Any, str, int], Any]
 # The order matters: an Enum may also be a str, a bool is an int, and a datetime is a date.
 _BY_KIND: tuple[tuple[Any, _Converter], ...] = (
     (Enum, _Walk.convert_enum),
-    (str, lambda _, value, path, _depth: _plain_string(value, path)),
+    (str, lambda _, value, path, _depth: plain_string(value, path)),
     (bool, lambda _, value, _path, _depth: value),
     (int, lambda _, value, path, _depth: _plain_int(value, path)),
     ((float, Decimal), lambda _, value, path, _depth: _plain_float(value, path)),

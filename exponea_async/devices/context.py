@@ -12,8 +12,9 @@ from exponea_async._pipeline.api import ApiClient
 from exponea_async._pipeline.recorder import Drafts, EventRecorder
 from exponea_async.config import Configuration
 from exponea_async.devices.customers import CustomerSnapshot
+from exponea_async.devices.ids import changed_ids
 from exponea_async.devices.state import DeviceState, ProjectRef
-from exponea_async.errors import ExponeaError
+from exponea_async.errors import ExponeaError, InvalidEventError
 from exponea_async.models import Draft, Event, EventType, Receipt
 
 #: Changes what a device remembers, at a timestamp in UNIX seconds.
@@ -93,8 +94,14 @@ class SubjectContext(ABC):
         """Record drafts in one commit, each about its own identity or else about the subject."""
 
     @abstractmethod
-    async def identify(self, ids: Mapping[str, str], properties: Mapping[str, Any]) -> Receipt:
-        """Record an update of the customer, who also has these ids from now on; raises as `record` does."""
+    async def identify(self, ids: Mapping[str, str | None], properties: Mapping[str, Any]) -> Receipt:
+        """
+        Record an update of the customer, who also has these ids from now on; raises as `record` does.
+
+        Args:
+            ids: The ids; those that are None are taken back.
+            properties: The properties to set.
+        """
 
     @abstractmethod
     async def record_for(
@@ -258,12 +265,16 @@ class CustomerContext(SubjectContext):
         """Record drafts in one commit."""
         return await self.recorder.record_many(self._identity, drafts)
 
-    async def identify(self, ids: Mapping[str, str], properties: Mapping[str, Any]) -> Receipt:
+    async def identify(self, ids: Mapping[str, str | None], properties: Mapping[str, Any]) -> Receipt:
         """Record the update for these ids beside the customer's own; nothing is remembered."""
+        for kind, value in ids.items():
+            if value is None:
+                trouble = "expected an id, got None: a customer tracker remembers no id that could be taken back"
+                raise InvalidEventError(f"customer.ids.{kind}", trouble, "Use for_customer() without this id.")
         draft = self.recorder.draft_customer(properties)
         if draft is None:
             return self.recorder.dropped()
-        return await self.recorder.record(self.recorder.identity({**self._ids, **ids}, None), draft)
+        return await self.recorder.record(self.recorder.identity(changed_ids(self._ids, ids), None), draft)
 
     async def record_for(
         self,

@@ -13,6 +13,7 @@ from exponea_async._pipeline.recorder import APPLICATION_ID, DEVICE_ID, Drafts
 from exponea_async.config import ExponeaProject
 from exponea_async.devices.context import Remember, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
+from exponea_async.devices.ids import changed_ids
 from exponea_async.devices.sessions import is_idle
 from exponea_async.devices.state import (
     DeviceState,
@@ -123,14 +124,15 @@ class DeviceContext(SubjectContext):
         receipts = await self._run(Change(update, event_count=len(drafts)))
         return receipts if len(receipts) == len(drafts) else [self.recorder.dropped() for _ in drafts]
 
-    async def identify(self, ids: Mapping[str, str], properties: Mapping[str, Any]) -> Receipt:
-        """Remember the ids and record the update, in one commit."""
+    async def identify(self, ids: Mapping[str, str | None], properties: Mapping[str, Any]) -> Receipt:
+        """Remember the ids, forget those that are None, and record the update, in one commit."""
         draft = self.recorder.draft_customer(properties)
         if draft is None:
             return self.recorder.dropped()
 
         def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
-            identified = evolve(state, ids=MappingProxyType({**state.ids, **ids}), blocks=MappingProxyType({}))
+            known = MappingProxyType(changed_ids(state.ids, ids))
+            identified = evolve(state, ids=known, blocks=MappingProxyType({}))
             return identified, [PendingEvent(identified, draft.kind, _stamped(draft, timestamps))]
 
         receipt = (await self.transact(update))[-1]

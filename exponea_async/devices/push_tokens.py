@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from attrs import asdict, evolve, field, fields, frozen
 
-from exponea_async.errors import InvalidEventError
+from exponea_async._internal.arguments import read_text
 from exponea_async.models import TokenFrequency
 
 Platform = Literal["android", "huawei", "ios"]
@@ -185,12 +185,8 @@ def track(
     Raises:
         InvalidEventError: The token is not a non-blank string.
     """
-    if not isinstance(token, str) or not token.strip():
-        # The value is not part of the error: it may be a secret.
-        given = "a blank string" if isinstance(token, str) else type(token).__name__
-        raise InvalidEventError(
-            "token", f"expected a non-blank string, got {given}", "Pass the token as it was issued."
-        )
+    # The error does not show the token, which may be a secret.
+    token = read_text(token, "token", "Pass the token as it was issued.", is_secret=True)
     fresh = _tracked(memory, token, platform, **conditions)
     return fresh, (fresh.state(),)
 

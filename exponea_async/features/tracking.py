@@ -5,14 +5,15 @@ Events, payments, campaign clicks, and who a customer is.
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import Any
 
 from attrs import evolve
 
+from exponea_async._internal.arguments import plain_string, read_number, read_reference
+from exponea_async._internal.validation import short_repr
 from exponea_async.devices.campaigns import read_link
 from exponea_async.devices.context import SubjectContext
-from exponea_async.devices.ids import COOKIE, read_ids
+from exponea_async.devices.ids import COOKIE, read_id_changes, read_ids
 from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.verbs import SubjectVerbs
@@ -75,33 +76,37 @@ class TrackingVerbs(SubjectVerbs):
         """
         return await self._context.record(EventType.PAYMENT, payment(item, timestamp))
 
-    async def identify_customer(self, customer: Customer) -> Receipt:
+    async def identify_customer(self, customer: Customer | Mapping[str, str | None]) -> Receipt:
         """
         Set who the subject is, and the customer's properties.
 
         A device remembers the ids beside those it has, and all its later events carry them. Earlier events keep the
-        ids they were tracked with. A ``cookie`` among the ids is ignored: the SDK creates its own.
+        ids they were tracked with. An id whose value is None is taken back: the device forgets it, and later events do
+        not carry it. A ``cookie`` among the ids is ignored: the SDK creates its own.
 
         Args:
-            customer: The ids, and the properties to set.
+            customer: The ids, and the properties to set; or the ids alone.
 
         Returns:
             The receipt.
 
         Raises:
-            InvalidEventError: An id is not a non-empty string, or a property can't be sent; nothing was recorded.
+            InvalidEventError: The platform would refuse an id, or a property can't be sent; or an id of a customer
+                tracker, which remembers none, is None. Nothing was recorded.
             QueueFullError: The queue is full, with ``when_full="raise"``.
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        if not isinstance(customer, Customer):
-            raise InvalidEventError(
-                "customer", f"expected a Customer, got {customer!r:.60}", "Use Customer(ids, properties)."
-            )
-        ids = read_ids(customer.ids, "customer.ids")
-        if ids.pop(COOKIE, None) is not None:
+        if not isinstance(customer, Customer | Mapping):
+            trouble = f"expected a Customer, or a mapping of ids, got {short_repr(customer)}"
+            raise InvalidEventError("customer", trouble, "Use Customer(ids, properties).")
+        given, properties = (customer.ids, customer.properties) if isinstance(customer, Customer) else (customer, {})
+        context = self._context
+        ids = read_id_changes(given, "customer.ids", context.configuration.normalize_id)
+        if COOKIE in ids:
+            del ids[COOKIE]
             LOG.warning("The 'cookie' given to identify_customer() is ignored: the SDK creates its own.")
-        return await self._context.identify(ids, customer.properties)
+        return await context.identify(ids, properties)
 
 
 class BulkVerbs(SubjectVerbs):
@@ -185,12 +190,16 @@ class CampaignVerbs(SubjectVerbs):
 def _draft(context: SubjectContext, given: Addressed) -> tuple[Identity | None, Draft] | None:
     identity, event = None, given
     if isinstance(given, tuple) and len(given) == 2:
-        identity, event = context.recorder.identity(read_ids(given[0], "ids"), None), given[1]
+        identity, event = _identity(context, given[0]), given[1]
     if not isinstance(event, Event):
-        trouble = f"expected an Event or a pair (ids, Event), got {given!r:.60}"
+        trouble = f"expected an Event or a pair (ids, Event), got {short_repr(given)}"
         raise InvalidEventError("event", trouble, "Use Event(name, properties).")
     draft = context.draft(EventType.TRACK_EVENT, event)
     return None if draft is None else (identity, draft)
+
+
+def _identity(context: SubjectContext, ids: Mapping[str, str]) -> Identity:
+    return context.recorder.identity(read_ids(ids, "ids", context.configuration.normalize_id), None)
 
 
 def payment(item: PurchasedItem, timestamp: Timestamp) -> Event:
@@ -201,20 +210,22 @@ def payment(item: PurchasedItem, timestamp: Timestamp) -> Event:
         InvalidEventError: It is not a `PurchasedItem`, or a field of it is invalid.
     """
     if not isinstance(item, PurchasedItem):
-        trouble = f"expected a PurchasedItem, got {item!r:.60}"
+        trouble = f"expected a PurchasedItem, got {short_repr(item)}"
         raise InvalidEventError("item", trouble, "Use PurchasedItem(value, currency, ...).")
-    if isinstance(item.value, bool) or not isinstance(item.value, int | float | Decimal):
-        raise InvalidEventError("item.value", f"expected a number, got {item.value!r:.60}", "Use a price such as 7.99.")
-    for name in ("currency", "payment_system", "product_id", "product_title"):
-        if not isinstance(value := getattr(item, name), str):
-            raise InvalidEventError(f"item.{name}", f"expected a string, got {value!r:.60}", "Use a string.")
     properties: dict[str, Any] = {
-        "brutto": item.value,
-        "currency": item.currency,
-        "payment_system": item.payment_system,
-        "item_id": item.product_id,
-        "product_title": item.product_title,
+        "brutto": read_number(item.value, "item.value", "Use a price such as 7.99."),
+        "currency": _text(item.currency, "item.currency"),
+        "payment_system": _text(item.payment_system, "item.payment_system"),
+        "item_id": read_reference(item.product_id, "item.product_id", "Use the id as a string."),
+        "product_title": _text(item.product_title, "item.product_title"),
     }
     if item.receipt is not None:
-        properties["receipt"] = item.receipt
+        hint = "Use a string, or None to leave it out."
+        properties["receipt"] = read_reference(item.receipt, "item.receipt", hint)
     return Event(PAYMENT, properties, timestamp)
+
+
+def _text(value: Any, path: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidEventError(path, f"expected a string, got {short_repr(value)}", "Use a string.")
+    return plain_string(value, path)

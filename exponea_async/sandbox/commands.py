@@ -11,6 +11,8 @@ from attrs import frozen
 from exponea_async.sandbox.encoding import dumps
 
 CLICK = "campaign_click"
+#: What JavaScript makes of a value that is missing.
+MISSING_IDS = frozenset({"null", "undefined"})
 MAX_VALUE_BYTES = 16_384
 MAX_MESSAGE_BYTES = 819_200
 # The year 5138 in seconds, March 1973 in milliseconds: no real timestamp is ambiguous.
@@ -63,7 +65,7 @@ def parse_customer(data: object) -> Command:
     properties, canonical = _checked_properties(fields, errors)
     if errors:
         raise CommandError(errors)
-    return Command(fields["customer_ids"], properties, canonical, fields.get("update_timestamp"))
+    return Command(trimmed_ids(fields["customer_ids"]), properties, canonical, fields.get("update_timestamp"))
 
 
 def parse_event(data: object) -> Command:
@@ -81,7 +83,8 @@ def parse_event(data: object) -> Command:
     properties, canonical = _checked_properties(fields, errors)
     if errors:
         raise CommandError(errors)
-    return Command(fields["customer_ids"], properties, canonical, fields.get("timestamp"), str(event_type))
+    ids = trimmed_ids(fields["customer_ids"])
+    return Command(ids, properties, canonical, fields.get("timestamp"), str(event_type))
 
 
 def parse_click(data: object) -> Command:
@@ -99,7 +102,8 @@ def parse_click(data: object) -> Command:
     if errors:
         raise CommandError(errors)
     properties = {**properties, "url": fields["url"]}
-    return Command(fields.get("customer_ids") or {}, properties, dumps(properties), fields.get("timestamp"), CLICK)
+    ids = trimmed_ids(fields.get("customer_ids"))
+    return Command(ids, properties, dumps(properties), fields.get("timestamp"), CLICK)
 
 
 def id_errors(ids: object, *, required: bool) -> list[str]:
@@ -108,11 +112,21 @@ def id_errors(ids: object, *, required: bool) -> list[str]:
         return ["At least one id should be specified."] if required else []
     if not isinstance(ids, dict):
         return ["customer_ids should be an object."]
-    return [
-        f"The id {kind!r} should be a non-empty string."
-        for kind, value in ids.items()
-        if not kind or not value or not isinstance(value, str)
-    ]
+    return [error for kind, value in ids.items() for error in _id_errors(kind, value)]
+
+
+def _id_errors(kind: str, value: object) -> list[str]:
+    if not kind.strip() or not isinstance(value, str) or not value.strip():
+        return [f"The id {kind!r} should be a non-empty string."]
+    if value.strip() in MISSING_IDS or not any(map(str.isalnum, value)):
+        reason = "a valid id has at least one alphanumeric character, and is neither 'null' nor 'undefined'"
+        return [f"At least one valid id should be specified. The id {kind!r} is {value!r}; {reason}."]
+    return []
+
+
+def trimmed_ids(ids: dict[str, str] | None) -> dict[str, str]:
+    """Return valid ids as the platform stores them: without blanks round their values."""
+    return {kind: value.strip() for kind, value in (ids or {}).items()}
 
 
 def _checked_object(data: object) -> dict[str, Any]:
@@ -129,7 +143,7 @@ def _checked_object(data: object) -> dict[str, Any]:
 
 
 def _string_errors(value: object, name: str) -> list[str]:
-    return [] if value and isinstance(value, str) else [f"{name} should be a non-empty string."]
+    return [] if isinstance(value, str) and value.strip() else [f"{name} should be a non-empty string."]
 
 
 def _timestamp_errors(fields: dict[str, Any], name: str) -> list[str]:

@@ -53,7 +53,7 @@ class StoredEvent:
     Attributes:
         project: The token of the project.
         customer: The key of the customer that owns the event now; 0 for an event without a customer.
-        customer_ids: The ids as they were sent.
+        customer_ids: The ids as they were sent, without blanks round them.
         event_type: The type; ``campaign_click`` for a campaign click.
         timestamp: The time of the event, UNIX seconds; the time of arrival if none was sent.
         properties: The properties. This is not a copy: do not change it.

@@ -147,6 +147,10 @@ class TestRejections:
         [
             ({"customer_ids": {}}, "At least one id should be specified."),
             ({"customer_ids": None}, "At least one id should be specified."),
+            ({"customer_ids": {"registered": " "}}, "The id 'registered' should be a non-empty string."),
+            ({"customer_ids": {"registered": "null"}}, "At least one valid id should be specified."),
+            ({"customer_ids": {"registered": " undefined"}}, "At least one valid id should be specified."),
+            ({"customer_ids": {"registered": "@-."}}, "At least one valid id should be specified."),
             ({"customer_ids": "c"}, "customer_ids should be an object"),
             ({"customer_ids": []}, "customer_ids should be an object"),
             ({"customer_ids": {"registered": 7}}, "'registered'"),
@@ -170,6 +174,14 @@ class TestRejections:
 
         assert message in error
         assert (engine.events(), engine.customers()) == ([], [])
+
+    def test_ids_are_trimmed(self, engine: Engine) -> None:
+        """Blanks round the value of an id do not make another customer."""
+        for value in ("r", " r", "r\n"):
+            assert track(engine, {"registered": value}) == ()
+            identify(engine, {"registered": value})
+
+        assert [customer.ids for customer in engine.customers()] == [{"registered": ("r",)}]
 
     def test_all_errors_are_returned(self, engine: Engine) -> None:
         """A command with several problems has an error for each."""

@@ -9,7 +9,7 @@ from aiohttp import web
 from attrs import frozen
 
 from exponea_async.sandbox.access import AccessControl
-from exponea_async.sandbox.commands import id_errors
+from exponea_async.sandbox.commands import id_errors, trimmed_ids
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.errors import AccessError, RequestError
 from exponea_async.sandbox.http import Handler, JsonResponse, read_object
@@ -45,8 +45,7 @@ class ApiRequest:
     @property
     def ids(self) -> dict[str, str]:
         """The ids of the customer that the request is about."""
-        ids: dict[str, str] = self.body["customer_ids"]
-        return ids
+        return trimmed_ids(self.body["customer_ids"])
 
     def string(self, name: str) -> str:
         """
@@ -149,7 +148,7 @@ class MessagesApi:
         body = await read_object(http) if http.method == "POST" else {}
         if verified_ids is not None and http.method == "POST":
             _raise_for(id_errors(body.get("customer_ids"), required=True))
-            _check_ids(verified_ids, body["customer_ids"])
+            _check_ids(verified_ids, trimmed_ids(body["customer_ids"]))
         return ApiRequest(http, project, body)
 
     def _in_app_messages(self, request: ApiRequest) -> JsonResponse:
@@ -211,7 +210,7 @@ class MessagesApi:
         if COOKIE in external_ids:
             raise RequestError(400, "external_ids should be without the cookie.")
         cookie = request.http.match_info["cookie"]
-        _raise_for(self._engine.link(request.project, {COOKIE: cookie, **external_ids}))
+        _raise_for(self._engine.link(request.project, {COOKIE: cookie, **trimmed_ids(external_ids)}))
         # As for segments there is no "success" field: any 2xx is a success.
         return JsonResponse({})
 
