@@ -75,7 +75,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         self._hooks = hooks or Hooks()
         self._counters = Counters()
         self._storage = create_storage(configuration, _damage_report(self))
-        self._receipts = Receipts(self._storage)
+        self._receipts = Receipts(self._storage, self._counters, self._hooks)
         self._written = asyncio.Event()
         self._credentials = CredentialStore(configuration.projects, self._storage)
         self._recorder = EventRecorder(
@@ -269,7 +269,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         self._devices.clear()
         self._credentials.clear()
         reason = "the integration was stopped"
-        self._receipts.drop_all(reason)
+        await self._receipts.drop_all(reason)
         LOG.warning("The integration was stopped: %d records were deleted, and nothing is tracked any more.", waiting)
         if waiting:
             self._counters.dropped["stopped"] += waiting
@@ -442,6 +442,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
     def _replace_lost_states(self, error: DamagedFileError) -> None:
         """Keep the devices' states in memory: the queue file was damaged, and a new one replaces it."""
         self._devices.rescue()
+        self._receipts.check_all()
         self._hooks.notify(DeliveryEvent("damaged", reason=str(error), error=error))
 
 

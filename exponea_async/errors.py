@@ -16,6 +16,7 @@ The exceptions of this package.
     ├── DeliveryError                        an event was not delivered
     │   ├── RejectedError                    Engagement rejected the event for good
     │   ├── DroppedError                     the event was discarded on purpose before it was sent
+    │   ├── LostError                        the event left the queue without any proof that it was delivered
     │   ├── ProjectPausedError               the key or the project is wrong; its events are kept
     │   └── UnavailableError                 Engagement gave no usable response
     ├── RequestRefusedError                  Engagement refused a request, such as one for messages
@@ -159,6 +160,22 @@ class DroppedError(DeliveryError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The event was dropped: {reason}")
+        self.reason = reason
+
+
+class LostError(DeliveryError):
+    """
+    The event left the queue, and nothing proves that it was delivered.
+
+    Another process has deleted the data of the queue, for example by ``stop_integration()``, or the queue file was
+    damaged, replaced or deleted.
+
+    Attributes:
+        reason: What is known.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The event is lost: {reason}")
         self.reason = reason
 
 

@@ -21,15 +21,16 @@ class DeliveryEvent:
     Something that happened to records, to a project or to the queue file.
 
     Attributes:
-        kind: What happened. ``"delivered"``, ``"rejected"``, ``"dropped"`` and ``"retried"`` are about records;
-            ``"paused"``, ``"unavailable"`` and ``"resumed"`` about a project; ``"damaged"`` about the queue file.
+        kind: What happened. ``"delivered"``, ``"rejected"``, ``"dropped"``, ``"lost"`` and ``"retried"`` are about
+            records; ``"paused"``, ``"unavailable"`` and ``"resumed"`` about a project; ``"damaged"`` about the queue
+            file.
         ids: The ids of the records, as in `Receipt.ids`; empty if it is not about records.
         project: The address of the project; empty if it is not about a project.
         reason: The reason; empty if there is none.
         error: The exception that says the same, or None.
     """
 
-    kind: Literal["delivered", "rejected", "dropped", "retried", "paused", "resumed", "unavailable", "damaged"]
+    kind: Literal["delivered", "rejected", "dropped", "lost", "retried", "paused", "resumed", "unavailable", "damaged"]
     ids: tuple[str, ...] = ()
     project: str = ""
     reason: str = ""

@@ -3,14 +3,14 @@ Values that are passed to the client and returned by it: events, customers, rece
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from attrs import field, frozen
 
-from exponea_async.errors import DeliveryError, DeliveryTimeoutError, DroppedError, ExponeaError
+from exponea_async.errors import DeliveryError, DeliveryTimeoutError, DroppedError, ExponeaError, LostError
 
 #: An aware `datetime.datetime`, or UNIX seconds, which may also be a Decimal. None stands for the time of the call.
 Timestamp = datetime | float | None
@@ -162,6 +162,8 @@ class Stats:
         commits: Transactions that wrote to the queue.
         in_flight: Records in requests that are in flight now.
         paused: The reasons why projects are paused now, by the address of the project.
+        lost: Records that left the queue without any proof that they were delivered, as far as it was noticed: their
+            receipts were awaited, or the file was damaged while receipts were held.
     """
 
     tracked: int
@@ -175,6 +177,7 @@ class Stats:
     commits: int
     in_flight: int
     paused: Mapping[str, str]
+    lost: int = 0
 
 
 @frozen
@@ -261,31 +264,36 @@ class Receipt:
         ids: The ids of the records in the queue, one for each project that gets the event.
     """
 
-    __slots__ = ("__weakref__", "_error", "_undecided", "_waiters", "_watch", "ids")
+    __slots__ = ("__weakref__", "_error", "_keeper", "_undecided", "_waiters", "ids")
 
-    def __init__(self, ids: tuple[str, ...], watch: "Callable[[Receipt], None]") -> None:
+    def __init__(self, ids: tuple[str, ...], keeper: "ReceiptKeeper") -> None:
         self.ids = ids
         self._undecided = len(ids)
         self._error: DeliveryError | None = None
         # One for each call of `delivered` that waits. The set is only created with the first one.
         self._waiters: set[asyncio.Future[None]] | None = None
-        self._watch = watch
+        self._keeper = keeper
 
     def __repr__(self) -> str:
         return f"<Receipt {', '.join(self.ids) or '-'}: {self.status}>"
 
     @property
-    def status(self) -> Literal["queued", "delivered", "rejected", "dropped"]:
+    def status(self) -> Literal["queued", "delivered", "rejected", "dropped", "lost"]:
         """
-        ``"queued"``, ``"delivered"``, ``"rejected"`` or ``"dropped"``, as far as this process knows.
+        ``"queued"``, ``"delivered"``, ``"rejected"``, ``"dropped"`` or ``"lost"``, as far as this process knows.
 
         It is "queued" until there is a verdict of all projects, and "rejected" as soon as one has rejected the event.
+        "delivered" is always a verdict of Engagement, whichever process got it: an event that has left the queue in any
+        other way is "dropped" or "lost".
         """
-        if isinstance(self._error, DroppedError):
+        error = self._find_error()
+        if isinstance(error, LostError):
+            return "lost"
+        if isinstance(error, DroppedError):
             return "dropped"
-        if self._error:
+        if error:
             return "rejected"
-        return "queued" if self._undecided else "delivered"
+        return "delivered" if self._is_decided() else "queued"
 
     async def delivered(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
         """
@@ -297,14 +305,16 @@ class Receipt:
         Raises:
             RejectedError: Engagement rejected the event; it is kept as a dead letter.
             DroppedError: The event was discarded on purpose before it was sent.
+            LostError: The event is not in the queue any more, and nothing proves that it was delivered.
             DeliveryTimeoutError: There was no verdict in time; the event is still queued.
             ClosedError: The client was closed before there was a verdict; the event is still queued.
         """
         if self.status == "queued":
             await self._wait_for_verdict(timeout)
-        if self._error:
+        error = self._find_error()
+        if error:
             # Raised for each caller: without this, every traceback would show the frames of all the others.
-            raise self._error.with_traceback(None)
+            raise error.with_traceback(None)
 
     @property
     def is_awaited(self) -> bool:
@@ -315,6 +325,10 @@ class Receipt:
         """Set the verdict on one of the records: delivered, or an error. Called by the pipeline."""
         self._undecided -= 1
         self._error = self._error or error
+        self.wake()
+
+    def wake(self) -> None:
+        """End the calls that wait if there is a verdict. Called by the pipeline."""
         if self._waiters and self.status != "queued":
             for waiter in self._waiters:
                 if not waiter.done():
@@ -326,15 +340,39 @@ class Receipt:
             if not waiter.done():
                 waiter.set_exception(error)
 
+    def _find_error(self) -> DeliveryError | None:
+        return self._error
+
+    def _is_decided(self) -> bool:
+        return not self._undecided
+
     async def _wait_for_verdict(self, timeout: float | None) -> None:  # noqa: ASYNC109 - see `delivered`
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters = self._waiters or set()
+        if self._waiters is None:
+            self._waiters = set()
         self._waiters.add(waiter)
         try:
-            self._watch(self)
-            async with asyncio.timeout(timeout):
+            self._keeper.watch(self)
+            if timeout is None:
                 await waiter
+            else:
+                async with asyncio.timeout(timeout):
+                    await waiter
         except TimeoutError:
             raise DeliveryTimeoutError(f"No verdict within {timeout} seconds; the event is still queued.") from None
         finally:
             self._waiters.discard(waiter)
+            if not self._waiters:
+                self._keeper.unwatch(self)
+
+
+class ReceiptKeeper(Protocol):
+    """The part of the pipeline that knows which receipts are awaited."""
+
+    def watch(self, receipt: Receipt) -> None:
+        """Find out what becomes of the records of a receipt, until `unwatch`."""
+        ...
+
+    def unwatch(self, receipt: Receipt) -> None:
+        """Find it out no longer: no call waits for it any more."""
+        ...

@@ -23,6 +23,7 @@ class Counters:
         self.bytes_sent = 0
         self.in_flight = 0
         self.paused: dict[str, str] = {}
+        self.lost = 0
 
     def snapshot(self, commits: int) -> Stats:
         """Return the present numbers."""
@@ -38,6 +39,7 @@ class Counters:
             commits=commits,
             in_flight=self.in_flight,
             paused=dict(self.paused),
+            lost=self.lost,
         )
 
 
@@ -45,6 +47,7 @@ _METRICS = {
     "tracked": "Records written to the queue",
     "delivered": "Records that Engagement accepted",
     "rejected": "Records that became dead letters",
+    "lost": "Records that left the queue without any proof that they were delivered",
     "retried": "How often a record was put back to be sent again",
     "requests": "Requests made to upload records",
     "failed_requests": "Requests without a usable response",

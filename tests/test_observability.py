@@ -78,7 +78,7 @@ def test_metrics_have_the_present_numbers() -> None:
 def test_every_counter_is_exported_under_its_own_name() -> None:
     """Each number that only grows is a metric."""
     counters, reader = Counters(), InMemoryMetricReader()
-    names = ["tracked", "delivered", "rejected", "retried", "requests", "failed_requests", "bytes_sent"]
+    names = ["tracked", "delivered", "rejected", "lost", "retried", "requests", "failed_requests", "bytes_sent"]
     for number, name in enumerate(names):
         setattr(counters, name, number + 10)
 

@@ -64,8 +64,9 @@ class Acknowledger:
         self._hooks = hooks
         # Leased records without a verdict.
         self._leased: dict[str, Leased] = {}
-        # Verdicts that are not stored yet, and the number of their records.
+        # Verdicts that are not stored yet, those that are being stored, and the number of the records of both.
         self._verdicts: list[Verdict] = []
+        self._storing: list[Verdict] = []
         self._unstored = 0
         self._wake = asyncio.Event()
         self._stored = asyncio.Event()
@@ -76,6 +77,10 @@ class Acknowledger:
     def outstanding(self) -> int:
         """Number of leased records whose verdict is not known or not stored yet."""
         return len(self._leased) + self._unstored
+
+    def is_outstanding(self, key: str) -> bool:
+        """Return whether a record is leased, and its verdict is not known or not stored yet."""
+        return key in self._leased or any(key in verdict.ids for verdict in (*self._verdicts, *self._storing))
 
     def add(self, records: Iterable[Leased]) -> None:
         """Take over records that were leased: their leases are renewed until they have a verdict."""
@@ -135,6 +140,7 @@ class Acknowledger:
         """Store and publish all verdicts that are known, however long the storage fails."""
         self._wake.clear()
         verdicts, self._verdicts = self._verdicts, []
+        self._storing = verdicts
         try:
             await self._settle([settlement for verdict in verdicts for settlement in verdict.settlements])
         except BaseException:
@@ -144,6 +150,7 @@ class Acknowledger:
         for verdict in verdicts:
             self._unstored -= len(verdict.ids)
             self._publish(verdict)
+        self._storing = []
         self._stored.set()
         self._stored = asyncio.Event()
 

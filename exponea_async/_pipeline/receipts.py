@@ -1,25 +1,37 @@
 """
 The receipts that callers still hold, by record.
+
+A receipt says "delivered" only for a verdict: one that this process got, or one that another process got and marked in
+the storage. A record that is gone without either is lost.
 """
 
 import asyncio
-from collections.abc import Iterable
-from weakref import WeakSet, ref
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import TypeVar
+from weakref import ref
 
-from exponea_async.errors import ClosedError, DeliveryError, DroppedError, RejectedError, StorageError
+from exponea_async.errors import ClosedError, DeliveryError, DroppedError, LostError, RejectedError, StorageError
+from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Receipt
-from exponea_async.storage.base import Storage, Written
+from exponea_async.observability import Counters
+from exponea_async.storage.base import RecordStatus, Storage, Written
+
+LOG = logging.getLogger("exponea_async")
+
+T = TypeVar("T")
 
 #: How often the records of awaited receipts are looked up in the storage, in seconds: another process that shares the
 #: queue may have sent them.
 POLL_INTERVAL = 1.0
-
-
-class _ReceiptRef(ref[Receipt]):
-    """A weak reference to a receipt, with its record ids. It does what a WeakValueDictionary does at half the cost."""
-
-    __slots__ = ("ids",)
-    ids: tuple[str, ...]
+#: Receipts that are handled without letting other tasks run. A million of them may be held.
+SLICE = 2_000
+#: Number of receipts of one call from which on they share their verdicts.
+BULK = 100
+#: Why a record is lost.
+WIPED = "another process deleted the data of the queue, or the queue file was damaged or deleted"
+UNKNOWN = "it is not in the queue any more, and the storage has no mark that it was delivered"
 
 
 class Receipts:
@@ -30,14 +42,24 @@ class Receipts:
 
     Args:
         storage: Where the records are.
+        counters: Count lost records.
+        hooks: Notified of lost records.
         poll_interval: Seconds between look-ups of awaited records.
     """
 
-    def __init__(self, storage: Storage, *, poll_interval: float = POLL_INTERVAL) -> None:
+    def __init__(
+        self, storage: Storage, counters: Counters, hooks: Hooks, *, poll_interval: float = POLL_INTERVAL
+    ) -> None:
         self._storage = storage
+        self._counters = counters
+        self._hooks = hooks
         self._poll_interval = poll_interval
-        self._by_record: dict[str, _ReceiptRef] = {}
-        self._awaited: WeakSet[Receipt] = WeakSet()
+        self._by_record: dict[str, _ReceiptRef | _BulkRef] = {}
+        # An ordered set.
+        self._awaited: dict[Receipt, None] = {}
+        self._is_in_flight: Callable[[str], bool] = lambda _: False
+        self._must_check_all = False
+        self._generation: int | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -47,69 +69,254 @@ class Receipts:
 
     def issue(self, written: Written) -> Receipt:
         """Return the receipt for the records that one call has written."""
-        receipt = Receipt(written.ids, self._watch)
+        receipt = Receipt(written.ids, self)
         reference = _ReceiptRef(receipt, self._discard)
         reference.ids = written.ids
         for key in written.ids:
             self._by_record[key] = reference
         return receipt
 
+    async def issue_many(self, written: Written, ends: Sequence[int]) -> list[Receipt]:
+        """
+        Return the receipts of a call that has written many events.
+
+        Args:
+            written: The result of the write.
+            ends: For each receipt, the index behind its last record.
+        """
+        if len(ends) < BULK:
+            return [self.issue(Written(written.ids[start:end])) for start, end in zip((0, *ends), ends, strict=False)]
+        bulk = _Bulk()
+        reference = _BulkRef(bulk, self._discard_in_slices)
+        reference.ids = ids = written.ids
+        # Before any other task runs, since there may be verdicts soon.
+        self._by_record.update(dict.fromkeys(ids, reference))
+        receipts: list[Receipt] = []
+        start = 0
+        for part in _slices(ends):
+            if receipts:
+                await asyncio.sleep(0)
+            for end in part:
+                receipts.append(_BulkReceipt(ids[start:end], self, bulk))
+                start = end
+        return receipts
+
     def resolve(self, ids: Iterable[str], error: DeliveryError | None = None) -> None:
         """Pass a verdict on records to their receipts: delivered, or an error."""
         for key in ids:
             reference = self._by_record.pop(key, None)
-            receipt = reference() if reference else None
-            if receipt is not None:
-                receipt.resolve(error)
+            holder = reference() if reference else None
+            if isinstance(holder, Receipt):
+                holder.resolve(error)
+            elif holder is not None:
+                holder.resolve(key, error)
 
-    def drop_all(self, reason: str) -> None:
+    async def drop_all(self, reason: str) -> None:
         """Resolve all receipts: their records were deleted unsent."""
-        self.resolve(list(self._by_record), DroppedError(reason))
+        error = DroppedError(reason)
+        keys = list(self._by_record)
+        for part in _slices(keys):
+            self.resolve(part, error)
+            if len(part) < len(keys):
+                await asyncio.sleep(0)
+
+    def _discard(self, reference: "_ReceiptRef") -> None:
+        for key in reference.ids:
+            self._by_record.pop(key, None)
+
+    def _discard_in_slices(self, reference: "_BulkRef") -> None:
+        _call_in_slices(lambda key: self._by_record.pop(key, None), reference.ids)
+
+    # Life cycle
 
     def open(self) -> None:
-        """Allow callers to wait for verdicts, also after `aclose`."""
+        """Allow callers to wait for verdicts, also after `aclose`; the storage is open."""
         self._is_closed = False
+        self._generation = None
+        self._start_polling()
 
     async def aclose(self) -> None:
         """Raise a `ClosedError` to all callers that wait for a verdict, now and later."""
         self._is_closed = True
-        for receipt in list(self._awaited):
-            receipt.fail_waiters(
-                ClosedError("The client was closed before there was a verdict; the event is still queued.")
-            )
+        error = ClosedError("The client was closed before there was a verdict; the event is still queued.")
+        # Not awaited, so that all callers are released even if the one that closes is cancelled.
+        _call_in_slices(lambda receipt: receipt.fail_waiters(error), list(self._awaited))
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    def _discard(self, reference: _ReceiptRef) -> None:
-        for key in reference.ids:
-            self._by_record.pop(key, None)
+    # Receipts that are awaited, and verdicts of other processes
 
-    # Verdicts of other processes
+    def watch(self, receipt: Receipt) -> None:
+        """
+        Look up the records of a receipt until `unwatch`.
 
-    def _watch(self, receipt: Receipt) -> None:
+        Raises:
+            ClosedError: There will be no verdict.
+        """
         if self._is_closed:
             raise ClosedError("The client is closed, so there will be no verdict; the event is still queued.")
-        self._awaited.add(receipt)
+        self._awaited[receipt] = None
+        self._start_polling()
+
+    def unwatch(self, receipt: Receipt) -> None:
+        """Look up the records of a receipt no longer."""
+        self._awaited.pop(receipt, None)
+
+    def leave_out(self, is_in_flight: Callable[[str], bool]) -> None:
+        """Do not look up the records on which this process itself will have a verdict."""
+        self._is_in_flight = is_in_flight
+
+    def check_all(self) -> None:
+        """Look up the records of all receipts that are held once, since some may be lost."""
+        self._must_check_all = True
+        if not self._is_closed:
+            self._start_polling()
+
+    def _start_polling(self) -> None:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._poll(), name="exponea_async: receipts")
 
     async def _poll(self) -> None:
-        while any(receipt.is_awaited for receipt in self._awaited):
+        if self._generation is None:
+            with suppress(StorageError):
+                self._generation = await self._storage.generation()
+        while self._awaited or self._must_check_all:
             await asyncio.sleep(self._poll_interval)
-            awaited = (receipt.ids for receipt in self._awaited if receipt.is_awaited)
-            await self._look_up([key for ids in awaited for key in ids if key in self._by_record])
-        self._awaited.clear()
+            for part in _slices(list(self._awaited)):
+                await self._look_up([key for receipt in part for key in receipt.ids if key in self._by_record])
+            if self._must_check_all:
+                self._must_check_all = False
+                for keys in _slices(list(self._by_record)):
+                    await self._look_up(keys)
 
-    async def _look_up(self, ids: list[str]) -> None:
+    async def _look_up(self, ids: Sequence[str]) -> None:
         try:
-            found = await self._storage.find(ids)
+            found, generation = await self._storage.find(ids), await self._storage.generation()
         except StorageError:
             return
+        self._generation = self._generation or generation
+        lost: list[str] = []
         for key in ids:
-            reason = found.get(key)
-            if reason is None:
-                # Records that are gone were delivered.
-                self.resolve([key])
-            elif reason != "queued":
-                self.resolve([key], RejectedError(reason))
+            status = found.get(key)
+            if status is not None:
+                self._resolve_as(key, status)
+            elif key in self._by_record and not self._is_in_flight(key):
+                lost.append(key)
+        if lost:
+            self._resolve_lost(tuple(lost), UNKNOWN if self._generation == generation else WIPED)
+
+    def _resolve_as(self, key: str, status: RecordStatus) -> None:
+        if status.kind == "delivered":
+            self.resolve([key])
+        elif status.kind == "rejected":
+            self.resolve([key], RejectedError(status.reason))
+        elif status.kind == "dropped":
+            self.resolve([key], DroppedError("another process deleted it unsent"))
+
+    def _resolve_lost(self, ids: tuple[str, ...], reason: str) -> None:
+        # What happened to them may have happened to others.
+        self._must_check_all = True
+        error = LostError(reason)
+        self._counters.lost += len(ids)
+        self.resolve(ids, error)
+        LOG.error("%d committed records are lost: %s.", len(ids), reason)
+        self._hooks.notify(DeliveryEvent("lost", ids, reason=reason, error=error))
+
+
+class _ReceiptRef(ref[Receipt]):
+    """A weak reference to a receipt, with its record ids. It does what a WeakValueDictionary does at half the cost."""
+
+    __slots__ = ("ids",)
+    ids: tuple[str, ...]
+
+
+class _Bulk:
+    """
+    The verdicts of the records of one call, which its receipts share.
+
+    One weak reference to it replaces one to each receipt: with a callback for each, dropping hundreds of thousands of
+    receipts would block the event loop.
+
+    Attributes:
+        awaited: The receipts that callers wait for, by the ids of their records.
+    """
+
+    __slots__ = ("__weakref__", "_delivered", "_errors", "awaited")
+
+    def __init__(self) -> None:
+        self._delivered: set[str] = set()
+        # In the order in which they came.
+        self._errors: dict[str, tuple[int, DeliveryError]] = {}
+        self.awaited: dict[str, Receipt] = {}
+
+    def resolve(self, key: str, error: DeliveryError | None) -> None:
+        """Set the verdict on one of the records: delivered, or an error."""
+        if error is None:
+            self._delivered.add(key)
+        else:
+            self._errors[key] = (len(self._errors), error)
+        receipt = self.awaited.get(key)
+        if receipt is not None:
+            receipt.wake()
+
+    def error(self, ids: Iterable[str]) -> DeliveryError | None:
+        """Return the first error of some of the records, or None."""
+        errors = [self._errors[key] for key in ids if key in self._errors]
+        return min(errors)[1] if errors else None
+
+    def is_decided(self, ids: Iterable[str]) -> bool:
+        """Return whether there is a verdict on each of some of the records."""
+        return all(key in self._delivered or key in self._errors for key in ids)
+
+
+class _BulkRef(ref[_Bulk]):
+    """A weak reference to the verdicts of a call, with its record ids."""
+
+    __slots__ = ("ids",)
+    ids: tuple[str, ...]
+
+
+class _BulkReceipt(Receipt):
+    """One of the receipts of a call with many events."""
+
+    __slots__ = ("_bulk",)
+
+    def __init__(self, ids: tuple[str, ...], keeper: Receipts, bulk: _Bulk) -> None:
+        super().__init__(ids, keeper)
+        self._bulk = bulk
+
+    def _find_error(self) -> DeliveryError | None:
+        return self._bulk.error(self.ids)
+
+    def _is_decided(self) -> bool:
+        return self._bulk.is_decided(self.ids)
+
+    async def _wait_for_verdict(self, timeout: float | None) -> None:  # noqa: ASYNC109 - see `delivered`
+        awaited = self._bulk.awaited
+        awaited.update(dict.fromkeys(self.ids, self))
+        try:
+            await super()._wait_for_verdict(timeout)
+        finally:
+            if not self.is_awaited:
+                for key in self.ids:
+                    awaited.pop(key, None)
+
+
+def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), SLICE):
+        yield items[start : start + SLICE]
+
+
+def _call_in_slices(function: Callable[[T], object], items: Sequence[T], start: int = 0) -> None:
+    """Call a function with each of the items, and let other tasks run now and then if there is an event loop."""
+    end = start + SLICE
+    for item in items[start:end]:
+        function(item)
+    if end >= len(items):
+        return
+    with suppress(RuntimeError):
+        asyncio.get_running_loop().call_soon(_call_in_slices, function, items, end)
+        return
+    for item in items[end:]:
+        function(item)

@@ -327,8 +327,7 @@ class EventRecorder:
             if self.check_running():
                 raise
             return [self.dropped() for _ in drafts]
-        spans = zip([0, *ends], ends, strict=False)
-        return [self._receipts.issue(Written(written.ids[start:end])) for start, end in spans]
+        return await self._receipts.issue_many(written, ends)
 
     async def store_credentials(self, projects: Sequence[ExponeaProject]) -> None:
         """

@@ -66,6 +66,7 @@ class UploadRuntime:
         counters.paused.clear()
         self._transport = Transport(settings, connections=settings.concurrency)
         self._acknowledger = Acknowledger(storage, receipts, counters, hooks)
+        receipts.leave_out(self._acknowledger.is_outstanding)
         sender = Sender(
             transport=self._transport,
             acknowledger=self._acknowledger,

@@ -15,6 +15,8 @@ from attrs import frozen
 
 from exponea_async.errors import QueueFullError, StateConflictError
 
+#: The reason of a record that was rejected, if its dead letter has been deleted.
+DELETED_LETTER = "its dead letter, which had the reason, was deleted"
 #: The longest delay of a due time, in seconds. A record due later than this counts as due: the clock that its due time
 #: was made from has been set back since.
 MAX_DUE_AHEAD = 3600.0
@@ -74,6 +76,21 @@ class Settlement:
     verdict: Literal["delivered", "later", "dead"]
     due: float = 0.0
     failures: int = 0
+    reason: str = ""
+
+
+@frozen
+class RecordStatus:
+    """
+    What became of a record.
+
+    Attributes:
+        kind: ``"queued"``, ``"delivered"``, ``"rejected"`` (it is a dead letter, or was one until it was deleted) or
+            ``"dropped"`` (it was deleted unsent, on purpose).
+        reason: Why it was rejected, in words; empty for the others.
+    """
+
+    kind: Literal["queued", "delivered", "rejected", "dropped"]
     reason: str = ""
 
 
@@ -265,11 +282,12 @@ class Storage(Protocol):
         """
         ...
 
-    async def find(self, ids: Iterable[str]) -> dict[str, str]:
+    async def find(self, ids: Iterable[str]) -> dict[str, RecordStatus]:
         """
-        Return the status of records by id: ``"queued"``, or for a dead letter its reason.
+        Return what became of records, by id, including what other processes did with them.
 
-        Ids of records that are in neither are left out.
+        Ids of which the storage knows nothing are left out: the records were wiped, or lost with a file that was
+        replaced, or it is long ago that they left the queue.
         """
         ...
 

@@ -19,11 +19,13 @@ from attrs import define, field
 
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.storage.base import (
+    DELETED_LETTER,
     MAX_DUE_AHEAD,
     DeadLetter,
     Leased,
     Pending,
     Record,
+    RecordStatus,
     Settlement,
     State,
     StateChange,
@@ -32,6 +34,9 @@ from exponea_async.storage.base import (
     Written,
     queue_full,
 )
+
+#: Number of records that have left the queue of which it is known what became of them.
+MAX_MARKS = 10_000
 
 
 @define(eq=False)
@@ -137,6 +142,8 @@ class MemoryStorage:
         self._rows: dict[str, _Row] = {}
         self._routes: dict[str, _Route] = {}
         self._dead: dict[str, DeadLetter] = {}
+        # What became of the last records that left the queue.
+        self._marks: dict[str, RecordStatus] = {}
         self._states: dict[str, State] = {}
         self._activity = _ActivityIndex(self._states)
         # The highest version of a deleted state.
@@ -235,6 +242,8 @@ class MemoryStorage:
         dropped = [self._remove(row) for row in oldest]
         # Only leased records are left if any are still missing.
         dropped += map(self._remove, nsmallest(missing - len(dropped), self._rows.values(), key=_written_at))
+        for key in dropped:
+            self._mark(key, RecordStatus("dropped"))
         return tuple(dropped)
 
     def _untouched(self, route: _Route) -> Iterable[_Row]:
@@ -314,7 +323,9 @@ class MemoryStorage:
             row.failures = settlement.failures
             return
         self._remove(row)
-        if settlement.verdict == "dead":
+        if settlement.verdict == "delivered":
+            self._mark(row.id, RecordStatus("delivered"))
+        else:
             record = row.record
             self._dead[row.id] = DeadLetter(
                 row.id, record.route, record.body, record.at, time.time(), settlement.reason
@@ -322,16 +333,22 @@ class MemoryStorage:
 
     # Reading
 
-    async def find(self, ids: Iterable[str]) -> dict[str, str]:
-        """Return the status of records by id."""
+    async def find(self, ids: Iterable[str]) -> dict[str, RecordStatus]:
+        """Return what became of records, by id."""
         self._check_open()
-        statuses: dict[str, str] = {}
-        for key in ids:
-            if key in self._rows:
-                statuses[key] = "queued"
-            elif key in self._dead:
-                statuses[key] = self._dead[key].reason
-        return statuses
+        return {key: status for key in ids if (status := self._status(key))}
+
+    def _status(self, key: str) -> RecordStatus | None:
+        if key in self._rows:
+            return RecordStatus("queued")
+        if key in self._dead:
+            return RecordStatus("rejected", self._dead[key].reason)
+        return self._marks.get(key)
+
+    def _mark(self, key: str, status: RecordStatus) -> None:
+        self._marks[key] = status
+        if len(self._marks) > MAX_MARKS:
+            del self._marks[next(iter(self._marks))]
 
     async def watermark(self) -> Watermark:
         """Return the watermark of all records written so far."""
@@ -392,7 +409,10 @@ class MemoryStorage:
     async def purge(self, ids: Iterable[str] | None = None) -> int:
         """Delete dead letters."""
         self._check_open()
-        return len(self._pop_dead(ids))
+        letters = self._pop_dead(ids)
+        for letter in letters:
+            self._mark(letter.id, RecordStatus("rejected", DELETED_LETTER))
+        return len(letters)
 
     def _pop_dead(self, ids: Iterable[str] | None) -> list[DeadLetter]:
         wanted = list(self._dead) if ids is None else [key for key in dict.fromkeys(ids) if key in self._dead]
@@ -408,7 +428,7 @@ class MemoryStorage:
         self._check_open()
         self._generation += 1
         self._deleted_version = max(self._deleted_version, *(state.version for state in self._states.values()), 0)
-        for content in (self._rows, self._routes, self._dead, self._states, self._activity):
+        for content in (self._rows, self._routes, self._dead, self._marks, self._states, self._activity):
             content.clear()
         self._capacity_freed.set()
 

@@ -69,3 +69,8 @@ async def run_statements(client: Exponea, *statements: str) -> None:
 def routes_of(client: Exponea) -> Sequence[str]:
     """Return the routes that a client has credentials for."""
     return client._credentials.routes
+
+
+def held_records(client: Exponea) -> int:
+    """Return the number of records whose receipts are referenced and have no verdict."""
+    return len(client._receipts)

@@ -9,11 +9,22 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
+from helpers.clients import DeliveryLog
+from helpers.waiting import until
 
 from exponea_async._pipeline.receipts import Receipts
-from exponea_async.errors import ClosedError, DeliveryTimeoutError, DroppedError, RejectedError, StorageError
+from exponea_async.errors import (
+    ClosedError,
+    DeliveryTimeoutError,
+    DroppedError,
+    LostError,
+    RejectedError,
+    StorageError,
+)
+from exponea_async.hooks import Hooks
 from exponea_async.models import Receipt
-from exponea_async.storage.base import Record, Settlement, Written
+from exponea_async.observability import Counters
+from exponea_async.storage.base import Record, RecordStatus, Settlement, Written
 from exponea_async.storage.memory import MemoryStorage
 
 
@@ -25,7 +36,7 @@ class UnreliableStorage(MemoryStorage):
         self.failures = 0
         self.looked_up = asyncio.Semaphore(0)
 
-    async def find(self, ids: Iterable[str]) -> dict[str, str]:
+    async def find(self, ids: Iterable[str]) -> dict[str, RecordStatus]:
         self.looked_up.release()
         if self.failures:
             self.failures -= 1
@@ -42,8 +53,15 @@ async def storage() -> AsyncIterator[UnreliableStorage]:
 
 
 @pytest.fixture
-async def receipts(storage: UnreliableStorage) -> AsyncIterator[Receipts]:
-    receipts = Receipts(storage, poll_interval=0.01)
+def counters() -> Counters:
+    return Counters()
+
+
+@pytest.fixture
+async def receipts(storage: UnreliableStorage, counters: Counters, deliveries: DeliveryLog) -> AsyncIterator[Receipts]:
+    receipts = Receipts(storage, counters, Hooks(listeners=[deliveries]), poll_interval=0.01)
+    receipts.open()
+    await asyncio.wait(polls())
     yield receipts
     await receipts.aclose()
 
@@ -138,7 +156,7 @@ class TestVerdicts:
         issued = [receipts.issue(Written((str(n),))) for n in range(3)]
         receipts.resolve(["0"])
 
-        receipts.drop_all("stopped")
+        await receipts.drop_all("stopped")
 
         assert [receipt.status for receipt in issued] == ["delivered", "dropped", "dropped"]
         with pytest.raises(DroppedError, match="stopped"):
@@ -242,7 +260,7 @@ class TestUnreferencedReceipts:
 
 class TestOtherProcesses:
     async def test_a_delivery_by_another_process_is_found(self, storage: UnreliableStorage, receipts: Receipts) -> None:
-        """A record that has left the queue was delivered."""
+        """A record that another process has settled as delivered is delivered."""
         receipt = receipts.issue(await written(storage, 2))
         task = await waiting(receipt)
 
@@ -262,6 +280,69 @@ class TestOtherProcesses:
 
         with pytest.raises(RejectedError, match="too old"):
             await task
+
+    async def test_a_deleted_dead_letter_is_a_rejection(self, storage: UnreliableStorage, receipts: Receipts) -> None:
+        """Where another process has deleted the dead letter, too, the error says that its reason is not known."""
+        receipt = receipts.issue(await written(storage))
+        await settle(storage, receipt, Settlement(receipt.ids, "dead", reason="too old"))
+        assert await storage.purge() == 1
+
+        with pytest.raises(RejectedError, match="was deleted"):
+            await receipt.delivered()
+
+    async def test_a_record_that_another_process_dropped(self, receipts: Receipts) -> None:
+        """A record that was deleted for want of capacity is dropped, not delivered."""
+        storage = MemoryStorage(max_records=1, when_full="drop_oldest")
+        await storage.open()
+        receipts = Receipts(storage, Counters(), Hooks(), poll_interval=0.01)
+        receipt = receipts.issue(await storage.write([Record("r", b"x", 1.0)]))
+        await storage.write([Record("r", b"y", 2.0)])
+
+        with pytest.raises(DroppedError, match="another process"):
+            await receipt.delivered()
+        await receipts.aclose()
+
+    async def test_a_record_that_is_gone_is_lost(
+        self, storage: UnreliableStorage, receipts: Receipts, counters: Counters, deliveries: DeliveryLog
+    ) -> None:
+        """
+        A record that is gone without a mark is not delivered. It is counted, listeners learn of it, and other receipts
+        that are held are looked up, too.
+        """
+        receipt, other = receipts.issue(await written(storage, 2)), receipts.issue(await written(storage))
+        await storage.wipe()
+        safe = receipts.issue(await written(storage))
+
+        with pytest.raises(LostError, match="another process deleted the data"):
+            await receipt.delivered()
+        await until(lambda: other.status == "lost")
+
+        assert (receipt.status, safe.status, counters.lost) == ("lost", "queued", 3)
+        assert deliveries.kinds() == ["lost", "lost"]
+        assert deliveries[0].ids == receipt.ids
+        assert isinstance(deliveries[0].error, LostError)
+
+    async def test_held_receipts_can_be_looked_up(self, storage: UnreliableStorage, receipts: Receipts) -> None:
+        """On request all receipts are looked up, also those that no call waits for."""
+        receipt = receipts.issue(await written(storage))
+        await storage.wipe()
+
+        receipts.check_all()
+
+        await until(lambda: receipt.status == "lost")
+
+    async def test_a_record_in_flight_is_not_lost(self, storage: UnreliableStorage, receipts: Receipts) -> None:
+        """While this process itself is about to get a verdict, it is waited for."""
+        receipt = receipts.issue(await written(storage))
+        receipts.leave_out(lambda key: key in receipt.ids)
+        await storage.wipe()
+        task = await waiting(receipt)
+        for _ in range(3):
+            await storage.looked_up.acquire()
+
+        assert receipt.status == "queued"
+        receipts.resolve(receipt.ids)
+        await task
 
     async def test_a_failed_look_up_is_repeated(self, storage: UnreliableStorage, receipts: Receipts) -> None:
         """A storage error is not a verdict."""

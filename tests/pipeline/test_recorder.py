@@ -31,7 +31,7 @@ def recorder(storage: MemoryStorage, woken: list[int]) -> EventRecorder:
         configuration=Configuration(project_token="shop", authorization_token="key"),
         hooks=Hooks(),
         storage=storage,
-        receipts=Receipts(storage),
+        receipts=Receipts(storage, Counters(), Hooks()),
         counters=Counters(),
         clock=lambda: 5.0,
         wake=lambda: woken.append(1),

@@ -87,7 +87,7 @@ async def uploading(
     runtime = UploadRuntime(
         configuration=configuration,
         storage=storage,
-        receipts=receipts or Receipts(storage),
+        receipts=receipts or Receipts(storage, Counters(), Hooks()),
         counters=Counters(),
         hooks=Hooks(),
         mode=configuration.flush_mode,
@@ -112,7 +112,7 @@ async def write(storage: UnreliableStorage, configuration: Configuration, receip
 
 async def flush(storage: UnreliableStorage, configuration: Configuration, count: int) -> FlushResult:
     """Write events to the queue, and upload them."""
-    await write(storage, configuration, Receipts(storage), count)
+    await write(storage, configuration, Receipts(storage, Counters(), Hooks()), count)
     async with uploading(configuration, storage) as flusher:
         return await flusher.flush(20)
 
@@ -122,7 +122,7 @@ async def test_an_unexpected_error_does_not_end_the_senders(
 ) -> None:
     """After any error while a batch is sent, its records are kept and sent again."""
     configuration = configure(flush_mode="MANUAL")
-    await write(storage, configuration, Receipts(storage), 1)
+    await write(storage, configuration, Receipts(storage, Counters(), Hooks()), 1)
     async with uploading(configuration, storage) as flusher:
         storage.errors["load_state"] = [ZeroDivisionError()]
         result = await flusher.flush(20)
@@ -156,7 +156,10 @@ async def test_a_storage_error_does_not_end_the_periods(
 ) -> None:
     """If the queue can't be read at the end of a period, that is logged, and the next period begins."""
     storage.errors["watermark"] = [locked(), locked()]
-    receipts, configuration = Receipts(storage), configure(flush_mode=FlushMode.PERIOD, flush_period=0.02)
+    receipts, configuration = (
+        Receipts(storage, Counters(), Hooks()),
+        configure(flush_mode=FlushMode.PERIOD, flush_period=0.02),
+    )
     receipt = await write(storage, configuration, receipts, 1)
     async with uploading(configuration, storage, receipts):
         await receipt.delivered(10)

@@ -28,6 +28,7 @@ from exponea_async.storage.base import (
     DeadLetter,
     Leased,
     Record,
+    RecordStatus,
     State,
     StateChange,
     StateCheck,
@@ -340,15 +341,57 @@ class TestSettling:
 
 class TestReading:
     async def test_the_status_of_records(self, storage: Storage) -> None:
-        """A record is queued until it is delivered, when it is not found, or dead, when its reason is returned."""
+        """A record is queued until it is delivered, or rejected for a reason; nothing is returned for unknown ids."""
         written = await storage.write(records("a", "b", "c", "d"))
-        one, two, three, _ = written.ids
+        one, two, three, four = written.ids
         await lease(storage, 3)
         await storage.settle([*delivered(one), *dead(two, reason="too old")])
 
         statuses = await storage.find([*written.ids, "nonsense", "1"])
-        assert statuses == {two: "too old", three: "queued", written.ids[3]: "queued"}
+        assert statuses == {
+            one: RecordStatus("delivered"),
+            two: RecordStatus("rejected", "too old"),
+            three: RecordStatus("queued"),
+            four: RecordStatus("queued"),
+        }
         assert await storage.find([]) == {}
+
+    async def test_the_status_of_records_that_are_gone(self, make_storage: MakeStorage) -> None:
+        """It stays known how a record left the queue: delivered, rejected or dropped."""
+        storage = await make_storage(3, "drop_oldest")
+        one, two, three = (await storage.write(records("a", "b", "c"))).ids
+        await lease(storage, 2)
+        await storage.settle([*delivered(one), *dead(two)])
+        await storage.purge()
+        await storage.write(records("d", "e", "f"))
+
+        found = await storage.find([one, two, three])
+        assert [found[key].kind for key in (one, two, three)] == ["delivered", "rejected", "dropped"]
+
+    async def test_a_record_that_is_revived_and_delivered(self, storage: Storage) -> None:
+        """The last outcome counts."""
+        keys = await write_dead(storage, "a")
+        await storage.revive()
+        assert await storage.find(keys) == {keys[0]: RecordStatus("queued")}
+        await storage.settle(delivered(*keys))
+
+        assert await storage.find(keys) == {keys[0]: RecordStatus("delivered")}
+
+    async def test_records_that_are_settled_out_of_order(self, storage: Storage) -> None:
+        """Whatever the order, each record has its own status."""
+        keys = (await storage.write(records(*map(str, range(60))))).ids
+        await lease(storage)
+        for step in (7, 5, 3, 2):
+            await storage.settle(delivered(*keys[::step]))
+        await storage.settle(dead(*keys[1::6]))
+
+        statuses = await storage.find(keys)
+        expected = {
+            key: "delivered" if any(index % step == 0 for step in (7, 5, 3, 2)) else "queued"
+            for index, key in enumerate(keys)
+        }
+        expected.update((key, "rejected") for key in keys[1::6] if expected[key] == "queued")
+        assert {key: status.kind for key, status in statuses.items()} == expected
 
     async def test_pending_counts_everything(self, storage: Storage) -> None:
         """The numbers are those of waiting, leased and dead records, and of the waiting ones by route."""
@@ -459,7 +502,7 @@ class TestDeadLetters:
         await storage.settle(dead(*keys, reason="second"))
 
         assert [each.reason for each in await storage.dead(10)] == ["second"]
-        assert await storage.find(keys) == {keys[0]: "second"}
+        assert await storage.find(keys) == {keys[0]: RecordStatus("rejected", "second")}
 
     async def test_purged(self, storage: Storage) -> None:
         """Purged dead letters are gone: the named ones, or all."""
@@ -774,7 +817,7 @@ class TestFullDrops:
         written = await storage.write([record("d", "y", at=4.0), record("e", "z", at=5.0)])
         assert written.dropped == old.ids[:2]
         assert bodies(await storage.waiting(10)) == ["c", "d", "e"]
-        assert await storage.find(old.ids[:2]) == {}
+        assert await storage.find(old.ids[:2]) == dict.fromkeys(old.ids[:2], RecordStatus("dropped"))
         assert sorted(bodies(await lease(storage))) == ["c", "d", "e"]
 
     async def test_leased_records_are_dropped_last(self, make_storage: MakeStorage) -> None:

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from exponea_async.errors import StateConflictError
-from exponea_async.storage.base import MAX_DUE_AHEAD, Record, State, StateChange, StateCheck, Storage
+from exponea_async.storage.base import (
+    DELETED_LETTER,
+    MAX_DUE_AHEAD,
+    Record,
+    RecordStatus,
+    State,
+    StateChange,
+    StateCheck,
+    Storage,
+)
 from exponea_async.storage.memory import MemoryStorage
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
@@ -52,6 +61,7 @@ class StorageMachine(RuleBasedStateMachine):
         self.count = 0
         self.waiting: dict[str, ModelRecord] = {}
         self.dead_letters: dict[str, tuple[ModelRecord, str]] = {}
+        self.gone: dict[str, RecordStatus] = {}
         self.states: dict[str, State] = {}
         self.seen: set[str] = set()
         self.open()
@@ -125,6 +135,7 @@ class StorageMachine(RuleBasedStateMachine):
         assert left == len([key for key in gone + died if key in leased])
         for key in filter(leased.__contains__, gone):
             del self.waiting[key]
+            self.gone[key] = RecordStatus("delivered")
         for key in filter(leased.__contains__, delayed):
             leased[key].due, leased[key].failures = self.now + 30, cut
         for key in filter(leased.__contains__, died):
@@ -146,6 +157,7 @@ class StorageMachine(RuleBasedStateMachine):
         assert self.run_(self.storage.purge(None if choice is None else chosen)) == len(chosen)
         for key in chosen:
             del self.dead_letters[key]
+            self.gone[key] = RecordStatus("rejected", DELETED_LETTER)
 
     @rule(seconds=st.sampled_from([1.0, 30.0, 61.0, -20.0, -2 * MAX_DUE_AHEAD, 2 * MAX_DUE_AHEAD]))
     def set_clock(self, seconds: float) -> None:
@@ -212,7 +224,7 @@ class StorageMachine(RuleBasedStateMachine):
     def wipe(self) -> None:
         """Everything is deleted."""
         self.run_(self.storage.wipe())
-        for content in (self.waiting, self.dead_letters, self.states):
+        for content in (self.waiting, self.dead_letters, self.states, self.gone):
             content.clear()
 
     @invariant()
@@ -225,9 +237,11 @@ class StorageMachine(RuleBasedStateMachine):
             len(self.dead_letters),
         )
         assert sum(count.routes.values()) == count.waiting
-        statuses = dict.fromkeys(self.waiting, "queued") | {
-            key: reason for key, (_, reason) in self.dead_letters.items()
-        }
+        statuses = (
+            self.gone
+            | dict.fromkeys(self.waiting, RecordStatus("queued"))
+            | {key: RecordStatus("rejected", reason) for key, (_, reason) in self.dead_letters.items()}
+        )
         assert self.run_(self.storage.find(self.seen | statuses.keys())) == statuses
         for key in ("k", "l"):
             assert self.run_(self.storage.load_state(key)) == self.states.get(key)

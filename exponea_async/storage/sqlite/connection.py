@@ -16,6 +16,8 @@ from typing import TypeVar, cast
 
 import aiosqlite
 
+from exponea_async.storage.sqlite import marks
+from exponea_async.storage.sqlite.marks import Outcome
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
 K = TypeVar("K", int, str)
@@ -23,6 +25,8 @@ T = TypeVar("T")
 
 #: Ids in one statement; SQLite accepts at most 32,766 variables.
 IDS_PER_STATEMENT = 500
+#: After how many calls of `QueueConnection.mark` the marks are counted, and trimmed if there are too many.
+MARKS_PER_TRIM = 1_000
 
 
 class MovedFileError(Exception):
@@ -102,6 +106,7 @@ class QueueConnection(sqlite3.Connection):
         self.versions: dict[str, int] = {}
         self._leased: int | None = None
         self._data_version = -1
+        self._marked = 0
 
     def close(self) -> None:
         """Close the file; closing it again does nothing."""
@@ -241,15 +246,33 @@ class QueueConnection(sqlite3.Connection):
 
     # Removing
 
-    def remove(self, ids: Sequence[int]) -> int:
-        """Delete records, leased or not; return how many there were."""
+    def remove(self, ids: Sequence[int], outcome: Outcome | None) -> int:
+        """
+        Delete records, leased or not.
+
+        Args:
+            ids: Their ids.
+            outcome: What became of them, or None if they are now in another table.
+
+        Returns:
+            How many there were.
+        """
         if not ids:
             return 0
         ids = sorted(set(ids))
+        if outcome:
+            self.mark(ids, outcome)
         if ids[-1] - ids[0] == len(ids) - 1:
             # The usual case, a batch that was delivered as a whole, is one range.
             return self._remove("BETWEEN ? AND ?", (ids[0], ids[-1]))
         return sum(self._remove(f"IN ({placeholders})", some) for placeholders, some in chunks(ids))
+
+    def mark(self, ids: Sequence[int], outcome: Outcome) -> None:
+        """Note what became of records, whose ids are in ascending order."""
+        marks.mark(self, ids, outcome)
+        self._marked += 1
+        if self._marked % MARKS_PER_TRIM == 0:
+            marks.trim(self)
 
     def _remove(self, condition: str, values: Sequence[int]) -> int:
         self.add_leased(-self.execute(f"DELETE FROM taken WHERE id {condition}", values).rowcount)

@@ -112,7 +112,7 @@ def _settle(connection: QueueConnection, settlement: Settlement) -> int:
                 f"INSERT OR IGNORE INTO dead SELECT id, at, body, ?, ? FROM record WHERE id IN ({placeholders})",
                 (time.time(), settlement.reason, *some),
             )
-    return connection.remove(ids)
+    return connection.remove(ids, "delivered" if settlement.verdict == "delivered" else None)
 
 
 def _ever_leased(connection: QueueConnection, ids: list[int]) -> list[int]:

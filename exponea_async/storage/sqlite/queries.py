@@ -8,9 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 
-from exponea_async.storage.base import DeadLetter, Leased, Pending, State, Watermark
+from exponea_async.storage.base import DELETED_LETTER, DeadLetter, Leased, Pending, RecordStatus, State, Watermark
 from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, parse_ids
+from exponea_async.storage.sqlite.marks import find_marks
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
+
+_QUEUED = RecordStatus("queued")
+_BY_OUTCOME = {
+    "delivered": RecordStatus("delivered"),
+    "rejected": RecordStatus("rejected", DELETED_LETTER),
+    "dropped": RecordStatus("dropped"),
+}
 
 
 def watermark(connection: QueueConnection) -> Watermark:
@@ -41,15 +49,18 @@ def pending(connection: QueueConnection) -> Pending:
     return Pending(sum(routes.values()), sum(leased.values()), dead, routes)
 
 
-def find(connection: QueueConnection, ids: Iterable[str]) -> dict[str, str]:
-    """Return the status of records by id: ``"queued"``, or for a dead letter its reason."""
-    statuses: dict[str, str] = {}
-    for placeholders, some in chunks(parse_ids(ids)):
+def find(connection: QueueConnection, ids: Iterable[str]) -> dict[str, RecordStatus]:
+    """Return what became of records, by id."""
+    statuses: dict[int, RecordStatus] = {}
+    numbers = parse_ids(ids)
+    for placeholders, some in chunks(numbers):
         for (key,) in connection.execute(f"SELECT id FROM record WHERE id IN ({placeholders})", some):
-            statuses[str(key)] = "queued"
+            statuses[key] = _QUEUED
         for key, reason in connection.execute(f"SELECT id, reason FROM dead WHERE id IN ({placeholders})", some):
-            statuses[str(key)] = reason
-    return statuses
+            statuses[key] = RecordStatus("rejected", reason)
+    outcomes = find_marks(connection, [key for key in numbers if key not in statuses])
+    statuses.update((key, _BY_OUTCOME[outcome]) for key, outcome in outcomes.items())
+    return {str(key): status for key, status in statuses.items()}
 
 
 def waiting(connection: QueueConnection, limit: int) -> list[Leased]:
@@ -113,7 +124,13 @@ def revive(connection: QueueConnection, ids: Iterable[str] | None) -> int:
 
 def purge(connection: QueueConnection, ids: Iterable[str] | None) -> int:
     """Delete dead letters; return their number."""
-    return sum(connection.execute(f"DELETE FROM dead{clause}", values).rowcount for clause, values in _where(ids))
+    purged = 0
+    for clause, values in _where(ids):
+        found = [key for (key,) in connection.execute(f"SELECT id FROM dead{clause} ORDER BY id", values)]
+        if found:
+            connection.mark(found, "rejected")
+            purged += connection.execute(f"DELETE FROM dead{clause}", values).rowcount
+    return purged
 
 
 def _where(ids: Iterable[str] | None) -> Iterator[tuple[str, Sequence[int]]]:
@@ -131,7 +148,7 @@ def wipe(connection: QueueConnection) -> None:
         highest = connection.execute("SELECT coalesce(max(version), 0) FROM state").fetchone()[0]
         connection.set_counter("state", max(connection.counter("state"), highest))
         connection.set_counter("generation", generation(connection) + 1)
-        for table in ("record", "taken", "dead", "state", "route"):
+        for table in ("record", "taken", "dead", "mark", "state", "route"):
             connection.execute(f"DELETE FROM {table}")
         connection.reload()
     # The bytes are still in free pages and in the write-ahead log.

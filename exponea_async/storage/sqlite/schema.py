@@ -7,6 +7,8 @@ The *cursor* of a route is the highest id that was ever leased. All records abov
 record at or below it that still exists has a row in ``taken``, the table of records that have been leased at least
 once, with the time at which it falls due again. So a lease reads a few rows at the cursor and a few of the small table
 ``taken``, however long the queue is, and the number of untouched records is a subtraction.
+
+What became of the records that are gone is in ``mark``, as ranges of ids; see `storage.sqlite.marks`.
 """
 
 import sqlite3
@@ -50,6 +52,11 @@ MIGRATIONS: tuple[str, ...] = (
     PRAGMA application_id = {APPLICATION_ID};
     INSERT INTO counter
         VALUES ('generation', CAST(strftime('%s', 'now') AS INTEGER) * 1000000 + abs(random() % 1000000));
+    """,
+    """
+    CREATE TABLE mark (
+        first INTEGER PRIMARY KEY, last INTEGER NOT NULL, outcome TEXT NOT NULL, marked_at REAL NOT NULL
+    );
     """,
 )
 

@@ -18,6 +18,7 @@ from exponea_async.storage.base import (
     Leased,
     Pending,
     Record,
+    RecordStatus,
     Settlement,
     State,
     StateChange,
@@ -205,8 +206,8 @@ class SQLiteStorage:
         """Store the outcome of leased records."""
         return await self._committer.change(lambda connection: leases.settle(connection, settlements))
 
-    async def find(self, ids: Iterable[str]) -> dict[str, str]:
-        """Return the status of records by id."""
+    async def find(self, ids: Iterable[str]) -> dict[str, RecordStatus]:
+        """Return what became of records, by id."""
         wanted = list(ids)
         return await self._committer.read(lambda connection: queries.find(connection, wanted))
 

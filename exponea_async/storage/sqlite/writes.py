@@ -197,7 +197,7 @@ class BatchWriter:
         if len(dropped) < count:
             sql = "SELECT r.id FROM taken t JOIN record r ON r.id = t.id ORDER BY r.at, r.id LIMIT ?"
             dropped += [key for (key,) in connection.execute(sql, (count - len(dropped),)).fetchall()]
-        connection.remove(dropped)
+        connection.remove(dropped, "dropped")
         return dropped
 
 
