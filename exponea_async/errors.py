@@ -25,6 +25,8 @@ The exceptions of this package.
 
 from typing import Any, ClassVar
 
+from exponea_async._internal.printable import printable
+
 
 class ExponeaError(Exception):
     """
@@ -38,7 +40,8 @@ class ExponeaError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{message} {hint}" if hint else message)
+        # A message may quote text from outside, such as that of a response.
+        super().__init__(printable(f"{message} {hint}" if hint else message))
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -42,6 +42,7 @@ SAME_LAYER = {
     ("storage", "config"): "the storage is chosen by the configuration",
     ("models", "errors"): "a receipt raises the errors of a delivery",
     ("_internal", "errors"): "the shared rules raise the errors of the package",
+    ("errors", "_internal"): "the messages of errors are made printable",
     ("messages", "_internal"): "messages read the fields of their payloads",
 }
 

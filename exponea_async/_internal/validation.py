@@ -26,6 +26,7 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 from attrs import Attribute
 
+from exponea_async._internal.printable import printable
 from exponea_async.errors import ConfigurationError
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
@@ -79,7 +80,7 @@ def renamed(rename: Callable[[str], str]) -> Iterator[None]:
         yield
     except ConfigurationError as error:
         field, error.field = error.field, rename(error.field)
-        error.args = (error.field + str(error).removeprefix(field),)
+        error.args = (printable(error.field) + str(error).removeprefix(printable(field)),)
         raise
 
 

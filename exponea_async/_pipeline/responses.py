@@ -11,6 +11,7 @@ from typing import Any, Literal
 from attrs import frozen
 
 from exponea_async._internal.json import decode
+from exponea_async._internal.printable import printable
 from exponea_async._pipeline.commands import is_click_route
 from exponea_async.errors import ProjectPausedError, RejectedError, UnavailableError
 from exponea_async.storage.base import Leased
@@ -103,7 +104,7 @@ def read_batch_result(response: HttpResponse, batch: Sequence[Leased]) -> BatchR
 def describe(response: HttpResponse) -> str:
     """Return the status of an unsuccessful response and the platform's explanation, for logs and errors."""
     if response.location:
-        explanation = f"redirect to {_encodable(response.location)}"
+        explanation = f"redirect to {printable(response.location)}"
     else:
         explanation = _reason(_decode(response.body)) if len(response.body) <= MAX_REASON_BODY else ""
     return f"HTTP {response.status}" + (f": {explanation}" if explanation else "")
@@ -192,7 +193,7 @@ def _reason(content: Any) -> str:
     """Return the explanation in a response or a result, whichever of the platform's forms it has."""
     if isinstance(content, dict):
         content = _explanation(content)
-    return _encodable(_flatten(content, depth=3)[:MAX_REASON])
+    return printable(_flatten(content, depth=3)[:MAX_REASON])[:MAX_REASON]
 
 
 def _explanation(content: Mapping[str, Any]) -> Any:
@@ -212,8 +213,3 @@ def _flatten(content: Any, depth: int) -> str:
     if isinstance(content, list):
         return "; ".join(filter(None, (_flatten(each, depth - 1) for each in content)))
     return str(content)
-
-
-def _encodable(string: str) -> str:
-    # Undecodable bytes of a header come as halves of surrogate pairs, which neither a file nor a log accepts.
-    return string.encode(errors="replace").decode()

@@ -3,7 +3,6 @@ What a command reports: results on standard output, everything else on standard 
 """
 
 import asyncio
-import json
 import logging
 import shutil
 import sys
@@ -12,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from enum import IntEnum
 from typing import Any
+
+from exponea_async._internal.printable import printable, printable_json
 
 #: How often the progress line of a terminal is redrawn, in seconds.
 REDRAW_INTERVAL = 0.1
@@ -65,6 +66,7 @@ class Progress:
 
     def show(self, line: str) -> None:
         """Show the progress line."""
+        line = printable(line)
         if not self._is_terminal:
             print(line, file=sys.stderr, flush=True)
             return
@@ -75,7 +77,7 @@ class Progress:
     def print(self, line: str) -> None:
         """Print a line that stays."""
         self.clear()
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Remove the progress line."""
@@ -118,14 +120,20 @@ def print_diagnostic(message: str) -> None:
     print(f"{start}exponea-async: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 
+def print_line(line: str) -> None:
+    """Print a line of the result."""
+    print(printable(line), flush=True)
+
+
 def print_json(value: Any) -> None:
     """Print one line of JSON."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+    print(printable_json(value), flush=True)
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """Print names and values, one pair per line."""
     values = {name: number(value) if isinstance(value, int | float) else str(value) for name, value in summary.items()}
+    values = {printable(name): printable(value) for name, value in values.items()}
     left, right = max(map(len, values)), max(map(len, values.values()))
     for name, value in values.items():
         print(f"  {name:<{left}}  {value:>{right}}")
@@ -156,10 +164,3 @@ def duration(seconds: float) -> str:
 def age(timestamp: float) -> str:
     """Format the time since a timestamp, in UNIX seconds, for people."""
     return duration(time.time() - timestamp)
-
-
-def printable(string: str) -> str:
-    """Escape characters that are not printable: a name from outside could contain control codes of the terminal."""
-    if string.isprintable():
-        return string
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in string)

@@ -4,6 +4,7 @@ The output of commands, on a terminal and elsewhere.
 
 import asyncio
 import io
+import json
 import logging
 from contextlib import redirect_stderr
 
@@ -15,9 +16,11 @@ from exponea_async.cli.terminal import (
     Progress,
     duration,
     number,
+    print_diagnostic,
+    print_json,
+    print_line,
     print_summary,
     print_table,
-    printable,
 )
 
 
@@ -96,13 +99,25 @@ def test_numbers() -> None:
     assert (number(12_345), number(1234.56)) == ("12,345", "1,234.6")
 
 
-def test_control_codes_are_escaped() -> None:
-    """Characters that could move the cursor are escaped; printable ones stay."""
-    assert printable("čaj\x1b[31m\n\x07\u202e") == "čaj\\x1b[31m\\n\\x07\\u202e"
-
-
 def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     """Columns are as wide as their widest cell."""
     print_table(("id", "name"), [("1", "long name"), ("1000", "n")])
     print_summary({"one": 1, "twelve": 1234})
     assert capsys.readouterr().out == "id    name\n1     long name\n1000  n\n  one         1\n  twelve  1,234\n"
+
+
+def test_every_output_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a command prints, no control of the terminal is in it; JSON has the same values."""
+    evil = "čaj\x1b[31m\r\n\x9b2J\u202e\ud800"
+    print_line(evil)
+    print_json({evil: [evil]})
+    print_diagnostic(evil)
+    print_summary({evil: evil})
+    print_table(("id",), [(evil,)])
+    Progress().show(evil)
+    Progress().print(evil)
+    output = capsys.readouterr()
+    lines = (output.out + output.err).rstrip("\n").split("\n")
+
+    assert [line for line in lines if not line.isprintable()] == []
+    assert json.loads(output.out.split("\n")[1]) == {evil: [evil]}

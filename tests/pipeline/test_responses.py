@@ -179,8 +179,8 @@ class TestStatuses:
         assert (caught.value.status, caught.value.retry_after) == (429, 2.0)
 
     def test_a_redirect_is_described_with_its_target(self) -> None:
-        """Undecodable bytes in the target are replaced."""
-        with pytest.raises(ProjectPausedError, match=r"redirect to https://new\.example/\?") as caught:
+        """Undecodable bytes in the target are shown by their codes."""
+        with pytest.raises(ProjectPausedError, match=r"redirect to https://new\.example/\\udcff") as caught:
             read_batch_result(HttpResponse(301, b"", location="https://new.example/\udcff"), BATCH)
 
         assert str(caught.value).encode()

@@ -24,7 +24,7 @@ from exponea_async.cli.options import (
     seconds,
     unique_names,
 )
-from exponea_async.cli.terminal import Exit, UsageError, print_json, printable
+from exponea_async.cli.terminal import Exit, UsageError, print_json, print_line
 from exponea_async.client import Exponea
 from exponea_async.errors import DeliveryError, DeliveryTimeoutError
 from exponea_async.models import Customer, Event, Receipt
@@ -170,7 +170,7 @@ async def _report(subject: str, receipt: Receipt, args: argparse.Namespace) -> i
     if args.json:
         print_json({"ids": receipt.ids, "status": receipt.status, "reason": reason})
     else:
-        print(printable(f"{subject}: {receipt.status}" + (f" ({reason})" if reason else "")))
+        print_line(f"{subject}: {receipt.status}" + (f" ({reason})" if reason else ""))
     if receipt.status == "queued":
         return Exit.DONE if args.wait is None else Exit.UNSENT
     return Exit.DONE if receipt.status == "delivered" else Exit.BAD_INPUT

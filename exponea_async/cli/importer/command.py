@@ -32,6 +32,7 @@ from exponea_async.cli.terminal import (
     number,
     print_diagnostic,
     print_json,
+    print_line,
     print_summary,
 )
 from exponea_async.hooks import DeliveryEvent, Hooks
@@ -279,5 +280,6 @@ def _print_already_finished(path: Path, checkpoint: Checkpoint, *, as_json: bool
         print_json({"already": True, **checkpoint.as_json()})
         return
     time = datetime.fromtimestamp(checkpoint.finished_at or 0.0).astimezone().isoformat(" ", "seconds")
-    print(f"{path} was imported on {time}: {number(checkpoint.tracked)} events of {number(checkpoint.lines)} lines.")
-    print("Nothing was done. Pass --again to import it once more.")
+    counts = f"{number(checkpoint.tracked)} events of {number(checkpoint.lines)} lines"
+    print_line(f"{path} was imported on {time}: {counts}.")
+    print_line("Nothing was done. Pass --again to import it once more.")

@@ -2,11 +2,11 @@
 The rejects file: the lines that could not be imported, and why.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import BinaryIO
 
+from exponea_async._internal.printable import printable_json
 from exponea_async.cli.importer.reader import Line
 
 
@@ -35,7 +35,7 @@ class RejectsFile:
         if self._file is None:
             self._file = self._open()
         entry = {"line": line.number, "reason": reason, "text": line.raw}
-        self._file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        self._file.write(printable_json(entry).encode() + b"\n")
 
     def sync(self) -> None:
         """Make what was written durable."""
