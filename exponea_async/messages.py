@@ -26,6 +26,19 @@ class InAppMessageButton:
     kind: str = "deep-link"
 
 
+def is_enabled(part: Mapping[str, Any], switch: str, *, message_type: str, is_rich_text: bool) -> bool:
+    """
+    Return whether a part of an in-app message is shown, as the Android SDK decides it.
+
+    Args:
+        part: The payload, or one of its buttons.
+        switch: The key that switches the part on; a missing one switches it off.
+        message_type: The type of the message; alerts have no rich-text style.
+        is_rich_text: Whether the payload has the rich-text style. Without it, there are no switches.
+    """
+    return not is_rich_text or message_type == "alert" or part.get(switch) is True
+
+
 @frozen(kw_only=True)
 class InAppMessage:
     """
@@ -39,7 +52,8 @@ class InAppMessage:
             ``"until_visitor_interacts"``.
         variant_id: The variant of an A/B test; -1 for the control group, to which nothing is shown.
         variant_name: The name of the variant.
-        payload: The texts and the appearance of the message as sent by Engagement; empty for HTML.
+        payload: The texts and the appearance of the message as sent by Engagement, parts that are switched off
+            included; empty for HTML.
         payload_html: The HTML as sent by Engagement, which may be unsafe; None if the message is not HTML.
         html: The HTML without scripts and other unsafe parts, in which each close button is a link; None if the message
             is not HTML.
@@ -50,7 +64,8 @@ class InAppMessage:
         load_delay: How long to wait before the message is shown, in seconds.
         close_timeout: After how many seconds the message closes by itself; None for never.
         is_html: Whether the message is HTML.
-        is_rich_text: Whether the payload has the keys of the rich-text style.
+        is_rich_text: Whether the payload has the keys of the rich-text style. Then the title, the body text, the image
+            and each button are shown only if the payload switches them on. Alerts have no such style.
         has_tracking_consent: Whether interactions with the message may be tracked.
         consent_category_tracking: The category of this consent, or None.
         device: The key of the device on which the message is shown; None if it was obtained from a customer tracker.
@@ -81,18 +96,22 @@ class InAppMessage:
 
     @property
     def title(self) -> str | None:
-        """The title in the payload, or None."""
-        return optional(self.payload, "title", as_string)
+        """The title to show, or None."""
+        return self._enabled("title", "title_enabled")
 
     @property
     def body_text(self) -> str | None:
-        """The body text in the payload, or None."""
-        return optional(self.payload, "body_text", as_string)
+        """The body text to show, or None."""
+        return self._enabled("body_text", "body_enabled")
 
     @property
     def image_url(self) -> str | None:
-        """The URL of the image in the payload, or None."""
-        return optional(self.payload, "image_url", as_string)
+        """The URL of the image to show, or None."""
+        return self._enabled("image_url", "image_enabled")
+
+    def _enabled(self, name: str, switch: str) -> str | None:
+        is_shown = is_enabled(self.payload, switch, message_type=self.message_type, is_rich_text=self.is_rich_text)
+        return optional(self.payload, name, as_string) if is_shown else None
 
 
 @frozen

@@ -123,12 +123,55 @@ class TestReading:
                 continue
 
     def test_buttons(self) -> None:
-        """Something else than a button is left out; a disabled one is, if messages can have disabled buttons."""
+        """Something else than a button is left out, and an unknown type is a deep link."""
         payload = {"buttons": [1, {"button_type": "zoom", "button_link": " a:b "}, {"button_enabled": False}]}
         assert [each.kind for each in read_message(message(payload=payload)).buttons] == ["deep-link", "deep-link"]
-        (rich,) = read_message(message(payload=payload, is_rich_text=True)).buttons
-        assert rich.url == "a:b"
         assert read_message(message(payload={"buttons": "none"})).buttons == ()
+
+    @pytest.mark.parametrize("switch", [True, False, None, 1, "true", ...])
+    @pytest.mark.parametrize("kind", ["modal", "fullscreen", "slide_in", "alert"])
+    @pytest.mark.parametrize("is_rich", [True, False])
+    def test_parts_that_are_switched_on(self, switch: Any, kind: str, *, is_rich: bool) -> None:
+        """In the rich-text style, a part is shown only if the payload switches it on; alerts have no such style."""
+        switches = {"title": "title_enabled", "body_text": "body_enabled", "image_url": "image_enabled"}
+        payload: dict[str, Any] = {"title": "T", "body_text": "B", "image_url": "https://i"}
+        button: dict[str, Any] = {"button_text": "Open", "button_link": "a:b"}
+        if switch is not ...:
+            payload |= dict.fromkeys(switches.values(), switch)
+            button["button_enabled"] = switch
+        payload["buttons"] = [button]
+        read = read_message(message(payload=payload, is_rich_text=is_rich, message_type=kind))
+
+        is_shown = not is_rich or kind == "alert" or switch is True
+        expected = ("T", "B", "https://i", 1) if is_shown else (None, None, None, 0)
+        assert (read.title, read.body_text, read.image_url, len(read.buttons)) == expected
+        assert read.payload == payload
+
+    @pytest.mark.parametrize("text", ["", None, ...])
+    def test_buttons_without_text(self, text: Any) -> None:
+        """In the rich-text style, a button without a text is not shown."""
+        button = {"button_enabled": True, "button_link": "a:b"} | ({} if text is ... else {"button_text": text})
+        payload = {"buttons": [button, {"button_enabled": True, "button_text": "Open"}]}
+        rich = read_message(message(payload=payload, is_rich_text=True))
+        assert [each.text for each in rich.buttons] == ["Open"]
+        assert len(read_message(message(payload=payload)).buttons) == 2
+
+    def test_urls_of_parts_that_are_switched_off(self) -> None:
+        """The images and fonts of parts that are not shown are not needed."""
+        fields = ("image_url", "close_button_image_url", "title_font_url", "body_font_url")
+        payload: dict[str, Any] = {name: f"https://{name}" for name in fields}
+        payload["buttons"] = [{"button_text": "Open", "button_font_url": "https://button"}]
+        assert payload_urls(read_message(message(payload=payload, is_rich_text=True))) == [
+            "https://close_button_image_url"
+        ]
+        payload |= {"image_enabled": True, "body_enabled": True}
+        payload["buttons"][0]["button_enabled"] = True
+        assert payload_urls(read_message(message(payload=payload, is_rich_text=True))) == [
+            "https://image_url",
+            "https://close_button_image_url",
+            "https://body_font_url",
+            "https://button",
+        ]
 
     def test_urls(self) -> None:
         """The URLs of images and fonts are returned once each, without blank ones."""

@@ -18,7 +18,7 @@ from exponea_async.devices.impressions import Impression
 from exponea_async.features._shared.consent import has_consent
 from exponea_async.features._shared.targeting.filters import Trigger, TriggerEvent, read_trigger
 from exponea_async.features._shared.targeting.schedule import DateFilter, may_show, read_date_filter
-from exponea_async.messages import InAppMessage, InAppMessageButton
+from exponea_async.messages import InAppMessage, InAppMessageButton, is_enabled
 
 LOG = logging.getLogger("exponea_async")
 
@@ -44,9 +44,14 @@ _CHUNK = 10
 _MAX_INTEGER = 2**53
 _TYPES = frozenset({"modal", "alert", "fullscreen", "slide_in", "freeform"})
 _KINDS = frozenset({"deep-link", "browser", "cancel"})
-#: The fields of a payload with addresses of images and fonts, and that of a button with the address of its font.
-_IMAGES = ("image_url", "close_button_image_url")
-_FONTS = ("title_font_url", "body_font_url")
+#: The fields of a payload with addresses of images and fonts, each with the key that switches its part on, and that of
+#: a button with the address of its font.
+_RESOURCES = {
+    "image_url": "image_enabled",
+    "close_button_image_url": None,
+    "title_font_url": "title_enabled",
+    "body_font_url": "body_enabled",
+}
 _BUTTON_FONT = "button_font_url"
 #: Memory of a message and of each of its conditions, beside the source, in bytes, as measured.
 _MESSAGE_OVERHEAD, _CONDITION_OVERHEAD = 1_400, 900
@@ -143,7 +148,7 @@ def read_message(value: Any) -> InAppMessage:
         variant_name=required(source, "variant_name", as_string, max_length=MAX_NAME_LENGTH),
         payload=payload,
         payload_html=optional(source, "payload_html", as_string),
-        buttons=tuple(_buttons(payload, is_rich=is_rich)),
+        buttons=tuple(_buttons(payload, message_type=kind, is_rich_text=is_rich)),
         trigger=source.get("trigger"),
         date_filter=source.get("date_filter") or {},
         load_priority=optional(source, "load_priority", as_integer, limit=_MAX_INTEGER, coerce=(float,)),
@@ -185,10 +190,15 @@ def allowed_by_frequency(
 
 
 def payload_urls(message: InAppMessage) -> list[str]:
-    """Return the addresses of the images and fonts in a message's payload, each once."""
-    payload = message.payload
-    found = [payload.get(name) for name in (*_IMAGES, *_FONTS)]
-    found += [button.get(_BUTTON_FONT) for button in optional(payload, "buttons", as_mappings) or ()]
+    """Return the addresses of the images and fonts that a message's payload shows, each once."""
+    payload, kind, is_rich_text = message.payload, message.message_type, message.is_rich_text
+    found = [
+        payload.get(name)
+        for name, switch in _RESOURCES.items()
+        if switch is None or is_enabled(payload, switch, message_type=kind, is_rich_text=is_rich_text)
+    ]
+    buttons = _shown_buttons(payload, message_type=kind, is_rich_text=is_rich_text)
+    found += [button.get(_BUTTON_FONT) for button in buttons]
     return list(dict.fromkeys(url.strip() for url in found if isinstance(url, str) and url.strip()))
 
 
@@ -200,14 +210,20 @@ def _type(source: Mapping[str, Any]) -> str:
     return name if name in _TYPES else "modal"
 
 
-def _buttons(payload: Mapping[str, Any], *, is_rich: bool) -> Iterator[InAppMessageButton]:
-    for button in optional(payload, "buttons", as_mappings) or ():
-        if is_rich and button.get("button_enabled") is False:
-            continue
+def _buttons(payload: Mapping[str, Any], *, message_type: str, is_rich_text: bool) -> Iterator[InAppMessageButton]:
+    for button in _shown_buttons(payload, message_type=message_type, is_rich_text=is_rich_text):
         kind = (optional(button, "button_type", as_string) or "").lower()
         known = kind if kind in _KINDS else "deep-link"
         link = optional(button, "button_link", as_string)
         yield InAppMessageButton(optional(button, "button_text", as_string), link and link.strip(), known)
+
+
+def _shown_buttons(payload: Mapping[str, Any], *, message_type: str, is_rich_text: bool) -> Iterator[Mapping[str, Any]]:
+    has_style = is_rich_text and message_type != "alert"
+    for button in optional(payload, "buttons", as_mappings) or ():
+        has_text = bool(optional(button, "button_text", as_string)) or not has_style
+        if has_text and is_enabled(button, "button_enabled", message_type=message_type, is_rich_text=is_rich_text):
+            yield button
 
 
 def _seconds(source: Mapping[str, Any], name: str) -> float | None:
