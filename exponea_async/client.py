@@ -440,9 +440,11 @@ class Exponea(DeviceVerbs, BulkVerbs):
         return self._counters.snapshot(self._storage.commits)
 
     def _replace_lost_states(self, error: DamagedFileError) -> None:
-        """Keep the devices' states in memory: the queue file was damaged, and a new one replaces it."""
+        """Keep the devices' states in memory: the queue file was damaged or lost, and a new one replaces it."""
         self._devices.rescue()
+        self._receipts.report_lost(error.lost, "the queue file was damaged or deleted, and they could not be read")
         self._receipts.check_all()
+        self._written.set()
         self._hooks.notify(DeliveryEvent("damaged", reason=str(error), error=error))
 
 

@@ -12,7 +12,7 @@ The exceptions of this package.
     ├── StorageError (OSError)               the queue can't be read or written
     │   ├── QueueFullError                   the queue is full, and ``when_full="raise"``
     │   ├── StateConflictError               another process changed the same state first
-    │   └── DamagedFileError                 the queue file was damaged and has been moved aside
+    │   └── DamagedFileError                 the queue file was damaged or deleted; a new one is in use
     ├── DeliveryError                        an event was not delivered
     │   ├── RejectedError                    Engagement rejected the event for good
     │   ├── DroppedError                     the event was discarded on purpose before it was sent
@@ -118,22 +118,38 @@ class StateConflictError(StorageError):
 
 class DamagedFileError(StorageError):
     """
-    The queue file was damaged. It has been moved aside, and a new one is in use.
+    The queue file was damaged, or it was moved or deleted while it was in use. A new one is in use.
 
     Attributes:
         path: The path of the queue file.
-        moved_to: The path of the damaged file now.
+        moved_to: The path of the damaged file now; ``""`` if it is not known, or if nothing but a copy was left.
+        saved: The number of records that were copied into the new file.
+        lost: The ids of the records that are known to be lost.
     """
 
     retryable = False
 
-    def __init__(self, path: str, moved_to: str, reason: str) -> None:
-        super().__init__(
-            f"The queue file {path} is damaged ({reason}); it has been moved to {moved_to}.",
-            hint="A new file is in use. The sqlite3 shell's .recover may recover the events of the old one.",
-        )
+    def __init__(
+        self,
+        path: str,
+        moved_to: str,
+        reason: str,
+        *,
+        saved: int = 0,
+        lost: tuple[str, ...] = (),
+        complete: bool = False,
+    ) -> None:
+        if moved_to:
+            outcome = f"is damaged ({reason}); it has been moved to {moved_to}"
+            hint = "A new file is in use. The sqlite3 shell's .recover may recover more events of the old one."
+        else:
+            outcome, hint = f"can't be used any more: {reason}", "A new file is in use; keep other tools off it."
+        rest = f"{len(lost)} are lost" if lost or complete else "what else it held is not known"
+        super().__init__(f"The queue file {path} {outcome}. {saved} records were saved, {rest}.", hint=hint)
         self.path = path
         self.moved_to = moved_to
+        self.saved = saved
+        self.lost = lost
 
 
 class DeliveryError(ExponeaError):

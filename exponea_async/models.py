@@ -138,11 +138,13 @@ class FlushResult:
         delivered: Number of records that Engagement accepted during the flush.
         rejected: Number of records that became dead letters during the flush.
         remaining: Number of records that were written before the flush and are still queued.
+        lost: Number of records that were found to be lost during the flush; see `Stats.lost`.
     """
 
     delivered: int
     rejected: int
     remaining: int
+    lost: int = 0
 
 
 @frozen

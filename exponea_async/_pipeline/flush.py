@@ -87,7 +87,7 @@ class Flusher:
                 are left for later once it did not respond. A paused project is never waited for.
         """
         started = asyncio.get_running_loop().time()
-        delivered, rejected = self._counters.delivered, self._counters.rejected
+        delivered, rejected, lost = self._counters.delivered, self._counters.rejected, self._counters.lost
         watermark = await self._storage.watermark()
         self._flushes += 1
         self._update_uploader()
@@ -103,6 +103,7 @@ class Flusher:
             delivered=self._counters.delivered - delivered,
             rejected=self._counters.rejected - rejected,
             remaining=await self._storage.remaining(watermark),
+            lost=self._counters.lost - lost,
         )
 
     async def wait_idle(self) -> None:

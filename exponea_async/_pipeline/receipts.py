@@ -173,6 +173,12 @@ class Receipts:
         if not self._is_closed:
             self._start_polling()
 
+    def report_lost(self, ids: Sequence[str], reason: str) -> None:
+        """State that records are lost, but for those on which this process itself will have a verdict."""
+        lost = tuple(key for key in ids if not self._is_in_flight(key))
+        if lost:
+            self._resolve_lost(lost, reason)
+
     def _start_polling(self) -> None:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._poll(), name="exponea_async: receipts")

@@ -129,7 +129,7 @@ class TestDamage:
             await storage.write([], [StateCheck("k", 1)])
 
     async def test_a_file_moved_by_another_process(self, open_file: OpenFile, path: Path) -> None:
-        """After another process has moved the file, writes go to the new file, and none to the old one."""
+        """After another process has moved the file, writes go to the new file, and what the old one held is there."""
         reported: list[DamagedFileError] = []
         storage = await open_file(report=reported.append)
         await storage.write(records("a"))
@@ -138,8 +138,8 @@ class TestDamage:
         await other.write(records("b"))
 
         await storage.write(records("c"))
-        assert reported == []
-        assert bodies(await other.waiting(9)) == ["b", "c"] == bodies(await storage.waiting(9))
+        assert [(each.saved, each.lost) for each in reported] == [(1, ())]
+        assert bodies(await other.waiting(9)) == ["b", "a", "c"] == bodies(await storage.waiting(9))
         await storage.aclose()
         assert all(map(Path.exists, files(path)))
         db = sqlite3.connect(moved)
@@ -147,16 +147,18 @@ class TestDamage:
         db.close()
 
     async def test_a_deleted_file(self, open_file: OpenFile, path: Path) -> None:
-        """A file that is deleted while it is open is created again, with its folder."""
-        storage = await open_file()
+        """A file that is deleted while it is open is created again, with its folder and what it held."""
+        reported: list[DamagedFileError] = []
+        storage = await open_file(report=reported.append)
         await storage.write(records("a"))
         for each in files(path):
             each.unlink()
         path.parent.rmdir()
 
         await storage.write(records("b"))
-        assert bodies(await storage.waiting(9)) == ["b"]
+        assert bodies(await storage.waiting(9)) == ["a", "b"]
         assert all(map(Path.exists, files(path)))
+        assert [(each.saved, each.lost, each.moved_to) for each in reported] == [(1, (), "")]
 
     def test_moved_once(self, path: Path) -> None:
         """Of two processes that find the same damage one moves the file, and the new file stays."""

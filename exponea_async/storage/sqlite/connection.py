@@ -17,6 +17,7 @@ from typing import TypeVar, cast
 import aiosqlite
 
 from exponea_async.storage.sqlite import marks
+from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.marks import Outcome
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
@@ -30,7 +31,12 @@ MARKS_PER_TRIM = 1_000
 
 
 class MovedFileError(Exception):
-    """The file at the path is not the one that is open: it was moved by another process, or deleted."""
+    """
+    What is written is not in the file that other processes open.
+
+    The file at the path, or its write-ahead log, is not the one that is open: it was moved by another process, or
+    deleted.
+    """
 
 
 class Route:
@@ -42,15 +48,16 @@ class Route:
         name: Its name.
         cursor: The highest id that was ever leased.
         last: The highest id that was ever written.
+        committed: The same, without what the present transaction has written.
     """
 
-    __slots__ = ("cursor", "last", "name", "number")
+    __slots__ = ("committed", "cursor", "last", "name", "number")
 
     def __init__(self, number: int, name: str, cursor: int, last: int) -> None:
         self.number = number
         self.name = name
         self.cursor = cursor
-        self.last = last
+        self.last = self.committed = last
 
     @property
     def end(self) -> int:
@@ -73,6 +80,8 @@ class QueueConnection(sqlite3.Connection):
     Attributes:
         path: The file.
         inode: The inode of the file that is open, by which another file at the same path is recognized.
+        log_inode: The inode of its write-ahead log, for the same purpose.
+        hold: The lock that keeps that log alive.
         release: Called once the file is closed.
         max_records: The capacity of the queue.
         when_full: What happens to a write that exceeds it.
@@ -93,10 +102,13 @@ class QueueConnection(sqlite3.Connection):
         max_records: int = 1_000_000,
         when_full: str = "raise",
     ) -> None:
-        # Without an isolation level the sqlite3 module begins no transactions of its own.
-        super().__init__(str(path), timeout=lock_timeout, isolation_level=None)
+        # Without an isolation level the sqlite3 module begins no transactions of its own. What a lost file holds is
+        # read on the thread of the connection that replaces it, while its own thread is idle.
+        super().__init__(str(path), timeout=lock_timeout, isolation_level=None, check_same_thread=False)
         self.path = str(path)
-        self.inode = 0
+        self._log = f"{path}-wal"
+        self.inode = self.log_inode = 0
+        self.hold: Hold | None = None
         self.release: Callable[[], None] = _nothing
         self.max_records = max_records
         self.when_full = when_full
@@ -110,26 +122,47 @@ class QueueConnection(sqlite3.Connection):
 
     def close(self) -> None:
         """Close the file; closing it again does nothing."""
+        hold, self.hold = self.hold, None
+        if hold:
+            hold.unlock()
         super().close()
+        if hold:
+            hold.close()
         release, self.release = self.release, _nothing
         release()
 
-    def check_path(self) -> None:
+    def keep_log(self, hold: Hold) -> None:
         """
-        Make sure that what was just committed is in the file that other processes open.
+        Keep the write-ahead log, which exists by now, until the connection is closed.
 
         Raises:
-            MovedFileError: There is another file at the path, or none.
+            MovedFileError: It was deleted since.
         """
         try:
-            if os.stat(self.path).st_ino == self.inode:  # noqa: PTH116 - runs for each commit, at a third of the cost
-                return
+            self.log_inode = Path(self._log).stat().st_ino
+        except FileNotFoundError:
+            raise MovedFileError("its write-ahead log was deleted while it was opened") from None
+        hold.lock()
+        self.hold = hold
+
+    def check_path(self) -> None:
+        """
+        Make sure that what is being committed is in the file that other processes open.
+
+        Raises:
+            MovedFileError: There is another file or log at the path, or none.
+        """
+        try:
+            # Not `Path.stat`: this runs for each commit, and takes a third of its time.
+            if os.stat(self.path).st_ino != self.inode:  # noqa: PTH116
+                raise MovedFileError("it was moved or deleted while it was in use")
+            if os.stat(self._log).st_ino != self.log_inode:  # noqa: PTH116
+                raise MovedFileError("its write-ahead log was deleted while it was in use")
         except (FileNotFoundError, NotADirectoryError):
-            pass
+            raise MovedFileError("it, or its write-ahead log, was deleted while it was in use") from None
         except OSError:
             # Unknown, as after a change of the process's user; what is committed stays committed.
             return
-        raise MovedFileError("it has been moved or deleted meanwhile")
 
     # Transactions
 
@@ -148,6 +181,8 @@ class QueueConnection(sqlite3.Connection):
             self._reload_if_changed()
             yield
             self.execute("COMMIT")
+            for route in self.routes.values():
+                route.committed = route.last
         except BaseException:
             self._data_version = -1
             # A full disk may have ended the transaction already.

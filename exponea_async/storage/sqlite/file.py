@@ -13,6 +13,7 @@ from pathlib import Path
 from exponea_async.errors import DamagedFileError, StorageError
 from exponea_async.storage.sqlite import queries
 from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
+from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.ownership import claim
 from exponea_async.storage.sqlite.schema import APPLICATION_ID, migrate
 
@@ -23,6 +24,9 @@ except ImportError:  # pragma: no cover - Windows, where an open file cannot be 
 
 #: Suffixes of the file and its companions, which exist while it is in use; the file itself is last.
 SUFFIXES = ("-wal", "-shm", "")
+
+#: The largest file whose pages are all read when it is opened, which takes about 0.1 seconds.
+MAX_CHECKED_BYTES = 64_000_000
 
 WRITABLE = (
     "Give this process the right to write the file and its folder, or set storage or EXPONEA_STORAGE to another path."
@@ -35,6 +39,12 @@ HINTS = {
     "readonly": WRITABLE,
     "unable to open": WRITABLE,
 }
+
+
+class DamagedPageError(sqlite3.DatabaseError):
+    """A page of the file is damaged, as SQLite's check says."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 def open_file(
@@ -70,16 +80,22 @@ def _open_once(path: Path, connect: Callable[[], QueueConnection], synchronous: 
     with contextlib.ExitStack() as on_error:
         on_error.callback(release)
         restrict(path)
+        hold = Hold.open(path)
+        on_error.callback(hold.close)
         connection = connect()
-        on_error.pop_all()
+        # In the reverse order: SQLite closes the file before the hold does.
         on_error.callback(connection.close)
-        connection.inode, connection.release = inode, release
+        connection.inode = inode
         try:
             _prepare(connection, synchronous)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
             raise DamagedFileError(str(path), move_aside(path, inode), str(error)) from error
+        connection.keep_log(hold)
+        connection.release = release
+        on_error.pop_all()
+        on_error.callback(connection.close)
         connection.check_path()
         on_error.pop_all()
     return connection
@@ -95,6 +111,21 @@ def _prepare(connection: QueueConnection, synchronous: str) -> None:
     # Reads from the tables, so that damage is found now.
     with connection.read_transaction():
         queries.pending(connection)
+        _check_pages(connection)
+
+
+def _check_pages(connection: QueueConnection) -> None:
+    """
+    Read all pages of a file that is not large: a damaged one that is met later might be read in part, and be believed.
+
+    Raises:
+        DatabaseError: A page is damaged.
+    """
+    (size,) = connection.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()
+    if size <= MAX_CHECKED_BYTES:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise DamagedPageError(found)
 
 
 def restrict(path: Path) -> None:
@@ -120,6 +151,8 @@ def move_aside(path: Path, inode: int) -> str:
     Returns:
         The new name, or ``""`` if the damaged file is not at the path any more.
     """
+    if not path.parent.exists():
+        return ""
     with _locked(path.parent):
         try:
             if inode and path.stat().st_ino != inode:

@@ -148,7 +148,7 @@ class CommitBatch:
         Run everything.
 
         Raises:
-            MovedFileError: What was committed is not in the file at the path any more.
+            MovedFileError: The file at the path is not the one that is open any more; nothing was committed.
         """
         self._run_preceding(connection)
         if self.writes or self.changes or self._is_any_due(connection):
@@ -159,8 +159,12 @@ class CommitBatch:
                     self.blocked = BatchWriter(connection, self.writes).run()
                 for job in self.leases:
                     job.run(connection)
+                # Before the commit: what is written to a file that is gone must not be there, too, when its content is
+                # copied to a new file. If the file is lost after this, the next check finds what was committed.
+                connection.check_path()
             self.committed = True
-        connection.check_path()
+        else:
+            connection.check_path()
 
     def _run_preceding(self, connection: QueueConnection) -> None:
         for kind, jobs in groupby(self.preceding, type):

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from exponea_async.errors import DamagedFileError
+from exponea_async.errors import DamagedFileError, StorageError
 from exponea_async.storage.base import (
     MAX_DUE_AHEAD,
     DeadLetter,
@@ -30,6 +30,7 @@ from exponea_async.storage.sqlite import leases, queries
 from exponea_async.storage.sqlite.connection import ConnectionThread, MovedFileError, QueueConnection
 from exponea_async.storage.sqlite.file import is_damage, move_aside, open_file, storage_error
 from exponea_async.storage.sqlite.group_commit import COMMIT_WINDOW, GroupCommitter
+from exponea_async.storage.sqlite.salvage import replaced
 
 LOG = logging.getLogger("exponea_async")
 
@@ -51,7 +52,7 @@ class SQLiteStorage:
         durability: ``"process"`` survives the death of the process, ``"power"`` that of the machine, too.
         max_records: The capacity of the queue.
         when_full: What happens to a write that exceeds it: ``"raise"``, ``"wait"`` or ``"drop_oldest"``.
-        report: Called with the error when a damaged file was moved aside.
+        report: Called with the error when a new file has replaced a damaged or lost one.
         window: How long a commit waits for more writes at most, in seconds; never when the queue was idle.
         lock_timeout: How long to wait for another process's lock on the file, in seconds.
         follow_links: Whether the path may be that of a symbolic link.
@@ -78,7 +79,7 @@ class SQLiteStorage:
         self._report = report
         self._lock_timeout = lock_timeout
         self._connection: ConnectionThread | None = None
-        self._damage: DamagedFileError | None = None
+        self._loss: DamagedFileError | None = None
         self._committer = GroupCommitter(self._call, window)
 
     @property
@@ -106,17 +107,19 @@ class SQLiteStorage:
 
     async def aclose(self) -> None:
         """Commit the calls made so far and close the file; closing it again does nothing."""
+        was_open = self._committer.is_running
         await self._committer.aclose()
+        if was_open:
+            # What was committed last may be in a file that was deleted at the same time.
+            with suppress(StorageError):
+                await self._call(QueueConnection.check_path)
         await self._disconnect()
 
     async def _connect(self) -> ConnectionThread:
         connection = ConnectionThread(self._open_file)
         await connection.open()
         self._connection = connection
-        damage, self._damage = self._damage, None
-        if damage and damage.moved_to:
-            LOG.error("%s", damage)
-            asyncio.get_running_loop().call_soon(self._report, damage)
+        self._report_loss()
         return connection
 
     def _open_file(self) -> QueueConnection:
@@ -131,19 +134,23 @@ class SQLiteStorage:
             timeout=self._lock_timeout,
         )
         try:
+            return open_once()
+        except DamagedFileError as error:
             connection = open_once()
-        except DamagedFileError as damage:
-            self._damage = damage
-            connection = open_once()
-        if self._damage:
-            connection.raise_state_versions()
-        return connection
+            self._loss = replaced(connection, error.moved_to, str(error.__cause__))
+            return connection
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection:
             with suppress(sqlite3.Error, ValueError):
                 await connection.close()
+
+    def _report_loss(self) -> None:
+        loss, self._loss = self._loss, None
+        if loss:
+            LOG.log(logging.ERROR if loss.moved_to or loss.lost else logging.WARNING, "%s", loss)
+            asyncio.get_running_loop().call_soon(self._report, loss)
 
     # The connection's thread
 
@@ -155,14 +162,13 @@ class SQLiteStorage:
             StorageError: The file cannot be used.
         """
         try:
+            connection = self._connection or await self._connect()
             try:
-                connection = self._connection or await self._connect()
                 await connection.call(work)
             except (sqlite3.DatabaseError, MovedFileError) as error:
                 if not isinstance(error, MovedFileError) and not is_damage(error):
                     raise
-                await self._abandon_file(error)
-                connection = await self._connect()
+                connection = await self._replace_file(connection, error)
                 await connection.call(work)
         except Exception as error:
             translated = storage_error(error, self.path)
@@ -170,15 +176,28 @@ class SQLiteStorage:
                 raise
             raise translated from error
 
-    async def _abandon_file(self, error: Exception) -> None:
-        """Close a file that is damaged, moving it aside first, or that another process has moved already."""
-        connection = self._connection
-        if connection and is_damage(error):
-            moved_to = await connection.call(lambda connection: move_aside(self.path, connection.inode))
-            self._damage = DamagedFileError(str(self.path), moved_to, str(error))
-        else:
-            LOG.warning("The queue file %s was moved or deleted; continuing in a new file.", self.path)
-        await self._disconnect()
+    async def _replace_file(self, old: ConnectionThread, error: Exception) -> ConnectionThread:
+        """
+        Continue in a new file, with what can be read of the old one.
+
+        The old file may exist nowhere but in its connection, so that is closed last.
+        """
+        moved_to = await old.call(lambda connection: move_aside(self.path, connection.inode))
+        try:
+            new = await self._connect()
+        except BaseException:
+            self._connection = old
+            raise
+        source: QueueConnection = await old.call(lambda connection: connection)
+        try:
+            self._loss = await new.call(
+                lambda connection: replaced(connection, moved_to, str(error), source, keep=is_damage(error))
+            )
+        finally:
+            with suppress(sqlite3.Error, ValueError):
+                await old.close()
+        self._report_loss()
+        return new
 
     async def run(self, work: Callable[[QueueConnection], T]) -> T:
         """Run work on the connection's thread, outside of any transaction."""
