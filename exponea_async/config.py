@@ -280,7 +280,13 @@ class Configuration:
         preload_messages: Whether ``anonymize()`` loads the content blocks and the app inbox of the new customer, and
             in-app messages if there is a subscription.
         resource_loader: An async function that is called with the URL of an image or a font in a message, and returns
-            its bytes, or None if there are none. Without it nothing is loaded, and messages are shown as they are.
+            its bytes, or None if there are none. They are put into the message. Without it the browser of the reader
+            loads them.
+        allow_remote_media: Whether the style sheets of messages may refer to images and fonts of the web, where there
+            is no `resource_loader`. Without `scope_message_styles`, a style sheet can find out what a field of the page
+            contains, and tell it to such an address.
+        scope_message_styles: Whether the style sheets of messages are limited to the message. Otherwise they apply to
+            the whole page.
         storage: The path of the queue file, in which ``~`` is the home directory, or ``"memory:"``; None for a file in
             the user's state directory, one for each project.
         queue: The settings of the queue.
@@ -334,6 +340,8 @@ class Configuration:
     resource_loader: Callable[[str], Awaitable[bytes | None]] | None = field(
         default=None, repr=False, validator=checks.optional(checks.function)
     )
+    allow_remote_media: bool = field(default=False, validator=checks.boolean)
+    scope_message_styles: bool = field(default=True, validator=checks.boolean)
     encoder: Callable[[Any], Any] | None = field(
         default=None, repr=False, validator=checks.optional(checks.plain_function)
     )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from exponea_async._internal.fields import as_string, optional
+from exponea_async._internal.links import safe_image
 
 
 @frozen
@@ -17,7 +18,7 @@ class InAppMessageButton:
 
     Args:
         text: The label, or None.
-        url: The URL that it opens, or None.
+        url: The URL that it opens; None if there is none, or if it could run something, such as ``javascript:``.
         kind: ``"browser"`` and ``"deep-link"`` open the URL, ``"cancel"`` closes the message.
     """
 
@@ -53,7 +54,7 @@ class InAppMessage:
         variant_id: The variant of an A/B test; -1 for the control group, to which nothing is shown.
         variant_name: The name of the variant.
         payload: The texts and the appearance of the message as sent by Engagement, parts that are switched off
-            included; empty for HTML.
+            included; its links may be unsafe. It is empty for HTML.
         payload_html: The HTML as sent by Engagement, which may be unsafe; None if the message is not HTML.
         html: The HTML without scripts and other unsafe parts, in which each close button is a link; None if the message
             is not HTML.
@@ -106,8 +107,8 @@ class InAppMessage:
 
     @property
     def image_url(self) -> str | None:
-        """The URL of the image to show, or None."""
-        return self._enabled("image_url", "image_enabled")
+        """The URL of the image to show; None if there is none, or if it is not one that an image can have."""
+        return safe_image(self._enabled("image_url", "image_enabled"))
 
     def _enabled(self, name: str, switch: str) -> str | None:
         is_shown = is_enabled(self.payload, switch, message_type=self.message_type, is_rich_text=self.is_rich_text)
@@ -142,7 +143,7 @@ class InAppContentBlockAction:
     Args:
         type: ``"BROWSER"``, ``"DEEPLINK"`` or ``"CLOSE"``.
         name: The label, or None.
-        url: The URL that it opens, or None.
+        url: The URL that it opens; None if there is none, or if it could run something, such as ``javascript:``.
     """
 
     type: str
@@ -223,7 +224,7 @@ class AppInboxAction:
     Args:
         action: ``"app"``, ``"browser"``, ``"deeplink"`` or ``"no_action"``.
         title: The label, or None.
-        url: The URL that it opens, or None.
+        url: The URL that it opens; None if there is none, or if it could run something, such as ``javascript:``.
     """
 
     action: str | None = None
@@ -241,10 +242,10 @@ class AppInboxMessage:
         type: ``"push"`` or ``"html"``.
         is_read: Whether the message has been read.
         create_time: When the message was created, UNIX seconds, or None.
-        content: The content as sent by Engagement.
+        content: The content as sent by Engagement, whose HTML and links may be unsafe.
         title: The title, or None.
         message: The text, or the preview of an HTML message, or None.
-        image_url: The URL of the image, or None.
+        image_url: The URL of the image; None if there is none, or if it is not one that an image can have.
         html: The HTML of an HTML message without scripts and other unsafe parts, or None.
         action: The action of a click on the message itself, or None.
         actions: The buttons or links in order.

@@ -189,7 +189,7 @@ class OpenedPush:
 
     Attributes:
         action: What it opened: ``"app"``, ``"browser"`` or ``"deeplink"``.
-        url: The URL that it opened, or None.
+        url: The URL that it opened; None if there is none, or if it could run something, such as ``javascript:``.
         data: The additional data of the notification.
     """
 

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings
 from exponea_async.devices import expirer
 from exponea_async.features._shared import consent
+from exponea_async.features._shared.html import rules
 from exponea_async.sandbox import Sandbox
 
 # A slow machine must not fail a test.
@@ -39,6 +40,7 @@ QUICK = UploadSettings(
 def reset_logged_once() -> None:
     # Warnings that are logged once are logged once in each test.
     consent.warn_once.cache_clear()
+    rules.log_removed.cache_clear()
 
 
 @pytest.fixture

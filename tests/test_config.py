@@ -77,6 +77,8 @@ class TestDefaults:
             "message_platform": "android",
             "preload_messages": True,
             "resource_loader": None,
+            "allow_remote_media": False,
+            "scope_message_styles": True,
             "encoder": None,
             "normalize_id": None,
             "storage": None,

@@ -51,8 +51,9 @@ COMMANDS = [line for block in BLOCKS if block.kind == "sh" for line in shell_com
 
 #: What the examples assume to be imported.
 IMPORTED = ("Configuration", "Customer", "Event", "Exponea")
-#: The kinds of blocks that there are, each checked below. Text is output, a picture, or a tree of files.
-KINDS = {"python", "sh", "toml", "text", "{toctree}", "{eval-rst}"}
+#: The kinds of blocks that there are, each checked below. Text is output, a picture, or a tree of files; HTML is for
+#: the page of an application.
+KINDS = {"python", "sh", "toml", "text", "html", "{toctree}", "{eval-rst}"}
 #: A comment that says what a line prints.
 PROMISED = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
 #: The definitions of the messages that the examples show.

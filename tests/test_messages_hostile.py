@@ -42,6 +42,7 @@ from exponea_async.devices.state import ProjectRef
 from exponea_async.errors import ExponeaError, InvalidEventError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import read_envelope
 from exponea_async.features._shared.html.reader import read_html
+from exponea_async.features._shared.html.rules import HtmlRules
 from exponea_async.features.content_blocks import loader as block_loader
 from exponea_async.features.content_blocks.parsing import public_block
 from exponea_async.features.fetch.parsing import read_attributes, read_consents, read_recommendations
@@ -572,9 +573,7 @@ def read_personal(body: bytes) -> list[Any]:
 def read_inbox(body: bytes) -> list[Any]:
     """Read inbox messages."""
     stamp = FetchInfo({}, 5.0)
-    entries = read_messages(
-        read_envelope(body).elements, {}, stamp, lambda source: read_html(source, ensure_close=False)
-    )
+    entries = read_messages(read_envelope(body).elements, {}, stamp, lambda source: read_html(source, HtmlRules()))
     return [entry.message for entry in entries]
 
 

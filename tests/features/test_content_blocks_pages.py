@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async.features._shared.html import resources
+from exponea_async.features._shared.html.rules import HtmlRules
 from exponea_async.features.content_blocks.pages import PageCache
 from exponea_async.features.content_blocks.parsing import (
     OK,
@@ -101,7 +102,7 @@ class TestReading:
 class TestPages:
     async def test_same_source(self) -> None:
         """The same HTML is made safe once, even by concurrent calls."""
-        cache = PageCache(None)
+        cache = PageCache(None, HtmlRules())
         source = f"<p>{'x' * 20_000}<i data-actiontype=close>x</i></p>"
         read = await asyncio.gather(*(cache.read(source) for _ in range(10)))
         assert len({id(each) for each in read}) == 1
@@ -110,7 +111,7 @@ class TestPages:
 
     async def test_number_of_pages(self) -> None:
         """The least recently used page is evicted."""
-        cache = PageCache(None, max_pages=2)
+        cache = PageCache(None, HtmlRules(), max_pages=2)
         first = await cache.read("a")
         await cache.read("b")
         assert await cache.read("a") is first
@@ -120,7 +121,7 @@ class TestPages:
 
     async def test_size_of_pages(self) -> None:
         """Cached pages have a maximum size."""
-        cache = PageCache(None, max_bytes=5_000)
+        cache = PageCache(None, HtmlRules(), max_bytes=5_000)
         for letter in "abcdef":
             assert await cache.read(letter * 2_000)
             assert 0 < cache.size <= 5_000
@@ -132,7 +133,7 @@ class TestPages:
     @pytest.mark.parametrize("source", ["<script>x</script>", "<!-- nothing -->", "<style>p{}</style>"])
     async def test_nothing_to_show(self, source: str) -> None:
         """HTML without content is not a page."""
-        assert await PageCache(None).read(source) is None
+        assert await PageCache(None, HtmlRules()).read(source) is None
 
 
 class TestHtmlExtra:
@@ -151,7 +152,7 @@ class TestHtmlExtra:
 class TestResources:
     async def test_without_a_loader(self) -> None:
         """Without a resource loader the URLs of images stay."""
-        page = await PageCache(None).read(f"<img src='{PICTURE}'>")
+        page = await PageCache(None, HtmlRules()).read(f"<img src='{PICTURE}'>")
         assert page is not None
         assert PICTURE in page.html
 

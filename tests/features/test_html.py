@@ -5,12 +5,17 @@ The HTML of messages: what is left of it, what can be clicked, and which resourc
 import re
 
 import pytest
+from attrs import evolve
 from helpers.modules import uninstalled
 
 from exponea_async.features._shared.html.reader import HtmlAction, SafeHtml, find_action, read_html, resource_urls
 from exponea_async.features._shared.html.resources import ResourceUrls
+from exponea_async.features._shared.html.rules import HtmlRules
 
-CLOSE_URL = re.compile(r"https://exponea\.com/close_action_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: Styles as they came, without a scope.
+PLAIN = HtmlRules(scope_styles=False, allow_remote_media=True)
+PLAIN_WITH_CLOSE = evolve(PLAIN, ensure_close=True)
+CLOSE_URL = re.compile(r"#close_action_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 IMAGE = "https://i.example/a.png"
 FONT = "https://f.example/a.woff2"
 LOADED = {IMAGE: b"\x00", FONT: b"\x01"}
@@ -20,7 +25,7 @@ FONT_DATA = "data:application/font;charset=utf-8;base64,AQ=="
 
 def read(source: str, *, ensure_close: bool = False, inlined: bool = False) -> SafeHtml:
     """Return the result of HTML that is valid."""
-    page = read_html(source, ensure_close=ensure_close, resources=LOADED if inlined else None)
+    page = read_html(source, evolve(PLAIN, ensure_close=ensure_close), resources=LOADED if inlined else None)
     assert page is not None
     return page
 
@@ -238,7 +243,7 @@ class TestCleaning:
     )
     def test_cleaning(self, source: str, html: str | None) -> None:
         """What is harmless stays as it is, and everything else is removed."""
-        page = read_html(source, ensure_close=False)
+        page = read_html(source, PLAIN)
         assert (page and page.html) == html
 
     @pytest.mark.parametrize(
@@ -246,7 +251,7 @@ class TestCleaning:
     )
     def test_nothing_to_show(self, source: str) -> None:
         """Empty HTML is not a message, even with a close button."""
-        assert read_html(source, ensure_close=True) is None
+        assert read_html(source, PLAIN_WITH_CLOSE) is None
 
 
 class TestStyles:
@@ -305,14 +310,10 @@ class TestResources:
         assert html == f'<img src="{IMAGE_DATA}"><img src="{IMAGE_DATA}x">'
 
     def test_fonts(self) -> None:
-        """Fonts and imports are inlined as fonts."""
-        source = (
-            f"<style>@import url({FONT}) print;@import '{FONT}';"
-            f"@font-face{{font-family:x;src:url({FONT}) format('woff2')}}</style>a"
-        )
+        """Fonts are inlined."""
+        source = f"<style>@font-face{{font-family:x;src:url({FONT}) format('woff2')}}</style>a"
         assert resource_urls(source) == ResourceUrls(fonts=(FONT,))
         html = read(source, inlined=True).html
-        assert html.count(f'@import url("{FONT_DATA}");') == 2
         assert f'src:url("{FONT_DATA}") format("woff2");' in html
 
     @pytest.mark.parametrize(
@@ -321,23 +322,27 @@ class TestResources:
             pytest.param('<img src="https://i.example/b.png">', id="H12"),
             pytest.param("<img src=b.png>", id="H12-relative"),
             pytest.param('<p style="background:url(https://i.example/b.png)">a', id="H12-style"),
-            pytest.param("<style>@import 'https://i.example/b.css'</style>a", id="H12-import"),
         ],
     )
     def test_a_missing_resource(self, source: str) -> None:
         """H12: without one of its resources, the message is not shown at all."""
-        assert read_html(source, ensure_close=False, resources=LOADED) is None
+        assert read_html(source, PLAIN, resources=LOADED) is None
 
     def test_resource_urls(self) -> None:
         """Each URL is collected once, but not blank ones, data URLs, other schemes, or those that are not shown."""
         images = [IMAGE, " ", IMAGE, IMAGE_DATA, "javascript:x", "file:///etc/passwd", "//i.example/c.png"]
         source = "".join(f'<img src="{each}">' for each in images)
         source += f"<svg><img src='{IMAGE}2'></svg><style>p{{color:url({IMAGE}3);content:url({IMAGE}4)}}</style>"
-        assert resource_urls(source) == ResourceUrls(images=(IMAGE, f"{IMAGE}4"))
+        assert resource_urls(source) == ResourceUrls(images=(IMAGE, "https://i.example/c.png", f"{IMAGE}4"))
 
-    def test_imports_from_the_web(self) -> None:
-        """The style sheet of another host could contain anything, so an import stays only if it is inlined."""
-        assert "import" not in read(f"<style>@import url({FONT});</style>a").html
+    @pytest.mark.parametrize("url", [FONT, FONT_DATA, "data:font/css,b{top:0}"])
+    def test_imports(self, url: str) -> None:
+        """Another style sheet could contain anything, so no import stays, and nothing is loaded for it."""
+        source = f"<style>@import url('{url}');@import '{url}' print;b{{top:0}}</style>a"
+        assert resource_urls(source) == ResourceUrls()
+        page = read(source, inlined=True)
+        assert page.html == "<style>b{top:0;}</style>a"
+        assert page.removed == ("@import",)
 
 
 class TestLimits:
@@ -355,7 +360,7 @@ class TestLimits:
     )
     def test_huge_html(self, source: str) -> None:
         """What would take long, or much memory, is rejected."""
-        assert read_html(source, ensure_close=True) is None
+        assert read_html(source, PLAIN_WITH_CLOSE) is None
 
     @pytest.mark.parametrize("source", ["<" * 300_000, "<p>" * 30_000])
     def test_huge_html_needs_no_resources(self, source: str) -> None:
@@ -375,7 +380,7 @@ class TestLimits:
     )
     def test_odd_html(self, source: str) -> None:
         """Odd HTML takes time in proportion to its length."""
-        assert read_html(source, ensure_close=True) is not None
+        assert read_html(source, PLAIN_WITH_CLOSE) is not None
 
 
 class TestLibraries:
@@ -383,4 +388,4 @@ class TestLibraries:
     def test_missing_libraries(self, library: str) -> None:
         """Without the libraries, the error says how to install them."""
         with uninstalled(library), pytest.raises(ImportError, match=r"pip install 'exponea-async\[html\]'"):
-            read_html("<style>a{top:0}</style>x", ensure_close=False)
+            read_html("<style>a{top:0}</style>x", PLAIN)

@@ -15,6 +15,10 @@ from justhtml import JustHTML
 
 from exponea_async.features._shared.html.reader import SafeHtml, read_html, resource_urls
 from exponea_async.features._shared.html.resources import name_set
+from exponea_async.features._shared.html.rules import HtmlRules
+
+PLAIN = HtmlRules(scope_styles=False, allow_remote_media=True)
+PLAIN_WITH_CLOSE = evolve(PLAIN, ensure_close=True)
 
 #: Elements that run, load or send something, or that can be read in two ways.
 FORBIDDEN = name_set(
@@ -351,7 +355,7 @@ def check(page: SafeHtml | None) -> None:
         return
     assert faults(page.html) == []
     assert not [each for each in page.actions if is_dangerous(each.url, None)]
-    again = read_html(page.html, ensure_close=False)
+    again = read_html(page.html, PLAIN)
     assert again is not None or not re.search(r">[^<\s]|<(?!style|/|meta)", page.html)
     assert again is None or without_numbers(again) == without_numbers(page)
 
@@ -372,7 +376,7 @@ class TestHostile:
     @pytest.mark.parametrize("ensure_close", [True, False])
     def test_known_attacks(self, source: str, ensure_close: bool) -> None:  # noqa: FBT001
         """Another parser finds nothing wrong in the results of known attacks."""
-        page = read_html(source, ensure_close=ensure_close)
+        page = read_html(source, evolve(PLAIN, ensure_close=ensure_close))
         check(page)
         resources = resource_urls(source)
         assert all(re.match("https?://", url) for url in (*resources.images, *resources.fonts))
@@ -383,14 +387,14 @@ class TestHostile:
     )
     def test_known_attacks_in_other_places(self, source: str, around: str) -> None:
         """The same is true of attacks within attributes, styles, tables, comments and foreign elements."""
-        check(read_html(around.replace("{}", source), ensure_close=False))
+        check(read_html(around.replace("{}", source), PLAIN))
 
     @pytest.mark.parametrize("source", VECTORS)
     def test_known_attacks_with_inlined_resources(self, source: str) -> None:
         """What was loaded is inlined as data, and means nothing to the page."""
         urls = resource_urls(source)
         loaded = dict.fromkeys((*urls.images, *urls.fonts, "x"), b"</style><script>alert(1)</script>")
-        check(read_html(source, ensure_close=True, resources=loaded))
+        check(read_html(source, PLAIN_WITH_CLOSE, resources=loaded))
 
     def test_the_attacks_are_distinct(self) -> None:
         """The attacks are many, each once."""
@@ -398,7 +402,7 @@ class TestHostile:
 
     def test_most_messages_stay(self) -> None:
         """Most of these messages are cleaned, not rejected."""
-        rejected = [source for source in VECTORS if read_html(source, ensure_close=False) is None]
+        rejected = [source for source in VECTORS if read_html(source, PLAIN) is None]
         assert len(rejected) < len(VECTORS) / 10, rejected
 
 
@@ -419,7 +423,7 @@ class TestRandomMarkup:
     @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map("".join))
     def test_random_markup(self, source: str) -> None:
         """Nothing is wrong with the result of random markup, and reading it again changes nothing."""
-        page = read_html(source, ensure_close=False)
+        page = read_html(source, PLAIN)
         check(page)
 
 

@@ -513,6 +513,30 @@ class TestContent:
         assert await in_app.track("y") == ["n"]
         assert asked == [PICTURE]
 
+    async def test_dangerous_links(self, in_app: InAppFixture) -> None:
+        """Links that could run something are neither handed out nor loaded, and the payload has them as they came."""
+        asked: list[str] = []
+
+        async def load(url: str) -> bytes:
+            asked.append(url)
+            return b"data"
+
+        button = {"button_type": "browser", "button_text": "Open", "button_link": "javascript:alert(1)"}
+        payload = {"image_url": "file:///etc/passwd", "buttons": [button], "title": "Sale"}
+        await in_app.start(message(payload=payload), resource_loader=load)
+        shown = await in_app.first()
+        assert (shown.buttons[0].url, shown.image_url, asked) == (None, None, [])
+        assert shown.payload == payload
+
+    async def test_what_html_loses(self, in_app: InAppFixture, caplog: pytest.LogCaptureFixture) -> None:
+        """What the HTML of a message loses is logged, once for each message."""
+        source = "<p>Sale</p><svg></svg><style>@import 'https://h.example/x.css';</style>"
+        client = await in_app.start(html_message(source=source, frequency="always"))
+        for _ in range(2):
+            await client.close_in_app_message(await in_app.first())
+        logged = [each.getMessage() for each in caplog.records if "is shown without" in each.getMessage()]
+        assert logged == ["The HTML of in-app message 'Message m' is shown without: <svg>, @import."]
+
     async def test_without_loader(self, in_app: InAppFixture) -> None:
         """Without a function to load them, images keep their URLs."""
         await in_app.start(html_message(source=f"<img src='{PICTURE}'><p>Sale</p>"))

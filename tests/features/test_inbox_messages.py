@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exponea_async.features._shared.html.reader import SafeHtml, read_html
+from exponea_async.features._shared.html.rules import HtmlRules
 from exponea_async.features.inbox import parsing
 from exponea_async.features.inbox.mailbox import Mailbox, mailbox_cache, newest, pack, read_messages, unpack
 from exponea_async.features.inbox.parsing import FetchInfo, read_headers, read_message
@@ -34,7 +35,7 @@ CONTENT_KEYS = [
 
 def page(source: str) -> SafeHtml | None:
     """Return safe HTML."""
-    return read_html(source, ensure_close=False)
+    return read_html(source, HtmlRules())
 
 
 def encoded(*messages: Any) -> list[bytes]:
@@ -59,6 +60,16 @@ def mailbox(*messages: Any, token: str | None = "token") -> Mailbox:
 
 
 class TestReading:
+    @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "java\tscript:x", "file:///etc/passwd"])
+    def test_dangerous_links(self, url: str) -> None:
+        """Links that could run something are not handed out, only with the content as it came."""
+        buttons = [{"action": "browser", "title": "Web", "url": url}]
+        message = read_one(push(image=url, action="browser", url=url, actions=buttons))
+        assert message.image_url is None
+        assert message.action == AppInboxAction("browser", None, None)
+        assert message.actions == (AppInboxAction("browser", "Web", None),)
+        assert message.content["url"] == url
+
     def test_push_message(self) -> None:
         """All parts of a message are read."""
         message = read_one(

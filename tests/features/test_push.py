@@ -217,6 +217,15 @@ class TestStreams:
         assert (second.action, second.url) == ("app", None)
         await opened.aclose()
 
+    @pytest.mark.parametrize("url", ["javascript://x%0aalert(1)", "file:///etc/passwd", "data://x"])
+    async def test_opened_with_a_dangerous_link(self, app: App, url: str) -> None:
+        """A link that could run something is tracked as it came, and not handed out."""
+        client = await app.start()
+        opened = client.opened_push_stream()
+        await client.handle_push_notification_opened(push(actionType="web", url=url))
+        assert [(each.action, each.url) for each in await values(opened, 1)] == [("browser", None)]
+        assert url in [each.properties.get("url") for each in await app.pending("campaign")]
+
     async def test_received(self, app: App) -> None:
         """The stream of received notifications yields the payload, with or without consent."""
         client = await app.start()

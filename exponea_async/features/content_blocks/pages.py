@@ -11,6 +11,7 @@ from exponea_async._internal.lru import LruCache
 from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features._shared.html.reader import HtmlAction, SafeHtml, read_html, resource_urls
 from exponea_async.features._shared.html.resources import MissingResourceError, ResourceCache, ResourceLoader
+from exponea_async.features._shared.html.rules import HtmlRules
 
 LOG = logging.getLogger("exponea_async")
 
@@ -29,13 +30,20 @@ class PageCache:
 
     Args:
         loader: Loads the images and fonts of a page, which are put into it; None leaves their URLs.
+        rules: How pages are written.
         max_pages: Maximum number of pages.
         max_bytes: Approximate maximum size of all pages in bytes.
     """
 
     def __init__(
-        self, loader: ResourceLoader | None, *, max_pages: int = MAX_PAGES, max_bytes: int = MAX_BYTES
+        self,
+        loader: ResourceLoader | None,
+        rules: HtmlRules,
+        *,
+        max_pages: int = MAX_PAGES,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
+        self._rules = rules
         self._resources = ResourceCache(loader)
         self._pages: LruCache[bytes, SafeHtml] = LruCache(max_pages, max_weight=max_bytes, weigh=_size)
         self._locks: KeyedLocks[bytes] = KeyedLocks()
@@ -70,18 +78,18 @@ class PageCache:
     async def _read(self, source: str) -> SafeHtml | None:
         cost = len(source) * _HTML_COST
         if not self._resources.is_used:
-            return await to_thread_if_large(cost, lambda: read_html(source, ensure_close=False))
+            return await to_thread_if_large(cost, lambda: read_html(source, self._rules))
         urls = await to_thread_if_large(cost, lambda: resource_urls(source))
         try:
             resources = await self._resources.load((*urls.images, *urls.fonts))
         except MissingResourceError as error:
             LOG.warning("A content block can't be shown: %s", error)
             return None
-        return await to_thread_if_large(cost, lambda: read_html(source, ensure_close=False, resources=resources))
+        return await to_thread_if_large(cost, lambda: read_html(source, self._rules, resources=resources))
 
 
 def _size(page: SafeHtml) -> int:
-    return getsizeof(page.html) + sum(map(_action_size, page.actions))
+    return getsizeof(page.html) + sum(map(getsizeof, page.removed)) + sum(map(_action_size, page.actions))
 
 
 def _action_size(action: HtmlAction) -> int:

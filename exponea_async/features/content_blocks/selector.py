@@ -13,6 +13,7 @@ from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
 from exponea_async.features._shared.html.resources import import_libraries
+from exponea_async.features._shared.html.rules import configured_rules, log_removed
 from exponea_async.features._shared.targeting.priority import order_for_placeholder
 from exponea_async.features._shared.targeting.schedule import may_show
 from exponea_async.features.content_blocks.events import (
@@ -65,7 +66,7 @@ class BlockSelector:
     def __init__(self, configuration: Configuration, clock: Callable[[], float], tasks: BackgroundTasks) -> None:
         self.loader = BlockLoader(configuration, clock, tasks)
         self.started_at = clock()
-        self._pages = PageCache(configuration.resource_loader)
+        self._pages = PageCache(configuration.resource_loader, configured_rules(configuration, is_embedded=True))
         self._clock = clock
         self._has_libraries = False
         self._random = Random()  # noqa: S311 - the choice of a block need not be unpredictable
@@ -134,6 +135,7 @@ class BlockSelector:
         page = await self._pages.read(source)
         if page is None:
             return public_block(definition, data, ids=ids), False
+        log_removed(f"content block {definition.name!r}", page.removed)
         actions = tuple(map(public_action, page.actions))
         return public_block(definition, data, ids=ids, html=page.html, actions=actions), True
 

@@ -9,6 +9,7 @@ from weakref import ref
 from attrs import evolve
 
 from exponea_async._internal.fields import FieldTypes, check_fields
+from exponea_async._internal.links import safe_link, scheme_of
 from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.config import Configuration
 from exponea_async.devices.context import Remember, SubjectContext
@@ -18,7 +19,6 @@ from exponea_async.devices.state import DeviceState
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.banners import Banner, BannerAction, banner_event
 from exponea_async.features._shared.consent import may_track
-from exponea_async.features._shared.html.resources import safe_link, scheme_of
 from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessageButton
 from exponea_async.models import Event, EventType, Receipt
 
@@ -164,7 +164,7 @@ async def track_message(
 
 def link_to_open(button: InAppMessageButton) -> str | None:
     """Return the link that is to be opened; None if there is none, if it has no scheme, or could run something."""
-    url = safe_link(button.url or "")
+    url = safe_link(button.url)
     return url if url is not None and scheme_of(url) else None
 
 

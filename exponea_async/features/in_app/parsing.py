@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 
 from exponea_async._internal.fields import as_integer, as_mapping, as_mappings, as_string, optional, required
 from exponea_async._internal.json import decode
+from exponea_async._internal.links import safe_image, safe_link
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.impressions import Impression
 from exponea_async.features._shared.consent import has_consent
@@ -199,7 +200,8 @@ def payload_urls(message: InAppMessage) -> list[str]:
     ]
     buttons = _shown_buttons(payload, message_type=kind, is_rich_text=is_rich_text)
     found += [button.get(_BUTTON_FONT) for button in buttons]
-    return list(dict.fromkeys(url.strip() for url in found if isinstance(url, str) and url.strip()))
+    # The host's function loads them, from wherever they are: it must not be asked for the host's own files.
+    return list(dict.fromkeys(url for each in found if isinstance(each, str) and (url := safe_image(each))))
 
 
 def _type(source: Mapping[str, Any]) -> str:
@@ -214,8 +216,8 @@ def _buttons(payload: Mapping[str, Any], *, message_type: str, is_rich_text: boo
     for button in _shown_buttons(payload, message_type=message_type, is_rich_text=is_rich_text):
         kind = (optional(button, "button_type", as_string) or "").lower()
         known = kind if kind in _KINDS else "deep-link"
-        link = optional(button, "button_link", as_string)
-        yield InAppMessageButton(optional(button, "button_text", as_string), link and link.strip(), known)
+        link = safe_link(optional(button, "button_link", as_string))
+        yield InAppMessageButton(optional(button, "button_text", as_string), link, known)
 
 
 def _shown_buttons(payload: Mapping[str, Any], *, message_type: str, is_rich_text: bool) -> Iterator[Mapping[str, Any]]:

@@ -16,6 +16,7 @@ from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features._shared.html.reader import CLOSE, SafeHtml, read_html, resource_urls
 from exponea_async.features._shared.html.resources import MissingResourceError, ResourceCache
+from exponea_async.features._shared.html.rules import configured_rules, log_removed
 from exponea_async.features.in_app.active import ActiveMessages
 from exponea_async.features.in_app.events import (
     ActionStream,
@@ -65,6 +66,7 @@ class Presenter:
         self._actions = actions
         self._tasks = tasks
         self._resources = ResourceCache(configuration.resource_loader)
+        self._rules = configured_rules(configuration, ensure_close=True)
         self._has_warned = False
 
     def clear(self) -> None:
@@ -180,9 +182,10 @@ class Presenter:
     async def _with_safe_html(self, message: InAppMessage, loaded: Mapping[str, bytes]) -> InAppMessage:
         """Return a message with its HTML made safe, and with what can be clicked in it as its buttons."""
         source, resources = message.payload_html or "", loaded if self._resources.is_used else None
-        safe = await self._read_in_thread(lambda: read_html(source, ensure_close=True, resources=resources))
+        safe = await self._read_in_thread(lambda: read_html(source, self._rules, resources=resources))
         if safe is None:
             raise CannotShowError(NO_HTML)
+        log_removed(f"in-app message {message.name!r}", safe.removed)
         return evolve(message, html=safe.html, buttons=_buttons(safe))
 
     async def _read_in_thread(self, read: Callable[[], T]) -> T:

@@ -13,7 +13,9 @@ from attrs import frozen
 
 from exponea_async._internal.fields import as_mapping, as_number, as_string, optional, required
 from exponea_async._internal.json import decode
+from exponea_async._internal.links import safe_image, safe_link
 from exponea_async.features._shared.envelopes import MAX_ELEMENT_BYTES
+from exponea_async.features._shared.html.rules import log_removed
 from exponea_async.features._shared.payload import read_payload
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 
@@ -111,6 +113,8 @@ def read_message(header: MessageHeader, info: FetchInfo, read_html: ReadHtml) ->
     is_html = decoded["type"] == HTML
     payload = read_payload(_push_payload(content, is_html=is_html))
     html = _safe_html(content, read_html) if is_html else None
+    if html is not None:
+        log_removed(f"app inbox message {header.id!r}", html.removed)
     campaign = payload.campaign(info.fetched_at)
     tracking_data = {**payload.attributes, **(campaign.properties() if campaign else {})}
     tracking_data.pop("event_type", None)
@@ -123,7 +127,7 @@ def read_message(header: MessageHeader, info: FetchInfo, read_html: ReadHtml) ->
         content=content,
         title=_text(content, "title"),
         message=_text(content, "pre_header" if is_html else "message"),
-        image_url=_text(content, "image"),
+        image_url=safe_image(_text(content, "image")),
         html=None if html is None else html.html,
         action=None if is_html else _main_action(content),
         actions=tuple(_html_actions(html) if is_html else _buttons(content)),
@@ -197,8 +201,8 @@ def _buttons(content: Mapping[str, Any]) -> Iterator[AppInboxAction]:
 
 
 def _action(source: Mapping[str, Any], title: str | None) -> AppInboxAction:
-    action, url = optional(source, "action", as_string), _text(source, "url")
-    return AppInboxAction(action if action in _ACTIONS else NO_ACTION, title, url if url and url.strip() else None)
+    action, url = optional(source, "action", as_string), safe_link(_text(source, "url"))
+    return AppInboxAction(action if action in _ACTIONS else NO_ACTION, title, url)
 
 
 def _safe_html(content: Mapping[str, Any], read_html: ReadHtml) -> "SafeHtml | None":

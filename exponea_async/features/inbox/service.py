@@ -17,6 +17,7 @@ from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.features import Feature
 from exponea_async.errors import ClosedError, ExponeaError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import read_envelope, to_thread_if_large
+from exponea_async.features._shared.html.rules import configured_rules
 from exponea_async.features.inbox.mailbox import CachedMessage, Mailbox, read_messages
 from exponea_async.features.inbox.parsing import HTML, FetchInfo
 from exponea_async.features.inbox.store import HTML_COST, MailboxStore
@@ -73,6 +74,7 @@ class Inbox(Feature):
         super().__init__()
         self._configuration = configuration
         self._clock = clock
+        self._rules = configured_rules(configuration, is_embedded=True)
         self.store = MailboxStore(configuration.application_id, self._read_html)
         # By device key and, for customer trackers, the customer's fingerprint.
         self._fetches: SingleFlight[tuple[str | None, str], FetchResult] = SingleFlight(self.tasks)
@@ -209,7 +211,7 @@ class Inbox(Feature):
         from exponea_async.features._shared.html.reader import read_html  # noqa: PLC0415 - few applications need it
 
         try:
-            return read_html(source, ensure_close=False)
+            return read_html(source, self._rules)
         except ImportError as error:
             if not self._has_warned:
                 self._has_warned = True

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import evolve
 
+from exponea_async._internal.links import safe_link
 from exponea_async._internal.streams import Subscription
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.push_tokens import Platform, handle, track
@@ -195,7 +196,9 @@ class PushVerbs(SubjectVerbs):
         if not context.recorder.check_running():
             return context.recorder.dropped()
         receipt = await self.track_clicked_push(payload, consider_consent)
-        self._devices.opened.publish(OpenedPush(read.action.kind or "app", read.action.url, dict(read.attributes)))
+        # The event has the link as it came, and a host that opens a link must get a safe one.
+        url = safe_link(read.action.url)
+        self._devices.opened.publish(OpenedPush(read.action.kind or "app", url, dict(read.attributes)))
         return receipt
 
     def opened_push_stream(self) -> Subscription[OpenedPush]:

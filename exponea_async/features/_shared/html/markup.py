@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from html import escape
 from html.parser import HTMLParser
 
-from exponea_async.features._shared.html.css import ID_PREFIX, clean_sheet, clean_style
-from exponea_async.features._shared.html.resources import ResourcePolicy, name_set, safe_link, strip_url
+from exponea_async._internal.links import safe_link, strip_resource
+from exponea_async.features._shared.html.css import ID_PREFIX, StyleCleaner, write_url
+from exponea_async.features._shared.html.resources import name_set
 
 VOID = name_set("br col hr img meta wbr")
 #: The elements of a message. Forms and their fields are left out: there is no recipient for them.
@@ -38,6 +39,12 @@ OWN_ATTRIBUTES = {
     "meta": frozenset(["name", "content"]),
     "style": frozenset(["media"]),
 }
+#: Elements whose ``background`` attribute browsers show.
+_WITH_BACKGROUND = name_set("body table tbody td tfoot th thead tr")
+#: Elements of a document that mean nothing in a message, and whose removal nobody needs to know of.
+_DOCUMENT = name_set("base body head html link meta title")
+#: Attributes whose removal changes what a message shows or does; of the others, tools write many that mean nothing.
+_NOTABLE = name_set("href src srcset background style data-link")
 #: Attributes that pass only with a value that was checked here.
 VETTED = frozenset(["href", "src", "style", "data-link", "id"])
 _BODY_ATTRIBUTES = frozenset(["bgcolor", "class", "dir", "id", "lang", "style"])
@@ -50,6 +57,7 @@ _MAX_ENTITIES = 100_000
 _FORMATTING = name_set("b big code em font i nobr s small strike strong tt u")
 _MAX_REOPENED = 200_000
 
+_NAME = re.compile(r"[^a-z0-9-]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # Ends whatever was left open. Without it, the standard library searches for the end again from each tag.
@@ -69,9 +77,13 @@ class Markup(HTMLParser):
         styles: The contents of the style elements.
     """
 
-    def __init__(self, source: str, policy: ResourcePolicy) -> None:
+    def __init__(self, source: str, styles: StyleCleaner) -> None:
         """
         Read a source.
+
+        Args:
+            source: The HTML.
+            styles: Makes styles safe, decides about the addresses of images, and collects what is left out.
 
         Raises:
             UnreadableError: The source is too long, or has too many tags.
@@ -80,7 +92,8 @@ class Markup(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.vetted: dict[str, set[str]] = {name: set() for name in VETTED}
         self.styles: set[str] = set()
-        self._policy = policy
+        self._cleaner = styles
+        self._policy = styles.attributes
         self._written: list[str] = []
         self._tag_count = 0
         self._formatting: dict[str, int] = {}
@@ -122,8 +135,11 @@ class Markup(HTMLParser):
             self._drop_depth += tag == self._dropping
         elif tag in DROPPED:
             self._dropping, self._drop_depth = tag, 1
+            self._note(tag)
         elif tag in TAGS or tag == "body":
             self._start(tag, attrs)
+        else:
+            self._note(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Write a tag that ends with a slash, which closes foreign elements only."""
@@ -165,6 +181,10 @@ class Markup(HTMLParser):
         self._write_tag(start)
         self._at_start_of_pre = tag == "pre"
 
+    def _note(self, tag: str) -> None:
+        if tag not in _DOCUMENT:
+            self._cleaner.removed(f"<{_NAME.sub('', tag)[:30]}>")
+
     def _write_tag(self, tag: str) -> None:
         self._tag_count += 1
         if self._tag_count > _MAX_TAGS:
@@ -175,7 +195,7 @@ class Markup(HTMLParser):
     def _end_sheet(self) -> None:
         if self._sheet is None:
             return
-        css = clean_sheet("".join(self._sheet).removesuffix(_END), self._policy)
+        css = self._cleaner.clean_sheet("".join(self._sheet).removesuffix(_END))
         self._sheet = None
         if css:
             self.styles.add(css)
@@ -185,11 +205,25 @@ class Markup(HTMLParser):
     def _attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
         known = _BODY_ATTRIBUTES if tag == "body" else ATTRIBUTES | OWN_ATTRIBUTES.get(tag, frozenset())
         # The first of several attributes of the same name counts.
-        first = {name: value or "" for name, value in reversed(attrs) if name in known}
-        for name in sorted(first):
-            safe = self._safe_value(name, _clean_text(first[name]))
+        given = {name: value or "" for name, value in reversed(attrs)}
+        self._replace_old_attributes(tag, given)
+        for name in sorted(given):
+            safe = self._safe_value(name, _clean_text(given[name])) if name in known else None
             if safe is not None:
                 yield name, safe
+            elif (name in _NOTABLE and given[name].strip()) or name.startswith("on"):
+                self._cleaner.removed(f"{_NAME.sub('', name)[:30]} of <{tag}>")
+
+    def _replace_old_attributes(self, tag: str, attributes: dict[str, str]) -> None:
+        """Replace attributes that are not written by others with the same meaning."""
+        if tag in _WITH_BACKGROUND and (
+            url := self._policy.replace_image(strip_resource(attributes.get("background", "")))
+        ):
+            del attributes["background"]
+            # The style comes last, and takes precedence as in browsers.
+            attributes["style"] = f"background-image:{write_url(url)};{attributes.get('style', '')}"
+        if tag == "img" and not attributes.get("src", "").strip() and "srcset" in attributes:
+            attributes["src"] = attributes.pop("srcset").strip().partition(" ")[0].rstrip(",")
 
     def _safe_value(self, name: str, value: str) -> str | None:
         if name not in VETTED:
@@ -201,12 +235,12 @@ class Markup(HTMLParser):
 
     def _vet(self, name: str, value: str) -> str | None:
         if name == "src":
-            url = strip_url(value)
+            url = strip_resource(value)
             return self._policy.replace_image(url) if url else None
         if name == "id":
             return value if value.startswith(ID_PREFIX) or not value else ID_PREFIX + value
         if value not in self._clean_styles:
-            self._clean_styles[value] = clean_style(value, self._policy)
+            self._clean_styles[value] = self._cleaner.clean_style(value)
         return self._clean_styles[value]
 
 

@@ -9,12 +9,15 @@ sanitizer, passes what is on its list. Actions are read from the result, so that
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from exponea_async._internal.links import scheme_of
+from exponea_async.features._shared.html.css import StyleCleaner
 from exponea_async.features._shared.html.markup import (
     ATTRIBUTES,
     DROPPED,
@@ -28,13 +31,15 @@ from exponea_async.features._shared.html.markup import (
 from exponea_async.features._shared.html.resources import (
     CollectUrls,
     InlineResources,
+    KeepEmbedded,
     KeepUrls,
     MissingResourceError,
+    ResourcePolicy,
     ResourceUrls,
     html_extra,
     name_set,
-    scheme_of,
 )
+from exponea_async.features._shared.html.rules import HtmlRules
 
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborHTMLParser, LexborNode
@@ -42,7 +47,9 @@ if TYPE_CHECKING:
 BROWSER, DEEP_LINK, CLOSE = "browser", "deep-link", "close"
 _KINDS = (BROWSER, DEEP_LINK, CLOSE)
 
-_CLOSE_URL = "https://exponea.com/close_action_"
+#: The address of a close button, before a unique id. It is a place in the same page, so that a click that nobody
+#: handles leads nowhere; the vendor's SDKs use an address of the vendor's website.
+_CLOSE_URL = "#close_action_"
 #: The close button of messages without one. Its sign is part of the style, so that it is not text of the message.
 _CLOSE_STYLE = (
     ".exponea-close{position:absolute;top:10px;right:10px;width:24px;height:24px;border-radius:50%;cursor:pointer;"
@@ -51,6 +58,11 @@ _CLOSE_STYLE = (
 )
 #: Links around elements must not change their appearance.
 _PLAIN_LINK = "color:inherit;text-decoration:none"
+
+#: The element around a content block: whatever is in it is positioned relative to it, and cut off at its edges.
+_CONTAIN = "contain:layout paint"
+#: The class of the element that the style sheets of a message are limited to, before the digest of the message.
+_SCOPE = "message-scope-"
 
 #: Elements that must be direct children of their parents: the link goes into them, not around them.
 _PARTS = name_set("td th li dt dd caption summary figcaption")
@@ -66,6 +78,8 @@ _MAX_ELEMENTS = 40_000
 _MAX_WRAPPED = 256
 #: Maximum number of passes of the sanitizer until one changes nothing.
 _MAX_PASSES = 4
+#: Maximum number of things that were left out, and that are listed.
+_MAX_REMOVED = 20
 
 
 @frozen
@@ -90,16 +104,17 @@ class SafeHtml:
     A message that is safe to show.
 
     Attributes:
-        html: A fragment for the body of a page: the styles, then the content. Nothing in it runs. Its styles apply to
-            the whole page that it is put into; a shadow root or a sandboxed frame isolates them.
+        html: A fragment for the body of a page: the styles, then the content. Nothing in it runs.
         actions: What can be clicked, in document order, each address once.
+        removed: What was left out, in words, each once.
     """
 
     html: str
     actions: tuple[HtmlAction, ...]
+    removed: tuple[str, ...] = ()
 
 
-def read_html(source: str, *, ensure_close: bool, resources: Mapping[str, bytes] | None = None) -> SafeHtml | None:
+def read_html(source: str, rules: HtmlRules, *, resources: Mapping[str, bytes] | None = None) -> SafeHtml | None:
     """
     Make the HTML of a message safe, and find what can be clicked in it.
 
@@ -110,8 +125,9 @@ def read_html(source: str, *, ensure_close: bool, resources: Mapping[str, bytes]
 
     Args:
         source: The HTML, a document or a fragment.
-        ensure_close: Whether to add a close button if there is none.
-        resources: The loaded `resource_urls` by address, which are inlined; None keeps their addresses.
+        rules: How it is written.
+        resources: The loaded `resource_urls` by address, which are inlined; None keeps their addresses, those in style
+            sheets only where the rules allow it.
 
     Returns:
         The message; None if there is nothing to show, a resource is missing, or the source exceeds 512 Ki characters,
@@ -120,10 +136,25 @@ def read_html(source: str, *, ensure_close: bool, resources: Mapping[str, bytes]
     Raises:
         ImportError: The libraries are missing; ``pip install 'exponea-async[html]'`` installs them.
     """
+    removed: dict[str, None] = {}
+    scope = _SCOPE + blake2b(source.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+    styles = StyleCleaner(
+        sheets=_sheet_policy(rules, resources),
+        attributes=KeepUrls() if resources is None else InlineResources(resources),
+        scope=f".{scope}" if rules.scope_styles else "",
+        allow_fixed=not rules.is_embedded,
+        removed=lambda what: removed.setdefault(what) if len(removed) < _MAX_REMOVED else None,
+    )
     with suppress(UnreadableError, MissingResourceError):
-        markup = Markup(source, KeepUrls() if resources is None else InlineResources(resources))
-        return _safe_html(markup, ensure_close=ensure_close)
+        message = _safe_html(Markup(source, styles), rules, scope)
+        return message and evolve(message, removed=tuple(removed))
     return None
+
+
+def _sheet_policy(rules: HtmlRules, resources: Mapping[str, bytes] | None) -> ResourcePolicy:
+    if resources is not None:
+        return InlineResources(resources)
+    return KeepUrls() if rules.allow_remote_media else KeepEmbedded()
 
 
 def resource_urls(source: str) -> ResourceUrls:
@@ -137,7 +168,7 @@ def resource_urls(source: str) -> ResourceUrls:
     """
     policy = CollectUrls()
     with suppress(UnreadableError):
-        Markup(source, policy)
+        Markup(source, StyleCleaner(policy, policy))
         return policy.collected()
     return ResourceUrls()
 
@@ -147,7 +178,8 @@ def find_action(actions: SafeHtml | Iterable[HtmlAction], url: str) -> HtmlActio
     Return the action of an address that was opened, as the Android SDK finds it.
 
     Scheme, host, path and query must be equal, except for a slash at the end of the path; port and fragment do not
-    matter. Any other action takes precedence over a close button.
+    matter. A close button is found by its fragment alone, since browsers put the address of the page before it. Any
+    other action takes precedence over a close button.
 
     Returns:
         The action, or None if the message has no such action.
@@ -159,20 +191,22 @@ def find_action(actions: SafeHtml | Iterable[HtmlAction], url: str) -> HtmlActio
 
 
 def _comparable(url: str) -> tuple[str | None, ...]:
+    if (start := url.find(_CLOSE_URL)) >= 0:
+        return (url[start:],)
     with suppress(ValueError):
         parts = urlsplit(url)
         return parts.scheme, parts.hostname, parts.path.removesuffix("/"), parts.query
     return (url,)
 
 
-def _safe_html(markup: Markup, *, ensure_close: bool) -> SafeHtml | None:
+def _safe_html(markup: Markup, rules: HtmlRules, scope: str) -> SafeHtml | None:
     tree = _parse(markup.html())
     _check_size(tree)
     if not _has_content(tree):
         return None
     _add_links(tree, markup.vetted)
-    result = _sanitize(_fragment(tree), markup)
-    if ensure_close and all(each.kind != CLOSE for each in result.actions):
+    result = _sanitize(_fragment(tree, markup, rules, scope), markup)
+    if rules.ensure_close and all(each.kind != CLOSE for each in result.actions):
         result = _sanitize(result.html + _close_button(markup), markup)
     return result
 
@@ -197,19 +231,31 @@ def _check_size(tree: "LexborHTMLParser") -> None:
 
 def _has_content(tree: "LexborHTMLParser") -> bool:
     body = tree.body
-    return body is not None and any(
+    if body is None:
+        return False
+    # A picture may be all there is: the background of an empty body that has a size.
+    return "background" in (body.attributes.get("style") or "") or any(
         each.tag not in ("style", "meta") if each.is_element_node else bool((each.text_content or "").strip())
         for each in body.iter(include_text=True)
     )
 
 
-def _fragment(tree: "LexborHTMLParser") -> str:
+def _fragment(tree: "LexborHTMLParser", markup: Markup, rules: HtmlRules, scope: str) -> str:
     """Return the tree as content of a body; the attributes of its own body move to a ``<div>``."""
     head, body = tree.head, tree.body
     content = (body.inner_html or "" if body else "").strip()
     attributes = {name: value or "" for name, value in body.attributes.items()} if body else {}
+    has_styles = bool(markup.styles or markup.vetted["style"])
+    if markup.styles and rules.scope_styles:
+        attributes["class"] = f"{scope} {attributes.get('class', '')}".strip()
     if attributes:
-        content = f"{start_tag('div', attributes)}{content}</div>"
+        content = f"{start_tag('div', dict(sorted(attributes.items())))}{content}</div>"
+    if has_styles and rules.is_embedded:
+        markup.vetted["style"].add(_CONTAIN)
+        content = f"{start_tag('div', {'style': _CONTAIN})}{content}</div>"
+    elif markup.styles and rules.scope_styles:
+        # The element of the scope has no siblings that its style sheets could select.
+        content = f"<div>{content}</div>"
     return (head.inner_html or "" if head else "").strip() + content
 
 

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Protocol
-from urllib.parse import unquote
 
 from attrs import field, frozen
 
+from exponea_async._internal.links import is_image_data, is_web, scheme_of
 from exponea_async._internal.lru import LruCache
 
 LOG = logging.getLogger("exponea_async")
@@ -34,22 +34,10 @@ def name_set(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
-#: Schemes that run something, show the reader's own files, or contain another scheme.
-DANGEROUS = name_set(
-    "about blob chrome data feed file filesystem jar javascript livescript mhtml mk mocha ms-its pcast res resource "
-    "vbscript view-source wyciwyg"
-)
-
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
-_IMAGE_DATA = re.compile(r"data:image/[a-z0-9.+-]+[;,]", re.IGNORECASE)
 _FONT_DATA = re.compile(
     r"data:(?:font/[a-z0-9.+-]+|application/(?:octet-stream|vnd\.ms-fontobject|(?:x-)?font[a-z0-9.+-]*))[;,]",
     re.IGNORECASE,
 )
-# Browsers ignore these at both ends of an address, and tabs and line breaks within it too.
-_EDGES = "".join(map(chr, range(0x21)))
-_INVISIBLE = re.compile(r"[^!-~]")
-_WITHIN = re.compile(r"[\t\r\n]")
 
 
 class MissingResourceError(Exception):
@@ -83,32 +71,6 @@ def import_libraries() -> None:
     with html_extra():
         for name in ("nh3", "selectolax.lexbor", "tinycss2"):
             import_module(name)
-
-
-# Addresses
-
-
-def scheme_of(url: str) -> str:
-    """Return the scheme of an address in lower case; an empty string for a relative address."""
-    found = _SCHEME.match(url)
-    return found[1].lower() if found else ""
-
-
-def strip_url(url: str) -> str:
-    """Return an address as browsers read it: without surrounding whitespace, and without tabs and line breaks."""
-    return _WITHIN.sub("", url).strip(_EDGES)
-
-
-def safe_link(url: str) -> str | None:
-    """Return the stripped address of a link; None if it is blank or could run something."""
-    url = strip_url(url)
-    # Readers that decode once too often, or that ignore invisible characters, see this scheme.
-    bare = _INVISIBLE.sub("", unquote(url))
-    return url if url and not {scheme_of(url), scheme_of(bare)} & DANGEROUS else None
-
-
-def _is_web(url: str) -> bool:
-    return scheme_of(url) in ("http", "https")
 
 
 # What becomes of the addresses of resources in a document
@@ -147,11 +109,27 @@ class KeepUrls:
 
     def replace_image(self, url: str) -> str | None:
         """Return the address of an image."""
-        return url if _is_web(url) or _IMAGE_DATA.match(url) else None
+        return url if is_web(url) or is_image_data(url) else None
 
     def replace_font(self, url: str) -> str | None:
         """Return the address of a font."""
-        return url if _is_web(url) or _FONT_DATA.match(url) else None
+        return url if is_web(url) or _FONT_DATA.match(url) else None
+
+
+class KeepEmbedded:
+    """
+    Keeps only what the document contains.
+
+    A style sheet can select elements of the page around it by their values, and ask for an address for each value.
+    """
+
+    def replace_image(self, url: str) -> str | None:
+        """Return the data URL of an image."""
+        return url if is_image_data(url) else None
+
+    def replace_font(self, url: str) -> str | None:
+        """Return the data URL of a font."""
+        return url if _FONT_DATA.match(url) else None
 
 
 @frozen
@@ -172,7 +150,7 @@ class InlineResources:
         Raises:
             MissingResourceError: It is not loaded.
         """
-        return url if _IMAGE_DATA.match(url) else self._data_url(url, "data:image/png;base64,")
+        return url if is_image_data(url) else self._data_url(url, "data:image/png;base64,")
 
     def replace_font(self, url: str) -> str | None:
         """
@@ -200,13 +178,13 @@ class CollectUrls:
 
     def replace_image(self, url: str) -> str | None:
         """Collect the address of an image."""
-        if _is_web(url):
+        if is_web(url):
             self.images[url] = None
         return None
 
     def replace_font(self, url: str) -> str | None:
         """Collect the address of a font."""
-        if _is_web(url):
+        if is_web(url):
             self.fonts[url] = None
         return None
 
