@@ -15,6 +15,8 @@ from weakref import WeakSet, ref
 
 from attrs import evolve
 
+from exponea_async._internal.concurrency import RestartReport
+from exponea_async._internal.user_code import reliable_clock
 from exponea_async._pipeline.api import ApiClient
 from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.receipts import Receipts
@@ -71,6 +73,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         self, configuration: Configuration, *, hooks: Hooks | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         _check_configuration(configuration)
+        clock = reliable_clock(clock)
         self._configuration = configuration
         self._hooks = hooks or Hooks()
         self._counters = Counters()
@@ -100,7 +103,8 @@ class Exponea(DeviceVerbs, BulkVerbs):
             ]
         )
         self._devices = DeviceStore(self._storage, self._recorder, configuration, self._features, self._api)
-        self._session_expirer = SessionExpirer(self._devices, configuration, clock)
+        self._restart_report = _restart_report(self)
+        self._session_expirer = SessionExpirer(self._devices, configuration, clock, self._restart_report)
         self._default = Device(DEFAULT_DEVICE, self._devices)
         self._default_properties = configuration.default_properties
         self._flush_mode = configuration.flush_mode
@@ -167,6 +171,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
             written=self._written,
             credentials=self._credentials,
             rate_limiter=self._rate_limiter,
+            report=self._restart_report,
         )
 
     async def aclose(
@@ -439,6 +444,11 @@ class Exponea(DeviceVerbs, BulkVerbs):
         """Return what the client has done so far, in numbers."""
         return self._counters.snapshot(self._storage.commits)
 
+    def _note_restart(self, task: str, error: BaseException | None) -> None:
+        self._counters.restarts += 1
+        reason = f"the task {task!r} " + ("was cancelled or has ended" if error is None else f"failed: {error!r:.300}")
+        self._hooks.notify(DeliveryEvent("restarted", reason=reason))
+
     def _replace_lost_states(self, error: DamagedFileError) -> None:
         """Keep the devices' states in memory: the queue file was damaged or lost, and a new one replaces it."""
         self._devices.rescue()
@@ -457,6 +467,17 @@ def _check_configuration(configuration: object) -> None:
     if not isinstance(configuration, Configuration):
         trouble = f"expected a Configuration, got {type(configuration).__name__}"
         raise ConfigurationError("configuration", trouble, "Pass a Configuration(project_token=...).")
+
+
+def _restart_report(client: Exponea) -> RestartReport:
+    # The tasks outlive a client that was never closed, and must not keep it alive.
+    owner = ref(client)
+
+    def report(task: str, error: BaseException | None) -> None:
+        if (client := owner()) is not None:
+            client._note_restart(task, error)  # noqa: SLF001 - a method of the client
+
+    return report
 
 
 def _damage_report(client: Exponea) -> Callable[[DamagedFileError], None]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from attrs import Attribute, field, frozen
 
 from exponea_async._internal import validation as checks
+from exponea_async._internal.user_code import calling
 from exponea_async.errors import ExponeaError
 from exponea_async.models import Event
 
@@ -23,14 +24,25 @@ class DeliveryEvent:
     Attributes:
         kind: What happened. ``"delivered"``, ``"rejected"``, ``"dropped"``, ``"lost"`` and ``"retried"`` are about
             records; ``"paused"``, ``"unavailable"`` and ``"resumed"`` about a project; ``"damaged"`` about the queue
-            file.
+            file; ``"restarted"`` about a background task of the client that ended unexpectedly.
         ids: The ids of the records, as in `Receipt.ids`; empty if it is not about records.
         project: The address of the project; empty if it is not about a project.
         reason: The reason; empty if there is none.
         error: The exception that says the same, or None.
     """
 
-    kind: Literal["delivered", "rejected", "dropped", "lost", "retried", "paused", "resumed", "unavailable", "damaged"]
+    kind: Literal[
+        "delivered",
+        "rejected",
+        "dropped",
+        "lost",
+        "retried",
+        "paused",
+        "resumed",
+        "unavailable",
+        "damaged",
+        "restarted",
+    ]
     ids: tuple[str, ...] = ()
     project: str = ""
     reason: str = ""
@@ -90,6 +102,7 @@ class Hooks:
         """Call all listeners with an event."""
         for listener in self.listeners:
             try:
-                listener(event)
+                with calling("the listener", listener):
+                    listener(event)
             except Exception:
                 LOG.exception("A listener failed on a %r event.", event.kind)

@@ -166,6 +166,7 @@ class Stats:
         paused: The reasons why projects are paused now, by the address of the project.
         lost: Records that left the queue without any proof that they were delivered, as far as it was noticed: their
             receipts were awaited, or the file was damaged while receipts were held.
+        restarts: How often a background task of the client ended unexpectedly and was started again.
     """
 
     tracked: int
@@ -180,6 +181,7 @@ class Stats:
     in_flight: int
     paused: Mapping[str, str]
     lost: int = 0
+    restarts: int = 0
 
 
 @frozen

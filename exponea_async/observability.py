@@ -24,6 +24,7 @@ class Counters:
         self.in_flight = 0
         self.paused: dict[str, str] = {}
         self.lost = 0
+        self.restarts = 0
 
     def snapshot(self, commits: int) -> Stats:
         """Return the present numbers."""
@@ -40,6 +41,7 @@ class Counters:
             in_flight=self.in_flight,
             paused=dict(self.paused),
             lost=self.lost,
+            restarts=self.restarts,
         )
 
 
@@ -48,6 +50,7 @@ _METRICS = {
     "delivered": "Records that Engagement accepted",
     "rejected": "Records that became dead letters",
     "lost": "Records that left the queue without any proof that they were delivered",
+    "restarts": "How often a task of the SDK ended unexpectedly and was started again",
     "retried": "How often a record was put back to be sent again",
     "requests": "Requests made to upload records",
     "failed_requests": "Requests without a usable response",

@@ -108,7 +108,7 @@ class TestStarting:
         await asyncio.gather(client.start(), client.start())
         await client.start()
 
-        assert running("upload") == ["exponea_async: upload"]
+        assert running("leasing") == ["exponea_async: leasing"]
         await client.aclose()
 
     async def test_a_cancelled_start(self, configure: Configure) -> None:
@@ -287,7 +287,7 @@ class TestClosing:
     async def test_an_upload_that_has_failed_is_not_waited_for(
         self, connect: Connect, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """After an unexpected error has ended the upload, flushing and closing return, with what remains."""
+        """While a task of the upload fails with an unexpected error, flushing and closing return, with what remains."""
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("ping"))
         with failing(tmp_path / "queue.sqlite", "DELETE ON record", unexpected=True):
@@ -295,7 +295,7 @@ class TestClosing:
         await asyncio.wait_for(client.aclose(timeout=None), 5)
 
         assert result.remaining == 1
-        assert "The upload has failed" in caplog.text
+        assert "'exponea_async: verdicts' has failed" in caplog.text
 
     async def test_awaited_receipts_raise(self, connect: Connect, sandbox: Sandbox) -> None:
         """Callers that wait for a receipt get a ClosedError when the client is closed."""

@@ -1,5 +1,5 @@
 """
-Background tasks, work that concurrent callers share, and locks by key.
+Background tasks and their supervision, work that concurrent callers share, and locks by key.
 """
 
 import asyncio
@@ -8,14 +8,23 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
+
+from attrs import define
 
 from exponea_async.errors import ExponeaError, LifecycleError
 
 LOG = logging.getLogger("exponea_async")
 
+#: The wait before a task is started again that has ended unexpectedly, in seconds. It doubles each time.
+MIN_RESTART_DELAY, MAX_RESTART_DELAY = 0.1, 30.0
+
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+
+
+#: See `Supervisor`.
+RestartReport = Callable[[str, BaseException | None], None]
 
 
 class BackgroundTasks:
@@ -71,13 +80,106 @@ class BackgroundTasks:
 
     def _finish(self, task: "asyncio.Task[Any]", *, log_errors: bool) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
+        if task.cancelled():
+            if not task.cancelling():
+                LOG.error("%s has ended with a CancelledError, although it was not cancelled.", task.get_name())
+            return
+        error = task.exception()
+        if error is None:
             return
         if not isinstance(error, ExponeaError):
             LOG.error("Unexpected error in %s.", task.get_name(), exc_info=error)
         elif log_errors:
             level = logging.DEBUG if isinstance(error, LifecycleError) else logging.WARNING
             LOG.log(level, "%s failed: %s", task.get_name(), error)
+
+
+@define(eq=False)
+class _Job:
+    """A task of a supervisor."""
+
+    work: Callable[[], Coroutine[Any, Any, object]]
+    name: str
+    task: "asyncio.Task[object] | None" = None
+    started_at: float = 0.0
+    error: BaseException | None = None
+    delay: float = 0.0
+    timer: asyncio.TimerHandle | None = None
+
+
+class Supervisor:
+    """
+    Tasks that run until they are closed. One that ends before, for whatever reason, is reported and started again.
+
+    Args:
+        report: Called with the name of such a task, and with its error or None if it returned or was cancelled.
+    """
+
+    def __init__(self, report: RestartReport) -> None:
+        self._report = report
+        self._jobs: dict[str, _Job] = {}
+        self._is_closed = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there are tasks, and none of them has failed and waits to be started again."""
+        return bool(self._jobs) and all(job.error is None for job in self._jobs.values())
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, object]], *, name: str) -> None:
+        """Start a task that runs what `work` returns."""
+        self._jobs[name] = _Job(work, f"exponea_async: {name}")
+        self._begin(name)
+
+    async def aclose(self) -> None:
+        """Cancel all tasks, and wait until they have ended."""
+        self._is_closed = True
+        jobs, self._jobs = self._jobs, {}
+        for job in jobs.values():
+            if job.timer:
+                job.timer.cancel()
+        tasks = [job.task for job in jobs.values() if job.task]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def restart(self, name: str) -> None:
+        """Start a task again that has ended."""
+        job = self._jobs[name]
+        error, job.error = job.error, None
+        if error is None:
+            LOG.critical("The task %r was cancelled or has ended unexpectedly, and is started again.", job.name)
+        self._begin(name)
+        self._report(job.name, error)
+
+    def _begin(self, name: str) -> None:
+        job = self._jobs[name]
+        job.timer = None
+        job.started_at = asyncio.get_running_loop().time()
+        job.task = asyncio.create_task(job.work(), name=job.name)
+        job.task.add_done_callback(partial(self._finish, name))
+
+    def _finish(self, name: str, task: "asyncio.Task[object]") -> None:
+        error = None if task.cancelled() else task.exception()
+        # What ends the program ends the task, too.
+        if self._is_closed or isinstance(error, KeyboardInterrupt | SystemExit):
+            return
+        job = self._jobs[name]
+        job.error = error
+        if error is not None:
+            LOG.critical("The task %r has failed, and is started again.", job.name, exc_info=error)
+        loop = asyncio.get_running_loop()
+        was_stable = loop.time() - job.started_at > MAX_RESTART_DELAY
+        job.delay = MIN_RESTART_DELAY if was_stable or not job.delay else min(2 * job.delay, MAX_RESTART_DELAY)
+        # Not at once: at the end of a program, all tasks are cancelled just before the event loop is closed.
+        job.timer = loop.call_later(job.delay, _restart, ref(self), name)
+
+
+def _restart(supervisor: ref[Supervisor], name: str) -> None:
+    # A client that was never closed must not be kept alive by a timer.
+    alive = supervisor()
+    if alive is not None:
+        alive.restart(name)
 
 
 class SharedLoad(Generic[T]):

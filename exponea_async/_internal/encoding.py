@@ -25,6 +25,7 @@ from uuid import UUID
 import attrs
 
 from exponea_async._internal.arguments import plain_string, read_text, read_timestamp
+from exponea_async._internal.user_code import calling
 from exponea_async._internal.validation import short_repr
 from exponea_async.errors import InvalidEventError
 
@@ -268,7 +269,10 @@ class _Walk:
         """Return what the encoder of the application makes of a value, or else what its own methods make of it."""
         # An encoder may return one unknown value after another.
         _check_depth(path, depth)
-        converted = value if self._encoder is None else self._encoder(value)
+        converted = value
+        if self._encoder is not None:
+            with calling("the encoder", self._encoder):
+                converted = self._encoder(value)
         if converted is value:
             converted = self._by_duck_type(value, path, depth)
         return self._convert(converted, path, depth + 1)

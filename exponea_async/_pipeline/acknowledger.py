@@ -7,6 +7,7 @@ come in meanwhile in a single transaction, and only then counts them, resolves r
 
 import asyncio
 import heapq
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from exponea_async.errors import RejectedError, StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Leased, Settlement, Storage
+
+LOG = logging.getLogger("exponea_async")
 
 #: Length of a lease in seconds. If this process dies, other processes can lease its records after that time.
 LEASE = 15.0
@@ -81,6 +84,10 @@ class Acknowledger:
     def is_outstanding(self, key: str) -> bool:
         """Return whether a record is leased, and its verdict is not known or not stored yet."""
         return key in self._leased or any(key in verdict.ids for verdict in (*self._verdicts, *self._storing))
+
+    def undecided(self, records: Iterable[Leased]) -> list[Leased]:
+        """Return those of some leased records that have no verdict yet."""
+        return [record for record in records if record.id in self._leased]
 
     def add(self, records: Iterable[Leased]) -> None:
         """Take over records that were leased: their leases are renewed until they have a verdict."""
@@ -144,12 +151,18 @@ class Acknowledger:
         try:
             await self._settle([settlement for verdict in verdicts for settlement in verdict.settlements])
         except BaseException:
-            # Closing cancels this task, and stores the rest itself.
+            # Closing cancels this task, and stores the rest itself; otherwise the task is started again.
             self._verdicts[:0] = verdicts
+            self._storing = []
+            self._wake.set()
             raise
         for verdict in verdicts:
             self._unstored -= len(verdict.ids)
-            self._publish(verdict)
+            try:
+                self._publish(verdict)
+            except Exception:
+                # The others must be published all the same.
+                LOG.exception("Unexpected error while publishing a verdict.")
         self._storing = []
         self._stored.set()
         self._stored = asyncio.Event()

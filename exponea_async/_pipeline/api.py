@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from exponea_async._internal.user_code import FunctionError, calling
 from exponea_async._pipeline.commands import Project, route_of
 from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.responses import classify, describe
@@ -126,12 +127,14 @@ class ApiClient:
     async def _customer_token(self, ids: Mapping[str, str]) -> str:
         provider: Any = self._configuration.customer_token_provider
         try:
-            token = await _check_awaitable(provider(ids) if _accepts_ids(provider) else provider())
+            with calling("the customer_token_provider", provider, is_async=True):
+                token = await _check_awaitable(provider(ids) if _accepts_ids(provider) else provider())
         except ExponeaError:
             raise
         except Exception as error:
             # The message may hold a secret, so it is only in the error that this one is raised from.
-            raise RequestRefusedError(f"customer_token_provider raised {type(error).__name__}", status=0) from error
+            name = type(error.__cause__ if isinstance(error, FunctionError) else error).__name__
+            raise RequestRefusedError(f"customer_token_provider raised {name}", status=0) from error
         # A string read from a file ends with a line break, which would begin another header.
         words = token.split() if isinstance(token, str) else []
         if words[:1] == [BEARER]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from exponea_async._internal.concurrency import RestartReport, Supervisor
 from exponea_async._pipeline.acknowledger import Acknowledger
 from exponea_async._pipeline.uploader import Uploader
 from exponea_async.errors import StorageError
@@ -30,6 +31,7 @@ class Flusher:
         counters: Say how many records were delivered and rejected.
         mode: The flush mode at first.
         period: Seconds between the uploads of `FlushMode.PERIOD` at first.
+        report: Called when a task has ended unexpectedly; see `Supervisor`.
 
     Attributes:
         mode: The flush mode.
@@ -45,6 +47,7 @@ class Flusher:
         counters: Counters,
         mode: FlushMode,
         period: float,
+        report: RestartReport,
     ) -> None:
         self.mode = mode
         self.period = period
@@ -54,7 +57,9 @@ class Flusher:
         self._counters = counters
         # Number of flushes in progress.
         self._flushes = 0
-        self._period_task: asyncio.Task[None] | None = None
+        self._report = report
+        # The task of `FlushMode.PERIOD`.
+        self._timer: Supervisor | None = None
         self._lock = asyncio.Lock()
         self._is_closed = False
 
@@ -130,12 +135,12 @@ class Flusher:
     async def _apply_mode(self) -> None:
         # One change after another, since each starts a task of its own.
         async with self._lock:
-            if self._period_task is not None:
-                self._period_task.cancel()
-                await asyncio.wait([self._period_task])
-                self._period_task = None
+            if self._timer is not None:
+                await self._timer.aclose()
+                self._timer = None
             if self.mode is FlushMode.PERIOD and not self._is_closed:
-                self._period_task = asyncio.create_task(self._flush_periodically(), name="exponea_async: period")
+                self._timer = Supervisor(self._report)
+                self._timer.start(self._flush_periodically, name="period")
             self._update_uploader()
 
     def _update_uploader(self) -> None:

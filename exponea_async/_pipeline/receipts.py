@@ -170,8 +170,7 @@ class Receipts:
     def check_all(self) -> None:
         """Look up the records of all receipts that are held once, since some may be lost."""
         self._must_check_all = True
-        if not self._is_closed:
-            self._start_polling()
+        self._start_polling()
 
     def report_lost(self, ids: Sequence[str], reason: str) -> None:
         """State that records are lost, but for those on which this process itself will have a verdict."""
@@ -180,8 +179,14 @@ class Receipts:
             self._resolve_lost(lost, reason)
 
     def _start_polling(self) -> None:
-        if self._task is None or self._task.done():
+        if not self._is_closed and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._poll(), name="exponea_async: receipts")
+            self._task.add_done_callback(self._resume_polling)
+
+    def _resume_polling(self, task: "asyncio.Task[None]") -> None:
+        # The task ends by itself once nothing is awaited; the application may have cancelled it.
+        if self._awaited and not self._is_closed:
+            task.get_loop().call_later(self._poll_interval, self._start_polling)
 
     async def _poll(self) -> None:
         if self._generation is None:
@@ -200,6 +205,9 @@ class Receipts:
         try:
             found, generation = await self._storage.find(ids), await self._storage.generation()
         except StorageError:
+            return
+        except Exception:
+            LOG.exception("Unexpected error while looking up records; trying again.")
             return
         self._generation = self._generation or generation
         lost: list[str] = []

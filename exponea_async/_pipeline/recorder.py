@@ -11,6 +11,7 @@ from typing import Any
 from exponea_async._internal.arguments import read_timestamp
 from exponea_async._internal.encoding import MAX_MESSAGE, encode_object, encode_string, plain_object
 from exponea_async._internal.throttle import Throttle
+from exponea_async._internal.user_code import FunctionError, calling
 from exponea_async._internal.validation import short_repr
 from exponea_async._pipeline.clock import UniqueClock
 from exponea_async._pipeline.commands import Project, click_command, customer_command, event_command, route_of
@@ -212,13 +213,17 @@ class EventRecorder:
     def _changed(self, before_track: Callable[[Event], Event | None], kind: EventType, event: Event) -> Event | None:
         """Return what the hook makes of an event; None where the event is dropped."""
         try:
-            changed = _check_changed(before_track(event))
+            with calling("before_track", before_track):
+                returned = before_track(event)
+            changed = _check_changed(returned)
             if changed is None:
                 self._counters.dropped["before_track"] += 1
             elif kind in _AUTOMATIC and changed is not event:
                 self._check_automatic(changed)
         except Exception as error:
             if kind not in _AUTOMATIC:
+                if isinstance(error, FunctionError):
+                    raise InvalidEventError("before_track", str(error), "Correct the hook.") from error
                 raise
             self._check_automatic(event)
             self._report_failed_hook(event, error)

@@ -3,9 +3,9 @@ The upload as a whole, from the start of a client to its end.
 """
 
 import asyncio
-import logging
 from contextlib import suppress
 
+from exponea_async._internal.concurrency import RestartReport, Supervisor
 from exponea_async._pipeline.acknowledger import Acknowledger
 from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.flush import Flusher
@@ -20,8 +20,6 @@ from exponea_async.hooks import Hooks
 from exponea_async.models import FlushMode
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Storage
-
-LOG = logging.getLogger("exponea_async")
 
 #: Maximum time that closing takes to store verdicts and give leased records back, in seconds.
 RELEASE_TIMEOUT = 5.0
@@ -42,6 +40,7 @@ class UploadRuntime:
         written: Set after records were written.
         credentials: The credentials of projects.
         rate_limiter: Spaces the requests.
+        report: Called when a task has ended unexpectedly; see `Supervisor`.
 
     Attributes:
         flusher: Decides when records are sent.
@@ -60,11 +59,13 @@ class UploadRuntime:
         written: asyncio.Event,
         credentials: CredentialStore,
         rate_limiter: RateLimiter,
+        report: RestartReport,
     ) -> None:
         settings = configuration.upload
         # Every project is tried again.
         counters.paused.clear()
         self._transport = Transport(settings, connections=settings.concurrency)
+        self._supervisor = Supervisor(report)
         self._acknowledger = Acknowledger(storage, receipts, counters, hooks)
         receipts.leave_out(self._acknowledger.is_outstanding)
         sender = Sender(
@@ -84,6 +85,7 @@ class UploadRuntime:
             queue=configuration.queue,
             upload=settings,
             written=written,
+            supervisor=self._supervisor,
         )
         self.flusher = Flusher(
             storage=storage,
@@ -92,22 +94,16 @@ class UploadRuntime:
             counters=counters,
             mode=mode,
             period=period,
+            report=report,
         )
-        self._task = asyncio.create_task(uploader.run(), name="exponea_async: upload")
-        self._task.add_done_callback(_log_failure)
+        uploader.start()
 
     async def aclose(self) -> None:
         """Cancel what is in flight, and give records without a verdict back."""
         await self.flusher.aclose()
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await self._supervisor.aclose()
         # If this fails, the leases run out.
         with suppress(TimeoutError, StorageError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
                 await self._acknowledger.release()
         await self._transport.aclose()
-
-
-def _log_failure(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and task.exception() is not None:
-        LOG.critical("The upload has failed; events are kept until the next start.", exc_info=task.exception())

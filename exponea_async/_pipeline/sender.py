@@ -129,7 +129,8 @@ class Sender:
 
     def recover(self, batch: Batch, error: Exception) -> None:
         """Keep the records of a batch whose sending failed with an unexpected error."""
-        self._acknowledger.retry_later(batch.records, self._backoff.seconds(1), f"{type(error).__name__} in the SDK")
+        undecided = self._acknowledger.undecided(batch.records)
+        self._acknowledger.retry_later(undecided, self._backoff.seconds(1), f"{type(error).__name__} in the SDK")
 
     def _breaker(self, route: str) -> CircuitBreaker:
         return self.breakers.setdefault(route, CircuitBreaker())

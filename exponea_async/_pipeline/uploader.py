@@ -9,9 +9,11 @@ verdict, from the sending task to the `Acknowledger`, which wakes the storing ta
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+from exponea_async._internal.concurrency import Supervisor
 from exponea_async._pipeline.acknowledger import LEASE, Acknowledger
 from exponea_async._pipeline.commands import pack
 from exponea_async._pipeline.sender import Batch, Sender
@@ -39,9 +41,7 @@ class Uploader:
         queue: The maximum age of records.
         upload: The size of batches, and the number of concurrent requests.
         written: Set after records were written.
-
-    Attributes:
-        is_running: Whether the upload has not ended yet.
+        supervisor: Runs the tasks of the upload.
     """
 
     def __init__(
@@ -53,8 +53,10 @@ class Uploader:
         queue: QueueSettings,
         upload: UploadSettings,
         written: asyncio.Event,
+        supervisor: Supervisor,
     ) -> None:
         self._storage = storage
+        self._supervisor = supervisor
         self._sender = sender
         self._acknowledger = acknowledger
         self._max_age = queue.max_age
@@ -68,9 +70,21 @@ class Uploader:
         self._wake = written
         # Ends the wait for further records, which makes one request of a burst.
         self._skip_linger = asyncio.Event()
-        self.is_running = True
 
     # Control
+
+    @property
+    def is_running(self) -> bool:
+        """Whether all tasks of the upload are running. One that has failed is started again after a while."""
+        return self._supervisor.is_running
+
+    def start(self) -> None:
+        """Start all tasks of the upload."""
+        self._supervisor.start(self._acknowledger.run, name="verdicts")
+        self._supervisor.start(self._acknowledger.renew_leases, name="leases")
+        self._supervisor.start(self._lease_forever, name="leasing")
+        for number in range(1, self._settings.concurrency + 1):
+            self._supervisor.start(self._send_forever, name=f"sender {number}")
 
     def activate(self) -> None:
         """Lease records from now on."""
@@ -99,18 +113,6 @@ class Uploader:
         return frozenset(
             route for route, breaker in breakers.items() if breaker.is_blocked(since, now, paused_only=paused_only)
         )
-
-    async def run(self) -> None:
-        """Run all tasks of the upload, until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._acknowledger.run(), name="exponea_async: verdicts")
-                group.create_task(self._acknowledger.renew_leases(), name="exponea_async: leases")
-                group.create_task(self._lease_forever(), name="exponea_async: leasing")
-                for number in range(1, self._settings.concurrency + 1):
-                    group.create_task(self._send_forever(), name=f"exponea_async: sender {number}")
-        finally:
-            self.is_running = False
 
     def _look_now(self) -> None:
         self._skip_linger.set()
@@ -145,9 +147,19 @@ class Uploader:
             return False
         limit = 2 * self._round
         records = await self._lease(limit, skip=blocked)
-        for batch in self._pack(records):
-            await self._ready.put(Batch(batch))
+        await self._enqueue([Batch(batch) for batch in self._pack(records)])
         return len(records) == limit
+
+    async def _enqueue(self, batches: Sequence[Batch]) -> None:
+        """Queue batches for the senders, or give back their records if that is cancelled."""
+        left = deque(batches)
+        try:
+            while left:
+                await self._ready.put(left[0])
+                left.popleft()
+        finally:
+            for batch in left:
+                self._acknowledger.give_back(batch.records)
 
     async def _lease_probe(self, route: str) -> None:
         """
@@ -164,7 +176,7 @@ class Uploader:
                 self._acknowledger.give_back(batch)
             if batches:
                 breaker.is_probing = True
-                await self._ready.put(Batch(batches[0], is_probe=True))
+                await self._enqueue([Batch(batches[0], is_probe=True)])
                 return
             # All of these were too old, and many more may be.
             limit = self._settings.batch_size
@@ -176,10 +188,10 @@ class Uploader:
         try:
             return await asyncio.shield(lease)
         except asyncio.CancelledError:
-            # Closing cancels this task. Records that are leased all the same must be given back, or no process could
-            # lease them until the leases run out.
+            # Records that are leased all the same must be given back, or no process could lease them until the leases
+            # run out.
             with suppress(StorageError):
-                self._acknowledger.add(await lease)
+                self._acknowledger.give_back(await lease)
             raise
 
     def _pack(self, records: Sequence[Leased]) -> list[tuple[Leased, ...]]:
@@ -221,8 +233,12 @@ class Uploader:
             except Exception as error:
                 LOG.exception("Unexpected error while sending a batch; its events are kept.")
                 self._sender.recover(batch, error)
-            if batch.is_probe:
-                self._sender.breakers[batch.route].is_probing = False
+            except asyncio.CancelledError:
+                self._acknowledger.give_back(self._acknowledger.undecided(batch.records))
+                raise
+            finally:
+                if batch.is_probe:
+                    self._sender.breakers[batch.route].is_probing = False
             if batch.is_probe or self._acknowledger.next_due() < due:
                 # The leasing task waits for a time that is no longer the next one.
                 self._wake.set()

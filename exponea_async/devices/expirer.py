@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from math import inf
 
+from exponea_async._internal.concurrency import RestartReport, Supervisor
 from exponea_async._pipeline.recorder import Drafts
 from exponea_async.config import Configuration
 from exponea_async.devices.sessions import end_session, idle_before
@@ -32,27 +33,35 @@ class SessionExpirer:
         store: All devices.
         configuration: Gives the session timeout.
         clock: Returns UNIX seconds.
+        report: Called when the task has ended unexpectedly; see `Supervisor`.
     """
 
-    def __init__(self, store: DeviceStore, configuration: Configuration, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: DeviceStore,
+        configuration: Configuration,
+        clock: Callable[[], float],
+        report: RestartReport,
+    ) -> None:
         self._store = store
         self._configuration = configuration
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
+        self._report_restart = report
+        self._task: Supervisor | None = None
         # The version of each state whose session could not be ended, so that each is reported once.
         self._failed: dict[str, int] = {}
 
     def start(self) -> None:
         """Start the task, if sessions are automatic."""
         if self._configuration.automatic_session_tracking:
-            self._task = asyncio.create_task(self._run(), name="exponea_async: session expirer")
+            self._task = Supervisor(self._report_restart)
+            self._task.start(self._run, name="session expirer")
 
     async def aclose(self) -> None:
         """Stop the task, and write down that devices in the foreground were active until now."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            await task.aclose()
             try:
                 await self._write_foreground_activity()
             except StorageError as error:

@@ -367,6 +367,17 @@ class TestOtherProcesses:
         receipts.resolve(receipt.ids)
         await task
 
+    async def test_look_ups_go_on_after_their_task_was_cancelled(
+        self, storage: UnreliableStorage, receipts: Receipts
+    ) -> None:
+        """An application that cancels all tasks does not make a call wait for ever."""
+        receipt = receipts.issue(await written(storage))
+        task = await waiting(receipt)
+        polls()[0].cancel()
+        await settle(storage, receipt, Settlement(receipt.ids, "delivered"))
+
+        await task
+
     async def test_records_are_looked_up_only_while_a_call_waits(
         self, storage: UnreliableStorage, receipts: Receipts
     ) -> None:

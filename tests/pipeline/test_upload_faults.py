@@ -95,6 +95,7 @@ async def uploading(
         written=asyncio.Event(),
         credentials=credentials,
         rate_limiter=RateLimiter(100_000.0),
+        report=lambda _name, _error: None,
     )
     await runtime.flusher.start()
     try:

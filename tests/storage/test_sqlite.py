@@ -294,7 +294,7 @@ class TestGroupCommit:
         await asyncio.gather(*writers)
 
     async def test_a_cancelled_commit_task(self, open_file: OpenFile) -> None:
-        """If the event loop cancels the commit task, no caller waits for ever, and the storage can still be closed."""
+        """If the task that commits is cancelled, no caller waits for ever, and the task is started again."""
         storage = await open_file(when_full="wait", max_records=1)
         await storage.write(records("a"))
         waiting = [asyncio.create_task(storage.write(records(name))) for name in "bc"]
@@ -304,9 +304,23 @@ class TestGroupCommit:
 
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(result) for result in results] == [StorageError] * 2
+        assert (await storage.pending()).waiting == 1
+        await storage.aclose()
         with pytest.raises(StorageError, match="closed"):
             await storage.pending()
+
+    async def test_closing_after_the_commit_task_was_cancelled(self, open_file: OpenFile) -> None:
+        """Calls that come before the task is started again end with an error if the storage is closed meanwhile."""
+        storage = await open_file()
+        (task,) = [each for each in asyncio.all_tasks() if each.get_name() == "exponea_async: commits"]
+        task.cancel()
+        await asyncio.wait([task])
+        late = asyncio.create_task(storage.write(records("late")))
+        await asyncio.sleep(0)
         await storage.aclose()
+
+        with pytest.raises(StorageError, match="closed"):
+            await late
 
     @pytest.mark.parametrize(("durability", "level"), [("process", 1), ("power", 2)])
     async def test_durability(self, open_file: OpenFile, durability: Literal["process", "power"], level: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from attrs import evolve, frozen
 
 from exponea_async._internal.streams import Stream, Subscription
+from exponea_async._internal.user_code import calling
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.impressions import Impression
 from exponea_async.errors import InvalidEventError
@@ -459,7 +460,8 @@ def _arranged(
 def _call_safely(arrange: Arrange, blocks: list[InAppContentBlock]) -> list[InAppContentBlock] | None:
     """Return those of the blocks that a user's function returns, in its order; None where it raises."""
     try:
-        found = list(arrange(list(blocks)))
+        with calling("the function", arrange):
+            found = list(arrange(list(blocks)))
     except Exception:
         LOG.exception("A function that filters or sorts the blocks of a carousel raised an error.")
         return None

@@ -3,6 +3,7 @@ Group commit: the calls of many callers share one transaction, which is one call
 """
 
 import asyncio
+import logging
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -17,12 +18,16 @@ from exponea_async.storage.sqlite.file import is_damage, storage_error
 from exponea_async.storage.sqlite.leases import LeaseRequest, has_due, lease
 from exponea_async.storage.sqlite.writes import BatchWriter, PendingWrite
 
+LOG = logging.getLogger("exponea_async")
+
 T = TypeVar("T")
 
 #: Records in one transaction; with more of them the other callers only wait longer.
 MAX_BATCH_RECORDS = 500
 #: How long a commit waits for more writes once several have come at the same time, in seconds.
 COMMIT_WINDOW = 0.002
+#: The wait before the task is started again after it has ended unexpectedly, in seconds.
+RESTART_DELAY = 0.1
 #: How often writes that wait for capacity are tried again, in seconds. After a settlement they are tried at once.
 CAPACITY_POLL = 0.05
 
@@ -190,7 +195,7 @@ class CommitBatch:
         for write in self.writes:
             future = write.future
             if write.written is not None and write.on_commit is not None:
-                write.on_commit(write.written)
+                _report(write.on_commit, write.written)
             if future.done():
                 continue
             if write.written is not None:
@@ -254,7 +259,21 @@ class GroupCommitter:
         """Start the task."""
         self._loop = asyncio.get_running_loop()
         self._closing = False
-        self._task = asyncio.create_task(self._run_batches(), name="exponea_async: commits")
+        self._begin()
+
+    def _begin(self) -> None:
+        if not self._closing:
+            self._task = self._loop.create_task(self._run_batches(), name="exponea_async: commits")
+            self._task.add_done_callback(self._finish)
+
+    def _finish(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if self._closing or isinstance(error, KeyboardInterrupt | SystemExit):
+            return
+        # Not at once: at the end of a program, all tasks are cancelled just before the event loop is closed.
+        self._loop.call_later(RESTART_DELAY, self._begin)
+        if error is not None:
+            LOG.critical("The task that commits has failed, and is started again.", exc_info=error)
 
     async def aclose(self) -> None:
         """Complete the calls made so far and end the task; writes that wait for capacity get an error."""
@@ -263,6 +282,8 @@ class GroupCommitter:
         if self._task:
             # Waited for, not awaited: a caller that is cancelled here must not cancel the commits.
             await asyncio.wait([self._task])
+        # There are calls only if the task has ended before, and was about to be started again.
+        self._next_batch(limit=sys.maxsize).fail(closed_error())
 
     # Calls
 
@@ -326,10 +347,10 @@ class GroupCommitter:
                 self._deadline = self._loop.time() + self._window
                 await self._run(self._batch)
         finally:
-            # Callers are left only if the loop has cancelled the task: they must not wait for ever.
-            self._closing = True
-            self._batch.fail(closed_error())
-            self._next_batch(limit=sys.maxsize).fail(closed_error())
+            # Callers are left only if the task was cancelled: they must not wait for ever.
+            error = closed_error() if self._closing else StorageError("The commit was interrupted.")
+            self._batch.fail(error)
+            self._next_batch(limit=sys.maxsize).fail(error)
 
     async def _wait_for_work(self) -> None:
         """
@@ -415,6 +436,14 @@ class GroupCommitter:
             self._deadline = self._loop.time() + CAPACITY_POLL
         elif self._blocked:
             self._expected = 0
+
+
+def _report(on_commit: Callable[[Written], None], written: Written) -> None:
+    try:
+        on_commit(written)
+    except Exception:
+        # It was committed all the same, and so were the writes of the others.
+        LOG.exception("Unexpected error after a commit; continuing.")
 
 
 def run_reads(connection: QueueConnection, reads: Sequence[Job]) -> None:

@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from exponea_async._internal.links import is_image_data, is_web, scheme_of
 from exponea_async._internal.lru import LruCache
+from exponea_async._internal.user_code import calling
 
 LOG = logging.getLogger("exponea_async")
 
@@ -266,7 +267,8 @@ class ResourceCache:
 async def _load(loader: ResourceLoader, url: str) -> bytes:
     try:
         async with asyncio.timeout(LOAD_TIMEOUT):
-            data = await loader(url)
+            with calling("the resource_loader", loader, is_async=True):
+                data = await loader(url)
     except Exception as error:
         # The user's own function: whatever goes wrong in it, the message can't be shown.
         raise MissingResourceError(f"{url:.200}: {type(error).__name__}: {error}") from error
