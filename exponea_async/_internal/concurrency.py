@@ -126,8 +126,14 @@ class Supervisor:
         return bool(self._jobs) and all(job.error is None for job in self._jobs.values())
 
     def start(self, work: Callable[[], Coroutine[Any, Any, object]], *, name: str) -> None:
-        """Start a task that runs what `work` returns."""
-        self._jobs[name] = _Job(work, f"exponea_async: {name}")
+        """
+        Start a task.
+
+        Args:
+            work: Returns what the task runs.
+            name: The name of the task.
+        """
+        self._jobs[name] = _Job(work, name)
         self._begin(name)
 
     async def aclose(self) -> None:

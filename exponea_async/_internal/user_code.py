@@ -35,8 +35,8 @@ class calling:  # noqa: N801 - a context manager
 
     A plain function that blocks the event loop is logged once::
 
-        with calling("the listener", listener):
-            listener(event)
+        with calling("the function", print):
+            print("hello")  # hello
 
     Args:
         what: What the function is, for the log.

@@ -140,7 +140,7 @@ class Flusher:
                 self._timer = None
             if self.mode is FlushMode.PERIOD and not self._is_closed:
                 self._timer = Supervisor(self._report)
-                self._timer.start(self._flush_periodically, name="period")
+                self._timer.start(self._flush_periodically, name="exponea_async: period")
             self._update_uploader()
 
     def _update_uploader(self) -> None:

@@ -80,11 +80,11 @@ class Uploader:
 
     def start(self) -> None:
         """Start all tasks of the upload."""
-        self._supervisor.start(self._acknowledger.run, name="verdicts")
-        self._supervisor.start(self._acknowledger.renew_leases, name="leases")
-        self._supervisor.start(self._lease_forever, name="leasing")
+        self._supervisor.start(self._acknowledger.run, name="exponea_async: verdicts")
+        self._supervisor.start(self._acknowledger.renew_leases, name="exponea_async: leases")
+        self._supervisor.start(self._lease_forever, name="exponea_async: leasing")
         for number in range(1, self._settings.concurrency + 1):
-            self._supervisor.start(self._send_forever, name=f"sender {number}")
+            self._supervisor.start(self._send_forever, name=f"exponea_async: sender {number}")
 
     def activate(self) -> None:
         """Lease records from now on."""

@@ -55,7 +55,7 @@ class SessionExpirer:
         """Start the task, if sessions are automatic."""
         if self._configuration.automatic_session_tracking:
             self._task = Supervisor(self._report_restart)
-            self._task.start(self._run, name="session expirer")
+            self._task.start(self._run, name="exponea_async: session expirer")
 
     async def aclose(self) -> None:
         """Stop the task, and write down that devices in the foreground were active until now."""
