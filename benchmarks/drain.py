@@ -13,7 +13,6 @@ import sink
 
 from exponea_async import Exponea
 from exponea_async._pipeline.commands import request_body
-from exponea_async.storage.base import Leased
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 ROUNDS = 5
@@ -33,7 +32,7 @@ async def bodies_of(path: Path) -> list[bytes]:
     """Return the request bodies of the batches in a queue."""
     storage = SQLiteStorage(path)
     await storage.open()
-    records: list[Leased] = await storage.waiting(TOTAL)
+    records = await storage.waiting(TOTAL)
     await storage.aclose()
     return [request_body(records[first : first + BATCH]) for first in range(0, TOTAL, BATCH)]
 

@@ -5,14 +5,7 @@ The asyncio-native tracking SDK for Bloomreach Engagement.
 from exponea_async._internal.streams import Subscription
 from exponea_async._version import __version__
 from exponea_async.client import Exponea
-from exponea_async.config import (
-    BasicAuth,
-    Configuration,
-    ConfigurationChange,
-    ExponeaProject,
-    QueueSettings,
-    UploadSettings,
-)
+from exponea_async.config import Configuration, QueueSettings, UploadSettings
 from exponea_async.errors import (
     ClosedError,
     ConfigurationError,
@@ -63,6 +56,7 @@ from exponea_async.models import (
     TokenFrequency,
 )
 from exponea_async.observability import export_metrics
+from exponea_async.projects import BasicAuth, ConfigurationChange, ExponeaProject
 from exponea_async.subjects import CustomerTracker, Device
 
 __all__ = [

@@ -18,7 +18,7 @@ from attrs import evolve
 from exponea_async._internal.concurrency import RestartReport
 from exponea_async._internal.user_code import reliable_clock
 from exponea_async._pipeline.api import ApiClient
-from exponea_async._pipeline.credentials import CredentialStore
+from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.recorder import EventRecorder
 from exponea_async._pipeline.retry import RateLimiter
@@ -80,7 +80,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         self._storage = create_storage(configuration, _damage_report(self))
         self._receipts = Receipts(self._storage, self._counters, self._hooks)
         self._written = asyncio.Event()
-        self._credentials = CredentialStore(configuration.projects, self._storage)
+        self._projects = ProjectStore(configuration, self._storage)
         self._recorder = EventRecorder(
             configuration=configuration,
             hooks=self._hooks,
@@ -89,11 +89,11 @@ class Exponea(DeviceVerbs, BulkVerbs):
             counters=self._counters,
             clock=clock,
             wake=self._written.set,
-            credentials=self._credentials,
+            projects=self._projects,
         )
         self._recorder.refuse(NotStartedError("The client is not started.", hint="Use 'async with' or await start()."))
         self._rate_limiter = RateLimiter(configuration.upload.requests_per_second)
-        self._api = ApiClient(configuration, self._credentials, self._rate_limiter)
+        self._api = ApiClient(configuration, self._projects, self._rate_limiter)
         self._features = FeatureRegistry(
             [
                 InAppMessages(configuration, clock),
@@ -148,6 +148,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
             if self._upload is not None:
                 return
             await self._storage.open()
+            await self._update_addresses()
             self._upload = self._launch()
             self._running.add(self)
             self._stopped = self._wiped = False
@@ -157,6 +158,12 @@ class Exponea(DeviceVerbs, BulkVerbs):
             await self._upload.flusher.start()
             self._session_expirer.start()
             self._features.start(DeviceContext(DEFAULT_DEVICE, self._devices))
+
+    async def _update_addresses(self) -> None:
+        try:
+            await self._projects.update_addresses()
+        except StorageError as error:
+            LOG.warning("Addresses that have changed could not be stored, and will be at the next start: %s", error)
 
     def _launch(self) -> UploadRuntime:
         settings = self._configuration
@@ -169,7 +176,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
             mode=self._flush_mode,
             period=self._flush_period,
             written=self._written,
-            credentials=self._credentials,
+            projects=self._projects,
             rate_limiter=self._rate_limiter,
             report=self._restart_report,
         )
@@ -272,7 +279,6 @@ class Exponea(DeviceVerbs, BulkVerbs):
         await self._storage.wipe()
         self._wiped = True
         self._devices.clear()
-        self._credentials.clear()
         reason = "the integration was stopped"
         await self._receipts.drop_all(reason)
         LOG.warning("The integration was stopped: %d records were deleted, and nothing is tracked any more.", waiting)

@@ -6,11 +6,9 @@ Durations are given as seconds or as a `datetime.timedelta`, and are stored as s
 """
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
-import attrs
 from attrs import Attribute, evolve, field, frozen
 
 from exponea_async._internal import validation as checks
@@ -18,115 +16,35 @@ from exponea_async._internal.encoding import MAX_MESSAGE, encode_object
 from exponea_async._internal.environment import Environment
 from exponea_async.errors import ConfigurationError, InvalidEventError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
+from exponea_async.projects import (
+    BasicAuth,
+    ExponeaProject,
+    check_authorization,
+    mapped_projects,
+    parse_basic_auth,
+    parse_mapping,
+    parse_project,
+    read_mapping,
+    read_projects,
+    unify_projects,
+)
 
 BASE_URL = "https://api.exponea.com"
 APPLICATION_ID = "default-application"
-
-#: The kinds of events for each key of `Configuration.project_mapping`. ``APP_INBOX`` is from the iOS SDK.
-ROUTED = {name: (kind,) for name, kind in EventType.__members__.items()} | {
-    "APP_INBOX": (EventType.APP_INBOX_OPENED, EventType.APP_INBOX_CLICKED)
-}
-PROJECTS_HINT = "Use a list of ExponeaProject(project_token, authorization_token)."
-
-
-@frozen
-class BasicAuth:
-    """
-    Private access to the API, for servers only: an app must never contain the secret.
-
-    Args:
-        key_id: The id of the private API key.
-        secret: The secret of the key.
-    """
-
-    key_id: str = field(validator=[checks.credential, checks.key_id])
-    secret: str = field(repr=False, validator=checks.credential)
-
-
-def _check_authorization(instance: object, attribute: "Attribute[Any]", value: Any) -> None:
-    if not isinstance(value, BasicAuth):
-        checks.authorization(instance, attribute, value)
-
-
-@frozen
-class ExponeaProject:
-    """
-    A project in Engagement.
-
-    Args:
-        project_token: The token of the project.
-        authorization_token: The public API key without a scheme, or `BasicAuth` for private access.
-        base_url: The URL of the API; None for that of the configuration in which the project is used.
-    """
-
-    project_token: str = field(validator=checks.project_token)
-    authorization_token: str | BasicAuth = field(repr=False, validator=_check_authorization)
-    base_url: str | None = field(
-        default=None, converter=checks.without_slashes, validator=checks.optional(checks.base_url)
-    )
-
-
-def _projects(where: str, projects: Any) -> tuple[ExponeaProject, ...]:
-    if isinstance(projects, str | bytes | Mapping) or not isinstance(projects, Iterable):
-        # The value is not shown: a dict is likely to contain a secret.
-        raise ConfigurationError(where, f"expected a list of projects, got {type(projects).__name__}", PROJECTS_HINT)
-    found: list[ExponeaProject] = []
-    # The errors of projects that a generator creates are raised while it is iterated, so they get their index here.
-    with checks.renamed(lambda field: f"{where}[{len(found)}].{field}".rstrip(".")):
-        for project in projects:
-            if not isinstance(project, ExponeaProject):
-                raise ConfigurationError("", f"expected ExponeaProject, got {type(project).__name__}", PROJECTS_HINT)
-            found.append(project)
-    return tuple(found)
-
-
-def _read_mapping(where: str, mapping: Any) -> Mapping[EventType, tuple[ExponeaProject, ...]]:
-    if not isinstance(mapping, Mapping):
-        trouble = f"expected a mapping, got {type(mapping).__name__}"
-        raise ConfigurationError(where, trouble, "Use a dict with an EventType as key and a list of projects as value.")
-    routes: dict[EventType, tuple[ExponeaProject, ...]] = {}
-    for key, projects in mapping.items():
-        name = key.name if isinstance(key, EventType) else key
-        if name not in ROUTED:
-            hint = checks.suggest(str(name), ROUTED, f"Use one of {', '.join(ROUTED)}.")
-            raise ConfigurationError(where, f"expected an event type as key, got {checks.short_repr(name)}", hint)
-        found = _projects(f"{where}[{name}]", projects)
-        routes |= {kind: routes.get(kind, ()) + found for kind in ROUTED[name]}
-    return MappingProxyType(routes)
 
 
 def _project_mapping(
     value: Mapping[Any, Iterable[ExponeaProject]] | None,
 ) -> Mapping[EventType, tuple[ExponeaProject, ...]]:
-    return _read_mapping("project_mapping", {} if value is None else value)
+    return read_mapping("project_mapping", {} if value is None else value)
 
 
-def _mapping(
-    value: Mapping[Any, Iterable[ExponeaProject]] | None,
-) -> Mapping[EventType, tuple[ExponeaProject, ...]] | None:
-    return None if value is None else _read_mapping("mapping", value)
-
-
-@frozen
-class ConfigurationChange:
-    """
-    The project to which ``anonymize()`` switches a device.
-
-    Args:
-        project: The main project from now on; None keeps the present one.
-        mapping: The `Configuration.project_mapping` from now on; None keeps the present one, ``{}`` clears it.
-    """
-
-    project: ExponeaProject | None = field(
-        default=None, validator=checks.optional(checks.instance_of(ExponeaProject, "Use an ExponeaProject, or None."))
-    )
-    mapping: Mapping[EventType, tuple[ExponeaProject, ...]] | None = field(default=None, converter=_mapping)
-
-    __reduce__ = checks.reduce_settings
+def _other_projects(value: Iterable[ExponeaProject]) -> tuple[ExponeaProject, ...]:
+    return read_projects("other_projects", value)
 
 
 def _main_url(value: str | None) -> str:
-    return checks.without_slashes(BASE_URL if value is None else value) or ""
+    return checks.normalized_url(BASE_URL if value is None else value) or ""
 
 
 def _application_id(value: str | None) -> str:
@@ -253,6 +171,8 @@ class Configuration:
         authorization_token: The public API key of the main project without a scheme, or `BasicAuth` for private access.
         base_url: The URL of the API.
         project_mapping: Further projects that get events of a kind, besides the main one; by `EventType` or its name.
+        other_projects: Projects that get no events because of this setting. Their keys and addresses apply to devices
+            that ``anonymize()`` switches there, and to events that wait in the queue for them.
         default_properties: Properties that are added to every event that does not have them, at most 400 KB of JSON
             in all. A copy is stored.
         allow_default_customer_properties: Whether they are also added to the properties of ``identify_customer()``.
@@ -297,9 +217,10 @@ class Configuration:
     """
 
     project_token: str = field(validator=checks.project_token)
-    authorization_token: str | BasicAuth = field(repr=False, validator=_check_authorization)
+    authorization_token: str | BasicAuth = field(repr=False, validator=check_authorization)
     base_url: str = field(default=BASE_URL, converter=_main_url, validator=checks.base_url)
     project_mapping: Mapping[EventType, tuple[ExponeaProject, ...]] = field(default=None, converter=_project_mapping)
+    other_projects: Sequence[ExponeaProject] = field(default=(), converter=_other_projects)
     default_properties: Mapping[str, Any] = field(
         default=None, converter=checks.frozen_copy, validator=[checks.properties, _check_defaults]
     )
@@ -364,9 +285,14 @@ class Configuration:
 
     def __attrs_post_init__(self) -> None:
         main = ExponeaProject(self.project_token, self.authorization_token, self.base_url)
-        known = {_address(main): main}
+        others = [(f"other_projects[{index}]", project) for index, project in enumerate(self.other_projects)]
+        uses = [("", main), *mapped_projects("project_mapping", self.project_mapping), *others]
+        known = {
+            token: evolve(project, base_url=project.base_url or self.base_url)
+            for token, project in unify_projects(uses).items()
+        }
         routes = {
-            kind: _route(main, [evolve(each, base_url=each.base_url or self.base_url) for each in mapped], kind, known)
+            kind: tuple(known[token] for token in dict.fromkeys([main.project_token, *_tokens(mapped)]))
             for kind, mapped in self.project_mapping.items()
         }
         object.__setattr__(self, "_projects", tuple(known.values()))
@@ -411,33 +337,17 @@ class Configuration:
             return cls(**_fields_of(values) | overrides)
 
 
-def _address(project: ExponeaProject) -> tuple[str | None, str]:
-    return project.base_url, project.project_token
-
-
-def _route(
-    main: ExponeaProject,
-    mapped: Iterable[ExponeaProject],
-    kind: EventType,
-    known: dict[tuple[str | None, str], ExponeaProject],
-) -> tuple[ExponeaProject, ...]:
-    route = {_address(main): main}
-    for index, project in enumerate(mapped):
-        if known.setdefault(_address(project), project).authorization_token != project.authorization_token:
-            raise ConfigurationError(
-                f"project_mapping[{kind.name}][{index}].authorization_token",
-                f"must be the same for all uses of project {project.project_token!r}",
-                "Use the same credentials for a project everywhere.",
-            )
-        route.setdefault(_address(project), project)
-    return tuple(route.values())
+def _tokens(projects: Iterable[ExponeaProject]) -> list[str]:
+    return [project.project_token for project in projects]
 
 
 def _fields_of(values: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return the fields of a `Configuration` from the values of the variables, by section."""
     fields = dict(values[""])
     if "project_mapping" in fields:
-        fields["project_mapping"] = _parse_mapping(fields["project_mapping"])
+        fields["project_mapping"] = parse_mapping(fields["project_mapping"])
+    if "other_projects" in fields:
+        fields["other_projects"] = map(parse_project, fields["other_projects"])
     for section, kind in (("queue", QueueSettings), ("upload", UploadSettings)):
         if values[section]:
             with checks.renamed(lambda field, section=section: f"{section}.{field}"):  # type: ignore[misc]
@@ -446,29 +356,8 @@ def _fields_of(values: dict[str, dict[str, Any]]) -> dict[str, Any]:
         if "authorization_token" in fields:
             trouble = "must not be set together with private access"
             raise ConfigurationError("authorization_token", trouble, "Set one of the two.")
-        fields["authorization_token"] = _parse_basic_auth(values["basic_auth"], "basic_auth")
+        fields["authorization_token"] = parse_basic_auth(values["basic_auth"], "basic_auth")
     for required in ("project_token", "authorization_token"):
         # The validators raise the error for a missing field.
         fields.setdefault(required, None)
     return fields
-
-
-def _parse_basic_auth(value: Mapping[str, Any], where: str) -> BasicAuth:
-    with checks.renamed(lambda field: f"{where}.{field}"):
-        return BasicAuth(value.get("key_id"), value.get("secret"))  # type: ignore[arg-type]
-
-
-def _parse_mapping(value: Mapping[str, Any]) -> dict[str, Any]:
-    # The projects are created when the configuration iterates over them, so that their errors get their index.
-    return {name: map(_parse_project, each) if isinstance(each, list) else each for name, each in value.items()}
-
-
-def _parse_project(value: Any) -> ExponeaProject:
-    """Return the project of ``{"project_token": ..., "authorization_token": ..., "base_url": ...}``."""
-    if not isinstance(value, dict) or not set(value) <= {each.name for each in attrs.fields(ExponeaProject)}:
-        trouble = "expected an object with project_token, authorization_token and optionally base_url"
-        raise ConfigurationError("", trouble, "Use only these names.")
-    authorization: Any = value.get("authorization_token")
-    if isinstance(authorization, dict):
-        authorization = _parse_basic_auth(authorization, "authorization_token")
-    return ExponeaProject(value.get("project_token"), authorization, value.get("base_url"))  # type: ignore[arg-type]

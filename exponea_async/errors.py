@@ -203,17 +203,24 @@ class ProjectPausedError(DeliveryError):
     The credentials, the permissions or the address of a project are wrong. Its events are kept in the queue.
 
     Attributes:
-        project: The address of the project.
-        status: The HTTP status; 0 if no request was made because the project has no credentials.
+        project: The token of the project.
+        status: The HTTP status; 0 if no request was made because no address and no key are known for the project.
+        address: The URL that refused; empty if no request was made.
     """
 
-    def __init__(self, project: str, status: int, reason: str) -> None:
-        super().__init__(
-            f"Project {project} is paused: {reason}.",
-            hint="Its events are kept. Check project_token, authorization_token and base_url.",
-        )
+    def __init__(
+        self,
+        project: str,
+        status: int,
+        reason: str,
+        *,
+        address: str = "",
+        hint: str = "Its events are kept. Check project_token, authorization_token and base_url.",
+    ) -> None:
+        super().__init__(f"Project {project} is paused: {reason}{f', from {address}' if address else ''}.", hint=hint)
         self.project = project
         self.status = status
+        self.address = address
 
 
 class UnavailableError(DeliveryError):

@@ -26,7 +26,7 @@ class DeliveryEvent:
             records; ``"paused"``, ``"unavailable"`` and ``"resumed"`` about a project; ``"damaged"`` about the queue
             file; ``"restarted"`` about a background task of the client that ended unexpectedly.
         ids: The ids of the records, as in `Receipt.ids`; empty if it is not about records.
-        project: The address of the project; empty if it is not about a project.
+        project: The token of the project; empty if it is not about a project.
         reason: The reason; empty if there is none.
         error: The exception that says the same, or None.
     """

@@ -139,12 +139,14 @@ class FlushResult:
         rejected: Number of records that became dead letters during the flush.
         remaining: Number of records that were written before the flush and are still queued.
         lost: Number of records that were found to be lost during the flush; see `Stats.lost`.
+        reasons: Why records remain, by the token of their project, as far as the client knows.
     """
 
     delivered: int
     rejected: int
     remaining: int
     lost: int = 0
+    reasons: Mapping[str, str] = field(factory=dict, eq=False)
 
 
 @frozen
@@ -163,7 +165,7 @@ class Stats:
         bytes_sent: Size of their bodies in bytes, before compression.
         commits: Transactions that wrote to the queue.
         in_flight: Records in requests that are in flight now.
-        paused: The reasons why projects are paused now, by the address of the project.
+        paused: The reasons why projects are paused now, by the token of the project.
         lost: Records that left the queue without any proof that they were delivered, as far as it was noticed: their
             receipts were awaited, or the file was damaged while receipts were held.
         restarts: How often a background task of the client ended unexpectedly and was started again.

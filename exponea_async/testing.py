@@ -23,9 +23,9 @@ from typing import Any, Literal, TypeVar
 from attrs import frozen
 
 from exponea_async._internal.streams import Subscription
-from exponea_async._pipeline.commands import read_command
+from exponea_async._pipeline.commands import project_of, read_command
 from exponea_async.client import Exponea
-from exponea_async.storage.base import DeadLetter, Leased
+from exponea_async.storage.base import DeadLetter, Waiting
 
 T = TypeVar("T")
 
@@ -46,14 +46,14 @@ class StoredRecord:
     Attributes:
         id: The record's id, one of `Receipt.ids`.
         kind: ``"event"``, ``"customer"`` or ``"click"``.
-        url: The URL that it is sent to.
+        route: The project and the endpoint that it is sent to, as in ``"shop/batch"``.
         data: The decoded data of the command.
         reason: Why it was rejected, for a dead letter; else an empty string.
     """
 
     id: str
     kind: Literal["event", "customer", "click"]
-    url: str
+    route: str
     data: Mapping[str, Any]
     reason: str = ""
 
@@ -65,7 +65,7 @@ class StoredRecord:
     @property
     def project(self) -> str:
         """The token of the project."""
-        return self.url.partition("/projects/")[2].partition("/")[0]
+        return project_of(self.route)
 
     @property
     def customer_ids(self) -> dict[str, str]:
@@ -175,12 +175,12 @@ async def _work(client: Exponea) -> bool:
     return bool(tasks)
 
 
-def _decoded(records: Iterable[Leased | DeadLetter], names: tuple[str, ...]) -> list[StoredRecord]:
+def _decoded(records: Iterable[Waiting | DeadLetter], names: tuple[str, ...]) -> list[StoredRecord]:
     decoded = [_decode(record) for record in records]
     return [record for record in decoded if not names or record.name in names]
 
 
-def _decode(record: Leased | DeadLetter) -> StoredRecord:
+def _decode(record: Waiting | DeadLetter) -> StoredRecord:
     command = read_command(record.body)
     kinds: Mapping[str, Literal["event", "customer", "click"]] = {
         "customers/events": "event",

@@ -28,6 +28,7 @@ LAYERS = {
     "observability": 1,
     "models": 0,
     "messages": 0,
+    "projects": 0,
     "errors": 0,
     "_internal": 0,
     "_version": 0,
@@ -43,6 +44,9 @@ SAME_LAYER = {
     ("models", "errors"): "a receipt raises the errors of a delivery",
     ("_internal", "errors"): "the shared rules raise the errors of the package",
     ("errors", "_internal"): "the messages of errors are made printable",
+    ("projects", "_internal"): "projects are checked by the shared rules",
+    ("projects", "models"): "a mapping of projects names kinds of events",
+    ("projects", "errors"): "projects raise the errors of settings",
     ("messages", "_internal"): "messages read the fields of their payloads",
 }
 

@@ -16,16 +16,10 @@ import attrs
 import pytest
 from attrs import evolve
 
-from exponea_async.config import (
-    BasicAuth,
-    Configuration,
-    ConfigurationChange,
-    ExponeaProject,
-    QueueSettings,
-    UploadSettings,
-)
+from exponea_async.config import Configuration, QueueSettings, UploadSettings
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
+from exponea_async.projects import BasicAuth, ConfigurationChange, ExponeaProject
 
 SECRET = "s3cret"
 
@@ -57,6 +51,7 @@ class TestDefaults:
             "authorization_token": "key",
             "base_url": "https://api.exponea.com",
             "project_mapping": {},
+            "other_projects": (),
             "default_properties": {},
             "allow_default_customer_properties": True,
             "automatic_session_tracking": True,
@@ -211,6 +206,12 @@ class TestBaseUrl:
             (None, "https://api.exponea.com"),
             ("https://h.example", "https://h.example"),
             ("https://h.example///", "https://h.example"),
+            ("HTTPS://H.Example:443/", "https://h.example"),
+            ("http://h.example:80/Prefix/", "http://h.example/Prefix"),
+            ("https://h.example:80", "https://h.example:80"),
+            ("http://H.example:08080", "http://h.example:8080"),
+            ("https://h.example:", "https://h.example"),
+            ("http://[2001:DB8::1]:80", "http://[2001:db8::1]"),
             ("http://localhost:8080/a/b/", "http://localhost:8080/a/b"),
             ("http://127.0.0.1:1", "http://127.0.0.1:1"),
             ("http://[::1]:8080", "http://[::1]:8080"),
@@ -219,7 +220,7 @@ class TestBaseUrl:
         ],
     )
     def test_absolute_urls_are_valid(self, given: str | None, expected: str) -> None:
-        """A URL has a scheme, a host and optionally a path; trailing slashes are removed, and None is the default."""
+        """A URL has a scheme, a host and optionally a path; all spellings are normalized, and None is the default."""
         assert configuration(base_url=given).base_url == expected
 
     @pytest.mark.parametrize(
@@ -543,25 +544,49 @@ class TestMapping:
         assert error.field == "project_mapping[PAYMENT][1].project_token"
 
     def test_projects_are_listed_once_the_main_one_first(self) -> None:
-        """A project is identified by its URL and token; mapped projects inherit the main URL."""
+        """A project is identified by its token; projects inherit the main URL, or have that of their other uses."""
         settings = configuration(
             base_url="https://h.example",
             project_mapping={
                 "PAYMENT": [
                     project("x"),
                     project("main"),
-                    project("x", base_url="https://h.example/"),
-                    project("x", "other", base_url="https://z.example"),
+                    project("x", base_url="HTTPS://H.example:443/"),
+                    project("z"),
                 ]
             },
+            other_projects=[project("z", base_url="https://z.example"), project("y")],
         )
         main = ExponeaProject("main", "key", "https://h.example")
-        x, z = project("x", base_url="https://h.example"), project("x", "other", base_url="https://z.example")
+        x, z = project("x", base_url="https://h.example"), project("z", base_url="https://z.example")
 
         assert settings.main == main
         assert settings.projects_for(EventType.PAYMENT) == (main, x, z)
         assert settings.projects_for(EventType.INSTALL) == (main,)
-        assert settings.projects == (main, x, z)
+        assert settings.projects == (main, x, z, project("y", base_url="https://h.example"))
+
+    def test_a_project_has_the_same_address_everywhere(self) -> None:
+        """Two different addresses for one project raise an error that names both."""
+        for given in (
+            {"project_mapping": {"PAYMENT": [project("main", base_url="https://z.example")]}},
+            {
+                "other_projects": [
+                    project("x", base_url="https://y.example"),
+                    project("x", base_url="https://z.example"),
+                ]
+            },
+        ):
+            error = error_of(configuration, **given)
+            assert error.field in ("project_mapping[PAYMENT][0].base_url", "other_projects[1].base_url")
+            assert "https://z.example" in str(error)
+
+    def test_a_change_is_consistent_in_itself(self) -> None:
+        """A switch can't give one project two keys or two addresses."""
+        first = project("x", base_url="https://x.example")
+        for second in (project("x", SECRET), project("x", base_url="https://z.example")):
+            error = error_of(ConfigurationChange, project=first, mapping={"PAYMENT": [second]})
+            assert error.field.startswith("mapping[PAYMENT][0].")
+            assert SECRET not in str(error)
 
     def test_a_project_has_the_same_key_everywhere(self) -> None:
         """Two different keys for one project raise an error."""

@@ -9,9 +9,10 @@ import attrs
 import pytest
 from helpers.environment import Environment
 
-from exponea_async.config import BasicAuth, Configuration, ExponeaProject, QueueSettings, UploadSettings
+from exponea_async.config import Configuration, QueueSettings, UploadSettings
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
+from exponea_async.projects import BasicAuth, ExponeaProject
 
 SECRET = "s3cret"
 REQUIRED = {"EXPONEA_PROJECT_TOKEN": "main", "EXPONEA_AUTHORIZATION_TOKEN": SECRET}
@@ -234,6 +235,8 @@ class TestErrors:
             ("EXPONEA_APPLICATION_ID", "App", "must consist of lower-case ASCII letters"),
             ("EXPONEA_PROJECT_MAPPING", f'["{SECRET}"]', "expected a JSON object"),
             ("EXPONEA_PROJECT_MAPPING", '{"PAYMNT": []}', "Did you mean PAYMENT?"),
+            ("EXPONEA_OTHER_PROJECTS", '{"a": 1}', "expected a JSON list"),
+            ("EXPONEA_OTHER_PROJECTS", f"[{SECRET}", "expected a JSON list"),
         ],
         ids=lambda value: value[:40],
     )
@@ -266,6 +269,15 @@ class TestErrors:
         error = error_of(mapped({"project_token": "a", "authorization_token": SECRET}, project))
 
         assert error.field == f"EXPONEA_PROJECT_MAPPING{rest}"
+
+    def test_other_projects(self) -> None:
+        """They are a JSON list of objects; an error names the index and the field."""
+        good, bad = {"project_token": "a", "authorization_token": SECRET}, {"project_token": "b"}
+        settings = Configuration.from_env({**REQUIRED, "EXPONEA_OTHER_PROJECTS": json.dumps([good])})
+
+        assert settings.other_projects == (ExponeaProject("a", SECRET),)
+        error = error_of({**REQUIRED, "EXPONEA_OTHER_PROJECTS": json.dumps([good, bad])})
+        assert error.field == "EXPONEA_OTHER_PROJECTS[1].authorization_token"
 
     def test_projects_must_be_in_a_list(self) -> None:
         """A single object raises an error that names the event type."""

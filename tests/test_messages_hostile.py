@@ -38,7 +38,6 @@ from hypothesis import strategies as st
 
 from exponea_async import Event
 from exponea_async.devices.customers import CustomerSnapshot
-from exponea_async.devices.state import ProjectRef
 from exponea_async.errors import ExponeaError, InvalidEventError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import read_envelope
 from exponea_async.features._shared.html.reader import read_html
@@ -555,7 +554,7 @@ JSON = st.recursive(
 
 def read_in_app(body: bytes) -> list[Any]:
     """Read in-app messages as a whole."""
-    who = CustomerSnapshot({"cookie": "c"}, ProjectRef("https://s.example", "shop"), "d")
+    who = CustomerSnapshot({"cookie": "c"}, "shop", "d")
     return [each.message(who) for each in MessageCache().read(body).definitions]
 
 

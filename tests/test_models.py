@@ -79,7 +79,7 @@ def test_the_order_of_arguments() -> None:
         "product_title",
         "receipt",
     ]
-    assert [*attrs.fields_dict(FlushResult)] == ["delivered", "rejected", "remaining", "lost"]
+    assert [*attrs.fields_dict(FlushResult)] == ["delivered", "rejected", "remaining", "lost", "reasons"]
 
 
 def test_enum_members_are_named_as_in_the_vendors_sdks() -> None:

@@ -128,6 +128,7 @@ def spelled(kind: Any) -> str:
     for module in (
         "models",
         "config",
+        "projects",
         "messages",
         "subjects",
         "client",

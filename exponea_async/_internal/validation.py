@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import Error as CopyError
 from copy import deepcopy
@@ -21,7 +21,7 @@ from functools import partial
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any, get_origin
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import attrs
 from attrs import Attribute
@@ -44,6 +44,8 @@ SCHEME = re.compile(r"(?:Token|Basic|Bearer)\s", re.IGNORECASE)
 OTHER_MEMORY = re.compile(r"(?:file:)?:*memory:*(?:\?.*)?", re.IGNORECASE)
 INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f]")
 HOST = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
+#: The ports that a URL need not name.
+DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Maximum length of a value in a message, in characters.
 MAX_REPR = 60
 #: Maximum length of a setting that is any string, in characters.
@@ -179,9 +181,21 @@ def to_tuple(value: Iterable[str]) -> tuple[str, ...]:
     return tuple(given)
 
 
-def without_slashes(value: str | None) -> str | None:
-    """Remove all trailing slashes of a URL."""
-    return value.rstrip("/") if isinstance(value, str) else value
+def normalized_url(value: str | None) -> str | None:
+    """
+    Return a URL in the one form that all spellings of it have in common; None, and what is not a URL, as it is.
+
+    Scheme and host are in lower case, without the default port of the scheme and without trailing slashes.
+    """
+    if not isinstance(value, str) or INVISIBLE.search(value) or not set(value).isdisjoint("@?#"):
+        return value
+    parts = _split(value)
+    if parts is None or not parts.hostname:
+        return value
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    is_default = parts.port is None or parts.port == DEFAULT_PORTS.get(parts.scheme)
+    netloc = host if is_default else f"{host}:{parts.port}"
+    return urlunsplit(parts._replace(netloc=netloc)).rstrip("/")
 
 
 def frozen_copy(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -394,6 +408,13 @@ def _parse_object(value: str) -> dict[str, Any]:
     return parsed
 
 
+def _parse_json_list(value: str) -> list[Any]:
+    parsed = json.loads(value)
+    if not isinstance(parsed, list):
+        raise ValueError(value)  # noqa: TRY004 - the value is wrong, not its type
+    return parsed
+
+
 def _parse_list(value: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in value.split(",") if item.strip())
 
@@ -406,6 +427,7 @@ PARSERS: Mapping[Any, tuple[Callable[[str], Any], str, str]] = {
     # The value is not shown, since projects contain keys.
     Mapping: (_parse_object, "expected a JSON object", "Use a JSON object such as {}."),
     tuple: (_parse_list, "", ""),
+    Sequence: (_parse_json_list, "expected a JSON list", "Use a JSON list such as []."),
 }
 
 

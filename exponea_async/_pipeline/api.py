@@ -11,8 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from exponea_async._internal.user_code import FunctionError, calling
-from exponea_async._pipeline.commands import Project, route_of
-from exponea_async._pipeline.credentials import CredentialStore
+from exponea_async._pipeline.projects import ProjectAccess, ProjectStore
 from exponea_async._pipeline.responses import classify, describe
 from exponea_async._pipeline.retry import Backoff, RateLimiter, request_attempts
 from exponea_async._pipeline.transport import Transport
@@ -35,13 +34,13 @@ class ApiClient:
 
     Args:
         configuration: The settings; they include the function that returns customers' own tokens.
-        credentials: The credentials of projects.
+        projects: The addresses and credentials of projects.
         rate_limiter: Shared with the uploads.
     """
 
-    def __init__(self, configuration: Configuration, credentials: CredentialStore, rate_limiter: RateLimiter) -> None:
+    def __init__(self, configuration: Configuration, projects: ProjectStore, rate_limiter: RateLimiter) -> None:
         self._configuration = configuration
-        self._credentials = credentials
+        self._projects = projects
         self._rate_limiter = rate_limiter
         self._backoff = Backoff(configuration.upload)
         self._slots = asyncio.Semaphore(CONCURRENCY)
@@ -61,7 +60,7 @@ class ApiClient:
 
     async def request(
         self,
-        project: Project,
+        project: str,
         path: str,
         body: Mapping[str, Any] | None,
         *,
@@ -72,7 +71,7 @@ class ApiClient:
         Make a request, repeated with back-off while there is no usable response.
 
         Args:
-            project: The project.
+            project: The token of the project.
             path: The path below the project's base URL.
             body: The body as JSON types; None makes it a GET.
             ids: The customer whose own token authorizes the request if ``customer_token_provider`` is configured.
@@ -83,16 +82,19 @@ class ApiClient:
             The body of the 2xx response.
 
         Raises:
-            RequestRefusedError: The platform refused; or there are no credentials, and no request was made.
+            RequestRefusedError: The platform refused; or the project is not known, and no request was made.
             UnavailableError: There was no usable response.
             ClosedError: The client is closed.
+            StorageError: The storage failed.
         """
         data = None if body is None else json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
-        url = f"{project.base_url}{path}"
         async for attempt in request_attempts(self._backoff, max_attempts):
             with attempt:
-                authorization = await self._authorization(project, ids)
-                return await self._send(url, data, authorization)
+                access = await self._projects.find(project)
+                if access is None:
+                    raise RequestRefusedError(f"no address and no key are known for project {project}", status=0)
+                authorization = await self._authorization(access, ids)
+                return await self._send(f"{access.base_url}{path}", data, authorization)
         raise AssertionError("the last attempt returns or raises")
 
     async def _send(self, url: str, data: bytes | None, authorization: str) -> bytes:
@@ -116,13 +118,10 @@ class ApiClient:
             self._transport = Transport(self._configuration.upload, connections=CONCURRENCY)
         return self._transport
 
-    async def _authorization(self, project: Project, ids: Mapping[str, str] | None) -> str:
+    async def _authorization(self, access: ProjectAccess, ids: Mapping[str, str] | None) -> str:
         if ids is not None and self._configuration.customer_token_provider is not None:
             return await self._customer_token(ids)
-        header = await self._credentials.find(route_of(project))
-        if header is None:
-            raise RequestRefusedError(f"no credentials are known for project {project.project_token}", status=0)
-        return header
+        return access.authorization
 
     async def _customer_token(self, ids: Mapping[str, str]) -> str:
         provider: Any = self._configuration.customer_token_provider

@@ -24,6 +24,7 @@ class CircuitBreaker:
         probe_at: When an open circuit lets the probe through.
         is_probing: Whether the probe is in flight.
         paused: The refusal that opened the circuit, if it was one, and not an outage.
+        reason: Why the circuit is open, in words; empty while it is closed.
         successes: Number of requests with a response.
         succeeded_at: When the last of them had its response.
         failed_at: When the last request failed.
@@ -35,6 +36,7 @@ class CircuitBreaker:
     probe_at: float = 0.0
     is_probing: bool = False
     paused: ProjectPausedError | None = None
+    reason: str = ""
     successes: int = 0
     succeeded_at: float = float("-inf")
     failed_at: float = float("-inf")
@@ -54,6 +56,7 @@ class CircuitBreaker:
         """Close the circuit: a request had a response."""
         self.failures = 0
         self.paused = None
+        self.reason = ""
         # A wait that was asked for in one outage must not prolong the next one.
         self.probe_at = 0.0
         self.successes += 1

@@ -3,7 +3,7 @@ Commands: how events and customer updates are encoded, and how stored commands b
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from exponea_async._internal.encoding import MAX_MESSAGE, encode_number
 from exponea_async._internal.json import decode
@@ -11,6 +11,8 @@ from exponea_async.errors import InvalidEventError
 from exponea_async.models import EventType
 from exponea_async.storage.base import Leased
 
+#: What precedes the token of the project in URLs of the tracking API.
+PROJECTS_PATH = "/track/v2/projects/"
 BATCH_PATH = "/batch"
 CLICK_PATH = "/campaigns/clicks"
 #: What precedes the body of a campaign click in its record.
@@ -21,30 +23,37 @@ COMMAND_OVERHEAD = 64
 BATCH_OVERHEAD = 32
 
 
-class Project(Protocol):
-    """The address of a project: a configured one, or one that a device was switched to."""
-
-    @property
-    def base_url(self) -> str | None:
-        """The address of the API."""
-        ...
-
-    @property
-    def project_token(self) -> str:
-        """The token of the project."""
-        ...
-
-
-def route_of(project: Project, kind: EventType | None = None) -> str:
+def route_of(project_token: str, kind: EventType | None = None) -> str:
     """
-    Return the route of a project's records: the URL they are sent to, by which they are kept apart from others.
+    Return the route of a project's records: the project and the endpoint, by which they are kept apart from others.
+
+    It has no address: that is looked up when the records are sent, so that a corrected address applies to all of them.
 
     Args:
-        project: The project.
-        kind: The kind of the records. Campaign clicks have a URL of their own, since no batch accepts them.
+        project_token: The token of the project.
+        kind: The kind of the records. Campaign clicks have an endpoint of their own, since no batch accepts them.
     """
-    path = CLICK_PATH if kind is EventType.CAMPAIGN_CLICK else BATCH_PATH
-    return f"{project.base_url}/track/v2/projects/{project.project_token}{path}"
+    return f"{project_token}{CLICK_PATH if kind is EventType.CAMPAIGN_CLICK else BATCH_PATH}"
+
+
+def split_route(route: str) -> tuple[str, str]:
+    """
+    Return the address in the name of a route, and the route without it.
+
+    In queue files of schema version 1, routes were URLs. The address is empty for all others.
+    """
+    address, _, rest = route.rpartition(PROJECTS_PATH)
+    return address, rest
+
+
+def project_of(route: str) -> str:
+    """Return the token of a route's project."""
+    return split_route(route)[1].partition("/")[0]
+
+
+def url_of(base_url: str, route: str) -> str:
+    """Return the URL that the records of a route are sent to."""
+    return f"{base_url}{PROJECTS_PATH}{split_route(route)[1]}"
 
 
 def is_click_route(route: str) -> bool:

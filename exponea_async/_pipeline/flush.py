@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from exponea_async._internal.concurrency import RestartReport, Supervisor
 from exponea_async._pipeline.acknowledger import Acknowledger
+from exponea_async._pipeline.commands import project_of
 from exponea_async._pipeline.uploader import Uploader
 from exponea_async.errors import StorageError
 from exponea_async.models import FlushMode, FlushResult
@@ -109,7 +110,14 @@ class Flusher:
             rejected=self._counters.rejected - rejected,
             remaining=await self._storage.remaining(watermark),
             lost=self._counters.lost - lost,
+            reasons=await self._reasons(),
         )
+
+    async def _reasons(self) -> dict[str, str]:
+        """Return why records are not sent now, by the token of their project."""
+        circuits = self._uploader.open_circuits()
+        waiting = (await self._storage.pending()).routes if circuits else {}
+        return {project_of(route): reason for route, reason in circuits.items() if waiting.get(route)}
 
     async def wait_idle(self) -> None:
         """

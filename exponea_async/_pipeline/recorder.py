@@ -14,14 +14,15 @@ from exponea_async._internal.throttle import Throttle
 from exponea_async._internal.user_code import FunctionError, calling
 from exponea_async._internal.validation import short_repr
 from exponea_async._pipeline.clock import UniqueClock
-from exponea_async._pipeline.commands import Project, click_command, customer_command, event_command, route_of
-from exponea_async._pipeline.credentials import CredentialStore
+from exponea_async._pipeline.commands import click_command, customer_command, event_command, route_of
+from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
-from exponea_async.config import Configuration, ExponeaProject
+from exponea_async.config import Configuration
 from exponea_async.errors import DroppedError, InvalidEventError, LifecycleError, StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Draft, Event, EventType, Identity, Receipt, Timestamp
 from exponea_async.observability import Counters
+from exponea_async.projects import ExponeaProject
 from exponea_async.storage.base import Record, StateChange, StateCheck, Storage, Written
 
 LOG = logging.getLogger("exponea_async")
@@ -55,7 +56,7 @@ class EventRecorder:
         counters: Count tracked and dropped events.
         clock: Returns UNIX seconds, for the timestamps of events.
         wake: Called after records were written.
-        credentials: Stores the credentials of projects that devices are switched to.
+        projects: Stores the projects that devices are switched to.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class EventRecorder:
         counters: Counters,
         clock: Callable[[], float],
         wake: Callable[[], None],
-        credentials: CredentialStore,
+        projects: ProjectStore,
     ) -> None:
         self._encoder = configuration.encoder
         self.set_default_properties(configuration.default_properties)
@@ -81,9 +82,10 @@ class EventRecorder:
         self._counters = counters
         self._clock = UniqueClock(clock)
         self._wake = wake
-        self._credentials = credentials
+        self._projects = projects
         self._routes = {
-            kind: tuple(route_of(each, kind) for each in configuration.projects_for(kind)) for kind in EventType
+            kind: tuple(route_of(each.project_token, kind) for each in configuration.projects_for(kind))
+            for kind in EventType
         }
         self._throttle = Throttle()
         self._refusal: LifecycleError | None = None
@@ -153,13 +155,13 @@ class EventRecorder:
         return Identity(encoded_ids, encoded_stamps, device_id is not None, routes)
 
     def routes(
-        self, project: Project | None, mapping: Mapping[str, Sequence[Project]] | None
+        self, project: str | None, mapping: Mapping[str, Sequence[str]] | None
     ) -> Mapping[EventType, tuple[str, ...]]:
-        """Return the routes of each event type for a device that was switched to other projects."""
+        """Return the routes of each event type for a device that was switched to other projects, given by tokens."""
         return {kind: tuple(dict.fromkeys(self._targets(kind, project, mapping))) for kind in EventType}
 
     def _targets(
-        self, kind: EventType, project: Project | None, mapping: Mapping[str, Sequence[Project]] | None
+        self, kind: EventType, project: str | None, mapping: Mapping[str, Sequence[str]] | None
     ) -> Iterator[str]:
         yield route_of(project, kind) if project else self._routes[kind][0]
         if mapping is None:
@@ -334,14 +336,9 @@ class EventRecorder:
             return [self.dropped() for _ in drafts]
         return await self._receipts.issue_many(written, ends)
 
-    async def store_credentials(self, projects: Sequence[ExponeaProject]) -> None:
-        """
-        Store the credentials of projects that a device is to be switched to.
-
-        Raises:
-            StorageError: The storage refused.
-        """
-        await self._credentials.store_credentials(projects)
+    async def store_projects(self, uses: Sequence[tuple[str, ExponeaProject]], present: str | None) -> None:
+        """Store the projects that a device is to be switched to, as `ProjectStore.store` does."""
+        await self._projects.store(uses, present)
 
     def dropped(self, reason: str = "before_track returned None or failed", *, count: str = "") -> Receipt:
         """Return the receipt of an event that is not recorded, and count it under the name `count`, if given."""

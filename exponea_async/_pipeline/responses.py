@@ -12,7 +12,7 @@ from attrs import frozen
 
 from exponea_async._internal.json import decode
 from exponea_async._internal.printable import printable
-from exponea_async._pipeline.commands import is_click_route
+from exponea_async._pipeline.commands import is_click_route, project_of
 from exponea_async.errors import ProjectPausedError, RejectedError, UnavailableError
 from exponea_async.storage.base import Leased
 
@@ -81,9 +81,14 @@ def classify(status: int) -> StatusClass:
     return "temporary error" if status >= 500 or status in RETRYABLE or status < 200 else "project error"
 
 
-def read_batch_result(response: HttpResponse, batch: Sequence[Leased]) -> BatchResult:
+def read_batch_result(response: HttpResponse, batch: Sequence[Leased], address: str = "") -> BatchResult:
     """
     Read the response to a batch.
+
+    Args:
+        response: The response.
+        batch: The records of the request.
+        address: The URL that it was sent to, for errors.
 
     Raises:
         RejectedError: The request as a whole is refused for its content.
@@ -98,7 +103,7 @@ def read_batch_result(response: HttpResponse, batch: Sequence[Leased]) -> BatchR
         raise RejectedError(reason)
     if kind == "temporary error":
         raise UnavailableError(reason, status=response.status, retry_after=response.retry_after)
-    raise ProjectPausedError(batch[0].route, response.status, reason)
+    raise ProjectPausedError(project_of(batch[0].route), response.status, reason, address=address)
 
 
 def describe(response: HttpResponse) -> str:

@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from exponea_async._internal.concurrency import RestartReport, Supervisor
 from exponea_async._pipeline.acknowledger import Acknowledger
-from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.flush import Flusher
+from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.retry import RateLimiter
 from exponea_async._pipeline.sender import Sender
@@ -38,7 +38,7 @@ class UploadRuntime:
         mode: The flush mode at first.
         period: Seconds between the uploads of `FlushMode.PERIOD` at first.
         written: Set after records were written.
-        credentials: The credentials of projects.
+        projects: The addresses and credentials of projects.
         rate_limiter: Spaces the requests.
         report: Called when a task has ended unexpectedly; see `Supervisor`.
 
@@ -57,7 +57,7 @@ class UploadRuntime:
         mode: FlushMode,
         period: float,
         written: asyncio.Event,
-        credentials: CredentialStore,
+        projects: ProjectStore,
         rate_limiter: RateLimiter,
         report: RestartReport,
     ) -> None:
@@ -74,7 +74,7 @@ class UploadRuntime:
             counters=counters,
             hooks=hooks,
             settings=settings,
-            credentials=credentials,
+            projects=projects,
             rate_limiter=rate_limiter,
             max_failures=configuration.flush_max_retries,
         )

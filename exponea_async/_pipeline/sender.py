@@ -10,8 +10,8 @@ from attrs import define
 
 from exponea_async._pipeline.acknowledger import Acknowledger
 from exponea_async._pipeline.circuit_breaker import CircuitBreaker
-from exponea_async._pipeline.commands import request_body
-from exponea_async._pipeline.credentials import CredentialStore
+from exponea_async._pipeline.commands import project_of, request_body, url_of
+from exponea_async._pipeline.projects import UNKNOWN_PROJECT_HINT, ProjectStore
 from exponea_async._pipeline.responses import BatchResult, HttpResponse, read_batch_result
 from exponea_async._pipeline.retry import Backoff, RateLimiter, pause_seconds
 from exponea_async._pipeline.transport import Transport
@@ -36,15 +36,22 @@ class Batch:
     Attributes:
         records: The records, all of one route; at least one.
         is_probe: Whether it is the probe of an open circuit.
+        address: The URL that it was sent to, once it was sent.
     """
 
     records: Sequence[Leased]
     is_probe: bool = False
+    address: str = ""
 
     @property
     def route(self) -> str:
         """The route of all records."""
         return self.records[0].route
+
+    @property
+    def project(self) -> str:
+        """The token of the project of all records."""
+        return project_of(self.route)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -67,7 +74,7 @@ class Sender:
         counters: Count requests.
         hooks: Notified when a route becomes unavailable, is paused or resumes.
         settings: The waits between attempts.
-        credentials: The credentials of projects.
+        projects: The addresses and credentials of projects.
         rate_limiter: Spaces the requests.
         max_failures: Number of failures of its own after which a record is a dead letter.
 
@@ -83,7 +90,7 @@ class Sender:
         counters: Counters,
         hooks: Hooks,
         settings: UploadSettings,
-        credentials: CredentialStore,
+        projects: ProjectStore,
         rate_limiter: RateLimiter,
         max_failures: int,
     ) -> None:
@@ -91,17 +98,19 @@ class Sender:
         self._acknowledger = acknowledger
         self._counters = counters
         self._hooks = hooks
-        self._credentials = credentials
+        self._projects = projects
         self._max_failures = max_failures
         self._rate_limiter = rate_limiter
         self._backoff = Backoff(settings)
         self._after_probe = min(AFTER_PROBE, settings.backoff_max / 2)
-        self.breakers: dict[str, CircuitBreaker] = {route: CircuitBreaker() for route in credentials.routes}
+        self.breakers: dict[str, CircuitBreaker] = {}
 
-    def probe_changed_credentials(self) -> None:
-        """Probe the projects whose credentials have changed without further delay."""
-        for route in self._credentials.pop_changed():
-            self._breaker(route).expedite_probe(_now())
+    def probe_changed_projects(self) -> None:
+        """Probe the projects whose key or address has changed without further delay."""
+        changed = self._projects.pop_changed()
+        for route, breaker in self.breakers.items():
+            if project_of(route) in changed:
+                breaker.expedite_probe(_now())
 
     async def send(self, batch: Batch) -> None:
         """Send a batch. If it is refused as a whole, send its halves, until each record has a verdict."""
@@ -112,7 +121,7 @@ class Sender:
         await self._rate_limiter.acquire()
         started = _now()
         try:
-            result = read_batch_result(await self._post(batch), batch.records)
+            result = read_batch_result(await self._post(batch), batch.records, batch.address)
         except RejectedError as error:
             self._record_success(batch.route, breaker)
             await self._split(batch, breaker, error.reason)
@@ -136,15 +145,17 @@ class Sender:
         return self.breakers.setdefault(route, CircuitBreaker())
 
     async def _post(self, batch: Batch) -> HttpResponse:
-        authorization = await self._credentials.find(batch.route)
-        if authorization is None:
-            raise ProjectPausedError(batch.route, 0, "no credentials are configured for it")
+        access = await self._projects.find(batch.project)
+        if access is None:
+            reason = "it is neither in the configuration nor one that anonymize() switched a device to"
+            raise ProjectPausedError(batch.project, 0, reason, hint=UNKNOWN_PROJECT_HINT)
+        batch.address = url_of(access.base_url, batch.route)
         body = request_body(batch.records)
         self._counters.requests += 1
         self._counters.bytes_sent += len(body)
         self._counters.in_flight += len(batch.records)
         try:
-            return await self._transport.post(batch.route, body, authorization)
+            return await self._transport.post(batch.address, body, access.authorization)
         finally:
             self._counters.in_flight -= len(batch.records)
 
@@ -163,9 +174,9 @@ class Sender:
         was_closed = breaker.is_closed
         breaker.record_success(_now())
         if not was_closed:
-            self._counters.paused.pop(route, None)
-            LOG.info("%s is available again.", route)
-            self._hooks.notify(DeliveryEvent("resumed", project=route))
+            self._count_paused(project_of(route))
+            LOG.info("Project %s is available again.", project_of(route))
+            self._hooks.notify(DeliveryEvent("resumed", project=project_of(route)))
 
     # Failures of records
 
@@ -211,19 +222,29 @@ class Sender:
         breaker.delay_probe(now + wait)
         delay = max(breaker.probe_at - now, 0.0) + self._after_probe
         self._acknowledger.retry_later(batch.records, delay, str(error))
+        breaker.reason = str(error)
         if was_closed:
-            LOG.warning("%s; the events for %s are kept and sent again.", error, batch.route)
-            self._hooks.notify(DeliveryEvent("unavailable", project=batch.route, reason=str(error), error=error))
+            LOG.warning("%s; the events for %s are kept and sent again.", error, batch.address)
+            self._hooks.notify(DeliveryEvent("unavailable", project=batch.project, reason=str(error), error=error))
 
     def _pause(self, batch: Batch, breaker: CircuitBreaker, error: ProjectPausedError, started: float) -> None:
         now, was_paused = _now(), breaker.paused
         breaker.delay_probe(now + pause_seconds(breaker.record_failure(started, now)))
-        breaker.paused = error
+        breaker.paused, breaker.reason = error, str(error)
         self._acknowledger.give_back(batch.records)
         if not was_paused:
-            self._counters.paused[batch.route] = str(error)
+            self._count_paused(batch.project)
             LOG.error("%s", error)
-            self._hooks.notify(DeliveryEvent("paused", project=batch.route, reason=str(error), error=error))
+            self._hooks.notify(DeliveryEvent("paused", project=batch.project, reason=str(error), error=error))
+
+    def _count_paused(self, project: str) -> None:
+        """Let the statistics name a project while any of its routes is paused."""
+        routes = [breaker for route, breaker in self.breakers.items() if project_of(route) == project]
+        reason = next((breaker.reason for breaker in routes if breaker.paused), None)
+        if reason is None:
+            self._counters.paused.pop(project, None)
+        else:
+            self._counters.paused[project] = reason
 
 
 def _now() -> float:

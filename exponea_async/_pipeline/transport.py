@@ -14,8 +14,9 @@ import aiohttp
 
 from exponea_async._pipeline.responses import HttpResponse, parse_retry_after
 from exponea_async._version import __version__
-from exponea_async.config import BasicAuth, UploadSettings
+from exponea_async.config import UploadSettings
 from exponea_async.errors import UnavailableError
+from exponea_async.projects import BasicAuth
 
 #: Maximum size of a response body in bytes; that of a batch has a few thousand.
 MAX_RESPONSE = 4_000_000

@@ -114,6 +114,10 @@ class Uploader:
             route for route, breaker in breakers.items() if breaker.is_blocked(since, now, paused_only=paused_only)
         )
 
+    def open_circuits(self) -> dict[str, str]:
+        """Return why routes are not sent to now, by route."""
+        return {route: breaker.reason for route, breaker in self._sender.breakers.items() if not breaker.is_closed}
+
     def _look_now(self) -> None:
         self._skip_linger.set()
         self._wake.set()
@@ -138,13 +142,12 @@ class Uploader:
         """Lease what may be sent now, and queue it for the senders. Return whether there may be more."""
         self._wake.clear()
         self._skip_linger.clear()
-        self._sender.probe_changed_credentials()
+        self._sender.probe_changed_projects()
         now, breakers = _now(), self._sender.breakers
         for route in [route for route, breaker in breakers.items() if breaker.may_probe(now)]:
             await self._lease_probe(route)
+        # Other routes may have records, too, even if all those in `breakers` are blocked.
         blocked = [route for route, breaker in breakers.items() if not breaker.is_closed]
-        if len(blocked) == len(breakers):
-            return False
         limit = 2 * self._round
         records = await self._lease(limit, skip=blocked)
         await self._enqueue([Batch(batch) for batch in self._pack(records)])

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 from exponea_async.cli.terminal import UsageError
 from exponea_async.client import CLOSE_TIMEOUT, Exponea
-from exponea_async.config import BasicAuth, Configuration
+from exponea_async.config import Configuration
 from exponea_async.hooks import Hooks
+from exponea_async.projects import BasicAuth
 from exponea_async.storage import MEMORY
 
 SETTINGS_HELP = """\

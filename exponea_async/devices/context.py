@@ -13,7 +13,7 @@ from exponea_async._pipeline.recorder import Drafts, EventRecorder
 from exponea_async.config import Configuration
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.ids import changed_ids
-from exponea_async.devices.state import DeviceState, ProjectRef
+from exponea_async.devices.state import DeviceState
 from exponea_async.errors import ExponeaError, InvalidEventError
 from exponea_async.models import Draft, Event, EventType, Receipt
 
@@ -207,7 +207,7 @@ class SubjectContext(ABC):
         if not self.recorder.check_running():
             return None
         project = customer.project
-        path = request.path.format(project=project.project_token)
+        path = request.path.format(project=project)
         ids = customer.ids if request.is_personal else None
         try:
             return await self._api.request(project, path, request.body, ids=ids, max_attempts=request.max_attempts)
@@ -216,10 +216,6 @@ class SubjectContext(ABC):
             if self.recorder.check_running():
                 raise
             return None
-
-    @property
-    def _configured_project(self) -> ProjectRef:
-        return ProjectRef(self.configuration.base_url, self.configuration.project_token)
 
     # Data beside a device's state
 
@@ -292,7 +288,9 @@ class CustomerContext(SubjectContext):
 
     async def current_customer(self, *, counts_as_activity: bool = True) -> CustomerSnapshot | None:  # noqa: ARG002 - a customer has no session
         """Return the customer; None where the integration is stopped."""
-        return CustomerSnapshot(self._ids, self._configured_project) if self.recorder.check_running() else None
+        if not self.recorder.check_running():
+            return None
+        return CustomerSnapshot(self._ids, self.configuration.project_token)
 
     async def remember(self, remember: Remember) -> None:
         """Do nothing: nothing is remembered of the customer."""

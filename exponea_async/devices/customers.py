@@ -9,7 +9,6 @@ from typing import cast
 
 from attrs import field, frozen
 
-from exponea_async.devices.state import ProjectRef
 from exponea_async.models import Event, EventType, Receipt
 
 
@@ -20,20 +19,20 @@ class CustomerSnapshot:
 
     Attributes:
         ids: The ids, with the cookie if there is one.
-        project: The project.
+        project: The token of the project.
         device: The key of the device; None for a customer tracker.
         device_id: The device's own id, an event property; None for a customer tracker.
         fingerprint: A digest of ids and project; a different one means a different customer.
     """
 
     ids: Mapping[str, str]
-    project: ProjectRef
+    project: str
     device: str | None = None
     device_id: str | None = None
     fingerprint: str = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        content = json.dumps([self.project.base_url, self.project.project_token, sorted(self.ids.items())])
+        content = json.dumps([self.project, sorted(self.ids.items())])
         digest = blake2b(content.encode(errors="surrogatepass"), digest_size=16).hexdigest()
         object.__setattr__(self, "fingerprint", digest)
 

@@ -10,7 +10,6 @@ from typing import Any
 from attrs import evolve
 
 from exponea_async._pipeline.recorder import APPLICATION_ID, DEVICE_ID, Drafts
-from exponea_async.config import ExponeaProject
 from exponea_async.devices.context import Remember, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
 from exponea_async.devices.ids import changed_ids
@@ -27,6 +26,7 @@ from exponea_async.devices.store import PREFIX, CachedDevice, DeviceStore
 from exponea_async.devices.transaction import Change, DeviceTransaction
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.models import Draft, Event, EventType, Identity, Receipt
+from exponea_async.projects import ExponeaProject
 
 LOG = logging.getLogger("exponea_async")
 
@@ -255,16 +255,19 @@ class DeviceContext(SubjectContext):
         return None if state is None else self._snapshot(state)
 
     def _snapshot(self, state: DeviceState) -> CustomerSnapshot:
-        project = state.project or self._configured_project
+        project = state.project or self.configuration.project_token
         return CustomerSnapshot(state.customer_ids, project, self.key, state.device_id)
 
-    async def store_credentials(self, projects: Sequence[ExponeaProject]) -> None:
+    async def store_projects(self, uses: Sequence[tuple[str, ExponeaProject]]) -> None:
         """
-        Store the credentials of projects that the device is to be switched to.
+        Store the addresses and keys of projects that the device is to be switched to.
 
-        A project without an address has that of the device's present project.
+        Args:
+            uses: The projects, each with its place in the caller's argument for errors. One without an address gets
+                the one that an earlier switch gave to it, or else to the device's present project.
 
         Raises:
+            ConfigurationError: A project is configured otherwise.
             StorageError: The storage refused.
         """
         device = self._store.cached(self._name)
@@ -272,9 +275,7 @@ class DeviceContext(SubjectContext):
             async with self._store.locks.for_key(self._name):
                 state = await self._store.load(device)
             if state is not None:
-                base_url = state.project.base_url if state.project else self.configuration.base_url
-                named = [evolve(each, base_url=each.base_url or base_url) for each in projects]
-                await self.recorder.store_credentials(named)
+                await self.recorder.store_projects(uses, state.project)
         except StorageError:
             # The storage may be closed because the client is closed or stopped.
             if self.recorder.check_running():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
-from attrs import astuple, evolve, field, frozen
+from attrs import evolve, field, frozen
 
 from exponea_async._pipeline.clock import STEP
 from exponea_async.devices.campaigns import Campaign
@@ -15,20 +15,6 @@ from exponea_async.devices.ids import COOKIE
 from exponea_async.devices.impressions import Impression, as_list, from_list
 from exponea_async.devices.push_tokens import TokenMemory
 from exponea_async.models import Draft, Event, EventType, Identity
-
-
-@frozen
-class ProjectRef:
-    """
-    A project as it is remembered: without its credentials.
-
-    Attributes:
-        base_url: The address of the API.
-        project_token: The project's token.
-    """
-
-    base_url: str
-    project_token: str
 
 
 @frozen
@@ -44,8 +30,8 @@ class DeviceState:
         last_activity: When the device was last active within an automatic session, UNIX seconds, or None.
         campaign: The campaign that last led the customer here.
         token: The push token that was last tracked.
-        project: The project that the device was switched to, instead of the configured one.
-        mapping: The additional projects by the event type's name, instead of the configured ones.
+        project: The token of the project that the device was switched to, instead of the configured one.
+        mapping: The tokens of the additional projects by the event type's name, instead of the configured ones.
         messages: When in-app messages were shown and interacted with on this device, by message id.
         blocks: The same for content blocks.
         version: The number of changes so far; 0 while the state is not stored.
@@ -59,8 +45,8 @@ class DeviceState:
     last_activity: float | None = None
     campaign: Campaign | None = None
     token: TokenMemory | None = None
-    project: ProjectRef | None = None
-    mapping: Mapping[str, tuple[ProjectRef, ...]] | None = None
+    project: str | None = None
+    mapping: Mapping[str, tuple[str, ...]] | None = None
     messages: Mapping[str, Impression] = field(factory=lambda: MappingProxyType({}))
     blocks: Mapping[str, Impression] = field(factory=lambda: MappingProxyType({}))
     version: int = 0
@@ -92,9 +78,9 @@ class DeviceState:
         if self.blocks:
             stored["blocks"] = as_list(self.blocks)
         if self.project is not None:
-            stored["project"] = list(astuple(self.project))
+            stored["project"] = self.project
         if self.mapping is not None:
-            stored["mapping"] = {kind: [list(astuple(each)) for each in refs] for kind, refs in self.mapping.items()}
+            stored["mapping"] = {kind: list(tokens) for kind, tokens in self.mapping.items()}
         return json.dumps(stored, separators=(",", ":")).encode()
 
     @classmethod
@@ -118,14 +104,22 @@ class DeviceState:
                 token=TokenMemory.from_dict(stored["token"]) if "token" in stored else None,
                 messages=MappingProxyType(from_list(stored.get("messages", ()))),
                 blocks=MappingProxyType(from_list(stored.get("blocks", ()))),
-                project=ProjectRef(*stored["project"]) if "project" in stored else None,
+                project=_token(stored["project"]) if "project" in stored else None,
                 mapping=None
                 if mapping is None
-                else {kind: tuple(ProjectRef(*each) for each in refs) for kind, refs in mapping.items()},
+                else {kind: tuple(map(_token, projects)) for kind, projects in mapping.items()},
                 version=version,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _token(stored: Any) -> str:
+    # In files of schema version 1, a project is a list of its address and its token.
+    token = stored[1] if isinstance(stored, list) else stored
+    if not isinstance(token, str):
+        raise TypeError(f"expected a project token, got {token!r:.60}")
+    return token
 
 
 class TimestampSequence:

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from attrs import evolve
 
-from exponea_async.config import Configuration, ConfigurationChange, ExponeaProject
+from exponea_async.config import Configuration
 from exponea_async.devices.sessions import (
     continue_session,
     end_session,
@@ -18,7 +18,6 @@ from exponea_async.devices.sessions import (
 from exponea_async.devices.state import (
     DeviceState,
     PendingEvent,
-    ProjectRef,
     TimestampSequence,
     UpdateResult,
     anonymized,
@@ -27,6 +26,7 @@ from exponea_async.devices.token_events import invalidated, reassigned
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.models import Receipt
+from exponea_async.projects import ConfigurationChange, ExponeaProject, uses_of
 
 
 class IdentityVerbs(SubjectVerbs):
@@ -57,13 +57,15 @@ class IdentityVerbs(SubjectVerbs):
 
         Args:
             change: Another project to track to from now on, and additional projects, for this device. The change is
-                stored with the projects' credentials in the queue's storage.
+                stored with the projects' addresses and keys in the queue's storage. For a configured project, the
+                address and key of the configuration count.
 
         Returns:
             The receipts of these events, in that order.
 
         Raises:
             InvalidEventError: The subject is a customer tracker, which remembers nothing.
+            ConfigurationError: A project of the change is configured with another key or address; nothing was changed.
             StorageError: The storage refused; nothing was changed.
             LifecycleError: The client was not started, or is closed.
         """
@@ -73,11 +75,11 @@ class IdentityVerbs(SubjectVerbs):
         context, cookie = self._device_context, str(uuid4())
         configuration = context.configuration
         if change is not None:
-            await context.store_credentials(_projects(change))
+            await context.store_projects(_uses(change))
 
         def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
             old = [] if state.is_new else _old_customer_events(state, timestamps, configuration)
-            state = _switched(anonymized(state, cookie), change, configuration)
+            state = _switched(anonymized(state, cookie), change)
             new = [installation(state, timestamps, configuration)]
             if configuration.automatic_session_tracking:
                 state, started = continue_session(state, timestamps, configuration)
@@ -102,27 +104,18 @@ def _old_customer_events(
     return events + invalidated(state, timestamps, configuration)
 
 
-def _projects(change: ConfigurationChange) -> list[ExponeaProject]:
-    """Return the projects of a change; those without an address have that of the new main project."""
-    named = [change.project] if change.project else []
-    for projects in (change.mapping or {}).values():
-        named += projects
+def _uses(change: ConfigurationChange) -> list[tuple[str, ExponeaProject]]:
+    """Return the projects of a change; those without an address have that of its main project, if it gives one."""
     base_url = change.project.base_url if change.project else None
-    return [evolve(project, base_url=project.base_url or base_url) for project in named]
+    return [(f"change.{where}", evolve(each, base_url=each.base_url or base_url)) for where, each in uses_of(change)]
 
 
-def _switched(state: DeviceState, change: ConfigurationChange | None, configuration: Configuration) -> DeviceState:
+def _switched(state: DeviceState, change: ConfigurationChange | None) -> DeviceState:
     if change is None:
         return state
-    current = state.project.base_url if state.project else configuration.base_url
-    base_url = (change.project and change.project.base_url) or current
     if change.project is not None:
-        state = evolve(state, project=ProjectRef(base_url, change.project.project_token))
+        state = evolve(state, project=change.project.project_token)
     if change.mapping is not None:
-        mapping = {kind.name: tuple(_ref(each, base_url) for each in refs) for kind, refs in change.mapping.items()}
+        mapping = {kind.name: tuple(each.project_token for each in refs) for kind, refs in change.mapping.items()}
         state = evolve(state, mapping=mapping)
     return state
-
-
-def _ref(project: ExponeaProject, base_url: str) -> ProjectRef:
-    return ProjectRef(project.base_url or base_url, project.project_token)

@@ -59,6 +59,29 @@ class Leased:
 
 
 @frozen
+class Waiting(Leased):
+    """
+    A record in the queue, as it is shown.
+
+    Attributes:
+        due: When the record can be leased again, UNIX seconds; 0 if it is untouched.
+        reason: Why it is delayed until then; empty for a record that is leased or was given back.
+    """
+
+    due: float = 0.0
+    reason: str = ""
+
+    def is_leased(self, now: float) -> bool:
+        """
+        Return whether somebody is sending the record.
+
+        Args:
+            now: UNIX seconds.
+        """
+        return not self.reason and now < self.due <= now + MAX_DUE_AHEAD
+
+
+@frozen
 class Settlement:
     """
     The outcome of leased records.
@@ -206,7 +229,7 @@ class Pending:
     routes: Mapping[str, int]
 
 
-#: The last id of each route at some time: all records written until then have this id or a lower one.
+#: What had been written at some time, for `Storage.remaining` of the same storage.
 Watermark = Mapping[str, str]
 
 
@@ -303,7 +326,7 @@ class Storage(Protocol):
         """Return the number of records, in a time that does not depend on the length of the queue."""
         ...
 
-    async def waiting(self, limit: int) -> list[Leased]:
+    async def waiting(self, limit: int) -> list[Waiting]:
         """Return the oldest records of the queue, leased or not, without leasing them."""
         ...
 
@@ -317,6 +340,18 @@ class Storage(Protocol):
 
     async def purge(self, ids: Iterable[str] | None = None) -> int:
         """Delete dead letters, by default all; return their number."""
+        ...
+
+    async def rename_route(self, old: str, new: str) -> None:
+        """
+        Give all records and dead letters of a route another one, which may have records already; they keep their ids.
+
+        Records that are leased at the moment are still settled by the caller that leased them.
+        """
+        ...
+
+    async def drop_waiting(self, routes: Iterable[str]) -> int:
+        """Delete the records of some routes, leased or not, but not their dead letters; return their number."""
         ...
 
     async def load_state(self, key: str) -> State | None:

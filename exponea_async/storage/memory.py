@@ -15,7 +15,7 @@ from itertools import count, islice
 from math import inf
 from typing import Literal
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.storage.base import (
@@ -30,6 +30,7 @@ from exponea_async.storage.base import (
     State,
     StateChange,
     StateCheck,
+    Waiting,
     Watermark,
     Written,
     queue_full,
@@ -49,6 +50,7 @@ class _Row:
     record: Record
     due: float = 0.0
     failures: int = 0
+    reason: str = ""
 
     @property
     def is_leased(self) -> bool:
@@ -140,7 +142,9 @@ class MemoryStorage:
         self._route_numbers = count(1)
         self._lease_count = 0
         self._rows: dict[str, _Row] = {}
+        # The routes that new records get, by name, and all routes by number: several may have the same name.
         self._routes: dict[str, _Route] = {}
+        self._routes_by_number: dict[int, _Route] = {}
         self._dead: dict[str, DeadLetter] = {}
         # What became of the last records that left the queue.
         self._marks: dict[str, RecordStatus] = {}
@@ -236,7 +240,7 @@ class MemoryStorage:
         if wanted > self._max_records or self._when_full != "drop_oldest":
             raise queue_full(self._max_records)
         # Untouched records first, from all routes by age; leased ones only where there are no others.
-        oldest = list(islice(merge(*map(self._untouched, self._routes.values()), key=_written_at), missing))
+        oldest = list(islice(merge(*map(self._untouched, self._routes_by_number.values()), key=_written_at), missing))
         for row in oldest:
             row.route.cursor = row.number
         dropped = [self._remove(row) for row in oldest]
@@ -254,6 +258,7 @@ class MemoryStorage:
         if route is None:
             # The number is new even after a wipe, so that no id is given twice.
             route = self._routes[record.route] = _Route(record.route, next(self._route_numbers))
+            self._routes_by_number[route.number] = route
         route.last += 1
         key = route.id(route.last)
         self._rows[key] = _Row(key, route.last, route, record)
@@ -272,7 +277,11 @@ class MemoryStorage:
         """Lease due records."""
         self._check_open()
         skipped = frozenset(skip)
-        routes = [route for name, route in self._routes.items() if name not in skipped and only in (None, name)]
+        routes = [
+            route
+            for route in self._routes_by_number.values()
+            if route.name not in skipped and only in (None, route.name)
+        ]
         leased: list[_Row] = []
         # Routes take turns at coming first, so that a busy one does not starve the others.
         self._lease_count += 1
@@ -283,6 +292,7 @@ class MemoryStorage:
             leased += self._lease(route, limit - len(leased), now)
         for row in leased:
             self._schedule(row, now + min(seconds, MAX_DUE_AHEAD))
+            row.reason = ""
         return list(map(_leased, leased))
 
     def _lease(self, route: _Route, limit: int, now: float) -> list[_Row]:
@@ -321,6 +331,7 @@ class MemoryStorage:
         if settlement.verdict == "later":
             self._schedule(row, settlement.due)
             row.failures = settlement.failures
+            row.reason = settlement.reason
             return
         self._remove(row)
         if settlement.verdict == "delivered":
@@ -328,7 +339,7 @@ class MemoryStorage:
         else:
             record = row.record
             self._dead[row.id] = DeadLetter(
-                row.id, record.route, record.body, record.at, time.time(), settlement.reason
+                row.id, row.route.name, record.body, record.at, time.time(), settlement.reason
             )
 
     # Reading
@@ -353,30 +364,32 @@ class MemoryStorage:
     async def watermark(self) -> Watermark:
         """Return the watermark of all records written so far."""
         self._check_open()
-        return {name: route.id(route.last) for name, route in self._routes.items()}
+        return {str(number): str(route.last) for number, route in self._routes_by_number.items()}
 
     async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = ()) -> int:
         """Return how many records at or below a watermark are still in the queue."""
         self._check_open()
         total = 0
-        for name in watermark.keys() & self._routes.keys() - set(skip):
-            route = self._routes[name]
-            route_number, _, end = watermark[name].partition(".")
-            if route_number == str(route.number):
-                total += max(0, int(end) - route.cursor) + sum(number <= int(end) for _, number in route.schedule)
+        skipped = frozenset(skip)
+        for number, route in self._routes_by_number.items():
+            last = watermark.get(str(number))
+            if last is not None and route.name not in skipped:
+                total += max(0, int(last) - route.cursor) + sum(each <= int(last) for _, each in route.schedule)
         return total
 
     async def pending(self) -> Pending:
         """Return the number of records."""
         self._check_open()
-        routes = {name: route.last - route.cursor + len(route.schedule) for name, route in self._routes.items()}
-        leased = sum(len(route.schedule) for route in self._routes.values())
+        routes = dict.fromkeys((route.name for route in self._routes_by_number.values()), 0)
+        for route in self._routes_by_number.values():
+            routes[route.name] += route.last - route.cursor + len(route.schedule)
+        leased = sum(len(route.schedule) for route in self._routes_by_number.values())
         return Pending(len(self._rows), leased, len(self._dead), routes)
 
-    async def waiting(self, limit: int) -> list[Leased]:
+    async def waiting(self, limit: int) -> list[Waiting]:
         """Return the oldest records of the queue."""
         self._check_open()
-        return list(map(_leased, nsmallest(limit, self._rows.values(), key=_written_at)))
+        return list(map(_waiting, nsmallest(limit, self._rows.values(), key=_written_at)))
 
     async def dead(self, limit: int) -> list[DeadLetter]:
         """Return the newest dead letters."""
@@ -400,9 +413,10 @@ class MemoryStorage:
         self._check_open()
         letters = self._pop_dead(ids)
         for letter in letters:
-            route = self._routes[letter.route]
-            record = Record(letter.route, letter.body, letter.at)
-            row = self._rows[letter.id] = _Row(letter.id, int(letter.id.partition(".")[2]), route, record)
+            route_number, _, number = letter.id.partition(".")
+            route = self._routes_by_number[int(route_number)]
+            record = Record(route.name, letter.body, letter.at)
+            row = self._rows[letter.id] = _Row(letter.id, int(number), route, record)
             self._schedule(row, 0.0)
         return len(letters)
 
@@ -413,6 +427,28 @@ class MemoryStorage:
         for letter in letters:
             self._mark(letter.id, RecordStatus("rejected", DELETED_LETTER))
         return len(letters)
+
+    async def rename_route(self, old: str, new: str) -> None:
+        """Give the records of a route another one."""
+        self._check_open()
+        for route in self._routes_by_number.values():
+            if route.name == old:
+                route.name = new
+        self._routes = {route.name: route for route in self._routes_by_number.values()}
+        for key, letter in self._dead.items():
+            if letter.route == old:
+                self._dead[key] = evolve(letter, route=new)
+
+    async def drop_waiting(self, routes: Iterable[str]) -> int:
+        """Delete the records of some routes."""
+        self._check_open()
+        names = frozenset(routes)
+        rows = [row for row in self._rows.values() if row.route.name in names]
+        for row in rows:
+            row.route.cursor = row.route.last
+            self._mark(self._remove(row), RecordStatus("dropped"))
+        self._capacity_freed.set()
+        return len(rows)
 
     def _pop_dead(self, ids: Iterable[str] | None) -> list[DeadLetter]:
         wanted = list(self._dead) if ids is None else [key for key in dict.fromkeys(ids) if key in self._dead]
@@ -428,7 +464,15 @@ class MemoryStorage:
         self._check_open()
         self._generation += 1
         self._deleted_version = max(self._deleted_version, *(state.version for state in self._states.values()), 0)
-        for content in (self._rows, self._routes, self._dead, self._marks, self._states, self._activity):
+        for content in (
+            self._rows,
+            self._routes,
+            self._routes_by_number,
+            self._dead,
+            self._marks,
+            self._states,
+            self._activity,
+        ):
             content.clear()
         self._capacity_freed.set()
 
@@ -438,4 +482,8 @@ def _written_at(row: _Row) -> float:
 
 
 def _leased(row: _Row) -> Leased:
-    return Leased(row.id, row.record.route, row.record.body, row.record.at, row.failures)
+    return Leased(row.id, row.route.name, row.record.body, row.record.at, row.failures)
+
+
+def _waiting(row: _Row) -> Waiting:
+    return Waiting(row.id, row.route.name, row.record.body, row.record.at, row.failures, row.due, row.reason)

@@ -272,7 +272,7 @@ class TestJournal:
                     "mtime_ns": 1_700_000_000_000_000_000,
                     "head": sha256(path.read_bytes()).hexdigest(),
                 },
-                "project": f"{cli.sandbox.url}/shop",
+                "project": "shop",
                 "mapping": {
                     "format": "jsonl",
                     "columns": [],
@@ -292,6 +292,19 @@ class TestJournal:
                 },
             },
         }
+
+    def test_a_journal_with_an_address(self, cli: CommandLine) -> None:
+        """An import to another address of the same project is continued, and an address in the journal is ignored."""
+        path, journal = cli.write("a.jsonl", lines(3)), cli.folder / "a.jsonl.journal"
+        cli.run("import", path, *LINE_OPTIONS)
+        content = json.loads(journal.read_text())
+        content["about"]["project"] = "https://elsewhere.example/prefix/shop"
+        journal.write_text(json.dumps(content))
+
+        assert cli.run("import", path, *LINE_OPTIONS, "--json").json["already"] is True
+        content["about"]["project"] = "https://elsewhere.example/prefix/outlet"
+        journal.write_text(json.dumps(content))
+        assert "project differs" in cli.run("import", path, *LINE_OPTIONS).err
 
     def test_checkpoint(self, cli: CommandLine) -> None:
         """The keys of a checkpoint are fixed, in the journal and in JSON output."""

@@ -455,7 +455,7 @@ class TestMemory:
         await content.block()
         await content.device("other").anonymize(ConfigurationChange(project=ExponeaProject("outlet", "key")))
         await content.idle()
-        assert [each.project_token for each in content.loader.bundles] == ["outlet"]
+        assert list(content.loader.bundles) == ["outlet"]
         assert await content.shown(subject=client) == "s1"
 
     async def test_previous_customers(self, content: ContentBlocksFixture) -> None:

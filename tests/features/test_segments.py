@@ -28,7 +28,6 @@ from exponea_async import (
     UnavailableError,
 )
 from exponea_async.devices.customers import CustomerSnapshot
-from exponea_async.devices.state import ProjectRef
 from exponea_async.features.segments import watcher
 from exponea_async.features.segments.parsing import (
     CachedSegments,
@@ -163,7 +162,7 @@ class TestChangedCategories:
 class TestCalls:
     def test_cookies_are_quoted(self) -> None:
         """A cookie with any characters is one segment of the path or one value of the query."""
-        customer = CustomerSnapshot({"cookie": "a/b?{c}&d é", "registered": "x"}, ProjectRef("https://x.com", "p"))
+        customer = CustomerSnapshot({"cookie": "a/b?{c}&d é", "registered": "x"}, "p")
         link = link_request(customer, 1)
         assert segments_request(customer, 1).path.endswith("?cookie=a%2Fb%3F%7Bc%7D%26d%20%C3%A9")
         assert link is not None

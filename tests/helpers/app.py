@@ -85,7 +85,7 @@ class App:
     async def pending(self, *names: str) -> list[PendingRecord]:
         """Return the records in the queue, in order; all, or those with some names."""
         records = await pending_records(self.client, *names)
-        return [PendingRecord(each.id, each.kind, each.url, each.data) for each in records]
+        return [PendingRecord(each.id, each.kind, each.route, each.data) for each in records]
 
     async def names(self) -> list[str]:
         """Return the names of the records in the queue, in order."""

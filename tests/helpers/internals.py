@@ -3,7 +3,7 @@ Access to the inside of a client, for tests of parts that have no public name; n
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from exponea_async import CustomerTracker, Device, Exponea
@@ -64,11 +64,6 @@ async def run_statements(client: Exponea, *statements: str) -> None:
     assert isinstance(storage, SQLiteStorage)
     for statement in statements:
         await storage.run(lambda connection, sql=statement: connection.execute(sql).fetchall())  # type: ignore[misc]
-
-
-def routes_of(client: Exponea) -> Sequence[str]:
-    """Return the routes that a client has credentials for."""
-    return client._credentials.routes
 
 
 def held_records(client: Exponea) -> int:

@@ -3,11 +3,14 @@ A client's queue file that fails, and that another process holds.
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from exponea_async._pipeline.commands import event_command
 from exponea_async.storage.base import StateChange
+from exponea_async.storage.sqlite.schema import MIGRATIONS, ROUTE_SHIFT, migrate
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 
@@ -77,6 +80,33 @@ async def store_states(path: Path, values: Mapping[str, bytes], active: float | 
         await storage.write((), [StateChange(key, value, 0, active) for key, value in values.items()])
     finally:
         await storage.aclose()
+
+
+def write_version_1(path: Path, records: Mapping[str, int], states: Mapping[str, bytes], *, leased: int = 0) -> None:
+    """
+    Write a file as the first version of this package did, in which a route was the URL of the endpoint.
+
+    Args:
+        path: The file.
+        records: The number of events by route; they have consecutive numbers as a property.
+        states: What is stored, by key.
+        leased: How many of each route's events have been leased, and are due again.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, MIGRATIONS[:1])
+        number = 0
+        for route, (name, count) in enumerate(records.items(), start=7):
+            start = route << ROUTE_SHIFT
+            connection.execute("INSERT INTO route VALUES (?, ?, ?)", (route, name, start + leased))
+            for key in range(start + 1, start + count + 1):
+                body = event_command(b'{"registered":"jane"}', b'"ping"', 1e9 + number, b'{"number":%d}' % number)
+                connection.execute("INSERT INTO record VALUES (?, ?, ?)", (key, time.time(), body))
+                number += 1
+            rows = [(key, route) for key in range(start + 1, start + leased + 1)]
+            connection.executemany("INSERT INTO taken VALUES (?, ?, 0, 0, '')", rows)
+        connection.execute("INSERT INTO counter VALUES ('route', ?)", (7 + len(records),))
+        for state, value in states.items():
+            connection.execute("INSERT INTO state (key, value, version) VALUES (?, ?, 1)", (state, value))
 
 
 async def wipe(path: Path) -> None:

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from attrs import evolve
 from helpers.clients import PROJECT, Configure
 from helpers.waiting import until
 
 from exponea_async import ClosedError, RequestRefusedError, UnavailableError
 from exponea_async._pipeline.api import CONCURRENCY, MAX_RESPONSE, ApiClient
-from exponea_async._pipeline.credentials import CredentialStore
+from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.retry import RateLimiter
-from exponea_async.config import ExponeaProject
 from exponea_async.storage.memory import MemoryStorage
 
 IDS = {"cookie": "c", "registered": "jane"}
@@ -70,10 +68,9 @@ async def create_api(host: Host, configure: Configure) -> AsyncIterator[CreateAp
     storage = MemoryStorage()
     await storage.open()
 
-    def make(*projects: ExponeaProject, **settings: Any) -> ApiClient:
-        configuration = configure(base_url=host.url, **settings)
-        credentials = CredentialStore([*configuration.projects, *projects], storage)
-        api = ApiClient(configuration, credentials, RateLimiter(100_000.0))
+    def make(**settings: Any) -> ApiClient:
+        configuration = configure(**{"base_url": host.url, **settings})
+        api = ApiClient(configuration, ProjectStore(configuration, storage), RateLimiter(100_000.0))
         api.open()
         made.append(api)
         return api
@@ -84,8 +81,8 @@ async def create_api(host: Host, configure: Configure) -> AsyncIterator[CreateAp
 
 
 @pytest.fixture
-def project(host: Host) -> ExponeaProject:
-    return ExponeaProject(PROJECT, "key", host.url)
+def project() -> str:
+    return PROJECT
 
 
 def status(code: int, body: str = "", **headers: str) -> Callable[[], web.Response]:
@@ -93,9 +90,7 @@ def status(code: int, body: str = "", **headers: str) -> Callable[[], web.Respon
 
 
 class TestResponses:
-    async def test_a_request_with_a_body_is_a_post(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject
-    ) -> None:
+    async def test_a_request_with_a_body_is_a_post(self, host: Host, create_api: CreateApi, project: str) -> None:
         """The body is sent as JSON with the key of the project, and the body of the response is returned unchanged."""
         api = create_api()
         body = await api.request(project, PATH, {"customer_ids": IDS, "none": None})
@@ -105,9 +100,7 @@ class TestResponses:
         assert (method, path, headers["Authorization"]) == ("POST", PATH, "Token key")
         assert sent == b'{"customer_ids":{"cookie":"c","registered":"jane"},"none":null}'
 
-    async def test_a_request_without_a_body_is_a_get(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject
-    ) -> None:
+    async def test_a_request_without_a_body_is_a_get(self, host: Host, create_api: CreateApi, project: str) -> None:
         """It has no body, compressed or not."""
         api = create_api(upload={"gzip": True})
         await api.request(project, "/data/v2/projects/shop/consent/categories", None)
@@ -118,7 +111,7 @@ class TestResponses:
 
     @pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 302])
     async def test_a_refused_request_is_not_repeated(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject, code: int
+        self, host: Host, create_api: CreateApi, project: str, code: int
     ) -> None:
         """The error has the status and the reason of the platform."""
         host.responses = [status(code, '{"success": false, "errors": ["no such thing"]}')]
@@ -133,7 +126,7 @@ class TestResponses:
 
     @pytest.mark.parametrize("code", [408, 425, 429, 500, 503])
     async def test_temporary_errors_are_retried(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject, code: int
+        self, host: Host, create_api: CreateApi, project: str, code: int
     ) -> None:
         """The request is repeated while there is no usable response, up to the maximum number of attempts."""
         host.responses = [status(code), status(code), status(code), status(200, "fine")]
@@ -142,7 +135,7 @@ class TestResponses:
         assert await api.request(project, PATH, {}, max_attempts=4) == b"fine"
         assert len(host.seen) == 4
 
-    async def test_the_last_error_is_raised(self, host: Host, create_api: CreateApi, project: ExponeaProject) -> None:
+    async def test_the_last_error_is_raised(self, host: Host, create_api: CreateApi, project: str) -> None:
         """After the last attempt its error is raised, with the status."""
         host.responses = [status(503)]
         api = create_api()
@@ -152,7 +145,7 @@ class TestResponses:
 
         assert (caught.value.status, len(host.seen)) == (503, 3)
 
-    async def test_retry_after_is_respected(self, host: Host, create_api: CreateApi, project: ExponeaProject) -> None:
+    async def test_retry_after_is_respected(self, host: Host, create_api: CreateApi, project: str) -> None:
         """The next attempt is not made earlier than the platform asks for."""
         host.responses = [status(429, **{"Retry-After": "1"}), status(200)]
         api, loop = create_api(), asyncio.get_running_loop()
@@ -161,18 +154,19 @@ class TestResponses:
 
         assert loop.time() - began >= 1.0
 
-    async def test_an_unreachable_host(self, create_api: CreateApi, project: ExponeaProject) -> None:
-        """Without credentials no request is made; with them the host is unavailable."""
-        unreachable = evolve(project, base_url="http://127.0.0.1:9")
+    async def test_an_unknown_project(self, host: Host, create_api: CreateApi) -> None:
+        """No request is made for a project that is neither configured nor stored."""
+        with pytest.raises(RequestRefusedError, match="no address and no key are known for project outlet"):
+            await create_api().request("outlet", PATH, {})
 
-        with pytest.raises(RequestRefusedError, match="no credentials are known"):
-            await create_api().request(unreachable, PATH, {})
+        assert host.seen == []
+
+    async def test_an_unreachable_host(self, create_api: CreateApi, project: str) -> None:
+        """It is unavailable."""
         with pytest.raises(UnavailableError):
-            await create_api(unreachable).request(unreachable, PATH, {}, max_attempts=2)
+            await create_api(base_url="http://127.0.0.1:9").request(project, PATH, {}, max_attempts=2)
 
-    async def test_a_response_of_ten_megabytes_is_read(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject
-    ) -> None:
+    async def test_a_response_of_ten_megabytes_is_read(self, host: Host, create_api: CreateApi, project: str) -> None:
         """Responses may be large, up to a limit."""
         host.responses = [lambda: web.Response(body=b"x" * 10_000_000)]
         api = create_api()
@@ -180,7 +174,7 @@ class TestResponses:
         assert len(await api.request(project, PATH, {})) == 10_000_000
 
     async def test_a_response_beyond_the_limit_is_not_read(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject
+        self, host: Host, create_api: CreateApi, project: str
     ) -> None:
         """It counts as unavailable."""
         host.responses = [lambda: web.Response(body=b"x" * (MAX_RESPONSE + 1))]
@@ -189,7 +183,7 @@ class TestResponses:
         with pytest.raises(UnavailableError, match="too large"):
             await api.request(project, PATH, {})
 
-    async def test_concurrency_is_limited(self, host: Host, create_api: CreateApi, project: ExponeaProject) -> None:
+    async def test_concurrency_is_limited(self, host: Host, create_api: CreateApi, project: str) -> None:
         """More requests than the limit wait for their turn."""
         host.delay = 0.02
         api = create_api()
@@ -200,9 +194,7 @@ class TestResponses:
 
 
 class TestCustomerTokens:
-    async def test_without_a_provider_the_key_is_used(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject
-    ) -> None:
+    async def test_without_a_provider_the_key_is_used(self, host: Host, create_api: CreateApi, project: str) -> None:
         """Personal requests use the key of the project if there is no provider."""
         api = create_api()
         await api.request(project, PATH, {}, ids=IDS)
@@ -210,7 +202,7 @@ class TestCustomerTokens:
         assert host.keys == ["Token key"]
 
     async def test_personal_requests_use_the_customers_own_token(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject
+        self, host: Host, create_api: CreateApi, project: str
     ) -> None:
         """The provider is called for each of them; other requests use the key of the project."""
         asked: list[Any] = []
@@ -225,9 +217,7 @@ class TestCustomerTokens:
 
         assert host.keys == ["Bearer jwt-1", "Bearer jwt-2", "Token key"]
 
-    async def test_a_provider_may_take_the_ids(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject
-    ) -> None:
+    async def test_a_provider_may_take_the_ids(self, host: Host, create_api: CreateApi, project: str) -> None:
         """A provider that takes an argument is called with the customer's ids."""
 
         async def provide(ids: Mapping[str, str]) -> str:
@@ -242,7 +232,7 @@ class TestCustomerTokens:
         "token", [None, "", "  ", 5, b"jwt", "Bearer ", "a b", "a\r\nX-Evil: 1", "a\x00", "é", "\ud800"]
     )
     async def test_without_a_token_no_request_is_made(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject, token: Any
+        self, host: Host, create_api: CreateApi, project: str, token: Any
     ) -> None:
         """The error has the status 0 if the provider returns something else than a token."""
 
@@ -257,7 +247,7 @@ class TestCustomerTokens:
 
     @pytest.mark.parametrize("token", ["jwt\n", " jwt ", "Bearer jwt\r\n"])
     async def test_whitespace_around_a_token_is_removed(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject, token: str
+        self, host: Host, create_api: CreateApi, project: str, token: str
     ) -> None:
         """A token that is read from a file ends with a line break, which no header may contain."""
 
@@ -269,9 +259,7 @@ class TestCustomerTokens:
 
         assert host.keys == ["Bearer jwt"]
 
-    async def test_the_error_of_a_provider_is_not_shown(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject
-    ) -> None:
+    async def test_the_error_of_a_provider_is_not_shown(self, host: Host, create_api: CreateApi, project: str) -> None:
         """Its message may contain a secret, so only its class is named; the error itself is the cause."""
 
         async def provide() -> str:
@@ -285,7 +273,7 @@ class TestCustomerTokens:
         assert isinstance(caught.value.__cause__, ValueError)
         assert host.seen == []
 
-    async def test_a_provider_must_be_async(self, create_api: CreateApi, project: ExponeaProject) -> None:
+    async def test_a_provider_must_be_async(self, create_api: CreateApi, project: str) -> None:
         """The hint says how to define it."""
         api = create_api(customer_token_provider=lambda: "jwt")
 
@@ -294,9 +282,7 @@ class TestCustomerTokens:
 
 
 class TestLifecycle:
-    async def test_a_closed_client_makes_no_requests(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject
-    ) -> None:
+    async def test_a_closed_client_makes_no_requests(self, host: Host, create_api: CreateApi, project: str) -> None:
         """Requests raise ClosedError until it is opened again."""
         api = create_api()
         await api.request(project, PATH, {})
@@ -308,9 +294,7 @@ class TestLifecycle:
         await api.request(project, PATH, {})
         assert len(host.seen) == 2
 
-    async def test_closing_cancels_requests_in_flight(
-        self, host: Host, create_api: CreateApi, project: ExponeaProject
-    ) -> None:
+    async def test_closing_cancels_requests_in_flight(self, host: Host, create_api: CreateApi, project: str) -> None:
         """Callers that wait for a response get an UnavailableError."""
         host.delay = 30.0
         api = create_api()
@@ -325,6 +309,6 @@ class TestLifecycle:
 def test_connections_are_created_with_the_first_request(configure: Configure) -> None:
     """A client without requests has no connection pool."""
     # Creating a connection pool outside of an event loop would raise an error.
-    api = ApiClient(configure(), CredentialStore((), MemoryStorage()), RateLimiter(100.0))
+    api = ApiClient(configure(), ProjectStore(configure(), MemoryStorage()), RateLimiter(100.0))
 
     asyncio.run(api.aclose())

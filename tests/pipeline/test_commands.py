@@ -12,15 +12,18 @@ from exponea_async._pipeline.commands import (
     customer_command,
     event_command,
     pack,
+    project_of,
     read_command,
     request_body,
     route_of,
+    split_route,
+    url_of,
 )
-from exponea_async.config import ExponeaProject
 from exponea_async.errors import InvalidEventError
+from exponea_async.models import EventType
 from exponea_async.storage.base import Leased
 
-ROUTE = "https://api.exponea.com/track/v2/projects/tok-1/batch"
+ROUTE = "tok-1/batch"
 #: A slow machine does not fail a test.
 
 
@@ -64,11 +67,23 @@ class TestCommands:
         """The limit is that of the platform."""
         assert len(event_command(b"{}", b'"x"', 1.0, b'{"a":"%b"}' % (b"x" * 819_000))) <= 819_200
 
-    def test_a_route_is_the_url_of_the_batch(self) -> None:
-        """It has the base URL and the token of the project."""
-        assert route_of(ExponeaProject("tok-1", "key", "https://h.example/x")) == (
-            "https://h.example/x/track/v2/projects/tok-1/batch"
-        )
+    def test_a_route_is_the_project_and_the_endpoint(self) -> None:
+        """It has no address, which is added when the records are sent."""
+        route, clicks = route_of("tok-1"), route_of("tok-1", EventType.CAMPAIGN_CLICK)
+
+        assert (route, clicks) == ("tok-1/batch", "tok-1/campaigns/clicks")
+        assert url_of("https://h.example/x", route) == "https://h.example/x/track/v2/projects/tok-1/batch"
+
+    def test_routes_of_older_files_are_urls(self) -> None:
+        """The address in them is separate from the project, also where the address looks like a route itself."""
+        for address in ("https://h.example", "https://h.example/track/v2/projects/X"):
+            old = f"{address}/track/v2/projects/tok-1/batch"
+
+            assert split_route(old) == (address, "tok-1/batch")
+            assert (project_of(old), url_of("https://new", old)) == (
+                "tok-1",
+                "https://new/track/v2/projects/tok-1/batch",
+            )
 
     def test_a_request_has_all_commands_with_their_ids(self) -> None:
         """The id of a record becomes the ``command_id`` of its command."""

@@ -6,7 +6,7 @@ import pytest
 
 from exponea_async import Configuration, Event, EventType, Hooks, InvalidEventError, NotStartedError
 from exponea_async._pipeline.commands import read_command
-from exponea_async._pipeline.credentials import CredentialStore
+from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.recorder import EventRecorder
 from exponea_async.observability import Counters
@@ -27,15 +27,16 @@ async def storage() -> MemoryStorage:
 
 @pytest.fixture
 def recorder(storage: MemoryStorage, woken: list[int]) -> EventRecorder:
+    configuration = Configuration(project_token="shop", authorization_token="key")
     return EventRecorder(
-        configuration=Configuration(project_token="shop", authorization_token="key"),
+        configuration=configuration,
         hooks=Hooks(),
         storage=storage,
         receipts=Receipts(storage, Counters(), Hooks()),
         counters=Counters(),
         clock=lambda: 5.0,
         wake=lambda: woken.append(1),
-        credentials=CredentialStore((), storage),
+        projects=ProjectStore(configuration, storage),
     )
 
 

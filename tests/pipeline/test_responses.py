@@ -168,7 +168,7 @@ class TestStatuses:
         with pytest.raises(ProjectPausedError) as caught:
             read({"errors": ["wrong key"]}, 401)
 
-        assert (caught.value.project, caught.value.status) == (ROUTE, 401)
+        assert (caught.value.project, caught.value.status) == ("tok-1", 401)
         assert "wrong key" in str(caught.value)
 
     def test_a_temporary_error_has_the_wait_that_was_asked_for(self) -> None:

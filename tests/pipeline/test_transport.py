@@ -30,8 +30,9 @@ from exponea_async._pipeline.transport import (
     authorization_header,
 )
 from exponea_async._version import __version__
-from exponea_async.config import BasicAuth, UploadSettings
+from exponea_async.config import UploadSettings
 from exponea_async.errors import UnavailableError
+from exponea_async.projects import BasicAuth
 
 SECRET = "s3cret-key"
 HEADER = f"Token {SECRET}"

@@ -10,16 +10,16 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from attrs import evolve
 from helpers.clients import Configure
 
 from exponea_async import Configuration, FlushMode, FlushResult, Hooks, Receipt, StorageError
 from exponea_async._pipeline.commands import event_command, route_of
-from exponea_async._pipeline.credentials import CredentialStore
 from exponea_async._pipeline.flush import Flusher
+from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.retry import RateLimiter
 from exponea_async._pipeline.runtime import UploadRuntime
-from exponea_async.config import ExponeaProject
 from exponea_async.observability import Counters
 from exponea_async.sandbox import Sandbox
 from exponea_async.storage.base import Leased, Record, Settlement, State, Watermark
@@ -82,8 +82,8 @@ async def uploading(
 
     The credentials of its project are only in the storage, as for a project that a device was switched to.
     """
-    credentials = CredentialStore([ExponeaProject("other", "key", configuration.base_url)], storage)
-    await CredentialStore((), storage).store_credentials([configuration.main])
+    projects = ProjectStore(evolve(configuration, project_token="other"), storage)
+    await projects.store([("project", configuration.main)], None)
     runtime = UploadRuntime(
         configuration=configuration,
         storage=storage,
@@ -93,7 +93,7 @@ async def uploading(
         mode=configuration.flush_mode,
         period=configuration.flush_period,
         written=asyncio.Event(),
-        credentials=credentials,
+        projects=projects,
         rate_limiter=RateLimiter(100_000.0),
         report=lambda _name, _error: None,
     )
@@ -107,7 +107,7 @@ async def uploading(
 async def write(storage: UnreliableStorage, configuration: Configuration, receipts: Receipts, count: int) -> Receipt:
     """Write events to the queue, and return their receipt."""
     commands = [event_command(b'{"registered":"jane"}', b'"ping"', float(number), b"{}") for number in range(count)]
-    route = route_of(configuration.main)
+    route = route_of(configuration.project_token)
     return receipts.issue(await storage.write([Record(route, command, time.time()) for command in commands]))
 
 

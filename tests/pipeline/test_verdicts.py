@@ -232,7 +232,7 @@ class TestPaused:
         assert sandbox.engine.events("old") == []
         assert deliveries.kinds().count("paused") == 1
         (reason,) = again.stats().paused.values()
-        assert "no credentials" in reason
+        assert "neither in the configuration" in reason
         assert again.stats().requests == sandbox.request_count == 1
 
     async def test_one_paused_project_does_not_stop_the_others(self, connect: Connect, sandbox: Sandbox) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import evolve
 
-from exponea_async._pipeline.commands import read_command
+from exponea_async._pipeline.commands import project_of, read_command
 from exponea_async.cli.options import Commands, add_json_option, add_parser, add_settings_options, positive_integer
 from exponea_async.cli.terminal import (
     Exit,
@@ -27,7 +27,7 @@ from exponea_async.cli.terminal import (
 from exponea_async.config import Configuration
 from exponea_async.errors import DamagedFileError, InvalidEventError
 from exponea_async.storage import MEMORY, create_storage, storage_location
-from exponea_async.storage.base import DeadLetter, Leased, Storage
+from exponea_async.storage.base import DeadLetter, Storage, Waiting
 
 LIMIT = 20
 #: The limit where all records are wanted.
@@ -136,7 +136,7 @@ async def stats(storage: Storage, args: argparse.Namespace) -> int:
     pending = await storage.pending()
     projects: Counter[str] = Counter()
     for route, count in pending.routes.items():
-        projects[_project(route)] += count
+        projects[project_of(route)] += count
     summary = {"waiting": pending.waiting, "taken": pending.leased, "dead": pending.dead}
     if args.json:
         print_json({**summary, "projects": projects})
@@ -163,7 +163,7 @@ def _limit(args: argparse.Namespace) -> int:
     return args.limit or (NO_LIMIT if args.json else LIMIT)
 
 
-def _show(records: list[tuple[Leased | DeadLetter, str]], args: argparse.Namespace) -> None:
+def _show(records: list[tuple[Waiting | DeadLetter, str]], args: argparse.Namespace) -> None:
     if args.json:
         for record, reason in records:
             print_json(_as_json(record, reason))
@@ -172,21 +172,21 @@ def _show(records: list[tuple[Leased | DeadLetter, str]], args: argparse.Namespa
     print_table(("id", "project", "age", "event", "customer", "reason"), rows)
 
 
-def _row(record: Leased | DeadLetter, reason: str) -> tuple[str, ...]:
+def _row(record: Waiting | DeadLetter, reason: str) -> tuple[str, ...]:
     data = _data(record)
     ids = " ".join(f"{kind}={value}" for kind, value in data.get("customer_ids", {}).items())
-    return record.id, _project(record.route), age(record.at), _event_type(data), ids, reason
+    return record.id, project_of(record.route), age(record.at), _event_type(data), ids, reason
 
 
-def _as_json(record: Leased | DeadLetter, reason: str) -> dict[str, Any]:
-    fields = {"id": record.id, "project": _project(record.route), "at": record.at, "reason": reason}
+def _as_json(record: Waiting | DeadLetter, reason: str) -> dict[str, Any]:
+    fields = {"id": record.id, "project": project_of(record.route), "at": record.at, "reason": reason}
     if isinstance(record, DeadLetter):
         fields["died_at"] = record.died_at
     data = _data(record)
     return {**fields, "event": _event_type(data), "customer_ids": data.get("customer_ids", {}), "data": data}
 
 
-def _data(record: Leased | DeadLetter) -> dict[str, Any]:
+def _data(record: Waiting | DeadLetter) -> dict[str, Any]:
     try:
         data = read_command(record.body).get("data")
     except (ValueError, InvalidEventError):
@@ -196,10 +196,6 @@ def _data(record: Leased | DeadLetter) -> dict[str, Any]:
 
 def _event_type(data: dict[str, Any]) -> str:
     return str(data.get("event_type", "(customer properties)"))
-
-
-def _project(route: str) -> str:
-    return route.rpartition("/projects/")[2].partition("/")[0]
 
 
 async def revive(storage: Storage, args: argparse.Namespace) -> int:

@@ -113,7 +113,8 @@ class Journal:
         return checkpoint
 
     def _differences(self, content: Mapping[str, Any]) -> list[str]:
-        identity = content["about"]
+        # The address of the project was a part of it in journals of the first version of this package.
+        identity = {**content["about"], "project": content["about"]["project"].rpartition("/")[2]}
         different = [name for name, value in self._identity.items() if identity.get(name) != value]
         if not different and (content.get("version") != VERSION or identity != self._identity):
             return ["version"]

@@ -70,11 +70,10 @@ class Job:
 
     def identity(self, file: BinaryIO) -> dict[str, Any]:
         """Return what distinguishes this import from others. The keys are part of the format of the journal."""
-        main = self.configuration.main
         mapping = self.mapping
         return {
             "file": fingerprint(file),
-            "project": f"{main.base_url}/{main.project_token}",
+            "project": self.configuration.project_token,
             "mapping": {
                 "format": self.layout.format,
                 "columns": self.layout.columns,

@@ -13,7 +13,6 @@ from exponea_async._internal.lru import LruCache
 from exponea_async.config import Configuration
 from exponea_async.devices.context import ApiRequest, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
-from exponea_async.devices.state import ProjectRef
 from exponea_async.errors import ExponeaError, LifecycleError, RequestRefusedError
 from exponea_async.features._shared.envelopes import decode_elements, read_envelope, to_thread_if_large
 from exponea_async.features.content_blocks.cache import Bundle, CustomerCache
@@ -64,17 +63,17 @@ class BlockLoader:
 
     def __init__(self, configuration: Configuration, clock: Callable[[], float], tasks: BackgroundTasks) -> None:
         self.customers = CustomerCache()
-        self.bundles: LruCache[ProjectRef, Bundle] = LruCache(MAX_PROJECTS)
+        self.bundles: LruCache[str, Bundle] = LruCache(MAX_PROJECTS)
         self._tasks = tasks
         self._bundle_path = BUNDLE.format(platform=configuration.message_platform)
         self._clock = clock
-        self._bundle_loads: SingleFlight[ProjectRef, Bundle | None] = SingleFlight(tasks)
+        self._bundle_loads: SingleFlight[str, Bundle | None] = SingleFlight(tasks)
         # By the customer's fingerprint and the block's id, so that callers wait for a block that is being loaded.
         self._data_loads: SingleFlight[tuple[str, str], DataById | None] = SingleFlight(tasks)
         # The end of a pause in event-loop time, by what is paused.
         self._pauses: dict[object, float] = {}
         # The projects whose last load failed.
-        self._failing: set[ProjectRef] = set()
+        self._failing: set[str] = set()
 
     @property
     def is_used(self) -> bool:
@@ -197,7 +196,7 @@ class BlockLoader:
             raise
         except ExponeaError as error:
             level = logging.DEBUG if customer.project in self._failing else logging.WARNING
-            token = customer.project.project_token
+            token = customer.project
             LOG.log(level, "Content blocks of project %s can't be loaded now: %s", token, error)
             self._failing.add(customer.project)
             self._pause(_pause_key(error, customer, refused))

@@ -13,7 +13,6 @@ from attrs import frozen
 from exponea_async._internal.concurrency import BackgroundTasks, SharedLoad, SingleFlight
 from exponea_async.devices.context import ApiRequest, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
-from exponea_async.devices.state import ProjectRef
 from exponea_async.errors import ExponeaError, RequestRefusedError, StorageError
 from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features.in_app.cache import LoadedMessages, MessageCache
@@ -81,7 +80,7 @@ class MessageLoader:
         self.loads: SingleFlight[str, LoadResult] = SingleFlight(tasks)
         self.max_loads = MAX_LOADS
         self.max_stored_bytes = MAX_STORED_BYTES
-        self._paused_until: dict[ProjectRef, float] = {}
+        self._paused_until: dict[str, float] = {}
 
     def is_loading(self, customer: CustomerSnapshot) -> bool:
         """Return whether a load is in progress for a customer."""
@@ -210,7 +209,7 @@ class MessageLoader:
         except StorageError as error:
             LOG.warning("In-app messages could not be stored: %s", error)
 
-    def _pause(self, project: ProjectRef) -> None:
+    def _pause(self, project: str) -> None:
         now = _loop_time()
         self._paused_until = {each: until for each, until in self._paused_until.items() if until > now}
         self._paused_until[project] = now + REFUSAL_PAUSE

@@ -86,8 +86,10 @@ class QueueConnection(sqlite3.Connection):
         max_records: The capacity of the queue.
         when_full: What happens to a write that exceeds it.
         lease_count: The number of leases so far; it decides which route comes first in the next one.
-        routes: All routes by name. This and the following attributes are valid within a transaction only.
-        routes_by_number: All routes by number.
+        routes: The routes that new records get, by name. This and the following attributes are valid within a
+            transaction only.
+        routes_by_number: All routes by number. Several of them have the same name where a route was renamed to that of
+            another one.
         versions: The state versions that have been read, by key; 0 where there is no state.
         max_cached_versions: The size of that cache; an entry takes about 105 bytes, its key included, so up to 21 MB.
     """
@@ -247,7 +249,10 @@ class QueueConnection(sqlite3.Connection):
 
     def free_capacity(self) -> int:
         """Return how many more records fit; negative where revived records exceed the capacity."""
-        return self.max_records - self.leased() - sum(route.last - route.cursor for route in self.routes.values())
+        return self.max_records - self.leased() - self._untouched()
+
+    def _untouched(self) -> int:
+        return sum(route.last - route.cursor for route in self.routes_by_number.values())
 
     def load_versions(self, keys: AbstractSet[str]) -> None:
         """Make sure that `versions` has the versions of some states; they are cached until another process writes."""

@@ -33,10 +33,8 @@ class LeaseRequest:
 
     def routes(self, connection: QueueConnection) -> Sequence[Route]:
         """Return the routes to lease from."""
-        if self.only is None:
-            return [route for route in connection.routes.values() if route.name not in self.skip]
-        route = connection.routes.get(self.only)
-        return [route] if route and route.name not in self.skip else []
+        routes = connection.routes_by_number.values()
+        return [route for route in routes if route.name not in self.skip and self.only in (None, route.name)]
 
 
 def has_due(connection: QueueConnection, request: LeaseRequest) -> bool:
@@ -77,7 +75,7 @@ def _lease_returning(connection: QueueConnection, route: Route, request: LeaseRe
         )
         rows += too_far_ahead.fetchall()
     for placeholders, ids in chunks([row[0] for row in rows]):
-        connection.execute(f"UPDATE taken SET due = ? WHERE id IN ({placeholders})", (request.due, *ids))
+        connection.execute(f"UPDATE taken SET due = ?, reason = '' WHERE id IN ({placeholders})", (request.due, *ids))
     return [Leased(str(key), route.name, body, at, failures) for key, body, at, failures in rows]
 
 

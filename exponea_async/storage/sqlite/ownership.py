@@ -12,7 +12,7 @@ from threading import Lock
 from typing import BinaryIO
 
 from exponea_async.errors import StorageError
-from exponea_async.storage.sqlite.schema import APPLICATION_ID, MIGRATIONS
+from exponea_async.storage.sqlite.schema import APPLICATION_ID, FIRST_SCHEMA
 
 #: Suffixes of the files that SQLite keeps beside a database.
 COMPANIONS = ("-wal", "-shm", "-journal")
@@ -31,7 +31,7 @@ MAGIC = b"SQLite format 3\0"
 #: The sizes of the headers of a write-ahead log and of each page in it.
 WAL_HEADER, FRAME_HEADER = 32, 24
 #: What SQLite stores of the first schema, whose files have no application id.
-FIRST_SCHEMA = tuple(statement.strip().encode() for statement in MIGRATIONS[0].split(";") if statement.strip())
+FIRST_STATEMENTS = tuple(statement.strip().encode() for statement in FIRST_SCHEMA.split(";") if statement.strip())
 
 #: How many connections of this process have a file open, by device and inode.
 _open: Counter[tuple[int, int]] = Counter()
@@ -104,7 +104,7 @@ def _is_queue(page: bytes) -> bool:
     """Return whether a file with this first page is a queue of any version."""
     if page[68:72] == APPLICATION_ID.to_bytes(4, "big"):
         return True
-    return page[68:72] == bytes(4) and all(statement in page for statement in FIRST_SCHEMA)
+    return page[68:72] == bytes(4) and all(statement in page for statement in FIRST_STATEMENTS)
 
 
 def _is_blank(page: bytes) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 
-from exponea_async.storage.base import DELETED_LETTER, DeadLetter, Leased, Pending, RecordStatus, State, Watermark
+from exponea_async.storage.base import DELETED_LETTER, DeadLetter, Pending, RecordStatus, State, Waiting, Watermark
 from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, parse_ids
 from exponea_async.storage.sqlite.marks import find_marks
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
@@ -22,29 +22,28 @@ _BY_OUTCOME = {
 
 
 def watermark(connection: QueueConnection) -> Watermark:
-    """Return the last id of each route."""
-    return {name: str(route.last) for name, route in connection.routes.items()}
+    """Return the last id of each route, by the number of the route."""
+    return {str(number): str(route.last) for number, route in connection.routes_by_number.items()}
 
 
 def remaining(connection: QueueConnection, watermark: Watermark, skip: frozenset[str]) -> int:
     """Return how many records at or below a watermark are still in the queue."""
     total = 0
-    for name in watermark.keys() & connection.routes.keys() - skip:
-        route, end = connection.routes[name], int(watermark[name])
-        if end >> ROUTE_SHIFT == route.number:
+    for number, route in connection.routes_by_number.items():
+        last = watermark.get(str(number))
+        if last is not None and route.name not in skip:
             sql = "SELECT count(*) FROM taken WHERE route = ? AND id <= ?"
-            leased = int(connection.execute(sql, (route.number, end)).fetchone()[0])
-            total += max(0, end - route.cursor) + leased
+            leased = int(connection.execute(sql, (number, int(last))).fetchone()[0])
+            total += max(0, int(last) - route.cursor) + leased
     return total
 
 
 def pending(connection: QueueConnection) -> Pending:
     """Return the number of records."""
     leased = dict(connection.execute("SELECT route, count(*) FROM taken GROUP BY route"))
-    routes = {
-        route.name: route.last - route.cursor + leased.get(number, 0)
-        for number, route in connection.routes_by_number.items()
-    }
+    routes = dict.fromkeys((route.name for route in connection.routes_by_number.values()), 0)
+    for number, route in connection.routes_by_number.items():
+        routes[route.name] += route.last - route.cursor + leased.get(number, 0)
     dead = connection.execute("SELECT count(*) FROM dead").fetchone()[0]
     return Pending(sum(routes.values()), sum(leased.values()), dead, routes)
 
@@ -63,22 +62,22 @@ def find(connection: QueueConnection, ids: Iterable[str]) -> dict[str, RecordSta
     return {str(key): status for key, status in statuses.items()}
 
 
-def waiting(connection: QueueConnection, limit: int) -> list[Leased]:
+def waiting(connection: QueueConnection, limit: int) -> list[Waiting]:
     """Return the oldest records."""
-    by_age = merge(*(_waiting(connection, route) for route in connection.routes.values()), key=_written_at)
+    by_age = merge(*(_waiting(connection, route) for route in connection.routes_by_number.values()), key=_written_at)
     return list(islice(by_age, limit))
 
 
-def _waiting(connection: QueueConnection, route: Route) -> Iterator[Leased]:
+def _waiting(connection: QueueConnection, route: Route) -> Iterator[Waiting]:
     sql = (
-        "SELECT r.id, r.body, r.at, coalesce(t.failures, 0) FROM record r LEFT JOIN taken t ON t.id = r.id"
-        " WHERE r.id >= ? AND r.id < ? ORDER BY r.id"
+        "SELECT r.id, r.body, r.at, coalesce(t.failures, 0), coalesce(t.due, 0), coalesce(t.reason, '')"
+        " FROM record r LEFT JOIN taken t ON t.id = r.id WHERE r.id >= ? AND r.id < ? ORDER BY r.id"
     )
-    for key, body, at, failures in connection.execute(sql, (route.number << ROUTE_SHIFT, route.end)):
-        yield Leased(str(key), route.name, body, at, failures)
+    for key, body, at, *others in connection.execute(sql, (route.number << ROUTE_SHIFT, route.end)):
+        yield Waiting(str(key), route.name, body, at, *others)
 
 
-def _written_at(record: Leased) -> float:
+def _written_at(record: Waiting) -> float:
     return record.at
 
 
@@ -131,6 +130,23 @@ def purge(connection: QueueConnection, ids: Iterable[str] | None) -> int:
             connection.mark(found, "rejected")
             purged += connection.execute(f"DELETE FROM dead{clause}", values).rowcount
     return purged
+
+
+def rename_route(connection: QueueConnection, old: str, new: str) -> None:
+    """Give all records and dead letters of a route another one; they keep their ids."""
+    connection.execute("UPDATE route SET name = ? WHERE name = ?", (new, old))
+    connection.reload()
+
+
+def drop_waiting(connection: QueueConnection, names: frozenset[str]) -> int:
+    """Delete the records of some routes; return their number."""
+    dropped = 0
+    for route in [route for route in connection.routes_by_number.values() if route.name in names]:
+        bounds = (route.number << ROUTE_SHIFT, route.end)
+        ids = [key for (key,) in connection.execute("SELECT id FROM record WHERE id >= ? AND id < ?", bounds)]
+        connection.move_cursor(route, route.last)
+        dropped += connection.remove(ids, "dropped")
+    return dropped
 
 
 def _where(ids: Iterable[str] | None) -> Iterator[tuple[str, Sequence[int]]]:

@@ -146,10 +146,15 @@ class _Salvage:
                 self._target.set_counter(name, max(value, self._target.counter(name)))
 
     def _add_route(self, number: int, name: str) -> bool:
-        """Add a route unless the file has it, and return whether it has this number there."""
-        self._target.execute("INSERT OR IGNORE INTO route VALUES (?, ?, ?)", (number, name, number << ROUTE_SHIFT))
-        self._target.reload()
-        return self._target.routes[name].number == number
+        """Add a route unless the file has its number, and return whether it has this number there."""
+        target = self._target
+        target.execute("INSERT OR IGNORE INTO route VALUES (?, ?, ?)", (number, name, number << ROUTE_SHIFT))
+        target.reload()
+        if target.routes_by_number[number].name == name:
+            return True
+        if name not in target.routes:
+            target.create_route(name)
+        return False
 
     # Records
 

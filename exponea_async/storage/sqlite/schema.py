@@ -11,8 +11,9 @@ once, with the time at which it falls due again. So a lease reads a few rows at 
 What became of the records that are gone is in ``mark``, as ranges of ids; see `storage.sqlite.marks`.
 """
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from exponea_async.errors import StorageError
@@ -23,14 +24,42 @@ ROUTE_SHIFT = 44
 #: Marks the queues of this package, in the header of the file: "ExpQ".
 APPLICATION_ID = int.from_bytes(b"ExpQ", "big")
 
-#: The statements that bring a file from one schema version to the next.
-#:
-#: ``counter`` has the highest route number ever given (``route``) and the highest version of a deleted state
-#: (``state``), so that neither ids nor versions repeat, not even after a wipe. It also has the ``generation`` of the
-#: content, which no two files share and which a wipe raises. States are stored in the order of their
-#: creation, not of their keys: states that are active at the same time are often of the same age, and then share pages.
-MIGRATIONS: tuple[str, ...] = (
+#: What separates the address of the API from the rest, in the URLs that schema version 1 had as names of routes.
+PROJECTS_PATH = "/track/v2/projects/"
+
+
+def _separate_addresses(connection: sqlite3.Connection) -> None:
     """
+    Let several routes have one name, and name the credentials of a project by its token.
+
+    Routes were URLs; clients rename them when they start. Credentials that a device's switch had stored were found by
+    such a URL. The address in it was that of the configuration, unless the switch gave one: it belongs to the project
+    only if no configured project had the same.
+    """
+    connection.execute("ALTER TABLE route RENAME TO old_route")
+    connection.execute("CREATE TABLE route (id INTEGER PRIMARY KEY, name TEXT NOT NULL, cursor INTEGER NOT NULL)")
+    connection.execute("INSERT INTO route SELECT * FROM old_route")
+    connection.execute("DROP TABLE old_route")
+    rows = connection.execute("SELECT key, value FROM state WHERE key LIKE 'key:%' ORDER BY id").fetchall()
+    credentials = {key.removeprefix("key:"): value.decode() for key, value in rows}
+    routes = [name for (name,) in connection.execute("SELECT name FROM route")]
+    configured = {name.rpartition(PROJECTS_PATH)[0] for name in routes if name not in credentials}
+    connection.execute("DELETE FROM state WHERE key LIKE 'key:%'")
+    for url, authorization in credentials.items():
+        address, _, route = url.rpartition(PROJECTS_PATH)
+        base_url = json.dumps(None if address in configured else address)
+        stored = f'{{"authorization": {authorization}, "base_url": {base_url}}}'
+        connection.execute(
+            "INSERT OR REPLACE INTO state (key, value, version)"
+            " SELECT ?, ?, 1 + coalesce(max(value), 0) FROM counter WHERE name = 'state'",
+            (f"project:{route.partition('/')[0]}", stored.encode()),
+        )
+
+
+Migration = str | Callable[[sqlite3.Connection], None]
+
+#: The schema of the first version of this package.
+FIRST_SCHEMA = """
     CREATE TABLE route (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, cursor INTEGER NOT NULL);
     CREATE TABLE record (id INTEGER PRIMARY KEY, at REAL NOT NULL, body BLOB NOT NULL);
     CREATE TABLE taken (
@@ -47,7 +76,16 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX state_active ON state (active, key) WHERE active IS NOT NULL;
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-    """,
+"""
+
+#: What brings a file from one schema version to the next: statements, or a function.
+#:
+#: ``counter`` has the highest route number ever given (``route``) and the highest version of a deleted state
+#: (``state``), so that neither ids nor versions repeat, not even after a wipe. It also has the ``generation`` of the
+#: content, which no two files share and which a wipe raises. States are stored in the order of their
+#: creation, not of their keys: states that are active at the same time are often of the same age, and then share pages.
+MIGRATIONS: tuple[Migration, ...] = (
+    FIRST_SCHEMA,
     f"""
     PRAGMA application_id = {APPLICATION_ID};
     INSERT INTO counter
@@ -58,6 +96,7 @@ MIGRATIONS: tuple[str, ...] = (
         first INTEGER PRIMARY KEY, last INTEGER NOT NULL, outcome TEXT NOT NULL, marked_at REAL NOT NULL
     );
     """,
+    _separate_addresses,
 )
 
 
@@ -85,7 +124,7 @@ def check_version(version: int, known: int) -> None:
         )
 
 
-def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """
     Bring the schema up to date: all steps or none.
 
@@ -100,11 +139,18 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIO
         # Read again inside of the transaction: another process may have migrated the file meanwhile.
         version = schema_version(connection)
         check_version(version, len(migrations))
-        for script in islice(migrations, version, None):
-            for statement in filter(str.strip, script.split(";")):
-                connection.execute(statement)
+        for migration in islice(migrations, version, None):
+            _run(connection, migration)
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _run(connection: sqlite3.Connection, migration: Migration) -> None:
+    if callable(migration):
+        migration(connection)
+        return
+    for statement in filter(str.strip, migration.split(";")):
+        connection.execute(statement)

@@ -23,6 +23,7 @@ from exponea_async.storage.base import (
     State,
     StateChange,
     StateCheck,
+    Waiting,
     Watermark,
     Written,
 )
@@ -243,7 +244,7 @@ class SQLiteStorage:
         """Return the number of records."""
         return await self._committer.read(queries.pending)
 
-    async def waiting(self, limit: int) -> list[Leased]:
+    async def waiting(self, limit: int) -> list[Waiting]:
         """Return the oldest records of the queue."""
         return await self._committer.read(lambda connection: queries.waiting(connection, limit))
 
@@ -260,6 +261,15 @@ class SQLiteStorage:
         """Delete dead letters."""
         wanted = None if ids is None else list(ids)
         return await self._committer.change(lambda connection: queries.purge(connection, wanted))
+
+    async def rename_route(self, old: str, new: str) -> None:
+        """Give the records of a route another one."""
+        await self._committer.change(lambda connection: queries.rename_route(connection, old, new))
+
+    async def drop_waiting(self, routes: Iterable[str]) -> int:
+        """Delete the records of some routes."""
+        names = frozenset(routes)
+        return await self._committer.change(lambda connection: queries.drop_waiting(connection, names))
 
     async def load_state(self, key: str) -> State | None:
         """Return a state, or None."""

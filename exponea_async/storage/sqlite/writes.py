@@ -192,7 +192,7 @@ class BatchWriter:
         for key in dropped:
             route = connection.routes_by_number[key >> ROUTE_SHIFT]
             route.cursor = max(route.cursor, key)
-        for route in connection.routes.values():
+        for route in connection.routes_by_number.values():
             connection.move_cursor(route, route.cursor)
         if len(dropped) < count:
             sql = "SELECT r.id FROM taken t JOIN record r ON r.id = t.id ORDER BY r.at, r.id LIMIT ?"
@@ -203,7 +203,7 @@ class BatchWriter:
 
 def untouched_by_age(connection: QueueConnection) -> Iterator[tuple[float, int]]:
     """Yield the untouched records of all routes, oldest first: time of writing, id."""
-    return merge(*(_untouched(connection, route) for route in connection.routes.values()), key=itemgetter(0))
+    return merge(*(_untouched(connection, route) for route in connection.routes_by_number.values()), key=itemgetter(0))
 
 
 def _untouched(connection: QueueConnection, route: Route) -> Iterator[tuple[float, int]]:
