@@ -210,7 +210,7 @@ class TestExpiry:
         set_constants: SetConstants,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """They are logged once, and the sessions behind them are ended."""
+        """They are set aside with one notice each, and the sessions behind them are ended."""
         set_constants(expirer, BATCH=5)
         await store_states(path, {f"device:{number}": b"{" for number in range(12)}, active=1.0)
         await client.track_event(Event("ping"))

@@ -19,7 +19,7 @@ from helpers.queue_file import store_states, stored_state
 from helpers.scripted_server import ReceivedRequest, ScriptedServer
 from helpers.waiting import until
 
-from exponea_async import Customer, Device, Event, Exponea, InvalidEventError, StorageError
+from exponea_async import Customer, DeliveryEvent, Device, Event, Exponea, Hooks, InvalidEventError
 from exponea_async.devices import store
 from exponea_async.sandbox import Sandbox
 
@@ -216,15 +216,39 @@ class TestDevices:
         assert (await names_of(client)).count("installation") == 60
         assert len(cached_devices() - before) == 5
 
-    async def test_a_state_that_cannot_be_read(self, connect: Connect, tmp_path: Path) -> None:
-        """A device whose stored state cannot be decoded raises an error that names it; others are not affected."""
-        client = await connect(flush_mode="MANUAL")
-        await store_states(tmp_path / "queue.sqlite", {"device:tg:1": b'{"cookie": 1'})
-        with pytest.raises(StorageError, match="'device:tg:1'"):
-            await client.device("tg:1").track_event(Event("ping"))
-
+    @pytest.mark.parametrize(
+        "stored",
+        [
+            b'{"cookie": 1',
+            b'{"cookie": 1, "device_id": "d"}',
+            b'{"cookie": "c", "device_id": "d", "ids": {"registered": 5}}',
+            b'{"cookie": "c", "device_id": "d", "session_start": "yesterday"}',
+            b'{"cookie": "c", "device_id": "d", "session_start": NaN}',
+            b'{"cookie": "c", "device_id": "d", "messages": [["m", "t", null]]}',
+            b'{"cookie": "c", "device_id": "d", "campaign": {"created_at": 1.0, "url": []}}',
+            b'{"cookie": "c", "device_id": "d", "mapping": []}',
+            b"[]",
+            b"\xff\x00",
+        ],
+    )
+    async def test_a_state_that_cannot_be_used(
+        self, connect: Connect, tmp_path: Path, stored: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is set aside with one notice, and the device starts afresh and goes on; others are not affected."""
+        deliveries: list[DeliveryEvent] = []
+        client = await connect(flush_mode="MANUAL", hooks=Hooks(listeners=[deliveries.append]))
+        await store_states(tmp_path / "queue.sqlite", {"device:tg:1": stored})
+        await client.device("tg:1").track_event(Event("ping"))
+        await client.device("tg:1").identify_customer(Customer({"registered": "jane@example.com"}))
+        await client.device("tg:1").anonymize()
         await client.device("tg:2").track_event(Event("ping"))
-        assert await names_of(client) == [*LIFE, "ping"]
+
+        assert (await names_of(client))[: len(LIFE) + 1] == [*LIFE, "ping"]
+        assert stored_state(tmp_path / "queue.sqlite", "damaged:device:tg:1") == stored
+        (notice,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert "'device:tg:1'" in notice.getMessage()
+        assert "starts afresh" in notice.getMessage()
+        assert [event.kind for event in deliveries] == ["damaged"]
 
 
 class TestTwoProcesses:

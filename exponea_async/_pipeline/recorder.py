@@ -357,6 +357,10 @@ class EventRecorder:
             self._report_dropped(written.dropped)
         self._wake()
 
+    def report_damage(self, error: StorageError) -> None:
+        """Notify listeners that something in the storage was damaged and has been replaced."""
+        self._hooks.notify(DeliveryEvent("damaged", reason=str(error), error=error))
+
     def _report_dropped(self, ids: tuple[str, ...]) -> None:
         reason = "the queue was full, and newer events replaced it"
         self._counters.dropped["queue_full"] += len(ids)

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Callable, Sequence
 from math import inf
 
+from attrs import evolve
+
 from exponea_async._internal.concurrency import RestartReport, Supervisor
 from exponea_async._pipeline.recorder import Drafts
 from exponea_async.config import Configuration
 from exponea_async.devices.sessions import end_session, idle_before
 from exponea_async.devices.state import DeviceState, PendingEvent
-from exponea_async.devices.store import CachedDevice, DeviceStore, decode_state
+from exponea_async.devices.store import CachedDevice, DeviceStore, decode_stored
 from exponea_async.errors import ExponeaError, LifecycleError, StateConflictError, StorageError
 from exponea_async.models import Event
 from exponea_async.storage.base import State, StateChange
@@ -121,7 +123,11 @@ class SessionExpirer:
             # The call failed, or its caller has given up, but it was activity all the same.
             active = device.last_activity
         try:
-            loaded = decode_state(name, stored.value, stored.version, active)
+            loaded = evolve(decode_stored(name, stored), last_activity=active)
+        except StorageError as error:
+            await self._store.set_aside(name, stored, error)
+            return False
+        try:
             state, events = end_session(loaded, self._configuration)
             drafts = self._drafts(events)
         except LifecycleError:

@@ -2,12 +2,15 @@
 Devices in memory and in the storage.
 """
 
+import logging
 from collections import OrderedDict
+from contextlib import suppress
 from uuid import uuid4
 
 from attrs import define
 
 from exponea_async._internal.concurrency import KeyedLocks
+from exponea_async._internal.conformity import misfit
 from exponea_async._internal.streams import Stream
 from exponea_async._pipeline.api import ApiClient
 from exponea_async._pipeline.recorder import EventRecorder
@@ -16,13 +19,17 @@ from exponea_async.devices.features import FeatureRegistry
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.models import Identity, OpenedPush, ReceivedPush
-from exponea_async.storage.base import StateCheck, Storage, replace_state
+from exponea_async.storage.base import State, StateChange, StateCheck, Storage, replace_state
+
+LOG = logging.getLogger("exponea_async")
 
 #: Devices that are cached in memory, at about 800 bytes each, so up to 80 MB; others are loaded when they are active.
 CAPACITY = 100_000
 NEVER = float("-inf")
 #: The prefix of a device's storage key.
 PREFIX = "device:"
+#: The prefix of the key of a state that is set aside.
+DAMAGED = "damaged:"
 
 
 @define(eq=False)
@@ -179,7 +186,11 @@ class DeviceStore:
             stored = await self.storage.load_state(device.name)
             if stored is None:
                 return self._created(device) if self.recorder.check_running() else None
-            state = decode_state(device.name, stored.value, stored.version, stored.active)
+            try:
+                state = decode_stored(device.name, stored)
+            except StorageError as error:
+                await self.set_aside(device.name, stored, error)
+                return self._created(device) if self.recorder.check_running() else None
             self.cache(device, state, stored.value)
         return device.state() if device.identity is not None and self.recorder.check_running() else None
 
@@ -187,6 +198,25 @@ class DeviceStore:
         if device.lost:
             return device.lost_state()
         return DeviceState(cookie=str(uuid4()), device_id=str(uuid4()), is_new=True)
+
+    async def set_aside(self, name: str, stored: State, error: StorageError) -> None:
+        """
+        Move a stored state that can't be used to a key of its own, so that the device starts afresh.
+
+        Raises:
+            StorageError: The storage refused.
+        """
+        aside = f"{DAMAGED}{name}"
+        before = await self.storage.load_state(aside)
+        changes = (
+            StateChange(aside, stored.value, before.version if before else 0),
+            StateChange(name, None, stored.version),
+        )
+        # Another caller or process may have been first.
+        with suppress(StateConflictError):
+            await self.storage.write((), changes)
+            LOG.error("%s It is set aside as %r, and the device starts afresh.", error, aside)
+            self.recorder.report_damage(error)
 
     async def write_activity(self, device: CachedDevice, now: float) -> None:
         """Write down that a device is active now, within its known session."""
@@ -212,6 +242,19 @@ class DeviceStore:
             StorageError: The storage refused.
         """
         await replace_state(self.storage, name, data)
+
+
+def decode_stored(name: str, stored: State) -> DeviceState:
+    """
+    Decode a state as it is stored, and check that each of its values has the type that it must have.
+
+    Raises:
+        StorageError: It is not what this package stores.
+    """
+    state = decode_state(name, stored.value, stored.version, stored.active)
+    if (wrong := misfit(state)) is not None:
+        raise StorageError(f"The stored state {name!r} can't be used: its field {wrong!r} has another type.")
+    return state
 
 
 def decode_state(name: str, value: bytes, version: int, last_activity: float | None) -> DeviceState:

@@ -4,6 +4,7 @@ Files that are damaged, moved or deleted while they are in use.
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,57 @@ class TestDamage:
         assert bodies(await storage.waiting(9)) == ["a", "b"]
         assert all(map(Path.exists, files(path)))
         assert [(each.saved, each.lost, each.moved_to) for each in reported] == [(1, (), "")]
+
+    @pytest.mark.parametrize("untouched", [False, True])
+    @pytest.mark.parametrize(
+        "change",
+        ["body = CAST(body AS TEXT)", "at = 'soon'", "at = x'00'", "body = CAST(x'ff' AS TEXT)", "body = 5"],
+    )
+    async def test_a_record_of_another_type(self, open_file: OpenFile, change: str, untouched: bool) -> None:  # noqa: FBT001
+        """A record with a value of another type becomes a dead letter, alone, and the others are leased."""
+        storage = await open_file()
+        written = (await storage.write(records("a", "b", "c"))).ids
+        if not untouched:
+            await lease(storage)
+        await storage.run(
+            lambda connection: connection.execute(f"UPDATE record SET {change} WHERE id = ?", (int(written[1]),))
+        )
+        assert len(await storage.waiting(9)) == 3
+
+        assert bodies(await lease(storage, now=NOW + LEASE)) == ["a", "c"]
+        (letter,) = await storage.dead(9)
+        assert (letter.id, type(letter.at), type(letter.body)) == (written[1], float, bytes)
+        assert "damaged" in letter.reason
+        count = await storage.pending()
+        assert (count.waiting, count.leased, count.dead) == (2, 2, 1)
+
+    @pytest.mark.parametrize("change", ["version = 'x'", "active = 'x'", "value = 'x'", "active = x'00'"])
+    async def test_a_state_of_another_type(self, open_file: OpenFile, path: Path, change: str) -> None:
+        """A state with a value of another type can be read, checked, replaced and searched."""
+        storage = await open_file()
+        await storage.write([], [StateChange("k", b"x", 0, NOW)])
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(f"UPDATE state SET {change}")
+
+        await storage.expired_sessions(NOW + 1, 9)
+        state = await storage.load_state("k")
+        assert state
+        assert (type(state.value), type(state.version)) == (bytes, int)
+        await storage.write(records("a"), [StateCheck("k", state.version, NOW)])
+        await storage.write([], [StateChange("k", b"y", state.version, NOW + 5, seen=NOW)])
+        again = await storage.load_state("k")
+        assert again
+        assert (again.value, again.active) == (b"y", NOW + 5)
+
+    async def test_records_of_another_type_are_dropped_for_new_ones(self, open_file: OpenFile) -> None:
+        """The oldest records are found although one of them has a text for a time."""
+        storage = await open_file(max_records=3, when_full="drop_oldest")
+        written = (await storage.write([*records("a"), *records("b", route="other"), *records("c")])).ids
+        await storage.run(
+            lambda connection: connection.execute("UPDATE record SET at = 'soon' WHERE id = ?", (int(written[0]),))
+        )
+
+        assert (await storage.write(records("d"))).dropped == (written[0],)
 
     def test_moved_once(self, path: Path) -> None:
         """Of two processes that find the same damage one moves the file, and the new file stays."""

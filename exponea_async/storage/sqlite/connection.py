@@ -267,12 +267,12 @@ class QueueConnection(sqlite3.Connection):
             missing = [key for key in keys if key not in versions]
         for placeholders, some in chunks(missing):
             versions.update(dict.fromkeys(some, 0))
-            sql = f"SELECT key, version FROM state WHERE key IN ({placeholders})"
+            sql = f"SELECT key, CAST(version AS INTEGER) FROM state WHERE key IN ({placeholders})"
             versions.update(self.execute(sql, some).fetchall())
 
     def counter(self, name: str) -> int:
         """Return the value of a counter, 0 by default."""
-        row = self.execute("SELECT value FROM counter WHERE name = ?", (name,)).fetchone()
+        row = self.execute("SELECT CAST(value AS INTEGER) FROM counter WHERE name = ?", (name,)).fetchone()
         return int(row[0]) if row else 0
 
     def set_counter(self, name: str, value: int) -> None:

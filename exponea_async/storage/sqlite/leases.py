@@ -2,12 +2,19 @@
 Leasing and settling records.
 """
 
+import logging
+import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+
+from attrs import evolve
 
 from exponea_async.storage.base import MAX_DUE_AHEAD, Leased, Settlement
 from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, parse_ids
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
+
+LOG = logging.getLogger("exponea_async")
 
 
 class LeaseRequest:
@@ -65,25 +72,30 @@ def lease(connection: QueueConnection, request: LeaseRequest) -> list[Leased]:
 
 def _lease_returning(connection: QueueConnection, route: Route, request: LeaseRequest, limit: int) -> list[Leased]:
     """Lease records that were leased before and are due again, or whose due time comes from a wrong clock."""
-    sql = "SELECT t.id, r.body, r.at, t.failures FROM taken t JOIN record r ON r.id = t.id WHERE t.route = ?"
+    sql = "SELECT t.id FROM taken t JOIN record r ON r.id = t.id WHERE t.route = ?"
     due = connection.execute(f"{sql} AND t.due <= ? ORDER BY t.due, t.id LIMIT ?", (route.number, request.now, limit))
-    rows = due.fetchall()
-    if len(rows) < limit:
+    ids = [key for (key,) in due]
+    if len(ids) < limit:
         too_far_ahead = connection.execute(
             f"{sql} AND t.due > ? ORDER BY t.due, t.id LIMIT ?",
-            (route.number, request.now + MAX_DUE_AHEAD, limit - len(rows)),
+            (route.number, request.now + MAX_DUE_AHEAD, limit - len(ids)),
         )
-        rows += too_far_ahead.fetchall()
-    for placeholders, ids in chunks([row[0] for row in rows]):
-        connection.execute(f"UPDATE taken SET due = ?, reason = '' WHERE id IN ({placeholders})", (request.due, *ids))
-    return [Leased(str(key), route.name, body, at, failures) for key, body, at, failures in rows]
+        ids += [key for (key,) in too_far_ahead]
+    leased: dict[int, Leased] = {}
+    for placeholders, some in chunks(ids):
+        connection.execute(f"UPDATE taken SET due = ?, reason = '' WHERE id IN ({placeholders})", (request.due, *some))
+        for key, body, at in _read(connection, f"id IN ({placeholders})", some):
+            leased[key] = Leased(str(key), route.name, body, at, 0)
+        failed = f"SELECT id, CAST(failures AS INTEGER) FROM taken WHERE failures <> 0 AND id IN ({placeholders})"
+        for key, failures in connection.execute(failed, some).fetchall():
+            leased[key] = evolve(leased[key], failures=failures)
+    return [leased[key] for key in ids if key in leased]
 
 
 def _lease_untouched(connection: QueueConnection, route: Route, request: LeaseRequest, limit: int) -> list[Leased]:
     """Lease the records above the cursor, and move the cursor behind them."""
     bounds = (route.cursor, min(route.last, route.cursor + limit))
-    sql = "SELECT id, body, at FROM record WHERE id > ? AND id <= ? ORDER BY id"
-    rows = connection.execute(sql, bounds).fetchall()
+    rows = _read(connection, "id > ? AND id <= ?", bounds)
     connection.execute(
         "INSERT INTO taken SELECT id, ?, ?, 0, '' FROM record WHERE id > ? AND id <= ?",
         (route.number, request.due, *bounds),
@@ -92,6 +104,33 @@ def _lease_untouched(connection: QueueConnection, route: Route, request: LeaseRe
     connection.move_cursor(route, bounds[1])
     name = route.name
     return [Leased(str(key), name, body, at, 0) for key, body, at in rows]
+
+
+def _read(connection: QueueConnection, condition: str, values: Sequence[int]) -> list[tuple[int, bytes, float]]:
+    """Return the records that meet a condition, in order; those that can't be sent become dead letters first."""
+    sql = f"SELECT id, body, at FROM record WHERE {condition} ORDER BY id"
+    # The sqlite3 module raises an OperationalError for a text that is not UTF-8.
+    with suppress(sqlite3.OperationalError):
+        rows: list[tuple[int, bytes, float]] = connection.execute(sql, values).fetchall()
+        if all(type(body) is bytes and type(at) is float for _, body, at in rows):
+            return rows
+    _bury_misfits(connection, condition, values)
+    return connection.execute(sql, values).fetchall()
+
+
+def _bury_misfits(connection: QueueConnection, condition: str, values: Sequence[int]) -> None:
+    """Make dead letters of records with values of other types than this package writes."""
+    misfit = f"({condition}) AND (typeof(body) <> 'blob' OR typeof(at) <> 'real')"
+    now, reason = time.time(), "the stored record is damaged: a value has another type"
+    connection.execute(
+        "INSERT OR REPLACE INTO dead"
+        " SELECT id, CASE typeof(at) WHEN 'real' THEN at ELSE ? END, CAST(body AS BLOB), ?, ?"
+        f" FROM record WHERE {misfit}",
+        (now, now, reason, *values),
+    )
+    ids = [key for (key,) in connection.execute(f"SELECT id FROM record WHERE {misfit}", values)]
+    connection.remove(ids, None)
+    LOG.error("%d damaged records of the queue have become dead letters.", len(ids))
 
 
 def settle(connection: QueueConnection, settlements: Sequence[Settlement]) -> int:

@@ -13,6 +13,11 @@ from exponea_async.storage.sqlite.connection import QueueConnection, Route, chun
 from exponea_async.storage.sqlite.marks import find_marks
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
+# Columns whose values are converted: a damaged or foreign value of another type must not make other rows unreadable.
+BODY = "CAST(body AS BLOB)"
+AT = "CAST(at AS REAL)"
+STATE = "CAST(value AS BLOB), CAST(version AS INTEGER), CASE typeof(active) WHEN 'real' THEN active END"
+
 _QUEUED = RecordStatus("queued")
 _BY_OUTCOME = {
     "delivered": RecordStatus("delivered"),
@@ -70,7 +75,8 @@ def waiting(connection: QueueConnection, limit: int) -> list[Waiting]:
 
 def _waiting(connection: QueueConnection, route: Route) -> Iterator[Waiting]:
     sql = (
-        "SELECT r.id, r.body, r.at, coalesce(t.failures, 0), coalesce(t.due, 0), coalesce(t.reason, '')"
+        f"SELECT r.id, {BODY}, {AT}, CAST(coalesce(t.failures, 0) AS INTEGER), CAST(coalesce(t.due, 0) AS REAL),"
+        " CAST(coalesce(t.reason, '') AS TEXT)"
         " FROM record r LEFT JOIN taken t ON t.id = r.id WHERE r.id >= ? AND r.id < ? ORDER BY r.id"
     )
     for key, body, at, *others in connection.execute(sql, (route.number << ROUTE_SHIFT, route.end)):
@@ -84,23 +90,27 @@ def _written_at(record: Waiting) -> float:
 def dead(connection: QueueConnection, limit: int) -> list[DeadLetter]:
     """Return the newest dead letters."""
     rows = connection.execute(
-        "SELECT id, body, at, died_at, reason FROM dead ORDER BY died_at DESC, id DESC LIMIT ?", (limit,)
+        f"SELECT id, {BODY}, {AT}, CAST(died_at AS REAL), CAST(reason AS TEXT) FROM dead"
+        " ORDER BY died_at DESC, id DESC LIMIT ?",
+        (limit,),
     )
+    routes = connection.routes_by_number
     return [
-        DeadLetter(str(key), connection.routes_by_number[key >> ROUTE_SHIFT].name, *others) for key, *others in rows
+        DeadLetter(str(key), route.name if (route := routes.get(key >> ROUTE_SHIFT)) else "", *others)
+        for key, *others in rows
     ]
 
 
 def load_state(connection: QueueConnection, key: str) -> State | None:
     """Return a state, or None."""
-    row = connection.execute("SELECT value, version, active FROM state WHERE key = ?", (key,)).fetchone()
+    row = connection.execute(f"SELECT {STATE} FROM state WHERE key = ?", (key,)).fetchone()
     return State(*row) if row else None
 
 
 def expired_sessions(connection: QueueConnection, before: float, limit: int) -> list[tuple[str, State]]:
     """Return the states whose last activity is before a time."""
     # In the order of the index, so that nothing is sorted.
-    sql = "SELECT key, value, version, active FROM state WHERE active < ? ORDER BY active, key LIMIT ?"
+    sql = f"SELECT key, {STATE} FROM state WHERE active < ? ORDER BY active, key LIMIT ?"
     return [(key, State(*others)) for key, *others in connection.execute(sql, (before, max(0, limit)))]
 
 
@@ -161,7 +171,7 @@ def _where(ids: Iterable[str] | None) -> Iterator[tuple[str, Sequence[int]]]:
 def wipe(connection: QueueConnection) -> None:
     """Delete everything, and erase it from the disk; outside of a transaction."""
     with connection.write_transaction():
-        highest = connection.execute("SELECT coalesce(max(version), 0) FROM state").fetchone()[0]
+        highest = connection.execute("SELECT CAST(coalesce(max(version), 0) AS INTEGER) FROM state").fetchone()[0]
         connection.set_counter("state", max(connection.counter("state"), highest))
         connection.set_counter("generation", generation(connection) + 1)
         for table in ("record", "taken", "dead", "mark", "state", "route"):

@@ -114,7 +114,7 @@ class BatchWriter:
         if self._activity.get(key, seen) > seen:
             return False
         row = self._connection.execute("SELECT active FROM state WHERE key = ?", (key,)).fetchone()
-        return not row or row[0] is None or row[0] <= seen
+        return not row or not isinstance(row[0], float) or row[0] <= seen
 
     def _raise_activity(self, key: str, active: float) -> None:
         # Collected first: most are of few keys, and the others are written together.
@@ -207,5 +207,5 @@ def untouched_by_age(connection: QueueConnection) -> Iterator[tuple[float, int]]
 
 
 def _untouched(connection: QueueConnection, route: Route) -> Iterator[tuple[float, int]]:
-    sql = "SELECT at, id FROM record WHERE id > ? AND id < ? ORDER BY id"
+    sql = "SELECT CAST(at AS REAL), id FROM record WHERE id > ? AND id < ? ORDER BY id"
     yield from connection.execute(sql, (route.cursor, route.end))
