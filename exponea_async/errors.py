@@ -162,11 +162,13 @@ class RejectedError(DeliveryError):
 
     Attributes:
         reason: The reason that Engagement gave.
+        status: The HTTP status if the request as a whole was refused; else 0.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, status: int = 0) -> None:
         super().__init__(f"Engagement rejected the event: {reason}")
         self.reason = reason
+        self.status = status
 
 
 class DroppedError(DeliveryError):

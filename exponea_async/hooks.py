@@ -22,9 +22,10 @@ class DeliveryEvent:
     Something that happened to records, to a project or to the queue file.
 
     Attributes:
-        kind: What happened. ``"delivered"``, ``"rejected"``, ``"dropped"``, ``"lost"`` and ``"retried"`` are about
-            records; ``"paused"``, ``"unavailable"`` and ``"resumed"`` about a project; ``"damaged"`` about the queue
-            file; ``"restarted"`` about a background task of the client that ended unexpectedly.
+        kind: What happened. ``"delivered"``, ``"rejected"``, ``"revived"``, ``"dropped"``, ``"lost"`` and
+            ``"retried"`` are about records; ``"paused"``, ``"unavailable"`` and ``"resumed"`` about a project;
+            ``"damaged"`` about the queue file; ``"restarted"`` about a background task of the client that ended
+            unexpectedly.
         ids: The ids of the records, as in `Receipt.ids`; empty if it is not about records.
         project: The token of the project; empty if it is not about a project.
         reason: The reason; empty if there is none.
@@ -34,6 +35,7 @@ class DeliveryEvent:
     kind: Literal[
         "delivered",
         "rejected",
+        "revived",
         "dropped",
         "lost",
         "retried",

@@ -169,6 +169,8 @@ class Stats:
         lost: Records that left the queue without any proof that they were delivered, as far as it was noticed: their
             receipts were awaited, or the file was damaged while receipts were held.
         restarts: How often a background task of the client ended unexpectedly and was started again.
+        revived: Dead letters that the client has put back into the queue by itself: the events after them were refused
+            one by one as well, so the events were not at fault. They are counted in `rejected`, too.
     """
 
     tracked: int
@@ -184,6 +186,7 @@ class Stats:
     paused: Mapping[str, str]
     lost: int = 0
     restarts: int = 0
+    revived: int = 0
 
 
 @frozen

@@ -25,6 +25,12 @@ class Counters:
         self.paused: dict[str, str] = {}
         self.lost = 0
         self.restarts = 0
+        self.revived = 0
+
+    @property
+    def dead(self) -> int:
+        """Records that became dead letters, without those that were put back since."""
+        return self.rejected - self.revived
 
     def snapshot(self, commits: int) -> Stats:
         """Return the present numbers."""
@@ -42,6 +48,7 @@ class Counters:
             paused=dict(self.paused),
             lost=self.lost,
             restarts=self.restarts,
+            revived=self.revived,
         )
 
 
@@ -51,6 +58,7 @@ _METRICS = {
     "rejected": "Records that became dead letters",
     "lost": "Records that left the queue without any proof that they were delivered",
     "restarts": "How often a task of the SDK ended unexpectedly and was started again",
+    "revived": "Dead letters that were put back, since the records were not at fault",
     "retried": "How often a record was put back to be sent again",
     "requests": "Requests made to upload records",
     "failed_requests": "Requests without a usable response",

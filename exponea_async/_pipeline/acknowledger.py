@@ -37,13 +37,14 @@ class Verdict:
     What happened to records.
 
     Attributes:
-        outcome: ``"delivered"``, ``"rejected"`` for good, ``"retried"`` later, or ``"returned"``: not sent after all.
+        outcome: ``"delivered"``, ``"rejected"`` for good, ``"retried"`` later, ``"returned"``: not sent after all, or
+            ``"revived"``: rejected before, and in the queue again.
         ids: The records.
         settlements: The same for the storage.
         reason: Why, unless they were delivered or returned.
     """
 
-    outcome: Literal["delivered", "rejected", "retried", "returned"]
+    outcome: Literal["delivered", "rejected", "retried", "returned", "revived"]
     ids: tuple[str, ...]
     settlements: tuple[Settlement, ...]
     reason: str = ""
@@ -80,6 +81,11 @@ class Acknowledger:
     def outstanding(self) -> int:
         """Number of leased records whose verdict is not known or not stored yet."""
         return len(self._leased) + self._unstored
+
+    @property
+    def is_reviving(self) -> bool:
+        """Whether dead letters are being put back into the queue."""
+        return any(verdict.outcome == "revived" for verdict in (*self._verdicts, *self._storing))
 
     def is_outstanding(self, key: str) -> bool:
         """Return whether a record is leased, and its verdict is not known or not stored yet."""
@@ -121,6 +127,10 @@ class Acknowledger:
         """State that records were not sent after all: any process may lease them at once."""
         self._decide(Verdict("returned", _ids(records), _postponements(records, time.time())))
 
+    def revive(self, ids: tuple[str, ...], reason: str) -> None:
+        """State that dead letters were no fault of theirs: they are put back into the queue."""
+        self._decide(Verdict("revived", ids, (), reason))
+
     def next_due(self) -> float:
         """Return when the next of the retried records falls due, in event-loop time; infinity if there is none."""
         past = asyncio.get_running_loop().time() - CLOCK_TOLERANCE
@@ -150,6 +160,7 @@ class Acknowledger:
         self._storing = verdicts
         try:
             await self._settle([settlement for verdict in verdicts for settlement in verdict.settlements])
+            await self._revive([key for verdict in verdicts if verdict.outcome == "revived" for key in verdict.ids])
         except BaseException:
             # Closing cancels this task, and stores the rest itself; otherwise the task is started again.
             self._verdicts[:0] = verdicts
@@ -180,6 +191,12 @@ class Acknowledger:
             with attempt:
                 await self._storage.settle(settlements)
 
+    async def _revive(self, ids: Sequence[str]) -> None:
+        if ids:
+            async for attempt in storage_attempts():
+                with attempt:
+                    await self._storage.revive(ids)
+
     def _publish(self, verdict: Verdict) -> None:
         if verdict.outcome == "returned":
             return
@@ -191,6 +208,8 @@ class Acknowledger:
             error = RejectedError(verdict.reason)
             self._counters.rejected += len(verdict.ids)
             self._receipts.resolve(verdict.ids, error)
+        elif verdict.outcome == "revived":
+            self._counters.revived += len(verdict.ids)
         else:
             self._counters.retried += len(verdict.ids)
         self._hooks.notify(DeliveryEvent(verdict.outcome, verdict.ids, reason=verdict.reason, error=error))

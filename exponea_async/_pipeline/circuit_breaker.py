@@ -2,6 +2,8 @@
 A circuit breaker for each route: whether requests are made, and whether a failure is the fault of single records.
 """
 
+from collections.abc import Iterable
+
 from attrs import define, field
 
 from exponea_async.errors import ProjectPausedError
@@ -16,8 +18,9 @@ class CircuitBreaker:
     * *Open*: no request is made until `probe_at`, and then a single one, the probe.
     * *Half-open*: the probe is in flight. Its response closes the circuit; its failure keeps it open for longer.
 
-    It also remembers which records have met a server error. A breaker of the usual kind would take every 5xx for an
-    outage, so that one record on which the platform fails would block all others for good.
+    It also remembers which records have failed. A breaker of the usual kind would take every 5xx for an outage, so that
+    one record on which the platform fails would block all others for good. And it remembers how many records were
+    refused alone in a row: where nothing is accepted in between, the trouble is not in the records.
 
     Attributes:
         failures: Failures in a row; 0 while the circuit is closed.
@@ -25,11 +28,12 @@ class CircuitBreaker:
         is_probing: Whether the probe is in flight.
         paused: The refusal that opened the circuit, if it was one, and not an outage.
         reason: Why the circuit is open, in words; empty while it is closed.
-        successes: Number of requests with a response.
+        successes: Number of requests whose records got verdicts of their own.
         succeeded_at: When the last of them had its response.
         failed_at: When the last request failed.
         counted_at: When the last failure was counted; of requests that were in flight together, the first one is.
-        suspects: The value of `successes` when a record last met a server error, by record id.
+        suspects: The value of `successes` when a record last failed, by record id.
+        refused: The records that were refused alone, one after the other, while nothing was accepted.
     """
 
     failures: int = 0
@@ -42,6 +46,7 @@ class CircuitBreaker:
     failed_at: float = float("-inf")
     counted_at: float = float("-inf")
     suspects: dict[str, int] = field(factory=dict)
+    refused: list[str] = field(factory=list)
 
     @property
     def is_closed(self) -> bool:
@@ -53,14 +58,22 @@ class CircuitBreaker:
         return not self.is_closed and not self.is_probing and now >= self.probe_at
 
     def record_success(self, now: float) -> None:
-        """Close the circuit: a request had a response."""
-        self.failures = 0
+        """Close the circuit: the records of a request got verdicts of their own."""
         self.paused = None
-        self.reason = ""
-        # A wait that was asked for in one outage must not prolong the next one.
-        self.probe_at = 0.0
+        self.record_response()
         self.successes += 1
         self.succeeded_at = now
+        # The way to the platform works, so these records were refused for what they are.
+        self.discard(self.refused)
+        self.refused.clear()
+
+    def record_response(self) -> None:
+        """Close the circuit of an outage: there was a response, but no verdict. A pause does not end with that."""
+        if self.paused is None:
+            self.failures = 0
+            self.reason = ""
+            # A wait that was asked for in one outage must not prolong the next one.
+            self.probe_at = 0.0
 
     def record_failure(self, started: float, now: float) -> int:
         """
@@ -104,7 +117,7 @@ class CircuitBreaker:
 
     def is_at_fault(self, ids: tuple[str, ...], started: float) -> bool:
         """
-        Return whether a server error is the fault of these records: other requests of the route had success meanwhile.
+        Return whether a failure is the fault of these records: other requests of the route had success meanwhile.
 
         Args:
             ids: The records of the request.
@@ -113,15 +126,24 @@ class CircuitBreaker:
         before = [self.suspects[key] for key in ids if key in self.suspects]
         return self.succeeded_at > started or any(successes < self.successes for successes in before)
 
-    def note_server_error(self, ids: tuple[str, ...]) -> None:
-        """Remember that records met a server error. They are at fault next time if others have success from now on."""
+    def is_only_suspect(self, key: str) -> bool:
+        """Return whether no other record has failed that is still queued."""
+        return self.suspects.keys() <= {key}
+
+    def note_failure(self, ids: tuple[str, ...]) -> None:
+        """Remember that records have failed. They are at fault next time if others have success from now on."""
         self.suspects.update(dict.fromkeys(ids, self.successes))
+
+    def note_refusal(self, ids: tuple[str, ...]) -> None:
+        """Remember that records were refused. They are at fault if others have success from now on."""
+        for key in ids:
+            self.suspects.setdefault(key, self.successes)
 
     def note_fault(self, ids: tuple[str, ...]) -> None:
         """Remember that records are at fault: any part of them that fails next is at fault, too."""
         self.suspects.update(dict.fromkeys(ids, self.successes - 1))
 
-    def discard(self, ids: tuple[str, ...]) -> None:
+    def discard(self, ids: Iterable[str]) -> None:
         """Remember nothing of records that have left the queue."""
         if self.suspects:
             for key in ids:

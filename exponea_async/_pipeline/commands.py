@@ -56,6 +56,11 @@ def url_of(base_url: str, route: str) -> str:
     return f"{base_url}{PROJECTS_PATH}{split_route(route)[1]}"
 
 
+def time_url(base_url: str, project_token: str) -> str:
+    """Return the URL that returns the platform's time."""
+    return f"{base_url}{PROJECTS_PATH}{project_token}/system/time"
+
+
 def is_click_route(route: str) -> bool:
     """Return whether the records of a route are campaign clicks, each of which needs a request of its own."""
     return route.endswith(CLICK_PATH)

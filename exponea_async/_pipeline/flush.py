@@ -93,7 +93,7 @@ class Flusher:
                 are left for later once it did not respond. A paused project is never waited for.
         """
         started = asyncio.get_running_loop().time()
-        delivered, rejected, lost = self._counters.delivered, self._counters.rejected, self._counters.lost
+        delivered, rejected, lost = self._counters.delivered, self._counters.dead, self._counters.lost
         watermark = await self._storage.watermark()
         self._flushes += 1
         self._update_uploader()
@@ -107,7 +107,7 @@ class Flusher:
             self._update_uploader()
         return FlushResult(
             delivered=self._counters.delivered - delivered,
-            rejected=self._counters.rejected - rejected,
+            rejected=max(0, self._counters.dead - rejected),
             remaining=await self._storage.remaining(watermark),
             lost=self._counters.lost - lost,
             reasons=await self._reasons(),
@@ -134,7 +134,7 @@ class Flusher:
     async def _wait_until_uploaded(self, watermark: Watermark, since: float, *, paused_only: bool) -> None:
         while self._uploader.is_running:
             blocked = self._uploader.blocked_routes(since, paused_only=paused_only)
-            if not await self._storage.remaining(watermark, skip=blocked):
+            if not await self._storage.remaining(watermark, skip=blocked) and not self._acknowledger.is_reviving:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_INTERVAL):

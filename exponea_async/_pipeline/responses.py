@@ -27,9 +27,17 @@ RETRYABLE = frozenset({408, 425, 429})
 MAX_REASON_BODY = 65_536
 #: Maximum length of a reason in characters.
 MAX_REASON = 1000
+#: How much of a body that is not JSON is looked at for its text, in bytes, and is shown of that, in characters.
+MAX_EXCERPT_BODY = 2000
+MAX_EXCERPT = 200
+_MARKUP = re.compile(r"<(script|style)\b.*?(</\1>|$)|<[^>]*(>|$)", re.DOTALL | re.IGNORECASE)
 _SECONDS = re.compile(r"\s*\d+(\.\d+)?\s*", re.ASCII)
 
 StatusClass = Literal["success", "data error", "temporary error", "project error"]
+
+
+class NoVerdictError(UnavailableError):
+    """The response is readable, but has no verdict on any of the records."""
 
 
 @frozen
@@ -58,12 +66,17 @@ class BatchResult:
     Attributes:
         delivered: Ids of the records that were accepted.
         rejected: Ids of the records that were refused, each with the reason.
-        unanswered: Ids of the records without a result.
+        unanswered: Ids of the records without a verdict.
     """
 
     delivered: tuple[str, ...]
     rejected: tuple[tuple[str, str], ...] = ()
     unanswered: tuple[str, ...] = ()
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether any of the records got a verdict. Without one, the response says nothing about the records."""
+        return bool(self.delivered or self.rejected)
 
 
 def classify(status: int) -> StatusClass:
@@ -92,26 +105,30 @@ def read_batch_result(response: HttpResponse, batch: Sequence[Leased], address: 
 
     Raises:
         RejectedError: The request as a whole is refused for its content.
-        ProjectPausedError: The key, the project or the address is wrong.
+        ProjectPausedError: The key, the project or the address is wrong, or the platform refuses without a reason that
+            is about a record.
         UnavailableError: There is no result, and the request is worth repeating.
     """
     kind = classify(response.status)
     if kind == "success":
-        return _read_success(response, batch)
+        return _read_success(response, batch, address)
     reason = describe(response)
     if kind == "data error":
-        raise RejectedError(reason)
+        raise RejectedError(reason, status=response.status)
     if kind == "temporary error":
         raise UnavailableError(reason, status=response.status, retry_after=response.retry_after)
     raise ProjectPausedError(project_of(batch[0].route), response.status, reason, address=address)
 
 
+def is_success(response: HttpResponse) -> bool:
+    """Return whether a response is that of a request that succeeded, and not the page of a captive portal."""
+    content = _decode(response.body) if classify(response.status) == "success" else None
+    return isinstance(content, dict) and content.get("success") is not False
+
+
 def describe(response: HttpResponse) -> str:
     """Return the status of an unsuccessful response and the platform's explanation, for logs and errors."""
-    if response.location:
-        explanation = f"redirect to {printable(response.location)}"
-    else:
-        explanation = _reason(_decode(response.body)) if len(response.body) <= MAX_REASON_BODY else ""
+    explanation = f"redirect to {printable(response.location)}" if response.location else _explain(response.body)
     return f"HTTP {response.status}" + (f": {explanation}" if explanation else "")
 
 
@@ -140,15 +157,21 @@ def _seconds_until(date: str, now: float) -> float:
 # Results of commands
 
 
-def _read_success(response: HttpResponse, batch: Sequence[Leased]) -> BatchResult:
+def _read_success(response: HttpResponse, batch: Sequence[Leased], address: str) -> BatchResult:
     content = _decode(response.body)
+    is_click = is_click_route(batch[0].route)
     if not isinstance(content, dict):
-        raise UnavailableError("the 2xx response is not a valid batch response", status=response.status)
-    if is_click_route(batch[0].route) and content.get("success") is True:
+        shown = f": {excerpt}" if (excerpt := _excerpt(response.body)) else ""
+        raise UnavailableError(f"the 2xx response is not a valid batch response{shown}", status=response.status)
+    if is_click and content.get("success") is True:
         return BatchResult((batch[0].id,))
     results = content.get("results")
     if not results and content.get("success") is False:
-        raise RejectedError(describe(response))
+        if is_click:
+            # A click is sent alone, so this is its result.
+            raise RejectedError(describe(response), status=response.status)
+        # The platform answers with a result for each command, unless it refuses to execute any, as for a permission.
+        raise ProjectPausedError(project_of(batch[0].route), response.status, describe(response), address=address)
     if not isinstance(results, list):
         raise UnavailableError("the 2xx response has no results", status=response.status)
     return _sort(_by_command_id(results, batch), batch)
@@ -185,6 +208,19 @@ def _sort(results: Mapping[Any, Any], batch: Sequence[Leased]) -> BatchResult:
 
 
 # Reasons
+
+
+def _explain(body: bytes) -> str:
+    if len(body) > MAX_REASON_BODY:
+        return _excerpt(body)
+    content = _decode(body)
+    return _excerpt(body) if content is None else _reason(content)
+
+
+def _excerpt(body: bytes) -> str:
+    """Return the beginning of a text that is not JSON, such as the page of a proxy, without its markup."""
+    text = _MARKUP.sub(" ", body[:MAX_EXCERPT_BODY].decode(errors="replace"))
+    return printable(" ".join(text.split()))[:MAX_EXCERPT]
 
 
 def _decode(body: bytes) -> Any:

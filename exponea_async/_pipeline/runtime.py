@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from exponea_async._internal.concurrency import RestartReport, Supervisor
 from exponea_async._pipeline.acknowledger import Acknowledger
+from exponea_async._pipeline.exchange import Exchange
 from exponea_async._pipeline.flush import Flusher
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
@@ -68,14 +69,20 @@ class UploadRuntime:
         self._supervisor = Supervisor(report)
         self._acknowledger = Acknowledger(storage, receipts, counters, hooks)
         receipts.leave_out(self._acknowledger.is_outstanding)
-        sender = Sender(
+        exchange = Exchange(
             transport=self._transport,
+            counters=counters,
+            projects=projects,
+            rate_limiter=rate_limiter,
+            gzip=settings.gzip,
+        )
+        sender = Sender(
+            exchange=exchange,
             acknowledger=self._acknowledger,
             counters=counters,
             hooks=hooks,
             settings=settings,
             projects=projects,
-            rate_limiter=rate_limiter,
             max_failures=configuration.flush_max_retries,
         )
         uploader = Uploader(

@@ -4,17 +4,14 @@ Sends one batch at a time, and states a verdict on each of its records.
 
 import asyncio
 import logging
-from collections.abc import Sequence
-
-from attrs import define
 
 from exponea_async._pipeline.acknowledger import Acknowledger
 from exponea_async._pipeline.circuit_breaker import CircuitBreaker
-from exponea_async._pipeline.commands import project_of, request_body, url_of
-from exponea_async._pipeline.projects import UNKNOWN_PROJECT_HINT, ProjectStore
-from exponea_async._pipeline.responses import BatchResult, HttpResponse, read_batch_result
-from exponea_async._pipeline.retry import Backoff, RateLimiter, pause_seconds
-from exponea_async._pipeline.transport import Transport
+from exponea_async._pipeline.commands import project_of
+from exponea_async._pipeline.exchange import Batch, Exchange
+from exponea_async._pipeline.projects import ProjectStore
+from exponea_async._pipeline.responses import BatchResult, NoVerdictError
+from exponea_async._pipeline.retry import Backoff, pause_seconds
 from exponea_async.config import UploadSettings
 from exponea_async.errors import ProjectPausedError, RejectedError, UnavailableError
 from exponea_async.hooks import DeliveryEvent, Hooks
@@ -26,42 +23,13 @@ LOG = logging.getLogger("exponea_async")
 #: How long after the next probe of its route a batch that failed falls due, in seconds; at most half the longest
 #: back-off. So the probe is made with another batch, and one that is at fault itself does not block the others.
 AFTER_PROBE = 0.2
-
-
-@define(eq=False)
-class Batch:
-    """
-    The records of one request.
-
-    Attributes:
-        records: The records, all of one route; at least one.
-        is_probe: Whether it is the probe of an open circuit.
-        address: The URL that it was sent to, once it was sent.
-    """
-
-    records: Sequence[Leased]
-    is_probe: bool = False
-    address: str = ""
-
-    @property
-    def route(self) -> str:
-        """The route of all records."""
-        return self.records[0].route
-
-    @property
-    def project(self) -> str:
-        """The token of the project of all records."""
-        return project_of(self.route)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The ids of the records."""
-        return tuple(record.id for record in self.records)
-
-    def halves(self) -> "tuple[Batch, Batch]":
-        """Split a batch of at least two records."""
-        middle = len(self.records) // 2
-        return Batch(self.records[:middle], self.is_probe), Batch(self.records[middle:], self.is_probe)
+#: How many records are refused one after the other, each alone and nothing accepted in between, until their project is
+#: paused: the trouble is not in the records.
+MAX_REFUSALS = 3
+REFUSALS_HINT = (
+    "They are kept. Check base_url, the permissions of the key, and what is between this machine and Engagement, such"
+    " as a proxy or a firewall."
+)
 
 
 class Sender:
@@ -69,13 +37,12 @@ class Sender:
     Sends batches, and keeps a circuit breaker for each route.
 
     Args:
-        transport: Makes the requests.
+        exchange: Makes the requests.
         acknowledger: Gets the verdicts.
         counters: Count requests.
         hooks: Notified when a route becomes unavailable, is paused or resumes.
         settings: The waits between attempts.
-        projects: The addresses and credentials of projects.
-        rate_limiter: Spaces the requests.
+        projects: The projects whose key or address may change.
         max_failures: Number of failures of its own after which a record is a dead letter.
 
     Attributes:
@@ -85,22 +52,20 @@ class Sender:
     def __init__(
         self,
         *,
-        transport: Transport,
+        exchange: Exchange,
         acknowledger: Acknowledger,
         counters: Counters,
         hooks: Hooks,
         settings: UploadSettings,
         projects: ProjectStore,
-        rate_limiter: RateLimiter,
         max_failures: int,
     ) -> None:
-        self._transport = transport
+        self._exchange = exchange
         self._acknowledger = acknowledger
         self._counters = counters
         self._hooks = hooks
         self._projects = projects
         self._max_failures = max_failures
-        self._rate_limiter = rate_limiter
         self._backoff = Backoff(settings)
         self._after_probe = min(AFTER_PROBE, settings.backoff_max / 2)
         self.breakers: dict[str, CircuitBreaker] = {}
@@ -114,27 +79,36 @@ class Sender:
 
     async def send(self, batch: Batch) -> None:
         """Send a batch. If it is refused as a whole, send its halves, until each record has a verdict."""
-        breaker = self._breaker(batch.route)
-        if not breaker.is_closed and not batch.is_probe:
-            self._acknowledger.give_back(batch.records)
-            return
-        await self._rate_limiter.acquire()
+        breaker, started = self._breaker(batch.route), _now()
+        parts, descend = [batch], True
+        while parts:
+            # Down to one record, by the newer halves, since the older ones may be those that were refused before; then
+            # on with the largest part. So the first records that are refused alone come from all over the batch, and a
+            # part that is accepted soon shows that the trouble is in the records.
+            index = -1 if descend else max(range(len(parts)), key=lambda each: len(parts[each].records))
+            part, descend = parts.pop(index), False
+            if not breaker.is_closed and (not part.is_probe or breaker.failed_at > started):
+                self._acknowledger.give_back(part.records)
+            elif await self._send_part(part, breaker):
+                descend = True
+                parts += part.halves()
+
+    async def _send_part(self, batch: Batch, breaker: CircuitBreaker) -> bool:
+        """Send a part of a batch; return whether its halves are to be sent instead."""
         started = _now()
         try:
-            result = read_batch_result(await self._post(batch), batch.records, batch.address)
+            result = await self._exchange.send(batch)
         except RejectedError as error:
-            self._record_success(batch.route, breaker)
-            await self._split(batch, breaker, error.reason)
+            return self._handle_refusal(batch, breaker, error, started)
         except ProjectPausedError as error:
             self._counters.failed_requests += 1
             self._pause(batch, breaker, error, started)
         except UnavailableError as error:
             self._counters.failed_requests += 1
-            await self._handle_unavailable(batch, breaker, error, started)
+            return await self._handle_unavailable(batch, breaker, error, started)
         else:
-            self._record_success(batch.route, breaker)
-            breaker.discard(batch.ids)
-            self._acknowledge(batch, result)
+            self._accept(batch, breaker, result)
+        return False
 
     def recover(self, batch: Batch, error: Exception) -> None:
         """Keep the records of a batch whose sending failed with an unexpected error."""
@@ -144,20 +118,12 @@ class Sender:
     def _breaker(self, route: str) -> CircuitBreaker:
         return self.breakers.setdefault(route, CircuitBreaker())
 
-    async def _post(self, batch: Batch) -> HttpResponse:
-        access = await self._projects.find(batch.project)
-        if access is None:
-            reason = "it is neither in the configuration nor one that anonymize() switched a device to"
-            raise ProjectPausedError(batch.project, 0, reason, hint=UNKNOWN_PROJECT_HINT)
-        batch.address = url_of(access.base_url, batch.route)
-        body = request_body(batch.records)
-        self._counters.requests += 1
-        self._counters.bytes_sent += len(body)
-        self._counters.in_flight += len(batch.records)
-        try:
-            return await self._transport.post(batch.address, body, access.authorization)
-        finally:
-            self._counters.in_flight -= len(batch.records)
+    def _accept(self, batch: Batch, breaker: CircuitBreaker, result: BatchResult) -> None:
+        was_closed = breaker.is_closed
+        breaker.record_success(_now())
+        breaker.discard(batch.ids)
+        self._report_resumed(batch, was_closed=was_closed)
+        self._acknowledge(batch, result)
 
     def _acknowledge(self, batch: Batch, result: BatchResult) -> None:
         if result.delivered:
@@ -170,24 +136,48 @@ class Sender:
                 if record.id in unanswered:
                     self._count_failure(record, "the platform's response has no result for it")
 
-    def _record_success(self, route: str, breaker: CircuitBreaker) -> None:
-        was_closed = breaker.is_closed
-        breaker.record_success(_now())
+    def _report_resumed(self, batch: Batch, *, was_closed: bool) -> None:
         if not was_closed:
-            self._count_paused(project_of(route))
-            LOG.info("Project %s is available again.", project_of(route))
-            self._hooks.notify(DeliveryEvent("resumed", project=project_of(route)))
+            self._count_paused(batch.project)
+            LOG.info("Project %s is available again.", batch.project)
+            self._hooks.notify(DeliveryEvent("resumed", project=batch.project))
 
     # Failures of records
 
-    async def _split(self, batch: Batch, breaker: CircuitBreaker, reason: str) -> None:
-        """Send the halves of a refused batch, until the records at fault stand alone; those are dead letters."""
-        if len(batch.records) == 1:
+    def _handle_refusal(self, batch: Batch, breaker: CircuitBreaker, error: RejectedError, started: float) -> bool:
+        """Handle the refusal of a request as a whole; return whether its halves are to be sent."""
+        was_closed = breaker.is_closed
+        breaker.record_response()
+        if breaker.is_closed:
+            self._report_resumed(batch, was_closed=was_closed)
+        if len(batch.records) > 1:
+            breaker.note_refusal(batch.ids)
+            return True
+        (record,) = batch.records
+        if breaker.is_at_fault(batch.ids, started):
             breaker.discard(batch.ids)
-            self._acknowledger.dead_letter(batch.ids, reason)
-            return
-        for half in batch.halves():
-            await self.send(half)
+            self._acknowledger.dead_letter(batch.ids, error.reason)
+            return False
+        breaker.note_refusal(batch.ids)
+        breaker.refused.append(record.id)
+        if breaker.paused or len(breaker.refused) >= MAX_REFUSALS:
+            self._pause_after_refusals(batch, breaker, error, started)
+        else:
+            self._acknowledger.dead_letter(batch.ids, error.reason)
+        return False
+
+    def _pause_after_refusals(
+        self, batch: Batch, breaker: CircuitBreaker, error: RejectedError, started: float
+    ) -> None:
+        """Pause a project that refuses one record after the other, and revive those that are dead letters already."""
+        revived = tuple(breaker.refused[:-1])
+        breaker.refused.clear()
+        reason = f"it refuses every event, each sent alone, so the events are not at fault ({error.reason})"
+        paused = ProjectPausedError(batch.project, error.status, reason, address=batch.address, hint=REFUSALS_HINT)
+        self._pause(batch, breaker, paused, started)
+        if revived:
+            LOG.info("%d events that became dead letters shortly before are back in the queue.", len(revived))
+            self._acknowledger.revive(revived, reason)
 
     def _count_failure(self, record: Leased, reason: str) -> None:
         """Retry a record that failed by its own fault, or give it up after too many failures."""
@@ -202,19 +192,40 @@ class Sender:
 
     async def _handle_unavailable(
         self, batch: Batch, breaker: CircuitBreaker, error: UnavailableError, started: float
-    ) -> None:
-        if error.status < 500:
+    ) -> bool:
+        """Handle a request without a usable response; return whether its halves are to be sent."""
+        if error.status < 500 and not isinstance(error, NoVerdictError):
             self._open_circuit(batch, breaker, error, started)
         elif not breaker.is_at_fault(batch.ids, started):
-            breaker.note_server_error(batch.ids)
-            self._open_circuit(batch, breaker, error, started)
+            breaker.note_failure(batch.ids)
+            await self._handle_suspects(batch, breaker, error, started)
         elif len(batch.records) > 1:
             breaker.note_fault(batch.ids)
-            await self._split(batch, breaker, str(error))
+            return True
         else:
             # The next failure counts only after another success of the route; a long outage must not count.
-            breaker.note_server_error(batch.ids)
+            breaker.note_failure(batch.ids)
             self._count_failure(batch.records[0], str(error))
+        return False
+
+    async def _handle_suspects(
+        self, batch: Batch, breaker: CircuitBreaker, error: UnavailableError, started: float
+    ) -> None:
+        """Handle a failure that may be that of a record: open the circuit, unless the record is known to be alone."""
+        (first, *others) = batch.records
+        is_alone = not others and error.status >= 500 and breaker.is_only_suspect(first.id)
+        if not is_alone or not await self._exchange.is_platform_up(batch):
+            self._open_circuit(batch, breaker, error, started)
+            return
+        result = await self._exchange.send_uncompressed(batch)
+        if result is not None:
+            self._accept(batch, breaker, result)
+            return
+        was_closed = breaker.is_closed
+        breaker.record_response()
+        if breaker.is_closed:
+            self._report_resumed(batch, was_closed=was_closed)
+        self._count_failure(first, f"{error}, while the platform answers other requests")
 
     def _open_circuit(self, batch: Batch, breaker: CircuitBreaker, error: UnavailableError, started: float) -> None:
         was_closed, now = breaker.is_closed, _now()

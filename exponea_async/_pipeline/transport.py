@@ -59,12 +59,11 @@ class Transport:
     A pool of HTTP connections. It makes single attempts and knows nothing of records.
 
     Args:
-        settings: The time limit of a request, the response included, and whether bodies are compressed.
+        settings: The time limit of a request, the response included.
         connections: Maximum number of open connections.
     """
 
     def __init__(self, settings: UploadSettings, *, connections: int) -> None:
-        self._gzip = settings.gzip
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=settings.request_timeout),
             connector=aiohttp.TCPConnector(limit=connections),
@@ -79,17 +78,24 @@ class Transport:
             trust_env=False,
         )
 
-    async def post(self, url: str, body: bytes, authorization: str) -> HttpResponse:
+    async def post(self, url: str, body: bytes, authorization: str, *, compress: bool = False) -> HttpResponse:
         """
         Send a body once; as `send`.
 
         Raises:
             UnavailableError: There was no valid response.
         """
-        return await self.send("POST", url, body, authorization)
+        return await self.send("POST", url, body, authorization, compress=compress)
 
     async def send(
-        self, method: str, url: str, body: bytes | None, authorization: str, *, max_response: int = MAX_RESPONSE
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        authorization: str,
+        *,
+        max_response: int = MAX_RESPONSE,
+        compress: bool = False,
     ) -> HttpResponse:
         """
         Make one request.
@@ -100,12 +106,13 @@ class Transport:
             body: The body, or None.
             authorization: The ``Authorization`` header.
             max_response: Maximum size of the response body in bytes.
+            compress: Whether the body is compressed.
 
         Raises:
             UnavailableError: There was no valid response, or its body is too large.
         """
         headers: dict[str, str] = {"Authorization": _Secret(authorization)}
-        if self._gzip and body is not None:
+        if compress and body is not None:
             headers["Content-Encoding"] = "gzip"
             body = await _compress(body)
         data = io.BytesIO(body) if body is not None and len(body) >= LARGE_BODY else body

@@ -16,7 +16,8 @@ from contextlib import suppress
 from exponea_async._internal.concurrency import Supervisor
 from exponea_async._pipeline.acknowledger import LEASE, Acknowledger
 from exponea_async._pipeline.commands import pack
-from exponea_async._pipeline.sender import Batch, Sender
+from exponea_async._pipeline.exchange import Batch
+from exponea_async._pipeline.sender import Sender
 from exponea_async.config import QueueSettings, UploadSettings
 from exponea_async.errors import StorageError
 from exponea_async.storage.base import Leased, Storage
@@ -175,11 +176,11 @@ class Uploader:
         limit = max(1, self._settings.batch_size >> breaker.failures)
         while records := await self._lease(limit, only=route):
             batches = self._pack(records)
-            for batch in batches[1:]:
+            for batch in batches[:-1]:
                 self._acknowledger.give_back(batch)
             if batches:
                 breaker.is_probing = True
-                await self._enqueue([Batch(batches[0], is_probe=True)])
+                await self._enqueue([Batch(batches[-1], is_probe=True)])
                 return
             # All of these were too old, and many more may be.
             limit = self._settings.batch_size

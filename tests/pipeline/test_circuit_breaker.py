@@ -134,7 +134,7 @@ class TestFaults:
         """While no request has success, no record is at fault, however often it fails."""
         for time in range(5):
             assert not breaker.is_at_fault(("a",), started=float(time))
-            breaker.note_server_error(("a",))
+            breaker.note_failure(("a",))
 
     def test_records_that_fail_while_others_succeed_are_at_fault(self, breaker: CircuitBreaker) -> None:
         """Another request of the route that had success meanwhile shows that the platform works."""
@@ -145,7 +145,7 @@ class TestFaults:
 
     def test_records_that_fail_again_after_a_success_of_others_are_at_fault(self, breaker: CircuitBreaker) -> None:
         """Failures before and after a success of others are the fault of the record."""
-        breaker.note_server_error(("a", "b"))
+        breaker.note_failure(("a", "b"))
         breaker.record_success(5.0)
 
         assert breaker.is_at_fault(("a", "z"), started=6.0)
@@ -153,9 +153,9 @@ class TestFaults:
 
     def test_each_fault_needs_a_success_of_its_own(self, breaker: CircuitBreaker) -> None:
         """After a failure that counted, the next one counts only after another success of others."""
-        breaker.note_server_error(("a",))
+        breaker.note_failure(("a",))
         breaker.record_success(5.0)
-        breaker.note_server_error(("a",))
+        breaker.note_failure(("a",))
         assert not breaker.is_at_fault(("a",), started=6.0)
 
         breaker.record_success(7.0)
@@ -172,7 +172,7 @@ class TestFaults:
     def test_records_that_have_left_are_not_remembered(self, breaker: CircuitBreaker) -> None:
         """Only records that are still queued take memory."""
         breaker.discard(("a",))
-        breaker.note_server_error(("a", "b"))
+        breaker.note_failure(("a", "b"))
 
         breaker.discard(("a", "unknown"))
 

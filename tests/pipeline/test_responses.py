@@ -8,6 +8,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from exponea_async.errors import ProjectPausedError, RejectedError, UnavailableE
 from exponea_async.storage.base import Leased
 
 ROUTE = "https://api.exponea.com/track/v2/projects/tok-1/batch"
+CLICK_ROUTE = "tok-1/campaigns/clicks"
 NOW = 1_767_225_600.0
 #: A slow machine does not fail a test.
 BATCH = tuple(Leased(id=key, route=ROUTE, body=b'"name":"x"}', at=NOW, failures=0) for key in ("q-1", "q-2", "q-3"))
@@ -105,10 +107,12 @@ class TestResults:
         assert caught.value.status == 200
 
     @pytest.mark.parametrize("more", [{}, {"results": []}, {"results": None}])
-    def test_an_unsuccessful_2xx_response_is_a_refusal(self, more: dict[str, Any]) -> None:
-        """``success: false`` without results refuses the request as a whole."""
-        with pytest.raises(RejectedError, match="HTTP 200: e"):
+    def test_an_unsuccessful_2xx_response_is_about_the_project(self, more: dict[str, Any]) -> None:
+        """``success: false`` without results is about none of the records; a click has no other result."""
+        with pytest.raises(ProjectPausedError, match="HTTP 200: e"):
             read({"success": False, "errors": ["e"], **more})
+        with pytest.raises(RejectedError, match="HTTP 200: e"):
+            read({"success": False, "errors": ["e"], **more}, batch=(evolve(BATCH[0], route=CLICK_ROUTE),))
 
 
 class TestStatuses:
@@ -153,6 +157,9 @@ class TestStatuses:
             ("a", "HTTP 400: a"),
             ({"success": False}, "HTTP 400"),
             (b"<html>", "HTTP 400"),
+            (b"Bad \x1b[1m\r\nRequest", "HTTP 400: Bad \\x1b[1m Request"),
+            (b"<html><style>b{}</style><b>Not</b>\xff here", "HTTP 400: Not \N{REPLACEMENT CHARACTER} here"),
+            (b"x" * 100_000, f"HTTP 400: {'x' * 200}"),
             (b"", "HTTP 400"),
         ],
     )

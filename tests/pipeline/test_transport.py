@@ -157,9 +157,9 @@ class TestRequests:
             received.append((await request.read(), request.headers.get("Content-Encoding")))
             return web.Response()
 
-        transport = Transport(UploadSettings(request_timeout=5.0, gzip=compressed), connections=1)
+        transport = Transport(UploadSettings(request_timeout=5.0), connections=1)
         async with serving(handle) as url, contextlib.aclosing(transport):
-            await transport.post(url, body, HEADER)
+            await transport.post(url, body, HEADER, compress=compressed)
 
         assert received == [(body, "gzip" if compressed else None)]
 
