@@ -132,12 +132,13 @@ class PurchasedItem:
 @frozen
 class FlushResult:
     """
-    The result of ``flush_data()``.
+    The result of ``flush_data()`` or ``stop_integration()``.
 
     Attributes:
         delivered: Number of records that Engagement accepted during the flush.
         rejected: Number of records that became dead letters during the flush.
-        remaining: Number of records that were written before the flush and are still queued.
+        remaining: Number of records that were written before the flush and are still queued; after
+            ``stop_integration()`` the number of those that were deleted unsent.
         lost: Number of records that were found to be lost during the flush; see `Stats.lost`.
         reasons: Why records remain, by the token of their project, as far as the client knows.
     """

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from exponea_async.devices.context import CustomerContext, SubjectContext
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.ids import read_ids, read_key
-from exponea_async.devices.store import DeviceStore
+from exponea_async.devices.store import DeviceHome, DeviceStore
 from exponea_async.errors import InvalidEventError
 from exponea_async.features.content_blocks.verbs import ContentBlockVerbs
 from exponea_async.features.fetch.verbs import FetchVerbs
@@ -49,16 +49,23 @@ class Device(DeviceVerbs):
         key: Its key.
     """
 
-    __slots__ = ("_devices", "_own", "key")
+    __slots__ = ("_home", "_own", "key")
 
-    def __init__(self, key: str, devices: DeviceStore) -> None:
+    def __init__(self, key: str, home: DeviceHome) -> None:
         self.key = read_key(key, "key")
-        self._devices = devices
-        self._own = DeviceContext(key, devices)
+        self._home = home
+        self._own = DeviceContext(key, home.devices)
 
     @property
-    def _context(self) -> SubjectContext:
-        return self._own
+    def _devices(self) -> DeviceStore:
+        return self._home.devices
+
+    @property
+    def _context(self) -> DeviceContext:
+        own, devices = self._own, self._home.devices
+        if own.recorder is not devices.recorder:
+            own = self._own = DeviceContext(self.key, devices)
+        return own
 
     def __repr__(self) -> str:
         return f"<Device {self.key!r}>"
@@ -71,7 +78,7 @@ class Device(DeviceVerbs):
             StorageError: The storage refused.
             LifecycleError: The client was not started, or is closed.
         """
-        await self._own.load_state()
+        await self._context.load_state()
 
 
 class CustomerTracker(CustomerVerbs):
@@ -85,23 +92,35 @@ class CustomerTracker(CustomerVerbs):
         ids: The ids.
     """
 
-    __slots__ = ("_devices", "_own", "ids")
+    __slots__ = ("_home", "_own", "ids")
 
-    def __init__(self, ids: Mapping[str, str], devices: DeviceStore) -> None:
+    def __init__(self, ids: Mapping[str, str], home: DeviceHome) -> None:
+        devices = home.devices
         self.ids = MappingProxyType(read_ids(ids, "ids", devices.configuration.normalize_id))
         if not self.ids:
             hint = "Use at least one id, such as {'registered': 'jane@example.com'}."
             raise InvalidEventError("ids", "must not be empty", hint)
-        self._devices = devices
-        self._own = CustomerContext(self.ids, devices.recorder, devices.api, devices.configuration)
+        self._home = home
+        self._own = _customer_context(self.ids, devices)
+
+    @property
+    def _devices(self) -> DeviceStore:
+        return self._home.devices
 
     @property
     def _context(self) -> SubjectContext:
-        return self._own
+        own, devices = self._own, self._home.devices
+        if own.recorder is not devices.recorder:
+            own = self._own = _customer_context(self.ids, devices)
+        return own
 
     def __repr__(self) -> str:
         # The values may be personal data.
         return f"<CustomerTracker {', '.join(self.ids)}>"
+
+
+def _customer_context(ids: Mapping[str, str], devices: DeviceStore) -> CustomerContext:
+    return CustomerContext(ids, devices.recorder, devices.api, devices.configuration)
 
 
 Subject = Device | CustomerTracker

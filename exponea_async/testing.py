@@ -106,7 +106,7 @@ async def idle(client: Exponea, *, timeout: float = 10.0) -> None:  # noqa: ASYN
                 passes = 0 if await _work(client) else passes + 1
                 await asyncio.sleep(0)
     except TimeoutError:
-        names = sorted(task.get_name() for task in client._features.active_tasks())
+        names = sorted(task.get_name() for task in client._components.features.active_tasks())
         trouble = f"The client was not idle after {timeout:g} seconds: {', '.join(names) or 'uploads are under way'}."
         raise TimeoutError(trouble) from None
 
@@ -122,7 +122,7 @@ async def pending_records(client: Exponea, *names: str) -> list[StoredRecord]:
     Raises:
         StorageError: The storage refused.
     """
-    return _decoded(await client._storage.waiting(MAX_RECORDS), names)
+    return _decoded(await client._components.storage.waiting(MAX_RECORDS), names)
 
 
 async def dead_letters(client: Exponea, *names: str) -> list[StoredRecord]:
@@ -136,7 +136,7 @@ async def dead_letters(client: Exponea, *names: str) -> list[StoredRecord]:
     Raises:
         StorageError: The storage refused.
     """
-    return _decoded(await client._storage.dead(MAX_RECORDS), names)
+    return _decoded(await client._components.storage.dead(MAX_RECORDS), names)
 
 
 async def end_idle_sessions(client: Exponea) -> int:
@@ -154,7 +154,7 @@ async def end_idle_sessions(client: Exponea) -> int:
     Raises:
         StorageError: The storage refused.
     """
-    return await client._session_expirer.expire()
+    return await client._components.session_expirer.expire()
 
 
 def received(subscription: Subscription[T]) -> list[T]:
@@ -166,9 +166,10 @@ def received(subscription: Subscription[T]) -> list[T]:
 
 async def _work(client: Exponea) -> bool:
     """Wait for what is under way; return whether there was anything."""
-    if client._upload is not None:
-        await client._upload.flusher.wait_idle()
-    tasks = client._features.active_tasks()
+    upload = client._components.upload
+    if upload is not None:
+        await upload.flusher.wait_idle()
+    tasks = client._components.features.active_tasks()
     if tasks:
         # A task may go dormant instead of ending.
         await asyncio.wait(tasks, timeout=POLL_INTERVAL)

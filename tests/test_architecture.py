@@ -14,10 +14,12 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 #: The layer of each part. An import runs from a higher layer to a lower one, late and type-only imports included.
 LAYERS = {
     "cli": 7,
+    "portal": 7,
     "integrations": 7,
     "testing": 7,
     "__main__": 8,
     "client": 6,
+    "_lifecycle": 5,
     "subjects": 5,
     "features": 4,
     "devices": 3,

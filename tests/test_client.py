@@ -22,11 +22,13 @@ from helpers.waiting import running, until
 
 from exponea_async import (
     ClosedError,
+    ConfigurationChange,
     ConfigurationError,
     Customer,
     DroppedError,
     Event,
     Exponea,
+    ExponeaProject,
     FlushMode,
     FlushResult,
     Hooks,
@@ -36,6 +38,7 @@ from exponea_async import (
     QueueSettings,
     Receipt,
     StorageError,
+    Subscription,
 )
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.testing import pending_records
@@ -72,6 +75,12 @@ OTHERS: dict[str, Verb] = {
     "flush_data": lambda client: client.flush_data(),
 }
 VERBS = TRACKING | OTHERS
+
+
+def attributes_of(client: Exponea) -> dict[str, Any]:
+    """Return the public attributes of a client whose values do not depend on the run."""
+    names = [name for name in dir(Exponea) if not name.startswith("_") and isinstance(getattr(Exponea, name), property)]
+    return {name: getattr(client, name) for name in names if name not in ("configuration", "current", "is_stopped")}
 
 
 def every(verbs: dict[str, Verb]) -> pytest.MarkDecorator:
@@ -535,20 +544,94 @@ class TestStopping:
         """With ``flush=True`` the queue is delivered before it is deleted."""
         client = await connect(flush_mode="MANUAL")
         receipts = await client.track_many(numbered_events(5))
-        await client.stop_integration(flush=True)
+        assert await client.stop_integration(flush=True) == FlushResult(5, 0, 0)
 
         assert {receipt.status for receipt in receipts} == {"delivered"}
         assert len(sandbox.engine.events()) == 5
-        assert client.flush_mode is FlushMode.MANUAL
 
-    async def test_flush_does_not_wait_for_an_outage(self, connect: Connect, sandbox: Sandbox) -> None:
-        """The data is deleted although the platform is unavailable."""
+    async def test_flush_ends_after_its_timeout(
+        self, connect: Connect, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """If the platform stays unavailable the data is deleted; the result and one line of the log say how much."""
         sandbox.faults.add(Fault("status", status=503))
         client = await connect(flush_mode="MANUAL")
         receipt = await client.track_event(Event("ping"))
 
-        await asyncio.wait_for(client.stop_integration(flush=True), 5)
+        result = await asyncio.wait_for(client.stop_integration(flush=True, timeout=0.3), 10)
+
+        assert result == FlushResult(0, 0, 1)
         assert receipt.status == "dropped"
+        assert "0 records were delivered first, 1 were deleted unsent" in caplog.text
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            Fault("status", status=503, times=2),
+            Fault("status", status=429, retry_after=0.05, times=2),
+            Fault("drop", times=2),
+        ],
+        ids=["503", "429", "dropped connection"],
+    )
+    async def test_flush_retries(self, connect: Connect, sandbox: Sandbox, fault: Fault) -> None:
+        """A failed request is repeated: nothing is deleted unsent because of it."""
+        client = await connect(flush_mode="MANUAL")
+        receipts = await client.track_many(numbered_events(5))
+        sandbox.faults.add(fault)
+
+        assert await client.stop_integration(flush=True) == FlushResult(5, 0, 0)
+        assert {receipt.status for receipt in receipts} == {"delivered"}
+
+    async def test_flush_does_not_wait_for_the_next_attempt(self, connect: Connect, sandbox: Sandbox) -> None:
+        """What an outage has put off for long is tried at once."""
+        sandbox.faults.add(Fault("status", status=503, retry_after=1000))
+        client = await connect()
+        await client.track_many(numbered_events(5))
+        await until(lambda: client.stats().retried == 5)
+        sandbox.faults.clear()
+
+        assert await asyncio.wait_for(client.stop_integration(flush=True), 10) == FlushResult(5, 0, 0)
+
+    async def test_nothing_is_taken_during_the_flush(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Events of that time are dropped, and their receipts say so, while those of before are delivered."""
+        sandbox.faults.add(Fault("latency", seconds=0.3))
+        client = await connect(flush_mode="MANUAL")
+        before = await client.track_event(Event("before"))
+        stopping = asyncio.create_task(client.stop_integration(flush=True))
+        await until(lambda: sandbox.request_count == 1)
+        during = await client.track_event(Event("during"))
+
+        assert (during.status, during.ids) == ("dropped", ())
+        assert await stopping == FlushResult(1, 0, 0)
+        assert before.status == "delivered"
+
+    async def test_calls_in_progress_are_delivered_or_dropped(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A call that runs when the stop begins is delivered if it was recorded; no receipt is left undecided."""
+        client = await connect(flush_mode="MANUAL")
+        calls = [asyncio.create_task(client.track_event(event)) for event in numbered_events(200)]
+        await asyncio.sleep(0)
+        result = await client.stop_integration(flush=True)
+        receipts = await asyncio.gather(*calls)
+
+        assert {receipt.status for receipt in receipts} <= {"delivered", "dropped"}
+        assert len(sandbox.engine.events()) == result.delivered == sum(each.status == "delivered" for each in receipts)
+        assert result.remaining == 0
+
+    async def test_a_paused_project_is_not_waited_for(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A refused key ends the upload after one attempt, and the data is deleted."""
+        sandbox.faults.add(Fault("status", status=401))
+        client = await connect(flush_mode="MANUAL")
+        await client.track_event(Event("ping"))
+
+        assert await asyncio.wait_for(client.stop_integration(flush=True), 10) == FlushResult(0, 0, 1)
+        assert sandbox.request_count == 1
+
+    async def test_the_result_without_a_flush(self, connect: Connect) -> None:
+        """It has the number of records that were deleted; a second call has nothing to do."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_many(numbered_events(3))
+
+        assert await client.stop_integration() == FlushResult(0, 0, 3)
+        assert await client.stop_integration() == FlushResult(0, 0, 0)
 
     async def test_nothing_is_sent_while_it_wipes(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
         """No request is made after the call, however long the deletion takes."""
@@ -565,6 +648,44 @@ class TestStopping:
         await stopping
 
         assert sandbox.request_count == count
+
+    async def test_nothing_of_the_run_time_is_left(
+        self, connect: Connect, configure: Configure, sandbox: Sandbox
+    ) -> None:
+        """After a stop and a start, every setting and every attribute is that of a client that was just created."""
+        changed, hooks = await connect(default_properties={"shop": "a"}), Hooks()
+        fresh = Exponea(configure(default_properties={"shop": "a"}, storage="memory:"), hooks=hooks)
+        untouched = attributes_of(fresh)
+        await changed.set_default_properties({"email": "jane@example.com"})
+        await changed.set_flush_mode("PERIOD")
+        await changed.set_flush_period(5)
+        await changed.device("d").anonymize(
+            ConfigurationChange(project=ExponeaProject("other", "other-key", sandbox.url))
+        )
+        streams: list[Subscription[Any]] = [changed.opened_push_stream(), changed.in_app_message_action_stream()]
+        carousel = changed.content_block_carousel("top")
+        await changed.stop_integration()
+
+        assert attributes_of(changed) == untouched
+        assert [[value async for value in stream] for stream in streams] == [[], []]
+        assert await carousel.reload() is None
+        await changed.start()
+        await changed.track_event(Event("ping"))
+        await changed.flush_data(10)
+        (ping,) = sandbox.engine.events(event_type="ping")
+        assert (ping.properties.get("shop"), "email" in ping.properties) == ("a", False)
+
+    async def test_settings_between_a_stop_and_a_start(self, connect: Connect, sandbox: Sandbox) -> None:
+        """Settings that are changed while the client is stopped are those of the fresh start."""
+        client = await connect()
+        await client.stop_integration()
+        await client.set_flush_mode("MANUAL")
+        await client.set_default_properties({"a": 1})
+        await client.start()
+        await client.track_event(Event("ping"))
+
+        assert client.flush_mode is FlushMode.MANUAL
+        assert (await pending_records(client, "ping"))[0].properties["a"] == 1
 
     async def test_verbs_that_race_with_the_stop(self, connect: Connect, tmp_path: Path) -> None:
         """An event that is tracked during the stop is deleted or dropped, and no state of a device is left."""

@@ -105,7 +105,7 @@ CLIENT = (
         "set_default_properties": "async (properties: Mapping[str, Any]) -> None",
         "flush_data": "async (timeout: float | None = None) -> FlushResult",
         "track_many": "async (events: Iterable[Event | tuple[Mapping[str, str], Event]]) -> list[Receipt]",
-        "stop_integration": "async (flush: bool = False) -> None",
+        "stop_integration": "async (flush: bool = False, *, timeout: float | None = 30.0) -> FlushResult",
         "clear_local_customer_data": "async (configuration: Configuration, app_group: str | None = None) -> None",
     }
 )

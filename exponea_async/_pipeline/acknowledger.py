@@ -11,10 +11,11 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import count
 from math import inf
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.retry import storage_attempts
@@ -74,8 +75,10 @@ class Acknowledger:
         self._unstored = 0
         self._wake = asyncio.Event()
         self._stored = asyncio.Event()
-        # When records that are retried fall due, in event-loop time; a heap.
-        self._dues: list[float] = []
+        # When records that are retried fall due, in event-loop time, with a number that is unique, and the settlements
+        # that say so; a heap.
+        self._dues: list[tuple[float, int, tuple[Settlement, ...]]] = []
+        self._due_numbers = count()
 
     @property
     def outstanding(self) -> int:
@@ -119,8 +122,9 @@ class Acknowledger:
             reason: Why.
             is_fault: Whether the failure is the fault of the records, and counts for each of them.
         """
-        heapq.heappush(self._dues, asyncio.get_running_loop().time() + delay)
         settlements = _postponements(records, time.time() + delay, reason, failures=int(is_fault))
+        due = asyncio.get_running_loop().time() + delay
+        heapq.heappush(self._dues, (due, next(self._due_numbers), settlements))
         self._decide(Verdict("retried", _ids(records), settlements, reason))
 
     def give_back(self, records: Sequence[Leased]) -> None:
@@ -134,9 +138,19 @@ class Acknowledger:
     def next_due(self) -> float:
         """Return when the next of the retried records falls due, in event-loop time; infinity if there is none."""
         past = asyncio.get_running_loop().time() - CLOCK_TOLERANCE
-        while self._dues and self._dues[0] < past:
+        while self._dues and self._dues[0][0] < past:
             heapq.heappop(self._dues)
-        return self._dues[0] if self._dues else inf
+        return self._dues[0][0] if self._dues else inf
+
+    def expedite(self) -> None:
+        """Let the records that are to be sent again later fall due now."""
+        now = asyncio.get_running_loop().time()
+        waiting = [each for due, _, settlements in self._dues if due > now for each in settlements]
+        if waiting:
+            settlements = tuple(evolve(each, due=time.time()) for each in waiting)
+            self._dues = [(now, next(self._due_numbers), settlements)]
+            # Without ids: the verdict on these records is stored already, or about to be.
+            self._decide(Verdict("returned", (), settlements))
 
     def _decide(self, verdict: Verdict) -> None:
         for key in verdict.ids:

@@ -58,6 +58,13 @@ class ApiClient:
         if transport is not None:
             await transport.aclose()
 
+    def abandon(self) -> None:
+        """Let go of the connections without waiting: the event loop has ended."""
+        self._is_open = False
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abandon()
+
     async def request(
         self,
         project: str,

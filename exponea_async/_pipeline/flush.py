@@ -113,6 +113,33 @@ class Flusher:
             reasons=await self._reasons(),
         )
 
+    async def drain(self, timeout: float | None) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
+        """
+        Upload everything that is in the queue, also what is written during the call, through outages.
+
+        The waits between attempts begin anew: what was to be sent later is tried at once.
+
+        Args:
+            timeout: Maximum duration in seconds; None sets no limit.
+        """
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
+        delivered, rejected, lost = self._counters.delivered, self._counters.rejected, self._counters.lost
+        self._uploader.expedite_all()
+        while True:
+            # Behind the writes of calls that were made before, so that the flush includes them.
+            await self._storage.write((), ())
+            result = await self.flush(None if end is None else max(0.0, end - loop.time()))
+            remaining = (await self._storage.pending()).waiting
+            if not remaining or not result.delivered + result.rejected or (end is not None and loop.time() >= end):
+                return FlushResult(
+                    delivered=self._counters.delivered - delivered,
+                    rejected=self._counters.rejected - rejected,
+                    remaining=remaining,
+                    lost=self._counters.lost - lost,
+                    reasons=result.reasons,
+                )
+
     async def _reasons(self) -> dict[str, str]:
         """Return why records are not sent now, by the token of their project."""
         circuits = self._uploader.open_circuits()

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TypeVar
 from weakref import ref
 
+from exponea_async._internal.closing import check_loop
 from exponea_async.errors import ClosedError, DeliveryError, DroppedError, LostError, RejectedError, StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Receipt
@@ -61,6 +62,7 @@ class Receipts:
         self._must_check_all = False
         self._generation: int | None = None
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -130,10 +132,14 @@ class Receipts:
     # Life cycle
 
     def open(self) -> None:
-        """Allow callers to wait for verdicts, also after `aclose`; the storage is open."""
-        self._is_closed = False
+        """Allow callers in this event loop to wait for verdicts, also after `aclose`; the storage is open."""
+        self._is_closed, self._loop = False, asyncio.get_running_loop()
         self._generation = None
         self._start_polling()
+
+    def abandon(self) -> None:
+        """Raise a `ClosedError` to all callers that wait for a verdict from now on."""
+        self._is_closed, self._task = True, None
 
     async def aclose(self) -> None:
         """Raise a `ClosedError` to all callers that wait for a verdict, now and later."""
@@ -156,6 +162,8 @@ class Receipts:
         """
         if self._is_closed:
             raise ClosedError("The client is closed, so there will be no verdict; the event is still queued.")
+        if self._loop is not None:
+            check_loop(self._loop)
         self._awaited[receipt] = None
         self._start_polling()
 

@@ -2,13 +2,16 @@
 From a call to durable records: an event is checked, timestamped and encoded here, once.
 """
 
+import asyncio
 import logging
 import time
+from asyncio import get_running_loop
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from exponea_async._internal.arguments import read_timestamp
+from exponea_async._internal.closing import check_loop
 from exponea_async._internal.encoding import MAX_MESSAGE, encode_object, encode_string, plain_object
 from exponea_async._internal.throttle import Throttle
 from exponea_async._internal.user_code import FunctionError, calling
@@ -90,30 +93,34 @@ class EventRecorder:
         self._throttle = Throttle()
         self._refusal: LifecycleError | None = None
         self._stopped = False
+        # The event loop whose calls are accepted; None while no calls are.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # Life cycle
 
     def accept(self) -> None:
-        """Accept events from now on."""
-        self._refusal, self._stopped = None, False
+        """Accept events from now on, in this event loop."""
+        self._refusal, self._stopped, self._loop = None, False, asyncio.get_running_loop()
 
     def refuse(self, refusal: LifecycleError) -> None:
         """Raise this error for each event from now on."""
-        self._refusal = refusal
+        self._refusal, self._loop = refusal, None
 
     def stop(self) -> None:
         """Drop each event from now on."""
-        self._refusal, self._stopped = None, True
+        self._refusal, self._stopped, self._loop = None, True, None
 
     def check_running(self) -> bool:
         """
         Return whether events are accepted; they are not after the integration was stopped.
 
         Raises:
-            LifecycleError: The client is not running.
+            LifecycleError: The client is not running, or it is running in another event loop.
         """
         if self._refusal is not None:
             raise type(self._refusal)(*self._refusal.args)
+        if self._loop is not None:
+            check_loop(self._loop)
         return not self._stopped
 
     def set_default_properties(self, properties: Mapping[str, Any]) -> None:
@@ -187,7 +194,7 @@ class EventRecorder:
             InvalidEventError: The event can't be sent as it is.
             LifecycleError: The client is not running.
         """
-        if (self._refusal is not None or self._stopped) and not self.check_running():
+        if get_running_loop() is not self._loop and not self.check_running():
             return None
         if not isinstance(event, Event):
             raise InvalidEventError(

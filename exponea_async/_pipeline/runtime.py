@@ -107,10 +107,16 @@ class UploadRuntime:
 
     async def aclose(self) -> None:
         """Cancel what is in flight, and give records without a verdict back."""
-        await self.flusher.aclose()
-        await self._supervisor.aclose()
-        # If this fails, the leases run out.
-        with suppress(TimeoutError, StorageError):
-            async with asyncio.timeout(RELEASE_TIMEOUT):
-                await self._acknowledger.release()
-        await self._transport.aclose()
+        try:
+            await self.flusher.aclose()
+            await self._supervisor.aclose()
+            # If this fails, the leases run out.
+            with suppress(TimeoutError, StorageError):
+                async with asyncio.timeout(RELEASE_TIMEOUT):
+                    await self._acknowledger.release()
+        finally:
+            await self._transport.aclose()
+
+    def abandon(self) -> None:
+        """Let go of everything without waiting: the event loop has ended."""
+        self._transport.abandon()

@@ -131,6 +131,10 @@ class Transport:
         """Close the connections."""
         await self._session.close()
 
+    def abandon(self) -> None:
+        """Let go of the connections without waiting: the event loop has ended, and they with it."""
+        self._session.detach()
+
 
 async def _read(response: aiohttp.ClientResponse, max_response: int) -> HttpResponse:
     body = bytearray()

@@ -102,6 +102,13 @@ class Uploader:
             breaker.expedite_probe(_now())
         self._look_now()
 
+    def expedite_all(self) -> None:
+        """Try everything again at once, whatever it waits for."""
+        for breaker in self._sender.breakers.values():
+            breaker.probe_at = min(breaker.probe_at, _now())
+        self._acknowledger.expedite()
+        self._look_now()
+
     def blocked_routes(self, since: float, *, paused_only: bool) -> frozenset[str]:
         """
         Return the routes whose records need not be waited for, because they were tried in vain.

@@ -257,6 +257,20 @@ def decode_stored(name: str, stored: State) -> DeviceState:
     return state
 
 
+class DeviceHome:
+    """
+    The devices of a client, which are replaced where the client begins anew; the subjects outlive them.
+
+    Attributes:
+        devices: The present ones.
+    """
+
+    __slots__ = ("devices",)
+
+    def __init__(self, devices: DeviceStore) -> None:
+        self.devices = devices
+
+
 def decode_state(name: str, value: bytes, version: int, last_activity: float | None) -> DeviceState:
     """
     Decode a stored state.

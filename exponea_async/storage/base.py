@@ -387,6 +387,10 @@ class Storage(Protocol):
         """Complete the calls made so far and close the storage; closing it again does nothing."""
         ...
 
+    def abandon(self) -> None:
+        """Close the storage without waiting: the event loop in which it was opened has ended, and all calls with it."""
+        ...
+
 
 async def replace_state(storage: Storage, key: str, value: bytes | None) -> None:
     """

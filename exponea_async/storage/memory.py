@@ -158,13 +158,18 @@ class MemoryStorage:
         self._capacity_freed = asyncio.Event()
 
     async def open(self) -> None:
-        """Open the storage."""
-        self._is_open = True
+        """Open the storage, possibly in another event loop than before."""
+        if not self._is_open:
+            self._is_open, self._turn, self._capacity_freed = True, asyncio.Lock(), asyncio.Event()
 
     async def aclose(self) -> None:
         """Close the storage; writes that wait for capacity get an error."""
         self._is_open = False
         self._capacity_freed.set()
+
+    def abandon(self) -> None:
+        """Close the storage without waiting: the event loop has ended."""
+        self._is_open = False
 
     def _check_open(self) -> None:
         if not self._is_open:

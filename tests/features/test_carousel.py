@@ -386,7 +386,7 @@ class TestCustomers:
 
 class TestEnd:
     async def test_stop(self, content: ContentBlocksFixture) -> None:
-        """Stopping the integration ends iterations; after a new start the carousel can be loaded again."""
+        """Stopping the integration ends the carousel for good; after a new start another one can be created."""
         content.put(static("a"), static("b"))
         client = await content.app.start()
         carousel = client.content_block_carousel("top", scroll_delay=0)
@@ -401,7 +401,8 @@ class TestEnd:
         assert await carousel.click(static_block(), LINK) is None
         await carousel.close(static_block())
         await client.start()
-        assert await yielded(carousel, 1) == ["a"]
+        assert await carousel.reload() is None
+        assert await yielded(client.content_block_carousel("top", scroll_delay=0), 1) == ["a"]
 
     async def test_close_of_the_client(self, content: ContentBlocksFixture) -> None:
         """Iterations and streams of changes end with the client."""

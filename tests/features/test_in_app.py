@@ -239,6 +239,8 @@ class TestOneAtATime:
 
         # Whichever subject is current, it is about the device that the message is shown on.
         await RELEASES[release](client, shown["a"])
+        if release == "stop":
+            in_app.messages = client.in_app_messages()
         assert active is not None
         assert active.timer is not None
         assert active.timer.cancelled()

@@ -264,11 +264,13 @@ class TestStopping:
         assert "broken down" not in caplog.text
 
     async def test_a_fresh_install(self, in_app: InAppFixture) -> None:
-        """After a stop and a start, the subscription gets messages again, as if for the first time."""
+        """After a stop and start a new subscription gets messages as if for the first time; the old one has ended."""
         client = await in_app.start(message(frequency="only_once"))
         await client.close_in_app_message(await in_app.first())
         await client.stop_integration()
+        assert [shown async for shown in in_app.messages] == []
         await client.start()
+        in_app.messages = client.in_app_messages()
         assert await in_app.track() == ["m"]
         assert in_app.loads == 2
 

@@ -28,12 +28,12 @@ def device_context(client: Exponea, key: str = "default") -> DeviceContext:
 
 def features_of(client: Exponea) -> FeatureRegistry:
     """Return the features of a client."""
-    return client._features
+    return client._components.features
 
 
 def feature_of(client: Exponea, kind: type[F]) -> F:
     """Return a client's instance of a feature."""
-    return client._features[kind]
+    return client._components.features[kind]
 
 
 def devices_of(client: Exponea) -> DeviceStore:
@@ -43,7 +43,7 @@ def devices_of(client: Exponea) -> DeviceStore:
 
 def before_storage_call(client: Exponea, operation: str, action: Callable[[], Awaitable[object]]) -> None:
     """Await an action before each call of one of the operations of a client's storage."""
-    storage = client._storage
+    storage = client._components.storage
     call = getattr(storage, operation)
 
     async def intercepted(*arguments: Any, **options: Any) -> Any:
@@ -55,12 +55,12 @@ def before_storage_call(client: Exponea, operation: str, action: Callable[[], Aw
 
 def disable_session_expirer(client: Exponea) -> None:
     """Let idle sessions end only with the next activity of their device; to be called before the client is started."""
-    client._session_expirer._run = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+    client._components.session_expirer._run = asyncio.Event().wait  # type: ignore[method-assign, assignment]
 
 
 async def run_statements(client: Exponea, *statements: str) -> None:
     """Run SQL statements on the connection that a client has to its file."""
-    storage = client._storage
+    storage = client._components.storage
     assert isinstance(storage, SQLiteStorage)
     for statement in statements:
         await storage.run(lambda connection, sql=statement: connection.execute(sql).fetchall())  # type: ignore[misc]
@@ -68,4 +68,4 @@ async def run_statements(client: Exponea, *statements: str) -> None:
 
 def held_records(client: Exponea) -> int:
     """Return the number of records whose receipts are referenced and have no verdict."""
-    return len(client._receipts)
+    return len(client._components.receipts)

@@ -19,7 +19,10 @@ class SubjectVerbs(ABC):
 
     __slots__ = ()
 
-    _devices: DeviceStore
+    @property
+    @abstractmethod
+    def _devices(self) -> DeviceStore:
+        """The devices of the client."""
 
     @property
     @abstractmethod

@@ -99,7 +99,7 @@ class Inbox(Feature):
             # The result for a previous customer, which may be an error, must not reach the present one.
             if await context.is_current(result.customer):
                 return result.messages()
-        if self._is_closed:
+        if self._is_closed and context.recorder.check_running():
             raise ClosedError("The client is closed.", hint="Create a new client.")
         return []
 
@@ -154,7 +154,7 @@ class Inbox(Feature):
     def _share_fetch(self, context: SubjectContext, customer: CustomerSnapshot) -> "SharedLoad[FetchResult]":
         # One request at a time for a device, even if its customer changes in the meantime.
         key = (customer.device, "" if customer.device else customer.fingerprint)
-        if self._is_closed and self._fetches.get(key) is None:
+        if self._is_closed and self._fetches.get(key) is None and context.recorder.check_running():
             raise ClosedError("The client is closed.", hint="Create a new client.")
         return self._fetches.share(key, lambda: self._fetch(context, customer), name="fetch an app inbox")
 

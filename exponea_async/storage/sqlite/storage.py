@@ -116,6 +116,12 @@ class SQLiteStorage:
                 await self._call(QueueConnection.check_path)
         await self._disconnect()
 
+    def abandon(self) -> None:
+        """Close the file without waiting: the event loop has ended, and the calls with it."""
+        connection, self._connection = self._connection, None
+        if connection:
+            connection.stop()
+
     async def _connect(self) -> ConnectionThread:
         connection = ConnectionThread(self._open_file)
         await connection.open()

@@ -1,0 +1,121 @@
+"""
+Closing within a time limit, whatever is cancelled meanwhile, and calls from another event loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from contextlib import asynccontextmanager
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
+
+from exponea_async.errors import LifecycleError
+
+LOG = logging.getLogger("exponea_async")
+
+T = TypeVar("T")
+
+#: The tasks that wait for the present one in `run_to_end`.
+CALLERS: ContextVar[Collection["asyncio.Task[Any] | None"]] = ContextVar("exponea_async.callers", default=())
+
+
+class Deadline:
+    """
+    A time limit that several steps share, and that can be brought forward.
+
+    Args:
+        timeout: Seconds from now; None sets no limit.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else _loop_time() + timeout
+        self._limits: dict[asyncio.Timeout, float] = {}
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, at least 0; None where there is no limit."""
+        return None if self._end is None else max(0.0, self._end - _loop_time())
+
+    def expire(self) -> None:
+        """Bring the deadline forward to now, unless it has passed."""
+        now = _loop_time()
+        if self._end is None or self._end > now:
+            self._end = now
+            for limit, grace in self._limits.items():
+                limit.reschedule(now + grace)
+
+    @asynccontextmanager
+    async def limit(self, grace: float = 0.0) -> AsyncIterator[None]:
+        """Cancel the block at the deadline, or a number of seconds later, and go on after it."""
+        try:
+            async with asyncio.timeout_at(None if self._end is None else self._end + grace) as limit:
+                self._limits[limit] = grace
+                try:
+                    yield
+                finally:
+                    del self._limits[limit]
+        except TimeoutError:
+            LOG.debug("A step of closing did not end in time.")
+
+
+def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """
+    Make sure that the caller is in the event loop in which the client was started.
+
+    Raises:
+        LifecycleError: It is in another one.
+    """
+    try:
+        if asyncio.get_running_loop() is loop:
+            return
+    except RuntimeError:
+        # The caller is a plain function. What it gets is used in an event loop later.
+        return
+    raise wrong_loop(loop)
+
+
+def wrong_loop(loop: asyncio.AbstractEventLoop) -> LifecycleError:
+    """Return the error for a call in another event loop than the one in which the client was started."""
+    if loop.is_running():
+        trouble = "The client is running in the event loop of another thread."
+        hint = "Use exponea_async.portal, or asyncio.run_coroutine_threadsafe() with that event loop."
+    else:
+        trouble = "The client was started in another event loop, which is not running any more."
+        hint = "Await its start() in this event loop; its queue is opened again. Close it before its event loop ends."
+    return LifecycleError(trouble, hint=hint)
+
+
+async def run_to_end(work: Coroutine[Any, Any, T], *, name: str, on_cancel: Callable[[], None]) -> T:
+    """
+    Run work in a task of its own, to its end, however often the caller is cancelled meanwhile.
+
+    A cancel scope of anyio cancels each await of the caller again, so that shielding a single await is not enough.
+
+    Args:
+        work: What the task runs. It must end soon after `on_cancel` was called.
+        name: Its name in log lines.
+        on_cancel: Called when the caller is cancelled, possibly more than once.
+
+    Raises:
+        asyncio.CancelledError: The caller was cancelled; the work has ended all the same.
+    """
+    context = copy_context()
+    context.run(CALLERS.set, {*CALLERS.get(), asyncio.current_task()})
+    task = asyncio.create_task(work, name=f"exponea_async: {name}", context=context)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            on_cancel()
+    if cancelled is None:
+        return task.result()
+    failure = None if task.cancelled() else task.exception()
+    if failure is not None:
+        LOG.warning("%s failed after it was cancelled: %s", task.get_name(), failure)
+    raise cancelled
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,264 @@
+"""
+The components of a client: created together, from the configuration alone, and discarded together.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from exponea_async._internal.closing import Deadline
+from exponea_async._pipeline.api import ApiClient
+from exponea_async._pipeline.projects import ProjectStore
+from exponea_async._pipeline.receipts import Receipts
+from exponea_async._pipeline.recorder import EventRecorder
+from exponea_async._pipeline.retry import RateLimiter
+from exponea_async._pipeline.runtime import UploadRuntime
+from exponea_async.config import Configuration
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.expirer import SessionExpirer
+from exponea_async.devices.features import FeatureRegistry
+from exponea_async.devices.store import DeviceStore
+from exponea_async.errors import DamagedFileError, LifecycleError, StorageError
+from exponea_async.features.content_blocks.service import ContentBlocks
+from exponea_async.features.in_app.service import InAppMessages
+from exponea_async.features.inbox.service import Inbox
+from exponea_async.features.segments.service import Segments
+from exponea_async.hooks import DeliveryEvent, Hooks
+from exponea_async.models import FlushResult
+from exponea_async.observability import Counters
+from exponea_async.storage.base import Storage
+
+LOG = logging.getLogger("exponea_async")
+
+#: How long closing may take after its timeout, in seconds: what is in flight is cancelled, and the file is closed.
+CLOSE_GRACE = 1.0
+
+
+class Components:
+    """
+    Creates and connects the components of a client, and opens and closes them.
+
+    Settings that are changed at run time are part of it. So a client whose components are replaced, for example after
+    the integration was stopped, is as a new one.
+
+    Args:
+        configuration: The settings.
+        hooks: The functions of the application.
+        counters: The client's statistics, which outlive its components.
+        clock: Returns UNIX seconds.
+        storage: The storage, not yet open.
+
+    Attributes:
+        storage: The storage.
+        receipts: The receipts of events.
+        recorder: Records events.
+        projects: The addresses and credentials of projects.
+        api: Sends requests to the platform.
+        features: The features.
+        devices: The devices.
+        session_expirer: Ends idle sessions.
+        upload: The upload; None while the client is not running.
+        loop: The event loop in which the components were opened; None before that.
+        flush_mode: When queued events are uploaded.
+        flush_period: Seconds between uploads in `FlushMode.PERIOD`.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        hooks: Hooks,
+        counters: Counters,
+        clock: Callable[[], float],
+        storage: Storage,
+    ) -> None:
+        self._configuration = configuration
+        self._hooks = hooks
+        self._counters = counters
+        self.storage = storage
+        self.receipts = Receipts(storage, counters, hooks)
+        self._written = asyncio.Event()
+        self.projects = ProjectStore(configuration, storage)
+        self.recorder = EventRecorder(
+            configuration=configuration,
+            hooks=hooks,
+            storage=storage,
+            receipts=self.receipts,
+            counters=counters,
+            clock=clock,
+            wake=self._written.set,
+            projects=self.projects,
+        )
+        self._rate_limiter = RateLimiter(configuration.upload.requests_per_second)
+        self.api = ApiClient(configuration, self.projects, self._rate_limiter)
+        self.features = FeatureRegistry(
+            [
+                InAppMessages(configuration, clock),
+                ContentBlocks(configuration, clock),
+                Inbox(configuration, clock),
+                Segments(clock),
+            ]
+        )
+        self.devices = DeviceStore(storage, self.recorder, configuration, self.features, self.api)
+        self.session_expirer = SessionExpirer(self.devices, configuration, clock, self._note_restart)
+        self._default_properties = configuration.default_properties
+        self.flush_mode = configuration.flush_mode
+        self.flush_period = configuration.flush_period
+        self.upload: UploadRuntime | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def default_properties(self) -> Mapping[str, Any]:
+        """The properties that every event carries."""
+        return self._default_properties
+
+    def set_default_properties(self, properties: Mapping[str, Any]) -> None:
+        """Replace the default properties, which are valid."""
+        self.recorder.set_default_properties(properties)
+        self._default_properties = properties
+
+    # Opening
+
+    async def open(self, context: Callable[[], SubjectContext]) -> None:
+        """
+        Open everything. If that fails or is cancelled, everything is closed again.
+
+        Args:
+            context: Returns the subject with which the features make requests about the project itself.
+
+        Raises:
+            StorageError: The storage can't be opened.
+        """
+        self.loop = asyncio.get_running_loop()
+        await self.storage.open()
+        try:
+            await self._update_addresses()
+            self.upload = self._launch()
+            self.receipts.open()
+            self.api.open()
+            await self.upload.flusher.start()
+            self.session_expirer.start()
+            self.features.start(context())
+            self.recorder.accept()
+        except BaseException:
+            await self.receipts.aclose()
+            await self.shut_down(Deadline(0))
+            raise
+
+    async def _update_addresses(self) -> None:
+        try:
+            await self.projects.update_addresses()
+        except StorageError as error:
+            LOG.warning("Addresses that have changed could not be stored, and will be at the next start: %s", error)
+
+    def _launch(self) -> UploadRuntime:
+        return UploadRuntime(
+            configuration=self._configuration,
+            storage=self.storage,
+            receipts=self.receipts,
+            counters=self._counters,
+            hooks=self._hooks,
+            mode=self.flush_mode,
+            period=self.flush_period,
+            written=self._written,
+            projects=self.projects,
+            rate_limiter=self._rate_limiter,
+            report=self._note_restart,
+        )
+
+    def _note_restart(self, task: str, error: BaseException | None) -> None:
+        self._counters.restarts += 1
+        reason = f"the task {task!r} " + ("was cancelled or has ended" if error is None else f"failed: {error!r:.300}")
+        self._hooks.notify(DeliveryEvent("restarted", reason=reason))
+
+    def replace_lost_states(self, error: DamagedFileError) -> None:
+        """Keep the devices' states in memory: the queue file was damaged or lost, and a new one replaces it."""
+        self.devices.rescue()
+        self.receipts.report_lost(error.lost, "the queue file was damaged or deleted, and they could not be read")
+        self.receipts.check_all()
+        self._written.set()
+        self._hooks.notify(DeliveryEvent("damaged", reason=str(error), error=error))
+
+    # Closing
+
+    async def close_features(self, deadline: Deadline, refusal: LifecycleError, *, end_sessions: bool = False) -> None:
+        """Refuse all verbs from now on, and end everything but the upload."""
+        async with deadline.limit(CLOSE_GRACE):
+            await self.session_expirer.aclose()
+            if end_sessions:
+                await self._end_sessions()
+        self.recorder.refuse(refusal)
+        async with deadline.limit(CLOSE_GRACE):
+            await self.features.aclose()
+        self.devices.end_streams()
+
+    async def _end_sessions(self) -> None:
+        try:
+            await self.session_expirer.expire(all_sessions=True)
+        except StorageError as error:
+            LOG.warning("The sessions could not be ended while closing, and will be after the next start: %s", error)
+
+    async def drain(self, deadline: Deadline) -> FlushResult:
+        """Upload all that waits, with retries, until the deadline. New events must be refused already."""
+        result = FlushResult(0, 0, 0)
+        if self.upload is None:
+            return result
+        try:
+            async with deadline.limit():
+                result = await self.upload.flusher.drain(deadline.remaining)
+        except StorageError as error:
+            LOG.warning("The queue could not be uploaded while stopping: %s", error)
+        return result
+
+    async def shut_down(self, deadline: Deadline) -> None:
+        """Cancel what is in flight, and close the storage."""
+        upload, self.upload = self.upload, None
+        async with deadline.limit(CLOSE_GRACE):
+            await self.api.aclose()
+        if upload is not None:
+            async with deadline.limit(CLOSE_GRACE):
+                await upload.aclose()
+        await self._close_storage(deadline)
+
+    async def _close_storage(self, deadline: Deadline) -> None:
+        closing = asyncio.create_task(self.storage.aclose(), name="exponea_async: closing the storage")
+        async with deadline.limit(CLOSE_GRACE):
+            # Waited for, not awaited: the file must be closed in the end, however long another process locks it.
+            await asyncio.wait([closing])
+        if not closing.done():
+            _CLOSING.add(closing)
+            closing.add_done_callback(_CLOSING.discard)
+            LOG.warning("The queue file is still busy; it is closed in the background.")
+        elif not closing.cancelled():
+            closing.result()
+
+    def abandon(self) -> None:
+        """Let go of everything without waiting: the event loop in which it was opened has ended."""
+        upload, self.upload = self.upload, None
+        self.recorder.stop()
+        self.receipts.abandon()
+        self.devices.end_streams()
+        self.api.abandon()
+        if upload is not None:
+            upload.abandon()
+        self.storage.abandon()
+
+    async def wipe(self) -> int:
+        """
+        Delete everything that is stored; return how many records were waiting. The upload must have ended.
+
+        Raises:
+            StorageError: The storage refused.
+        """
+        await self.storage.open()
+        try:
+            waiting = (await self.storage.pending()).waiting
+            await self.storage.wipe()
+        finally:
+            await self.storage.aclose()
+        return waiting
+
+
+#: The storages that are being closed after the client's own end.
+_CLOSING: set["asyncio.Task[None]"] = set()

@@ -1,0 +1,318 @@
+"""
+The life cycle of a client: start, close, stop, and a start in another event loop or in a forked child.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Literal, TypeVar
+from weakref import WeakSet, ref
+
+from attrs import evolve
+
+from exponea_async._internal.closing import Deadline, run_to_end, wrong_loop
+from exponea_async._internal.user_code import reliable_clock
+from exponea_async._lifecycle.components import Components
+from exponea_async._lifecycle.forking import ForkHandler, abandon
+from exponea_async.config import Configuration
+from exponea_async.devices.device_context import DeviceContext
+from exponea_async.devices.store import DeviceHome
+from exponea_async.errors import ClosedError, DamagedFileError, LifecycleError, NotStartedError, StorageError
+from exponea_async.hooks import DeliveryEvent, Hooks
+from exponea_async.models import FlushMode, FlushResult
+from exponea_async.observability import Counters
+from exponea_async.storage import create_storage
+from exponea_async.storage.base import Storage
+from exponea_async.storage.selection import MEMORY
+
+LOG = logging.getLogger("exponea_async")
+
+T = TypeVar("T")
+
+State = Literal["not started", "open", "stopped", "closed"]
+
+
+class Lifecycle:
+    """
+    Opens, closes and replaces the components of a client.
+
+    Args:
+        configuration: The settings.
+        hooks: The functions of the application.
+        clock: Returns UNIX seconds.
+        default_device: The key of the client's own device.
+
+    Attributes:
+        components: The present components.
+        home: The present devices, for subjects, which outlive them.
+        counters: The client's statistics.
+        state: Where the client is in its life.
+        running: The life cycles of all clients that are open in this process.
+    """
+
+    running: ClassVar["WeakSet[Lifecycle]"] = WeakSet()
+
+    def __init__(
+        self, configuration: Configuration, hooks: Hooks, clock: Callable[[], float], default_device: str
+    ) -> None:
+        self.configuration = configuration
+        self._hooks = hooks
+        self._clock = reliable_clock(clock)
+        self._default_device = default_device
+        self.counters = Counters()
+        self.state: State = "not started"
+        self._is_wiped = False
+        self._replaced_commits = 0
+        self._lock = asyncio.Lock()
+        self.components = self._create(self._create_storage())
+        self.components.recorder.refuse(_not_started())
+        self.home = DeviceHome(self.components.devices)
+        self._fork_handler = ForkHandler(self._forget)
+
+    @property
+    def commits(self) -> int:
+        """The number of transactions that wrote to the queue."""
+        return self._replaced_commits + self.components.storage.commits
+
+    @property
+    def location(self) -> str:
+        """Where the queue is, for log lines."""
+        return str(getattr(self.components.storage, "path", MEMORY))
+
+    # Components
+
+    def _create_storage(self) -> Storage:
+        return create_storage(self.configuration, _damage_report(self))
+
+    def _create(self, storage: Storage) -> Components:
+        return Components(
+            self.configuration, hooks=self._hooks, counters=self.counters, clock=self._clock, storage=storage
+        )
+
+    def _replace(self, *, storage: Storage | None = None, keep_settings: bool) -> None:
+        """Create all components anew, in place of those that were closed, stopped or abandoned."""
+        old, new = self.components, self._create(storage or self._create_storage())
+        if storage is None:
+            self._replaced_commits += old.storage.commits
+        if keep_settings:
+            new.set_default_properties(old.default_properties)
+            new.flush_mode, new.flush_period = old.flush_mode, old.flush_period
+        self.components = new
+        self.home.devices = new.devices
+
+    # Other event loops and processes
+
+    def check_loop(self) -> None:
+        """
+        Let go of what belongs to an event loop that has ended.
+
+        Raises:
+            LifecycleError: The client is running in the event loop of another thread.
+        """
+        loop = self.components.loop
+        if loop is None or loop is asyncio.get_running_loop():
+            return
+        if loop.is_running():
+            raise wrong_loop(loop)
+        if self.state == "open":
+            LOG.warning("A client was not closed before its event loop ended; its queue is %s.", self.location)
+            self.state = "not started"
+            self.running.discard(self)
+        self._lock = asyncio.Lock()
+        old = self.components
+        old.abandon()
+        # What is in memory would be lost with the storage.
+        self._replace(storage=old.storage if self.configuration.storage == MEMORY else None, keep_settings=True)
+        self._refuse()
+
+    def _forget(self) -> None:
+        """Forget all components in a forked child: they are the parent's, which goes on using them."""
+        if self.components.loop is None:
+            return
+        abandon(self.components)
+        self._lock = asyncio.Lock()
+        self._replace(keep_settings=True)
+        if self.state == "open":
+            self.state = "not started"
+            self.running.discard(self)
+            self.components.recorder.refuse(
+                NotStartedError(
+                    "The client was started before this process was forked.", hint="Await its start() in this process."
+                )
+            )
+        else:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Let the present components refuse or drop calls, as the state says."""
+        recorder = self.components.recorder
+        if self.state == "closed":
+            recorder.refuse(_closed())
+        elif self.state == "stopped":
+            recorder.stop()
+        else:
+            recorder.refuse(_not_started())
+
+    # Start
+
+    async def start(self) -> None:
+        """Open the client; do nothing if it is open already."""
+        self.check_loop()
+        try:
+            await self._run(self._start(), "starting", lambda: None)
+        except asyncio.CancelledError:
+            await self._run(self._undo_start(), "closing", lambda: None)
+            raise
+
+    async def _start(self) -> None:
+        async with self._lock:
+            if self.state == "closed":
+                raise _closed()
+            if self.state == "open":
+                return
+            try:
+                await self.components.open(lambda: DeviceContext(self._default_device, self.home.devices))
+            except BaseException:
+                self._replace(keep_settings=True)
+                self._refuse()
+                raise
+            self.state, self._is_wiped = "open", False
+            self.running.add(self)
+        await self._log_start()
+
+    async def _log_start(self) -> None:
+        try:
+            pending = await self.components.storage.pending()
+        except StorageError as error:
+            LOG.warning("The queue can't be read: %s", error)
+            return
+        LOG.info(
+            "Started for project %s with the queue %s: %d records wait, %d are dead letters.",
+            self.configuration.project_token,
+            self.location,
+            pending.waiting,
+            pending.dead,
+        )
+
+    async def _undo_start(self) -> None:
+        async with self._lock:
+            if self.state == "open":
+                await self.components.close_features(Deadline(0), _not_started())
+                await self.components.receipts.aclose()
+                await self._shut_down(Deadline(0))
+                self._replace(keep_settings=True)
+                self.state = "not started"
+                self._refuse()
+
+    # Close
+
+    async def close(self, timeout: float | None, *, end_sessions: bool) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
+        """Upload what waits, as far as possible, and close; do nothing if the client is closed already."""
+        self.check_loop()
+        deadline = Deadline(timeout)
+        is_uploaded = timeout != 0
+        await self._run(
+            self._close(deadline, is_uploaded=is_uploaded, end_sessions=end_sessions), "closing", deadline.expire
+        )
+
+    async def _close(self, deadline: Deadline, *, is_uploaded: bool, end_sessions: bool) -> None:
+        async with self._lock:
+            if self.state == "closed":
+                return
+            was_open = self.state == "open"
+            components = self.components
+            await components.close_features(deadline, _closed(), end_sessions=end_sessions and was_open)
+            self.state = "closed"
+            if components.upload is None:
+                await components.receipts.aclose()
+                return
+            try:
+                await self._upload_rest(components, deadline, is_uploaded=is_uploaded)
+            finally:
+                await components.receipts.aclose()
+                await self._shut_down(deadline)
+
+    async def _upload_rest(self, components: Components, deadline: Deadline, *, is_uploaded: bool) -> None:
+        upload, waiting = components.upload, 0
+        try:
+            if upload is not None and components.flush_mode is not FlushMode.MANUAL and is_uploaded:
+                async with deadline.limit():
+                    await upload.flusher.flush(deadline.remaining, wait_out_outages=False)
+            async with deadline.limit(grace=0.5):
+                waiting = (await components.storage.pending()).waiting
+                LOG.info("Closed; %d records stay in the queue %s.", waiting, self.location)
+        except StorageError as error:
+            LOG.warning("The queue could not be uploaded while closing: %s", error)
+
+    async def _shut_down(self, deadline: Deadline) -> None:
+        self.running.discard(self)
+        await self.components.shut_down(deadline)
+
+    # Stop
+
+    async def stop(self, *, flush: bool, timeout: float | None) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
+        """Delete all data and stop."""
+        self.check_loop()
+        deadline = Deadline(timeout if flush else 0)
+        return await self._run(self._stop(deadline, flush=flush), "stopping", deadline.expire)
+
+    async def _stop(self, deadline: Deadline, *, flush: bool) -> FlushResult:
+        async with self._lock:
+            if self.state == "closed":
+                raise _closed()
+            if self._is_wiped:
+                return FlushResult(0, 0, 0)
+            # From here on everything is dropped: nothing can be tracked that would be deleted unsent.
+            self.state = "stopped"
+            components = self.components
+            components.recorder.stop()
+            components.features.clear()
+            async with deadline.limit():
+                await components.session_expirer.aclose()
+            result = FlushResult(0, 0, 0)
+            if flush and components.upload is not None:
+                await components.upload.flusher.set_mode(FlushMode.MANUAL)
+                result = await components.drain(deadline)
+            return await self._wipe(result, is_flush=flush)
+
+    async def _wipe(self, result: FlushResult, *, is_flush: bool) -> FlushResult:
+        # Everything under way ends first, so that nothing is sent or written after the data is deleted.
+        components, reason = self.components, "the integration was stopped"
+        await components.features.aclose()
+        components.devices.end_streams()
+        await self._shut_down(Deadline(None))
+        waiting = await components.wipe()
+        self._is_wiped = True
+        await components.receipts.drop_all(reason)
+        await components.receipts.aclose()
+        components.devices.clear()
+        self._replace(keep_settings=False)
+        self._refuse()
+        done = f"{result.delivered} records were delivered first, " if is_flush else ""
+        LOG.warning("The integration was stopped: %s%d were deleted unsent, and nothing is tracked.", done, waiting)
+        if waiting:
+            self.counters.dropped["stopped"] += waiting
+            self._hooks.notify(DeliveryEvent("dropped", reason=reason))
+        return evolve(result, remaining=waiting)
+
+    async def _run(self, work: Coroutine[Any, Any, T], name: str, on_cancel: Callable[[], None]) -> T:
+        return await run_to_end(work, name=name, on_cancel=on_cancel)
+
+
+def _not_started() -> LifecycleError:
+    return NotStartedError("The client is not started.", hint="Use 'async with' or await start().")
+
+
+def _closed() -> LifecycleError:
+    return ClosedError("The client is closed.", hint="Create a new client.")
+
+
+def _damage_report(lifecycle: Lifecycle) -> Callable[[DamagedFileError], None]:
+    # The storage outlives a client that was never closed, and must not keep it alive.
+    owner = ref(lifecycle)
+
+    def report(error: DamagedFileError) -> None:
+        if (lifecycle := owner()) is not None:
+            lifecycle.components.replace_lost_states(error)
+
+    return report
