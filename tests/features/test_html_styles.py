@@ -207,11 +207,12 @@ class TestOldNotations:
         """What a message lacks is listed, once each, and nothing of what means nothing."""
         page = read(
             "<!DOCTYPE html><html><head><title>x</title><meta charset=utf-8></head><body><!-- c -->"
-            "<svg><path d=x /></svg><svg></svg><form>a<input></form><p onclick=x onload=y>b<script>x</script>"
+            "<svg><script>x</script></svg><svg></svg><math>1</math><form>a<input></form>"
+            "<p onclick=x onload=y>b<script>x</script>"
             "<a href='javascript:x' target=_blank>c</a><img src=b.png><style>@import 'x';b{behavior:url(x)}</style>"
         )
         assert page.removed == (
-            *("<svg>", "<form>", "<input>", "onclick of <p>", "onload of <p>", "<script>", "href of <a>"),
+            *("<svg>", "<math>", "<form>", "<input>", "onclick of <p>", "onload of <p>", "<script>", "href of <a>"),
             *("src of <img>", "@import", "behavior in a style"),
         )
 

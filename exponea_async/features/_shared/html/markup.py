@@ -7,13 +7,14 @@ builds a tree of them sees no others, and not so many that the tree would grow o
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 from html.parser import HTMLParser
 
 from exponea_async._internal.links import safe_link, strip_resource
 from exponea_async.features._shared.html.css import ID_PREFIX, StyleCleaner, write_url
 from exponea_async.features._shared.html.resources import name_set
+from exponea_async.features._shared.html.vector import KEPT_ATTRIBUTES, VectorImage
 
 VOID = name_set("br col hr img meta wbr")
 #: The elements of a message. Forms and their fields are left out: there is no recipient for them.
@@ -97,6 +98,8 @@ class Markup(HTMLParser):
         self._written: list[str] = []
         self._tag_count = 0
         self._formatting: dict[str, int] = {}
+        self._svg: VectorImage | None = None
+        self._svg_attributes: dict[str, str] = {}
         self._dropping: str | None = None
         self._drop_depth = 0
         self._sheet: list[str] | None = None
@@ -118,6 +121,9 @@ class Markup(HTMLParser):
             self.close()
         except AssertionError as error:  # older versions of Python raise it for odd declarations
             raise UnreadableError from error
+        if self._svg:
+            self._svg.end("svg")
+            self._end_svg()
         self._end_sheet()
         # Browsers keep the same tag open at most three times.
         opened = sum(min(count, 3) for count in self._formatting.values())
@@ -131,8 +137,12 @@ class Markup(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Write a start tag, or start to drop an element."""
-        if self._dropping:
+        if self._svg:
+            self._svg.start(self.get_starttag_text() or "", _first(attrs), is_empty=False)
+        elif self._dropping:
             self._drop_depth += tag == self._dropping
+        elif tag == "svg":
+            self._start_svg(attrs, is_empty=False)
         elif tag in DROPPED:
             self._dropping, self._drop_depth = tag, 1
             self._note(tag)
@@ -143,13 +153,21 @@ class Markup(HTMLParser):
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Write a tag that ends with a slash, which closes foreign elements only."""
-        self.handle_starttag(tag, attrs)
-        if tag in ("svg", "math"):
-            self.handle_endtag(tag)
+        if self._svg:
+            self._svg.start(self.get_starttag_text() or "", _first(attrs), is_empty=True)
+        elif tag == "svg" and not self._dropping:
+            self._start_svg(attrs, is_empty=True)
+        else:
+            self.handle_starttag(tag, attrs)
+            if tag in ("svg", "math"):
+                self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
         """Write an end tag, or stop to drop an element."""
-        if self._dropping:
+        if self._svg:
+            self._svg.end(tag)
+            self._end_svg()
+        elif self._dropping:
             self._drop_depth -= tag == self._dropping
             self._dropping = self._dropping if self._drop_depth else None
         elif tag == "style":
@@ -159,7 +177,9 @@ class Markup(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         """Write text."""
-        if self._sheet is not None:
+        if self._svg:
+            self._svg.text(data)
+        elif self._sheet is not None:
             self._sheet.append(data)
         elif not self._dropping:
             text = _clean_text(data)
@@ -185,6 +205,26 @@ class Markup(HTMLParser):
         if tag not in _DOCUMENT:
             self._cleaner.removed(f"<{_NAME.sub('', tag)[:30]}>")
 
+    def _start_svg(self, attrs: list[tuple[str, str | None]], *, is_empty: bool) -> None:
+        self._svg, self._svg_attributes = VectorImage(), _first(attrs)
+        self._svg.start(self.get_starttag_text() or "", self._svg_attributes, is_empty=is_empty)
+        self._end_svg()
+
+    def _end_svg(self) -> None:
+        """Write the picture of an ``<svg>`` element that has ended."""
+        svg = self._svg
+        if svg is None or not svg.is_complete:
+            return
+        self._svg = None
+        if svg.is_empty:
+            return
+        url = svg.data_url()
+        if url is None:
+            self._note("svg")
+            return
+        kept = {name: value for name, value in self._svg_attributes.items() if name in KEPT_ATTRIBUTES}
+        self._start("img", list({**kept, "alt": kept.get("aria-label", ""), "src": url}.items()))
+
     def _write_tag(self, tag: str) -> None:
         self._tag_count += 1
         if self._tag_count > _MAX_TAGS:
@@ -205,7 +245,7 @@ class Markup(HTMLParser):
     def _attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
         known = _BODY_ATTRIBUTES if tag == "body" else ATTRIBUTES | OWN_ATTRIBUTES.get(tag, frozenset())
         # The first of several attributes of the same name counts.
-        given = {name: value or "" for name, value in reversed(attrs)}
+        given = _first(attrs)
         self._replace_old_attributes(tag, given)
         for name in sorted(given):
             safe = self._safe_value(name, _clean_text(given[name])) if name in known else None
@@ -242,6 +282,11 @@ class Markup(HTMLParser):
         if value not in self._clean_styles:
             self._clean_styles[value] = self._cleaner.clean_style(value)
         return self._clean_styles[value]
+
+
+def _first(attrs: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """Return the first of several attributes of the same name."""
+    return {name: value or "" for name, value in reversed(list(attrs))}
 
 
 def start_tag(tag: str, attributes: dict[str, str]) -> str:
