@@ -26,6 +26,7 @@ from exponea_async.projects import (
     parse_project,
     read_mapping,
     read_projects,
+    to_authorization,
     unify_projects,
 )
 
@@ -217,7 +218,7 @@ class Configuration:
     """
 
     project_token: str = field(validator=checks.project_token)
-    authorization_token: str | BasicAuth = field(repr=False, validator=check_authorization)
+    authorization_token: str | BasicAuth = field(repr=False, converter=to_authorization, validator=check_authorization)
     base_url: str = field(default=BASE_URL, converter=_main_url, validator=checks.base_url)
     project_mapping: Mapping[EventType, tuple[ExponeaProject, ...]] = field(default=None, converter=_project_mapping)
     other_projects: Sequence[ExponeaProject] = field(default=(), converter=_other_projects)
@@ -330,7 +331,7 @@ class Configuration:
             ConfigurationError: A variable is missing, invalid or unknown. The error names it and shows no secret.
         """
         environment = Environment(cls, {"basic_auth": BasicAuth, "queue": QueueSettings, "upload": UploadSettings})
-        variables = os.environ if environ is None else environ
+        variables = environment.select(os.environ if environ is None else environ)
         environment.check_names(variables)
         values = environment.read(variables, overrides, replaces={"basic_auth": "authorization_token"})
         with checks.renamed(lambda field: environment.variable_of(field, overrides)):

@@ -10,6 +10,7 @@ import attrs
 from attrs import Attribute, field, frozen
 
 from exponea_async._internal import validation as checks
+from exponea_async._internal.secrets import to_secret
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType
 
@@ -18,6 +19,10 @@ ROUTED = {name: (kind,) for name, kind in EventType.__members__.items()} | {
     "APP_INBOX": (EventType.APP_INBOX_OPENED, EventType.APP_INBOX_CLICKED)
 }
 PROJECTS_HINT = "Use a list of ExponeaProject(project_token, authorization_token)."
+
+
+def _to_secret(value: str) -> str:
+    return to_secret(value)  # type: ignore[no-any-return]
 
 
 @frozen
@@ -31,7 +36,12 @@ class BasicAuth:
     """
 
     key_id: str = field(validator=[checks.credential, checks.key_id])
-    secret: str = field(repr=False, validator=checks.credential)
+    secret: str = field(repr=False, converter=_to_secret, validator=checks.credential)
+
+
+def to_authorization(value: str | BasicAuth) -> str | BasicAuth:
+    """Convert a public API key to a string that is masked wherever it is shown."""
+    return to_secret(value)  # type: ignore[no-any-return]
 
 
 def check_authorization(instance: object, attribute: "Attribute[Any]", value: Any) -> None:
@@ -52,7 +62,7 @@ class ExponeaProject:
     """
 
     project_token: str = field(validator=checks.project_token)
-    authorization_token: str | BasicAuth = field(repr=False, validator=check_authorization)
+    authorization_token: str | BasicAuth = field(repr=False, converter=to_authorization, validator=check_authorization)
     base_url: str | None = field(
         default=None, converter=checks.normalized_url, validator=checks.optional(checks.base_url)
     )

@@ -10,6 +10,7 @@ import attrs
 from attrs import Attribute
 
 from exponea_async._internal import validation as checks
+from exponea_async._internal.secrets import Secret, to_secret
 from exponea_async.errors import ConfigurationError
 
 PREFIX = "EXPONEA_"
@@ -37,22 +38,26 @@ class Environment:
             if each.init and each.name not in self._functions and each.name not in self._sections
         }
 
+    def select(self, variables: Mapping[str, str]) -> dict[str, Secret]:
+        """Return the variables with our prefix. Their values are masked: they are keys, or have keys in them."""
+        return {name: Secret(variables[name]) for name in variables if name.startswith(PREFIX)}
+
     def check_names(self, variables: Iterable[str]) -> None:
         """
-        Check that all variables with our prefix are known.
+        Check that all variables, which have our prefix, are known.
 
         Raises:
             ConfigurationError: One of them is not.
         """
         for name in variables:
-            if name.startswith(PREFIX) and name not in self._variables:
+            if name not in self._variables:
                 hint = checks.suggest(name, self._variables, "Remove it.", prefix=PREFIX)
                 if name.removeprefix(PREFIX).lower() in self._functions:
                     hint = "Pass the function as an argument of from_env()."
                 raise ConfigurationError(name, "is not a known variable", hint)
 
     def read(
-        self, variables: Mapping[str, str], overrides: Mapping[str, Any], replaces: Mapping[str, str]
+        self, variables: Mapping[str, Secret], overrides: Mapping[str, Any], replaces: Mapping[str, str]
     ) -> dict[str, dict[str, Any]]:
         """
         Return the values of the variables that are set, by section and field.
@@ -69,7 +74,8 @@ class Environment:
         for name, (section, each) in self._variables.items():
             field = replaces.get(section, section) or each.name
             if variables.get(name) and field not in overrides:
-                found[section][each.name] = checks.parse_variable(name, each.type, variables[name])
+                # No variable holds a key in plain text.
+                found[section][each.name] = _read(name, each, variables[name])
         return found
 
     def variable_of(self, field: str, overrides: Mapping[str, Any]) -> str:
@@ -84,6 +90,11 @@ class Environment:
         names = [field[: each.end()] for each in (_NAME_IN_SECTION.match(field), section) if each]
         known = next((name for name in names if _variable(name) in self._variables), None)
         return field if known is None else _variable(known) + field.removeprefix(known)
+
+
+def _read(name: str, field: "Attribute[Any]", value: Secret) -> Any:
+    parsed = checks.parse_variable(name, field.type, value)
+    return parsed if field.repr else to_secret(parsed)
 
 
 def _variable(field: str) -> str:

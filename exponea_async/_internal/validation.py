@@ -27,6 +27,7 @@ import attrs
 from attrs import Attribute
 
 from exponea_async._internal.printable import printable
+from exponea_async._internal.secrets import to_secret
 from exponea_async.errors import ConfigurationError
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
@@ -46,6 +47,8 @@ INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f]")
 HOST = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
 #: The ports that a URL need not name.
 DEFAULT_PORTS = {"http": 80, "https": 443}
+#: The names of keys in a JSON object.
+_KEYS = frozenset({"authorization_token", "secret"})
 #: Maximum length of a value in a message, in characters.
 MAX_REPR = 60
 #: Maximum length of a setting that is any string, in characters.
@@ -401,8 +404,12 @@ def _parse_boolean(value: str) -> bool:
     ]
 
 
+def _mask_keys(parsed: dict[str, Any]) -> dict[str, Any]:
+    return {name: to_secret(value) if name in _KEYS else value for name, value in parsed.items()}
+
+
 def _parse_object(value: str) -> dict[str, Any]:
-    parsed = json.loads(value)
+    parsed = json.loads(value, object_hook=_mask_keys)
     if not isinstance(parsed, dict):
         raise ValueError(value)  # noqa: TRY004 - the value is wrong, not its type
     return parsed
@@ -446,4 +453,4 @@ def parse_variable(field: str, kind: Any, value: str) -> Any:
     parse, trouble, hint = PARSERS.get(get_origin(kind) or kind, (str, "", ""))
     with suppress(ValueError, KeyError, RecursionError):
         return parse(value)
-    raise ConfigurationError(field, trouble.format(short_repr(value)), hint)
+    raise ConfigurationError(field, trouble.format(short_repr(str(value))), hint)

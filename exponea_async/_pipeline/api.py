@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from exponea_async._internal.secrets import Secret
 from exponea_async._internal.user_code import FunctionError, calling
 from exponea_async._pipeline.projects import ProjectAccess, ProjectStore
 from exponea_async._pipeline.responses import classify, describe
@@ -130,26 +131,31 @@ class ApiClient:
             return await self._customer_token(ids)
         return access.authorization
 
-    async def _customer_token(self, ids: Mapping[str, str]) -> str:
+    async def _customer_token(self, ids: Mapping[str, str]) -> Secret:
         provider: Any = self._configuration.customer_token_provider
         try:
             with calling("the customer_token_provider", provider, is_async=True):
-                token = await _check_awaitable(provider(ids) if _accepts_ids(provider) else provider())
+                token = _bearer(await _check_awaitable(provider(ids) if _accepts_ids(provider) else provider()))
         except ExponeaError:
             raise
         except Exception as error:
             # The message may hold a secret, so it is only in the error that this one is raised from.
             name = type(error.__cause__ if isinstance(error, FunctionError) else error).__name__
             raise RequestRefusedError(f"customer_token_provider raised {name}", status=0) from error
-        # A string read from a file ends with a line break, which would begin another header.
-        words = token.split() if isinstance(token, str) else []
-        if words[:1] == [BEARER]:
-            del words[0]
-        if len(words) != 1 or not _TOKEN.fullmatch(words[0]):
+        if token is None:
             raise RequestRefusedError(
                 "customer_token_provider did not return a token", status=0, hint="Return the customer's JWT."
             )
-        return f"{BEARER} {words[0]}"
+        return token
+
+
+def _bearer(token: Any) -> Secret | None:
+    """Return the header for a customer's token, or None if it is not a token."""
+    # A string read from a file ends with a line break, which would begin another header.
+    words = token.split() if isinstance(token, str) else []
+    if words[:1] == [BEARER]:
+        del words[0]
+    return Secret(f"{BEARER} {words[0]}") if len(words) == 1 and _TOKEN.fullmatch(words[0]) else None
 
 
 def _check_awaitable(returned: Any) -> Any:

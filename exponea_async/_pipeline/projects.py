@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve, field, frozen
 
+from exponea_async._internal.secrets import SecretBytes
 from exponea_async._internal.validation import normalized_url
 from exponea_async._pipeline.commands import project_of, split_route
 from exponea_async._pipeline.transport import authorization_header
@@ -187,7 +188,7 @@ def _state_key(token: str) -> str:
 def _encode(project: ExponeaProject) -> bytes:
     key = project.authorization_token
     value = [key.key_id, key.secret] if isinstance(key, BasicAuth) else key
-    return json.dumps({"authorization": value, "base_url": project.base_url}).encode()
+    return SecretBytes(json.dumps({"authorization": value, "base_url": project.base_url}).encode())
 
 
 def _decode(token: str, value: bytes) -> ExponeaProject:

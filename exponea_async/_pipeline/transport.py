@@ -12,6 +12,7 @@ import zlib
 
 import aiohttp
 
+from exponea_async._internal.secrets import Secret
 from exponea_async._pipeline.responses import HttpResponse, parse_retry_after
 from exponea_async._version import __version__
 from exponea_async.config import UploadSettings
@@ -37,21 +38,15 @@ REQUEST_ERRORS = (
 )
 
 
-class _Secret(str):
-    """A string whose repr is masked, since errors of aiohttp show the headers of their request."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-
-def authorization_header(authorization: str | BasicAuth) -> str:
+def authorization_header(authorization: str | BasicAuth) -> Secret:
     """Return the ``Authorization`` header for a public API token or private access."""
     if isinstance(authorization, BasicAuth):
-        pair = f"{authorization.key_id}:{authorization.secret}".encode()
-        return f"Basic {base64.b64encode(pair).decode()}"
-    return f"Token {authorization}"
+        return Secret(f"Basic {_encoded_pair(authorization)}")
+    return Secret(f"Token {authorization}")
+
+
+def _encoded_pair(authorization: BasicAuth) -> str:
+    return base64.b64encode(f"{authorization.key_id}:{authorization.secret}".encode()).decode()
 
 
 class Transport:
@@ -111,7 +106,7 @@ class Transport:
         Raises:
             UnavailableError: There was no valid response, or its body is too large.
         """
-        headers: dict[str, str] = {"Authorization": _Secret(authorization)}
+        headers: dict[str, str] = {"Authorization": Secret(authorization)}
         if compress and body is not None:
             headers["Content-Encoding"] = "gzip"
             body = await _compress(body)
