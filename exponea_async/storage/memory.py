@@ -35,6 +35,7 @@ from exponea_async.storage.base import (
     Written,
     queue_full,
 )
+from exponea_async.storage.clock import to_unix, to_uptime
 
 #: Number of records that have left the queue of which it is known what became of them.
 MAX_MARKS = 10_000
@@ -296,12 +297,12 @@ class MemoryStorage:
             route = routes[(index + self._lease_count) % len(routes)]
             leased += self._lease(route, limit - len(leased), now)
         for row in leased:
-            self._schedule(row, now + min(seconds, MAX_DUE_AHEAD))
+            self._schedule(row, to_uptime(now) + min(seconds, MAX_DUE_AHEAD))
             row.reason = ""
         return list(map(_leased, leased))
 
     def _lease(self, route: _Route, limit: int, now: float) -> list[_Row]:
-        numbers = route.due(limit, now)
+        numbers = route.due(limit, to_uptime(now))
         end = min(route.last, route.cursor + limit - len(numbers))
         numbers += range(route.cursor + 1, end + 1)
         route.cursor = max(end, route.cursor)
@@ -334,7 +335,7 @@ class MemoryStorage:
 
     def _settle(self, row: _Row, settlement: Settlement) -> None:
         if settlement.verdict == "later":
-            self._schedule(row, settlement.due)
+            self._schedule(row, to_uptime(settlement.due))
             row.failures = settlement.failures
             row.reason = settlement.reason
             return
@@ -491,4 +492,12 @@ def _leased(row: _Row) -> Leased:
 
 
 def _waiting(row: _Row) -> Waiting:
-    return Waiting(row.id, row.route.name, row.record.body, row.record.at, row.failures, row.due, row.reason)
+    return Waiting(
+        row.id,
+        row.route.name,
+        row.record.body,
+        row.record.at,
+        row.failures,
+        to_unix(row.due) if row.is_leased else 0.0,
+        row.reason,
+    )

@@ -134,10 +134,10 @@ class TestDamagedPages:
             each.unlink()
 
         found = await lease(storage, now=NOW + LEASE)
-        assert [(each.id, each.body, each.failures) for each in found] == [
+        assert {(each.id, each.body, each.failures) for each in found} == {
             (written[3], b"d", 0),
             (written[2], b"c", 2),
-        ]
+        }
         assert [each.body for each in await storage.dead(9)] == [b"b"]
         assert (await storage.find(written))[written[0]].kind == "delivered"
         assert await storage.load_state("k") == State(b"v", 1, NOW)

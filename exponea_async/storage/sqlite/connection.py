@@ -16,6 +16,7 @@ from typing import TypeVar, cast
 
 import aiosqlite
 
+from exponea_async.storage.clock import boot_number
 from exponea_async.storage.sqlite import marks
 from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.marks import Outcome
@@ -278,6 +279,14 @@ class QueueConnection(sqlite3.Connection):
     def set_counter(self, name: str, value: int) -> None:
         """Set a counter."""
         self.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
+
+    def check_due_times(self) -> None:
+        """Make all records due if the machine was started since: the processes that had leased them are gone."""
+        number = boot_number()
+        if self.counter("boot") != number:
+            with self.write_transaction():
+                self.set_counter("boot", number)
+                self.execute("UPDATE taken SET due = 0")
 
     def raise_state_versions(self) -> None:
         """Make sure that no state of this file gets a version that it had in the file that this one replaces."""

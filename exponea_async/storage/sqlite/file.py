@@ -112,6 +112,7 @@ def _prepare(connection: QueueConnection, synchronous: str) -> None:
     with connection.read_transaction():
         queries.pending(connection)
         _check_pages(connection)
+    connection.check_due_times()
 
 
 def _check_pages(connection: QueueConnection) -> None:

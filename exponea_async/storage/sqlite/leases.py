@@ -11,6 +11,7 @@ from contextlib import suppress
 from attrs import evolve
 
 from exponea_async.storage.base import MAX_DUE_AHEAD, Leased, Settlement
+from exponea_async.storage.clock import to_uptime
 from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, parse_ids
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
@@ -23,8 +24,8 @@ class LeaseRequest:
 
     Args:
         limit: The maximum number of records.
-        due: The end of the lease, when the records fall due again, UNIX seconds.
-        now: UNIX seconds.
+        due: The end of the lease, when the records fall due again, in seconds since the start of the machine.
+        now: The present time, in the same seconds.
         skip: Routes to leave out.
         only: The only route to lease from, or None for all.
     """
@@ -169,5 +170,5 @@ def _delay(connection: QueueConnection, ids: list[int], settlement: Settlement) 
     for placeholders, some in chunks(ids):
         connection.execute(
             f"UPDATE taken SET due = ?, failures = ?, reason = ? WHERE id IN ({placeholders})",
-            (settlement.due, settlement.failures, settlement.reason, *some),
+            (to_uptime(settlement.due), settlement.failures, settlement.reason, *some),
         )

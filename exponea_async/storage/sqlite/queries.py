@@ -9,6 +9,7 @@ from heapq import merge
 from itertools import islice
 
 from exponea_async.storage.base import DELETED_LETTER, DeadLetter, Pending, RecordStatus, State, Waiting, Watermark
+from exponea_async.storage.clock import to_unix
 from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, parse_ids
 from exponea_async.storage.sqlite.marks import find_marks
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
@@ -75,12 +76,12 @@ def waiting(connection: QueueConnection, limit: int) -> list[Waiting]:
 
 def _waiting(connection: QueueConnection, route: Route) -> Iterator[Waiting]:
     sql = (
-        f"SELECT r.id, {BODY}, {AT}, CAST(coalesce(t.failures, 0) AS INTEGER), CAST(coalesce(t.due, 0) AS REAL),"
+        f"SELECT r.id, {BODY}, {AT}, CAST(coalesce(t.failures, 0) AS INTEGER), CAST(t.due AS REAL),"
         " CAST(coalesce(t.reason, '') AS TEXT)"
         " FROM record r LEFT JOIN taken t ON t.id = r.id WHERE r.id >= ? AND r.id < ? ORDER BY r.id"
     )
-    for key, body, at, *others in connection.execute(sql, (route.number << ROUTE_SHIFT, route.end)):
-        yield Waiting(str(key), route.name, body, at, *others)
+    for key, body, at, failures, due, reason in connection.execute(sql, (route.number << ROUTE_SHIFT, route.end)):
+        yield Waiting(str(key), route.name, body, at, failures, 0.0 if due is None else to_unix(due), reason)
 
 
 def _written_at(record: Waiting) -> float:

@@ -121,6 +121,8 @@ class _Salvage:
                     self._names[number] = (name, max(cursor, self._names.get(number, ("", 0))[1]))
             own = {number for number, (name, _) in self._names.items() if self._add_route(number, name)}
             saved, lost = self._copy_records(own)
+            if self._reader.value("SELECT value FROM counter WHERE name = 'boot'") != target.counter("boot"):
+                target.execute("UPDATE taken SET due = 0")
             self._copy("dead", self._is_new)
             target.reload()
         return Salvaged(saved, lost, reader.failures == 0)
@@ -188,6 +190,7 @@ class _Salvage:
         return [row for row in rows if row[0] not in known]
 
     def _insert(self, number: int, rows: Sequence[Row], taken: "dict[int, Row]") -> None:
+        """Add records under their ids, all of them as leased before."""
         self._target.executemany("INSERT INTO record VALUES (?, ?, ?)", rows)
         due = [taken.get(row[0], (row[0], number, 0.0, 0, "")) for row in rows]
         self._target.executemany("INSERT OR REPLACE INTO taken VALUES (?, ?, ?, ?, ?)", due)

@@ -5,8 +5,9 @@ Records are found without an index. A record's id has the number of its route in
 a number that increases by one within the route, so the records of a route are one contiguous range of the primary key.
 The *cursor* of a route is the highest id that was ever leased. All records above it exist and are untouched. Each
 record at or below it that still exists has a row in ``taken``, the table of records that have been leased at least
-once, with the time at which it falls due again. So a lease reads a few rows at the cursor and a few of the small table
-``taken``, however long the queue is, and the number of untouched records is a subtraction.
+once, with the time at which it falls due again, in seconds since the start of the machine (see `storage.clock`). So a
+lease reads a few rows at the cursor and a few of the small table ``taken``, however long the queue is, and the number
+of untouched records is a subtraction.
 
 What became of the records that are gone is in ``mark``, as ranges of ids; see `storage.sqlite.marks`.
 """

@@ -27,6 +27,7 @@ from exponea_async.storage.base import (
     Watermark,
     Written,
 )
+from exponea_async.storage.clock import to_uptime
 from exponea_async.storage.sqlite import leases, queries
 from exponea_async.storage.sqlite.connection import ConnectionThread, MovedFileError, QueueConnection
 from exponea_async.storage.sqlite.file import is_damage, move_aside, open_file, storage_error
@@ -225,8 +226,9 @@ class SQLiteStorage:
         self, limit: int, seconds: float, now: float, *, skip: Iterable[str] = (), only: str | None = None
     ) -> list[Leased]:
         """Lease due records."""
-        due = now + min(seconds, MAX_DUE_AHEAD)
-        return await self._committer.lease(leases.LeaseRequest(limit, due, now, frozenset(skip), only))
+        start = to_uptime(now)
+        due = start + min(seconds, MAX_DUE_AHEAD)
+        return await self._committer.lease(leases.LeaseRequest(limit, due, start, frozenset(skip), only))
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """Store the outcome of leased records."""
