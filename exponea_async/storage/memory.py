@@ -9,8 +9,8 @@ their due time. So a lease searches nothing.
 import asyncio
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from heapq import heappop, heappush, merge, nsmallest
+from collections.abc import Callable, Iterable, Sequence
+from heapq import merge, nsmallest
 from itertools import count, islice
 from math import inf
 from typing import Literal
@@ -18,6 +18,7 @@ from typing import Literal
 from attrs import define, evolve, field
 
 from exponea_async.errors import StateConflictError, StorageError
+from exponea_async.storage.activity_index import ActivityIndex
 from exponea_async.storage.base import (
     DELETED_LETTER,
     MAX_DUE_AHEAD,
@@ -78,52 +79,6 @@ class _Route:
         return [number for _, number in due + self.schedule[start : start + limit - len(due)]]
 
 
-class _ActivityIndex:
-    """
-    The keys of the states with activity, in the order of a time that is never later than the actual one.
-
-    Later activity of a state costs nothing here: a key moves to its actual place only when it comes first in the heap.
-
-    Args:
-        states: The states, which change.
-    """
-
-    def __init__(self, states: Mapping[str, State]) -> None:
-        self._states = states
-        self._heap: list[tuple[float, str]] = []
-        self._noted: dict[str, float] = {}
-
-    def note(self, key: str, active: float | None) -> None:
-        """Note the activity of a state."""
-        noted = self._noted.get(key)
-        if active is not None and (noted is None or active < noted):
-            self._noted[key] = active
-            heappush(self._heap, (active, key))
-
-    def before(self, end: float, limit: int) -> list[tuple[str, State]]:
-        """Return the states whose last activity is before a time, earliest first."""
-        found: list[tuple[str, State]] = []
-        while len(found) < limit and self._heap and self._heap[0][0] < end:
-            active, key = heappop(self._heap)
-            if self._noted.get(key) != active:
-                # An earlier time has been noted since, and the key was found under that.
-                continue
-            del self._noted[key]
-            state = self._states.get(key)
-            if state and state.active == active:
-                found.append((key, state))
-            elif state:
-                self.note(key, state.active)
-        for key, state in found:
-            self.note(key, state.active)
-        return found
-
-    def clear(self) -> None:
-        """Remove all keys."""
-        self._heap.clear()
-        self._noted.clear()
-
-
 class MemoryStorage:
     """
     A storage whose contents are lost at the end of the process.
@@ -150,7 +105,7 @@ class MemoryStorage:
         # What became of the last records that left the queue.
         self._marks: dict[str, RecordStatus] = {}
         self._states: dict[str, State] = {}
-        self._activity = _ActivityIndex(self._states)
+        self._activity = ActivityIndex(self._states)
         # The highest version of a deleted state.
         self._deleted_version = 0
         self._generation = time.time_ns()
