@@ -24,6 +24,7 @@ from exponea_async.errors import (
     RequestRefusedError,
     StorageError,
     UnavailableError,
+    WipedFileError,
 )
 from exponea_async.features.content_blocks.carousel import Carousel, CarouselChange
 from exponea_async.hooks import DeliveryEvent, Hooks
@@ -115,6 +116,7 @@ __all__ = [
     "TokenFrequency",
     "UnavailableError",
     "UploadSettings",
+    "WipedFileError",
     "__version__",
     "export_metrics",
 ]

@@ -2,11 +2,10 @@
 The client: its public calls, and their settings.
 """
 
-import asyncio
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
@@ -27,7 +26,7 @@ from exponea_async.errors import (
 from exponea_async.features.tracking import BulkVerbs
 from exponea_async.hooks import Hooks
 from exponea_async.models import FlushMode, FlushResult, Stats
-from exponea_async.storage import storage_location, wipe_storage
+from exponea_async.storage import is_shared, wipe_storage
 from exponea_async.subjects import DEFAULT_DEVICE, CustomerTracker, Device, DeviceVerbs, Subject, bind, bound
 
 LOG = logging.getLogger("exponea_async")
@@ -169,13 +168,14 @@ class Exponea(DeviceVerbs, BulkVerbs):
         Raises:
             ConfigurationError: It is not a `Configuration`, or the group has no data of its own, because
                 ``configuration.storage`` is a path.
-            LifecycleError: Such a client is running; use its ``stop_integration()``.
+            LifecycleError: A client is running on this storage, in this or another process; use its
+                ``stop_integration()``.
             StorageError: The storage refused; the stored data is still there.
         """
         _check_configuration(configuration)
         if app_group is not None:
             configuration = evolve(configuration, app_group=app_group)
-        if await asyncio.to_thread(_is_running, configuration, [each.configuration for each in Lifecycle.running]):
+        if await is_shared(configuration, [each.configuration for each in Lifecycle.running]):
             raise LifecycleError("A client is running on this storage.", hint="Await its stop_integration() instead.")
         await wipe_storage(configuration)
 
@@ -303,7 +303,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
     @property
     def is_stopped(self) -> bool:
-        """Whether ``stop_integration()`` was called and the client was not started since."""
+        """Whether this client, or another one of the same file, was stopped, and this one was not started since."""
         return self._lifecycle.state == "stopped"
 
     @property
@@ -324,11 +324,6 @@ class Exponea(DeviceVerbs, BulkVerbs):
     def stats(self) -> Stats:
         """Return what the client has done so far, in numbers."""
         return self._lifecycle.counters.snapshot(self._lifecycle.commits)
-
-
-def _is_running(configuration: Configuration, running: Iterable[Configuration]) -> bool:
-    location = storage_location(configuration)
-    return any(storage_location(each) == location for each in running)
 
 
 def _check_configuration(configuration: object) -> None:

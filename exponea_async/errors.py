@@ -12,7 +12,8 @@ The exceptions of this package.
     ├── StorageError (OSError)               the queue can't be read or written
     │   ├── QueueFullError                   the queue is full, and ``when_full="raise"``
     │   ├── StateConflictError               another process changed the same state first
-    │   └── DamagedFileError                 the queue file was damaged or deleted; a new one is in use
+    │   ├── DamagedFileError                 the queue file was damaged or deleted; a new one is in use
+    │   └── WipedFileError                   another process has deleted the data of the queue
     ├── DeliveryError                        an event was not delivered
     │   ├── RejectedError                    Engagement rejected the event for good
     │   ├── DroppedError                     the event was discarded on purpose before it was sent
@@ -150,6 +151,24 @@ class DamagedFileError(StorageError):
         self.moved_to = moved_to
         self.saved = saved
         self.lost = lost
+
+
+class WipedFileError(StorageError):
+    """
+    Another process, or another client, has deleted the data of the queue, as ``stop_integration()`` does.
+
+    Attributes:
+        path: The path of the queue file.
+    """
+
+    retryable = False
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"The data of the queue file {path} was deleted by another process.",
+            hint="Nothing is tracked until the client is started again.",
+        )
+        self.path = path
 
 
 class DeliveryError(ExponeaError):

@@ -24,8 +24,8 @@ class DeliveryEvent:
     Attributes:
         kind: What happened. ``"delivered"``, ``"rejected"``, ``"revived"``, ``"dropped"``, ``"lost"`` and
             ``"retried"`` are about records; ``"paused"``, ``"unavailable"`` and ``"resumed"`` about a project;
-            ``"damaged"`` about the queue file; ``"restarted"`` about a background task of the client that ended
-            unexpectedly.
+            ``"damaged"`` and ``"wiped"`` (another process has deleted everything, and this client has stopped) about
+            the queue file; ``"restarted"`` about a background task of the client that ended unexpectedly.
         ids: The ids of the records, as in `Receipt.ids`; empty if it is not about records.
         project: The token of the project; empty if it is not about a project.
         reason: The reason; empty if there is none.
@@ -43,6 +43,7 @@ class DeliveryEvent:
         "resumed",
         "unavailable",
         "damaged",
+        "wiped",
         "restarted",
     ]
     ids: tuple[str, ...] = ()

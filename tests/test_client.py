@@ -39,6 +39,7 @@ from exponea_async import (
     Receipt,
     StorageError,
     Subscription,
+    WipedFileError,
 )
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.testing import pending_records
@@ -751,8 +752,11 @@ class TestStopping:
         """If the file refuses, the caller gets the error, nothing is tracked, and another call deletes the data."""
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("ping"))
-        with failing(tmp_path / "queue.sqlite", "DELETE ON record"), pytest.raises(StorageError):
+        in_the_way = tmp_path / "queue.sqlite.exponea-wiped"
+        in_the_way.mkdir()
+        with pytest.raises(StorageError, match="is a directory"):
             await client.stop_integration()
+        in_the_way.rmdir()
         assert (await client.track_event(Event("ping"))).status == "dropped"
 
         await client.stop_integration()
@@ -767,6 +771,63 @@ class TestStopping:
         await Exponea(configure()).stop_integration()
 
         assert await (await connect(device=True)).get_customer_cookie() != cookie
+
+
+class TestStoppedByAnotherClient:
+    async def test_it_stops_as_well(self, connect: Connect, sandbox: Sandbox, deliveries: DeliveryLog) -> None:
+        """After another client of the queue has stopped, this one sends and records nothing until it is started."""
+        sandbox.faults.add(Fault("status", status=503))
+        one = await connect(device=True)
+        two = await connect(device=True, hooks=Hooks(listeners=[deliveries]))
+        receipts = await two.track_many(numbered_events(5))
+        cookie = await two.get_customer_cookie()
+        await one.stop_integration()
+        await until(lambda: two.is_stopped)
+        sandbox.faults.clear()
+
+        assert (await two.track_event(Event("later"))).status == "dropped"
+        await until(lambda: {receipt.status for receipt in receipts} == {"lost"})
+        (event,) = [event for event in deliveries if event.kind == "wiped"]
+        assert isinstance(event.error, WipedFileError)
+        assert sandbox.engine.events() == []
+
+        await two.start()
+        await (await two.track_event(Event("after"))).delivered(10)
+        assert await two.get_customer_cookie() != cookie
+        assert len(sandbox.engine.events(event_type="installation")) == 1
+
+    async def test_nothing_is_recorded_before_it_is_noticed(self, connect: Connect) -> None:
+        """Calls of a client that has not noticed yet are dropped, and are not in the queue of the other one."""
+        one = await connect(flush_mode="MANUAL")
+        two = await connect(flush_mode="MANUAL", device=True)
+        await two.track_event(Event("before"))
+        await one.stop_integration()
+
+        receipts = await asyncio.gather(*(two.track_event(Event("late")) for _ in range(20)))
+        assert {receipt.status for receipt in receipts} == {"dropped"}
+        await one.start()
+        assert await pending_records(one) == []
+
+    async def test_it_can_be_closed(self, connect: Connect) -> None:
+        """A client can be closed before and after it has noticed."""
+        one = await connect(flush_mode="MANUAL")
+        two, three = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
+        await one.stop_integration()
+        await asyncio.wait_for(two.aclose(), 10)
+        await three.track_event(Event("late"))
+        assert three.is_stopped
+        await asyncio.wait_for(three.aclose(), 10)
+
+    async def test_it_can_be_stopped(self, connect: Connect) -> None:
+        """Stopping deletes what is there by then, also in a client that was stopped by another one."""
+        one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
+        await one.stop_integration()
+        await one.start()
+        await two.track_event(Event("late"))
+        await one.track_event(Event("new"))
+        await two.stop_integration()
+
+        assert (await one.track_event(Event("late"))).status == "dropped"
 
 
 class TestClearing:

@@ -28,6 +28,7 @@ from exponea_async.errors import (
     StateConflictError,
     StorageError,
     UnavailableError,
+    WipedFileError,
 )
 
 EXAMPLES: list[ExponeaError] = [
@@ -41,6 +42,7 @@ EXAMPLES: list[ExponeaError] = [
     QueueFullError("The queue is full."),
     StateConflictError("device:default"),
     DamagedFileError("a.sqlite", "a.sqlite.damaged", "not a database"),
+    WipedFileError("a.sqlite"),
     DeliveryError("The event was not delivered."),
     RejectedError("no such event"),
     DroppedError("before_track"),

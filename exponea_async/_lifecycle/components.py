@@ -27,7 +27,7 @@ from exponea_async.features.segments.service import Segments
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import FlushResult
 from exponea_async.observability import Counters
-from exponea_async.storage.base import Storage
+from exponea_async.storage.base import Storage, count_waiting
 
 LOG = logging.getLogger("exponea_async")
 
@@ -244,19 +244,17 @@ class Components:
             upload.abandon()
         self.storage.abandon()
 
-    async def wipe(self) -> int:
+    async def wipe(self) -> int | None:
         """
-        Delete everything that is stored; return how many records were waiting. The upload must have ended.
+        Delete everything that is stored; return how many records were waiting, None if that could not be found out.
+
+        The components must be shut down.
 
         Raises:
             StorageError: The storage refused.
         """
-        await self.storage.open()
-        try:
-            waiting = (await self.storage.pending()).waiting
-            await self.storage.wipe()
-        finally:
-            await self.storage.aclose()
+        waiting = await count_waiting(self.storage)
+        await self.storage.wipe()
         return waiting
 
 

@@ -17,7 +17,14 @@ from exponea_async._lifecycle.forking import ForkHandler, abandon
 from exponea_async.config import Configuration
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.store import DeviceHome
-from exponea_async.errors import ClosedError, DamagedFileError, LifecycleError, NotStartedError, StorageError
+from exponea_async.errors import (
+    ClosedError,
+    DamagedFileError,
+    LifecycleError,
+    NotStartedError,
+    StorageError,
+    WipedFileError,
+)
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import FlushMode, FlushResult
 from exponea_async.observability import Counters
@@ -62,6 +69,7 @@ class Lifecycle:
         self.counters = Counters()
         self.state: State = "not started"
         self._is_wiped = False
+        self._ending: asyncio.Task[None] | None = None
         self._replaced_commits = 0
         self._lock = asyncio.Lock()
         self.components = self._create(self._create_storage())
@@ -82,7 +90,7 @@ class Lifecycle:
     # Components
 
     def _create_storage(self) -> Storage:
-        return create_storage(self.configuration, _damage_report(self))
+        return create_storage(self.configuration, _storage_report(self))
 
     def _create(self, storage: Storage) -> Components:
         return Components(
@@ -118,7 +126,7 @@ class Lifecycle:
             LOG.warning("A client was not closed before its event loop ended; its queue is %s.", self.location)
             self.state = "not started"
             self.running.discard(self)
-        self._lock = asyncio.Lock()
+        self._lock, self._ending = asyncio.Lock(), None
         old = self.components
         old.abandon()
         # What is in memory would be lost with the storage.
@@ -130,7 +138,7 @@ class Lifecycle:
         if self.components.loop is None:
             return
         abandon(self.components)
-        self._lock = asyncio.Lock()
+        self._lock, self._ending = asyncio.Lock(), None
         self._replace(keep_settings=True)
         if self.state == "open":
             self.state = "not started"
@@ -158,6 +166,9 @@ class Lifecycle:
     async def start(self) -> None:
         """Open the client; do nothing if it is open already."""
         self.check_loop()
+        if self._ending is not None:
+            await asyncio.wait([self._ending])
+            self._ending = None
         try:
             await self._run(self._start(), "starting", lambda: None)
         except asyncio.CancelledError:
@@ -277,23 +288,53 @@ class Lifecycle:
 
     async def _wipe(self, result: FlushResult, *, is_flush: bool) -> FlushResult:
         # Everything under way ends first, so that nothing is sent or written after the data is deleted.
-        components, reason = self.components, "the integration was stopped"
-        await components.features.aclose()
-        components.devices.end_streams()
-        await self._shut_down(Deadline(None))
-        waiting = await components.wipe()
+        reason = "the integration was stopped"
+        await self._end_components()
+        waiting = await self.components.wipe()
         self._is_wiped = True
-        await components.receipts.drop_all(reason)
-        await components.receipts.aclose()
-        components.devices.clear()
-        self._replace(keep_settings=False)
-        self._refuse()
+        await self.components.receipts.drop_all(reason)
+        await self._renew_components()
         done = f"{result.delivered} records were delivered first, " if is_flush else ""
-        LOG.warning("The integration was stopped: %s%d were deleted unsent, and nothing is tracked.", done, waiting)
+        count = "all" if waiting is None else str(waiting)
+        LOG.warning("The integration was stopped: %s%s were deleted unsent, and nothing is tracked.", done, count)
+        waiting = result.remaining if waiting is None else waiting
         if waiting:
             self.counters.dropped["stopped"] += waiting
             self._hooks.notify(DeliveryEvent("dropped", reason=reason))
         return evolve(result, remaining=waiting)
+
+    async def _end_components(self) -> None:
+        await self.components.features.aclose()
+        self.components.devices.end_streams()
+        await self._shut_down(Deadline(None))
+
+    async def _renew_components(self) -> None:
+        await self.components.receipts.aclose()
+        self.components.devices.clear()
+        self._replace(keep_settings=False)
+        self._refuse()
+
+    # What another client of the file has done
+
+    def handle_storage_error(self, error: StorageError) -> None:
+        """React to what the storage has found: a damaged file, or a file that another client has wiped."""
+        if isinstance(error, DamagedFileError):
+            self.components.replace_lost_states(error)
+        elif isinstance(error, WipedFileError) and self.state == "open":
+            self.state = "stopped"
+            self.components.recorder.stop()
+            self.components.features.clear()
+            LOG.warning("%s", error)
+            self._hooks.notify(DeliveryEvent("wiped", reason=str(error), error=error))
+            self._ending = asyncio.create_task(self._end_after_wipe(), name="exponea_async: end after a wipe")
+
+    async def _end_after_wipe(self) -> None:
+        async with self._lock:
+            if self.state == "stopped" and self.components.upload is not None:
+                await self.components.session_expirer.aclose()
+                await self._end_components()
+                await self.components.receipts.lose_all()
+                await self._renew_components()
 
     async def _run(self, work: Coroutine[Any, Any, T], name: str, on_cancel: Callable[[], None]) -> T:
         return await run_to_end(work, name=name, on_cancel=on_cancel)
@@ -307,12 +348,12 @@ def _closed() -> LifecycleError:
     return ClosedError("The client is closed.", hint="Create a new client.")
 
 
-def _damage_report(lifecycle: Lifecycle) -> Callable[[DamagedFileError], None]:
+def _storage_report(lifecycle: Lifecycle) -> Callable[[StorageError], None]:
     # The storage outlives a client that was never closed, and must not keep it alive.
     owner = ref(lifecycle)
 
-    def report(error: DamagedFileError) -> None:
+    def report(error: StorageError) -> None:
         if (lifecycle := owner()) is not None:
-            lifecycle.components.replace_lost_states(error)
+            lifecycle.handle_storage_error(error)
 
     return report

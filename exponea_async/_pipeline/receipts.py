@@ -122,6 +122,14 @@ class Receipts:
             if len(part) < len(keys):
                 await asyncio.sleep(0)
 
+    async def lose_all(self) -> None:
+        """Resolve all receipts: their records are gone, and what became of them is not known any more."""
+        keys = list(self._by_record)
+        for part in _slices(keys):
+            self._resolve_lost(tuple(part), WIPED)
+            if len(part) < len(keys):
+                await asyncio.sleep(0)
+
     def _discard(self, reference: "_ReceiptRef") -> None:
         for key in reference.ids:
             self._by_record.pop(key, None)

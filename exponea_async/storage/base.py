@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from attrs import frozen
 
-from exponea_async.errors import QueueFullError, StateConflictError
+from exponea_async.errors import QueueFullError, StateConflictError, StorageError
 
 #: The reason of a record that was rejected, if its dead letter has been deleted.
 DELETED_LETTER = "its dead letter, which had the reason, was deleted"
@@ -380,7 +380,14 @@ class Storage(Protocol):
         ...
 
     async def wipe(self) -> None:
-        """Delete all records, dead letters and states."""
+        """
+        Delete all records, dead letters and states, and erase them from the disk; also while the storage is closed.
+
+        Other clients of the same file get a `WipedFileError` for each call until they open it again.
+
+        Raises:
+            StorageError: Nothing was deleted.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -390,6 +397,17 @@ class Storage(Protocol):
     def abandon(self) -> None:
         """Close the storage without waiting: the event loop in which it was opened has ended, and all calls with it."""
         ...
+
+
+async def count_waiting(storage: Storage) -> int | None:
+    """Return how many records a closed storage has; None if it can't be opened, as on a full disk."""
+    try:
+        await storage.open()
+        return (await storage.pending()).waiting
+    except StorageError:
+        return None
+    finally:
+        await storage.aclose()
 
 
 async def replace_state(storage: Storage, key: str, value: bytes | None) -> None:

@@ -421,8 +421,7 @@ class MemoryStorage:
         return self._generation
 
     async def wipe(self) -> None:
-        """Delete everything."""
-        self._check_open()
+        """Delete everything; also while the storage is closed."""
         self._generation += 1
         self._deleted_version = max(self._deleted_version, *(state.version for state in self._states.values()), 0)
         for content in (

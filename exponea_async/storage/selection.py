@@ -2,9 +2,10 @@
 The backend that a configuration selects, and the location of its data.
 """
 
+import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from urllib.parse import quote
 from platformdirs import user_state_path
 
 from exponea_async.config import Configuration
-from exponea_async.errors import ConfigurationError, DamagedFileError
+from exponea_async.errors import ConfigurationError, StorageError
 from exponea_async.storage.base import Storage
 
 #: The ``storage`` setting that selects the backend without a file.
@@ -24,13 +25,14 @@ NO_HOME_HINT = "Set storage or EXPONEA_STORAGE to the path of a file, or the var
 MAX_NAME_LENGTH = 90
 
 
-def create_storage(configuration: Configuration, report: Callable[[DamagedFileError], None]) -> Storage:
+def create_storage(configuration: Configuration, report: Callable[[StorageError], None]) -> Storage:
     """
     Return the storage of a client, not yet open.
 
     Args:
         configuration: The client's settings.
-        report: Called with the error when a damaged file was moved aside.
+        report: Called with a `DamagedFileError` when a damaged file was moved aside, and with a `WipedFileError` when
+            another client has wiped the queue.
 
     Raises:
         ConfigurationError: The path depends on the home directory, and there is none.
@@ -66,6 +68,16 @@ def storage_location(configuration: Configuration) -> Path | str:
     return MEMORY if _is_in_memory(configuration) else _path(configuration).resolve()
 
 
+async def is_shared(configuration: Configuration, others: Iterable[Configuration]) -> bool:
+    """Return whether the data of a client is where one of other clients has its data."""
+
+    def compare() -> bool:
+        location = storage_location(configuration)
+        return any(storage_location(each) == location for each in others)
+
+    return await asyncio.to_thread(compare)
+
+
 def _is_in_memory(configuration: Configuration) -> bool:
     return configuration.storage is not None and os.fspath(configuration.storage) == MEMORY
 
@@ -81,23 +93,20 @@ def _path(configuration: Configuration) -> Path:
 
 async def wipe_storage(configuration: Configuration) -> None:
     """
-    Delete what a client has stored; a file that does not exist is not created.
+    Delete what a client has stored, with all copies; a file that does not exist is not created.
 
     Args:
         configuration: The client's settings.
 
     Raises:
+        LifecycleError: The file is open, in this or another process; nothing was deleted.
         StorageError: The storage refused; what is stored is still there.
     """
-    location = storage_location(configuration)
-    if isinstance(location, Path) and not location.exists():
+    if _is_in_memory(configuration):
         return
-    storage = create_storage(configuration, lambda _: None)
-    await storage.open()
-    try:
-        await storage.wipe()
-    finally:
-        await storage.aclose()
+    from exponea_async.storage.sqlite.storage import wipe_unused_file  # noqa: PLC0415
+
+    await asyncio.to_thread(wipe_unused_file, _path(configuration), follow_links=configuration.queue.follow_links)
 
 
 def default_path(project_token: str, app_group: str | None = None) -> Path:

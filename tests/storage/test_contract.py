@@ -460,6 +460,15 @@ class TestReading:
 
         assert await storage.remaining(watermark) == 0
 
+    async def test_wiping_a_closed_storage(self, storage: Storage) -> None:
+        """A storage that is closed can be wiped, and is empty when it is opened again."""
+        await storage.write(records("a"), [StateChange("k", b"v", 0)])
+        await storage.aclose()
+        await storage.wipe()
+
+        await storage.open()
+        assert (await storage.waiting(9), await storage.load_state("k")) == ([], None)
+
     async def test_the_generation_of_the_content(self, storage: Storage) -> None:
         """The generation stays while records come and go, and is a new one after each wipe."""
         first = await storage.generation()
@@ -928,7 +937,6 @@ CALLS: Sequence[Call] = (
     lambda storage: storage.purge(),
     lambda storage: storage.load_state("k"),
     lambda storage: storage.expired_sessions(NOW, 1),
-    lambda storage: storage.wipe(),
 )
 
 

@@ -28,6 +28,7 @@ T = TypeVar("T")
 class TestCost:
     @pytest.fixture
     def connection(self, path: Path) -> Iterator[QueueConnection]:
+        path.parent.mkdir()
         connection = open_file(path, lambda: QueueConnection(path), synchronous="NORMAL", timeout=1.0)
         yield connection
         connection.close()

@@ -47,7 +47,7 @@ class TestRefusals:
         assert await storage.settle(delivered(leased.id)) == 1
         assert (await storage.pending()).waiting == 40
 
-    @pytest.mark.parametrize("call", ["write", "settle", "lease", "revive", "purge", "wipe"])
+    @pytest.mark.parametrize("call", ["write", "settle", "lease", "revive", "purge"])
     async def test_a_locked_file(self, open_file: OpenFile, path: Path, call: str) -> None:
         """While another program holds the file, changes fail after a while, reads succeed, and later all calls do."""
         storage = await open_file(lock_timeout=0.05)
@@ -60,7 +60,6 @@ class TestRefusals:
             "lease": lambda: lease(storage),
             "revive": storage.revive,
             "purge": storage.purge,
-            "wipe": storage.wipe,
         }
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -25,7 +25,7 @@ from exponea_async.cli.terminal import (
     print_table,
 )
 from exponea_async.config import Configuration
-from exponea_async.errors import DamagedFileError, InvalidEventError
+from exponea_async.errors import InvalidEventError, StorageError
 from exponea_async.storage import MEMORY, create_storage, storage_location
 from exponea_async.storage.base import DeadLetter, Storage, Waiting
 
@@ -90,7 +90,7 @@ def _add_ids(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 @asynccontextmanager
 async def _open_storage(args: argparse.Namespace) -> AsyncIterator[Storage]:
-    damages: list[DamagedFileError] = []
+    damages: list[StorageError] = []
     storage = await asyncio.to_thread(_storage, args, damages)
     await storage.open()
     try:
@@ -101,7 +101,7 @@ async def _open_storage(args: argparse.Namespace) -> AsyncIterator[Storage]:
         raise damages[0]
 
 
-def _storage(args: argparse.Namespace, damages: list[DamagedFileError]) -> Storage:
+def _storage(args: argparse.Namespace, damages: list[StorageError]) -> Storage:
     configuration = _configuration(args)
     location = storage_location(configuration)
     if location == MEMORY:

@@ -17,7 +17,7 @@ from exponea_async.cli.options import Commands, add_json_option, add_parser, ope
 from exponea_async.cli.terminal import Exit, Progress, number, print_json, print_summary
 from exponea_async.client import Exponea
 from exponea_async.config import Configuration, UploadSettings
-from exponea_async.errors import DamagedFileError
+from exponea_async.errors import StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Event, PurchasedItem, Stats
 from exponea_async.sandbox import Fault, Faults, Sandbox
@@ -244,5 +244,5 @@ async def _dead_letters(configuration: Configuration) -> list[DeadLetter]:
         await storage.aclose()
 
 
-def _raise(error: DamagedFileError) -> None:
+def _raise(error: StorageError) -> None:
     raise error

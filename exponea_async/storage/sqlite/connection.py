@@ -291,7 +291,7 @@ class QueueConnection(sqlite3.Connection):
     def raise_state_versions(self) -> None:
         """Make sure that no state of this file gets a version that it had in the file that this one replaces."""
         with self.write_transaction():
-            self.set_counter("state", int(time.time()))
+            self.set_counter("state", time.time_ns() // 1000)
 
     # Removing
 

@@ -5,6 +5,7 @@ The queue's file on the disk: creating it, opening it, recognizing damage, and m
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -14,6 +15,7 @@ from exponea_async.errors import DamagedFileError, StorageError
 from exponea_async.storage.sqlite import queries
 from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
 from exponea_async.storage.sqlite.hold import Hold
+from exponea_async.storage.sqlite.leftovers import DAMAGED
 from exponea_async.storage.sqlite.ownership import claim
 from exponea_async.storage.sqlite.schema import APPLICATION_ID, migrate
 
@@ -27,6 +29,10 @@ SUFFIXES = ("-wal", "-shm", "")
 
 #: The largest file whose pages are all read when it is opened, which takes about 0.1 seconds.
 MAX_CHECKED_BYTES = 64_000_000
+#: How long to wait for a process that opens, moves or wipes a queue of the same folder, in seconds.
+FOLDER_TIMEOUT = 10.0
+#: The folders that a thread has locked.
+_locked_folders = threading.local()
 
 WRITABLE = (
     "Give this process the right to write the file and its folder, or set storage or EXPONEA_STORAGE to another path."
@@ -36,6 +42,7 @@ HINTS = {
     "full": "Free some disk space.",
     "No space left": "Free some disk space.",
     "locked": "Another process holds the file for long; keep other tools off it.",
+    "temporarily unavailable": "Another process has locked the folder for long; end it if it hangs.",
     "readonly": WRITABLE,
     "unable to open": WRITABLE,
 }
@@ -54,7 +61,7 @@ def open_file(
     Open the file, creating it where there is none; to be called on the connection's thread.
 
     Args:
-        path: The file.
+        path: The file. Its folder exists.
         connect: Returns a new connection to the path.
         synchronous: The value of SQLite's setting of that name.
         timeout: How long to retry while other processes are opening the file, in seconds.
@@ -75,7 +82,6 @@ def open_file(
 
 
 def _open_once(path: Path, connect: Callable[[], QueueConnection], synchronous: str) -> QueueConnection:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     inode, release = claim(path)
     with contextlib.ExitStack() as on_error:
         on_error.callback(release)
@@ -154,7 +160,7 @@ def move_aside(path: Path, inode: int) -> str:
     """
     if not path.parent.exists():
         return ""
-    with _locked(path.parent):
+    with locked(path.parent):
         try:
             if inode and path.stat().st_ino != inode:
                 return ""
@@ -169,21 +175,39 @@ def move_aside(path: Path, inode: int) -> str:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Prevent other processes from moving files of a folder at the same time."""
-    if fcntl is None:  # pragma: no cover - Windows
+def locked(folder: Path) -> Iterator[None]:
+    """Prevent other processes and threads from creating, moving and deleting files of a folder; may be nested."""
+    if folder in _locked_folders.__dict__.setdefault("all", set()) or fcntl is None:
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(handle)
+        _locked_folders.all.add(folder)
         yield
     finally:
+        _locked_folders.all.discard(folder)
         os.close(handle)
 
 
+def _lock(handle: int) -> None:
+    deadline = time.monotonic() + FOLDER_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+            continue
+        except OSError:
+            # Some network file systems have no such locks.
+            pass
+        return
+
+
 def _unused_name(path: Path) -> str:
-    name = f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+    name = f"{path}{DAMAGED}{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
     names = (f"{name}-{number}" if number else name for number in count())
     return next(name for name in names if not Path(name).exists())
 
@@ -193,8 +217,13 @@ def is_damage(error: BaseException) -> bool:
     return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def is_busy(error: BaseException) -> bool:
+    """Return whether an error means that another connection has locked the file."""
+    return _code(error) == sqlite3.SQLITE_BUSY
+
+
 def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, MovedFileError) or _code(error) == sqlite3.SQLITE_BUSY
+    return isinstance(error, MovedFileError) or is_busy(error)
 
 
 def _code(error: BaseException) -> int:

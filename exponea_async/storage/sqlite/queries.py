@@ -1,7 +1,7 @@
 """
 Reading the queue and the states, and maintaining the dead letters.
 
-All functions but `wipe` are called within a transaction.
+All functions are called within a transaction.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -167,17 +167,3 @@ def _where(ids: Iterable[str] | None) -> Iterator[tuple[str, Sequence[int]]]:
         return
     for placeholders, some in chunks(parse_ids(ids)):
         yield f" WHERE id IN ({placeholders})", some
-
-
-def wipe(connection: QueueConnection) -> None:
-    """Delete everything, and erase it from the disk; outside of a transaction."""
-    with connection.write_transaction():
-        highest = connection.execute("SELECT CAST(coalesce(max(version), 0) AS INTEGER) FROM state").fetchone()[0]
-        connection.set_counter("state", max(connection.counter("state"), highest))
-        connection.set_counter("generation", generation(connection) + 1)
-        for table in ("record", "taken", "dead", "mark", "state", "route"):
-            connection.execute(f"DELETE FROM {table}")
-        connection.reload()
-    # The bytes are still in free pages and in the write-ahead log.
-    connection.execute("VACUUM")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

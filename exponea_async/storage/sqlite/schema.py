@@ -83,8 +83,9 @@ FIRST_SCHEMA = """
 #:
 #: ``counter`` has the highest route number ever given (``route``) and the highest version of a deleted state
 #: (``state``), so that neither ids nor versions repeat, not even after a wipe. It also has the ``generation`` of the
-#: content, which no two files share and which a wipe raises. States are stored in the order of their
-#: creation, not of their keys: states that are active at the same time are often of the same age, and then share pages.
+#: content, which no two files share, and the number of the wipe (``wiped``) after which the file was created. States
+#: are stored in the order of their creation, not of their keys: states that are active at the same time are often of
+#: the same age, and then share pages.
 MIGRATIONS: tuple[Migration, ...] = (
     FIRST_SCHEMA,
     f"""

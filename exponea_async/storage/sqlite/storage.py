@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from exponea_async.errors import DamagedFileError, StorageError
+from exponea_async.errors import DamagedFileError, StorageError, WipedFileError
 from exponea_async.storage.base import (
     MAX_DUE_AHEAD,
     DeadLetter,
@@ -30,9 +30,10 @@ from exponea_async.storage.base import (
 from exponea_async.storage.clock import to_uptime
 from exponea_async.storage.sqlite import leases, queries
 from exponea_async.storage.sqlite.connection import ConnectionThread, MovedFileError, QueueConnection
-from exponea_async.storage.sqlite.file import is_damage, move_aside, open_file, storage_error
+from exponea_async.storage.sqlite.file import is_damage, locked, move_aside, open_file, storage_error
 from exponea_async.storage.sqlite.group_commit import COMMIT_WINDOW, GroupCommitter
 from exponea_async.storage.sqlite.salvage import replaced
+from exponea_async.storage.sqlite.wiping import finish_wipe, wipe
 
 LOG = logging.getLogger("exponea_async")
 
@@ -54,7 +55,8 @@ class SQLiteStorage:
         durability: ``"process"`` survives the death of the process, ``"power"`` that of the machine, too.
         max_records: The capacity of the queue.
         when_full: What happens to a write that exceeds it: ``"raise"``, ``"wait"`` or ``"drop_oldest"``.
-        report: Called with the error when a new file has replaced a damaged or lost one.
+        report: Called with a `DamagedFileError` when a new file has replaced a damaged or lost one, and with a
+            `WipedFileError` when another client has wiped the queue.
         window: How long a commit waits for more writes at most, in seconds; never when the queue was idle.
         lock_timeout: How long to wait for another process's lock on the file, in seconds.
         follow_links: Whether the path may be that of a symbolic link.
@@ -67,7 +69,7 @@ class SQLiteStorage:
         durability: Literal["process", "power"] = "process",
         max_records: int = 1_000_000,
         when_full: Literal["raise", "wait", "drop_oldest"] = "raise",
-        report: Callable[[DamagedFileError], None] = lambda _: None,
+        report: Callable[[StorageError], None] = lambda _: None,
         window: float = COMMIT_WINDOW,
         lock_timeout: float = LOCK_TIMEOUT,
         follow_links: bool = False,
@@ -82,6 +84,8 @@ class SQLiteStorage:
         self._lock_timeout = lock_timeout
         self._connection: ConnectionThread | None = None
         self._loss: DamagedFileError | None = None
+        # The number of the last wipe, by which one of another client is noticed; None if this storage does not know it.
+        self._wipe_number: int | None = None
         self._committer = GroupCommitter(self._call, window)
 
     @property
@@ -100,12 +104,19 @@ class SQLiteStorage:
         """
         if not self._committer.is_running:
             try:
-                await self._call(QueueConnection.check_path)
+                await self._open()
             except BaseException:
                 # A caller whose opening failed or was cancelled does not close.
                 await self._disconnect()
                 raise
             self._committer.start()
+
+    async def _open(self) -> None:
+        while True:
+            # A wipe before now does not matter, even one between the steps of opening.
+            self._wipe_number = None
+            with suppress(WipedFileError):
+                return await self._call(QueueConnection.check_path)
 
     async def aclose(self) -> None:
         """Commit the calls made so far and close the file; closing it again does nothing."""
@@ -125,22 +136,34 @@ class SQLiteStorage:
 
     async def _connect(self) -> ConnectionThread:
         connection = ConnectionThread(self._open_file)
-        await connection.open()
+        try:
+            await connection.open()
+        except WipedFileError as error:
+            if self._committer.is_running:
+                asyncio.get_running_loop().call_soon(self._report, error)
+            raise
         self._connection = connection
         self._report_loss()
         return connection
 
     def _open_file(self) -> QueueConnection:
         """Open the file, or a new one in place of a damaged one; on the connection's thread, as all disk access."""
-        # Made absolute, so that a later change of the working directory does not change the file.
-        self.path = self.path.resolve() if self._follow_links else self.path.absolute()
+        path = self._fix_path()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         open_once = partial(
             open_file,
-            self.path,
-            partial(self._new_connection, self.path),
+            path,
+            partial(self._new_connection, path),
             synchronous=self._synchronous,
             timeout=self._lock_timeout,
         )
+        with locked(path.parent):
+            finish_wipe(path)
+            connection = self._open_or_replace(open_once)
+        self._check_wipe(connection)
+        return connection
+
+    def _open_or_replace(self, open_once: Callable[[], QueueConnection]) -> QueueConnection:
         try:
             return open_once()
         except DamagedFileError as error:
@@ -148,11 +171,22 @@ class SQLiteStorage:
             self._loss = replaced(connection, error.moved_to, str(error.__cause__))
             return connection
 
+    def _fix_path(self) -> Path:
+        self.path = _absolute(self.path, follow_links=self._follow_links)
+        return self.path
+
+    def _check_wipe(self, connection: QueueConnection) -> None:
+        """Raise a `WipedFileError` if another client has wiped the queue since this storage was opened."""
+        wipe_number = connection.counter("wiped")
+        if self._wipe_number is not None and wipe_number not in (0, self._wipe_number):
+            connection.close()
+            raise WipedFileError(str(self.path))
+        self._wipe_number = wipe_number or self._wipe_number or 0
+
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection:
-            with suppress(sqlite3.Error, ValueError):
-                await connection.close()
+            await _close(connection)
 
     def _report_loss(self) -> None:
         loss, self._loss = self._loss, None
@@ -174,7 +208,7 @@ class SQLiteStorage:
             try:
                 await connection.call(work)
             except (sqlite3.DatabaseError, MovedFileError) as error:
-                if not isinstance(error, MovedFileError) and not is_damage(error):
+                if not isinstance(error, MovedFileError) and not is_damage(error) and not await _is_gone(connection):
                     raise
                 connection = await self._replace_file(connection, error)
                 await connection.call(work)
@@ -190,20 +224,24 @@ class SQLiteStorage:
 
         The old file may exist nowhere but in its connection, so that is closed last.
         """
+        is_wiped = self._wipe_number is None
         moved_to = await old.call(lambda connection: move_aside(self.path, connection.inode))
         try:
             new = await self._connect()
         except BaseException:
             self._connection = old
             raise
+        if is_wiped:
+            # By this storage: nothing must be copied.
+            await _close(old)
+            return new
         source: QueueConnection = await old.call(lambda connection: connection)
         try:
             self._loss = await new.call(
                 lambda connection: replaced(connection, moved_to, str(error), source, keep=is_damage(error))
             )
         finally:
-            with suppress(sqlite3.Error, ValueError):
-                await old.close()
+            await _close(old)
         self._report_loss()
         return new
 
@@ -232,7 +270,11 @@ class SQLiteStorage:
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """Store the outcome of leased records."""
-        return await self._committer.change(lambda connection: leases.settle(connection, settlements))
+        try:
+            return await self._committer.change(lambda connection: leases.settle(connection, settlements))
+        except WipedFileError:
+            # The records are gone, whatever became of them.
+            return 0
 
     async def find(self, ids: Iterable[str]) -> dict[str, RecordStatus]:
         """Return what became of records, by id."""
@@ -292,5 +334,67 @@ class SQLiteStorage:
         return await self._committer.read(queries.generation)
 
     async def wipe(self) -> None:
-        """Delete everything, and erase it from the disk."""
-        await self.run(queries.wipe)
+        """Delete everything, with all copies, and erase it from the disk; also while the storage is closed."""
+        if not self._committer.is_running:
+            await asyncio.to_thread(self._wipe)
+            return
+        is_wiped = False
+
+        def work(_: QueueConnection) -> None:
+            nonlocal is_wiped
+            # The file that is open is gone afterwards, so this runs once more on the new one.
+            if not is_wiped:
+                self._wipe()
+                is_wiped = True
+                self._wipe_number = None
+
+        try:
+            await self.run(work)
+        except StorageError:
+            # There may be no space for a new file yet.
+            if not is_wiped:
+                raise
+
+    def _wipe(self) -> None:
+        _wipe(self._fix_path())
+
+
+async def _is_gone(connection: ConnectionThread) -> bool:
+    """Return whether the file that is open is not at its path any more: reading one that was wiped may fail."""
+    try:
+        await connection.call(QueueConnection.check_path)
+    except MovedFileError:
+        return True
+    return False
+
+
+async def _close(connection: ConnectionThread) -> None:
+    with suppress(sqlite3.Error, ValueError):
+        await connection.close()
+
+
+def wipe_unused_file(path: Path, *, follow_links: bool) -> None:
+    """
+    Delete a queue and all copies of it, unless it is open; a file that does not exist is not created.
+
+    Args:
+        path: The file.
+        follow_links: Whether the path may be that of a symbolic link.
+
+    Raises:
+        LifecycleError: The file is open, in this or another process; nothing was deleted.
+        StorageError: What is at the path is not a queue, or the system refused; nothing was deleted.
+    """
+    _wipe(_absolute(path, follow_links=follow_links), only_if_unused=True)
+
+
+def _absolute(path: Path, *, follow_links: bool) -> Path:
+    """Return a path that does not depend on the working directory, which may change."""
+    return path.resolve() if follow_links else path.absolute()
+
+
+def _wipe(path: Path, *, only_if_unused: bool = False) -> None:
+    try:
+        wipe(path, only_if_unused=only_if_unused)
+    except OSError as error:
+        raise storage_error(error, path) or error from error
