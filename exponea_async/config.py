@@ -208,6 +208,13 @@ class Configuration:
             contains, and tell it to such an address.
         scope_message_styles: Whether the style sheets of messages are limited to the message. Otherwise they apply to
             the whole page.
+        encoder: A plain function that is called with each property value of a type that is neither of JSON nor of the
+            standard types that `Event` names. It returns a value of these types instead, or the value itself to leave
+            it to the SDK.
+        on_invalid: What the coroutines that return receipts do with an invalid event, customer or argument:
+            ``"raise"`` an `InvalidEventError`, or ``"log"`` it, at most once a minute, and return a dropped receipt.
+        normalize_id: A plain function that is called with the type and the value of each customer id that the
+            application gives, and returns the value to use, for example in lower case.
         storage: The path of the queue file, in which ``~`` is the home directory, or ``"memory:"``; None for a file in
             the user's state directory, one for each project.
         queue: The settings of the queue.
@@ -267,6 +274,7 @@ class Configuration:
     encoder: Callable[[Any], Any] | None = field(
         default=None, repr=False, validator=checks.optional(checks.plain_function)
     )
+    on_invalid: Literal["raise", "log"] = field(default="raise", validator=checks.one_of(("raise", "log")))
     normalize_id: Callable[[str, str], str] | None = field(
         default=None, repr=False, validator=checks.optional(checks.plain_function)
     )

@@ -79,7 +79,9 @@ class InvalidEventError(ExponeaError, ValueError):
 
     def within(self, parent: str) -> "InvalidEventError":
         """Return the same error with a longer path, such as that of one event in ``"events[3]"``."""
-        return InvalidEventError(f"{parent}.{self.path}", self.trouble, self.hint)
+        error = InvalidEventError(f"{parent}.{self.path}", self.trouble, self.hint)
+        error.__cause__ = self.__cause__
+        return error.with_traceback(self.__traceback__)
 
 
 class LifecycleError(ExponeaError, RuntimeError):

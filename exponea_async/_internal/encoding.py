@@ -88,6 +88,9 @@ def encode_object(values: Mapping[str, Any], path: str, encoder: Encoder | None 
         encoded = _dumps(values)
     if len(encoded) > MAX_VALUE:
         _check_sizes(values, path)
+        if len(encoded) > MAX_MESSAGE:
+            trouble = f"must take at most {MAX_MESSAGE} bytes of JSON in all, got {len(encoded)}"
+            raise InvalidEventError(path, trouble, "Send fewer or shorter values.")
     return encoded
 
 

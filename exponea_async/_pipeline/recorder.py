@@ -21,7 +21,7 @@ from exponea_async._pipeline.commands import click_command, customer_command, ev
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async.config import Configuration
-from exponea_async.errors import DroppedError, InvalidEventError, LifecycleError, StorageError
+from exponea_async.errors import DroppedError, ExponeaError, InvalidEventError, LifecycleError, StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Draft, Event, EventType, Identity, Receipt, Timestamp
 from exponea_async.observability import Counters
@@ -90,7 +90,8 @@ class EventRecorder:
             kind: tuple(route_of(each.project_token, kind) for each in configuration.projects_for(kind))
             for kind in EventType
         }
-        self._throttle = Throttle()
+        self._raises_invalid = configuration.on_invalid == "raise"
+        self._throttle, self._invalid_throttle = Throttle(), Throttle()
         self._refusal: LifecycleError | None = None
         self._stopped = False
         # The event loop whose calls are accepted; None while no calls are.
@@ -230,7 +231,7 @@ class EventRecorder:
             elif kind in _AUTOMATIC and changed is not event:
                 self._check_automatic(changed)
         except Exception as error:
-            if kind not in _AUTOMATIC:
+            if kind not in _AUTOMATIC and self._raises_invalid:
                 if isinstance(error, FunctionError):
                     raise InvalidEventError("before_track", str(error), "Correct the hook.") from error
                 raise
@@ -251,7 +252,7 @@ class EventRecorder:
     def _report_failed_hook(self, event: Event, error: Exception) -> None:
         self._counters.dropped["before_track_failed"] += 1
         if (more := self._throttle.admit()) is not None:
-            message = "before_track failed, so the %r event of the SDK was dropped.%s"
+            message = "before_track failed, so the event %r was dropped.%s"
             LOG.error(message, event.name, more, exc_info=error)
 
     def draft_customer(self, properties: Mapping[str, Any], *, defaults: bool = True) -> Draft | None:
@@ -347,14 +348,36 @@ class EventRecorder:
         """Store the projects that a device is to be switched to, as `ProjectStore.store` does."""
         await self._projects.store(uses, present)
 
-    def dropped(self, reason: str = "before_track returned None or failed", *, count: str = "") -> Receipt:
+    def invalid(self, error: InvalidEventError) -> Receipt:
+        """
+        Return the receipt of something invalid that is dropped, and log and count it.
+
+        Raises:
+            InvalidEventError: The error itself, unless the configuration says that it is logged.
+        """
+        if self._raises_invalid:
+            raise error
+        if (more := self._invalid_throttle.admit()) is not None:
+            LOG.error("Something invalid was dropped. %s%s", error, more, exc_info=error)
+        # The receipt must not keep the frames of its caller.
+        return self.dropped(str(error), count="invalid", cause=error.with_traceback(None))
+
+    def dropped(
+        self,
+        reason: str = "before_track returned None or failed",
+        *,
+        count: str = "",
+        cause: ExponeaError | None = None,
+    ) -> Receipt:
         """Return the receipt of an event that is not recorded, and count it under the name `count`, if given."""
         if self._stopped:
             reason, count = "the integration is stopped", "stopped"
         if count:
             self._counters.dropped[count] += 1
         receipt = self._receipts.issue(Written(()))
-        receipt.resolve(DroppedError(reason))
+        error = DroppedError(reason)
+        error.__cause__ = cause
+        receipt.resolve(error)
         return receipt
 
     def _account(self, written: Written) -> None:

@@ -24,7 +24,7 @@ from exponea_async.devices.state import (
 )
 from exponea_async.devices.token_events import invalidated, reassigned
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._shared.verbs import SubjectVerbs
+from exponea_async.features._shared.verbs import SubjectVerbs, drops_all_invalid
 from exponea_async.models import Receipt
 from exponea_async.projects import ConfigurationChange, ExponeaProject, uses_of
 
@@ -46,6 +46,7 @@ class IdentityVerbs(SubjectVerbs):
         state = await self._device_context.load_state()
         return state.cookie if state else ""
 
+    @drops_all_invalid
     async def anonymize(self, change: ConfigurationChange | None = None) -> list[Receipt]:
         """
         Make the device a new customer's, as when a customer signs out.

@@ -9,7 +9,7 @@ from attrs import evolve
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.sessions import session_end, session_start
 from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult, unchanged
-from exponea_async.features._shared.verbs import SubjectVerbs
+from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
 from exponea_async.models import Receipt, Timestamp
 
 LOG = logging.getLogger("exponea_async")
@@ -23,6 +23,7 @@ class SessionVerbs(SubjectVerbs):
 
     __slots__ = ()
 
+    @drops_invalid
     async def track_session_start(self, timestamp: Timestamp = None) -> Receipt:
         """
         Start a session, where sessions are not tracked automatically.
@@ -55,6 +56,7 @@ class SessionVerbs(SubjectVerbs):
 
         return (await context.transact(update))[-1]
 
+    @drops_invalid
     async def track_session_end(self, timestamp: Timestamp = None) -> Receipt:
         """
         End the session, where sessions are not tracked automatically.

@@ -16,7 +16,7 @@ from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.ids import COOKIE, read_id_changes, read_ids
 from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult
 from exponea_async.errors import InvalidEventError
-from exponea_async.features._shared.verbs import SubjectVerbs
+from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
 from exponea_async.models import Customer, Draft, Event, EventType, Identity, PurchasedItem, Receipt, Timestamp
 
 LOG = logging.getLogger("exponea_async")
@@ -55,8 +55,13 @@ class TrackingVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        return await self._context.record(_TRACK_EVENT, event)
+        context = self._context
+        try:
+            return await context.record(_TRACK_EVENT, event)
+        except InvalidEventError as error:
+            return context.recorder.invalid(error)
 
+    @drops_invalid
     async def track_payment_event(self, item: PurchasedItem, timestamp: Timestamp = None) -> Receipt:
         """
         Track a payment, as the event ``payment``.
@@ -76,6 +81,7 @@ class TrackingVerbs(SubjectVerbs):
         """
         return await self._context.record(EventType.PAYMENT, payment(item, timestamp))
 
+    @drops_invalid
     async def identify_customer(self, customer: Customer | Mapping[str, str | None]) -> Receipt:
         """
         Set who the subject is, and the customer's properties.
@@ -131,17 +137,17 @@ class BulkVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         context = self._context
-        drafts: list[tuple[Identity | None, Draft] | None] = []
+        drafts: list[tuple[Identity | None, Draft] | Receipt] = []
         for index, event in enumerate(events):
             try:
-                drafts.append(_draft(context, event))
+                drafts.append(_draft(context, event) or context.recorder.dropped())
             except InvalidEventError as error:
-                raise error.within(f"events[{index}]") from None
+                drafts.append(context.recorder.invalid(error.within(f"events[{index}]")))
             if index % BATCH == BATCH - 1:
                 await asyncio.sleep(0)
-        wanted = [draft for draft in drafts if draft is not None]
+        wanted = [draft for draft in drafts if not isinstance(draft, Receipt)]
         receipts = iter(await context.record_many(wanted) if wanted else ())
-        return [context.recorder.dropped() if draft is None else next(receipts) for draft in drafts]
+        return [draft if isinstance(draft, Receipt) else next(receipts) for draft in drafts]
 
 
 class CampaignVerbs(SubjectVerbs):
@@ -168,8 +174,12 @@ class CampaignVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        context = self._device_context
-        clicked_at = context.recorder.read_timestamp(timestamp)
+        try:
+            context = self._device_context
+            clicked_at = context.recorder.read_timestamp(timestamp)
+        except InvalidEventError as error:
+            self._context.recorder.invalid(error)
+            return False
         if not context.recorder.check_running() or read_link(url, 0.0) is None:
             return False
 

@@ -3,11 +3,15 @@ The base of all classes whose public coroutines track something about a subject.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.store import DeviceStore
 from exponea_async.errors import InvalidEventError
+from exponea_async.models import Receipt
 
 
 class SubjectVerbs(ABC):
@@ -42,3 +46,27 @@ class SubjectVerbs(ABC):
             return context
         trouble = "expected a device, got a customer tracker, which has no cookie, session or push token"
         raise InvalidEventError("subject", trouble, "Use a device: exponea.device(key).")
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+def drops_invalid(verb: _Method) -> _Method:
+    """Let a public coroutine return a dropped receipt for what is invalid, if ``Configuration.on_invalid`` says so."""
+    return _dropping(verb, lambda receipt: receipt)
+
+
+def drops_all_invalid(verb: _Method) -> _Method:
+    """Let a public coroutine that returns several receipts do the same; its only receipt is then a dropped one."""
+    return _dropping(verb, lambda receipt: [receipt])
+
+
+def _dropping(verb: _Method, result: Callable[[Receipt], Receipt | list[Receipt]]) -> _Method:
+    @wraps(verb)
+    async def call(self: SubjectVerbs, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await verb(self, *args, **kwargs)
+        except InvalidEventError as error:
+            return result(self._context.recorder.invalid(error))
+
+    return cast("_Method", call)

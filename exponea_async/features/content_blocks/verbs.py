@@ -2,7 +2,7 @@
 Content blocks: the content of a placeholder, and the events about it.
 """
 
-from exponea_async.features._shared.verbs import SubjectVerbs
+from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
 from exponea_async.features.content_blocks.carousel import Arrange, Carousel
 from exponea_async.features.content_blocks.events import (
     BLANK_PAGE,
@@ -154,6 +154,7 @@ class ContentBlockVerbs(SubjectVerbs):
         feature.carousels.add(carousel)
         return carousel
 
+    @drops_invalid
     async def track_in_app_content_block_shown(
         self,
         placeholder_id: str,
@@ -178,6 +179,7 @@ class ContentBlockVerbs(SubjectVerbs):
         """
         return await track(self._context, placeholder_id, content_block, "show", consider_consent=consider_consent)
 
+    @drops_invalid
     async def track_in_app_content_block_click(
         self,
         placeholder_id: str,
@@ -195,6 +197,7 @@ class ContentBlockVerbs(SubjectVerbs):
             self._context, placeholder_id, content_block, "click", clicked=action, consider_consent=consider_consent
         )
 
+    @drops_invalid
     async def track_in_app_content_block_close(
         self,
         placeholder_id: str,
@@ -208,6 +211,7 @@ class ContentBlockVerbs(SubjectVerbs):
         """
         return await track(self._context, placeholder_id, content_block, "close", consider_consent=consider_consent)
 
+    @drops_invalid
     async def track_in_app_content_block_error(
         self,
         placeholder_id: str,

@@ -7,7 +7,7 @@ The host shows messages: it gets a message with everything that is to be seen, a
 from exponea_async._internal.streams import Subscription
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.device_context import DeviceContext
-from exponea_async.features._shared.verbs import SubjectVerbs
+from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
 from exponea_async.features.in_app.events import (
     check_button,
     check_message,
@@ -165,6 +165,7 @@ class InAppVerbs(SubjectVerbs):
 
     # Manual tracking
 
+    @drops_invalid
     async def track_in_app_message_click(
         self,
         message: InAppMessage,
@@ -196,6 +197,7 @@ class InAppVerbs(SubjectVerbs):
         has_consent = may_track_message(message, consider_consent=consider_consent, url=button.url)
         return await self._track(message, event, has_consent=has_consent)
 
+    @drops_invalid
     async def track_in_app_message_close(
         self,
         message: InAppMessage,

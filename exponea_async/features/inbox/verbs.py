@@ -10,7 +10,7 @@ from exponea_async.devices.context import ApiRequest
 from exponea_async.errors import InvalidEventError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.envelopes import read_envelope
-from exponea_async.features._shared.verbs import SubjectVerbs
+from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
 from exponea_async.features.inbox.events import clicked, opened, owner_ids, track
 from exponea_async.features.inbox.service import MARK_AS_READ, Inbox
 from exponea_async.messages import AppInboxAction, AppInboxMessage
@@ -111,6 +111,7 @@ class InboxVerbs(SubjectVerbs):
         await self._devices.features[Inbox].set_read(context, owner, message.id)
         return True
 
+    @drops_invalid
     async def track_app_inbox_opened(self, message: AppInboxMessage, consider_consent: bool = True) -> Receipt:
         """
         Track that a message was opened, for the customer it was fetched for.
@@ -132,6 +133,7 @@ class InboxVerbs(SubjectVerbs):
         has_consent = may_track(has_consent=message.has_tracking_consent, consider_consent=consider_consent)
         return await track(context, EventType.APP_INBOX_OPENED, event, ids, has_consent=has_consent)
 
+    @drops_invalid
     async def track_app_inbox_click(
         self,
         action: AppInboxAction,

@@ -28,7 +28,7 @@ from exponea_async.features._shared.payload import (
     is_bloomreach_notification,
     read_payload,
 )
-from exponea_async.features._shared.verbs import SubjectVerbs
+from exponea_async.features._shared.verbs import SubjectVerbs, drops_all_invalid, drops_invalid
 from exponea_async.models import OpenedPush, Receipt, ReceivedPush
 
 
@@ -39,6 +39,7 @@ class PushVerbs(SubjectVerbs):
 
     # Tokens
 
+    @drops_invalid
     async def track_push_token(self, token: str) -> Receipt:
         """
         Track a token of Firebase, whatever was tracked before and however often.
@@ -53,14 +54,17 @@ class PushVerbs(SubjectVerbs):
         """
         return await self._track_token(token, "android")
 
+    @drops_invalid
     async def track_hms_push_token(self, token: str) -> Receipt:
         """Track a token of Huawei, as `track_push_token` does."""
         return await self._track_token(token, "huawei")
 
+    @drops_invalid
     async def track_apns_push_token(self, token: str) -> Receipt:
         """Track a token of Apple, as `track_push_token` does."""
         return await self._track_token(token, "ios")
 
+    @drops_all_invalid
     async def handle_push_token(self, token: str) -> list[Receipt]:
         """
         Handle a token that Firebase has issued.
@@ -81,10 +85,12 @@ class PushVerbs(SubjectVerbs):
         """
         return await self._handle_token(token, "android")
 
+    @drops_all_invalid
     async def handle_hms_push_token(self, token: str) -> list[Receipt]:
         """Handle a token that Huawei has issued, as `handle_push_token` does."""
         return await self._handle_token(token, "huawei")
 
+    @drops_all_invalid
     async def verify_push_status_and_track_push_token(self, authorized: bool | None = None) -> list[Receipt]:
         """
         Verify the remembered token, as is done when a device is first active in a process, and by `resume()`.
@@ -131,6 +137,7 @@ class PushVerbs(SubjectVerbs):
         """Return whether a push notification comes from Engagement."""
         return is_bloomreach_notification(payload)
 
+    @drops_invalid
     async def track_delivered_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:
         """
         Track that a push notification was delivered.
@@ -158,6 +165,7 @@ class PushVerbs(SubjectVerbs):
         self._devices.received.publish(ReceivedPush(dict(payload)))
         return receipt
 
+    @drops_invalid
     async def track_clicked_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:
         """
         Track that a push notification was clicked.
@@ -184,6 +192,7 @@ class PushVerbs(SubjectVerbs):
             await context.publish(*clicked_event(read, clicked_at=context.recorder.timestamp()))
         return receipt
 
+    @drops_invalid
     async def handle_push_notification_opened(
         self,
         payload: Mapping[str, Any],
