@@ -11,18 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from threading import Thread
-from typing import TypeVar, cast
+from threading import Lock, Thread
+from typing import Any, ParamSpec, TypeVar, cast
 
 import aiosqlite
 
 from exponea_async.storage.clock import boot_number
-from exponea_async.storage.sqlite import marks
+from exponea_async.storage.sqlite import forking, marks
 from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.marks import Outcome
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
 K = TypeVar("K", int, str)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Ids in one statement; SQLite accepts at most 32,766 variables.
@@ -347,9 +348,39 @@ class ConnectionThread(aiosqlite.Connection):
     """
 
     def __init__(self, connect: Callable[[], QueueConnection]) -> None:
-        super().__init__(connect, iter_chunk_size=64)
+        # Held while the connection is in use.
+        self._in_use = Lock()
+        super().__init__(self._exclusive(connect), iter_chunk_size=64)
         # An application that forgets to close the client must still be able to exit.
         self._own_thread.daemon = True
+        forking.register(self)
+
+    def _exclusive(self, work: Callable[P, T]) -> Callable[P, T]:
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            with self._in_use:
+                return work(*args, **kwargs)
+
+        return run
+
+    async def _execute(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Any:
+        return await super()._execute(self._exclusive(fn), *args, **kwargs)  # type: ignore[no-untyped-call]
+
+    # Forks
+
+    def begin_fork(self) -> None:
+        """Wait until the connection is not in use, and keep others from using it."""
+        self._in_use.acquire()
+
+    def end_fork(self) -> None:
+        """Let the connection be used again, in the parent."""
+        self._in_use.release()
+
+    def close_copy(self) -> None:
+        """Close the copy of the connection, in the child."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Not its own `close`, which would release a lock that the child shares with the parent.
+            sqlite3.Connection.close(connection)
 
     @property
     def _own_thread(self) -> Thread:
@@ -373,7 +404,7 @@ class ConnectionThread(aiosqlite.Connection):
 
     async def call(self, work: Callable[[QueueConnection], T]) -> T:
         """Run work on the thread, behind what was called before."""
-        result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        result: T = await self._execute(work, cast("QueueConnection", self._conn))
         return result
 
 

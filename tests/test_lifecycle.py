@@ -1,0 +1,242 @@
+"""
+A client in other event loops, in forked children, under cancellation, and at the end of the process.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.clients import SOMEONE, Configure, Connect, numbered_events
+from helpers.programs import run_program
+from helpers.waiting import running
+
+from exponea_async import Customer, Event, Exponea, FlushMode, FlushResult, LifecycleError
+from exponea_async.sandbox import Sandbox
+from exponea_async.testing import pending_records
+
+CALLS: dict[str, Callable[[Exponea], Awaitable[Any]]] = {
+    "track": lambda client: client.track_event(Event("ping")),
+    "track_many": lambda client: client.track_many(numbered_events(3)),
+    "customer": lambda client: client.for_customer(SOMEONE).track_event(Event("ping")),
+    "identify": lambda client: client.identify_customer(Customer(SOMEONE)),
+    "anonymize": lambda client: client.anonymize(),
+    "cookie": lambda client: client.get_customer_cookie(),
+    "flush": lambda client: client.flush_data(),
+    "mode": lambda client: client.set_flush_mode("PERIOD"),
+    "period": lambda client: client.set_flush_period(5),
+    "inbox": lambda client: client.fetch_app_inbox(),
+    "segments": lambda client: client.get_segments("discovery"),
+    "start": lambda client: client.start(),
+    "close": lambda client: client.aclose(),
+    "stop": lambda client: client.stop_integration(),
+}
+
+
+async def in_other_loop(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run a coroutine in the event loop of another thread, while that of the test runs."""
+    return await asyncio.wait_for(asyncio.to_thread(lambda: asyncio.run(work())), 20)
+
+
+async def run_and_leave(configure: Configure, **settings: Any) -> Exponea:
+    """Return a client that was started in an event loop that has ended, with one event in its queue."""
+    client = Exponea(configure(**({"flush_mode": "MANUAL"} | settings)))
+
+    async def use() -> None:
+        await client.start()
+        await client.track_event(Event("left"))
+
+    await in_other_loop(use)
+    return client
+
+
+class TestOtherLoops:
+    @pytest.mark.parametrize("call", CALLS)
+    async def test_a_call_from_another_thread(self, connect: Connect, call: str) -> None:
+        """A call from the event loop of another thread raises one error with the remedy, and nothing is kept."""
+        client = await connect(flush_mode="MANUAL", device=True)
+
+        async def use() -> None:
+            await CALLS[call](client)
+
+        with pytest.raises(LifecycleError, match=r"event loop of another thread.*portal"):
+            await in_other_loop(use)
+        assert await pending_records(client) == []
+        assert client.flush_mode is FlushMode.MANUAL
+
+    async def test_a_receipt_in_another_thread(self, connect: Connect) -> None:
+        """Waiting for a verdict in another event loop raises the error instead of waiting for ever."""
+        client = await connect(flush_mode="MANUAL")
+        receipt = await client.track_event(Event("ping"))
+
+        async def use() -> None:
+            await receipt.delivered()
+
+        with pytest.raises(LifecycleError, match="another thread"):
+            await in_other_loop(use)
+
+    @pytest.mark.parametrize(
+        "call", [name for name in CALLS if name not in ("start", "close", "stop", "mode", "period")]
+    )
+    @pytest.mark.parametrize("storage", ["file", "memory:"])
+    async def test_a_call_after_the_loop_has_ended(self, configure: Configure, call: str, storage: str) -> None:
+        """Without a start in the new event loop a call raises the error with the remedy, and nothing is kept."""
+        client = await run_and_leave(configure, **({"storage": storage} if storage == "memory:" else {}))
+
+        with pytest.raises(LifecycleError, match=r"another event loop.*Await its start\(\)"):
+            await CALLS[call](client)
+        await client.start()
+        assert len(await pending_records(client, "ping")) == 0
+        await client.aclose(timeout=0)
+
+    @pytest.mark.parametrize("storage", ["file", "memory:"])
+    async def test_a_start_in_a_new_loop(self, configure: Configure, sandbox: Sandbox, storage: str) -> None:
+        """It opens the same queue, also one in memory; subjects, settings and receipts work."""
+        client = await run_and_leave(configure, **({"storage": storage} if storage == "memory:" else {}))
+        device = client.device("d")
+        await client.start()
+        await device.track_event(Event("new"))
+        assert client.flush_mode is FlushMode.MANUAL
+
+        result = await client.flush_data(10)
+        assert (result.remaining, result.rejected) == (0, 0)
+        names = [event.event_type for event in sandbox.engine.events()]
+        assert (names.count("left"), names.count("new")) == (1, 1)
+        await client.aclose()
+        assert running() == []
+
+    async def test_a_close_in_a_new_loop(self, configure: Configure, connect: Connect) -> None:
+        """Closing a client whose event loop has ended returns at once, and its queue is free for the next client."""
+        client = await run_and_leave(configure)
+        await asyncio.wait_for(client.aclose(), 10)
+
+        assert len(await pending_records(await connect(flush_mode="MANUAL"), "left")) == 1
+
+    async def test_a_stop_in_a_new_loop(self, configure: Configure, connect: Connect) -> None:
+        """A stop deletes what the client has stored in an event loop that has ended."""
+        client = await run_and_leave(configure)
+        result = await asyncio.wait_for(client.stop_integration(), 10)
+
+        assert result.remaining == 3
+        assert await pending_records(await connect(flush_mode="MANUAL")) == []
+
+    async def test_many_loops(self, configure: Configure, sandbox: Sandbox) -> None:
+        """A client can be started and left in one event loop after the other, and no thread stays."""
+        client = Exponea(configure(flush_mode="MANUAL"))
+
+        async def use() -> None:
+            await client.start()
+            await client.for_customer(SOMEONE).track_event(Event("ping"))
+
+        def threads() -> int:
+            return sum(not each.name.startswith("asyncio") for each in threading.enumerate())
+
+        before = threads()
+        for _ in range(5):
+            await in_other_loop(use)
+        await client.start()
+        assert await client.flush_data(10) == FlushResult(5, 0, 0)
+        await client.aclose()
+        assert threads() == before
+
+
+FORK = """
+async def parent_starts():
+    await exponea.start()
+    await exponea.for_customer({"registered": "p"}).track_event(Event("parent"))
+
+async def child():
+    try:
+        await exponea.track_event(Event("lost"))
+    except LifecycleError as error:
+        print(type(error).__name__, error, flush=True)
+    await exponea.start()
+    for _ in range(3):
+        await exponea.for_customer({"registered": "c"}).track_event(Event("child"))
+
+async def child_goes_on():
+    await exponea.for_customer({"registered": "c"}).track_event(Event("child"))
+
+exponea = client(flush_mode="MANUAL")
+loop = asyncio.new_event_loop()
+loop.run_until_complete(parent_starts())
+ready, parent_closed = os.pipe(), os.pipe()
+if os.fork() == 0:
+    own = asyncio.new_event_loop()
+    own.run_until_complete(child())
+    os.write(ready[1], b"x")
+    os.read(parent_closed[0], 1)
+    own.run_until_complete(child_goes_on())
+    HOW_THE_CHILD_ENDS
+os.read(ready[0], 1)
+loop.run_until_complete(parent_starts())
+loop.run_until_complete(exponea.aclose(timeout=0))
+os.write(parent_closed[1], b"x")
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+class TestForks:
+    @pytest.mark.parametrize(
+        "end", ["os._exit(0)", "own.run_until_complete(exponea.aclose(timeout=0)); sys.exit(0)", "sys.exit(0)"]
+    )
+    async def test_a_child_on_the_same_file(
+        self, connect: Connect, configure: Configure, sandbox: Sandbox, tmp_path: Path, end: str
+    ) -> None:
+        """
+        A child must start the client anew; then parent and child share the file, and nothing is lost, although the
+        parent closes first.
+        """
+        ended = await run_program(FORK.replace("HOW_THE_CHILD_ENDS", end), sandbox.url, tmp_path / "queue.sqlite")
+
+        assert ended.out.startswith("NotStartedError The client was started before this process was forked.")
+        assert ended.out.endswith("\n0\n"), ended.err
+        names = [record.name for record in await pending_records(await connect(flush_mode="MANUAL"))]
+        assert sorted(names) == ["child"] * 4 + ["parent"] * 2
+
+    async def test_forks_during_transactions(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Children that are forked while the client writes and uploads find a usable file, and the parent goes on."""
+        source = """
+async def write(name, count):
+    tracker = exponea.for_customer({"registered": name})
+    for number in range(count):
+        await tracker.track_event(Event(name, {"number": number}))
+
+async def child():
+    await exponea.start()
+    await write("child", 5)
+    await exponea.aclose(timeout=0)
+
+async def main():
+    await exponea.start()
+    events = [Event("parent", {"number": number}) for number in range(400)]
+    tracker = exponea.for_customer({"registered": "p"})
+    writing = [asyncio.create_task(exponea.track_many([(tracker.ids, each) for each in events])) for _ in range(40)]
+    children = []
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+        pid = os.fork()
+        if pid == 0:
+            asyncio._set_running_loop(None)
+            code = 1
+            try:
+                asyncio.new_event_loop().run_until_complete(asyncio.wait_for(child(), 30))
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(pid)
+    await asyncio.gather(*writing)
+    codes = [os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, pid, 0))[1]) for pid in children]
+    await exponea.aclose(timeout=0)
+    print(codes)
+
+exponea = client(flush_mode="MANUAL")
+asyncio.run(main())
+"""
+        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+
+        assert ended.out == "[0, 0, 0, 0, 0]\n", ended.err
+        names = [record.name for record in await pending_records(await connect(flush_mode="MANUAL"))]
+        assert (names.count("parent"), names.count("child")) == (16_000, 25)
