@@ -78,6 +78,8 @@ class QueueSettings:
         when_full: What a call does when the queue is full: ``"raise"`` a `QueueFullError`, ``"wait"`` for room, or
             ``"drop_oldest"``.
         max_age: After this time in seconds, an undelivered record becomes a dead letter; 30 days by default.
+        max_dead_letters: Maximum number of dead letters; the oldest ones beyond it are deleted.
+        dead_letter_max_age: After this time in seconds, a dead letter is deleted; 90 days by default.
         durability: What a recorded event survives: a crash of the ``"process"``, or also a loss of ``"power"``.
         follow_links: Whether `Configuration.storage` may be a symbolic link to the file. By default it is refused,
             since whoever can create a link there could choose the file that is written.
@@ -88,6 +90,10 @@ class QueueSettings:
         default="raise", validator=checks.one_of(("raise", "wait", "drop_oldest"))
     )
     max_age: float = field(default=30 * 86_400.0, converter=checks.to_seconds, validator=checks.positive("seconds"))
+    max_dead_letters: int = field(default=100_000, validator=checks.integer(0))
+    dead_letter_max_age: float = field(
+        default=90 * 86_400.0, converter=checks.to_seconds, validator=checks.positive("seconds")
+    )
     durability: Literal["process", "power"] = field(default="process", validator=checks.one_of(("process", "power")))
     follow_links: bool = field(default=False, validator=checks.boolean)
 

@@ -16,6 +16,7 @@ The exceptions of this package.
     │   └── WipedFileError                   another process has deleted the data of the queue
     ├── DeliveryError                        an event was not delivered
     │   ├── RejectedError                    Engagement rejected the event for good
+    │   │   └── GivenUpError                 the event could not be delivered in time
     │   ├── DroppedError                     the event was discarded on purpose before it was sent
     │   ├── LostError                        the event left the queue without any proof that it was delivered
     │   ├── ProjectPausedError               the key or the project is wrong; its events are kept
@@ -190,6 +191,19 @@ class RejectedError(DeliveryError):
         super().__init__(f"Engagement rejected the event: {reason}")
         self.reason = reason
         self.status = status
+
+
+class GivenUpError(RejectedError):
+    """
+    The event could not be delivered, and is not sent again. It is kept as a dead letter.
+
+    Engagement has not rejected it: it was not accepted within ``QueueSettings.max_age``, or too many requests with it
+    alone have failed.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.args = (f"The event was given up: {reason}",)
 
 
 class DroppedError(DeliveryError):

@@ -22,8 +22,8 @@ class DeliveryEvent:
     Something that happened to records, to a project or to the queue file.
 
     Attributes:
-        kind: What happened. ``"delivered"``, ``"rejected"``, ``"revived"``, ``"dropped"``, ``"lost"`` and
-            ``"retried"`` are about records; ``"paused"``, ``"unavailable"`` and ``"resumed"`` about a project;
+        kind: What happened. ``"delivered"``, ``"rejected"``, ``"revived"``, ``"purged"``, ``"dropped"``, ``"lost"``
+            and ``"retried"`` are about records; ``"paused"``, ``"unavailable"`` and ``"resumed"`` about a project;
             ``"damaged"`` and ``"wiped"`` (another process has deleted everything, and this client has stopped) about
             the queue file; ``"restarted"`` about a background task of the client that ended unexpectedly.
         ids: The ids of the records, as in `Receipt.ids`; empty if it is not about records.
@@ -36,6 +36,7 @@ class DeliveryEvent:
         "delivered",
         "rejected",
         "revived",
+        "purged",
         "dropped",
         "lost",
         "retried",

@@ -172,6 +172,7 @@ class Stats:
         restarts: How often a background task of the client ended unexpectedly and was started again.
         revived: Dead letters that the client has put back into the queue by itself: the events after them were refused
             one by one as well, so the events were not at fault. They are counted in `rejected`, too.
+        purged: Dead letters that were deleted because of ``QueueSettings.max_dead_letters`` or ``dead_letter_max_age``.
     """
 
     tracked: int
@@ -188,6 +189,7 @@ class Stats:
     lost: int = 0
     restarts: int = 0
     revived: int = 0
+    purged: int = 0
 
 
 @frozen

@@ -26,6 +26,7 @@ class Counters:
         self.lost = 0
         self.restarts = 0
         self.revived = 0
+        self.purged = 0
 
     @property
     def dead(self) -> int:
@@ -49,6 +50,7 @@ class Counters:
             lost=self.lost,
             restarts=self.restarts,
             revived=self.revived,
+            purged=self.purged,
         )
 
 
@@ -59,6 +61,7 @@ _METRICS = {
     "lost": "Records that left the queue without any proof that they were delivered",
     "restarts": "How often a task of the SDK ended unexpectedly and was started again",
     "revived": "Dead letters that were put back, since the records were not at fault",
+    "purged": "Dead letters that were deleted for their number or age",
     "retried": "How often a record was put back to be sent again",
     "requests": "Requests made to upload records",
     "failed_requests": "Requests without a usable response",

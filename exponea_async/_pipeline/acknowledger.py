@@ -17,6 +17,7 @@ from typing import Literal
 
 from attrs import evolve, frozen
 
+from exponea_async._pipeline.dead_letters import DeadLetterLimits, RejectionLog, dead_letter_error
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.retry import storage_attempts
 from exponea_async.errors import RejectedError, StorageError
@@ -60,10 +61,15 @@ class Acknowledger:
         receipts: Resolved afterwards.
         counters: Updated afterwards.
         hooks: Notified afterwards.
+        limits: Enforced after records have become dead letters.
     """
 
-    def __init__(self, storage: Storage, receipts: Receipts, counters: Counters, hooks: Hooks) -> None:
+    def __init__(
+        self, storage: Storage, receipts: Receipts, counters: Counters, hooks: Hooks, limits: DeadLetterLimits
+    ) -> None:
         self._storage = storage
+        self._limits = limits
+        self._log = RejectionLog()
         self._receipts = receipts
         self._counters = counters
         self._hooks = hooks
@@ -110,6 +116,9 @@ class Acknowledger:
 
     def dead_letter(self, ids: tuple[str, ...], reason: str) -> None:
         """State that records are rejected for good."""
+        for key in ids:
+            if record := self._leased.get(key):
+                self._log.note(record, reason)
         self._decide(Verdict("rejected", ids, (Settlement(ids, "dead", reason=reason),), reason))
 
     def retry_later(self, records: Sequence[Leased], delay: float, reason: str, *, is_fault: bool = False) -> None:
@@ -191,6 +200,8 @@ class Acknowledger:
         self._storing = []
         self._stored.set()
         self._stored = asyncio.Event()
+        if any(verdict.outcome == "rejected" for verdict in verdicts):
+            await self._limits.enforce()
 
     async def wait_stored(self) -> None:
         """Wait until verdicts are stored the next time."""
@@ -219,7 +230,7 @@ class Acknowledger:
             self._counters.delivered += len(verdict.ids)
             self._receipts.resolve(verdict.ids)
         elif verdict.outcome == "rejected":
-            error = RejectedError(verdict.reason)
+            error = dead_letter_error(verdict.reason)
             self._counters.rejected += len(verdict.ids)
             self._receipts.resolve(verdict.ids, error)
         elif verdict.outcome == "revived":

@@ -74,11 +74,11 @@ class Exchange:
 
     def __init__(
         self,
-        *,
         transport: Transport,
         counters: Counters,
         projects: ProjectStore,
         rate_limiter: RateLimiter,
+        *,
         gzip: bool,
     ) -> None:
         self._transport = transport

@@ -13,7 +13,8 @@ from typing import TypeVar
 from weakref import ref
 
 from exponea_async._internal.closing import check_loop
-from exponea_async.errors import ClosedError, DeliveryError, DroppedError, LostError, RejectedError, StorageError
+from exponea_async._pipeline.dead_letters import dead_letter_error
+from exponea_async.errors import ClosedError, DeliveryError, DroppedError, LostError, StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Receipt
 from exponea_async.observability import Counters
@@ -240,7 +241,7 @@ class Receipts:
         if status.kind == "delivered":
             self.resolve([key])
         elif status.kind == "rejected":
-            self.resolve([key], RejectedError(status.reason))
+            self.resolve([key], dead_letter_error(status.reason))
         elif status.kind == "dropped":
             self.resolve([key], DroppedError("another process deleted it unsent"))
 

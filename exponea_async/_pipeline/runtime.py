@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from exponea_async._internal.concurrency import RestartReport, Supervisor
 from exponea_async._pipeline.acknowledger import Acknowledger
+from exponea_async._pipeline.dead_letters import DeadLetterLimits
 from exponea_async._pipeline.exchange import Exchange
 from exponea_async._pipeline.flush import Flusher
 from exponea_async._pipeline.projects import ProjectStore
@@ -67,17 +68,11 @@ class UploadRuntime:
         counters.paused.clear()
         self._transport = Transport(settings, connections=settings.concurrency)
         self._supervisor = Supervisor(report)
-        self._acknowledger = Acknowledger(storage, receipts, counters, hooks)
+        limits = DeadLetterLimits(storage, configuration.queue, counters, hooks)
+        self._acknowledger = Acknowledger(storage, receipts, counters, hooks, limits)
         receipts.leave_out(self._acknowledger.is_outstanding)
-        exchange = Exchange(
-            transport=self._transport,
-            counters=counters,
-            projects=projects,
-            rate_limiter=rate_limiter,
-            gzip=settings.gzip,
-        )
         sender = Sender(
-            exchange=exchange,
+            exchange=Exchange(self._transport, counters, projects, rate_limiter, gzip=settings.gzip),
             acknowledger=self._acknowledger,
             counters=counters,
             hooks=hooks,
@@ -93,6 +88,7 @@ class UploadRuntime:
             upload=settings,
             written=written,
             supervisor=self._supervisor,
+            limits=limits,
         )
         self.flusher = Flusher(
             storage=storage,

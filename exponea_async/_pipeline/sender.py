@@ -8,6 +8,7 @@ import logging
 from exponea_async._pipeline.acknowledger import Acknowledger
 from exponea_async._pipeline.circuit_breaker import CircuitBreaker
 from exponea_async._pipeline.commands import project_of
+from exponea_async._pipeline.dead_letters import GIVEN_UP
 from exponea_async._pipeline.exchange import Batch, Exchange
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.responses import BatchResult, NoVerdictError
@@ -184,7 +185,7 @@ class Sender:
         failures = record.failures + 1
         if failures >= self._max_failures:
             self._breaker(record.route).discard((record.id,))
-            self._acknowledger.dead_letter((record.id,), f"given up after {failures} failures; the last one: {reason}")
+            self._acknowledger.dead_letter((record.id,), f"{GIVEN_UP} {failures} failures; the last one: {reason}")
         else:
             self._acknowledger.retry_later([record], self._backoff.seconds(failures), reason, is_fault=True)
 

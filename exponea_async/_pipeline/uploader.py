@@ -16,6 +16,7 @@ from contextlib import suppress
 from exponea_async._internal.concurrency import Supervisor
 from exponea_async._pipeline.acknowledger import LEASE, Acknowledger
 from exponea_async._pipeline.commands import pack
+from exponea_async._pipeline.dead_letters import TOO_OLD, DeadLetterLimits
 from exponea_async._pipeline.exchange import Batch
 from exponea_async._pipeline.sender import Sender
 from exponea_async.config import QueueSettings, UploadSettings
@@ -43,6 +44,8 @@ class Uploader:
         upload: The size of batches, and the number of concurrent requests.
         written: Set after records were written.
         supervisor: Runs the tasks of the upload.
+        limits: The limits of dead letters, which are enforced now and then; the age of records is counted by their
+            clock.
     """
 
     def __init__(
@@ -55,7 +58,10 @@ class Uploader:
         upload: UploadSettings,
         written: asyncio.Event,
         supervisor: Supervisor,
+        limits: DeadLetterLimits,
     ) -> None:
+        self._clock = limits.clock
+        self._limits = limits
         self._storage = storage
         self._supervisor = supervisor
         self._sender = sender
@@ -151,6 +157,8 @@ class Uploader:
         self._wake.clear()
         self._skip_linger.clear()
         self._sender.probe_changed_projects()
+        self._clock.observe()
+        await self._limits.enforce_now_and_then()
         now, breakers = _now(), self._sender.breakers
         for route in [route for route, breaker in breakers.items() if breaker.may_probe(now)]:
             await self._lease_probe(route)
@@ -208,11 +216,10 @@ class Uploader:
     def _pack(self, records: Sequence[Leased]) -> list[tuple[Leased, ...]]:
         """Split leased records into batches; those that are too old become dead letters instead."""
         self._acknowledger.add(records)
-        oldest = time.time() - self._max_age
-        expired = tuple(record.id for record in records if record.at < oldest)
+        expired = {record.id for record in records if self._clock.is_older(record.at, self._max_age)}
         if expired:
-            self._acknowledger.dead_letter(expired, f"not delivered within max_age, {self._max_age:g} seconds")
-            records = [record for record in records if record.at >= oldest]
+            self._acknowledger.dead_letter(tuple(expired), f"{TOO_OLD}, {self._max_age:g} seconds")
+            records = [record for record in records if record.id not in expired]
         return list(pack(records, self._settings.batch_size, self._settings.max_batch_bytes))
 
     async def _wait_for_room(self) -> None:

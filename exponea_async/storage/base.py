@@ -20,6 +20,8 @@ DELETED_LETTER = "its dead letter, which had the reason, was deleted"
 #: The longest delay of a due time, in seconds. A record due later than this counts as due: the clock that its due time
 #: was made from has been set back since.
 MAX_DUE_AHEAD = 3600.0
+#: 2020-01-01. An earlier time of writing comes from a clock that was not set, and says nothing about an age.
+FIRST_PLAUSIBLE_TIME = 1_577_836_800.0
 
 
 @frozen
@@ -30,7 +32,7 @@ class Record:
     Attributes:
         route: The destination; records of one route can share a request.
         body: The encoded command.
-        at: The time of writing, UNIX seconds by the system's clock.
+        at: The time of writing, or of the last revival, UNIX seconds by the system's clock.
     """
 
     route: str
@@ -335,7 +337,20 @@ class Storage(Protocol):
         ...
 
     async def revive(self, ids: Iterable[str] | None = None) -> int:
-        """Put dead letters, by default all, back into the queue under their ids; return their number."""
+        """
+        Put dead letters, by default all, back into the queue under their ids, as if written now; return their number.
+        """
+        ...
+
+    async def prune(self, *, max_count: int | None = None, before: float = 0.0) -> tuple[str, ...]:
+        """
+        Delete the oldest dead letters, and return their ids, oldest first.
+
+        Args:
+            max_count: The number of the newest ones to keep at most; None for all.
+            before: Those that died before this time, UNIX seconds, are deleted, except for times before
+                `FIRST_PLAUSIBLE_TIME`.
+        """
         ...
 
     async def purge(self, ids: Iterable[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.storage.activity_index import ActivityIndex
 from exponea_async.storage.base import (
     DELETED_LETTER,
+    FIRST_PLAUSIBLE_TIME,
     MAX_DUE_AHEAD,
     DeadLetter,
     Leased,
@@ -376,7 +377,7 @@ class MemoryStorage:
         for letter in letters:
             route_number, _, number = letter.id.partition(".")
             route = self._routes_by_number[int(route_number)]
-            record = Record(route.name, letter.body, letter.at)
+            record = Record(route.name, letter.body, time.time())
             row = self._rows[letter.id] = _Row(letter.id, int(number), route, record)
             self._schedule(row, 0.0)
         return len(letters)
@@ -388,6 +389,15 @@ class MemoryStorage:
         for letter in letters:
             self._mark(letter.id, RecordStatus("rejected", DELETED_LETTER))
         return len(letters)
+
+    async def prune(self, *, max_count: int | None = None, before: float = 0.0) -> tuple[str, ...]:
+        """Delete the oldest dead letters."""
+        self._check_open()
+        excess = 0 if max_count is None else max(0, len(self._dead) - max_count)
+        old = [key for key, each in self._dead.items() if FIRST_PLAUSIBLE_TIME <= each.died_at < before]
+        ids = tuple(dict.fromkeys([*islice(self._dead, excess), *old]))
+        await self.purge(ids)
+        return ids
 
     async def rename_route(self, old: str, new: str) -> None:
         """Give the records of a route another one."""

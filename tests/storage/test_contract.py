@@ -4,9 +4,11 @@ The behavior that all backends share.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from helpers.environment import SetConstants
 from helpers.storages import (
     LEASE,
     NOW,
@@ -24,6 +26,7 @@ from helpers.storages import (
 
 from exponea_async.errors import QueueFullError, StateConflictError, StorageError
 from exponea_async.storage.base import (
+    DELETED_LETTER,
     MAX_DUE_AHEAD,
     DeadLetter,
     Leased,
@@ -513,6 +516,41 @@ class TestDeadLetters:
         assert [each.reason for each in await storage.dead(10)] == ["second"]
         assert await storage.find(keys) == {keys[0]: RecordStatus("rejected", "second")}
 
+    async def test_revived_records_count_as_written_now(self, storage: Storage) -> None:
+        """A record that was given up for its age is not too old again when it is revived."""
+        written = await storage.write([record("a", at=5.0)])
+        await lease(storage)
+        await storage.settle(dead(*written.ids))
+        before = time.time()
+        await storage.revive()
+
+        (again,) = await lease(storage)
+        assert before <= again.at <= time.time()
+
+    async def test_the_oldest_beyond_a_number_are_pruned(self, storage: Storage) -> None:
+        """The newest dead letters stay; the ids of the others are returned, and their records are marked."""
+        keys = [(await write_dead(storage, name))[0] for name in "abcde"]
+
+        assert await storage.prune(max_count=2) == tuple(keys[:3])
+        assert ids(await storage.dead(10)) == (keys[4], keys[3])
+        assert (await storage.find(keys[:1]))[keys[0]] == RecordStatus("rejected", DELETED_LETTER)
+        assert await storage.prune(max_count=2) == ()
+        assert await storage.prune(max_count=0) == tuple(keys[3:])
+        assert (await storage.pending()).dead == 0
+
+    async def test_old_ones_are_pruned(self, storage: Storage, set_constants: SetConstants) -> None:
+        """Those that died before a time are deleted, but not those that died when the clock was not set."""
+        times = {"unset": 5.0, "old": NOW, "new": NOW + 10}
+        keys = {}
+        for name, died_at in times.items():
+            set_constants(time, time=lambda died_at=died_at: died_at)
+            (keys[name],) = await write_dead(storage, name)
+
+        assert await storage.prune() == ()
+        assert await storage.prune(before=NOW) == ()
+        assert await storage.prune(before=NOW + 10) == (keys["old"],)
+        assert set(ids(await storage.dead(10))) == {keys["unset"], keys["new"]}
+
     async def test_purged(self, storage: Storage) -> None:
         """Purged dead letters are gone: the named ones, or all."""
         one, _, _ = await write_dead(storage, "a", "b", "c")
@@ -935,6 +973,7 @@ CALLS: Sequence[Call] = (
     lambda storage: storage.dead(1),
     lambda storage: storage.revive(),
     lambda storage: storage.purge(),
+    lambda storage: storage.prune(),
     lambda storage: storage.load_state("k"),
     lambda storage: storage.expired_sessions(NOW, 1),
 )

@@ -4,11 +4,21 @@ Reading the queue and the states, and maintaining the dead letters.
 All functions are called within a transaction.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
 
-from exponea_async.storage.base import DELETED_LETTER, DeadLetter, Pending, RecordStatus, State, Waiting, Watermark
+from exponea_async.storage.base import (
+    DELETED_LETTER,
+    FIRST_PLAUSIBLE_TIME,
+    DeadLetter,
+    Pending,
+    RecordStatus,
+    State,
+    Waiting,
+    Watermark,
+)
 from exponea_async.storage.clock import to_unix
 from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, parse_ids
 from exponea_async.storage.sqlite.marks import find_marks
@@ -124,7 +134,8 @@ def revive(connection: QueueConnection, ids: Iterable[str] | None) -> int:
     """Put dead letters back into the queue, due at once; return their number."""
     revived = 0
     for clause, values in _where(ids):
-        connection.execute(f"INSERT INTO record SELECT id, at, body FROM dead{clause}", values)
+        # As if written now: a record that was given up for its age must not be given up again before it is sent.
+        connection.execute(f"INSERT INTO record SELECT id, ?, body FROM dead{clause}", (time.time(), *values))
         # Their ids are at or below the cursor again, so they need rows in `taken`.
         connection.execute(f"INSERT INTO taken SELECT id, id >> {ROUTE_SHIFT}, 0, 0, '' FROM dead{clause}", values)
         revived += connection.execute(f"DELETE FROM dead{clause}", values).rowcount
@@ -141,6 +152,18 @@ def purge(connection: QueueConnection, ids: Iterable[str] | None) -> int:
             connection.mark(found, "rejected")
             purged += connection.execute(f"DELETE FROM dead{clause}", values).rowcount
     return purged
+
+
+def prune(connection: QueueConnection, max_count: int, before: float) -> tuple[str, ...]:
+    """Delete the oldest dead letters, and return their ids."""
+    sql = (
+        "SELECT id FROM dead WHERE died_at >= ? AND died_at < ? UNION ALL"
+        " SELECT id FROM (SELECT id FROM dead ORDER BY died_at DESC, id DESC LIMIT -1 OFFSET ?)"
+    )
+    found = {key for (key,) in connection.execute(sql, (FIRST_PLAUSIBLE_TIME, before, max_count))}
+    ids = tuple(map(str, sorted(found)))
+    purge(connection, ids)
+    return ids
 
 
 def rename_route(connection: QueueConnection, old: str, new: str) -> None:

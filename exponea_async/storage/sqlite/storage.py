@@ -35,6 +35,9 @@ from exponea_async.storage.sqlite.group_commit import COMMIT_WINDOW, GroupCommit
 from exponea_async.storage.sqlite.salvage import replaced
 from exponea_async.storage.sqlite.wiping import finish_wipe, wipe
 
+#: The largest number in SQLite.
+NO_LIMIT = (1 << 63) - 1
+
 LOG = logging.getLogger("exponea_async")
 
 T = TypeVar("T")
@@ -311,6 +314,11 @@ class SQLiteStorage:
         """Delete dead letters."""
         wanted = None if ids is None else list(ids)
         return await self._committer.change(lambda connection: queries.purge(connection, wanted))
+
+    async def prune(self, *, max_count: int | None = None, before: float = 0.0) -> tuple[str, ...]:
+        """Delete the oldest dead letters."""
+        most = min(max_count, NO_LIMIT) if max_count is not None else NO_LIMIT
+        return await self._committer.change(lambda connection: queries.prune(connection, most, before))
 
     async def rename_route(self, old: str, new: str) -> None:
         """Give the records of a route another one."""
