@@ -8,13 +8,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from helpers.clients import SOMEONE, Configure, Connect, numbered_events
+from helpers.internals import feature_of
 from helpers.programs import run_program
-from helpers.waiting import running
+from helpers.queue_file import locked
+from helpers.waiting import running, until
 
-from exponea_async import Customer, Event, Exponea, FlushMode, FlushResult, LifecycleError
-from exponea_async.sandbox import Sandbox
+from exponea_async import ClosedError, Customer, Event, Exponea, FlushMode, FlushResult, LifecycleError, NotStartedError
+from exponea_async.features.inbox.service import Inbox
+from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.testing import pending_records
 
 CALLS: dict[str, Callable[[Exponea], Awaitable[Any]]] = {
@@ -240,3 +244,118 @@ asyncio.run(main())
         assert ended.out == "[0, 0, 0, 0, 0]\n", ended.err
         names = [record.name for record in await pending_records(await connect(flush_mode="MANUAL"))]
         assert (names.count("parent"), names.count("child")) == (16_000, 25)
+
+
+class TestCancellation:
+    async def test_a_cancel_scope(self, configure: Configure, sandbox: Sandbox) -> None:
+        """Under a cancel scope, which cancels each await again, the client is closed, and no task is left."""
+        sandbox.faults.add(Fault("timeout", seconds=30))
+        with anyio.move_on_after(0.2) as scope:
+            async with Exponea(configure(upload={"request_timeout": 30})) as client:
+                await client.track_event(Event("ping"))
+                await anyio.sleep(30)
+
+        assert scope.cancelled_caught
+        assert (repr(client), running()) == ("<Exponea shop closed>", [])
+        with pytest.raises(ClosedError):
+            await client.track_event(Event("ping"))
+
+    async def test_a_task_group(self, configure: Configure) -> None:
+        """The same holds where a failing task cancels the group of the client's task."""
+
+        async def use() -> None:
+            async with Exponea(configure()) as client:
+                clients.append(client)
+                started.set()
+                await anyio.sleep(30)
+
+        async def fail() -> None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(use)
+                await started.wait()
+                raise ValueError
+
+        clients: list[Exponea] = []
+        started = anyio.Event()
+        with pytest.raises(ExceptionGroup):
+            await fail()
+        assert (repr(clients[0]), running()) == ("<Exponea shop closed>", [])
+
+    @pytest.mark.parametrize("end", ["close", "stop", "stop and flush"])
+    async def test_repeated_cancellation(self, connect: Connect, sandbox: Sandbox, end: str) -> None:
+        """A close or a stop whose every await is cancelled ends, and the cancellation is raised."""
+        sandbox.faults.add(Fault("timeout", seconds=30))
+        client = await connect(upload={"request_timeout": 30})
+        await client.track_event(Event("ping"))
+        await until(lambda: sandbox.request_count == 1)
+        calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+            "close": lambda: client.aclose(timeout=None),
+            "stop": client.stop_integration,
+            "stop and flush": lambda: client.stop_integration(flush=True, timeout=None),
+        }
+        ending = asyncio.create_task(calls[end]())
+        await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            while not ending.done():
+                ending.cancel()
+                await asyncio.sleep(0)
+
+        assert ending.cancelled()
+        assert repr(client) == f"<Exponea shop {'closed' if end == 'close' else 'stopped'}>"
+        assert running() == []
+
+    @pytest.mark.parametrize("steps", range(40))
+    async def test_a_cancelled_start(self, configure: Configure, sandbox: Sandbox, steps: int) -> None:
+        """A start that is cancelled at any step leaves nothing open, and the client can be started afterwards."""
+        client = Exponea(configure())
+        await client.set_default_properties({"kept": True})
+        starting = asyncio.create_task(client.start())
+        for _ in range(steps):
+            await asyncio.sleep(0 if steps % 2 else 0.0002)
+        starting.cancel()
+        await asyncio.wait([starting])
+
+        if starting.cancelled():
+            assert (repr(client), running()) == ("<Exponea shop not started>", [])
+            with pytest.raises(NotStartedError):
+                await client.track_event(Event("ping"))
+        await client.start()
+        await client.track_event(Event("ping"))
+        await client.aclose()
+        (ping,) = sandbox.engine.events(event_type="ping")
+        assert ping.properties["kept"] is True
+        assert running() == []
+
+    async def test_a_listener_that_stops_the_client(self, connect: Connect) -> None:
+        """A task of the client's own may stop or close it: it is not waited for, or it would wait for itself."""
+        client = await connect(device=True, preload_messages=True)
+        tasks = feature_of(client, Inbox).tasks
+        await asyncio.wait([tasks.start(client.stop_integration(), name="stop")], timeout=20)
+        assert (repr(client), running()) == ("<Exponea shop stopped>", [])
+        await client.start()
+        tasks = feature_of(client, Inbox).tasks
+        await asyncio.wait([tasks.start(client.aclose(), name="close")], timeout=20)
+        assert (repr(client), running()) == ("<Exponea shop closed>", [])
+
+
+class TestDeadlines:
+    @pytest.mark.parametrize("seconds", [0, 0.5])
+    async def test_a_locked_file(self, connect: Connect, sandbox: Sandbox, tmp_path: Path, seconds: float) -> None:
+        """While another program holds a lock, closing takes no longer than its timeout and one second."""
+        client = await connect(device=True)
+        await client.resume()
+        await client.track_event(Event("ping"))
+        loop = asyncio.get_running_loop()
+        with locked(tmp_path / "queue.sqlite"):
+            calls = [asyncio.create_task(client.track_event(Event("waits"))) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            started = loop.time()
+            await client.aclose(seconds, end_sessions=True)
+            duration = loop.time() - started
+        # The lock is waited for 5 seconds at a time otherwise.
+        assert duration < seconds + 4
+        # What was in progress is committed after all, and the file is closed.
+        await asyncio.gather(*calls)
+        await until(lambda: running() == [])
+        again = await connect(flush_mode="MANUAL")
+        assert len(await pending_records(again, "waits")) + len(sandbox.engine.events(event_type="waits")) == 3
