@@ -84,8 +84,8 @@ class Hooks:
     Args:
         before_track: A plain function that is called with each `Event` before it is recorded. It returns the event,
             changed or not, or None to drop it. If it raises an exception, nothing is recorded and the caller gets the
-            exception. It is also called for the events that the SDK makes itself: installation, sessions, push tokens.
-            Where it fails on one of these, or makes it invalid, that event is dropped, counted as
+            exception. It is also called for the events that the SDK makes itself: installation, sessions, push tokens
+            and messages. Where it fails on one of these, or makes it invalid, that event is dropped, counted as
             ``before_track_failed`` and logged, and the rest goes on. For these it is called more than once if another
             process changes the device at the same time.
         listeners: Plain functions that are called with each `DeliveryEvent`. They run in the event loop and must be

@@ -36,9 +36,11 @@ DEVICE_ID = "device_id"
 # Looking a member up on the enum class costs more than all other work on an event's automatic properties.
 _PUSH_TOKEN = EventType.PUSH_TOKEN
 _CLICK = EventType.CAMPAIGN_CLICK
-#: The events that the SDK makes itself. What an application's hook does to them must not fail the call that made them,
-#: such as a sign-out.
-_AUTOMATIC = frozenset({EventType.INSTALL, EventType.SESSION_START, EventType.SESSION_END, _PUSH_TOKEN})
+#: The events that the SDK makes itself. What an application's hook does to them must not fail the work that made them,
+#: such as a sign-out, or showing a message.
+_AUTOMATIC = frozenset(
+    {EventType.INSTALL, EventType.SESSION_START, EventType.SESSION_END, EventType.BANNER, _PUSH_TOKEN}
+)
 #: Maximum size of such an event's properties after the hook, in bytes of JSON, which leaves room for the ids.
 _MAX_AUTOMATIC = MAX_MESSAGE - 100_000
 _encoded_name = lru_cache(maxsize=1024)(encode_string)

@@ -360,10 +360,11 @@ class TestCustomerTracker:
 
 class TestHooks:
     @pytest.mark.parametrize("who", ["device", "customer"])
-    async def test_dropped_event(self, content: ContentBlocksFixture, who: str) -> None:
-        """An event that a hook drops is not tracked, but the block is shown."""
+    @pytest.mark.parametrize("hook", [lambda _event: None, lambda event: event.no_such_attribute])
+    async def test_dropped_event(self, content: ContentBlocksFixture, who: str, hook: Any) -> None:
+        """An event that a hook drops, or on which it fails, is not tracked, but the block is shown."""
         content.put(static(frequency="only_once"))
-        hooks = Hooks(before_track=lambda event: None if event.name == "banner" else event)
+        hooks = Hooks(before_track=lambda event: hook(event) if event.name == "banner" else event)
         client = await content.app.start(hooks=hooks)
         subject = client.device("d") if who == "device" else client.for_customer({"registered": "jane"})
         block = await content.block(subject=subject)
