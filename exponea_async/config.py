@@ -83,6 +83,8 @@ class QueueSettings:
         durability: What a recorded event survives: a crash of the ``"process"``, or also a loss of ``"power"``.
         follow_links: Whether `Configuration.storage` may be a symbolic link to the file. By default it is refused,
             since whoever can create a link there could choose the file that is written.
+        lock_timeout: How long a call waits while another program holds the lock of the file, in seconds, before it
+            raises a `StorageError`.
     """
 
     max_records: int = field(default=1_000_000, validator=checks.integer(1))
@@ -96,6 +98,7 @@ class QueueSettings:
     )
     durability: Literal["process", "power"] = field(default="process", validator=checks.one_of(("process", "power")))
     follow_links: bool = field(default=False, validator=checks.boolean)
+    lock_timeout: float = field(default=5.0, converter=checks.to_seconds, validator=checks.positive("seconds"))
 
 
 def _check_backoff(settings: "UploadSettings", attribute: "Attribute[Any]", value: float) -> None:

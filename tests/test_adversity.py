@@ -28,6 +28,7 @@ from exponea_async import (
     Event,
     Exponea,
     Hooks,
+    QueueSettings,
     Receipt,
     StorageError,
     UploadSettings,
@@ -325,8 +326,7 @@ class TestBadDisks:
     async def test_a_locked_file(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
         """While another process holds the file calls raise; afterwards all goes on, and no verdict is lost."""
         sandbox.faults.add(Fault("latency", seconds=0.1))
-        client = await connect()
-        await run_statements(client, "PRAGMA busy_timeout = 50")
+        client = await connect(queue=QueueSettings(lock_timeout=0.05))
         await client.track_many(numbered_events(10))
         await until(lambda: sandbox.request_count == 1)
         with locked(tmp_path / "queue.sqlite"):

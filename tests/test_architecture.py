@@ -87,8 +87,8 @@ BROAD_HANDLERS = {
     "features._shared.html.resources._load": "a function of the user; messages that need it are not shown",
     "cli.app.main": "a script expects one line and an exit code",
     "storage.sqlite.group_commit._report": "what was committed stays committed for all callers",
-    "storage.sqlite.group_commit.run_reads": "an error of a read must not fail the writes beside it",
-    "storage.sqlite.group_commit.Job.run_isolated": "an error of a read is raised to its caller only",
+    "storage.sqlite.jobs.run_reads": "an error of a read must not fail the writes beside it",
+    "storage.sqlite.jobs.Job.run_isolated": "an error of a read is raised to its caller only",
     "storage.sqlite.group_commit.GroupCommitter._run": "the commit loop: every caller gets the error",
     "storage.sqlite.storage.SQLiteStorage._call": "translates SQLite's errors, and raises all others again",
 }

@@ -277,6 +277,7 @@ DURATIONS: list[tuple[Callable[..., Any], str]] = [
     (configuration, "session_timeout"),
     (configuration, "flush_period"),
     (QueueSettings, "max_age"),
+    (QueueSettings, "lock_timeout"),
     (UploadSettings, "request_timeout"),
     (UploadSettings, "backoff_initial"),
     (UploadSettings, "backoff_max"),

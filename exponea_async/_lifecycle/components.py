@@ -222,7 +222,7 @@ class Components:
         await self._close_storage(deadline)
 
     async def _close_storage(self, deadline: Deadline) -> None:
-        closing = asyncio.create_task(self.storage.aclose(), name="exponea_async: closing the storage")
+        closing = asyncio.create_task(self.storage.aclose(CLOSE_GRACE), name="exponea_async: closing the storage")
         async with deadline.limit(CLOSE_GRACE):
             # Waited for, not awaited: the file must be closed in the end, however long another process locks it.
             await asyncio.wait([closing])

@@ -405,8 +405,14 @@ class Storage(Protocol):
         """
         ...
 
-    async def aclose(self) -> None:
-        """Complete the calls made so far and close the storage; closing it again does nothing."""
+    async def aclose(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
+        """
+        Complete the calls made so far and close the storage; closing it again does nothing.
+
+        Args:
+            timeout: How long to wait for another program's lock, all calls together, in seconds; calls that need more
+                get an error. None waits as long as for any other call.
+        """
         ...
 
     def abandon(self) -> None:

@@ -119,7 +119,7 @@ class MemoryStorage:
         if not self._is_open:
             self._is_open, self._turn, self._capacity_freed = True, asyncio.Lock(), asyncio.Event()
 
-    async def aclose(self) -> None:
+    async def aclose(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - there is no lock
         """Close the storage; writes that wait for capacity get an error."""
         self._is_open = False
         self._capacity_freed.set()

@@ -52,6 +52,7 @@ def create_storage(configuration: Configuration, report: Callable[[StorageError]
         when_full=queue.when_full,
         report=report,
         follow_links=queue.follow_links,
+        lock_timeout=queue.lock_timeout,
     )
 
 

@@ -4,11 +4,13 @@ Full disks, locked files and read-only files.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.queue_file import locked
 from helpers.storages import (
     OpenFile,
     bodies,
@@ -84,6 +86,47 @@ class TestRefusals:
         other.close()
 
         assert len((await writer).ids) == 1
+
+    async def test_many_callers_wait_at_the_same_time(self, open_file: OpenFile, path: Path) -> None:
+        """Thousands of callers wait for a lock as long as one does, although they need several transactions."""
+        storage = await open_file(lock_timeout=1.5)
+        with locked(path):
+            started = time.monotonic()
+            calls = (storage.write(records(str(number))) for number in range(4_000))
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            waited = time.monotonic() - started
+        assert {type(each) for each in results} == {StorageError}
+        assert 1.5 <= waited < 8 * 1.5 / 2
+
+        await storage.write(records("after"))
+        assert bodies(await storage.waiting(9)) == ["after"]
+
+    async def test_each_caller_has_its_own_time(self, open_file: OpenFile, path: Path) -> None:
+        """A caller that came later waits on when the one before it has waited enough, and is then served."""
+        storage = await open_file(lock_timeout=2.0)
+        with locked(path):
+            first = asyncio.create_task(storage.write(records("first")))
+            await asyncio.sleep(1.0)
+            others = [asyncio.create_task(storage.write(records("later"))), asyncio.create_task(lease(storage))]
+            with pytest.raises(StorageError, match="locked"):
+                await first
+            assert not any(other.done() for other in others)
+
+        await asyncio.gather(*others)
+        assert bodies(await storage.waiting(9)) == ["later"]
+
+    async def test_closing_while_the_file_is_locked(self, open_file: OpenFile, path: Path) -> None:
+        """Closing with a time limit ends the wait of all calls, also of one that waits already."""
+        storage = await open_file(lock_timeout=600.0)
+        with locked(path):
+            calls = [asyncio.create_task(storage.write(records(str(number)))) for number in range(2_000)]
+            await asyncio.sleep(0.05)
+            await asyncio.wait_for(storage.aclose(0.1), 20)
+            results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(each) for each in results} == {StorageError}
+
+        await storage.open()
+        assert (await storage.write(records("again"))).ids
 
     async def test_a_read_only_file(self, open_file: OpenFile) -> None:
         """A read-only file refuses writes with a hint, can be read, and can be written once it is writable."""

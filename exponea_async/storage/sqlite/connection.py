@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager, suppress
+from math import inf
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, ParamSpec, TypeVar, cast
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 #: Ids in one statement; SQLite accepts at most 32,766 variables.
 IDS_PER_STATEMENT = 500
+#: How long SQLite itself waits for another program's lock, in seconds; see `QueueConnection.patiently`.
+LOCK_STEP = 0.05
 #: After how many calls of `QueueConnection.mark` the marks are counted, and trimmed if there are too many.
 MARKS_PER_TRIM = 1_000
 
@@ -39,6 +42,38 @@ class MovedFileError(Exception):
     The file at the path, or its write-ahead log, is not the one that is open: it was moved by another process, or
     deleted.
     """
+
+
+class Patience:
+    """
+    How long a connection waits for another program's lock: until a time that can be changed while it waits.
+
+    Args:
+        timeout: The longest wait of a caller, in seconds.
+    """
+
+    __slots__ = ("_end", "_since", "_timeout")
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._since = 0.0
+        self._end = inf
+
+    def begin(self, since: float) -> None:
+        """Begin to wait for callers of whom the first made its call at this monotonic time."""
+        self._since = since
+
+    def end_within(self, seconds: float) -> None:
+        """Wait no longer than this from now on, whoever waits, until `reset`."""
+        self._end = time.monotonic() + seconds
+
+    def reset(self) -> None:
+        """Wait as long as the timeout again."""
+        self._end = inf
+
+    def is_over(self, since: float | None = None) -> bool:
+        """Return whether a caller that made its call at a monotonic time, or the first one, has waited enough."""
+        return time.monotonic() >= min(self._end, (self._since if since is None else since) + self._timeout)
 
 
 class Route:
@@ -75,7 +110,7 @@ class QueueConnection(sqlite3.Connection):
 
     Args:
         path: The file.
-        lock_timeout: How long to wait for another process's lock on the file, in seconds.
+        patience: How long to wait for another program's lock on the file; None for not at all.
         max_records: The capacity of the queue.
         when_full: What happens to a write that exceeds it.
 
@@ -102,13 +137,14 @@ class QueueConnection(sqlite3.Connection):
         self,
         path: Path | str,
         *,
-        lock_timeout: float = 5.0,
+        patience: Patience | None = None,
         max_records: int = 1_000_000,
         when_full: str = "raise",
     ) -> None:
         # Without an isolation level the sqlite3 module begins no transactions of its own. What a lost file holds is
         # read on the thread of the connection that replaces it, while its own thread is idle.
-        super().__init__(str(path), timeout=lock_timeout, isolation_level=None, check_same_thread=False)
+        super().__init__(str(path), timeout=LOCK_STEP, isolation_level=None, check_same_thread=False)
+        self._patience = patience or Patience(0.0)
         self.path = str(path)
         self._log = f"{path}-wal"
         self.inode = self.log_inode = 0
@@ -180,9 +216,8 @@ class QueueConnection(sqlite3.Connection):
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
-        self.execute(begin)
+        self.patiently(lambda: self._begin(begin))
         try:
-            self._reload_if_changed()
             yield
             self.execute("COMMIT")
             for route in self.routes.values():
@@ -192,6 +227,26 @@ class QueueConnection(sqlite3.Connection):
             # A full disk may have ended the transaction already.
             if self.in_transaction:
                 self.execute("ROLLBACK")
+            raise
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """Run work, outside of a transaction, again and again while another program holds the lock of the file."""
+        while True:
+            try:
+                return work()
+            except sqlite3.OperationalError as error:
+                # SQLite has waited for `LOCK_STEP`.
+                if primary_code(error) != sqlite3.SQLITE_BUSY or self._patience.is_over():
+                    raise
+
+    def _begin(self, statement: str) -> None:
+        self.execute(statement)
+        try:
+            # This read is the first one, for which a log may have to be recovered.
+            self._reload_if_changed()
+        except BaseException:
+            self._data_version = -1
+            self.execute("ROLLBACK")
             raise
 
     def _reload_if_changed(self) -> None:
@@ -406,6 +461,13 @@ class ConnectionThread(aiosqlite.Connection):
         """Run work on the thread, behind what was called before."""
         result: T = await self._execute(work, cast("QueueConnection", self._conn))
         return result
+
+
+def primary_code(error: BaseException) -> int:
+    """Return the code of one of SQLite's errors without its details, or 0 for another error."""
+    # Errors that the sqlite3 module itself raises have no code. Those of the storage have SQLite's as their cause.
+    cause = error if isinstance(error, sqlite3.Error) else error.__cause__
+    return int(getattr(cause, "sqlite_errorcode", 0)) & 0xFF
 
 
 def chunks(ids: Sequence[K]) -> Iterator[tuple[str, Sequence[K]]]:

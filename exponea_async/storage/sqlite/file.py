@@ -13,7 +13,7 @@ from pathlib import Path
 
 from exponea_async.errors import DamagedFileError, StorageError
 from exponea_async.storage.sqlite import queries
-from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
+from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection, primary_code
 from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.leftovers import DAMAGED
 from exponea_async.storage.sqlite.ownership import claim
@@ -214,7 +214,7 @@ def _unused_name(path: Path) -> str:
 
 def is_damage(error: BaseException) -> bool:
     """Return whether an error means that the file is damaged."""
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def is_busy(error: BaseException) -> bool:

@@ -5,17 +5,18 @@ Group commit: the calls of many callers share one transaction, which is one call
 import asyncio
 import logging
 import sys
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from copy import copy
 from itertools import groupby
 from typing import Any, TypeVar
 
 from exponea_async.errors import StorageError
 from exponea_async.storage.base import Leased, Record, StateChange, StateCheck, Written
-from exponea_async.storage.sqlite.connection import QueueConnection
-from exponea_async.storage.sqlite.file import is_damage, storage_error
-from exponea_async.storage.sqlite.leases import LeaseRequest, has_due, lease
+from exponea_async.storage.sqlite.connection import Patience, QueueConnection
+from exponea_async.storage.sqlite.file import is_busy
+from exponea_async.storage.sqlite.jobs import Job, Lease, Read, copied, run_reads
+from exponea_async.storage.sqlite.leases import LeaseRequest, has_due
 from exponea_async.storage.sqlite.writes import BatchWriter, PendingWrite
 
 LOG = logging.getLogger("exponea_async")
@@ -30,73 +31,6 @@ COMMIT_WINDOW = 0.002
 RESTART_DELAY = 0.1
 #: How often writes that wait for capacity are tried again, in seconds. After a settlement they are tried at once.
 CAPACITY_POLL = 0.05
-
-
-class Job:
-    """
-    The work of one caller and its outcome: `result`, or `error`.
-
-    Args:
-        work: Runs on the connection's thread.
-        future: The caller waits for it.
-    """
-
-    __slots__ = ("done", "error", "future", "result", "work")
-
-    def __init__(self, work: Callable[[QueueConnection], Any], future: "asyncio.Future[Any]") -> None:
-        self.work = work
-        self.future = future
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.done = False
-
-    def run(self, connection: QueueConnection) -> None:
-        """Run the work, on the connection's thread."""
-        self.result = self.work(connection)
-
-    def run_isolated(self, connection: QueueConnection) -> None:
-        """Run the work and store its error, so that it affects no other job; only damage of the file is raised."""
-        self.error = None
-        try:
-            self.run(connection)
-        except Exception as error:
-            if is_damage(error):
-                raise
-            self.error = storage_error(error, connection.path) or error
-        self.done = True
-
-    def fail(self, error: Exception) -> None:
-        """Store an error that other jobs get, too."""
-        self.error = copied(error)
-        self.done = True
-
-    def resolve(self) -> None:
-        """Give the caller the outcome."""
-        if self.future.done():
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
-
-
-class Read(Job):
-    """A job that only reads, and shares one transaction with the reads next to it."""
-
-    __slots__ = ()
-
-
-class Lease(Job):
-    """A job that leases records; it needs a transaction only if any of them is due."""
-
-    __slots__ = ("request",)
-
-    def __init__(self, request: LeaseRequest, future: "asyncio.Future[list[Leased]]") -> None:
-        super().__init__(self._lease, future)
-        self.request = request
-
-    def _lease(self, connection: QueueConnection) -> list[Leased]:
-        return lease(connection, self.request)
 
 
 class CommitBatch:
@@ -138,6 +72,13 @@ class CommitBatch:
     def members(self) -> "list[PendingWrite | Job]":
         """Return all writes and jobs."""
         return [*self.writes, *self.changes, *self.leases, *self.preceding]
+
+    @property
+    def since(self) -> float:
+        """When the first of the calls was made, in monotonic time."""
+        # Each list is in the order of the calls.
+        lists: Sequence[Sequence[PendingWrite | Job]] = (self.writes, self.changes, self.leases, self.preceding)
+        return min(members[0].since for members in lists if members)
 
     def split(self) -> "Iterator[CommitBatch]":
         """Yield a batch for each write and job."""
@@ -227,15 +168,19 @@ class GroupCommitter:
     Args:
         call: Runs a function on the connection's thread. Raises `StorageError` for an error of the file.
         window: How long a commit waits for more writes at most, in seconds.
+        patience: How long the connection waits for another program's lock.
 
     Attributes:
         count: The number of transactions committed so far.
     """
 
-    def __init__(self, call: Callable[[Callable[[QueueConnection], None]], Awaitable[None]], window: float) -> None:
+    def __init__(
+        self, call: Callable[[Callable[[QueueConnection], None]], Awaitable[None]], window: float, patience: Patience
+    ) -> None:
         self.count = 0
         self._call = call
         self._window = window
+        self._patience = patience
         self._loop: asyncio.AbstractEventLoop
         self._closing = True
         self._writes: deque[PendingWrite] = deque()
@@ -398,6 +343,8 @@ class GroupCommitter:
         if batch.is_empty:
             return
         self._expected = max(1, len(batch.writes))
+        # All callers wait at the same time: one that has waited in the queue already waits no longer for the file.
+        self._patience.begin(batch.since)
         try:
             await self._call(batch.run)
         except Exception as error:  # noqa: BLE001 - the callers get it, whatever it is, and the task continues
@@ -416,6 +363,9 @@ class GroupCommitter:
     async def _handle_failure(self, batch: CommitBatch, error: Exception) -> None:
         """Fail a batch; where the error may be that of a single member, run each of them alone to find it."""
         batch.resolve_preceding()
+        if is_busy(error):
+            self._fail_impatient(batch, error)
+            return
         if isinstance(error, StorageError) or len(batch.members()) == 1:
             batch.fail(error)
             return
@@ -425,12 +375,25 @@ class GroupCommitter:
         # Each one was put in front of the one before it.
         self._blocked = deque([*reversed(self._blocked), *behind])
 
+    def _fail_impatient(self, batch: CommitBatch, error: Exception) -> None:
+        """Fail the callers that have waited for another program's lock for long enough, and let the others go on."""
+        for member in batch.members():
+            if self._patience.is_over(member.since) and not member.future.done():
+                member.future.set_exception(copied(error))
+        self._writes.extendleft(write for write in reversed(batch.writes) if not write.future.done())
+        self._changes[:0] = [job for job in batch.changes if not job.future.done()]
+        self._leases[:0] = [job for job in batch.leases if not job.future.done()]
+        self._preceding[:0] = [job for job in batch.preceding if not job.future.done()]
+
     def _requeue_blocked(self, batch: CommitBatch) -> None:
         """Put the writes that exceed the capacity back in front, to be tried after a settlement or a while."""
         if self._closing:
             for write in batch.blocked:
                 write.error = StorageError("The storage was closed before the queue had capacity for the write.")
         elif batch.blocked:
+            for write in batch.blocked:
+                # The wait for capacity has no limit, and is not one for a lock.
+                write.since = time.monotonic()
             self._blocked.extendleft(reversed(batch.blocked))
             self._expected = sys.maxsize
             self._deadline = self._loop.time() + CAPACITY_POLL
@@ -444,30 +407,6 @@ def _report(on_commit: Callable[[Written], None], written: Written) -> None:
     except Exception:
         # It was committed all the same, and so were the writes of the others.
         LOG.exception("Unexpected error after a commit; continuing.")
-
-
-def run_reads(connection: QueueConnection, reads: Sequence[Job]) -> None:
-    """Run reads in one transaction: for a small one, the transaction's begin and end are most of the cost."""
-    for read in reads:
-        read.done = False
-    try:
-        with connection.read_transaction():
-            for read in reads:
-                read.run_isolated(connection)
-    except Exception as error:
-        if is_damage(error):
-            raise
-        # There was no transaction. That concerns the reads only: the writes of the batch are still tried.
-        for read in reads:
-            if not read.done:
-                read.fail(storage_error(error, connection.path) or error)
-
-
-def copied(error: Exception) -> Exception:
-    """Return a copy of an error: one that is raised for several callers collects the tracebacks of all."""
-    own = copy(error)
-    own.__cause__ = error.__cause__
-    return own
 
 
 def closed_error() -> StorageError:

@@ -5,6 +5,7 @@ The storage in an SQLite file: durable, shared by the processes of one machine, 
 import asyncio
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -29,7 +30,7 @@ from exponea_async.storage.base import (
 )
 from exponea_async.storage.clock import to_uptime
 from exponea_async.storage.sqlite import leases, queries
-from exponea_async.storage.sqlite.connection import ConnectionThread, MovedFileError, QueueConnection
+from exponea_async.storage.sqlite.connection import ConnectionThread, MovedFileError, Patience, QueueConnection
 from exponea_async.storage.sqlite.file import is_damage, locked, move_aside, open_file, storage_error
 from exponea_async.storage.sqlite.group_commit import COMMIT_WINDOW, GroupCommitter
 from exponea_async.storage.sqlite.salvage import replaced
@@ -79,8 +80,9 @@ class SQLiteStorage:
     ) -> None:
         self.path = Path(path)
         self._follow_links = follow_links
+        self._patience = Patience(lock_timeout)
         self._new_connection = partial(
-            QueueConnection, lock_timeout=lock_timeout, max_records=max_records, when_full=when_full
+            QueueConnection, patience=self._patience, max_records=max_records, when_full=when_full
         )
         self._synchronous = "FULL" if durability == "power" else "NORMAL"
         self._report = report
@@ -89,7 +91,7 @@ class SQLiteStorage:
         self._loss: DamagedFileError | None = None
         # The number of the last wipe, by which one of another client is noticed; None if this storage does not know it.
         self._wipe_number: int | None = None
-        self._committer = GroupCommitter(self._call, window)
+        self._committer = GroupCommitter(self._call, window, self._patience)
 
     @property
     def commits(self) -> int:
@@ -106,6 +108,8 @@ class SQLiteStorage:
             StorageError: The file cannot be used.
         """
         if not self._committer.is_running:
+            self._patience.reset()
+            self._patience.begin(time.monotonic())
             try:
                 await self._open()
             except BaseException:
@@ -121,9 +125,11 @@ class SQLiteStorage:
             with suppress(WipedFileError):
                 return await self._call(QueueConnection.check_path)
 
-    async def aclose(self) -> None:
+    async def aclose(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - see `Storage.aclose`
         """Commit the calls made so far and close the file; closing it again does nothing."""
         was_open = self._committer.is_running
+        if timeout is not None:
+            self._patience.end_within(timeout)
         await self._committer.aclose()
         if was_open:
             # What was committed last may be in a file that was deleted at the same time.

@@ -3,6 +3,7 @@ The writes of one transaction: each of them is written whole or not at all.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
@@ -33,10 +34,11 @@ class PendingWrite:
         records: The records to write.
         states: The states to change or to check.
         future: The caller waits for it.
+        since: When the caller made the call, in monotonic time.
         on_commit: Called with the result, whether the caller still waits or not; or None.
     """
 
-    __slots__ = ("error", "future", "on_commit", "records", "states", "written")
+    __slots__ = ("error", "future", "on_commit", "records", "since", "states", "written")
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class PendingWrite:
         self.records = records
         self.states = states
         self.future = future
+        self.since = time.monotonic()
         self.on_commit = on_commit
         self.written: Written | None = None
         self.error: Exception | None = None
