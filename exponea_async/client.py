@@ -5,7 +5,7 @@ The client: its public calls, and their settings.
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
@@ -223,7 +223,12 @@ class Exponea(DeviceVerbs, BulkVerbs):
         if self._components.upload is not None:
             await self._components.upload.flusher.set_period(checked)
 
-    async def flush_data(self, timeout: float | None = None) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
+    async def flush_data(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - as asyncio.wait has it
+        *,
+        projects: Iterable[str] | None = None,
+    ) -> FlushResult:
         """
         Upload everything that was recorded before this call, in any flush mode; concurrent calls share the upload.
 
@@ -231,9 +236,11 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
         Args:
             timeout: Maximum duration, in seconds; None waits without a limit.
+            projects: The tokens of the projects whose records are waited for, and counted as remaining; None for all.
+                Those of others are uploaded meanwhile, too.
 
         Returns:
-            The number of delivered, rejected and remaining records.
+            The number of delivered, rejected and remaining records, and why records remain.
 
         Raises:
             StorageError: The storage refused.
@@ -243,7 +250,8 @@ class Exponea(DeviceVerbs, BulkVerbs):
         if not components.recorder.check_running() or components.upload is None:
             return FlushResult(0, 0, 0)
         try:
-            return await components.upload.flusher.flush(timeout)
+            own = None if projects is None else frozenset(projects)
+            return await components.upload.flusher.flush(timeout, projects=own)
         except StorageError:
             # The storage may be closed because the client is closed.
             if components.recorder.check_running():

@@ -103,7 +103,7 @@ CLIENT = (
         "set_flush_mode": "async (mode: FlushMode | str) -> None",
         "set_flush_period": "async (period: float | timedelta) -> None",
         "set_default_properties": "async (properties: Mapping[str, Any]) -> None",
-        "flush_data": "async (timeout: float | None = None) -> FlushResult",
+        "flush_data": "async (timeout: float | None = None, *, projects: Iterable[str] | None = None) -> FlushResult",
         "track_many": "async (events: Iterable[Event | tuple[Mapping[str, str], Event]]) -> list[Receipt]",
         "stop_integration": "async (flush: bool = False, *, timeout: float | None = 30.0) -> FlushResult",
         "clear_local_customer_data": "async (configuration: Configuration, app_group: str | None = None) -> None",

@@ -4,6 +4,8 @@ When the queue is uploaded: flush modes, and flushes on request.
 
 import asyncio
 import logging
+from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from exponea_async._internal.concurrency import RestartReport, Supervisor
@@ -83,7 +85,13 @@ class Flusher:
         self._is_closed = True
         await self._apply_mode()
 
-    async def flush(self, timeout: float | None, *, wait_out_outages: bool = True) -> FlushResult:  # noqa: ASYNC109 - as asyncio.wait has it
+    async def flush(
+        self,
+        timeout: float | None,  # noqa: ASYNC109 - as asyncio.wait has it
+        *,
+        wait_out_outages: bool = True,
+        projects: Collection[str] | None = None,
+    ) -> FlushResult:
         """
         Upload all records that were written before the call.
 
@@ -91,24 +99,26 @@ class Flusher:
             timeout: Maximum duration in seconds; None sets no limit.
             wait_out_outages: Whether to wait until a project that is unavailable responds again. Otherwise its records
                 are left for later once it did not respond. A paused project is never waited for.
+            projects: The tokens of the projects whose records are waited for, and counted as remaining; None for all.
         """
         started = asyncio.get_running_loop().time()
         delivered, rejected, lost = self._counters.delivered, self._counters.dead, self._counters.lost
         watermark = await self._storage.watermark()
+        others = await self._routes_of_others(projects)
         self._flushes += 1
         self._update_uploader()
         self._uploader.expedite_probes()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await self._wait_until_uploaded(watermark, started, paused_only=wait_out_outages)
+                    await self._wait_until_uploaded(watermark, started, paused_only=wait_out_outages, skip=others)
         finally:
             self._flushes -= 1
             self._update_uploader()
         return FlushResult(
             delivered=self._counters.delivered - delivered,
             rejected=max(0, self._counters.dead - rejected),
-            remaining=await self._storage.remaining(watermark),
+            remaining=await self._storage.remaining(watermark, skip=others),
             lost=self._counters.lost - lost,
             reasons=await self._reasons(),
         )
@@ -140,6 +150,12 @@ class Flusher:
                     reasons=result.reasons,
                 )
 
+    async def _routes_of_others(self, projects: Collection[str] | None) -> frozenset[str]:
+        if projects is None:
+            return frozenset()
+        routes = (await self._storage.pending()).routes
+        return frozenset(route for route in routes if project_of(route) not in projects)
+
     async def _reasons(self) -> dict[str, str]:
         """Return why records are not sent now, by the token of their project."""
         circuits = self._uploader.open_circuits()
@@ -158,10 +174,12 @@ class Flusher:
         while self._acknowledger.outstanding and self._uploader.is_running:
             await self._acknowledger.wait_stored()
 
-    async def _wait_until_uploaded(self, watermark: Watermark, since: float, *, paused_only: bool) -> None:
+    async def _wait_until_uploaded(
+        self, watermark: Watermark, since: float, *, paused_only: bool, skip: AbstractSet[str] = frozenset()
+    ) -> None:
         while self._uploader.is_running:
             blocked = self._uploader.blocked_routes(since, paused_only=paused_only)
-            if not await self._storage.remaining(watermark, skip=blocked) and not self._acknowledger.is_reviving:
+            if not await self._storage.remaining(watermark, skip=blocked | skip) and not self._acknowledger.is_reviving:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_INTERVAL):

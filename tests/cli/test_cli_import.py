@@ -403,6 +403,32 @@ class TestJournal:
         assert cli.properties("n") == list(range(30))
 
 
+class TestLeftOvers:
+    @pytest.mark.parametrize("project", ["outlet", "bad"])
+    def test_records_of_other_projects(self, cli: CommandLine, environment: Environment, project: str) -> None:
+        """An import finishes although the queue has records of another project, which is unknown or unavailable."""
+        environment(EXPONEA_FLUSH_MODE="MANUAL")
+        cli.run("track", "old", "--id", "registered=jane", "--project-token", project)
+        environment(EXPONEA_FLUSH_MODE=None)
+        if project == "bad":
+            cli.fault("status", status=503, project="bad")
+            environment(EXPONEA_OTHER_PROJECTS='[{"project_token": "bad", "authorization_token": "key"}]')
+        result = cli.run("import", cli.write("a.jsonl", lines(700)), *LINE_OPTIONS, "--json")
+        assert (result.code, result.json["finished"], result.json["delivered"]) == (0, True, 700)
+        assert cli.run("queue", "stats", "--json").json["projects"][project] == 1
+
+    def test_they_do_not_fill_the_queue(
+        self, cli: CommandLine, environment: Environment, set_constants: SetConstants
+    ) -> None:
+        """The limit of waiting records is that of the import's own records."""
+        set_constants(job, MAX_RECORDS=1, CHUNK_LINES=5)
+        environment(EXPONEA_FLUSH_MODE="MANUAL")
+        for _ in range(10):
+            cli.run("track", "old", "--id", "registered=jane", "--project-token", "outlet")
+        environment(EXPONEA_FLUSH_MODE=None)
+        assert cli.run("import", cli.write("a.jsonl", lines(50)), *LINE_OPTIONS).code == 0
+
+
 def _checkpoint(journal: Path) -> dict[str, Any]:
     checkpoint: dict[str, Any] = json.loads(journal.read_text())["place"]
     return checkpoint

@@ -6,9 +6,10 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers.command_line import CommandLine, command_line, run
+from helpers.command_line import CommandLine, command_line, run, wait_until
 from helpers.environment import Environment, SetConstants
 
 JANE = ("--id", "registered=jane@example.com")
@@ -26,8 +27,29 @@ def cli(tmp_path: Path, environment: Environment) -> Iterator[CommandLine]:
         yield cli
 
 
+class Terminal:
+    """A terminal at which the user enters an answer."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self) -> str:
+        return self.answer
+
+
+def rows(cli: CommandLine, *options: str | Path) -> list[Any]:
+    return [json.loads(line) for line in cli.run("queue", "list", "--json", *options).out.splitlines()]
+
+
+def dead_letters(cli: CommandLine) -> list[Any]:
+    return [json.loads(line) for line in cli.run("queue", "dead", "--json").out.splitlines()]
+
+
 def dead_ids(cli: CommandLine) -> list[str]:
-    return [json.loads(line)["id"] for line in cli.run("queue", "dead", "--json").out.splitlines()]
+    return [letter["id"] for letter in dead_letters(cli)]
 
 
 def test_stats(cli: CommandLine) -> None:
@@ -37,6 +59,7 @@ def test_stats(cli: CommandLine) -> None:
         "taken": 0,
         "dead": 2,
         "projects": {"shop": 1},
+        "unknown": [],
     }
     assert "waiting for shop  1" in cli.run("queue", "stats").out
 
@@ -48,6 +71,99 @@ def test_list(cli: CommandLine) -> None:
     assert "wait\\x1b[2J" in out
     assert "registered=jane@example.com" in out
     assert "\x1b" not in out
+
+
+def test_list_shows_where_records_are_sent_and_what_happens_to_them(cli: CommandLine, environment: Environment) -> None:
+    """Each record has the address of its project, and says whether it is being sent or why it waits."""
+    (waiting,) = rows(cli)
+    assert (waiting["address"], waiting["sending"], waiting["reason"]) == (cli.sandbox.url, False, "")
+    cli.fault("status", status=503)
+    cli.run("flush", "--timeout", "0.5")
+    assert "HTTP 503" in rows(cli)[0]["reason"]
+    assert "HTTP 503" in cli.run("queue", "list").out
+    cli.sandbox.faults.clear()
+    cli.fault("latency", seconds=30)
+    with cli.start("flush") as process:
+        wait_until(lambda: rows(cli)[0]["sending"])
+        assert "is being sent" in cli.run("queue", "list").out
+        process.kill()
+    environment(EXPONEA_PROJECT_TOKEN="elsewhere")
+    assert rows(cli, "--storage", cli.folder / "queue.sqlite")[0]["address"] == ""
+
+
+class TestProjects:
+    @pytest.fixture
+    def left_over(self, cli: CommandLine, environment: Environment) -> CommandLine:
+        """Beside one record of the configured project, two records of another one that is not configured any more."""
+        for name in ("a", "b"):
+            cli.run("track", name, *JANE, "--project-token", "outlet")
+        return cli
+
+    def test_stats_names_unknown_projects(self, left_over: CommandLine) -> None:
+        """A project that can't be sent to is named, with the ways out."""
+        result = left_over.run("queue", "stats", "--json")
+        assert (result.json["projects"], result.json["unknown"]) == ({"shop": 1, "outlet": 2}, ["outlet"])
+        for way_out in ("other_projects", "queue retarget", "queue drop-project"):
+            assert way_out in result.err
+
+    def test_other_projects_are_known(self, left_over: CommandLine, environment: Environment) -> None:
+        """A project of ``EXPONEA_OTHER_PROJECTS`` is known, and a flush delivers its records."""
+        environment(EXPONEA_OTHER_PROJECTS='[{"project_token": "outlet", "authorization_token": "key"}]')
+        assert left_over.run("queue", "stats", "--json").json["unknown"] == []
+        assert left_over.run("flush", "--json").json["delivered"] == 3
+
+    def test_flush_ends_well(self, left_over: CommandLine) -> None:
+        """Records of a project that is not configured do not make a flush fail, but it names them."""
+        result = left_over.run("flush", "--json")
+        assert (result.code, result.json["remaining"], list(result.json["reasons"])) == (0, 0, ["outlet"])
+        assert "events for another project wait" in result.err
+
+    def test_retarget(self, left_over: CommandLine) -> None:
+        """All records of a project, dead letters included, are given to another one and sent there."""
+        result = left_over.run("queue", "retarget", "outlet", "shop", "--yes", "--json")
+        assert (result.code, result.json) == (0, {"retargeted": 2})
+        assert left_over.run("flush", "--json").json["delivered"] == 3
+        assert sorted(event.event_type for event in left_over.events) == ["a", "b", "wait\x1b[2J"]
+        assert left_over.run("queue", "retarget", "shop", "outlet", "--yes", "--json").json == {"retargeted": 2}
+        assert {letter["project"] for letter in dead_letters(left_over)} == {"outlet"}
+        assert left_over.run("queue", "revive", "--all").code == 0
+        assert left_over.run("queue", "stats", "--json").json["projects"] == {"outlet": 2}
+
+    def test_retarget_to_an_unknown_project(self, left_over: CommandLine) -> None:
+        """The command says that nothing will be sent to a project that is not known."""
+        assert "new is neither in the settings" in left_over.run("queue", "retarget", "outlet", "new", "--yes").err
+        assert left_over.run("queue", "retarget", "outlet", "not a token", "--yes").code == 2
+
+    def test_drop_project(self, left_over: CommandLine) -> None:
+        """The records of a project that wait are deleted, with its dead letters; those of others stay."""
+        assert left_over.run("queue", "drop-project", "outlet", "--yes", "--json").json == {"dropped": 2}
+        assert left_over.run("queue", "stats", "--json").json["dead"] == 2
+        assert left_over.run("queue", "drop-project", "shop", "--yes", "--json").json == {"dropped": 3}
+        assert left_over.run("queue", "drop-project", "shop", "--yes").code == 3
+
+    def test_purge_waiting(self, left_over: CommandLine) -> None:
+        """The records of a project that wait are deleted, and no dead letters."""
+        result = left_over.run("queue", "purge", "--waiting", "--project", "outlet", "--yes", "--json")
+        assert (result.code, result.json) == (0, {"purged": 2})
+        stats = left_over.run("queue", "stats", "--json").json
+        assert (stats["waiting"], stats["dead"]) == (1, 2)
+
+    @pytest.mark.parametrize("options", [("--waiting",), ("--all", "--project", "shop"), ("--waiting", "--all")])
+    def test_wrong_options(self, cli: CommandLine, options: tuple[str, ...]) -> None:
+        """The project and ``--waiting`` belong together."""
+        assert cli.run("queue", "purge", "--yes", *options).code == 2
+
+    @pytest.mark.parametrize(
+        "command",
+        [("retarget", "outlet", "shop"), ("drop-project", "outlet"), ("purge", "--waiting", "--project", "outlet")],
+    )
+    def test_confirmation(self, left_over: CommandLine, set_constants: SetConstants, command: tuple[str, ...]) -> None:
+        """Without a confirmation nothing is changed."""
+        set_constants(sys, stdin=Terminal("n\n"))
+        result = left_over.run("queue", *command)
+        assert result.code == 1
+        assert "2 " in result.err
+        assert left_over.run("queue", "stats", "--json").json["projects"] == {"shop": 1, "outlet": 2}
 
 
 def test_dead(cli: CommandLine) -> None:
@@ -72,7 +188,7 @@ def test_revive(cli: CommandLine) -> None:
     """Revived dead letters are uploaded by the next flush."""
     assert cli.run("queue", "revive", dead_ids(cli)[1]).code == 0
     assert cli.run("queue", "revive", "--all", "--json").json == {"revived": 1, "unknown": 0}
-    assert cli.run("flush", "--json").json == {"delivered": 3, "rejected": 0, "remaining": 0}
+    assert cli.run("flush", "--json").json == {"delivered": 3, "rejected": 0, "remaining": 0, "reasons": {}}
 
 
 def test_unknown_ids(cli: CommandLine) -> None:
@@ -87,19 +203,6 @@ def test_purge(cli: CommandLine) -> None:
     assert cli.run("queue", "purge", dead_ids(cli)[0], "--yes").code == 0
     assert cli.run("queue", "purge", "--all", "--yes", "--json").json == {"purged": 1, "unknown": 0}
     assert dead_ids(cli) == []
-
-
-class Terminal:
-    """A terminal at which the user enters an answer."""
-
-    def __init__(self, answer: str) -> None:
-        self.answer = answer
-
-    def isatty(self) -> bool:
-        return True
-
-    def readline(self) -> str:
-        return self.answer
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 2), ("\n", 1, 2), ("", 1, 2)])

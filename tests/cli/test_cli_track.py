@@ -204,7 +204,7 @@ class TestFlush:
     def test_it_uploads_the_queue(self, waiting: CommandLine) -> None:
         """All events that wait are delivered, including those that the device tracked by itself."""
         result = waiting.run("flush", "--json")
-        assert (result.code, result.json) == (0, {"delivered": 4, "rejected": 0, "remaining": 0})
+        assert (result.code, result.json) == (0, {"delivered": 4, "rejected": 0, "remaining": 0, "reasons": {}})
         names = sorted(event.event_type for event in waiting.events)
         assert names == ["installation", "ping", "pong", "session_start"]
 
@@ -219,4 +219,8 @@ class TestFlush:
         """Events that can't be sent in time stay in the queue, and the exit code says so."""
         waiting.fault("status", status=503)
         result = waiting.run("flush", "--timeout", "0.2", "--json")
-        assert (result.code, result.json) == (4, {"delivered": 0, "rejected": 0, "remaining": 4})
+        reason = "Engagement is unavailable: HTTP 503: 503 by fault injection"
+        assert (result.code, result.json) == (
+            4,
+            {"delivered": 0, "rejected": 0, "remaining": 4, "reasons": {"shop": reason}},
+        )

@@ -16,7 +16,7 @@ from exponea_async.cli.options import (
     read_configuration,
     seconds,
 )
-from exponea_async.cli.terminal import Exit, Progress, number, print_json, print_summary
+from exponea_async.cli.terminal import Exit, Progress, number, print_diagnostic, print_json, print_summary
 from exponea_async.models import FlushMode
 
 
@@ -41,12 +41,16 @@ async def run(args: argparse.Namespace) -> int:
     async with open_client(configuration) as exponea:
         stats = exponea.stats
         async with Progress().refreshing(lambda: f"{number(stats().delivered)} delivered"):
-            result = await exponea.flush_data(args.timeout)
+            # A record of another project, which these settings may not even know, is not the fault of this command.
+            own = {each.project_token for each in configuration.projects}
+            result = await exponea.flush_data(args.timeout, projects=own)
     summary = {"delivered": result.delivered, "rejected": result.rejected, "remaining": result.remaining}
     if args.json:
-        print_json(summary)
+        print_json({**summary, "reasons": dict(result.reasons)})
     else:
         print_summary(summary)
+    for project in result.reasons.keys() - own:
+        print_diagnostic(f"events for another project wait in the queue: {result.reasons[project]}")
     if result.remaining:
         return Exit.UNSENT
     return Exit.BAD_INPUT if result.rejected else Exit.DONE

@@ -227,12 +227,13 @@ async def _import(job: Job, importer: Importer) -> None:
     paused = asyncio.Event()
 
     def stop_when_paused(event: DeliveryEvent) -> None:
-        if event.kind == "paused":
+        if event.kind == "paused" and event.project in job.projects:
             paused.set()
 
     hooks = Hooks(listeners=[stop_when_paused])
     try:
-        async with open_client(job.client_configuration(), hooks) as exponea, progress.refreshing(importer.describe):
+        configuration = await job.client_configuration()
+        async with open_client(configuration, hooks) as exponea, progress.refreshing(importer.describe):
             await first_completed(importer.run(exponea), paused.wait())
     except asyncio.CancelledError:
         line = number(importer.checkpoint.line_number)

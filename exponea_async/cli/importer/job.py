@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from attrs import asdict, evolve, frozen
 
+from exponea_async._pipeline.commands import project_of
 from exponea_async.cli.importer.checkpoint import Checkpoint, Journal, fingerprint
 from exponea_async.cli.importer.mapping import ColumnMapping, CustomerEvent
 from exponea_async.cli.importer.reader import Layout, Line, LineReader
@@ -20,7 +21,8 @@ from exponea_async.cli.terminal import UsageError, duration, number
 from exponea_async.client import Exponea
 from exponea_async.config import Configuration
 from exponea_async.errors import ExponeaError, InvalidEventError
-from exponea_async.models import FlushMode, Receipt
+from exponea_async.models import EventType, FlushMode, Receipt
+from exponea_async.storage import create_storage
 
 #: How many lines are tracked in one commit.
 CHUNK_LINES = 500
@@ -57,16 +59,36 @@ class Job:
     configuration: Configuration
     again: bool
 
-    def client_configuration(self) -> Configuration:
-        """Return settings that keep the queue short, upload at once, and lose nothing that the journal counts."""
+    @property
+    def projects(self) -> frozenset[str]:
+        """The tokens of the projects that get the events."""
+        return frozenset(each.project_token for each in self.configuration.projects_for(EventType.TRACK_EVENT))
+
+    async def client_configuration(self) -> Configuration:
+        """
+        Return settings that keep the queue short, upload at once, and lose nothing that the journal counts.
+
+        Raises:
+            StorageError: The queue can't be read.
+        """
         queue = evolve(
             self.configuration.queue,
             when_full="wait",
-            max_records=max(MAX_RECORDS, CHUNK_LINES * len(self.configuration.projects)),
+            max_records=await self._left_over() + max(MAX_RECORDS, CHUNK_LINES * len(self.projects)),
             # The journal survives a loss of power, so the events that it counts as tracked must survive it too.
             durability="power",
         )
         return evolve(self.configuration, queue=queue, flush_mode=FlushMode.IMMEDIATE)
+
+    async def _left_over(self) -> int:
+        """Return how many records of other projects are in the queue, where they may stay."""
+        storage = create_storage(self.configuration, lambda _: None)
+        await storage.open()
+        try:
+            routes = (await storage.pending()).routes
+        finally:
+            await storage.aclose()
+        return sum(count for route, count in routes.items() if project_of(route) not in self.projects)
 
     def identity(self, file: BinaryIO) -> dict[str, Any]:
         """Return what distinguishes this import from others. The keys are part of the format of the journal."""
@@ -179,6 +201,7 @@ class Importer:
     def __init__(self, job: Job, file: BinaryIO) -> None:
         self._path = job.path
         self._mapping = job.mapping
+        self._projects = job.projects
         identity = job.identity(file)
         self._size = identity["file"]["size"]
         self._reader = LineReader(file, job.layout)
@@ -220,7 +243,7 @@ class Importer:
         if self._reader.offset != self._size:
             raise UsageError(self._path, "has changed while it was read", "Pass --again to start over.")
         self._is_reading = False
-        self._unsent = (await exponea.flush_data()).remaining
+        self._unsent = (await exponea.flush_data(projects=self._projects)).remaining
         if not self._unsent:
             await self.deliveries.poll()
             self.checkpoint = self.checkpoint.finished()
