@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 
+from exponea_async._internal.printable import printable
 from exponea_async.devices.context import CustomerContext, SubjectContext
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.ids import read_ids, read_key
@@ -116,7 +117,7 @@ class CustomerTracker(CustomerVerbs):
 
     def __repr__(self) -> str:
         # The values may be personal data.
-        return f"<CustomerTracker {', '.join(self.ids)}>"
+        return f"<CustomerTracker {', '.join(map(printable, self.ids))}>"
 
 
 def _customer_context(ids: Mapping[str, str], devices: DeviceStore) -> CustomerContext:

@@ -86,7 +86,20 @@ class TestTimestamps:
         assert caught.value.path == "timestamp"
 
 
+class Unprintable:
+    """A value of an application's class that cannot be shown, as a proxy outside of a request."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("working outside of a request")
+
+
 class TestTexts:
+    @pytest.mark.parametrize("read", [read_text, read_number, lambda value, path, _hint: read_timestamp(value, path)])
+    def test_a_value_that_cannot_be_shown(self, read: Any) -> None:
+        """The error names the field, and the type of the value."""
+        with pytest.raises(InvalidEventError, match=r"^field: .*Unprintable"):
+            read(Unprintable(), "field", "Pass it.")
+
     def test_the_value_of_a_secret_is_not_shown(self) -> None:
         """An error about a token has its type, not its value."""
         for value in ("\ud800-secret", b"secret"):

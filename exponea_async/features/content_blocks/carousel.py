@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from exponea_async._internal.streams import Stream, Subscription
 from exponea_async._internal.user_code import calling
+from exponea_async._internal.validation import short_repr
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.impressions import Impression
 from exponea_async.errors import InvalidEventError
@@ -427,10 +428,10 @@ class Carousel:
 def _check_numbers(max_items: Any, delay: Any) -> None:
     if not isinstance(max_items, int):
         raise InvalidEventError(
-            "max_messages_count", f"expected an integer, got {max_items!r:.60}", "Use 0 for all blocks."
+            "max_messages_count", f"expected an integer, got {short_repr(max_items)}", "Use 0 for all blocks."
         )
     if isinstance(delay, bool) or not isinstance(delay, int | float) or not abs(delay) < MAX_DELAY:
-        trouble = f"expected a number of seconds below {MAX_DELAY:g}, got {delay!r:.60}"
+        trouble = f"expected a number of seconds below {MAX_DELAY:g}, got {short_repr(delay)}"
         raise InvalidEventError("scroll_delay", trouble, "Use 0 for no rotation.")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
+from exponea_async._internal.arguments import read_text
 from exponea_async._internal.fields import FieldTypes, check_fields
 from exponea_async.devices.context import Remember, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
@@ -316,11 +317,9 @@ def check_placeholder(placeholder: Any) -> None:
     Check the id of a placeholder.
 
     Raises:
-        InvalidEventError: It is not a non-empty string.
+        InvalidEventError: It is not a string, or blank.
     """
-    if not isinstance(placeholder, str) or not placeholder:
-        trouble = f"expected a non-empty string, got {placeholder!r:.60}"
-        raise InvalidEventError("placeholder_id", trouble, "Pass the id of the placeholder.")
+    read_text(placeholder, "placeholder_id", "Pass the id of the placeholder.")
 
 
 def _with_impression(state: DeviceState, block: InAppContentBlock, impression: Impression) -> DeviceState:

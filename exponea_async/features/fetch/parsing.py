@@ -9,8 +9,10 @@ from itertools import islice, zip_longest
 from types import MappingProxyType
 from typing import Any
 
+from exponea_async._internal.arguments import read_text
 from exponea_async._internal.fields import as_mapping, as_string, is_encodable, optional, required
 from exponea_async._internal.json import decode, members
+from exponea_async._internal.validation import short_repr
 from exponea_async.errors import InvalidEventError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import (
     MAX_ELEMENT_BYTES,
@@ -130,10 +132,7 @@ def read_attributes(body: bytes, count: int) -> list[CustomerAttribute]:
 
 def _check_options(options: RecommendationOptions) -> None:
     items, whitelist = options.items, options.catalog_attributes_whitelist
-    if not is_encodable(options.id) or not options.id.strip():
-        raise InvalidEventError(
-            "options.id", _mismatch("a non-empty string", options.id), "Pass the id of the recommendation engine."
-        )
+    read_text(options.id, "options.id", "Pass the id of the recommendation engine.")
     if not isinstance(options.fill_with_random, bool):
         trouble = _mismatch("a bool", options.fill_with_random)
         raise InvalidEventError("options.fill_with_random", trouble, "Use True or False.")
@@ -143,8 +142,8 @@ def _check_options(options: RecommendationOptions) -> None:
         raise InvalidEventError("options.items", _mismatch("a mapping", items), "Use a dict such as {'sku-1': '5'}.")
     for item, weight in (items or {}).items():
         if not is_encodable(item) or not is_encodable(weight):
-            trouble = f"expected an item id and a weight as strings, got {item!r:.60} and {weight!r:.60}"
-            raise InvalidEventError(f"options.items[{item!r:.60}]", trouble, "Use a dict such as {'sku-1': '5'}.")
+            trouble = f"expected an item id and a weight as strings, got {short_repr(item)} and {short_repr(weight)}"
+            raise InvalidEventError(f"options.items[{short_repr(item)}]", trouble, "Use a dict such as {'sku-1': '5'}.")
     if options.no_track is not None and not isinstance(options.no_track, bool):
         raise InvalidEventError("options.no_track", _mismatch("a bool", options.no_track), "Use True, False or None.")
     is_list = whitelist is None or (isinstance(whitelist, Sequence) and not isinstance(whitelist, str | bytes))
@@ -236,4 +235,4 @@ def _described(reason: Any) -> str:
 
 
 def _mismatch(expected: str, value: object) -> str:
-    return f"expected {expected}, got {value!r:.60}"
+    return f"expected {expected}, got {short_repr(value)}"

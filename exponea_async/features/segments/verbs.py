@@ -2,8 +2,8 @@
 Segments: the groups that a customer belongs to.
 """
 
+from exponea_async._internal.arguments import read_text
 from exponea_async._internal.streams import Subscription
-from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.features.segments.service import Segments
 
@@ -36,7 +36,7 @@ class SegmentVerbs(SubjectVerbs):
             StorageError: The storage could not load the device.
             LifecycleError: The client was not started, or is closed.
         """
-        _check_category(exposing_category)
+        read_text(exposing_category, "exposing_category", "Use a category such as 'discovery'.")
         return await self._devices.features[Segments].for_device(self._context).get(exposing_category, force=force)
 
     def segmentation_data_stream(
@@ -66,12 +66,6 @@ class SegmentVerbs(SubjectVerbs):
             InvalidEventError: The category is not a non-empty string, or the subject is a customer tracker.
             LifecycleError: The client was not started, or is closed.
         """
-        _check_category(exposing_category)
+        read_text(exposing_category, "exposing_category", "Use a category such as 'discovery'.")
         segments = self._devices.features[Segments]
         return segments.subscribe(self._context, exposing_category, include_first_load=include_first_load)
-
-
-def _check_category(category: str) -> None:
-    if not isinstance(category, str) or not category:
-        trouble = f"expected a non-empty string, got {category!r:.60}"
-        raise InvalidEventError("exposing_category", trouble, "Use a category such as 'discovery'.")
