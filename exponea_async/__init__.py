@@ -59,6 +59,7 @@ from exponea_async.models import (
 )
 from exponea_async.observability import export_metrics
 from exponea_async.projects import BasicAuth, ConfigurationChange, ExponeaProject
+from exponea_async.requests import RequestLimits
 from exponea_async.subjects import CustomerTracker, Device
 
 __all__ = [
@@ -111,6 +112,7 @@ __all__ = [
     "Recommendation",
     "RecommendationOptions",
     "RejectedError",
+    "RequestLimits",
     "RequestRefusedError",
     "Stats",
     "StorageError",

@@ -29,6 +29,7 @@ from exponea_async.projects import (
     to_authorization,
     unify_projects,
 )
+from exponea_async.requests import RequestLimits
 
 BASE_URL = "https://api.exponea.com"
 APPLICATION_ID = "default-application"
@@ -167,6 +168,10 @@ def _check_group(settings: "Configuration", _: "Attribute[Any]", storage: str | 
         raise ConfigurationError("app_group", trouble, "Give each group a 'storage' path of its own, or only a group.")
 
 
+#: The settings that are fields of a `Configuration`, with variables of their own.
+SECTIONS: Mapping[str, type] = {"queue": QueueSettings, "upload": UploadSettings, "limits": RequestLimits}
+
+
 @frozen(kw_only=True)
 class Configuration:
     """
@@ -228,6 +233,7 @@ class Configuration:
             the user's state directory, one for each project.
         queue: The settings of the queue.
         upload: The settings of the upload.
+        limits: The limits of requests for messages, segments and other data.
 
     Raises:
         ConfigurationError: A setting is missing or invalid.
@@ -296,6 +302,9 @@ class Configuration:
     upload: UploadSettings = field(
         factory=UploadSettings, validator=checks.instance_of(UploadSettings, "Use UploadSettings(...).")
     )
+    limits: RequestLimits = field(
+        factory=RequestLimits, validator=checks.instance_of(RequestLimits, "Use RequestLimits(...).")
+    )
     _projects: tuple[ExponeaProject, ...] = field(init=False, repr=False, eq=False)
     _routes: Mapping[EventType, tuple[ExponeaProject, ...]] = field(init=False, repr=False, eq=False)
 
@@ -335,10 +344,11 @@ class Configuration:
         """
         Read the settings from ``EXPONEA_*`` environment variables.
 
-        The variable of a field is ``EXPONEA_<FIELD>``; of those of `queue` and `upload` it is ``EXPONEA_QUEUE_<FIELD>``
-        and ``EXPONEA_UPLOAD_<FIELD>``. Mappings are written in JSON, and placeholders are separated by commas. Private
-        access is given by ``EXPONEA_BASIC_AUTH_KEY_ID`` and ``EXPONEA_BASIC_AUTH_SECRET``; for a mapped project the
-        ``authorization_token`` is then an object with ``key_id`` and ``secret``. An empty variable counts as not set.
+        The variable of a field is ``EXPONEA_<FIELD>``; of those of `queue`, `upload` and `limits` it is
+        ``EXPONEA_QUEUE_<FIELD>`` and so on. Mappings are written in JSON, and placeholders are separated by commas.
+        Private access is given by ``EXPONEA_BASIC_AUTH_KEY_ID`` and ``EXPONEA_BASIC_AUTH_SECRET``; for a mapped project
+        the ``authorization_token`` is then an object with ``key_id`` and ``secret``. An empty variable counts as not
+        set.
 
         Args:
             environ: The variables; by default those of the process.
@@ -347,7 +357,7 @@ class Configuration:
         Raises:
             ConfigurationError: A variable is missing, invalid or unknown. The error names it and shows no secret.
         """
-        environment = Environment(cls, {"basic_auth": BasicAuth, "queue": QueueSettings, "upload": UploadSettings})
+        environment = Environment(cls, {"basic_auth": BasicAuth, **SECTIONS})
         variables = environment.select(os.environ if environ is None else environ)
         environment.check_names(variables)
         values = environment.read(variables, overrides, replaces={"basic_auth": "authorization_token"})
@@ -366,7 +376,7 @@ def _fields_of(values: dict[str, dict[str, Any]]) -> dict[str, Any]:
         fields["project_mapping"] = parse_mapping(fields["project_mapping"])
     if "other_projects" in fields:
         fields["other_projects"] = map(parse_project, fields["other_projects"])
-    for section, kind in (("queue", QueueSettings), ("upload", UploadSettings)):
+    for section, kind in SECTIONS.items():
         if values[section]:
             with checks.renamed(lambda field, section=section: f"{section}.{field}"):  # type: ignore[misc]
                 fields[section] = kind(**values[section])

@@ -62,8 +62,9 @@ class InAppMessage:
         trigger: The events on which the message is shown, as sent by Engagement.
         date_filter: When the message may be shown, as sent by Engagement.
         load_priority: The message with the highest priority is shown first; None counts as 0.
-        load_delay: How long to wait before the message is shown, in seconds.
-        close_timeout: After how many seconds the message closes by itself; None for never.
+        load_delay: How long the host is to wait before it shows the message, in seconds; 0 for messages of
+            ``in_app_messages()``, which are delivered after their delay.
+        close_timeout: After how many seconds the message closes by itself, the delay not included; None for never.
         is_html: Whether the message is HTML.
         is_rich_text: Whether the payload has the keys of the rich-text style. Then the title, the body text, the image
             and each button are shown only if the payload switches them on. Alerts have no such style.

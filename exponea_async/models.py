@@ -173,6 +173,8 @@ class Stats:
         revived: Dead letters that the client has put back into the queue by itself: the events after them were refused
             one by one as well, so the events were not at fault. They are counted in `rejected`, too.
         purged: Dead letters that were deleted because of ``QueueSettings.max_dead_letters`` or ``dead_letter_max_age``.
+        not_shown: Events and calls for which no in-app message or content block was shown, by reason: ``"late"``, one
+            was loaded too late; ``"not_loaded"``, none could be loaded.
     """
 
     tracked: int
@@ -190,6 +192,7 @@ class Stats:
     restarts: int = 0
     revived: int = 0
     purged: int = 0
+    not_shown: Mapping[str, int] = field(factory=dict)
 
 
 @frozen

@@ -27,6 +27,7 @@ class Counters:
         self.restarts = 0
         self.revived = 0
         self.purged = 0
+        self.not_shown: Counter[str] = Counter()
 
     @property
     def dead(self) -> int:
@@ -51,6 +52,7 @@ class Counters:
             restarts=self.restarts,
             revived=self.revived,
             purged=self.purged,
+            not_shown=dict(self.not_shown),
         )
 
 
@@ -97,8 +99,14 @@ def export_metrics(stats: Callable[[], Stats], meter_provider: Any = None) -> No
     def observe_dropped(_: CallbackOptions) -> Iterable[Observation]:
         return [Observation(count, {"reason": reason}) for reason, count in stats().dropped.items()]
 
+    def observe_not_shown(_: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(count, {"reason": reason}) for reason, count in stats().not_shown.items()]
+
     for name, description in _METRICS.items():
         meter.create_observable_counter(f"exponea_async.{name}", [observe(name)], description=description)
     meter.create_observable_counter(
         "exponea_async.dropped", [observe_dropped], description="Records discarded on purpose"
+    )
+    meter.create_observable_counter(
+        "exponea_async.not_shown", [observe_not_shown], description="Events and calls for which no message was shown"
     )

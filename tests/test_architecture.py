@@ -31,6 +31,7 @@ LAYERS = {
     "models": 0,
     "messages": 0,
     "projects": 0,
+    "requests": 0,
     "errors": 0,
     "_internal": 0,
     "_version": 0,
@@ -50,6 +51,7 @@ SAME_LAYER = {
     ("projects", "models"): "a mapping of projects names kinds of events",
     ("projects", "errors"): "projects raise the errors of settings",
     ("messages", "_internal"): "messages read the fields of their payloads",
+    ("requests", "_internal"): "the limits of requests are settings, which are checked",
 }
 
 #: Parts whose folders and files must not import each other; the folders named here are shared by the others.

@@ -20,6 +20,7 @@ from exponea_async.config import Configuration, QueueSettings, UploadSettings
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
 from exponea_async.projects import BasicAuth, ConfigurationChange, ExponeaProject
+from exponea_async.requests import RequestLimits
 
 SECRET = "s3cret"
 
@@ -90,9 +91,10 @@ class TestDefaults:
                 linger=0.02,
                 gzip=False,
             ),
+            "limits": RequestLimits(),
         }
 
-    @pytest.mark.parametrize("value", [configuration(), QueueSettings(), UploadSettings(), project()])
+    @pytest.mark.parametrize("value", [configuration(), QueueSettings(), UploadSettings(), RequestLimits(), project()])
     def test_settings_are_frozen(self, value: Any) -> None:
         """No setting can be changed after construction."""
         for name in attrs.fields_dict(type(value)):
@@ -101,7 +103,7 @@ class TestDefaults:
 
     def test_settings_are_keyword_only(self) -> None:
         """Positional arguments are not accepted."""
-        kinds: list[Any] = [Configuration, QueueSettings, UploadSettings]
+        kinds: list[Any] = [Configuration, QueueSettings, UploadSettings, RequestLimits]
         for kind in kinds:
             with pytest.raises(TypeError, match="positional"):
                 kind("main", "key")
@@ -281,6 +283,7 @@ DURATIONS: list[tuple[Callable[..., Any], str]] = [
     (UploadSettings, "request_timeout"),
     (UploadSettings, "backoff_initial"),
     (UploadSettings, "backoff_max"),
+    *((RequestLimits, name) for name in attrs.fields_dict(RequestLimits) if not name.endswith("concurrency")),
     (UploadSettings, "linger"),
 ]
 
@@ -313,6 +316,7 @@ class TestNumbers:
             (QueueSettings, "max_records", 1),
             (UploadSettings, "batch_size", 1),
             (UploadSettings, "concurrency", 1),
+            (RequestLimits, "segments_concurrency", 1),
             (UploadSettings, "max_batch_bytes", 821_000),
         ],
     )

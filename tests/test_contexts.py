@@ -25,13 +25,14 @@ from exponea_async import (
     Receipt,
     RequestRefusedError,
 )
-from exponea_async.devices.context import ApiRequest, SubjectContext
-from exponea_async.devices.customers import TrackedEvent
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
 from exponea_async.devices.features import Feature
 from exponea_async.devices.impressions import Impression
 from exponea_async.devices.state import DeviceState, TimestampSequence, UpdateResult
 from exponea_async.messages import AppInboxMessage, InAppMessage
 from exponea_async.models import EventType
+from exponea_async.requests import ApiRequest
 from exponea_async.sandbox import Fault, Sandbox
 
 PAYLOAD = {"source": "xnpe_platform", "title": "Sale", "has_tracking_consent": "false"}
@@ -57,7 +58,7 @@ class Probe(Feature):
     def launched(self, context: SubjectContext) -> None:
         self.calls.append(("launched", context.key))
 
-    def identified(self, context: SubjectContext, receipt: Receipt) -> None:
+    def identified(self, context: SubjectContext, receipt: Receipt, previous: CustomerSnapshot | None) -> None:
         self.calls.append(("identified", context.key))
         self.receipts.append(receipt)
 
@@ -360,7 +361,8 @@ class TestRequests:
         await client.anonymize(ConfigurationChange(project=ExponeaProject("other", "other-key")))
         customer = await context.current_customer()
         assert customer is not None
-        assert await context.request(customer, ApiRequest("/data/v2/projects/{project}/consent/categories")) is not None
+        request = ApiRequest("customer_data", "/data/v2/projects/{project}/consent/categories")
+        assert await context.request(customer, request) is not None
 
         assert sandbox.requests[-1].path.startswith("/data/v2/projects/other/")
 
@@ -371,15 +373,14 @@ class TestRequests:
         customer = await context.current_customer()
         assert customer is not None
         sandbox.faults.add(Fault("timeout", seconds=30.0, paths="/webxp/"))
-        waiting = asyncio.create_task(
-            context.request(customer, ApiRequest("/webxp/s/{project}/inappmessages", {}, max_attempts=4))
-        )
+        request = ApiRequest("in_app_messages", "/webxp/s/{project}/inappmessages", {}, max_attempts=4)
+        waiting = asyncio.create_task(context.request(customer, request))
         await until(lambda: sandbox.request_count > 0)
         await client.stop_integration()
         count = sandbox.request_count
 
         assert await asyncio.wait_for(waiting, 5.0) is None
-        assert await context.request(customer, ApiRequest("/webxp/s/{project}/inappmessages", {})) is None
+        assert await context.request(customer, request) is None
         assert sandbox.request_count == count
 
     async def test_a_request_of_a_closed_client(self, app: App) -> None:
@@ -391,7 +392,7 @@ class TestRequests:
         await client.aclose(timeout=0)
 
         with pytest.raises(ClosedError):
-            await context.request(customer, ApiRequest("/webxp/s/{project}/inappmessages", {}))
+            await context.request(customer, ApiRequest("in_app_messages", "/webxp/s/{project}/inappmessages", {}))
 
     async def test_a_refused_request(self, connect: Connect) -> None:
         """A request that the platform refuses raises an error, and tracking goes on."""
@@ -400,5 +401,5 @@ class TestRequests:
         customer = await context.current_customer()
         assert customer is not None
         with pytest.raises(RequestRefusedError):
-            await context.request(customer, ApiRequest("/nowhere/{project}"))
+            await context.request(customer, ApiRequest("customer_data", "/nowhere/{project}"))
         await (await client.track_event(Event("a"))).delivered(timeout=10)

@@ -35,7 +35,7 @@ from helpers.environment import SetConstants
 from test_architecture import LAYERS
 
 import exponea_async
-from exponea_async import Configuration, Exponea, QueueSettings, UploadSettings, sandbox, testing
+from exponea_async import Configuration, Exponea, QueueSettings, RequestLimits, UploadSettings, sandbox, testing
 from exponea_async.cli.app import create_parser
 from exponea_async.features.segments import watcher
 from exponea_async.sandbox import Definitions, Sandbox
@@ -336,7 +336,7 @@ def has_members(found: Any, names: list[str]) -> bool:
 
 
 class TestSettings:
-    @pytest.mark.parametrize("kind", [Configuration, QueueSettings, UploadSettings])
+    @pytest.mark.parametrize("kind", [Configuration, QueueSettings, UploadSettings, RequestLimits])
     def test_every_field_is_listed_with_its_default(self, kind: type) -> None:
         """The settings page lists the fields of each class, in their order, with their defaults."""
         section = PAGES["docs/settings.md"].text.partition(f"\n## {kind.__name__}\n")[2].partition("\n## ")[0]
@@ -355,7 +355,7 @@ def fields_with_defaults(kind: type) -> Iterator[tuple[str, str]]:
 
 
 def spelled(value: Any) -> str:
-    if isinstance(value, QueueSettings | UploadSettings):
+    if isinstance(value, QueueSettings | UploadSettings | RequestLimits):
         return f"{type(value).__name__}()"
     if isinstance(value, int | float) and value >= 10_000:
         return f"{value:_}"

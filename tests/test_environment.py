@@ -13,6 +13,7 @@ from exponea_async.config import Configuration, QueueSettings, UploadSettings
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
 from exponea_async.projects import BasicAuth, ExponeaProject
+from exponea_async.requests import RequestLimits
 
 SECRET = "s3cret"
 REQUIRED = {"EXPONEA_PROJECT_TOKEN": "main", "EXPONEA_AUTHORIZATION_TOKEN": SECRET}
@@ -99,10 +100,13 @@ class TestReading:
                 "EXPONEA_UPLOAD_BATCH_SIZE": "5",
                 "EXPONEA_UPLOAD_REQUESTS_PER_SECOND": "2.5",
                 "EXPONEA_UPLOAD_GZIP": "yes",
+                "EXPONEA_LIMITS_APP_INBOX_CONCURRENCY": "2",
+                "EXPONEA_LIMITS_SEGMENTS_WAIT": "0.5",
             }
         )
 
         assert settings.queue == QueueSettings(max_records=10, when_full="wait", max_age=60, durability="power")
+        assert settings.limits == RequestLimits(app_inbox_concurrency=2, segments_wait=0.5)
         assert settings.upload == UploadSettings(batch_size=5, requests_per_second=2.5, gzip=True)
 
     def test_every_setting_but_functions_has_a_variable(self) -> None:
@@ -110,8 +114,9 @@ class TestReading:
         names = [f"EXPONEA_{name.upper()}" for name in attrs.fields_dict(Configuration) if name[0] != "_"]
         names += [f"EXPONEA_QUEUE_{name.upper()}" for name in attrs.fields_dict(QueueSettings)]
         names += [f"EXPONEA_UPLOAD_{name.upper()}" for name in attrs.fields_dict(UploadSettings)]
+        names += [f"EXPONEA_LIMITS_{name.upper()}" for name in attrs.fields_dict(RequestLimits)]
         functions = ("CUSTOMER_TOKEN_PROVIDER", "RESOURCE_LOADER", "ENCODER", "NORMALIZE_ID")
-        others = {"EXPONEA_QUEUE", "EXPONEA_UPLOAD", *(f"EXPONEA_{name}" for name in functions)}
+        others = {"EXPONEA_QUEUE", "EXPONEA_UPLOAD", "EXPONEA_LIMITS", *(f"EXPONEA_{name}" for name in functions)}
 
         Configuration.from_env({**dict.fromkeys(set(names) - others, ""), **REQUIRED})
 

@@ -29,16 +29,18 @@ def test_a_snapshot_has_every_number() -> None:
     """Each counter is in the field of the same name."""
     counters = Counters()
     for number, name in enumerate(attrs.fields_dict(Stats)):
-        if name not in ("dropped", "paused", "commits"):
+        if name not in ("dropped", "paused", "commits", "not_shown"):
             setattr(counters, name, number + 1)
     counters.dropped["queue full"] += 2
     counters.paused["https://p.example"] = "wrong key"
+    counters.not_shown["late"] += 3
 
     stats = counters.snapshot(commits=77)
 
     for number, name in enumerate(attrs.fields_dict(Stats)):
-        if name not in ("dropped", "paused", "commits"):
+        if name not in ("dropped", "paused", "commits", "not_shown"):
             assert getattr(stats, name) == number + 1
+    assert stats.not_shown == {"late": 3}
     assert (stats.dropped, stats.paused, stats.commits) == (
         {"queue full": 2},
         {"https://p.example": "wrong key"},

@@ -199,12 +199,14 @@ class SharedLoad(Generic[T]):
     Attributes:
         task: The task that loads.
         started_at: When it was started, in event-loop time.
+        is_replaced: Whether a later load has replaced it, so that its result is outdated.
     """
 
-    __slots__ = ("started_at", "task")
+    __slots__ = ("is_replaced", "started_at", "task")
 
     def __init__(self, task: "asyncio.Task[T]") -> None:
         self.task = task
+        self.is_replaced = False
         self.started_at = asyncio.get_running_loop().time()
 
     async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - as asyncio.wait has it
@@ -217,7 +219,7 @@ class SharedLoad(Generic[T]):
         Returns:
             Whether `result` can be called: False after the timeout, and if the load itself was cancelled.
         """
-        await asyncio.wait({self.task}, timeout=timeout)
+        await asyncio.wait({self.task}, timeout=None if timeout is None else max(0.0, timeout))
         return self.task.done() and not self.task.cancelled()
 
     def result(self) -> T:
@@ -273,6 +275,9 @@ class SingleFlight(Generic[K, T]):
         """
         load = SharedLoad(self._tasks.start(work, name=name, log_errors=self._log_errors))
         known = tuple(keys)
+        for key in known:
+            if key in self._loads:
+                self._loads[key].is_replaced = True
         self._loads.update(dict.fromkeys(known, load))
         load.task.add_done_callback(lambda _: self._drop(known, load))
         return load

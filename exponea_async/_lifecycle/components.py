@@ -97,7 +97,7 @@ class Components:
                 InAppMessages(configuration, clock),
                 ContentBlocks(configuration, clock),
                 Inbox(configuration, clock),
-                Segments(clock),
+                Segments(configuration, clock),
             ]
         )
         self.devices = DeviceStore(storage, self.recorder, configuration, self.features, self.api)

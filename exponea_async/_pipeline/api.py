@@ -6,9 +6,9 @@ import asyncio
 import inspect
 import json
 import re
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, get_args
 
 from exponea_async._internal.secrets import Secret
 from exponea_async._internal.user_code import FunctionError, calling
@@ -18,10 +18,10 @@ from exponea_async._pipeline.retry import Backoff, RateLimiter, request_attempts
 from exponea_async._pipeline.transport import Transport
 from exponea_async.config import Configuration
 from exponea_async.errors import ClosedError, ExponeaError, RequestRefusedError, UnavailableError
+from exponea_async.requests import ApiRequest, RequestKind
 
-#: Maximum number of concurrent requests. More wait for their turn here, so that uploads never have many of them before
-#: them at the rate limiter.
-CONCURRENCY = 8
+#: Maximum time in seconds that a request waits for its turn, because of the limit of concurrent requests of its kind.
+MAX_QUEUE_TIME = 30.0
 #: Maximum size of a response body in bytes; a customer's messages take some thousand.
 MAX_RESPONSE = 32_000_000
 #: The scheme of a customer's own token.
@@ -31,7 +31,7 @@ _TOKEN = re.compile(r"[!-~]+")
 
 class ApiClient:
     """
-    Makes requests to the API.
+    Makes requests to the API. Each kind of request has limits of its own.
 
     Args:
         configuration: The settings; they include the function that returns customers' own tokens.
@@ -44,7 +44,10 @@ class ApiClient:
         self._projects = projects
         self._rate_limiter = rate_limiter
         self._backoff = Backoff(configuration.upload)
-        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._limits = configuration.limits
+        self._slots: Mapping[RequestKind, asyncio.Semaphore] = {
+            kind: asyncio.Semaphore(self._limits.concurrency(kind)) for kind in get_args(RequestKind)
+        }
         self._transport: Transport | None = None
         self._is_open = False
 
@@ -66,51 +69,49 @@ class ApiClient:
         if transport is not None:
             transport.abandon()
 
-    async def request(
-        self,
-        project: str,
-        path: str,
-        body: Mapping[str, Any] | None,
-        *,
-        ids: Mapping[str, str] | None = None,
-        max_attempts: int = 1,
-    ) -> bytes:
+    async def request(self, project: str, request: ApiRequest, *, ids: Mapping[str, str] | None = None) -> bytes:
         """
         Make a request, repeated with back-off while there is no usable response.
 
         Args:
             project: The token of the project.
-            path: The path below the project's base URL.
-            body: The body as JSON types; None makes it a GET.
+            request: The request.
             ids: The customer whose own token authorizes the request if ``customer_token_provider`` is configured.
                 Otherwise, and with None, it is the project's credentials.
-            max_attempts: Maximum number of attempts.
 
         Returns:
             The body of the 2xx response.
 
         Raises:
             RequestRefusedError: The platform refused; or the project is not known, and no request was made.
-            UnavailableError: There was no usable response.
+            UnavailableError: There was no usable response, or too many requests of its kind are in progress.
             ClosedError: The client is closed.
             StorageError: The storage failed.
         """
+        body = request.body
         data = None if body is None else json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
-        async for attempt in request_attempts(self._backoff, max_attempts):
+        path = request.path.format(project=project)
+        turn_until = asyncio.get_running_loop().time() + MAX_QUEUE_TIME
+        async for attempt in request_attempts(self._backoff, request.max_attempts):
             with attempt:
                 access = await self._projects.find(project)
                 if access is None:
                     raise RequestRefusedError(f"no address and no key are known for project {project}", status=0)
                 authorization = await self._authorization(access, ids)
-                return await self._send(f"{access.base_url}{path}", data, authorization)
+                return await self._send(request, f"{access.base_url}{path}", data, authorization, turn_until)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _send(self, url: str, data: bytes | None, authorization: str) -> bytes:
-        method = "GET" if data is None else "POST"
-        async with self._slots:
+    async def _send(
+        self, request: ApiRequest, url: str, data: bytes | None, authorization: str, turn_until: float
+    ) -> bytes:
+        method, timeout = "GET" if data is None else "POST", self._limits.timeout(request.kind)
+        async with self._turn(request.kind, turn_until):
             await self._rate_limiter.acquire()
             transport = self._open_transport()
-            response = await transport.send(method, url, data, authorization, max_response=MAX_RESPONSE)
+            request.before_sending()
+            response = await transport.send(
+                method, url, data, authorization, max_response=MAX_RESPONSE, timeout=timeout
+            )
         kind = classify(response.status)
         if kind == "success":
             return response.body
@@ -119,11 +120,27 @@ class ApiClient:
             raise UnavailableError(reason, status=response.status, retry_after=response.retry_after)
         raise RequestRefusedError(reason, status=response.status)
 
+    @asynccontextmanager
+    async def _turn(self, kind: RequestKind, until: float) -> AsyncIterator[None]:
+        """Wait for the turn of a request, at most until a time in event-loop time."""
+        try:
+            async with asyncio.timeout_at(until):
+                await self._slots[kind].acquire()
+        except TimeoutError:
+            trouble = f"too many requests at once: limits.{kind}_concurrency is {self._limits.concurrency(kind)}"
+            raise UnavailableError(trouble) from None
+        try:
+            yield
+        finally:
+            self._slots[kind].release()
+
     def _open_transport(self) -> Transport:
         if not self._is_open:
             raise ClosedError("The client is closed.", hint="Create a new one.")
         if self._transport is None:
-            self._transport = Transport(self._configuration.upload, connections=CONCURRENCY)
+            # Requests never wait for a connection, which would use up the time limits of other kinds.
+            connections = sum(map(self._limits.concurrency, self._slots))
+            self._transport = Transport(self._configuration.upload, connections=connections)
         return self._transport
 
     async def _authorization(self, access: ProjectAccess, ids: Mapping[str, str] | None) -> str:

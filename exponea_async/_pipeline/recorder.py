@@ -8,7 +8,7 @@ import time
 from asyncio import get_running_loop
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from exponea_async._internal.arguments import read_timestamp
 from exponea_async._internal.closing import check_loop
@@ -363,6 +363,10 @@ class EventRecorder:
             LOG.error("Something invalid was dropped. %s%s", error, more, exc_info=error)
         # The receipt must not keep the frames of its caller.
         return self.dropped(str(error), count="invalid", cause=error.with_traceback(None))
+
+    def count_not_shown(self, reason: Literal["late", "not_loaded"], number: int = 1) -> None:
+        """Count events or calls for which no message was shown."""
+        self._counters.not_shown[reason] += number
 
     def dropped(
         self,

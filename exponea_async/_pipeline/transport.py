@@ -59,8 +59,8 @@ class Transport:
     """
 
     def __init__(self, settings: UploadSettings, *, connections: int) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=settings.request_timeout)
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=settings.request_timeout),
             connector=aiohttp.TCPConnector(limit=connections),
             # Cookies of the platform have no use here, and would be shared by all customers.
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -91,6 +91,7 @@ class Transport:
         *,
         max_response: int = MAX_RESPONSE,
         compress: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - aiohttp's own
     ) -> HttpResponse:
         """
         Make one request.
@@ -102,6 +103,7 @@ class Transport:
             authorization: The ``Authorization`` header.
             max_response: Maximum size of the response body in bytes.
             compress: Whether the body is compressed.
+            timeout: Time limit in seconds, the response included; None stands for ``request_timeout``.
 
         Raises:
             UnavailableError: There was no valid response, or its body is too large.
@@ -114,7 +116,12 @@ class Transport:
         try:
             # A redirect is not followed: it would turn a POST into a GET, or send the key to another host.
             async with self._session.request(
-                method, url, data=data, headers=headers, allow_redirects=False
+                method,
+                url,
+                data=data,
+                headers=headers,
+                allow_redirects=False,
+                timeout=self._timeout if timeout is None else aiohttp.ClientTimeout(total=timeout),
             ) as response:
                 return await _read(response, max_response)
         except TimeoutError as error:

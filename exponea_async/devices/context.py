@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import frozen
-
 from exponea_async._pipeline.api import ApiClient
 from exponea_async._pipeline.recorder import Drafts, EventRecorder
 from exponea_async.config import Configuration
@@ -16,27 +14,10 @@ from exponea_async.devices.ids import changed_ids
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import ExponeaError, InvalidEventError
 from exponea_async.models import Draft, Event, EventType, Receipt
+from exponea_async.requests import ApiRequest
 
 #: Changes what a device remembers, at a timestamp in UNIX seconds.
 Remember = Callable[[DeviceState, float], DeviceState]
-
-
-@frozen
-class ApiRequest:
-    """
-    A request to the platform whose response a caller waits for.
-
-    Attributes:
-        path: The path below the project's address; ``{project}`` in it stands for the project's token.
-        body: The body, as JSON types; None makes it a GET request.
-        is_personal: Whether the customer's own token authorizes it, where the host provides one.
-        max_attempts: Maximum number of attempts, with back-off.
-    """
-
-    path: str
-    body: Mapping[str, Any] | None = None
-    is_personal: bool = False
-    max_attempts: int = 1
 
 
 class SubjectContext(ABC):
@@ -206,11 +187,8 @@ class SubjectContext(ABC):
         """
         if not self.recorder.check_running():
             return None
-        project = customer.project
-        path = request.path.format(project=project)
-        ids = customer.ids if request.is_personal else None
         try:
-            return await self._api.request(project, path, request.body, ids=ids, max_attempts=request.max_attempts)
+            return await self._api.request(customer.project, request, ids=customer.ids if request.is_personal else None)
         except ExponeaError:
             # The request may have failed because the client was stopped or closed in the meantime.
             if self.recorder.check_running():

@@ -129,14 +129,17 @@ class DeviceContext(SubjectContext):
         draft = self.recorder.draft_customer(properties)
         if draft is None:
             return self.recorder.dropped()
+        previous: CustomerSnapshot | None = None
 
         def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+            nonlocal previous
+            previous = self._snapshot(state)
             known = MappingProxyType(changed_ids(state.ids, ids))
             identified = evolve(state, ids=known, blocks=MappingProxyType({}))
             return identified, [PendingEvent(identified, draft.kind, _stamped(draft, timestamps))]
 
         receipt = (await self.transact(update))[-1]
-        self._store.features.notify_identified(self, receipt)
+        self._store.features.notify_identified(self, receipt, previous)
         return receipt
 
     async def record_for(

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from exponea_async._internal.concurrency import BackgroundTasks
 from exponea_async.devices.context import SubjectContext
-from exponea_async.devices.customers import TrackedEvent
+from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
 from exponea_async.models import Receipt
 
 F = TypeVar("F", bound="Feature")
@@ -50,8 +50,15 @@ class Feature:
     def launched(self, context: SubjectContext) -> None:
         """Handle the first activity of a device in this process."""
 
-    def identified(self, context: SubjectContext, receipt: Receipt) -> None:
-        """Handle the identification of a device's customer; the receipt is that of the update."""
+    def identified(self, context: SubjectContext, receipt: Receipt, previous: CustomerSnapshot | None) -> None:
+        """
+        Handle the identification of a device's customer.
+
+        Args:
+            context: The device.
+            receipt: The receipt of the update.
+            previous: The customer before; None where the integration is stopped.
+        """
 
     def anonymized(self, context: SubjectContext) -> None:
         """Handle that a device belongs to another customer from now on."""
@@ -108,10 +115,10 @@ class FeatureRegistry:
         for feature in self:
             feature.launched(context)
 
-    def notify_identified(self, context: SubjectContext, receipt: Receipt) -> None:
+    def notify_identified(self, context: SubjectContext, receipt: Receipt, previous: CustomerSnapshot | None) -> None:
         """Notify all features that a device's customer was identified."""
         for feature in self:
-            feature.identified(context, receipt)
+            feature.identified(context, receipt, previous)
 
     def notify_anonymized(self, context: SubjectContext) -> None:
         """Notify all features that a device belongs to another customer."""

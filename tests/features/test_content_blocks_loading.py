@@ -15,7 +15,7 @@ from helpers.environment import SetConstants
 from helpers.token_provider import BlockingTokenProvider
 from helpers.waiting import running, until
 
-from exponea_async import ClosedError, ConfigurationChange, Customer, ExponeaProject
+from exponea_async import ClosedError, ConfigurationChange, Customer, ExponeaProject, RequestLimits
 from exponea_async._internal.lru import LruCache
 from exponea_async.features.content_blocks import loader, service
 from exponea_async.features.content_blocks.cache import CustomerCache
@@ -166,12 +166,12 @@ class TestDuringALoad:
         with suppress(ClosedError):
             assert await call is None
 
-    async def test_platform_without_responses(self, content: ContentBlocksFixture, set_constants: SetConstants) -> None:
+    async def test_platform_without_responses(self, content: ContentBlocksFixture) -> None:
         """Only the first callers wait for a load; later ones return at once, until there is a response."""
-        set_constants(loader, MAX_WAIT=0.3)
         content.put(static())
         provider = BlockingTokenProvider(free=0)
-        await content.app.start(customer_token_provider=provider)
+        limits = RequestLimits(content_blocks_wait=0.3)
+        await content.app.start(customer_token_provider=provider, limits=limits)
         assert await content.shown() is None
         async with asyncio.timeout(6.0):  # twelve seconds, if each of them waited
             for _ in range(40):
@@ -180,17 +180,33 @@ class TestDuringALoad:
         await content.idle()
         assert await content.shown() == "s1"
 
-    async def test_slow_platform(self, content: ContentBlocksFixture, set_constants: SetConstants) -> None:
-        """A call waits for a limited time, and a later one finds what was loaded in the meantime."""
-        set_constants(loader, MAX_WAIT=0.01)
+    async def test_slow_platform(self, content: ContentBlocksFixture) -> None:
+        """A call waits for a limited time, which is counted, and a later one finds what was loaded in the meantime."""
         content.put(static())
         provider = BlockingTokenProvider(free=0)
-        await content.app.start(customer_token_provider=provider)
+        client = await content.app.start(
+            customer_token_provider=provider, limits=RequestLimits(content_blocks_wait=0.01)
+        )
         assert await content.shown() is None
+        assert client.stats().not_shown == {"late": 1}
         provider.unblock()
         await content.idle()
         assert await content.shown() == "s1"
         assert content.requests() == ["bundle"]
+
+    async def test_slow_personal_content(self, content: ContentBlocksFixture) -> None:
+        """A customer whose content is late delays no other one."""
+        content.put(personal())
+        provider = BlockingTokenProvider(free=1)
+        client = await content.app.start(
+            customer_token_provider=provider, limits=RequestLimits(content_blocks_wait=0.2)
+        )
+        assert await client.content_block("top") is None
+        started = asyncio.get_running_loop().time()
+        for number in range(10):
+            assert await client.for_customer({"registered": str(number)}).content_block("top") is None
+        assert asyncio.get_running_loop().time() - started < 10 * 0.2
+        assert client.stats().not_shown == {"late": 1}
 
 
 class TestAge:

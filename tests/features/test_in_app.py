@@ -191,9 +191,11 @@ class TestMessageFor:
         with pytest.raises(UnavailableError):
             await client.in_app_message_for(Event("x"))
         in_app.sandbox.faults.clear()
+        in_app.service.loader.pauses.clear()
         in_app.sandbox.faults.add(Fault("status", status=403, paths="/inappmessages$", times=1))
         with pytest.raises(RequestRefusedError):
             await client.in_app_message_for(Event("x"))
+        in_app.service.loader.pauses.clear()
         assert await client.in_app_message_for(Event("x")) is not None
 
     async def test_lifecycle(self, in_app: InAppFixture) -> None:

@@ -14,7 +14,6 @@ from exponea_async import Customer, Event
 from exponea_async.features._shared.html.resources import MissingResourceError, ResourceCache
 from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.features.in_app.active import (
-    MAX_WAIT,
     ActiveMessages,
     PendingTrigger,
     PendingTriggers,
@@ -23,6 +22,8 @@ from exponea_async.features.in_app.active import (
 from exponea_async.messages import InAppMessage
 
 ANN = Customer({"registered": "ann@x.com"})
+#: How long an event waits for its message, in seconds.
+MAX_WAIT = 3.0
 
 
 def pending(name: str = "x", moment: float = 1.0, *, fingerprint: str = "ann", since: float = 0.0) -> PendingTrigger:
@@ -36,31 +37,45 @@ def shown_on(device: str | None, id_: str = "m") -> InAppMessage:
 class TestPendingTriggers:
     def test_the_maximum_wait(self) -> None:
         """An event that has waited for three seconds is not returned any more."""
-        triggers = PendingTriggers()
+        triggers = PendingTriggers(MAX_WAIT)
         triggers.add("a", pending("old", since=10.0))
         triggers.add("a", pending("new", since=10.5))
-        assert [each.event.event_type for each in triggers.take("a", "ann", 10.0 + MAX_WAIT)] == ["new"]
-        assert triggers.take("a", "ann", 0.0) == []
+        assert [each.event.event_type for each in triggers.take("a", "ann", 10.0 + MAX_WAIT).timely] == ["new"]
+        assert triggers.take("a", "ann", 0.0).timely == []
+
+    def test_the_wait_for_a_request_that_is_not_sent(self) -> None:
+        """The patience of an event counts from when the request for its messages is sent."""
+        triggers = PendingTriggers(MAX_WAIT)
+        queued = PendingTrigger(TriggerEvent("x", {}, 1.0), "ann", since=10.0, is_queued=True)
+        triggers.add("a", queued)
+        triggers.note_sending("a", 20.0)
+        triggers.note_sending("a", 22.0)  # another attempt
+        taken = triggers.take("a", "ann", 19.9 + MAX_WAIT)
+        assert ([each.event.event_type for each in taken.timely], taken.late) == (["x"], [])
+        triggers.add("a", queued)
+        triggers.note_sending("a", 20.0)
+        taken = triggers.take("a", "ann", 20.0 + MAX_WAIT)
+        assert (taken.timely, [each.event.event_type for each in taken.late]) == ([], ["x"])
 
     def test_the_latest_of_a_type(self) -> None:
         """The latest event of a type stays, and the second of two with the same timestamp."""
-        triggers = PendingTriggers()
+        triggers = PendingTriggers(MAX_WAIT)
         last = pending(moment=5.0)
         for each in (pending(moment=5.0), pending(moment=2.0), last, pending(moment=4.0)):
             triggers.add("a", each)
-        assert triggers.take("a", "ann", 0.0)[0] is last
+        assert triggers.take("a", "ann", 0.0).timely[0] is last
 
     def test_another_customer(self) -> None:
         """The events of one customer replace those of another one."""
-        triggers = PendingTriggers()
+        triggers = PendingTriggers(MAX_WAIT)
         triggers.add("a", pending("x", fingerprint="ann"))
         triggers.add("a", pending("y", fingerprint="ben"))
-        assert triggers.take("a", "ann", 0.0) == []
-        assert [each.fingerprint for each in triggers.take("a", "ben", 0.0)] == ["ben"]
+        assert triggers.take("a", "ann", 0.0).timely == []
+        assert [each.fingerprint for each in triggers.take("a", "ben", 0.0).timely] == ["ben"]
 
     def test_expired_devices(self) -> None:
         """Devices whose events have expired are removed when others are added."""
-        triggers = PendingTriggers()
+        triggers = PendingTriggers(MAX_WAIT)
         for number in range(5):
             triggers.add(str(number), pending(since=float(number)))
         triggers.add("0", pending("y", since=2.5))
@@ -72,7 +87,7 @@ class TestPendingTriggers:
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.integers(0, 20)), max_size=50))
     def test_any_order(self, adds: list[tuple[str, str, int]]) -> None:
         """In any order, each type of a device is returned once, with its latest event."""
-        triggers, now = PendingTriggers(), 0.0
+        triggers, now = PendingTriggers(MAX_WAIT), 0.0
         for device, name, moment in adds:
             now += 0.1
             triggers.add(device, pending(name, float(moment), since=now))
@@ -80,7 +95,7 @@ class TestPendingTriggers:
             latest = {
                 name: max(m for d, n, m in adds if (d, n) == (device, name)) for d, name, _ in adds if d == device
             }
-            waiting = triggers.take(device, "ann", now - MAX_WAIT)
+            waiting = triggers.take(device, "ann", now - MAX_WAIT).timely
             assert {each.event.event_type: each.timestamp for each in waiting} == latest
         assert len(triggers) == 0
 

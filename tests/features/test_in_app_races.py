@@ -276,7 +276,13 @@ class TestStopping:
 
     async def test_a_cancelled_caller(self, in_app: InAppFixture) -> None:
         """A message that no caller gets does not prevent the next one."""
-        client = await in_app.start(message(load_delay=60_000), listen=False)
+        loads = asyncio.Event()
+
+        async def load(_url: str) -> bytes:
+            await loads.wait()
+            return b"p"
+
+        client = await in_app.start(message(payload=PICTURE), listen=False, resource_loader=load)
         waiting = asyncio.create_task(client.in_app_message_for(Event("x")))
         await until(lambda: in_app.service.active.preparing != set())
         waiting.cancel()

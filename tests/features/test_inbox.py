@@ -85,7 +85,7 @@ class TestOwners:
             assert ids_of(await client.fetch_app_inbox()) == [name]
         await client.identify_customer(Customer({"registered": "jim"}))
         await idle(inbox.client)
-        assert inbox.service.store.is_empty
+        assert not inbox.service.store.mailboxes
         assert await inbox.stored() is None
 
     async def test_another_customer(self, inbox: InboxFixture) -> None:
@@ -110,7 +110,7 @@ class TestOwners:
         with pytest.raises(UnavailableError):
             await fetch
         assert len(inbox.requests()) == 2
-        assert inbox.service.store.is_empty
+        assert not inbox.service.store.mailboxes
         assert await inbox.stored() is None
 
     async def test_random_identifications(self, inbox: InboxFixture) -> None:
@@ -158,6 +158,19 @@ class TestStorage:
         inbox.put(push("c", 1.0))
         assert ids_of(await client.fetch_app_inbox()) == ["b", "a", "c"]
         assert inbox.bodies()[-1]["sync_token"] == before[0].sync_token
+
+    async def test_identification_after_a_restart(self, inbox: InboxFixture) -> None:
+        """An identification deletes what an earlier process has stored for the previous customer, and nothing else."""
+        await inbox.app.start()
+        await inbox.fetched(push())
+        client = await inbox.app.restart()
+        await client.identify_customer(Customer({}, {"likes": "mugs"}))
+        await idle(client)
+        assert await inbox.stored() is not None
+        client = await inbox.app.restart()
+        await client.identify_customer(Customer({"registered": "jane"}))
+        await idle(client)
+        assert await inbox.stored() is None
 
     async def test_item(self, inbox: InboxFixture) -> None:
         """A known message is returned without a request, another one after one request."""

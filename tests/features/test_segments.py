@@ -24,6 +24,7 @@ from exponea_async import (
     Event,
     InvalidEventError,
     NotStartedError,
+    RequestLimits,
     RequestRefusedError,
     UnavailableError,
 )
@@ -209,6 +210,35 @@ class TestCalls:
         calls[0].cancel()
         assert await calls[1] == [A]
         assert segments.loads == 1
+
+    async def test_a_platform_that_does_not_respond(
+        self, segments: SegmentsFixture, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A call waits for a limited time; later ones request nothing and do not wait, until there is a response."""
+        segments.respond(discovery=["a"])
+        client = await segments.app.start(limits=RequestLimits(segments_wait=0.05))
+        segments.delay(1.0, times=1)
+        assert await client.get_segments("discovery") == []
+        for number in range(10):
+            assert await client.device(str(number)).get_segments("discovery") == []
+        assert "Segments of project" in caplog.text
+        await segments.idle()
+        assert await client.get_segments("discovery") == [A]
+        assert segments.loads == 1
+
+    async def test_a_platform_that_fails(self, segments: SegmentsFixture, set_constants: SetConstants) -> None:
+        """After a failure nothing is requested for a while, for any device; then the platform is asked again."""
+        segments.respond(discovery=["a"])
+        client = await segments.app.start()
+        segments.fail("segments")
+        assert await client.get_segments("discovery") == []
+        assert await client.device("other").get_segments("discovery", force=True) == []
+        assert segments.loads == watcher.MAX_ATTEMPTS
+        segments.recover()
+        set_constants(watcher, PAUSE=0.0)
+        assert await segments.stream() is not None
+        await segments.idle()
+        assert await client.get_segments("discovery", force=True) == [A]
 
     async def test_copies(self, segments: SegmentsFixture) -> None:
         """Changing a returned list does not affect what others receive."""

@@ -158,6 +158,8 @@ class InAppFixture:
         return {"automatic_session_tracking": False, "base_url": self.gateway.url, **settings}
 
     async def _started(self, client: Exponea, *, listen: bool) -> Exponea:
+        # A slow machine must not make events stop waiting for the upload of an identification.
+        self.service.max_upload_wait = 3600.0
         if listen:
             self.messages = client.in_app_messages()
         return client

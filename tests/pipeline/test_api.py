@@ -4,21 +4,27 @@ Requests to the API: attempts, credentials and responses.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from aiohttp import web
 from helpers.clients import PROJECT, Configure
+from helpers.environment import SetConstants
 from helpers.waiting import until
 
 from exponea_async import ClosedError, RequestRefusedError, UnavailableError
-from exponea_async._pipeline.api import CONCURRENCY, MAX_RESPONSE, ApiClient
+from exponea_async._pipeline import api as api_module
+from exponea_async._pipeline.api import MAX_RESPONSE, ApiClient
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.retry import RateLimiter
+from exponea_async.requests import ApiRequest, RequestKind, RequestLimits
 from exponea_async.storage.memory import MemoryStorage
 
 IDS = {"cookie": "c", "registered": "jane"}
 PATH = "/webxp/s/shop/inappmessages?compatibility=3"
+
+
+KINDS = get_args(RequestKind)
 
 
 class Host:
@@ -29,6 +35,10 @@ class Host:
         self.seen: list[tuple[str, str, Mapping[str, str], bytes]] = []
         self.max_concurrent = self.concurrent = 0
         self.delay = 0.0
+        #: The path whose requests hang until `release` is set, and how many of them hang.
+        self.hanging = ""
+        self.hung = 0
+        self.release = asyncio.Event()
         self.url = ""
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
@@ -37,6 +47,9 @@ class Host:
         self.concurrent += 1
         self.max_concurrent = max(self.max_concurrent, self.concurrent)
         await asyncio.sleep(self.delay)
+        if request.path == self.hanging:
+            self.hung += 1
+            await self.release.wait()
         self.concurrent -= 1
         return (self.responses.pop(0) if len(self.responses) > 1 else self.responses[0])()
 
@@ -85,6 +98,20 @@ def project() -> str:
     return PROJECT
 
 
+async def send(
+    api: ApiClient,
+    project: str,
+    path: str,
+    body: Mapping[str, Any] | None,
+    *,
+    ids: Mapping[str, str] | None = None,
+    **options: Any,
+) -> bytes:
+    """Make a request for in-app messages, or of another kind."""
+    kind = options.pop("kind", "in_app_messages")
+    return await api.request(project, ApiRequest(kind, path, body, **options), ids=ids)
+
+
 def status(code: int, body: str = "", **headers: str) -> Callable[[], web.Response]:
     return lambda: web.Response(status=code, text=body, headers=headers)
 
@@ -93,7 +120,7 @@ class TestResponses:
     async def test_a_request_with_a_body_is_a_post(self, host: Host, create_api: CreateApi, project: str) -> None:
         """The body is sent as JSON with the key of the project, and the body of the response is returned unchanged."""
         api = create_api()
-        body = await api.request(project, PATH, {"customer_ids": IDS, "none": None})
+        body = await send(api, project, PATH, {"customer_ids": IDS, "none": None})
 
         assert body == b'{"success": true}'
         method, path, headers, sent = host.seen[0]
@@ -103,7 +130,7 @@ class TestResponses:
     async def test_a_request_without_a_body_is_a_get(self, host: Host, create_api: CreateApi, project: str) -> None:
         """It has no body, compressed or not."""
         api = create_api(upload={"gzip": True})
-        await api.request(project, "/data/v2/projects/shop/consent/categories", None)
+        await send(api, project, "/data/v2/projects/shop/consent/categories", None)
 
         method, _, headers, sent = host.seen[0]
         assert (method, sent) == ("GET", b"")
@@ -118,7 +145,7 @@ class TestResponses:
         api = create_api()
 
         with pytest.raises(RequestRefusedError) as caught:
-            await api.request(project, PATH, {}, max_attempts=4)
+            await send(api, project, PATH, {}, max_attempts=4)
 
         assert (caught.value.status, len(host.seen)) == (code, 1)
         assert caught.value.retryable is False
@@ -132,7 +159,7 @@ class TestResponses:
         host.responses = [status(code), status(code), status(code), status(200, "fine")]
         api = create_api()
 
-        assert await api.request(project, PATH, {}, max_attempts=4) == b"fine"
+        assert await send(api, project, PATH, {}, max_attempts=4) == b"fine"
         assert len(host.seen) == 4
 
     async def test_the_last_error_is_raised(self, host: Host, create_api: CreateApi, project: str) -> None:
@@ -141,7 +168,7 @@ class TestResponses:
         api = create_api()
 
         with pytest.raises(UnavailableError) as caught:
-            await api.request(project, PATH, {}, max_attempts=3)
+            await send(api, project, PATH, {}, max_attempts=3)
 
         assert (caught.value.status, len(host.seen)) == (503, 3)
 
@@ -150,28 +177,28 @@ class TestResponses:
         host.responses = [status(429, **{"Retry-After": "1"}), status(200)]
         api, loop = create_api(), asyncio.get_running_loop()
         began = loop.time()
-        await api.request(project, PATH, {}, max_attempts=2)
+        await send(api, project, PATH, {}, max_attempts=2)
 
         assert loop.time() - began >= 1.0
 
     async def test_an_unknown_project(self, host: Host, create_api: CreateApi) -> None:
         """No request is made for a project that is neither configured nor stored."""
         with pytest.raises(RequestRefusedError, match="no address and no key are known for project outlet"):
-            await create_api().request("outlet", PATH, {})
+            await send(create_api(), "outlet", PATH, {})
 
         assert host.seen == []
 
     async def test_an_unreachable_host(self, create_api: CreateApi, project: str) -> None:
         """It is unavailable."""
         with pytest.raises(UnavailableError):
-            await create_api(base_url="http://127.0.0.1:9").request(project, PATH, {}, max_attempts=2)
+            await send(create_api(base_url="http://127.0.0.1:9"), project, PATH, {}, max_attempts=2)
 
     async def test_a_response_of_ten_megabytes_is_read(self, host: Host, create_api: CreateApi, project: str) -> None:
         """Responses may be large, up to a limit."""
         host.responses = [lambda: web.Response(body=b"x" * 10_000_000)]
         api = create_api()
 
-        assert len(await api.request(project, PATH, {})) == 10_000_000
+        assert len(await send(api, project, PATH, {})) == 10_000_000
 
     async def test_a_response_beyond_the_limit_is_not_read(
         self, host: Host, create_api: CreateApi, project: str
@@ -181,23 +208,92 @@ class TestResponses:
         api = create_api()
 
         with pytest.raises(UnavailableError, match="too large"):
-            await api.request(project, PATH, {})
+            await send(api, project, PATH, {})
 
-    async def test_concurrency_is_limited(self, host: Host, create_api: CreateApi, project: str) -> None:
-        """More requests than the limit wait for their turn."""
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_concurrency_is_limited(
+        self, host: Host, create_api: CreateApi, project: str, kind: RequestKind
+    ) -> None:
+        """More requests of a kind than its limit wait for their turn."""
         host.delay = 0.02
-        api = create_api()
-        await asyncio.gather(*[api.request(project, PATH, {}) for _ in range(40)])
+        concurrency: dict[str, Any] = {f"{kind}_concurrency": 3}
+        api = create_api(limits=RequestLimits(**concurrency))
+        await asyncio.gather(*[send(api, project, PATH, {}, kind=kind) for _ in range(20)])
 
-        assert len(host.seen) == 40
-        assert 1 < host.max_concurrent <= CONCURRENCY
+        assert len(host.seen) == 20
+        assert 1 < host.max_concurrent <= 3
+
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_a_route_that_hangs_delays_no_other_kind(
+        self, host: Host, create_api: CreateApi, project: str, kind: RequestKind
+    ) -> None:
+        """While all requests of one kind hang, and more of them wait, those of the other kinds are answered."""
+        host.hanging = "/slow"
+        api = create_api()
+        hanging = [asyncio.create_task(send(api, project, "/slow", {}, kind=kind)) for _ in range(20)]
+        await until(lambda: host.hung == 8)
+        for other in set(KINDS) - {kind}:
+            assert await send(api, project, PATH, {}, kind=other) == b'{"success": true}'
+        host.release.set()
+        await asyncio.gather(*hanging)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_a_request_has_the_time_limit_of_its_kind(
+        self, host: Host, create_api: CreateApi, project: str, kind: RequestKind
+    ) -> None:
+        """Without a response in time, the platform is unavailable."""
+        host.hanging = PATH.partition("?")[0]
+        timeout: dict[str, Any] = {f"{kind}_timeout": 0.05}
+        api = create_api(limits=RequestLimits(**timeout))
+        with pytest.raises(UnavailableError, match="no response in time"):
+            await send(api, project, PATH, {}, kind=kind)
+
+    async def test_waiting_for_the_turn_uses_up_no_time_limit(
+        self, host: Host, create_api: CreateApi, project: str
+    ) -> None:
+        """The time limit of a request counts from when it is sent."""
+        host.delay = 0.1
+        api = create_api(limits=RequestLimits(in_app_messages_concurrency=1, in_app_messages_timeout=1.0))
+        sent: list[float] = []
+        note = lambda: sent.append(asyncio.get_running_loop().time())  # noqa: E731 - a function to be called
+        await asyncio.gather(*[send(api, project, PATH, {}, before_sending=note) for _ in range(15)])
+
+        assert len(host.seen) == len(sent) == 15
+        assert sent[-1] - sent[0] > 1.0
+
+    async def test_the_wait_for_the_turn_is_limited(
+        self, host: Host, create_api: CreateApi, project: str, set_constants: SetConstants
+    ) -> None:
+        """A request that has waited too long for its turn is not sent, and the error names the setting."""
+        set_constants(api_module, MAX_QUEUE_TIME=0.05)
+        host.hanging = "/slow"
+        api = create_api(limits=RequestLimits(app_inbox_concurrency=1))
+        hanging = asyncio.create_task(send(api, project, "/slow", {}, kind="app_inbox"))
+        await until(lambda: host.hung == 1)
+        with pytest.raises(UnavailableError, match=r"limits\.app_inbox_concurrency is 1"):
+            await send(api, project, PATH, {}, kind="app_inbox")
+        host.release.set()
+        await hanging
+        assert await send(api, project, PATH, {}, kind="app_inbox") == b'{"success": true}'
+
+    async def test_a_request_can_be_prevented(self, host: Host, create_api: CreateApi, project: str) -> None:
+        """An error that is raised right before a request is sent prevents it, and frees its turn."""
+
+        def prevent() -> None:
+            raise RequestRefusedError("not now")
+
+        api = create_api(limits=RequestLimits(in_app_messages_concurrency=1))
+        for _ in range(2):
+            with pytest.raises(RequestRefusedError, match="not now"):
+                await send(api, project, PATH, {}, before_sending=prevent)
+        assert host.seen == []
 
 
 class TestCustomerTokens:
     async def test_without_a_provider_the_key_is_used(self, host: Host, create_api: CreateApi, project: str) -> None:
         """Personal requests use the key of the project if there is no provider."""
         api = create_api()
-        await api.request(project, PATH, {}, ids=IDS)
+        await send(api, project, PATH, {}, ids=IDS)
 
         assert host.keys == ["Token key"]
 
@@ -213,7 +309,7 @@ class TestCustomerTokens:
 
         api = create_api(customer_token_provider=provide)
         for ids in (IDS, IDS, None):
-            await api.request(project, PATH, {}, ids=ids)
+            await send(api, project, PATH, {}, ids=ids)
 
         assert host.keys == ["Bearer jwt-1", "Bearer jwt-2", "Token key"]
 
@@ -224,7 +320,7 @@ class TestCustomerTokens:
             return f"Bearer jwt-of-{ids['registered']}"
 
         api = create_api(customer_token_provider=provide)
-        await api.request(project, PATH, {}, ids=IDS)
+        await send(api, project, PATH, {}, ids=IDS)
 
         assert host.keys == ["Bearer jwt-of-jane"]
 
@@ -241,7 +337,7 @@ class TestCustomerTokens:
 
         api = create_api(customer_token_provider=provide)
         with pytest.raises(RequestRefusedError) as caught:
-            await api.request(project, PATH, {}, ids=IDS, max_attempts=4)
+            await send(api, project, PATH, {}, ids=IDS, max_attempts=4)
 
         assert (caught.value.status, host.seen) == (0, [])
 
@@ -255,7 +351,7 @@ class TestCustomerTokens:
             return token
 
         api = create_api(customer_token_provider=provide)
-        await api.request(project, PATH, {}, ids=IDS)
+        await send(api, project, PATH, {}, ids=IDS)
 
         assert host.keys == ["Bearer jwt"]
 
@@ -267,7 +363,7 @@ class TestCustomerTokens:
 
         api = create_api(customer_token_provider=provide)
         with pytest.raises(RequestRefusedError) as caught:
-            await api.request(project, PATH, {}, ids=IDS, max_attempts=4)
+            await send(api, project, PATH, {}, ids=IDS, max_attempts=4)
 
         assert "secret-of-mine" not in str(caught.value)
         assert isinstance(caught.value.__cause__, ValueError)
@@ -278,27 +374,27 @@ class TestCustomerTokens:
         api = create_api(customer_token_provider=lambda: "jwt")
 
         with pytest.raises(RequestRefusedError, match=r"is not an async function\. Define it"):
-            await api.request(project, PATH, {}, ids=IDS)
+            await send(api, project, PATH, {}, ids=IDS)
 
 
 class TestLifecycle:
     async def test_a_closed_client_makes_no_requests(self, host: Host, create_api: CreateApi, project: str) -> None:
         """Requests raise ClosedError until it is opened again."""
         api = create_api()
-        await api.request(project, PATH, {})
+        await send(api, project, PATH, {})
         await api.aclose()
 
         with pytest.raises(ClosedError):
-            await api.request(project, PATH, {})
+            await send(api, project, PATH, {})
         api.open()
-        await api.request(project, PATH, {})
+        await send(api, project, PATH, {})
         assert len(host.seen) == 2
 
     async def test_closing_cancels_requests_in_flight(self, host: Host, create_api: CreateApi, project: str) -> None:
         """Callers that wait for a response get an UnavailableError."""
         host.delay = 30.0
         api = create_api()
-        waiting = asyncio.create_task(api.request(project, PATH, {}))
+        waiting = asyncio.create_task(send(api, project, PATH, {}))
         await until(lambda: bool(host.seen))
         await api.aclose()
 

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 from exponea_async._internal.concurrency import BackgroundTasks, SharedLoad, SingleFlight
 from exponea_async._internal.lru import LruCache
+from exponea_async._internal.pauses import Pauses
 from exponea_async.config import Configuration
-from exponea_async.devices.context import ApiRequest, SubjectContext
+from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
-from exponea_async.errors import ExponeaError, LifecycleError, RequestRefusedError
+from exponea_async.errors import ExponeaError, LifecycleError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import decode_elements, read_envelope, to_thread_if_large
 from exponea_async.features.content_blocks.cache import Bundle, CustomerCache
 from exponea_async.features.content_blocks.parsing import (
@@ -23,6 +24,7 @@ from exponea_async.features.content_blocks.parsing import (
     read_personalized_data,
 )
 from exponea_async.messages import PersonalizedData
+from exponea_async.requests import ApiRequest
 
 LOG = logging.getLogger("exponea_async")
 
@@ -31,10 +33,8 @@ T = TypeVar("T")
 #: Age in seconds from which a bundle is loaded again in the background: phones load it at each start, but servers run
 #: for months.
 MAX_AGE = 30 * 60.0
-#: Maximum time in seconds, counted from the start of a load, that callers wait for it; the load goes on for later
-#: callers. So a platform that does not respond delays the pages of five seconds, and not all of them.
-MAX_WAIT = 5.0
-#: Time in seconds after a failed load during which nothing is loaded, and no caller waits.
+#: Time in seconds after a failed load, and one that callers have waited for too long, during which nothing is loaded,
+#: and no caller waits. So a platform that does not respond delays few pages.
 PAUSE = 10.0
 #: Maximum number of attempts per request.
 MAX_ATTEMPTS = 4
@@ -70,8 +70,8 @@ class BlockLoader:
         self._bundle_loads: SingleFlight[str, Bundle | None] = SingleFlight(tasks)
         # By the customer's fingerprint and the block's id, so that callers wait for a block that is being loaded.
         self._data_loads: SingleFlight[tuple[str, str], DataById | None] = SingleFlight(tasks)
-        # The end of a pause in event-loop time, by what is paused.
-        self._pauses: dict[object, float] = {}
+        self._max_wait = configuration.limits.content_blocks_wait
+        self._pauses: Pauses[object] = Pauses()
         # The projects whose last load failed.
         self._failing: set[str] = set()
 
@@ -90,7 +90,7 @@ class BlockLoader:
         bundle = self.bundles.get(customer.project)
         if bundle is None:
             load = self.renew(context, customer)
-            return None if load is None else await _wait(load)
+            return None if load is None else await self._wait(context, customer, load)
         if not 0 <= self._clock() - bundle.loaded_at <= MAX_AGE:
             self.renew(context, customer)
         return bundle
@@ -99,7 +99,7 @@ class BlockLoader:
         """Load the bundle of a customer's project, even if it is cached; return None during a pause."""
         project = customer.project
         load = self._bundle_loads.get(project)
-        if load is None and not self._is_paused(project, ("bundle", project), customer.fingerprint):
+        if load is None and not self._pauses.error(project, ("bundle", project), customer.fingerprint):
             work = self._load_or_pause(
                 lambda: self._load_bundle(context, customer), customer, refused=("bundle", project)
             )
@@ -122,13 +122,13 @@ class BlockLoader:
         in_progress = {each: self._data_loads.get((customer.fingerprint, each)) for each in stale}
         loads = {load for load in in_progress.values() if load is not None}
         missing = [each for each in stale if in_progress[each] is None]
-        if missing and not self._is_paused(customer.project, customer.fingerprint):
+        if missing and not self._pauses.error(customer.project, customer.fingerprint):
             loads.add(self._start_data_load(context, customer, missing))
         if not loads:
             return cached
         loaded: dict[str, PersonalizedData] = {}
         for load in loads:
-            data = await _wait(load)
+            data = await self._wait(context, customer, load)
             loaded |= data or {}
         # Data that was just loaded counts even if its time to live is zero, or the cache had no room for it.
         return {**self.customers.get(customer), **loaded}
@@ -155,7 +155,7 @@ class BlockLoader:
 
     async def _load_bundle(self, context: SubjectContext, customer: CustomerSnapshot) -> Bundle | None:
         response = await context.request(
-            customer, ApiRequest(self._bundle_path, is_personal=True, max_attempts=MAX_ATTEMPTS)
+            customer, ApiRequest("content_blocks", self._bundle_path, is_personal=True, max_attempts=MAX_ATTEMPTS)
         )
         if response is None:
             return None
@@ -167,7 +167,7 @@ class BlockLoader:
     async def _load_data(self, context: SubjectContext, customer: CustomerSnapshot, ids: list[str]) -> DataById | None:
         body = {"customer_ids": dict(customer.ids), "content_block_ids": ids}
         response = await context.request(
-            customer, ApiRequest(PERSONALIZED, body, is_personal=True, max_attempts=MAX_ATTEMPTS)
+            customer, ApiRequest("content_blocks", PERSONALIZED, body, is_personal=True, max_attempts=MAX_ATTEMPTS)
         )
         if response is None:
             return None
@@ -199,18 +199,32 @@ class BlockLoader:
             token = customer.project
             LOG.log(level, "Content blocks of project %s can't be loaded now: %s", token, error)
             self._failing.add(customer.project)
-            self._pause(_pause_key(error, customer, refused))
+            self._pauses.begin(_pause_key(error, customer, refused), PAUSE, error)
             return None
         self._failing.discard(customer.project)
+        self._pauses.end(customer.project)
         return result
 
-    def _pause(self, key: object) -> None:
-        now = asyncio.get_running_loop().time()
-        self._pauses = {each: end for each, end in self._pauses.items() if end > now} | {key: now + PAUSE}
+    async def _wait(self, context: SubjectContext, customer: CustomerSnapshot, load: SharedLoad[T | None]) -> T | None:
+        """
+        Return the result of a load; None where there is none in time, counted from the start of the load.
 
-    def _is_paused(self, *keys: object) -> bool:
-        now = asyncio.get_running_loop().time()
-        return any(self._pauses.get(key, now) > now for key in keys)
+        The load goes on for later callers.
+        """
+        deadline = load.started_at + self._max_wait
+        if await load.wait(deadline - asyncio.get_running_loop().time()):
+            return load.result()
+        if not load.task.done():
+            self._report_late(context, customer)
+        return None
+
+    def _report_late(self, context: SubjectContext, customer: CustomerSnapshot) -> None:
+        context.recorder.count_not_shown("late")
+        if self._pauses.error(customer.project) is None:
+            token, seconds = customer.project, self._max_wait
+            error = UnavailableError(f"no content blocks within {seconds:g} s (limits.content_blocks_wait)")
+            LOG.warning("Content blocks of project %s are late: %s", token, error)
+            self._pauses.begin(customer.project, PAUSE, error)
 
 
 def read_bundle(response: bytes, loaded_at: float) -> Bundle:
@@ -242,12 +256,6 @@ def read_data(response: bytes, ids: frozenset[str], loaded_at: float) -> DataByI
 
     deque(decode_elements(read_envelope(response).elements, read, "personal content block"), maxlen=0)
     return data
-
-
-async def _wait(load: SharedLoad[T | None]) -> T | None:
-    """Return the result of a load; None after `MAX_WAIT`, and where there is none."""
-    remaining = load.started_at + MAX_WAIT - asyncio.get_running_loop().time()
-    return load.result() if await load.wait(max(0.0, remaining)) else None
 
 
 def _pause_key(error: ExponeaError, customer: CustomerSnapshot, refused: object) -> object:

@@ -7,6 +7,7 @@ from weakref import WeakSet
 
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.features import Feature
 from exponea_async.features.content_blocks.carousel import Carousel
 from exponea_async.features.content_blocks.selector import BlockSelector
@@ -51,7 +52,7 @@ class ContentBlocks(Feature):
             preload = self.tasks.start(self._preload(context, with_data=True), name="preloading content blocks")
             preload.add_done_callback(self._count_preload_end)
 
-    def identified(self, context: SubjectContext, receipt: Receipt) -> None:  # noqa: ARG002 - the base has it
+    def identified(self, context: SubjectContext, receipt: Receipt, previous: CustomerSnapshot | None) -> None:  # noqa: ARG002 - the base has it
         """Remove the data and the carousels' blocks of the previous customer."""
         if len(self.selector.loader.customers) or self.carousels:
             self.tasks.start(self._remove_previous_customer(context), name="removing content blocks")

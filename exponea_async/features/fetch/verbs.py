@@ -5,7 +5,6 @@ Queries about the customer: recommendations, consent categories and attributes.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exponea_async.devices.context import ApiRequest
 from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features._shared.verbs import SubjectVerbs
 from exponea_async.features.fetch.parsing import (
@@ -16,6 +15,7 @@ from exponea_async.features.fetch.parsing import (
     recommendation_query,
 )
 from exponea_async.messages import Consent, CustomerAttribute, Recommendation, RecommendationOptions
+from exponea_async.requests import ApiRequest
 
 _ATTRIBUTES = "/data/v2/projects/{project}/customers/attributes"
 _CONSENTS = "/data/v2/projects/{project}/consent/categories"
@@ -67,11 +67,8 @@ class FetchVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         customer = await self._context.current_customer()
-        body = (
-            None
-            if customer is None
-            else await self._context.request(customer, ApiRequest(_CONSENTS, max_attempts=MAX_ATTEMPTS))
-        )
+        request = ApiRequest("customer_data", _CONSENTS, max_attempts=MAX_ATTEMPTS)
+        body = None if customer is None else await self._context.request(customer, request)
         return [] if body is None else await to_thread_if_large(len(body), lambda: read_consents(body))
 
     async def fetch_attributes(self, attributes: Sequence[Mapping[str, Any]]) -> list[CustomerAttribute]:
@@ -108,9 +105,8 @@ class FetchVerbs(SubjectVerbs):
         """Return the platform's response about the present customer; None where the integration is stopped."""
         context = self._context
         while (customer := await context.current_customer()) is not None:
-            request = ApiRequest(
-                _ATTRIBUTES, {"customer_ids": dict(customer.ids), "attributes": queries}, max_attempts=MAX_ATTEMPTS
-            )
+            query = {"customer_ids": dict(customer.ids), "attributes": queries}
+            request = ApiRequest("customer_data", _ATTRIBUTES, query, max_attempts=MAX_ATTEMPTS)
             body = await context.request(customer, request)
             if await context.is_current(customer):
                 return body

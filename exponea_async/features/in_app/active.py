@@ -6,14 +6,15 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from exponea_async._internal.lru import LruCache
 from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.messages import InAppMessage
 
-#: Seconds that an event waits for its message, as in the vendor's SDKs.
-MAX_WAIT = 3.0
+#: Seconds after which an event whose request is still waiting for its turn gets no message. A request that has waited
+#: that long fails before.
+MAX_QUEUED = 60.0
 #: Maximum number of event types of one device that wait at once, and of devices with a message or a known session.
 MAX_TYPES, MAX_DEVICES = 100, 100_000
 #: Maximum number of messages that are prepared, or delayed, on all devices; each of them is a task.
@@ -29,11 +30,13 @@ class PendingTrigger:
         event: The event.
         fingerprint: The customer of the event.
         since: Since when it waits, in event-loop time.
+        is_queued: Whether it waits for a request that has not been sent yet. Its patience counts from then.
     """
 
     event: TriggerEvent
     fingerprint: str
     since: float
+    is_queued: bool = False
 
     @property
     def timestamp(self) -> float:
@@ -41,16 +44,33 @@ class PendingTrigger:
         return self.event.timestamp or 0.0
 
 
+@frozen
+class TakenTriggers:
+    """
+    Events that have waited for their messages.
+
+    Attributes:
+        timely: Those for which a message may be shown.
+        late: Those that have waited too long.
+    """
+
+    timely: list[PendingTrigger]
+    late: list[PendingTrigger]
+
+
 class PendingTriggers:
     """
     Events that wait for their messages, by device: the latest of each type.
 
+    Args:
+        max_wait: Maximum wait of an event for a request that was sent, in seconds.
+
     Attributes:
-        max_wait: Maximum wait of an event in seconds.
+        max_wait: The same.
     """
 
-    def __init__(self) -> None:
-        self.max_wait = MAX_WAIT
+    def __init__(self, max_wait: float) -> None:
+        self.max_wait = max_wait
         # In the order of their latest events.
         self._devices: OrderedDict[str, dict[str, PendingTrigger]] = OrderedDict()
 
@@ -74,17 +94,23 @@ class PendingTriggers:
         if len(waiting) > MAX_TYPES:
             del waiting[next(iter(waiting))]
 
-    def take(self, device: str, fingerprint: str, now: float) -> list[PendingTrigger]:
-        """
-        Remove the events that wait on a device for a customer, and return those that have not waited too long.
+    def note_sending(self, device: str, now: float) -> None:
+        """Let the patience of the events that wait on a device begin: the request for their messages is sent."""
+        waiting = self._devices.get(device, {})
+        for name, each in waiting.items():
+            if each.is_queued:
+                waiting[name] = evolve(each, since=now, is_queued=False)
 
-        The events of another customer stay.
+    def take(self, device: str, fingerprint: str, now: float) -> TakenTriggers:
+        """
+        Remove the events that wait on a device for a customer, and return them. The events of another customer stay.
         """
         waiting = self._devices.get(device, {})
         if any(each.fingerprint != fingerprint for each in waiting.values()):
-            return []
+            return TakenTriggers([], [])
         self.drop(device)
-        return [each for each in waiting.values() if each.since + self.max_wait > now]
+        timely = [each for each in waiting.values() if each.since + self.max_wait > now]
+        return TakenTriggers(timely, [each for each in waiting.values() if each not in timely])
 
     def drop(self, device: str) -> None:
         """Remove the events of a device."""
@@ -98,9 +124,12 @@ class PendingTriggers:
         """Remove the devices whose events have all waited too long, so that none stays forever."""
         while self._devices:
             device = next(iter(self._devices))
-            if any(each.since + self.max_wait > now for each in self._devices[device].values()):
+            if any(self._expires(each) > now for each in self._devices[device].values()):
                 break
             del self._devices[device]
+
+    def _expires(self, trigger: PendingTrigger) -> float:
+        return trigger.since + (MAX_QUEUED if trigger.is_queued else self.max_wait)
 
 
 @frozen(eq=False)
@@ -174,7 +203,7 @@ class ActiveMessages:
         """Call a function when a message that is shown has to close by itself, if it has to."""
         if message.device is None or message.close_timeout is None or not self._is_shown(message):
             return
-        timer = asyncio.get_running_loop().call_later(message.close_timeout, close)
+        timer = asyncio.get_running_loop().call_later(message.load_delay + message.close_timeout, close)
         self._devices.put(message.device, ActiveMessage(message, timer))
 
     def remove(self, message: InAppMessage) -> bool:

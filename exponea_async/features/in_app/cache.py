@@ -62,10 +62,12 @@ class LoadedMessages:
     Attributes:
         messages: The messages.
         loaded_at: When they were loaded, UNIX seconds.
+        is_inherited: Whether they were loaded for the same customer before ids were added.
     """
 
     messages: MessageList
     loaded_at: float
+    is_inherited: bool = False
 
     def is_fresh_at(self, timestamp: float) -> bool:
         """Return whether they are fresh for an event at a time, UNIX seconds; the end of the lifetime is included."""
@@ -132,10 +134,12 @@ class MessageCache:
         self._remember_broken(key for key, each in found.items() if each is None)
         return MessageList(digest, tuple(each for each in found.values() if each is not None))
 
-    def put(self, fingerprint: str, messages: MessageList, loaded_at: float) -> LoadedMessages:
+    def put(
+        self, fingerprint: str, messages: MessageList, loaded_at: float, *, is_inherited: bool = False
+    ) -> LoadedMessages:
         """Cache the messages of a customer, which were loaded at a time, UNIX seconds."""
         # Before the customer's earlier messages are released, since most of them are the same.
-        loaded = LoadedMessages(self._acquire(messages), loaded_at)
+        loaded = LoadedMessages(self._acquire(messages), loaded_at, is_inherited)
         self.drop(fingerprint)
         self.customers.put(fingerprint, loaded)
         # The latest stays, however large it is.

@@ -7,15 +7,19 @@ import json
 import logging
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 
 from attrs import frozen
 
 from exponea_async._internal.concurrency import BackgroundTasks, SharedLoad, SingleFlight
-from exponea_async.devices.context import ApiRequest, SubjectContext
+from exponea_async._internal.pauses import Pauses
+from exponea_async.config import Configuration
+from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
-from exponea_async.errors import ExponeaError, RequestRefusedError, StorageError
+from exponea_async.errors import ExponeaError, RequestRefusedError, StorageError, UnavailableError
 from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features.in_app.cache import LoadedMessages, MessageCache
+from exponea_async.requests import ApiRequest
 
 LOG = logging.getLogger("exponea_async")
 
@@ -24,8 +28,8 @@ PATH = "/webxp/s/{project}/inappmessages?compatibility=3"
 MAX_ATTEMPTS = 4
 #: Maximum number of loads in progress for tracked events; by the time others had their turn, it would be too late.
 MAX_LOADS = 1_000
-#: Seconds for which tracked events cause no requests to a project that refused one.
-REFUSAL_PAUSE = 60.0
+#: Seconds for which nothing is requested from a project that refused a request, and from one that did not respond.
+REFUSAL_PAUSE, PAUSE = 60.0, 10.0
 #: The name under which the messages of a device are stored.
 NAME = "in_app_messages"
 #: Maximum size of what is stored for a device, in bytes; larger responses are not stored.
@@ -41,10 +45,12 @@ class LoadResult:
         messages: The messages; None if there are none, or if they are not the current customer's any more.
         is_final: Whether callers get it. Otherwise the platform was not requested, or a later load has replaced this
             one.
+        is_failed: Whether the messages could not be loaded.
     """
 
     messages: LoadedMessages | None
     is_final: bool
+    is_failed: bool = False
 
 
 class MessageLoader:
@@ -55,13 +61,15 @@ class MessageLoader:
         cache: The messages in memory.
         tasks: Runs the loads.
         clock: Returns the time as UNIX seconds.
-        platform: The platform whose messages are loaded, ``"android"`` or ``"ios"``.
+        configuration: The settings.
         on_loaded: Called at the end of each load, synchronously, unless a later load has replaced it.
+        on_sent: Called when the first request of a load is sent, which may have waited for its turn before.
 
     Attributes:
         loads: The loads in progress, by the customer's fingerprint.
         max_loads: Maximum number of loads in progress for tracked events.
         max_stored_bytes: Maximum size of what is stored for a device.
+        pauses: The projects from which nothing is requested now.
     """
 
     def __init__(
@@ -69,26 +77,35 @@ class MessageLoader:
         cache: MessageCache,
         tasks: BackgroundTasks,
         clock: Callable[[], float],
-        platform: str,
+        configuration: Configuration,
+        *,
         on_loaded: Callable[[SubjectContext, CustomerSnapshot, LoadResult], None],
+        on_sent: Callable[[CustomerSnapshot], None],
     ) -> None:
         self._cache = cache
         self._tasks = tasks
         self._clock = clock
-        self._platform = platform
-        self._on_loaded = on_loaded
+        self._platform = configuration.message_platform
+        self._limits = configuration.limits
+        self._on_loaded, self._on_sent = on_loaded, on_sent
         self.loads: SingleFlight[str, LoadResult] = SingleFlight(tasks)
         self.max_loads = MAX_LOADS
         self.max_stored_bytes = MAX_STORED_BYTES
-        self._paused_until: dict[str, float] = {}
+        self.pauses: Pauses[str] = Pauses()
+        # The fingerprints of the customers whose load has sent its request.
+        self._sent: set[str] = set()
 
     def is_loading(self, customer: CustomerSnapshot) -> bool:
         """Return whether a load is in progress for a customer."""
         return self.loads.get(customer.fingerprint) is not None
 
+    def has_sent(self, customer: CustomerSnapshot) -> bool:
+        """Return whether the load in progress for a customer has sent its request."""
+        return customer.fingerprint in self._sent
+
     def may_start(self, customer: CustomerSnapshot) -> bool:
         """Return whether a tracked event may start a load."""
-        return len(self.loads) < self.max_loads and self._paused_until.get(customer.project, 0.0) <= _loop_time()
+        return len(self.loads) < self.max_loads and self.pauses.error(customer.project) is None
 
     def start(
         self,
@@ -109,6 +126,7 @@ class MessageLoader:
             allow_request: Whether the platform may be requested. Otherwise only memory and storage are read.
             force_request: Whether the platform is requested in any case.
         """
+        self._sent.discard(customer.fingerprint)
         work = self._load(context, customer, timestamp, allow_request=allow_request, force_request=force_request)
         return self.loads.start([customer.fingerprint], work, name="in-app messages")
 
@@ -118,30 +136,75 @@ class MessageLoader:
         """
         Return a customer's messages; None if the customer has changed, or the integration was stopped.
 
+        While they can't be loaded after an identification, it is those from before. The wait is limited. After a
+        failure, and a wait that was too long, nothing is requested for a while.
+
         Raises:
             RequestRefusedError: The platform refused.
-            UnavailableError: There was no usable response.
+            UnavailableError: There was no usable response in time.
         """
+        try:
+            return await self._load_in_time(context, customer, timestamp)
+        except UnavailableError:
+            loaded = self._cache.get(customer.fingerprint)
+            if loaded is None or not loaded.is_fresh_at(timestamp):
+                raise
+            return loaded
+
+    async def _load_in_time(
+        self, context: SubjectContext, customer: CustomerSnapshot, timestamp: float
+    ) -> LoadedMessages | None:
+        deadline = _loop_time() + self._limits.in_app_messages_wait
         while True:
             load = self.loads.get(customer.fingerprint)
             if load is None:
                 loaded = self._cache.get(customer.fingerprint)
-                if loaded is not None and loaded.is_fresh_at(timestamp):
+                if loaded is not None and loaded.is_fresh_at(timestamp) and not loaded.is_inherited:
                     return loaded
+                self.pauses.raise_error(customer.project)
                 load = self.start(context, customer, timestamp)
-            if not await load.wait():
-                return None
-            if self.loads.get(customer.fingerprint) in (None, load) and load.result().is_final:
+            if not await load.wait(deadline - _loop_time()):
+                if load.task.done():
+                    return None
+                self._end_wait(customer)
+            # The result of a load that was replaced, which may be an error, is outdated.
+            if not load.is_replaced and load.result().is_final:
                 return load.result().messages
+
+    def _end_wait(self, customer: CustomerSnapshot) -> None:
+        seconds = self._limits.in_app_messages_wait
+        error = UnavailableError(f"in-app messages were not loaded within {seconds:g} s (limits.in_app_messages_wait)")
+        self.pauses.begin(customer.project, PAUSE, error)
+        raise error
 
     def clear(self) -> None:
         """Cancel all loads, and end all pauses."""
         self.loads.clear()
-        self._paused_until.clear()
+        self.pauses.clear()
+
+    def inherit(self, customer: CustomerSnapshot, previous: CustomerSnapshot) -> None:
+        """
+        Let an identified customer have the messages from before the identification, until new ones are loaded.
+
+        Only if nothing but ids was added: a device that has another id or another cookie has another customer, who must
+        not get the messages of the previous one.
+        """
+        is_same = (previous.device, previous.project) == (customer.device, customer.project)
+        if not is_same or not previous.ids.items() <= customer.ids.items():
+            return
+        loaded = self._cache.get(previous.fingerprint)
+        if loaded is not None and self._cache.get(customer.fingerprint) is None:
+            self._cache.put(customer.fingerprint, loaded.messages, loaded.loaded_at, is_inherited=True)
 
     async def delete_stored(self, context: SubjectContext) -> None:
         """Delete what is stored for a device."""
         await context.save_data(NAME, None)
+
+    async def delete_stored_of_others(self, context: SubjectContext, customer: CustomerSnapshot) -> None:
+        """Delete what is stored for a device, unless it is the present customer's."""
+        stored = await context.load_data(NAME)
+        if stored is not None and _owner_of(stored) != customer.fingerprint:
+            await self.delete_stored(context)
 
     async def _load(
         self,
@@ -153,30 +216,49 @@ class MessageLoader:
         force_request: bool,
     ) -> LoadResult:
         loaded: LoadedMessages | None = None
+        is_failed = True
         try:
             if not force_request:
                 loaded = self._cache.get(customer.fingerprint) or await self._load_stored(context, customer)
-            if allow_request and (loaded is None or not loaded.is_fresh_at(timestamp)):
+            if allow_request and (loaded is None or loaded.is_inherited or not loaded.is_fresh_at(timestamp)):
                 loaded = None
-                loaded = await self._request(context, customer)
+                loaded = await self._request(context, customer, ignore_pause=force_request)
+            is_failed = False
         finally:
             is_current = self.loads.is_current(customer.fingerprint)
-            result = LoadResult(loaded, is_final=allow_request and is_current)
+            result = LoadResult(loaded, is_final=allow_request and is_current, is_failed=is_failed)
             if is_current:
                 # Before the callback: events that are tracked from now on must not wait for this load.
                 self.loads.discard(customer.fingerprint)
+                self._sent.discard(customer.fingerprint)
                 self._on_loaded(context, customer, result)
         return result
 
-    async def _request(self, context: SubjectContext, customer: CustomerSnapshot) -> LoadedMessages | None:
+    async def _request(
+        self, context: SubjectContext, customer: CustomerSnapshot, *, ignore_pause: bool
+    ) -> LoadedMessages | None:
         body = {"customer_ids": dict(customer.ids), "device": self._platform}
+
+        def note_sending() -> None:
+            # Many requests may have waited for their turn when the first of them fails.
+            if not ignore_pause:
+                self.pauses.raise_error(customer.project)
+            if self.loads.is_current(customer.fingerprint) and customer.fingerprint not in self._sent:
+                self._sent.add(customer.fingerprint)
+                self._on_sent(customer)
+
+        request = ApiRequest("in_app_messages", PATH, body, max_attempts=MAX_ATTEMPTS, before_sending=note_sending)
         try:
-            response = await context.request(customer, ApiRequest(PATH, body, max_attempts=MAX_ATTEMPTS))
-        except RequestRefusedError:
-            self._pause(customer.project)
+            response = await context.request(customer, request)
+        except (RequestRefusedError, UnavailableError) as error:
+            # The error may be that of a pause in progress, which must not be prolonged by it.
+            if self.pauses.error(customer.project) is None:
+                is_refusal = isinstance(error, RequestRefusedError)
+                self.pauses.begin(customer.project, REFUSAL_PAUSE if is_refusal else PAUSE, error)
             raise
         if response is None:
             return None
+        self.pauses.end(customer.project)
         messages = await to_thread_if_large(len(response), lambda: self._cache.read(response))
         if not (await context.is_current(customer) and self.loads.is_current(customer.fingerprint)):
             LOG.debug("A response with in-app messages is outdated: the customer has changed, or a later load exists.")
@@ -209,15 +291,16 @@ class MessageLoader:
         except StorageError as error:
             LOG.warning("In-app messages could not be stored: %s", error)
 
-    def _pause(self, project: str) -> None:
-        now = _loop_time()
-        self._paused_until = {each: until for each, until in self._paused_until.items() if until > now}
-        self._paused_until[project] = now + REFUSAL_PAUSE
-
 
 def pack(body: bytes, fingerprint: str, loaded_at: float) -> bytes:
     """Return a response as it is stored: compressed, with its customer and the time it was loaded."""
     return json.dumps([fingerprint, loaded_at]).encode() + b"\n" + zlib.compress(body, 6)
+
+
+def _owner_of(stored: bytes) -> object:
+    with suppress(ValueError, LookupError, TypeError):
+        return json.loads(stored.partition(b"\n")[0])[0]
+    return None
 
 
 def _unpack(stored: bytes, fingerprint: str) -> tuple[float, bytes] | None:

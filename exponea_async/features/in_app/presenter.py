@@ -76,34 +76,50 @@ class Presenter:
     # Before a message is shown
 
     async def show(
-        self, context: SubjectContext, customer: CustomerSnapshot, definition: MessageDefinition
+        self,
+        context: SubjectContext,
+        customer: CustomerSnapshot,
+        definition: MessageDefinition,
+        *,
+        waits_for_delay: bool = True,
     ) -> InAppMessage | None:
         """
-        Prepare a message, wait for its delay, and remember and track that it is shown.
+        Prepare a message, and remember and track that it is shown.
+
+        Args:
+            context: The subject.
+            customer: The customer.
+            definition: The message.
+            waits_for_delay: Whether to wait for the message's delay first. Otherwise that is left to the host.
 
         Returns:
             The message for the host to show; None if there is nothing to show, or if it can't be shown.
         """
         if customer.device is None:
             # Nothing is remembered of it, so any number of callers may get it at once.
-            return await self._prepare(context, customer, definition)
+            return await self._prepare(context, customer, definition, waits_for_delay=waits_for_delay)
         key = (customer.device, definition.id)
         if not self._active.start_preparing(key):
             return None
         try:
-            return await self._prepare(context, customer, definition)
+            return await self._prepare(context, customer, definition, waits_for_delay=waits_for_delay)
         finally:
             self._active.stop_preparing(key)
 
     async def _prepare(
-        self, context: SubjectContext, customer: CustomerSnapshot, definition: MessageDefinition
+        self,
+        context: SubjectContext,
+        customer: CustomerSnapshot,
+        definition: MessageDefinition,
+        *,
+        waits_for_delay: bool,
     ) -> InAppMessage | None:
         message = await to_thread_if_large(len(definition.source), lambda: definition.message(customer))
         try:
             if definition.is_control:
                 await self._track_show(context, customer, message)
             elif definition.has_content:
-                return await self._show(context, customer, message)
+                return await self._show(context, customer, message, waits_for_delay=waits_for_delay)
             else:
                 LOG.info("In-app message %r has nothing to show.", message.name)
         except CannotShowError as error:
@@ -112,18 +128,19 @@ class Presenter:
         return None
 
     async def _show(
-        self, context: SubjectContext, customer: CustomerSnapshot, message: InAppMessage
+        self, context: SubjectContext, customer: CustomerSnapshot, message: InAppMessage, *, waits_for_delay: bool
     ) -> InAppMessage | None:
-        """Load what a message needs, wait for its delay and show it; raises `CannotShowError`."""
+        """Load what a message needs, possibly wait for its delay, and show it; raises `CannotShowError`."""
         resources = await self._load_resources(message)
         if not await _is_running(context, customer):
             return None
         if resources is None:
             raise CannotShowError(NO_RESOURCES)
-        if message.load_delay:
+        if message.load_delay and waits_for_delay:
             await asyncio.sleep(message.load_delay)
             if not await _is_running(context, customer):
                 return None
+            message = evolve(message, load_delay=0.0)
         if self._active.is_busy(message.device):
             return None
         if message.is_html:

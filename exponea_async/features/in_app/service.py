@@ -11,14 +11,16 @@ from weakref import WeakValueDictionary
 
 from attrs import evolve
 
+from exponea_async._internal.printable import printable
 from exponea_async._internal.streams import Stream, Subscription
+from exponea_async._internal.throttle import Throttle
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.features import Feature
 from exponea_async.devices.impressions import Impression
-from exponea_async.errors import DeliveryError, ExponeaError
+from exponea_async.errors import DeliveryError, DeliveryTimeoutError, ExponeaError
 from exponea_async.features._shared.banners import BANNER
 from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.features._shared.targeting.priority import choose_by_priority
@@ -49,6 +51,8 @@ NOT_LOADING = frozenset({EventType.PUSH_DELIVERED, EventType.PUSH_OPENED, EventT
 #: Maximum number of identified customers whose upload is awaited; the messages of others are loaded with their next
 #: event.
 MAX_UPLOADS = 1_000
+#: How long events wait for this upload, in seconds; it is short in `FlushMode.IMMEDIATE`, unless there is an outage.
+MAX_UPLOAD_WAIT = 1.0
 #: The key of the stream with the messages of all devices; no device has it.
 ALL_DEVICES = ""
 
@@ -70,6 +74,8 @@ class InAppMessages(Feature):
         pending: The events that wait for their messages.
         uploads: The tasks that wait for the upload of an identified customer, by device.
         max_uploads: Maximum number of these tasks.
+        settling: The devices whose events wait for such an upload.
+        max_upload_wait: How long they wait for it, in seconds.
         actions: The stream of what happens to messages.
         active: The messages that are shown.
         presenter: Shows messages.
@@ -81,10 +87,15 @@ class InAppMessages(Feature):
         self._clock = clock
         self._random = Random()  # noqa: S311 - which message is shown is not a secret
         self.cache = MessageCache()
-        self.loader = MessageLoader(self.cache, self.tasks, clock, configuration.message_platform, self._loaded)
-        self.pending = PendingTriggers()
+        self.loader = MessageLoader(
+            self.cache, self.tasks, clock, configuration, on_loaded=self._loaded, on_sent=self._sent
+        )
+        self.pending = PendingTriggers(configuration.limits.in_app_messages_event_wait)
+        self._throttle = Throttle()
         self.uploads: dict[str, asyncio.Task[None]] = {}
         self.max_uploads = MAX_UPLOADS
+        self.settling: set[str] = set()
+        self.max_upload_wait = MAX_UPLOAD_WAIT
         self._session_starts = SessionStarts()
         # By device; each exists as long as it has subscriptions.
         self._streams: WeakValueDictionary[str, Stream[InAppMessage]] = WeakValueDictionary()
@@ -132,6 +143,7 @@ class InAppMessages(Feature):
         self.tasks.cancel()
         self.loader.clear()
         self.uploads.clear()
+        self.settling.clear()
         self.cache.clear()
         self.pending.clear()
         self.actions.clear()
@@ -159,25 +171,34 @@ class InAppMessages(Feature):
         if not self._has_subscription(device) or _is_display(event.event):
             return
         trigger_event = TriggerEvent(event.event.name, event.event.properties, event.timestamp)
-        self.pending.add(device, PendingTrigger(trigger_event, customer.fingerprint, _loop_time()))
+        is_queued = not self.loader.has_sent(customer)
+        self.pending.add(device, PendingTrigger(trigger_event, customer.fingerprint, _loop_time(), is_queued))
         if self.loader.is_loading(customer):
             return
-        loaded = self.cache.get(customer.fingerprint)
-        if loaded is not None and (kind in NOT_LOADING or loaded.is_fresh_at(event.timestamp)):
+        loaded, is_settling = self.cache.get(customer.fingerprint), device in self.settling
+        is_known = loaded is not None and (kind in NOT_LOADING or loaded.is_fresh_at(event.timestamp))
+        if loaded is not None and is_known and not (is_settling and loaded.is_inherited):
             self._choose_for_pending(context, customer, loaded)
-        elif device not in self.uploads and self.loader.may_start(customer):
+        elif is_settling:
+            return
+        elif self.loader.may_start(customer):
             self.loader.start(context, customer, event.timestamp, allow_request=kind not in NOT_LOADING)
+        elif kind not in NOT_LOADING:
+            self._report_not_loaded(context, device, [event.event.name])
 
-    def identified(self, context: SubjectContext, receipt: Receipt) -> None:
+    def identified(self, context: SubjectContext, receipt: Receipt, previous: CustomerSnapshot | None) -> None:
         """Load messages again, once the platform knows the customer's ids."""
         device = context.key
         if device is None:
             return
         self.pending.drop(device)
         self._cancel_upload(device)
+        if previous is not None:
+            self.tasks.start(self._delete_previous(context, previous), name="deleting in-app messages")
         if self._has_subscription(device) and len(self.uploads) < self.max_uploads:
-            work = self._load_after_upload(context, device, receipt)
+            work = self._load_after_upload(context, device, receipt, previous)
             self.uploads[device] = self.tasks.start(work, name="in-app messages after an identify")
+            self.settling.add(device)
 
     def anonymized(self, context: SubjectContext) -> None:
         """Dismiss the message of the old customer, and load those of the new one."""
@@ -193,21 +214,55 @@ class InAppMessages(Feature):
         return ALL_DEVICES in self._streams or device in self._streams
 
     def _cancel_upload(self, device: str) -> None:
+        self.settling.discard(device)
         upload = self.uploads.pop(device, None)
         if upload is not None:
             upload.cancel()
 
-    async def _load_after_upload(self, context: SubjectContext, device: str, receipt: Receipt) -> None:
+    async def _load_after_upload(
+        self, context: SubjectContext, device: str, receipt: Receipt, previous: CustomerSnapshot | None
+    ) -> None:
+        """
+        Load messages when an identification was uploaded.
+
+        Usually that takes an instant, for which events wait. If it takes longer, because of the flush mode or an
+        outage, events are handled as before, with the messages from before the identification if they are the same
+        customer's.
+        """
+        customer = await context.current_customer(counts_as_activity=False)
+        if customer is not None and previous is not None:
+            self.loader.inherit(customer, previous)
         try:
-            with suppress(DeliveryError), self.tasks.dormant():
-                await receipt.delivered()
+            with self.tasks.dormant():
+                await _settle(receipt, self.max_upload_wait)
+                if receipt.status != "delivered":
+                    self.settling.discard(device)
+                    await self._handle_pending(context)
+                    await _settle(receipt, None)
         finally:
             if self.uploads.get(device) is asyncio.current_task():
                 del self.uploads[device]
-        if receipt.status == "delivered":
-            customer = await context.current_customer(counts_as_activity=False)
-            if customer is not None:
-                self.loader.start(context, customer, self._clock(), force_request=True)
+                self.settling.discard(device)
+        customer = await context.current_customer(counts_as_activity=False)
+        if receipt.status == "delivered" and customer is not None:
+            self.loader.start(context, customer, self._clock(), force_request=True)
+
+    async def _handle_pending(self, context: SubjectContext) -> None:
+        """Choose a message for the events that have waited for an upload, or load messages for them."""
+        customer = await context.current_customer(counts_as_activity=False)
+        pending = [] if customer is None else self.pending.of_device(customer.device or ALL_DEVICES)
+        if customer is None or not pending or self.loader.is_loading(customer):
+            return
+        loaded, latest = self.cache.get(customer.fingerprint), max(each.timestamp for each in pending)
+        if loaded is not None and loaded.is_fresh_at(latest):
+            self._choose_for_pending(context, customer, loaded)
+        elif self.loader.may_start(customer):
+            self.loader.start(context, customer, latest)
+
+    async def _delete_previous(self, context: SubjectContext, previous: CustomerSnapshot) -> None:
+        customer = await context.current_customer(counts_as_activity=False)
+        if customer is not None and customer.fingerprint != previous.fingerprint:
+            await self.loader.delete_stored_of_others(context, customer)
 
     async def _replace_customer(self, context: SubjectContext) -> None:
         """Delete the messages of the old customer, and load those of the new one, if the settings say so."""
@@ -223,25 +278,49 @@ class InAppMessages(Feature):
 
     # From events to messages
 
+    def _sent(self, customer: CustomerSnapshot) -> None:
+        if customer.device is not None:
+            self.pending.note_sending(customer.device, _loop_time())
+
     def _loaded(self, context: SubjectContext, customer: CustomerSnapshot, result: LoadResult) -> None:
-        if customer.device is None:
+        device = customer.device
+        if device is None:
             return
         if result.messages is not None:
             self._choose_for_pending(context, customer, result.messages)
+        elif result.is_failed:
+            taken = self.pending.take(device, customer.fingerprint, _loop_time())
+            self._report_not_loaded(context, device, [each.event.event_type for each in (*taken.timely, *taken.late)])
         elif not result.is_final:
             # Pending are events that must not cause a request, and nothing was stored.
-            self.pending.drop(customer.device)
+            self.pending.drop(device)
 
     def _choose_for_pending(self, context: SubjectContext, customer: CustomerSnapshot, loaded: LoadedMessages) -> None:
         """Choose a message for the pending events of a device, which are not pending any more."""
         device, now = customer.device or ALL_DEVICES, self._clock()
-        pending = self.pending.take(device, customer.fingerprint, _loop_time())
+        taken = self.pending.take(device, customer.fingerprint, _loop_time())
         if self.active.is_busy(device):
             return
-        matched = [(each.event, _matching(loaded, each.event, now)) for each in pending]
+        late = [each.event.event_type for each in taken.late if _matching(loaded, each.event, now)]
+        if late:
+            context.recorder.count_not_shown("late", len(late))
+            seconds = self.pending.max_wait
+            self._warn(f"In-app messages were loaded too late, after {seconds:g} s or more, to be shown", device, late)
+        matched = [(each.event, _matching(loaded, each.event, now)) for each in taken.timely]
         candidates = [each for each in matched if each[1]]
         if candidates:
             self.tasks.start(self._deliver(context, customer, candidates), name="showing an in-app message")
+
+    def _report_not_loaded(self, context: SubjectContext, device: str, events: list[str]) -> None:
+        """Report events for which no message can be shown, because the messages can't be loaded now."""
+        if events:
+            context.recorder.count_not_shown("not_loaded", len(events))
+            self._warn("In-app messages can't be loaded now", device, events)
+
+    def _warn(self, trouble: str, device: str, events: list[str]) -> None:
+        if (more := self._throttle.admit()) is not None:
+            names = printable(", ".join(events))
+            LOG.warning("%s, for events of device %r: %.200s.%s", trouble, device, names, more)
 
     async def _deliver(self, context: SubjectContext, customer: CustomerSnapshot, candidates: Candidates) -> None:
         """Show one of the candidates, and deliver it to the subscriptions."""
@@ -269,7 +348,9 @@ class InAppMessages(Feature):
             return None
         matching = _matching(loaded, trigger_event, self._clock())
         definition = await self._choose(context, customer, [(trigger_event, matching)]) if matching else None
-        return None if definition is None else await self.presenter.show(context, customer, definition)
+        if definition is None:
+            return None
+        return await self.presenter.show(context, customer, definition, waits_for_delay=False)
 
     async def _choose(
         self, context: SubjectContext, customer: CustomerSnapshot, candidates: Candidates
@@ -312,6 +393,12 @@ def _trigger_event(context: SubjectContext, customer: CustomerSnapshot, event: E
 def _is_display(event: Event) -> bool:
     """Return whether an event says that something was shown. No message is shown for it, or there would be no end."""
     return event.name == BANNER and event.properties.get("action") == "show"
+
+
+async def _settle(receipt: Receipt, timeout: float | None) -> None:  # noqa: ASYNC109 - as Receipt.delivered has it
+    """Wait until there is a verdict, or until the timeout in seconds."""
+    with suppress(DeliveryError, DeliveryTimeoutError):
+        await receipt.delivered(timeout)
 
 
 def _loop_time() -> float:

@@ -50,9 +50,12 @@ class InAppVerbs(SubjectVerbs):
         """
         Choose the in-app message to show for an event now, and track that it is shown. The event is not tracked.
 
-        Messages are loaded if they are not known or too old. The call takes as long as the message is to be delayed.
-        A device counts how often a message was shown, and shows one at a time. A customer tracker remembers nothing:
-        to it, each message was never shown before.
+        Messages are loaded if they are not known or too old. The call waits for them for at most five seconds
+        (`RequestLimits.in_app_messages_wait`); after that, and after a failure, nothing is requested for a while, and
+        calls raise the error at once. The message counts as shown from now on; show it after its `load_delay`.
+
+        A device counts how often a message was shown, and shows one at a time. A customer tracker remembers nothing: to
+        it, each message was never shown before.
 
         Args:
             event: The event, as it would be tracked. Default properties count.
@@ -63,7 +66,7 @@ class InAppVerbs(SubjectVerbs):
         Raises:
             InvalidEventError: The event could not be tracked.
             RequestRefusedError: The platform refused the request for messages.
-            UnavailableError: There was no usable response.
+            UnavailableError: There was no usable response in time.
             StorageError: The storage refused; nothing is shown.
             LifecycleError: The client was not started, or is closed.
         """

@@ -183,6 +183,14 @@ def unpack(value: bytes, empty: Mailbox, application_id: str, ids: Mapping[str, 
     return Mailbox(empty.fingerprint, header["token"], _by_id(entries))
 
 
+def owner_of(value: bytes) -> str | None:
+    """Return the fingerprint of the customer whose mailbox was stored; None if the stored form is damaged."""
+    try:
+        return str(_decompressed(value)[0]["mark"])
+    except (ValueError, KeyError, TypeError, zlib.error):
+        return None
+
+
 def _sort_key(message: _Dated) -> float:
     return float("inf") if message.create_time is None else -message.create_time
 

@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from exponea_async._internal.concurrency import SharedLoad, SingleFlight
 from exponea_async.config import Configuration
-from exponea_async.devices.context import ApiRequest, SubjectContext
+from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.features import Feature
 from exponea_async.errors import ClosedError, ExponeaError, RequestRefusedError, UnavailableError
@@ -23,6 +23,7 @@ from exponea_async.features.inbox.parsing import HTML, FetchInfo
 from exponea_async.features.inbox.store import HTML_COST, MailboxStore
 from exponea_async.messages import AppInboxMessage
 from exponea_async.models import Receipt
+from exponea_async.requests import ApiRequest
 
 if TYPE_CHECKING:
     from exponea_async.features._shared.html.reader import SafeHtml
@@ -117,15 +118,15 @@ class Inbox(Feature):
 
     # Notifications
 
-    def identified(self, context: SubjectContext, receipt: Receipt) -> None:  # noqa: ARG002 - the base has it
-        """Delete the mailbox of the previous customer, unless no mailbox is in memory."""
-        if not self.store.is_empty:
-            self.tasks.start(self._renew(context), name="delete an app inbox")
+    def identified(self, context: SubjectContext, receipt: Receipt, previous: CustomerSnapshot | None) -> None:  # noqa: ARG002 - the base has it
+        """Delete the mailbox of the previous customer, also one that an earlier process has stored."""
+        if previous is not None:
+            self.tasks.start(self._delete_previous(context, previous), name="delete an app inbox")
 
     def anonymized(self, context: SubjectContext) -> None:
         """Delete the mailbox of the previous customer, and fetch the new customer's messages ahead."""
         preload = self._configuration.preload_messages
-        self.tasks.start(self._renew(context, include_stored=True, preload=preload), name="renew an app inbox")
+        self.tasks.start(self._renew(context, preload=preload), name="renew an app inbox")
 
     def clear(self) -> None:
         """Remove everything from memory; callers that wait for a fetch get an empty list."""
@@ -138,11 +139,16 @@ class Inbox(Feature):
         self._is_closed = True
         await self.tasks.aclose()
 
-    async def _renew(self, context: SubjectContext, *, include_stored: bool = False, preload: bool = False) -> None:
+    async def _delete_previous(self, context: SubjectContext, previous: CustomerSnapshot) -> None:
+        customer = await context.current_customer(counts_as_activity=False)
+        if customer is not None and customer.fingerprint != previous.fingerprint:
+            await self.store.delete_others(context, customer)
+
+    async def _renew(self, context: SubjectContext, *, preload: bool) -> None:
         customer = await context.current_customer(counts_as_activity=False)
         if customer is None:
             return
-        await self.store.delete_others(context, customer, include_stored=include_stored)
+        await self.store.delete_others(context, customer)
         if preload:
             try:
                 await self.fetch(context)
@@ -186,7 +192,7 @@ class Inbox(Feature):
         }
         if mailbox.sync_token is not None:
             body["sync_token"] = mailbox.sync_token
-        response = await context.request(customer, ApiRequest(FETCH, body, is_personal=True))
+        response = await context.request(customer, ApiRequest("app_inbox", FETCH, body, is_personal=True))
         if response is None:
             return []
         info = FetchInfo(MappingProxyType(dict(customer.ids)), self._clock(), mailbox.sync_token)

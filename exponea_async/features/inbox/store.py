@@ -10,7 +10,7 @@ from exponea_async._internal.concurrency import KeyedLocks
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.features._shared.envelopes import to_thread_if_large
-from exponea_async.features.inbox.mailbox import Mailbox, mailbox_cache, pack, unpack
+from exponea_async.features.inbox.mailbox import Mailbox, mailbox_cache, owner_of, pack, unpack
 from exponea_async.features.inbox.parsing import ReadHtml
 
 LOG = logging.getLogger("exponea_async")
@@ -39,11 +39,6 @@ class MailboxStore:
         self.mailboxes = mailbox_cache()
         # Writes of a device's mailbox are in order, so that the latest one stays.
         self._locks: KeyedLocks[str] = KeyedLocks()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no mailbox is in memory."""
-        return not self.mailboxes
 
     async def load(self, context: SubjectContext, customer: CustomerSnapshot) -> Mailbox:
         """Return a customer's mailbox from memory or from the storage; otherwise an empty one."""
@@ -82,22 +77,17 @@ class MailboxStore:
             async with self._locks.for_key(customer.device):
                 await self._delete(context, customer.device)
 
-    async def delete_others(
-        self, context: SubjectContext, customer: CustomerSnapshot, *, include_stored: bool = False
-    ) -> None:
-        """
-        Delete the mailbox of a device, unless it belongs to the present customer.
-
-        Args:
-            context: The device.
-            customer: The present customer.
-            include_stored: Whether to delete the stored mailbox also where none is in memory.
-        """
+    async def delete_others(self, context: SubjectContext, customer: CustomerSnapshot) -> None:
+        """Delete the mailbox of a device from memory and from the storage, unless it is the present customer's."""
         if customer.device is None:
             return
         async with self._locks.for_key(customer.device):
             cached = self.mailboxes.get(customer.device)
-            if include_stored if cached is None else cached.fingerprint != customer.fingerprint:
+            if cached is None:
+                is_foreign = await self._is_foreign(context, customer)
+            else:
+                is_foreign = cached.fingerprint != customer.fingerprint
+            if is_foreign:
                 await self._delete(context, customer.device)
 
     def clear(self) -> None:
@@ -107,6 +97,10 @@ class MailboxStore:
     async def _delete(self, context: SubjectContext, device: str) -> None:
         self.mailboxes.pop(device)
         await context.save_data(NAME, None)
+
+    async def _is_foreign(self, context: SubjectContext, customer: CustomerSnapshot) -> bool:
+        value = await context.load_data(NAME)
+        return value is not None and owner_of(value) != customer.fingerprint
 
     async def _load_stored(self, context: SubjectContext, customer: CustomerSnapshot, empty: Mailbox) -> Mailbox:
         value = await context.load_data(NAME)

@@ -6,7 +6,6 @@ import logging
 
 from attrs import evolve
 
-from exponea_async.devices.context import ApiRequest
 from exponea_async.errors import InvalidEventError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.envelopes import read_envelope
@@ -15,6 +14,7 @@ from exponea_async.features.inbox.events import clicked, opened, owner_ids, trac
 from exponea_async.features.inbox.service import MARK_AS_READ, Inbox
 from exponea_async.messages import AppInboxAction, AppInboxMessage
 from exponea_async.models import EventType, Receipt
+from exponea_async.requests import ApiRequest
 
 LOG = logging.getLogger("exponea_async")
 
@@ -101,7 +101,7 @@ class InboxVerbs(SubjectVerbs):
         owner = evolve(customer, ids=ids)
         body = {"customer_ids": ids, "message_ids": [message.id], "sync_token": message.sync_token}
         try:
-            response = await context.request(owner, ApiRequest(MARK_AS_READ, body, is_personal=True))
+            response = await context.request(owner, ApiRequest("app_inbox", MARK_AS_READ, body, is_personal=True))
             if response is None:
                 return False
             read_envelope(response)

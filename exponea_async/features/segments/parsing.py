@@ -14,11 +14,11 @@ from attrs import frozen
 
 from exponea_async._internal.fields import as_string, optional
 from exponea_async._internal.json import decode, members
-from exponea_async.devices.context import ApiRequest
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.ids import COOKIE
 from exponea_async.errors import RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import decode_elements, split_list
+from exponea_async.requests import ApiRequest
 
 LOG = logging.getLogger("exponea_async")
 
@@ -117,7 +117,7 @@ def changed_categories(before: SegmentsByCategory | None, now: SegmentsByCategor
 def segments_request(customer: CustomerSnapshot, max_attempts: int) -> ApiRequest:
     """Return the request for a customer's segments, which the platform finds by the cookie."""
     return ApiRequest(
-        f"/webxp/projects/{{project}}/segments?cookie={_quoted_cookie(customer)}", max_attempts=max_attempts
+        "segments", f"/webxp/projects/{{project}}/segments?cookie={_quoted_cookie(customer)}", max_attempts=max_attempts
     )
 
 
@@ -125,7 +125,7 @@ def link_request(customer: CustomerSnapshot, max_attempts: int) -> ApiRequest | 
     """Return the request that links a customer's ids to the cookie; None where the cookie is the only id."""
     ids = {kind: value for kind, value in customer.ids.items() if kind != COOKIE}
     path = f"/webxp/projects/{{project}}/cookies/{_quoted_cookie(customer)}/link-ids"
-    return ApiRequest(path, {"external_ids": ids}, max_attempts=max_attempts) if ids else None
+    return ApiRequest("segments", path, {"external_ids": ids}, max_attempts=max_attempts) if ids else None
 
 
 def _quoted_cookie(customer: CustomerSnapshot) -> str:

@@ -5,8 +5,10 @@ The segments of all devices.
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
+from exponea_async._internal.pauses import Pauses
+from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
-from exponea_async.devices.customers import TrackedEvent
+from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
 from exponea_async.devices.features import Feature
 from exponea_async.errors import InvalidEventError
 from exponea_async.features.segments.watcher import NAME, DeviceSegments, SegmentSubscription
@@ -18,11 +20,14 @@ class Segments(Feature):
     The segments of all devices of a client.
 
     Args:
+        configuration: The settings.
         clock: Returns the current time in UNIX seconds.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
         super().__init__()
+        self._max_wait = configuration.limits.segments_wait
+        self._pauses: Pauses[str] = Pauses()
         self._clock = clock
         # Weak: the subscriptions and tasks of a device reference it.
         self._devices: WeakValueDictionary[str, DeviceSegments] = WeakValueDictionary()
@@ -41,7 +46,7 @@ class Segments(Feature):
             raise InvalidEventError("subject", trouble, "Use a device: exponea.device(key).")
         device = self._devices.get(key)
         if device is None:
-            device = self._devices[key] = DeviceSegments(context, self._clock, self.tasks)
+            device = self._devices[key] = DeviceSegments(context, self._clock, self.tasks, self._pauses, self._max_wait)
         return device
 
     def subscribe(self, context: SubjectContext, category: str, *, include_first_load: bool) -> SegmentSubscription:
@@ -70,7 +75,7 @@ class Segments(Feature):
         """Load segments once the event has been uploaded."""
         self._load_after_upload(event.customer.device, event.receipt)
 
-    def identified(self, context: SubjectContext, receipt: Receipt) -> None:
+    def identified(self, context: SubjectContext, receipt: Receipt, previous: CustomerSnapshot | None) -> None:  # noqa: ARG002 - the base has it
         """Load segments once the customer's ids have been uploaded."""
         self._load_after_upload(context.key, receipt)
 
@@ -90,6 +95,7 @@ class Segments(Feature):
     def clear(self) -> None:
         """End all streams and loads; callers that wait for a load get an empty list."""
         self.tasks.cancel()
+        self._pauses.clear()
         for device in list(self._devices.values()):
             device.close()
 

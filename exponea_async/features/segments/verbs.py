@@ -18,8 +18,9 @@ class SegmentVerbs(SubjectVerbs):
         Return the segments that the customer belongs to.
 
         Segments that were loaded within the last five seconds are returned as they are, unless `force` is set.
-        Concurrent calls share one request, which is attempted up to three times, with back-off. Changes are also
-        published to `segmentation_data_stream`.
+        Concurrent calls share one request, which is attempted up to three times, with back-off. A call waits for at
+        most five seconds (`RequestLimits.segments_wait`); after that, and after a failure, nothing is requested for ten
+        seconds. Changes are also published to `segmentation_data_stream`.
 
         Args:
             exposing_category: The category in which the segments are exposed: ``"discovery"``, ``"content"``,

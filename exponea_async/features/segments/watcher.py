@@ -11,11 +11,12 @@ from itertools import count
 from typing import Any
 
 from exponea_async._internal.concurrency import BackgroundTasks, SharedLoad, SingleFlight
+from exponea_async._internal.pauses import Pauses
 from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.ids import COOKIE
-from exponea_async.errors import DeliveryError
+from exponea_async.errors import DeliveryError, RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features.segments.parsing import (
     CachedSegments,
@@ -34,6 +35,9 @@ SegmentList = list[dict[str, str]]
 DEBOUNCE = 5.0
 #: Maximum wait after the first trigger, in seconds, however many others follow.
 MAX_WAIT = 60.0
+#: Time in seconds after a failed load, and one that callers have waited for too long, during which `DeviceSegments.get`
+#: requests nothing.
+PAUSE = 10.0
 #: Maximum number of attempts per request.
 MAX_ATTEMPTS = 3
 #: Maximum number of events whose upload is awaited. The oldest are dropped first, since the upload of a newer event
@@ -79,16 +83,27 @@ class DeviceSegments(Stream[SegmentList]):
         context: The device.
         clock: Returns the current time in UNIX seconds.
         tasks: Where background work runs.
+        pauses: The projects from which `get` requests nothing now.
+        max_wait: How long `get` waits for segments, in seconds.
 
     Attributes:
         receipts: The latest events whose upload is awaited.
     """
 
-    def __init__(self, context: SubjectContext, clock: Callable[[], float], tasks: BackgroundTasks) -> None:
+    def __init__(
+        self,
+        context: SubjectContext,
+        clock: Callable[[], float],
+        tasks: BackgroundTasks,
+        pauses: Pauses[str],
+        max_wait: float,
+    ) -> None:
         super().__init__()
         self._context = context
         self._clock = clock
         self._tasks = tasks
+        self._pauses = pauses
+        self._max_wait = max_wait
         # By the customer's fingerprint.
         self._loads: SingleFlight[str, CachedSegments | None] = SingleFlight(tasks)
         self._delayed_load: asyncio.Task[None] | None = None
@@ -145,18 +160,20 @@ class DeviceSegments(Stream[SegmentList]):
 
     async def get(self, category: str, *, force: bool) -> SegmentList:
         """
-        Return the segments of a category, loaded unless they are fresh.
+        Return the segments of a category, loaded unless they are fresh; none where they can't be loaded in time.
+
+        After a failure, and a wait that was too long, nothing is requested for a while.
 
         Raises:
             StorageError: The storage could not load the device.
             LifecycleError: The client is not running.
         """
+        deadline = asyncio.get_running_loop().time() + self._max_wait
         while (customer := await self._context.current_customer()) is not None:
             cached = None if force else await self._load_cached(customer)
             if cached is None or not cached.is_fresh(self._clock()):
-                load = self._share_load(customer)
-                # An error of the load has been logged.
-                if not await load.wait() or load.task.exception() is not None:
+                load = await self._load_in_time(customer, deadline)
+                if load is None:
                     break
                 cached = load.result()
             now = await self._context.current_customer(counts_as_activity=False)
@@ -166,6 +183,25 @@ class DeviceSegments(Stream[SegmentList]):
             if cached is not None and now.fingerprint == customer.fingerprint:
                 return cached.for_category(category)
         return []
+
+    async def _load_in_time(
+        self, customer: CustomerSnapshot, deadline: float
+    ) -> "SharedLoad[CachedSegments | None] | None":
+        """Return a load that has succeeded; None where there is none until the deadline, in event-loop time."""
+        load = self._loads.get(customer.fingerprint)
+        if load is None:
+            if (error := self._pauses.error(customer.project)) is not None:
+                LOG.debug("Segments of %s are not requested now: %s", customer.device, error)
+                return None
+            load = self._share_load(customer)
+        if await load.wait(deadline - asyncio.get_running_loop().time()):
+            # An error of the load has been logged.
+            return load if load.task.exception() is None else None
+        if not load.task.done() and self._pauses.error(customer.project) is None:
+            late = UnavailableError(f"no segments within {self._max_wait:g} s (limits.segments_wait)")
+            LOG.warning("Segments of project %s are late: %s", customer.project, late)
+            self._pauses.begin(customer.project, PAUSE, late)
+        return None
 
     async def _begin(self) -> None:
         if await self._context.current_customer() is not None:
@@ -201,9 +237,14 @@ class DeviceSegments(Stream[SegmentList]):
     async def _load(self, customer: CustomerSnapshot) -> CachedSegments | None:
         """Load a customer's segments; return None where the device belongs to another customer by now."""
         before = await self._load_cached(customer)
-        if before is None and (link := link_request(customer, MAX_ATTEMPTS)) is not None:
-            await self._context.request(customer, link)
-        body = await self._context.request(customer, segments_request(customer, MAX_ATTEMPTS))
+        try:
+            if before is None and (link := link_request(customer, MAX_ATTEMPTS)) is not None:
+                await self._context.request(customer, link)
+            body = await self._context.request(customer, segments_request(customer, MAX_ATTEMPTS))
+        except (RequestRefusedError, UnavailableError) as error:
+            self._pauses.begin(customer.project, PAUSE, error)
+            raise
+        self._pauses.end(customer.project)
         if body is None:
             return None
         segments = await to_thread_if_large(len(body), lambda: read_segments(body))
