@@ -87,6 +87,7 @@ BROAD_HANDLERS = {
     "_pipeline.api.ApiClient._customer_token": "a function of the user, which may raise anything",
     "features.content_blocks.carousel._call_safely": "a function of the user; the carousel is shown without it",
     "features._shared.html.resources._load": "a function of the user; messages that need it are not shown",
+    "portal.Portal._run": "the caller gets it, whatever it is",
     "cli.app.main": "a script expects one line and an exit code",
     "storage.sqlite.group_commit._report": "what was committed stays committed for all callers",
     "storage.sqlite.jobs.run_reads": "an error of a read must not fail the writes beside it",

@@ -301,7 +301,7 @@ class TestNames:
         public = {name for name in exponea_async.__all__ if not name.startswith("_")}
 
         modules = {f"sandbox.{name}" for name in sandbox.__all__} | {f"testing.{name}" for name in defined_in(testing)}
-        assert documented - {"errors"} == public | modules
+        assert documented - {"errors"} == public | modules | {"portal.Portal"}
 
 
 def defined_in(module: ModuleType) -> set[str]:

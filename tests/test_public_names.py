@@ -10,6 +10,7 @@ import pytest
 
 import exponea_async
 from exponea_async import CustomerTracker, Device, Exponea, testing
+from exponea_async.portal import Portal
 
 TRACKING = {
     "track_event": "async (event: Event) -> Receipt",
@@ -111,6 +112,11 @@ CLIENT = (
 )
 
 
+PORTAL = {
+    "start": "() -> None",
+    "call": "(function: Callable[~P, Awaitable[~T]], args: P.args, kwargs: P.kwargs) -> ~T",
+    "close": "(timeout: float = 10.0) -> None",
+}
 TESTING = {
     "idle": "async (client: Exponea, *, timeout: float = 10.0) -> None",
     "pending_records": "async (client: Exponea, names: str) -> list[StoredRecord]",
@@ -198,6 +204,13 @@ def test_the_constructor() -> None:
 
     assert list(parameters) == ["configuration", "hooks", "clock"]
     assert [each.kind.name for each in parameters.values()] == ["POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY", "KEYWORD_ONLY"]
+
+
+def test_the_portal() -> None:
+    """The portal has exactly these public methods."""
+    methods = {name: signature(member) for name, member in vars(Portal).items() if not name.startswith("_")}
+
+    assert methods == PORTAL
 
 
 def test_the_functions_for_tests() -> None:

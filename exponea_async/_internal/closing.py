@@ -93,7 +93,7 @@ async def run_to_end(work: Coroutine[Any, Any, T], *, name: str, on_cancel: Call
 
     Args:
         work: What the task runs. It must end soon after `on_cancel` was called.
-        name: Its name in log lines.
+        name: The name of the task.
         on_cancel: Called when the caller is cancelled, possibly more than once.
 
     Raises:
@@ -101,7 +101,7 @@ async def run_to_end(work: Coroutine[Any, Any, T], *, name: str, on_cancel: Call
     """
     context = copy_context()
     context.run(CALLERS.set, {*CALLERS.get(), asyncio.current_task()})
-    task = asyncio.create_task(work, name=f"exponea_async: {name}", context=context)
+    task = asyncio.create_task(work, name=name, context=context)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

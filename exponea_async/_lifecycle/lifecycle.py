@@ -170,9 +170,9 @@ class Lifecycle:
             await asyncio.wait([self._ending])
             self._ending = None
         try:
-            await self._run(self._start(), "starting", lambda: None)
+            await self._run(self._start(), "exponea_async: starting", lambda: None)
         except asyncio.CancelledError:
-            await self._run(self._undo_start(), "closing", lambda: None)
+            await self._run(self._undo_start(), "exponea_async: closing", lambda: None)
             raise
 
     async def _start(self) -> None:
@@ -223,7 +223,9 @@ class Lifecycle:
         deadline = Deadline(timeout)
         is_uploaded = timeout != 0
         await self._run(
-            self._close(deadline, is_uploaded=is_uploaded, end_sessions=end_sessions), "closing", deadline.expire
+            self._close(deadline, is_uploaded=is_uploaded, end_sessions=end_sessions),
+            "exponea_async: closing",
+            deadline.expire,
         )
 
     async def _close(self, deadline: Deadline, *, is_uploaded: bool, end_sessions: bool) -> None:
@@ -265,7 +267,7 @@ class Lifecycle:
         """Delete all data and stop."""
         self.check_loop()
         deadline = Deadline(timeout if flush else 0)
-        return await self._run(self._stop(deadline, flush=flush), "stopping", deadline.expire)
+        return await self._run(self._stop(deadline, flush=flush), "exponea_async: stopping", deadline.expire)
 
     async def _stop(self, deadline: Deadline, *, flush: bool) -> FlushResult:
         async with self._lock:
