@@ -283,7 +283,8 @@ class Exponea(DeviceVerbs, BulkVerbs):
         Return a tracker for the customer with these ids, such as ``{"registered": "jane@example.com"}``.
 
         Raises:
-            InvalidEventError: The ids are not a non-empty mapping of non-empty strings.
+            InvalidEventError: The ids are not a non-empty mapping of ids that the platform accepts. With
+                ``Configuration(on_invalid="log")`` the events of the tracker are dropped instead.
         """
         return CustomerTracker(ids, self._home)
 

@@ -8,7 +8,8 @@ from contextvars import ContextVar
 from types import MappingProxyType
 
 from exponea_async._internal.printable import printable
-from exponea_async.devices.context import CustomerContext, SubjectContext
+from exponea_async.config import Configuration
+from exponea_async.devices.context import CustomerContext, InvalidCustomerContext, SubjectContext
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.ids import read_ids, read_key
 from exponea_async.devices.store import DeviceHome, DeviceStore
@@ -90,19 +91,23 @@ class CustomerTracker(CustomerVerbs):
     Use ``exponea.for_customer(ids)`` to get one.
 
     Attributes:
-        ids: The ids.
+        ids: The ids; empty where they are invalid, with ``Configuration(on_invalid="log")``.
     """
 
-    __slots__ = ("_home", "_own", "ids")
+    __slots__ = ("_error", "_home", "_own", "ids")
 
     def __init__(self, ids: Mapping[str, str], home: DeviceHome) -> None:
         devices = home.devices
-        self.ids = MappingProxyType(read_ids(ids, "ids", devices.configuration.normalize_id))
-        if not self.ids:
-            hint = "Use at least one id, such as {'registered': 'jane@example.com'}."
-            raise InvalidEventError("ids", "must not be empty", hint)
+        self._error: InvalidEventError | None = None
+        self.ids: Mapping[str, str] = MappingProxyType({})
+        try:
+            self.ids = _read_ids(ids, devices.configuration)
+        except InvalidEventError as error:
+            if devices.configuration.on_invalid == "raise":
+                raise
+            self._error = error.with_traceback(None)
         self._home = home
-        self._own = _customer_context(self.ids, devices)
+        self._own = self._context_in(devices)
 
     @property
     def _devices(self) -> DeviceStore:
@@ -112,16 +117,25 @@ class CustomerTracker(CustomerVerbs):
     def _context(self) -> SubjectContext:
         own, devices = self._own, self._home.devices
         if own.recorder is not devices.recorder:
-            own = self._own = _customer_context(self.ids, devices)
+            own = self._own = self._context_in(devices)
         return own
+
+    def _context_in(self, devices: DeviceStore) -> CustomerContext:
+        if self._error is not None:
+            return InvalidCustomerContext(self._error, devices.recorder, devices.api, devices.configuration)
+        return CustomerContext(self.ids, devices.recorder, devices.api, devices.configuration)
 
     def __repr__(self) -> str:
         # The values may be personal data.
         return f"<CustomerTracker {', '.join(map(printable, self.ids))}>"
 
 
-def _customer_context(ids: Mapping[str, str], devices: DeviceStore) -> CustomerContext:
-    return CustomerContext(ids, devices.recorder, devices.api, devices.configuration)
+def _read_ids(ids: Mapping[str, str], configuration: Configuration) -> Mapping[str, str]:
+    found = read_ids(ids, "ids", configuration.normalize_id)
+    if not found:
+        hint = "Use at least one id, such as {'registered': 'jane@example.com'}."
+        raise InvalidEventError("ids", "must not be empty", hint)
+    return MappingProxyType(found)
 
 
 Subject = Device | CustomerTracker

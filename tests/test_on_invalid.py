@@ -10,10 +10,12 @@ import pytest
 from helpers.clients import Connect, pending_data
 
 from exponea_async import (
+    ClosedError,
     DroppedError,
     Event,
     Exponea,
     Hooks,
+    InAppContentBlock,
     InvalidEventError,
     PurchasedItem,
     Receipt,
@@ -135,6 +137,34 @@ async def test_many_events(client: Exponea) -> None:
     assert (await cause_of(receipts[3])).path == "events[3].ids.registered"
     names = [data["event_type"] for data in await pending_data(client)]
     assert [name for name in names if len(name) == 1] == ["a", "b", "d"]
+
+
+@pytest.mark.parametrize("ids", [{}, {"registered": "null"}, {"registered": None}, None])
+async def test_a_customer_with_invalid_ids(client: Exponea, ids: Any) -> None:
+    """What is tracked about it is dropped and counted, and there are no messages for it; others are not affected."""
+    block = InAppContentBlock(id="a", name="a", content_type="html")
+    customer = client.for_customer(ids)
+    with client.bind(customer):
+        receipts = [
+            await client.track_event(Event("x")),
+            await client.track_payment_event(PurchasedItem(7, "EUR", "card", "1", "Mug")),
+            await client.identify_customer({"registered": "jane"}),
+            await client.track_in_app_content_block_error("top", block, "!"),
+        ]
+        many = await client.track_many([Event("a"), (JANE, Event("b"))])
+        assert await client.fetch_app_inbox() == []
+        assert await client.content_block("top") is None
+        assert await client.in_app_message_for(Event("x")) is None
+    for receipt in (*receipts, many[0]):
+        assert (await cause_of(receipt)).path.startswith("ids")
+
+    assert dict(customer.ids) == {}
+    assert many[1].status == "queued"
+    assert client.stats().dropped == {"invalid": 5}
+    assert [data["customer_ids"] for data in await pending_data(client)] == [JANE]
+    await client.aclose(timeout=0)
+    with pytest.raises(ClosedError):
+        await customer.track_event(Event("x"))
 
 
 def fail(_event: Event) -> Event:

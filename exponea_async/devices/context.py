@@ -279,3 +279,62 @@ class CustomerContext(SubjectContext):
 
     async def save_data(self, name: str, data: bytes | None) -> None:
         """Do nothing: nothing is stored for the customer."""
+
+
+class InvalidCustomerContext(CustomerContext):
+    """
+    A customer whose ids are invalid, where that must not be raised: nothing is tracked, and there are no messages.
+
+    Args:
+        error: What is wrong with the ids. Each event is dropped with it.
+        recorder: Records events.
+        api: Sends requests to the platform.
+        configuration: The settings.
+    """
+
+    __slots__ = ("_error",)
+
+    def __init__(
+        self, error: InvalidEventError, recorder: EventRecorder, api: ApiClient, configuration: Configuration
+    ) -> None:
+        super().__init__({}, recorder, api, configuration)
+        self._error = error
+
+    async def record(self, kind: EventType, event: Event) -> Receipt:  # noqa: ARG002 - whatever it is
+        """Drop an event."""
+        return self._drop()
+
+    async def record_many(self, drafts: Drafts) -> list[Receipt]:
+        """Record the drafts that have an identity of their own, and drop the others."""
+        own = [(identity, draft) for identity, draft in drafts if identity is not None]
+        recorded = iter(await self.recorder.record_many(own[0][0], own) if own else ())
+        return [self._drop() if identity is None else next(recorded) for identity, _ in drafts]
+
+    async def identify(self, ids: Mapping[str, str | None], properties: Mapping[str, Any]) -> Receipt:  # noqa: ARG002 - whatever they are
+        """Drop the update: valid ids beside the invalid ones may be those of another customer."""
+        return self._drop()
+
+    async def record_for(
+        self,
+        ids: Mapping[str, str] | None,
+        kind: EventType,
+        event: Event,
+        *,
+        has_consent: bool = True,
+        counts_as_activity: bool = True,  # noqa: ARG002 - a customer has no session
+        remember: Remember | None = None,  # noqa: ARG002 - nothing is remembered
+        only_for: CustomerSnapshot | None = None,  # noqa: ARG002 - the customer does not change
+    ) -> Receipt | None:
+        """Record an event about the customer that something was loaded for, or drop it where there was none."""
+        return await self.record_as(ids, kind, event, has_consent=has_consent) if ids else self._drop()
+
+    async def current_customer(self, *, counts_as_activity: bool = True) -> CustomerSnapshot | None:  # noqa: ARG002 - a customer has no session
+        """Return None."""
+        self.recorder.check_running()
+        return None
+
+    def _drop(self) -> Receipt:
+        if not self.recorder.check_running():
+            return self.recorder.dropped()
+        # The error is that of each event; its traceback would grow with each.
+        return self.recorder.invalid(InvalidEventError(self._error.path, self._error.trouble, self._error.hint))
