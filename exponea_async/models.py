@@ -10,7 +10,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from attrs import field, frozen
 
-from exponea_async.errors import DeliveryError, DeliveryTimeoutError, DroppedError, ExponeaError, LostError
+from exponea_async.errors import (
+    DeliveryError,
+    DeliveryTimeoutError,
+    DroppedError,
+    ExponeaError,
+    LostError,
+    ProjectPausedError,
+)
 
 #: An aware `datetime.datetime`, or UNIX seconds, which may also be a Decimal. None stands for the time of the call.
 Timestamp = datetime | float | None
@@ -277,16 +284,18 @@ class Receipt:
 
     Attributes:
         ids: The ids of the records in the queue, one for each project that gets the event.
+        routes: Where these records are sent: the token of the project and the endpoint.
     """
 
-    __slots__ = ("__weakref__", "_error", "_keeper", "_undecided", "_waiters", "ids")
+    __slots__ = ("__weakref__", "_error", "_keeper", "_undecided", "_waiters", "ids", "routes")
 
-    def __init__(self, ids: tuple[str, ...], keeper: "ReceiptKeeper") -> None:
+    def __init__(self, ids: tuple[str, ...], keeper: "ReceiptKeeper", routes: tuple[str, ...] = ()) -> None:
         self.ids = ids
+        self.routes = routes
         self._undecided = len(ids)
         self._error: DeliveryError | None = None
-        # One for each call of `delivered` that waits. The set is only created with the first one.
-        self._waiters: set[asyncio.Future[None]] | None = None
+        # One for each call that waits, and whether it waits through a pause. Only created with the first one.
+        self._waiters: dict[asyncio.Future[None], bool] | None = None
         self._keeper = keeper
 
     def __repr__(self) -> str:
@@ -321,19 +330,34 @@ class Receipt:
             RejectedError: Engagement rejected the event; it is kept as a dead letter.
             DroppedError: The event was discarded on purpose before it was sent.
             LostError: The event is not in the queue any more, and nothing proves that it was delivered.
+            ProjectPausedError: The project is paused, so there will be no verdict soon; the event is still queued.
             DeliveryTimeoutError: There was no verdict in time; the event is still queued.
             ClosedError: The client was closed before there was a verdict; the event is still queued.
         """
         if self.status == "queued":
-            await self._wait_for_verdict(timeout)
+            await self._wait_for_verdict(timeout, through_pauses=False)
         error = self._find_error()
         if error:
             # Raised for each caller: without this, every traceback would show the frames of all the others.
             raise error.with_traceback(None)
 
+    async def decided(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
+        """
+        Wait until `status` is no longer "queued", also while a project is paused.
+
+        Args:
+            timeout: Maximum wait in seconds; None sets no limit.
+
+        Raises:
+            DeliveryTimeoutError: There was no verdict in time; the event is still queued.
+            ClosedError: The client was closed before there was a verdict; the event is still queued.
+        """
+        if self.status == "queued":
+            await self._wait_for_verdict(timeout, through_pauses=True)
+
     @property
     def is_awaited(self) -> bool:
-        """Whether a call of `delivered` is waiting."""
+        """Whether a call is waiting."""
         return bool(self._waiters)
 
     def resolve(self, error: DeliveryError | None = None) -> None:
@@ -355,19 +379,27 @@ class Receipt:
             if not waiter.done():
                 waiter.set_exception(error)
 
+    def fail_if_paused(self) -> None:
+        """Raise the error of a pause in all calls that do not wait through it. Called by the pipeline."""
+        for waiter, through_pauses in (self._waiters or {}).items():
+            error = None if through_pauses or waiter.done() else self._keeper.pause_of(self)
+            if error:
+                waiter.set_exception(error)
+
     def _find_error(self) -> DeliveryError | None:
         return self._error
 
     def _is_decided(self) -> bool:
         return not self._undecided
 
-    async def _wait_for_verdict(self, timeout: float | None) -> None:  # noqa: ASYNC109 - see `delivered`
+    async def _wait_for_verdict(self, timeout: float | None, *, through_pauses: bool) -> None:  # noqa: ASYNC109 - see `delivered`
         waiter = asyncio.get_running_loop().create_future()
         if self._waiters is None:
-            self._waiters = set()
-        self._waiters.add(waiter)
+            self._waiters = {}
+        self._waiters[waiter] = through_pauses
         try:
             self._keeper.watch(self)
+            self.fail_if_paused()
             if timeout is None:
                 await waiter
             else:
@@ -376,7 +408,7 @@ class Receipt:
         except TimeoutError:
             raise DeliveryTimeoutError(f"No verdict within {timeout} seconds; the event is still queued.") from None
         finally:
-            self._waiters.discard(waiter)
+            del self._waiters[waiter]
             if not self._waiters:
                 self._keeper.unwatch(self)
 
@@ -390,4 +422,8 @@ class ReceiptKeeper(Protocol):
 
     def unwatch(self, receipt: Receipt) -> None:
         """Find it out no longer: no call waits for it any more."""
+        ...
+
+    def pause_of(self, receipt: Receipt) -> ProjectPausedError | None:
+        """Return why there will be no verdict on a receipt soon, or None."""
         ...

@@ -20,7 +20,7 @@ from attrs import evolve, frozen
 from exponea_async._pipeline.dead_letters import DeadLetterLimits, RejectionLog, dead_letter_error
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.retry import storage_attempts
-from exponea_async.errors import RejectedError, StorageError
+from exponea_async.errors import ProjectPausedError, RejectedError, StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Leased, Settlement, Storage
@@ -69,6 +69,10 @@ class Acknowledger:
     ) -> None:
         self._storage = storage
         self._limits = limits
+        # Pauses that callers are told of once the verdicts before them are.
+        self._pauses: dict[str, ProjectPausedError] = {}
+        # Every project is tried again.
+        receipts.resume()
         self._log = RejectionLog()
         self._receipts = receipts
         self._counters = counters
@@ -103,6 +107,16 @@ class Acknowledger:
     def undecided(self, records: Iterable[Leased]) -> list[Leased]:
         """Return those of some leased records that have no verdict yet."""
         return [record for record in records if record.id in self._leased]
+
+    def pause(self, route: str, error: ProjectPausedError) -> None:
+        """State that a route is paused: there will be no verdict soon on its records that have none yet."""
+        self._pauses[route] = error
+        self._wake.set()
+
+    def resume(self, route: str) -> None:
+        """State that a route is no longer paused."""
+        self._pauses.pop(route, None)
+        self._receipts.resume(route)
 
     def add(self, records: Iterable[Leased]) -> None:
         """Take over records that were leased: their leases are renewed until they have a verdict."""
@@ -198,6 +212,8 @@ class Acknowledger:
                 # The others must be published all the same.
                 LOG.exception("Unexpected error while publishing a verdict.")
         self._storing = []
+        while self._pauses:
+            self._receipts.pause(*self._pauses.popitem())
         self._stored.set()
         self._stored = asyncio.Event()
         if any(verdict.outcome == "rejected" for verdict in verdicts):

@@ -9,12 +9,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import TypeVar
 from weakref import ref
 
 from exponea_async._internal.closing import check_loop
 from exponea_async._pipeline.dead_letters import dead_letter_error
-from exponea_async.errors import ClosedError, DeliveryError, DroppedError, LostError, StorageError
+from exponea_async.errors import ClosedError, DeliveryError, DroppedError, LostError, ProjectPausedError, StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Receipt
 from exponea_async.observability import Counters
@@ -59,6 +60,7 @@ class Receipts:
         self._by_record: dict[str, _ReceiptRef | _BulkRef] = {}
         # An ordered set.
         self._awaited: dict[Receipt, None] = {}
+        self._paused: dict[str, ProjectPausedError] = {}
         self._is_in_flight: Callable[[str], bool] = lambda _: False
         self._must_check_all = False
         self._generation: int | None = None
@@ -70,25 +72,29 @@ class Receipts:
         """Return the number of records whose receipts are referenced and not resolved."""
         return len(self._by_record)
 
-    def issue(self, written: Written) -> Receipt:
-        """Return the receipt for the records that one call has written."""
-        receipt = Receipt(written.ids, self)
+    def issue(self, written: Written, routes: tuple[str, ...] = ()) -> Receipt:
+        """Return the receipt for the records that one call has written, with the route of each."""
+        receipt = Receipt(written.ids, self, routes)
         reference = _ReceiptRef(receipt, self._discard)
         reference.ids = written.ids
         for key in written.ids:
             self._by_record[key] = reference
         return receipt
 
-    async def issue_many(self, written: Written, ends: Sequence[int]) -> list[Receipt]:
+    async def issue_many(
+        self, written: Written, ends: Sequence[int], routes: Sequence[tuple[str, ...]]
+    ) -> list[Receipt]:
         """
         Return the receipts of a call that has written many events.
 
         Args:
             written: The result of the write.
             ends: For each receipt, the index behind its last record.
+            routes: For each receipt, the routes of its records.
         """
         if len(ends) < BULK:
-            return [self.issue(Written(written.ids[start:end])) for start, end in zip((0, *ends), ends, strict=False)]
+            spans = zip((0, *ends), ends, routes, strict=False)
+            return [self.issue(Written(written.ids[start:end]), each) for start, end, each in spans]
         bulk = _Bulk()
         reference = _BulkRef(bulk, self._discard_in_slices)
         reference.ids = ids = written.ids
@@ -100,7 +106,7 @@ class Receipts:
             if receipts:
                 await asyncio.sleep(0)
             for end in part:
-                receipts.append(_BulkReceipt(ids[start:end], self, bulk))
+                receipts.append(_BulkReceipt(ids[start:end], self, routes[len(receipts)], bulk))
                 start = end
         return receipts
 
@@ -179,6 +185,27 @@ class Receipts:
     def unwatch(self, receipt: Receipt) -> None:
         """Look up the records of a receipt no longer."""
         self._awaited.pop(receipt, None)
+
+    def pause(self, route: str, error: ProjectPausedError) -> None:
+        """Raise an error to all callers that wait for records of a route and not through a pause, now and later."""
+        self._paused[route] = error
+        _call_in_slices(Receipt.fail_if_paused, list(self._awaited))
+
+    def resume(self, route: str | None = None) -> None:
+        """Let callers wait for the records of a route, or of all routes, again."""
+        if route is None:
+            self._paused.clear()
+        else:
+            self._paused.pop(route, None)
+
+    def pause_of(self, receipt: Receipt) -> ProjectPausedError | None:
+        """Return an error that says why a record of a receipt will have no verdict soon, or None."""
+        if self._paused:
+            for key, route in zip(receipt.ids, receipt.routes, strict=False):
+                if key in self._by_record and route in self._paused:
+                    # Raised for each caller: they must not share a traceback.
+                    return copy(self._paused[route])
+        return None
 
     def leave_out(self, is_in_flight: Callable[[str], bool]) -> None:
         """Do not look up the records on which this process itself will have a verdict."""
@@ -313,8 +340,8 @@ class _BulkReceipt(Receipt):
 
     __slots__ = ("_bulk",)
 
-    def __init__(self, ids: tuple[str, ...], keeper: Receipts, bulk: _Bulk) -> None:
-        super().__init__(ids, keeper)
+    def __init__(self, ids: tuple[str, ...], keeper: Receipts, routes: tuple[str, ...], bulk: _Bulk) -> None:
+        super().__init__(ids, keeper, routes)
         self._bulk = bulk
 
     def _find_error(self) -> DeliveryError | None:
@@ -323,11 +350,11 @@ class _BulkReceipt(Receipt):
     def _is_decided(self) -> bool:
         return self._bulk.is_decided(self.ids)
 
-    async def _wait_for_verdict(self, timeout: float | None) -> None:  # noqa: ASYNC109 - see `delivered`
+    async def _wait_for_verdict(self, timeout: float | None, *, through_pauses: bool) -> None:  # noqa: ASYNC109 - see `delivered`
         awaited = self._bulk.awaited
         awaited.update(dict.fromkeys(self.ids, self))
         try:
-            await super()._wait_for_verdict(timeout)
+            await super()._wait_for_verdict(timeout, through_pauses=through_pauses)
         finally:
             if not self.is_awaited:
                 for key in self.ids:

@@ -306,7 +306,7 @@ class EventRecorder:
             if self.check_running():
                 raise
             return self.dropped()
-        return self._receipts.issue(written)
+        return self._receipts.issue(written, routes)
 
     async def record_many(
         self, identity: Identity, drafts: Drafts, states: Sequence[StateChange | StateCheck] = ()
@@ -332,10 +332,12 @@ class EventRecorder:
         written_at = time.time()
         records: list[Record] = []
         ends: list[int] = []
+        routes: list[tuple[str, ...]] = []
         for own, draft in drafts:
             owner = own or identity
             body = _command(owner, draft, self._clock.next() if draft.timestamp is None else draft.timestamp)
-            for route in (owner.routes or self._routes)[draft.kind]:
+            routes.append((owner.routes or self._routes)[draft.kind])
+            for route in routes[-1]:
                 records.append(Record(route, body, written_at))  # noqa: PERF401 - slower for one
             ends.append(len(records))
         try:
@@ -344,7 +346,7 @@ class EventRecorder:
             if self.check_running():
                 raise
             return [self.dropped() for _ in drafts]
-        return await self._receipts.issue_many(written, ends)
+        return await self._receipts.issue_many(written, ends, routes)
 
     async def store_projects(self, uses: Sequence[tuple[str, ExponeaProject]], present: str | None) -> None:
         """Store the projects that a device is to be switched to, as `ProjectStore.store` does."""

@@ -139,6 +139,7 @@ class Sender:
 
     def _report_resumed(self, batch: Batch, *, was_closed: bool) -> None:
         if not was_closed:
+            self._acknowledger.resume(batch.route)
             self._count_paused(batch.project)
             LOG.info("Project %s is available again.", batch.project)
             self._hooks.notify(DeliveryEvent("resumed", project=batch.project))
@@ -214,8 +215,9 @@ class Sender:
     ) -> None:
         """Handle a failure that may be that of a record: open the circuit, unless the record is known to be alone."""
         (first, *others) = batch.records
-        is_alone = not others and error.status >= 500 and breaker.is_only_suspect(first.id)
-        if not is_alone or not await self._exchange.is_platform_up(batch):
+        # A platform that asks to wait says that the record is not at fault.
+        is_asked = not others and error.status >= 500 and error.retry_after is None
+        if not is_asked or not breaker.is_only_suspect(first.id) or not await self._exchange.is_platform_up(batch):
             self._open_circuit(batch, breaker, error, started)
             return
         result = await self._exchange.send_uncompressed(batch)
@@ -245,6 +247,7 @@ class Sender:
         breaker.paused, breaker.reason = error, str(error)
         self._acknowledger.give_back(batch.records)
         if not was_paused:
+            self._acknowledger.pause(batch.route, error)
             self._count_paused(batch.project)
             LOG.error("%s", error)
             self._hooks.notify(DeliveryEvent("paused", project=batch.project, reason=str(error), error=error))

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
-from helpers.clients import DeliveryLog
+from helpers.clients import Connect, DeliveryLog, numbered_events
 from helpers.waiting import until
 
+from exponea_async import Customer, Event, ExponeaProject, ProjectPausedError
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async.errors import (
     ClosedError,
@@ -24,6 +25,7 @@ from exponea_async.errors import (
 from exponea_async.hooks import Hooks
 from exponea_async.models import Receipt
 from exponea_async.observability import Counters
+from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.storage.base import Record, RecordStatus, Settlement, Written
 from exponea_async.storage.memory import MemoryStorage
 
@@ -438,3 +440,75 @@ class TestClosing:
         await receipts.aclose()
 
         assert polls() == []
+
+
+class TestPausedProjects:
+    @pytest.mark.parametrize("count", [1, 500])
+    async def test_awaited_receipts_fail_at_once(self, connect: Connect, sandbox: Sandbox, count: int) -> None:
+        """A call that waits when the project is paused gets the reason, and so does one that begins to wait later."""
+        sandbox.faults.add(Fault("status", status=401, body='{"errors": ["wrong key"]}'))
+        client = await connect(flush_mode="MANUAL")
+        receipts = await client.track_many(numbered_events(count))
+        waiting = asyncio.create_task(receipts[-1].delivered())
+        await client.flush_data(10)
+
+        for call in (waiting, receipts[0].delivered(), receipts[-1].delivered(10)):
+            with pytest.raises(ProjectPausedError, match="wrong key"):
+                await asyncio.wait_for(call, 5)
+        assert {receipt.status for receipt in receipts} == {"queued"}
+
+    async def test_a_call_may_wait_through_a_pause(self, connect: Connect, sandbox: Sandbox) -> None:
+        """`decided` ends with the verdict, and afterwards `delivered` waits again."""
+        sandbox.faults.add(Fault("status", status=401))
+        client = await connect(flush_mode="MANUAL")
+        receipt = await client.track_event(Event("x"))
+        await client.flush_data(10)
+        patient = asyncio.create_task(receipt.decided(20))
+        await asyncio.sleep(0)
+        sandbox.faults.clear()
+        await client.flush_data(10)
+        await patient
+        later = await client.track_event(Event("x"))
+        waiting = asyncio.create_task(later.delivered(20))
+        await client.flush_data(10)
+
+        await waiting
+        assert (receipt.status, later.status) == ("delivered", "delivered")
+
+    async def test_other_projects_are_waited_for(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A receipt of two projects fails while its record for the paused one has no verdict, and others do not."""
+        sandbox.faults.add(Fault("status", status=403, project="other"))
+        mapping = {"TRACK_EVENT": [ExponeaProject("other", "key")]}
+        client = await connect(project_mapping=mapping)
+        both = await client.track_event(Event("x"))
+        with pytest.raises(ProjectPausedError) as raised:
+            await both.delivered(10)
+        one = await client.identify_customer(Customer({"registered": "someone"}, {"a": 1}))
+        await one.delivered(10)
+
+        assert raised.value.project == "other"
+
+    async def test_delivered_records_of_a_paused_project(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A record that was delivered before the pause is delivered."""
+        client = await connect()
+        receipt = await client.track_event(Event("x"))
+        await receipt.delivered(10)
+        sandbox.faults.add(Fault("status", status=401))
+        await client.track_event(Event("x"))
+        await client.flush_data(10)
+
+        await receipt.delivered(10)
+
+    async def test_a_new_start_waits_again(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A client that was stopped and started waits for verdicts, whatever was paused before."""
+        sandbox.faults.add(Fault("status", status=401, times=1))
+        client = await connect(flush_mode="MANUAL")
+        await client.track_event(Event("x"))
+        await client.flush_data(10)
+        await client.stop_integration()
+        await client.start()
+        receipt = await client.track_event(Event("x"))
+        waiting = asyncio.create_task(receipt.delivered(20))
+        await client.flush_data(10)
+
+        await waiting

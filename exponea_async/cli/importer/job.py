@@ -178,7 +178,7 @@ class Deliveries:
 
 async def _poll(receipt: Receipt) -> None:
     with suppress(ExponeaError):
-        await receipt.delivered(POLL_TIMEOUT)
+        await receipt.decided(POLL_TIMEOUT)
 
 
 class Importer:

@@ -20,7 +20,7 @@ from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.features import Feature
 from exponea_async.devices.impressions import Impression
-from exponea_async.errors import DeliveryError, DeliveryTimeoutError, ExponeaError
+from exponea_async.errors import DeliveryTimeoutError, ExponeaError
 from exponea_async.features._shared.banners import BANNER
 from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.features._shared.targeting.priority import choose_by_priority
@@ -395,10 +395,10 @@ def _is_display(event: Event) -> bool:
     return event.name == BANNER and event.properties.get("action") == "show"
 
 
-async def _settle(receipt: Receipt, timeout: float | None) -> None:  # noqa: ASYNC109 - as Receipt.delivered has it
+async def _settle(receipt: Receipt, timeout: float | None) -> None:  # noqa: ASYNC109 - as Receipt.decided has it
     """Wait until there is a verdict, or until the timeout in seconds."""
-    with suppress(DeliveryError, DeliveryTimeoutError):
-        await receipt.delivered(timeout)
+    with suppress(DeliveryTimeoutError):
+        await receipt.decided(timeout)
 
 
 def _loop_time() -> float:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -16,7 +15,7 @@ from exponea_async._internal.streams import Stream, Subscription
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.ids import COOKIE
-from exponea_async.errors import DeliveryError, RequestRefusedError, UnavailableError
+from exponea_async.errors import RequestRefusedError, UnavailableError
 from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features.segments.parsing import (
     CachedSegments,
@@ -209,9 +208,10 @@ class DeviceSegments(Stream[SegmentList]):
 
     async def _watch_uploads(self) -> None:
         while self.receipts and self.has_subscribers:
-            with suppress(DeliveryError):
-                with self._tasks.dormant():
-                    await self.receipts.popleft().delivered()
+            receipt = self.receipts.popleft()
+            with self._tasks.dormant():
+                await receipt.decided()
+            if receipt.status == "delivered":
                 self.load_soon()
         self._upload_watch = None
 
