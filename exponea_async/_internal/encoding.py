@@ -46,6 +46,7 @@ MAX_ELEMENTS = MAX_MESSAGE // 2
 _SCALARS = frozenset({str, int, float, bool})
 #: Types without elements that the fast codec writes as the walk does.
 _FLAT = _SCALARS | {type(None), UUID}
+_are_flat = _FLAT.issuperset
 #: Types with elements that the fast codec writes as the walk does.
 _NESTED = frozenset({dict, list, tuple})
 #: The kinds of numpy's data types whose elements are plain values: booleans, numbers, strings and objects. Not those of
@@ -118,7 +119,7 @@ def encode_number(number: float) -> bytes:
 
 
 def _orjson_fast(values: Mapping[str, Any]) -> bytes | None:
-    if type(values) is not dict or not (_FLAT.issuperset(map(type, values.values())) or _is_clean(values)):
+    if type(values) is not dict or not (_are_flat(map(type, values.values())) or _is_clean(values)):
         return None
     try:
         encoded = orjson.dumps(values, None, _ORJSON_OPTIONS)
@@ -143,7 +144,7 @@ def _is_clean(values: dict[str, Any]) -> bool:
             if elements > MAX_ELEMENTS:
                 return False
             found += each.values() if type(each) is dict else each
-        if _FLAT.issuperset(map(type, found)):
+        if _are_flat(map(type, found)):
             return True
         nested = [value for value in found if type(value) not in _FLAT]
         if not _NESTED.issuperset(map(type, nested)):
@@ -220,8 +221,8 @@ class _Walk:
             if not isinstance(key, str):
                 trouble = f"expected keys of type str, got {short_repr(key)}"
                 raise InvalidEventError(path, trouble, "Use strings as keys.")
-            name = plain_string(key, path)
-            plain = self._convert(value, f"{path}.{name}", depth + 1)
+            name = key if type(key) is str and key.isascii() else plain_string(key, path)
+            plain = value if _is_plain(value) else self._convert(value, f"{path}.{name}", depth + 1)
             if plain is not _ABSENT:
                 converted[name] = plain
         return converted
@@ -250,7 +251,10 @@ class _Walk:
     def convert_list(self, value: Any, path: str, depth: int) -> list[Any]:
         """Return a list or tuple as a list of JSON types."""
         self._enter(len(value), path, depth)
-        converted = (self._convert(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value))
+        converted = (
+            item if _is_plain(item) else self._convert(item, f"{path}[{index}]", depth + 1)
+            for index, item in enumerate(value)
+        )
         return [item for item in converted if item is not _ABSENT]
 
     def convert_set(self, value: Any, path: str, depth: int) -> list[Any]:
@@ -296,6 +300,14 @@ class _Walk:
             return value.model_dump()
         found = f"the class {value.__qualname__}" if isinstance(value, type) else kind.__qualname__
         raise InvalidEventError(path, f"expected a value that JSON can represent, got {found}", _SUPPORTED)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is one of the usual ones that need no conversion, so that no path is made for it."""
+    kind = type(value)
+    if kind is str:
+        return value.isascii()  # type: ignore[no-any-return]
+    return kind is bool or (kind is int and _fits(value))
 
 
 def _check_depth(path: str, depth: int) -> None:
