@@ -212,6 +212,8 @@ class Configuration:
         in_app_content_block_placeholders_auto_load: Placeholders whose content blocks are loaded in advance.
         message_platform: The platform whose messages are used, ``"android"`` or ``"ios"``, since messages in
             Engagement are made for one of them.
+        event_platform: The platform that events about messages name, ``"android"``, ``"ios"`` or ``"web"``; None for
+            `message_platform` on devices, and ``"web"`` for customer trackers.
         preload_messages: Whether ``anonymize()`` loads the content blocks and the app inbox of the new customer, and
             in-app messages if there is a subscription.
         resource_loader: An async function that is called with the URL of an image or a font in a message, and returns
@@ -280,6 +282,9 @@ class Configuration:
         default=(), converter=checks.to_tuple, validator=checks.placeholders
     )
     message_platform: Literal["android", "ios"] = field(default="android", validator=checks.one_of(("android", "ios")))
+    event_platform: Literal["android", "ios", "web"] | None = field(
+        default=None, validator=checks.optional(checks.one_of(("android", "ios", "web")))
+    )
     preload_messages: bool = field(default=True, validator=checks.boolean)
     resource_loader: Callable[[str], Awaitable[bytes | None]] | None = field(
         default=None, repr=False, validator=checks.optional(checks.function)

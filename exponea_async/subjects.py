@@ -28,13 +28,13 @@ from exponea_async.features.tracking import CampaignVerbs, TrackingVerbs
 DEFAULT_DEVICE = "default"
 
 
-class CustomerVerbs(TrackingVerbs, InAppVerbs, ContentBlockVerbs, InboxVerbs, FetchVerbs):
+class CustomerVerbs(TrackingVerbs, CampaignVerbs, InAppVerbs, ContentBlockVerbs, InboxVerbs, FetchVerbs):
     """The public coroutines of every subject."""
 
     __slots__ = ()
 
 
-class DeviceVerbs(CustomerVerbs, IdentityVerbs, SessionVerbs, PushVerbs, CampaignVerbs, InAppStreamVerbs, SegmentVerbs):
+class DeviceVerbs(CustomerVerbs, IdentityVerbs, SessionVerbs, PushVerbs, InAppStreamVerbs, SegmentVerbs):
     """The public coroutines of a device: those of every subject, and those that need what a device remembers."""
 
     __slots__ = ()

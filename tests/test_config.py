@@ -71,6 +71,7 @@ class TestDefaults:
             "push_token_storage": "event",
             "in_app_content_block_placeholders_auto_load": (),
             "message_platform": "android",
+            "event_platform": None,
             "preload_messages": True,
             "resource_loader": None,
             "allow_remote_media": False,

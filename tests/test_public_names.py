@@ -82,7 +82,7 @@ LIFE = IDENTITY | SESSIONS | PUSH | CAMPAIGNS | IN_APP_STREAM
 MESSAGES = IN_APP | BLOCKS | INBOX | FETCH
 
 DEVICE = TRACKING | LIFE | MESSAGES | SEGMENTS | {"open": "async () -> None", "key": "attribute"}
-CUSTOMER = TRACKING | MESSAGES | {"ids": "attribute"}
+CUSTOMER = TRACKING | CAMPAIGNS | MESSAGES | {"ids": "attribute"}
 CLIENT = (
     TRACKING
     | LIFE

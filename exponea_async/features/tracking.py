@@ -13,6 +13,7 @@ from exponea_async._internal.arguments import plain_string, read_number, read_re
 from exponea_async._internal.validation import short_repr
 from exponea_async.devices.campaigns import read_link
 from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.ids import COOKIE, read_id_changes, read_ids
 from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult
 from exponea_async.errors import InvalidEventError
@@ -22,6 +23,8 @@ from exponea_async.models import Customer, Draft, Event, EventType, Identity, Pu
 LOG = logging.getLogger("exponea_async")
 
 PAYMENT = "payment"
+#: The properties of campaign clicks.
+CLICK_PROPERTIES = {"platform": "server"}
 #: The number of events that are encoded before other tasks get the event loop.
 BATCH = 100
 # Looking the member up on the enum class costs as much as the rest of the method.
@@ -159,8 +162,8 @@ class CampaignVerbs(SubjectVerbs):
         """
         Handle a link that the customer opened.
 
-        Its campaign becomes part of the session that starts with it, or within ten seconds. A link with an
-        ``xnpe_cmp`` is also tracked as a campaign click.
+        On a device, its campaign becomes part of the session that starts with it, or within ten seconds. A link with an
+        ``xnpe_cmp`` is also tracked as a campaign click; on a customer tracker, which has no session, nothing else is.
 
         Args:
             url: The link, of any scheme.
@@ -170,31 +173,43 @@ class CampaignVerbs(SubjectVerbs):
             Whether a click was tracked.
 
         Raises:
-            InvalidEventError: The timestamp is not a timestamp, or the subject is a customer tracker.
+            InvalidEventError: The timestamp is not a timestamp.
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
+        context = self._context
         try:
-            context = self._device_context
             clicked_at = context.recorder.read_timestamp(timestamp)
         except InvalidEventError as error:
-            self._context.recorder.invalid(error)
+            context.recorder.invalid(error)
             return False
-        if not context.recorder.check_running() or read_link(url, 0.0) is None:
+        link = read_link(url, 0.0)
+        if not context.recorder.check_running() or link is None:
             return False
+        if isinstance(context, DeviceContext):
+            return await _open_link(context, url, clicked_at)
+        draft = context.recorder.draft_click(url, CLICK_PROPERTIES) if link.is_click else None
+        if draft is None:
+            return False
+        (receipt,) = await context.record_many([(None, draft._replace(timestamp=clicked_at))])
+        return receipt.status != "dropped"
 
-        def attribute(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
-            return evolve(state, campaign=read_link(url, timestamps.first)), ()
 
-        def click(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
-            campaign = read_link(url, timestamps.first)
-            if campaign is None or not campaign.is_click:
-                return state, ()
-            at = timestamps.next() if clicked_at is None else clicked_at
-            return state, [PendingEvent(state, EventType.CAMPAIGN_CLICK, Event(url, {"platform": "server"}, at))]
+async def _open_link(context: DeviceContext, url: str, clicked_at: float | None) -> bool:
+    """Attribute the session of a device to a link, and track its click; return whether that was tracked."""
 
-        receipts = await context.transact(click, before=attribute)
-        return any(receipt.status != "dropped" for receipt in receipts)
+    def attribute(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+        return evolve(state, campaign=read_link(url, timestamps.first)), ()
+
+    def click(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
+        campaign = read_link(url, timestamps.first)
+        if campaign is None or not campaign.is_click:
+            return state, ()
+        at = timestamps.next() if clicked_at is None else clicked_at
+        return state, [PendingEvent(state, EventType.CAMPAIGN_CLICK, Event(url, CLICK_PROPERTIES, at))]
+
+    receipts = await context.transact(click, before=attribute)
+    return any(receipt.status != "dropped" for receipt in receipts)
 
 
 def _draft(context: SubjectContext, given: Addressed) -> tuple[Identity | None, Draft] | None:

@@ -183,12 +183,38 @@ class TestSession:
         assert "campaign" not in json.loads(stored)
 
 
-async def test_a_customer_tracker_is_refused(app: App) -> None:
-    """The campaign method is refused on a customer tracker."""
+@pytest.mark.parametrize("is_bound", [True, False])
+async def test_a_customer_tracker(app: App, is_bound: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """The click of a customer tracker, bound or not, is tracked with exactly its ids, and creates no device."""
     client = await app.start()
-    with (
-        client.bind(client.for_customer({"registered": "R"})),
-        pytest.raises(InvalidEventError, match="Use a device"),
-    ):
-        await client.handle_campaign_click(LINK)
+    jane = client.for_customer({"registered": "jane"})
+    if is_bound:
+        with client.bind(jane):
+            assert await client.handle_campaign_click(LINK, 500.25)
+    else:
+        assert await jane.handle_campaign_click(LINK, 500.25)
+    (click,) = await app.pending()
+    assert (click.name, click.data["url"], click.customer_ids, click.at) == (
+        "click",
+        LINK,
+        {"registered": "jane"},
+        500.25,
+    )
+
+
+async def test_a_customer_tracker_without_a_click(app: App) -> None:
+    """A link that is not a click tracks nothing for a customer tracker, which has no session."""
+    client = await app.start()
+    jane = client.for_customer({"registered": "jane"})
+    for url in ("https://shop.example/?utm_source=mail", "shop.example/?xnpe_cmp=1", ""):
+        assert await jane.handle_campaign_click(url) is False
     assert await app.pending() == []
+
+
+async def test_a_click_of_a_customer_arrives(app: App, sandbox: Sandbox) -> None:
+    """The platform gets the click of a customer tracker with its ids."""
+    client = await app.start()
+    await client.for_customer({"registered": "jane"}).handle_campaign_click(LINK)
+    await client.flush_data()
+    (click,) = sandbox.engine.events(event_type="campaign_click")
+    assert click.customer_ids == {"registered": "jane"}

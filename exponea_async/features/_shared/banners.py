@@ -2,11 +2,13 @@
 The ``banner`` events: what customers did with in-app messages and content blocks. Pure.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from attrs import frozen
 
-from exponea_async.config import Configuration
+from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.ids import COOKIE
 from exponea_async.devices.sessions import device_properties
 from exponea_async.features._shared.consent import forces_tracking
 from exponea_async.models import Event
@@ -14,6 +16,7 @@ from exponea_async.models import Event
 BANNER = "banner"
 #: The names of the platforms in events.
 _PLATFORMS = {"android": "Android", "ios": "iOS"}
+WEB = "web"
 
 BannerAction = Literal["show", "click", "close", "error"]
 
@@ -44,8 +47,21 @@ class Banner:
     category: str | None = None
 
 
+def platform_of(context: SubjectContext, ids: Mapping[str, str]) -> str:
+    """
+    Return the platform that an event about a message names: that of a device's messages; the web without a device.
+
+    Args:
+        context: The subject.
+        ids: The ids of the customer that the message was loaded for; only those of a device have a cookie.
+    """
+    configuration, is_device = context.configuration, COOKIE in ids if ids else context.is_device
+    return configuration.event_platform or (configuration.message_platform if is_device else WEB)
+
+
 def banner_event(
-    configuration: Configuration,
+    context: SubjectContext,
+    ids: Mapping[str, str],
     action: BannerAction,
     banner: Banner,
     *,
@@ -58,7 +74,8 @@ def banner_event(
     Return the event of what happened to a message or content block.
 
     Args:
-        configuration: The settings.
+        context: The subject.
+        ids: The ids of the customer that it was loaded for, or empty.
         action: What happened.
         banner: The message or content block.
         interaction: Whether a person did it.
@@ -66,8 +83,10 @@ def banner_event(
         link: The link of the clicked button; one that forces tracking is marked in the event.
         error: Why it could not be shown.
     """
-    platform = _PLATFORMS[configuration.message_platform]
+    platform = platform_of(context, ids)
     optional = {
+        # Nothing is known about the operating system of a visitor of a page.
+        "os": _PLATFORMS.get(platform),
         "variant_id": banner.variant_id,
         "variant_name": banner.variant_name,
         "placeholder": banner.placeholder,
@@ -83,10 +102,9 @@ def banner_event(
         "banner_name": banner.name,
         "banner_type": banner.banner_type,
         "interaction": interaction,
-        "os": platform,
-        "platform": platform,
+        "platform": _PLATFORMS.get(platform, platform),
         "type": banner.type,
-        **device_properties(configuration),
+        **device_properties(context.configuration),
         **{name: value for name, value in optional.items() if value is not None},
     }
     return Event(BANNER, properties)

@@ -278,7 +278,7 @@ def block_event(
     interaction = action in ("click", "close")
     text, link = text and text[:MAX_TEXT_LENGTH], link and link[:MAX_TEXT_LENGTH]
     return banner_event(
-        context.configuration, action, banner, interaction=interaction, text=text, link=link, error=error
+        context, block.customer_ids, action, banner, interaction=interaction, text=text, link=link, error=error
     )
 
 

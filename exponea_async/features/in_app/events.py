@@ -11,7 +11,6 @@ from attrs import evolve
 from exponea_async._internal.fields import FieldTypes, check_fields
 from exponea_async._internal.links import safe_link, scheme_of
 from exponea_async._internal.streams import Stream, Subscription
-from exponea_async.config import Configuration
 from exponea_async.devices.context import Remember, SubjectContext
 from exponea_async.devices.ids import COOKIE, read_ids, read_key
 from exponea_async.devices.impressions import Impression, unexpired
@@ -90,7 +89,7 @@ class ActionStream:
 
 
 def message_event(
-    configuration: Configuration,
+    context: SubjectContext,
     action: BannerAction,
     message: InAppMessage,
     *,
@@ -110,7 +109,8 @@ def message_event(
     )
     text, link = (button.text, button.url and button.url.strip()) if button else (None, None)
     return banner_event(
-        configuration,
+        context,
+        message.customer_ids,
         action,
         banner,
         interaction=interaction,

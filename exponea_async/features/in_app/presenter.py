@@ -61,7 +61,6 @@ class Presenter:
     def __init__(
         self, configuration: Configuration, active: ActiveMessages, actions: ActionStream, tasks: BackgroundTasks
     ) -> None:
-        self._configuration = configuration
         self._active = active
         self._actions = actions
         self._tasks = tasks
@@ -164,7 +163,7 @@ class Presenter:
         return message
 
     async def _track_show(self, context: SubjectContext, customer: CustomerSnapshot, message: InAppMessage) -> bool:
-        event = message_event(self._configuration, "show", message)
+        event = message_event(context, "show", message)
         receipt = await context.record_for(
             None,
             EventType.BANNER,
@@ -226,7 +225,7 @@ class Presenter:
         # The options are read before the event is recorded: a subscription may end meanwhile.
         remember, is_overridden = remember_interaction(message), self._actions.overrides_default_behavior
         if self._actions.tracks_actions:
-            event = message_event(self._configuration, "click", message, interaction=True, button=button)
+            event = message_event(context, "click", message, interaction=True, button=button)
             has_consent = may_track_message(message, url=button.url)
             await track_message(
                 context, message, event, has_consent=has_consent, counts_as_activity=True, remember=remember
@@ -244,7 +243,7 @@ class Presenter:
         """Handle that a message was closed, by the customer or by itself."""
         self._active.remove(message)
         if self._actions.tracks_actions:
-            event = message_event(self._configuration, "close", message, interaction=interaction, button=button)
+            event = message_event(context, "close", message, interaction=interaction, button=button)
             has_consent = may_track_message(message)
             await track_message(context, message, event, has_consent=has_consent, counts_as_activity=interaction)
         if context.recorder.check_running():
@@ -256,7 +255,7 @@ class Presenter:
         await self._track_failure(context, message, error_message)
 
     async def _track_failure(self, context: SubjectContext, message: InAppMessage, error_message: str) -> None:
-        event = message_event(self._configuration, "error", message, error=error_message)
+        event = message_event(context, "error", message, error=error_message)
         has_consent = may_track_message(message)
         await track_message(context, message, event, has_consent=has_consent, counts_as_activity=False)
         if context.recorder.check_running():

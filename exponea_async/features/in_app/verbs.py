@@ -196,7 +196,7 @@ class InAppVerbs(SubjectVerbs):
         """
         check_message(message)
         check_button(button, is_required=True)
-        event = message_event(self._context.configuration, "click", message, interaction=True, button=button)
+        event = message_event(self._context_of(message), "click", message, interaction=True, button=button)
         has_consent = may_track_message(message, consider_consent=consider_consent, url=button.url)
         return await self._track(message, event, has_consent=has_consent)
 
@@ -227,7 +227,7 @@ class InAppVerbs(SubjectVerbs):
         """
         check_message(message)
         check_button(button, is_required=False)
-        event = message_event(self._context.configuration, "close", message, interaction=interaction, button=button)
+        event = message_event(self._context_of(message), "close", message, interaction=interaction, button=button)
         has_consent = may_track_message(message, consider_consent=consider_consent)
         return await self._track(message, event, has_consent=has_consent)
 

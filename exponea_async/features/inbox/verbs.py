@@ -7,6 +7,7 @@ import logging
 from attrs import evolve
 
 from exponea_async.errors import InvalidEventError, RequestRefusedError, UnavailableError
+from exponea_async.features._shared.banners import platform_of
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.envelopes import read_envelope
 from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
@@ -129,7 +130,7 @@ class InboxVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         context, ids = self._context, owner_ids(message)
-        event = opened(message, context.configuration.message_platform)
+        event = opened(message, platform_of(context, ids))
         has_consent = may_track(has_consent=message.has_tracking_consent, consider_consent=consider_consent)
         return await track(context, EventType.APP_INBOX_OPENED, event, ids, has_consent=has_consent)
 
@@ -160,7 +161,7 @@ class InboxVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         context, ids = self._context, owner_ids(message)
-        event = clicked(action, message, context.configuration.message_platform)
+        event = clicked(action, message, platform_of(context, ids))
         has_consent = may_track(
             has_consent=message.has_tracking_consent, consider_consent=consider_consent, url=action.url
         )
