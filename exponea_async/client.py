@@ -64,6 +64,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
     def __del__(self) -> None:
         if getattr(self, "_lifecycle", None) is not None and self._components.upload is not None:
+            self._lifecycle.report_unclosed()
             warnings.warn(f"{self!r} was never closed; use 'async with'.", ResourceWarning, stacklevel=2, source=self)
 
     @property

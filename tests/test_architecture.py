@@ -60,7 +60,7 @@ SHARED_FEATURES = "features._shared"
 
 #: The modules that may import a third-party library.
 RESERVED = {
-    "aiohttp": ("_pipeline.transport", "sandbox", "testing", "integrations"),
+    "aiohttp": ("_pipeline.transport", "_pipeline.resolver", "sandbox", "testing", "integrations"),
     "tenacity": ("_pipeline.retry",),
     "aiosqlite": ("storage.sqlite",),
     "sqlite3": ("storage.sqlite",),

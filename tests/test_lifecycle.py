@@ -3,6 +3,9 @@ A client in other event loops, in forked children, under cancellation, and at th
 """
 
 import asyncio
+import gc
+import logging
+import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -17,6 +20,7 @@ from helpers.queue_file import locked
 from helpers.waiting import running, until
 
 from exponea_async import ClosedError, Customer, Event, Exponea, FlushMode, FlushResult, LifecycleError, NotStartedError
+from exponea_async._pipeline.resolver import DaemonResolver
 from exponea_async.features.inbox.service import Inbox
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.testing import pending_records
@@ -42,6 +46,11 @@ CALLS: dict[str, Callable[[Exponea], Awaitable[Any]]] = {
 async def in_other_loop(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Run a coroutine in the event loop of another thread, while that of the test runs."""
     return await asyncio.wait_for(asyncio.to_thread(lambda: asyncio.run(work())), 20)
+
+
+def collect(clients: list[Exponea]) -> None:
+    clients.clear()
+    gc.collect()
 
 
 async def run_and_leave(configure: Configure, **settings: Any) -> Exponea:
@@ -359,3 +368,133 @@ class TestDeadlines:
         await until(lambda: running() == [])
         again = await connect(flush_mode="MANUAL")
         assert len(await pending_records(again, "waits")) + len(sandbox.engine.events(event_type="waits")) == 3
+
+
+LEAVES = {
+    "asyncio.run": "asyncio.run(main())",
+    "garbage": "asyncio.run(main()); del exponea",
+    "open loop": "asyncio.new_event_loop().run_until_complete(main())",
+    "closed loop": "loop = asyncio.new_event_loop(); loop.run_until_complete(main()); loop.close()",
+    "exit": "asyncio.run(main(code=3))",
+}
+
+
+class TestExit:
+    @pytest.mark.parametrize("leave", LEAVES)
+    async def test_an_unclosed_client(self, sandbox: Sandbox, connect: Connect, tmp_path: Path, leave: str) -> None:
+        """A program that does not close its client gets one line that says so, and no traceback."""
+        source = f"""
+exponea = client(flush_mode="MANUAL")
+async def main(code=None):
+    await exponea.start()
+    await exponea.track_event(Event("ping"))
+    if code is not None:
+        sys.exit(code)
+{LEAVES[leave]}
+"""
+        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+
+        (line,) = ended.err.splitlines()
+        assert line.startswith("The client of project shop was never closed; what was not sent stays in its queue /")
+        assert ended.code == (3 if leave == "exit" else 0)
+        assert len(await pending_records(await connect(flush_mode="MANUAL"), "ping")) == 1
+
+    async def test_a_closed_client(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """A program that closes its client gets no line."""
+        source = """
+async def main():
+    async with client() as exponea:
+        await exponea.track_event(Event("ping"))
+asyncio.run(main())
+"""
+        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite", "-W", "error")
+
+        assert (ended.code, ended.err) == (0, "")
+
+    async def test_a_slow_name_look_up(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Neither the end of the event loop nor the exit waits for a name server that does not answer."""
+        source = """
+import socket
+look_up, calls = socket.getaddrinfo, []
+
+def slow(host, *args, **kwargs):
+    if host == "slow.example":
+        calls.append(host)
+        time.sleep(50)
+    return look_up(host, *args, **kwargs)
+
+socket.getaddrinfo = slow
+
+async def main():
+    exponea = client(base_url="https://slow.example")
+    await exponea.start()
+    await exponea.track_event(Event("ping"))
+    while not calls:
+        await asyncio.sleep(0.01)
+    await exponea.aclose(timeout=0.2)
+
+asyncio.run(main())
+print(calls)
+"""
+        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+
+        assert (ended.out, ended.err) == ("['slow.example']\n", "")
+        assert ended.seconds < 40
+
+
+class TestLog:
+    async def test_start_and_close(
+        self, connect: Connect, configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The start tells the project, the file and what waits; the close tells what stays."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_many(numbered_events(3))
+        await client.aclose()
+        with caplog.at_level(logging.INFO, "exponea_async"):
+            async with Exponea(configure(flush_mode="MANUAL")):
+                pass
+
+        path = tmp_path / "queue.sqlite"
+        assert [record.getMessage() for record in caplog.records] == [
+            f"Started for project shop with the queue {path}: 3 records wait, 0 are dead letters.",
+            f"Closed; 3 records stay in the queue {path}.",
+        ]
+
+    async def test_an_unclosed_client(self, configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+        """A client that is garbage-collected before it is closed is named in the log, once."""
+        clients = [await run_and_leave(configure, storage="memory:")]
+        with pytest.warns(ResourceWarning, match="<Exponea shop open> was never closed"):
+            collect(clients)
+
+        assert caplog.text.count("The client of project shop was never closed") == 1
+        assert "lost with its queue in memory" in caplog.text
+
+
+class TestNames:
+    @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNSPEC])
+    async def test_a_name(self, family: socket.AddressFamily) -> None:
+        """A name is resolved to its addresses, by concurrent callers too, of which one gives up."""
+        resolver = DaemonResolver()
+        calls = [asyncio.create_task(resolver.resolve("localhost", 80, family)) for _ in range(3)]
+        await asyncio.sleep(0)
+        calls[0].cancel()
+        _, first, second = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert not isinstance(first, BaseException)
+        assert first == second
+        assert {each["host"] for each in first} <= {"127.0.0.1", "::1"}
+        assert {each["port"] for each in first} == {80}
+
+    @pytest.mark.parametrize("name", ["does-not-exist.invalid", "a" * 300, "\u00e4" * 80])
+    async def test_an_unknown_name(self, name: str) -> None:
+        """A name that does not exist, or can't exist, raises an OSError."""
+        with pytest.raises(OSError, match=r"\w"):
+            await DaemonResolver().resolve(name)
+
+    async def test_an_unknown_name_is_an_outage(self, connect: Connect) -> None:
+        """Events for a host that can't be found are kept."""
+        client = await connect(base_url="http://does-not-exist.invalid")
+        await client.track_event(Event("ping"))
+        await until(lambda: client.stats().failed_requests > 0)
+
+        assert (await client.flush_data(0.1)).remaining == 1

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
+from weakref import ref
 
 from exponea_async.errors import LifecycleError
 
@@ -16,7 +17,12 @@ LOG = logging.getLogger("exponea_async")
 T = TypeVar("T")
 
 #: The tasks that wait for the present one in `run_to_end`.
-CALLERS: ContextVar[Collection["asyncio.Task[Any] | None"]] = ContextVar("exponea_async.callers", default=())
+_CALLERS: ContextVar[Collection["ref[asyncio.Task[Any]]"]] = ContextVar("exponea_async.callers", default=())
+
+
+def callers() -> set["asyncio.Task[Any] | None"]:
+    """Return the present task, and those that wait for it in `run_to_end`. No task may wait for one of these to end."""
+    return {asyncio.current_task(), *(each() for each in _CALLERS.get())}
 
 
 class Deadline:
@@ -100,7 +106,8 @@ async def run_to_end(work: Coroutine[Any, Any, T], *, name: str, on_cancel: Call
         asyncio.CancelledError: The caller was cancelled; the work has ended all the same.
     """
     context = copy_context()
-    context.run(CALLERS.set, {*CALLERS.get(), asyncio.current_task()})
+    # Weak, because the tasks of the client inherit the context.
+    context.run(_CALLERS.set, [ref(each) for each in callers() if each is not None])
     task = asyncio.create_task(work, name=name, context=context)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary, ref
 
 from attrs import define
 
-from exponea_async._internal.closing import CALLERS
+from exponea_async._internal.closing import callers
 from exponea_async.errors import ExponeaError, LifecycleError
 
 LOG = logging.getLogger("exponea_async")
@@ -73,7 +73,7 @@ class BackgroundTasks:
     async def aclose(self) -> None:
         """Cancel all tasks and wait until they have ended, except the one that calls this, which goes on."""
         # The caller may be one of the tasks, for example when a message makes its listener stop the client.
-        others = self._tasks - {asyncio.current_task(), *CALLERS.get()}
+        others = self._tasks - callers()
         for task in others:
             task.cancel()
         if others:

@@ -233,15 +233,19 @@ class Components:
         elif not closing.cancelled():
             closing.result()
 
+    def abandon_connections(self) -> None:
+        """Let go of the HTTP connections without waiting. Otherwise aiohttp complains of them, and names no client."""
+        self.api.abandon()
+        if self.upload is not None:
+            self.upload.abandon()
+
     def abandon(self) -> None:
         """Let go of everything without waiting: the event loop in which it was opened has ended."""
-        upload, self.upload = self.upload, None
+        self.abandon_connections()
+        self.upload = None
         self.recorder.stop()
         self.receipts.abandon()
         self.devices.end_streams()
-        self.api.abandon()
-        if upload is not None:
-            upload.abandon()
         self.storage.abandon()
 
     async def wipe(self) -> int | None:

@@ -1,5 +1,5 @@
 """
-What a forked child does with the clients that its parent had started.
+What a forked child does with the clients that its parent had started, and what is never to be finalized.
 """
 
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from weakref import WeakMethod, WeakSet
 
 _handlers: "WeakSet[ForkHandler]" = WeakSet()
-#: Kept for the rest of a child's life.
+#: Kept for the rest of the process's life.
 _abandoned: list[object] = []
 
 
@@ -32,10 +32,10 @@ class ForkHandler:
 
 def abandon(thing: object) -> None:
     """
-    Never finalize an object of the parent, not even at the end of the process.
+    Never finalize an object, not even at the end of the process.
 
-    Its sockets, and the selector of its event loop, are shared with the parent: closing them here would unregister the
-    parent's own connections.
+    In a forked child, this is for what belongs to the parent. Its sockets and the selector of its event loop are shared
+    with the parent: closing them here would unregister the parent's own connections.
     """
     _abandoned.append(thing)
     try:

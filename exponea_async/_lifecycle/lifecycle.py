@@ -3,6 +3,7 @@ The life cycle of a client: start, close, stop, and a start in another event loo
 """
 
 import asyncio
+import atexit
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Literal, TypeVar
@@ -68,7 +69,7 @@ class Lifecycle:
         self._default_device = default_device
         self.counters = Counters()
         self.state: State = "not started"
-        self._is_wiped = False
+        self._is_wiped = self._is_reported = False
         self._ending: asyncio.Task[None] | None = None
         self._replaced_commits = 0
         self._lock = asyncio.Lock()
@@ -150,6 +151,29 @@ class Lifecycle:
             )
         else:
             self._refuse()
+
+    def report_unclosed(self) -> None:
+        """Log once that the client was never closed, and where its events are."""
+        if self._is_reported:
+            return
+        self._is_reported = True
+        name, storage = self.configuration.project_token, self.configuration.storage
+        fate = "is lost with its queue in memory" if storage == MEMORY else f"stays in its queue {self.location}"
+        LOG.warning(
+            "The client of project %s was never closed; what was not sent %s. Use 'async with', or await its aclose().",
+            name,
+            fate,
+        )
+        if self.components.loop is not None and not self.components.loop.is_running():
+            self.components.abandon_connections()
+
+    @classmethod
+    def report_all_unclosed(cls) -> None:
+        """Do so for all open clients at the exit of the process."""
+        for lifecycle in list(cls.running):
+            lifecycle.report_unclosed()
+            # Finalizing tasks without their event loop would print a traceback for each of them.
+            abandon(lifecycle.components)
 
     def _refuse(self) -> None:
         """Let the present components refuse or drop calls, as the state says."""
@@ -340,6 +364,9 @@ class Lifecycle:
 
     async def _run(self, work: Coroutine[Any, Any, T], name: str, on_cancel: Callable[[], None]) -> T:
         return await run_to_end(work, name=name, on_cancel=on_cancel)
+
+
+atexit.register(Lifecycle.report_all_unclosed)
 
 
 def _not_started() -> LifecycleError:

@@ -13,6 +13,7 @@ import zlib
 import aiohttp
 
 from exponea_async._internal.secrets import Secret
+from exponea_async._pipeline.resolver import DaemonResolver
 from exponea_async._pipeline.responses import HttpResponse, parse_retry_after
 from exponea_async._version import __version__
 from exponea_async.config import UploadSettings
@@ -61,7 +62,7 @@ class Transport:
     def __init__(self, settings: UploadSettings, *, connections: int) -> None:
         self._timeout = aiohttp.ClientTimeout(total=settings.request_timeout)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections),
+            connector=aiohttp.TCPConnector(limit=connections, resolver=DaemonResolver()),
             # Cookies of the platform have no use here, and would be shared by all customers.
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={
