@@ -2,10 +2,12 @@
 The command ``import``.
 """
 
+import asyncio
 import json
 import os
 import signal
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha256
@@ -16,8 +18,10 @@ import pytest
 from helpers.command_line import PROJECT, CommandLine, command_line, finish, wait_until
 from helpers.environment import Environment, SetConstants
 
+from exponea_async import Configuration, Exponea
 from exponea_async.cli.importer import job
 from exponea_async.cli.importer.reader import MAX_LINE_BYTES, Line, LineReader
+from exponea_async.cli.importer.rejects import RejectsFile
 
 COLUMNS = """\
  id    date  count  amount
@@ -427,6 +431,77 @@ class TestLeftOvers:
             cli.run("track", "old", "--id", "registered=jane", "--project-token", "outlet")
         environment(EXPONEA_FLUSH_MODE=None)
         assert cli.run("import", cli.write("a.jsonl", lines(50)), *LINE_OPTIONS).code == 0
+
+
+class TestFilesBeside:
+    """The journal and the file of invalid lines, which contain data of customers."""
+
+    def test_only_their_owner_reads_them(self, cli: CommandLine) -> None:
+        """Both files have the mode 0600, also one that was readable by others when the import is continued."""
+        path = cli.write("a.jsonl", lines(3) + "invalid\n")
+        beside = [cli.folder / "a.jsonl.journal", cli.folder / "a.jsonl.bad.jsonl"]
+        old = os.umask(0o022)
+        try:
+            cli.run("import", path, *LINE_OPTIONS)
+            assert [stat.S_IMODE(each.stat().st_mode) for each in beside] == [0o600] * 2
+        finally:
+            os.umask(old)
+
+    def test_a_continued_import(self, tmp_path: Path) -> None:
+        """A file of invalid lines that others could read can be read by its owner only once it is continued."""
+        path = tmp_path / "bad.jsonl"
+        first = RejectsFile(path, 0)
+        first.add(Line(1, "one", {}), "odd")
+        first.sync()
+        first.close()
+        path.chmod(0o644)
+        second = RejectsFile(path, first.size)
+        second.add(Line(2, "two", {}), "odd")
+        second.close()
+
+        assert [each["text"] for each in rejects(path)] == ["one", "two"]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    @pytest.mark.parametrize("name", ["a.jsonl.journal.new", "a.jsonl.journal", "a.jsonl.bad.jsonl"])
+    @pytest.mark.parametrize("options", [(), ("--again",)])
+    def test_a_link_is_not_followed(self, cli: CommandLine, name: str, options: tuple[str, ...]) -> None:
+        """Where somebody has put a link in place of one of the files, its target is not changed."""
+        target = cli.write("target", "of somebody")
+        target.chmod(0o644)
+        (cli.folder / name).symlink_to(target)
+        result = cli.run("import", cli.write("a.jsonl", lines(3) + "invalid\n"), *LINE_OPTIONS, *options)
+
+        assert result.code in (2, 3)
+        assert (target.read_text(), stat.S_IMODE(target.stat().st_mode)) == ("of somebody", 0o644)
+
+    @pytest.mark.parametrize("option", ["--journal", "--bad"])
+    def test_a_file_of_somebody_else(self, cli: CommandLine, option: str) -> None:
+        """A file that no import has written is neither replaced nor deleted, not even to start over."""
+        foreign = cli.write("orders.csv", "id,email\n1,jane@example.com\n")
+        path = cli.write("a.jsonl", lines(3) + "invalid\n")
+        result = cli.run("import", path, *LINE_OPTIONS, "--again", option, foreign)
+
+        assert result.code == 2
+        assert f"Pass {option} to choose another file" in result.err
+        assert foreign.read_text() == "id,email\n1,jane@example.com\n"
+        assert cli.events == []
+
+    def test_a_line_that_was_cut(self, cli: CommandLine) -> None:
+        """A file with a part of a line, as an interrupted import leaves it, is replaced."""
+        cli.write("a.jsonl.bad.jsonl", '{"line": 1, "reason": "od')
+        assert cli.run("import", cli.write("a.jsonl", "invalid\n" + lines(3)), *LINE_OPTIONS).code == 3
+        assert len(rejects(cli.folder / "a.jsonl.bad.jsonl")) == 1
+
+    def test_they_go_with_the_queue(self, cli: CommandLine) -> None:
+        """Beside the queue both files are deleted with all other data of customers; the imported file stays."""
+        path = cli.write("a.jsonl", lines(3) + "invalid\n")
+        cli.run("import", path, *LINE_OPTIONS)
+        assert (cli.folder / "a.jsonl.bad.jsonl").exists()
+        settings = Configuration.from_env()
+        asyncio.run(Exponea.clear_local_customer_data(settings))
+
+        assert not [*cli.folder.glob("*.journal"), *cli.folder.glob("*.bad.jsonl")]
+        assert path.exists()
 
 
 def _checkpoint(journal: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pytest
 from helpers.clients import Configure
 from helpers.environment import SetConstants
 from helpers.queue_file import locked
-from helpers.storages import OpenFile, bodies, content, delivered, files, ids, lease, record, records
+from helpers.storages import OpenFile, bodies, content, dead, delivered, files, ids, lease, record, records
 
 from exponea_async import Exponea, LifecycleError
 from exponea_async.errors import StorageError, WipedFileError
@@ -116,6 +116,22 @@ def make_link_and_folder(path: Path, target: Path) -> None:
     target.write_bytes(b"of somebody")
     path.with_name(TestWhatGoes.LEFTOVERS[0]).symlink_to(target)
     path.with_name(TestWhatGoes.LEFTOVERS[1]).mkdir()
+
+
+class TestTraces:
+    async def test_what_was_delivered(self, open_file: OpenFile, path: Path) -> None:
+        """Neither delivered records, purged dead letters nor former states leave bytes in the file."""
+        storage = await open_file()
+        await fill(storage)
+        await storage.settle(delivered(*ids(await lease(storage, 200))))
+        await storage.settle(dead(*ids(await lease(storage, 200))))
+        await storage.purge()
+        state = await storage.load_state(SECRET)
+        assert state
+        await storage.write([], [StateChange(SECRET, None, state.version)])
+        await storage.aclose()
+
+        assert traces(path.parent) == []
 
 
 class TestDifficulties:

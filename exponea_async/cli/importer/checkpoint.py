@@ -13,7 +13,9 @@ from typing import Any, BinaryIO, Self
 
 from attrs import evolve, field, frozen
 
+from exponea_async.cli.importer.private_files import create_private
 from exponea_async.cli.terminal import UsageError
+from exponea_async.storage.sqlite.leftovers import is_journal
 
 #: How many bytes at the beginning of a file are hashed to recognise it.
 HEAD_BYTES = 65_536
@@ -101,9 +103,7 @@ class Journal:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UsageError(
-                self._path, "is not the journal of an import", "Pass --journal to choose another file."
-            ) from None
+            raise self._not_a_journal() from None
         if differences:
             raise UsageError(
                 self._path,
@@ -111,6 +111,19 @@ class Journal:
                 "Pass --again to start over, or --journal to choose another file.",
             )
         return checkpoint
+
+    def check_replaceable(self) -> None:
+        """
+        Make sure that nothing but a journal is replaced.
+
+        Raises:
+            UsageError: The file is not a journal.
+        """
+        if os.path.lexists(self._path) and not (self._path.is_file() and is_journal(self._path)):
+            raise self._not_a_journal()
+
+    def _not_a_journal(self) -> UsageError:
+        return UsageError(self._path, "is not the journal of an import", "Pass --journal to choose another file.")
 
     def _differences(self, content: Mapping[str, Any]) -> list[str]:
         # The address of the project was a part of it in journals of the first version of this package.
@@ -124,8 +137,8 @@ class Journal:
         """Write a checkpoint that survives a loss of power."""
         content = {"version": VERSION, "about": self._identity, "place": checkpoint.as_json()}
         new = self._path.with_name(f"{self._path.name}.new")
-        with new.open("w", encoding="utf-8") as file:
-            file.write(f"{json.dumps(content, indent=1)}\n")
+        with create_private(new) as file:
+            file.write(f"{json.dumps(content, indent=1)}\n".encode())
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)

@@ -208,6 +208,8 @@ class Importer:
         if self._reader.columns:
             job.mapping.check_columns(self._reader.columns)
         self._journal = Journal(job.journal, identity)
+        if job.again:
+            self._journal.check_replaceable()
         stored = None if job.again else self._journal.load()
         self.start = self.checkpoint = stored or Checkpoint()
         self.deliveries = Deliveries()

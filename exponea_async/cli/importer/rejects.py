@@ -3,11 +3,15 @@ The rejects file: the lines that could not be imported, and why.
 """
 
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
 from exponea_async._internal.printable import printable_json
+from exponea_async.cli.importer.private_files import create_private, open_private
 from exponea_async.cli.importer.reader import Line
+from exponea_async.cli.terminal import UsageError
+from exponea_async.storage.sqlite.leftovers import is_rejects_file
 
 
 class RejectsFile:
@@ -21,14 +25,22 @@ class RejectsFile:
     Attributes:
         path: The file.
         size: How many bytes of it are durable.
+
+    Raises:
+        UsageError: There is a file that is not the rejects file of an import; it is left as it is.
+        OSError: The system refused.
     """
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self.size = size
         self._file: BinaryIO | None = None
-        if not size:
-            path.unlink(missing_ok=True)
+        if os.path.lexists(path):
+            if not (stat.S_ISREG(path.lstat().st_mode) and is_rejects_file(path)):
+                trouble = "must be a file that an import has written, or not exist yet"
+                raise UsageError(path, trouble, "Pass --bad to choose another file.")
+            if not size:
+                path.unlink()
 
     def add(self, line: Line, reason: str) -> None:
         """Write an invalid line."""
@@ -50,7 +62,9 @@ class RejectsFile:
             self._file.close()
 
     def _open(self) -> BinaryIO:
-        file = self.path.open("r+b" if self.path.exists() else "w+b")
+        if not self.size or not os.path.lexists(self.path):
+            return create_private(self.path)
+        file = open_private(self.path)
         file.truncate(self.size)
         file.seek(self.size)
         return file

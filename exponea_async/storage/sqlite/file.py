@@ -113,6 +113,8 @@ def _prepare(connection: QueueConnection, synchronous: str) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
+    # What was delivered must not be left in free pages; the default of SQLite depends on how it was built.
+    connection.execute("PRAGMA secure_delete = ON")
     migrate(connection)
     # Reads from the tables, so that damage is found now.
     with connection.read_transaction():

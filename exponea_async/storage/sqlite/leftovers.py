@@ -17,6 +17,7 @@ JOURNAL_KEYS = {"version", "about", "place"}
 REJECT_KEYS = {"line", "reason", "text"}
 
 _COPY = re.compile(r"\d{8}T\d{6}-\d+(-\d+)?(-wal|-shm|-journal)?")
+_REJECT_START = b'{"line":'
 #: The longest first line that is read of a file that may be an import's, in bytes.
 _MAX_LINE = 10_000_000
 
@@ -60,10 +61,11 @@ def is_journal(path: Path) -> bool:
 
 
 def is_rejects_file(path: Path) -> bool:
-    """Return whether a file has the invalid lines of an import, or is empty."""
+    """Return whether a file has the invalid lines of an import, the first one possibly in part, or is empty."""
     with path.open("rb") as file:
         line = file.readline(_MAX_LINE)
-    return not line or _has_keys(line, REJECT_KEYS)
+    is_cut = not line.endswith(b"\n") and line.startswith(_REJECT_START)
+    return not line or is_cut or _has_keys(line, REJECT_KEYS)
 
 
 def _has_keys(text: bytes, keys: set[str]) -> bool:
