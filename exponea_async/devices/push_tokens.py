@@ -14,11 +14,15 @@ from exponea_async._internal.arguments import read_text
 from exponea_async.models import TokenFrequency
 
 Platform = Literal["android", "huawei", "ios"]
+#: How Engagement is told of a token: by ``notification_state`` events, or by a customer property.
+TokenForm = Literal["event", "property"]
 
 GRANTED = "Permission granted"
 DENIED = "Permission denied"
 INVALIDATED = "Invalidated"
 
+#: What is tracked when it changes, whatever the frequency: Engagement would go on with what is no longer true.
+CHANGES = ("valid", "app_version", "application_id")
 _DAY = 86_400
 _LEGACY: Mapping[Platform, str] = {
     "android": "google_push_notification_id",
@@ -37,12 +41,14 @@ class TokenState:
         platform: The platform that issued it.
         valid: Whether notifications may be sent to it.
         description: The reason, in the vendor's words.
+        form: How Engagement is told of it.
     """
 
     token: str = field(repr=False)
     platform: Platform
     valid: bool
     description: str
+    form: TokenForm = "event"
 
     def properties(self) -> dict[str, Any]:
         """Return the properties of the event ``notification_state``."""
@@ -67,6 +73,8 @@ class TokenMemory:
         app_version: The application's version when it was tracked.
         application_id: The application's id when it was tracked.
         valid: Whether it was tracked as valid.
+        form: How it was tracked, and has to be taken back; None where an earlier version of this package did, which
+            did not store it.
     """
 
     token: str = field(repr=False)
@@ -76,10 +84,7 @@ class TokenMemory:
     app_version: str | None
     application_id: str
     valid: bool
-
-    def state(self) -> TokenState:
-        """Return the state of the token."""
-        return TokenState(self.token, self.platform, self.valid, GRANTED if self.valid else DENIED)
+    form: TokenForm | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the memory as JSON types, to be stored."""
@@ -106,6 +111,7 @@ class TokenConditions(TypedDict):
         now: The current time, UNIX seconds.
         app_version: The application's version.
         application_id: The application's id.
+        form: How Engagement is told of tokens.
     """
 
     granted: bool | None
@@ -113,6 +119,7 @@ class TokenConditions(TypedDict):
     now: float
     app_version: str | None
     application_id: str
+    form: TokenForm
 
 
 States = tuple[TokenState, ...]
@@ -136,8 +143,8 @@ def verify(
         return None, ()
     fresh = _tracked(memory, memory.token, memory.platform, **conditions)
     if _is_due(memory, fresh, frequency):
-        return fresh, (fresh.state(),)
-    return evolve(memory, granted=fresh.granted), ()
+        return fresh, (*_old_form(memory, fresh), _state(fresh, conditions["form"]))
+    return evolve(memory, granted=fresh.granted, form=fresh.form), ()
 
 
 def handle(
@@ -166,8 +173,8 @@ def handle(
     """
     if memory and (memory.token, memory.platform) == (token, platform):
         return verify(memory, frequency=frequency, **conditions)
-    fresh, states = track(memory, token, platform, **conditions)
-    return fresh, invalidate(memory) + states
+    fresh = _tracked(memory, _checked(token), platform, **conditions)
+    return fresh, (*invalidate(memory, conditions["form"]), _state(fresh, conditions["form"]))
 
 
 def track(
@@ -175,6 +182,8 @@ def track(
 ) -> tuple[TokenMemory, States]:
     """
     Track a token as it is, whatever was tracked before; another remembered token is not invalidated.
+
+    But what was tracked in another form is taken back, since the new form does not replace it.
 
     Args:
         memory: What is remembered, or None.
@@ -185,15 +194,23 @@ def track(
     Raises:
         InvalidEventError: The token is not a non-blank string.
     """
-    # The error does not show the token, which may be a secret.
-    token = read_text(token, "token", "Pass the token as it was issued.", is_secret=True)
-    fresh = _tracked(memory, token, platform, **conditions)
-    return fresh, (fresh.state(),)
+    fresh = _tracked(memory, _checked(token), platform, **conditions)
+    return fresh, (*_old_form(memory, fresh), _state(fresh, conditions["form"]))
 
 
-def invalidate(memory: TokenMemory | None) -> States:
-    """Return the state that the remembered token no longer belongs to the customer, if there is a token."""
-    return (TokenState(memory.token, memory.platform, valid=False, description=INVALIDATED),) if memory else ()
+def invalidate(memory: TokenMemory | None, form: TokenForm) -> States:
+    """
+    Return the state that the remembered token no longer belongs to the customer, if there is a token.
+
+    It is told in the form in which the token was tracked.
+
+    Args:
+        memory: What is remembered, or None.
+        form: How Engagement is told of tokens now; for a memory without a form.
+    """
+    if memory is None:
+        return ()
+    return (TokenState(memory.token, memory.platform, valid=False, description=INVALIDATED, form=memory.form or form),)
 
 
 def reassign(memory: TokenMemory | None, **conditions: Unpack[TokenConditions]) -> tuple[TokenMemory | None, States]:
@@ -204,12 +221,31 @@ def reassign(memory: TokenMemory | None, **conditions: Unpack[TokenConditions]) 
         memory: What is remembered; None if there is no token, and then nothing is tracked.
         **conditions: See `TokenConditions`.
     """
-    return (None, ()) if memory is None else track(memory, memory.token, memory.platform, **conditions)
+    if memory is None:
+        return None, ()
+    fresh = _tracked(memory, memory.token, memory.platform, **conditions)
+    return fresh, (_state(fresh, conditions["form"]),)
 
 
 def legacy_property(platform: Platform) -> str:
     """Return the customer property that holds the token where ``notification_state`` is not tracked."""
     return _LEGACY[platform]
+
+
+def _checked(token: str) -> str:
+    # The error does not show the token, which may be a secret.
+    return read_text(token, "token", "Pass the token as it was issued.", is_secret=True)
+
+
+def _old_form(memory: TokenMemory | None, fresh: TokenMemory) -> States:
+    """Return the state that takes the remembered token back if it was tracked in another form than from now on."""
+    has_old_form = memory is not None and memory.form not in (None, fresh.form)
+    return invalidate(memory, "event") if has_old_form else ()
+
+
+def _state(memory: TokenMemory, form: TokenForm) -> TokenState:
+    description = GRANTED if memory.valid else DENIED
+    return TokenState(memory.token, memory.platform, memory.valid, description, form)
 
 
 def _tracked(
@@ -228,12 +264,12 @@ def _tracked(
         application_id=conditions["application_id"],
         # As the vendor documents: a permission that is not required is not checked.
         valid=granted or not conditions["require"],
+        form=conditions["form"],
     )
 
 
 def _is_due(memory: TokenMemory, fresh: TokenMemory, frequency: TokenFrequency) -> bool:
-    # A change of these is tracked whatever the frequency: Engagement would go on with what is no longer true.
-    if any(getattr(memory, name) != getattr(fresh, name) for name in ("valid", "app_version", "application_id")):
+    if any(getattr(memory, name) != getattr(fresh, name) for name in CHANGES) or _old_form(memory, fresh):
         return True
     if not fresh.valid:
         # The Android SDK tracks "Permission denied" at each verification.

@@ -32,18 +32,17 @@ def conditions(
         now=now,
         app_version=configuration.app_version,
         application_id=configuration.application_id,
+        form=configuration.push_token_storage,
     )
 
 
-def token_events(
-    owner: DeviceState, states: Iterable[TokenState], timestamps: TimestampSequence, configuration: Configuration
-) -> list[PendingEvent]:
+def token_events(owner: DeviceState, states: Iterable[TokenState], timestamps: TimestampSequence) -> list[PendingEvent]:
     """Return the events about the states of a token, in order."""
-    return [_event(owner, state, timestamps.next(), configuration) for state in states]
+    return [_event(owner, state, timestamps.next()) for state in states]
 
 
-def _event(owner: DeviceState, state: TokenState, at: float, configuration: Configuration) -> PendingEvent:
-    if configuration.push_token_storage == "event":  # noqa: S105 - not a password
+def _event(owner: DeviceState, state: TokenState, at: float) -> PendingEvent:
+    if state.form == "event":
         return PendingEvent(owner, EventType.PUSH_TOKEN, Event("notification_state", state.properties(), at))
     # As the SDKs below 2.3.0 did: an empty string removes the token.
     properties = {legacy_property(state.platform): state.token if state.valid else ""}
@@ -55,11 +54,10 @@ def remembered(
     memory: TokenMemory | None,
     states: Iterable[TokenState],
     timestamps: TimestampSequence,
-    configuration: Configuration,
 ) -> UpdateResult:
     """Remember a token, with the events about its states."""
     changed = evolve(state, token=memory)
-    return changed, token_events(changed, states, timestamps, configuration)
+    return changed, token_events(changed, states, timestamps)
 
 
 def verified(
@@ -74,15 +72,15 @@ def verified(
         frequency=configuration.push_token_tracking_frequency,
         **conditions(configuration, timestamps.first, granted),
     )
-    return remembered(state, memory, states, timestamps, configuration)
+    return remembered(state, memory, states, timestamps)
 
 
 def invalidated(state: DeviceState, timestamps: TimestampSequence, configuration: Configuration) -> list[PendingEvent]:
     """Return the event that the token no longer belongs to the present customer."""
-    return token_events(state, invalidate(state.token), timestamps, configuration)
+    return token_events(state, invalidate(state.token, configuration.push_token_storage), timestamps)
 
 
 def reassigned(state: DeviceState, timestamps: TimestampSequence, configuration: Configuration) -> UpdateResult:
     """Track the token for the customer that the device now belongs to."""
     memory, states = reassign(state.token, **conditions(configuration, timestamps.first))
-    return remembered(state, memory, states, timestamps, configuration)
+    return remembered(state, memory, states, timestamps)

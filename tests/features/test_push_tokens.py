@@ -2,12 +2,15 @@
 Push tokens: when they are tracked, and with which properties.
 """
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
 from helpers.app import STAMPS, App, PendingRecord
+from helpers.clients import Configure
 
-from exponea_async import Customer, InvalidEventError, TokenFrequency
+from exponea_async import Customer, Event, InvalidEventError, TokenFrequency
 
 DAY = 86_400.0
 GRANTED, DENIED, INVALIDATED = "Permission granted", "Permission denied", "Invalidated"
@@ -254,6 +257,75 @@ class TestAsCustomerProperties:
         assert updates == [(old, "A"), (old, ""), (old, "B"), (old, ""), (new, "B"), (new, "")]
         timestamps = [each.data["update_timestamp"] for each in await app.pending("customer")]
         assert timestamps == sorted(set(timestamps))
+
+
+class TestChangeOfTheForm:
+    """What a device has told of its token in one form is taken back in that form, whatever the setting is now."""
+
+    async def told(self, app: App) -> list[Any]:
+        """Return what was told of the token, in order: the property, or whether the event says valid."""
+        records = [each for each in await app.pending() if each.name in ("customer", "notification_state")]
+        return [each.own.get("valid", each.own.get("google_push_notification_id")) for each in records]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "expected"),
+        [("property", "event", ["A", "", True]), ("event", "property", [True, False, "A"])],
+    )
+    async def test_at_the_next_start(self, app: App, old: str, new: str, expected: list[Any]) -> None:
+        """The first activity takes the old form back and tells the token in the new one, once."""
+        client = await app.start(push_token_storage=old)
+        await client.track_push_token("A")
+        for _ in range(2):
+            client = await app.restart(push_token_storage=new)
+            await client.track_event(Event("ping"))
+
+        assert await self.told(app) == expected
+        await client.anonymize()
+        back, told = (False, True) if new == "event" else ("", "A")
+        assert await self.told(app) == [*expected, back, told]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "expected"),
+        [("property", "event", ["A", "", True]), ("event", "property", [True, False, "A"])],
+    )
+    async def test_at_sign_out(self, app: App, old: str, new: str, expected: list[Any]) -> None:
+        """A sign-out takes the old form back from the old customer, and tells the new one in the new form only."""
+        client = await app.start(push_token_storage=old)
+        await client.track_push_token("A")
+        before = await client.get_customer_cookie()
+        client = await app.restart(push_token_storage=new)
+        await client.anonymize()
+
+        assert await self.told(app) == expected
+        records = [each for each in await app.pending() if each.name in ("customer", "notification_state")]
+        assert [each.ids["cookie"] == before for each in records] == [True, True, False]
+
+    @pytest.mark.parametrize("verb", ["track_push_token", "handle_push_token"])
+    async def test_with_another_token(self, app: App, verb: str) -> None:
+        """A new token that is told in the new form takes the old token back in the old form, once."""
+        client = await app.start(push_token_storage="property")
+        await client.track_push_token("A")
+        client = await app.restart(push_token_storage="event", automatic_push_notification=False)
+        await getattr(client, verb)("B")
+
+        assert (await self.told(app))[-2:] == ["", True]
+        assert (await self.told(app)).count("") == 1
+
+    async def test_a_state_without_the_form(self, app: App, configure: Configure) -> None:
+        """A token that an earlier version has tracked is assumed to be in the form of the setting."""
+        client = await app.start(push_token_storage="property")
+        await client.track_push_token("A")
+        await client.aclose(0)
+        path = configure().storage
+        with closing(sqlite3.connect(path)) as database, database:  # type: ignore[arg-type]
+            (value,) = database.execute("SELECT value FROM state WHERE key LIKE 'device:%'").fetchone()
+            assert b',"form": "property"' in value or b',"form":"property"' in value
+            old = value.replace(b',"form":"property"', b"")
+            database.execute("UPDATE state SET value = ? WHERE key LIKE 'device:%'", (old,))
+        client = await app.start(push_token_storage="property")
+        await client.anonymize()
+
+        assert await self.told(app) == ["A", "", "A"]
 
 
 @pytest.mark.parametrize(

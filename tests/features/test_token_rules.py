@@ -43,6 +43,7 @@ def conditions(**changed: Any) -> TokenConditions:
         "now": NOON,
         "app_version": "1.0",
         "application_id": "com.example.shop",
+        "form": "event",
     }
     return {**usual, **changed}  # type: ignore[typeddict-item]
 
@@ -72,7 +73,7 @@ class TestStates:
     @pytest.mark.parametrize("require", [True, False])
     def test_invalidation_overrides_the_table(self, *, require: bool, granted: bool) -> None:
         """An invalidated token is invalid, whatever the permission."""
-        assert invalidate(remembered(require=require, granted=granted)) == (INVALID_A,)
+        assert invalidate(remembered(require=require, granted=granted), "event") == (INVALID_A,)
 
     @pytest.mark.parametrize("platform", ["android", "huawei", "ios"])
     def test_the_four_properties(self, platform: Platform) -> None:
@@ -99,7 +100,7 @@ class TestStates:
     def test_tokens_are_not_shown(self) -> None:
         """A token in a log line would let others write to the device."""
         memory = remembered("secret-token")
-        assert "secret-token" not in f"{memory} {memory.state()}"
+        assert "secret-token" not in f"{memory} {invalidate(memory, 'event')}"
 
 
 class TestHandle:
@@ -261,7 +262,7 @@ class TestNewCustomer:
     def test_the_token_moves_to_the_new_customer(self) -> None:
         """N08: the old customer's token is invalidated, and tracked for the new customer."""
         kept = remembered()
-        assert invalidate(kept) == (INVALID_A,)
+        assert invalidate(kept, "event") == (INVALID_A,)
         assert reassign(kept, **conditions(now=NOON + 1)) == (evolve(kept, tracked_at=NOON + 1), (GRANTED_A,))
 
     def test_a_denial_moves_to_the_new_customer(self) -> None:
@@ -271,7 +272,7 @@ class TestNewCustomer:
 
     def test_no_token(self) -> None:
         """N10: without a token nothing is tracked."""
-        assert invalidate(None) == ()
+        assert invalidate(None, "event") == ()
         assert reassign(None, **conditions()) == (None, ())
 
 
@@ -284,6 +285,7 @@ MEMORIES = st.builds(
     app_version=st.none() | st.text(),
     application_id=st.text(),
     valid=st.booleans(),
+    form=st.sampled_from((None, "event", "property")),
 )
 CHECKS = st.fixed_dictionaries(
     {
@@ -292,6 +294,7 @@ CHECKS = st.fixed_dictionaries(
         "now": st.floats(0, 1e11),
         "app_version": st.sampled_from((None, "1.0", "1.1")),
         "application_id": st.sampled_from(("shop", "cafe")),
+        "form": st.sampled_from(("event", "property")),
     }
 )
 
@@ -319,5 +322,6 @@ class TestMemory:
         after, states = verify(memory, frequency=frequency, **now)
         assert after is not None
         assert after.valid == (after.granted or not now["require"])
-        assert states == (after.state(),) or (not states and after == evolve(memory, granted=after.granted))
+        unchanged = evolve(memory, granted=after.granted, form=after.form)
+        assert states[-1:] == reassign(after, **now)[1] or (not states and after == unchanged)
         assert verify(after, frequency=ON_CHANGE, **now) == (after, ())

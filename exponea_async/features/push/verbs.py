@@ -97,6 +97,8 @@ class PushVerbs(SubjectVerbs):
 
         Args:
             authorized: Whether the user allows notifications; None stands for what was last known, or else for yes.
+                A denial is tracked only with `Configuration.require_push_authorization`. Without it the token is valid
+                all the same, so False is remembered, and "Permission granted" is tracked if anything is.
 
         Returns:
             The receipts of the tracked events, if any.
@@ -115,7 +117,7 @@ class PushVerbs(SubjectVerbs):
 
         def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
             memory, states = track(state.token, token, platform, **conditions(configuration, timestamps.first))
-            return remembered(state, memory, states, timestamps, configuration)
+            return remembered(state, memory, states, timestamps)
 
         return (await context.transact(update))[-1]
 
@@ -127,7 +129,7 @@ class PushVerbs(SubjectVerbs):
         def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
             known = conditions(configuration, timestamps.first)
             memory, states = handle(state.token, token, platform, frequency=frequency, **known)
-            return remembered(state, memory, states, timestamps, configuration)
+            return remembered(state, memory, states, timestamps)
 
         return await context.transact(update)
 
