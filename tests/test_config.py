@@ -248,6 +248,32 @@ class TestBaseUrl:
             error = error_of(make, base_url=address)
             assert (error.field, "https://api.exponea.com" in error.hint) == ("base_url", True)
 
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *("/track/v2/projects/X", "/track/v2/projects/X/batch", "/track/v2", "/TRACK/V2/Projects", "/track/u/v1"),
+            *("/data/v2/projects/X", "/webxp/s/X/inappmessages", "/webxp/projects/X", "/wxstatic/projects/X"),
+            *("/projects/X", "/optimization/streams/X"),
+        ],
+    )
+    def test_a_path_of_the_api_is_refused(self, path: str) -> None:
+        """A URL of an endpoint raises an error that has the right form, also behind the prefix of a proxy."""
+        for base in ("https://h.example", "http://[::1]:8080", "https://h.example/prefix/engagement"):
+            for make in (configuration, lambda base_url: project(base_url=base_url)):
+                error = error_of(make, base_url=base + path)
+                assert (error.field, error.hint) == ("base_url", f"Use {base!r}.")
+
+    @pytest.mark.parametrize(
+        "path", ["/track", "/projects", "/data", "/webxp", "/tracker/v2x", "/my-projects/x", "/v2", "/engagement/api"]
+    )
+    def test_the_prefix_of_a_proxy_is_valid(self, path: str) -> None:
+        """A path that does not begin a path of the API is appended to all addresses."""
+        assert configuration(base_url=f"https://h.example{path}").base_url == f"https://h.example{path}"
+
+    def test_a_host_may_look_like_a_path(self) -> None:
+        """Only the path is searched."""
+        assert configuration(base_url="https://track/v3api").base_url == "https://track/v3api"
+
     def test_credentials_in_a_url_are_not_shown(self) -> None:
         """Logs show the URL, so it must not contain a secret; neither does the error."""
         for address in (f"https://u:{SECRET}@h.example", f"https://h.example?key={SECRET}"):

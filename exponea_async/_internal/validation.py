@@ -45,6 +45,12 @@ SCHEME = re.compile(r"(?:Token|Basic|Bearer)\s", re.IGNORECASE)
 OTHER_MEMORY = re.compile(r"(?:file:)?:*memory:*(?:\?.*)?", re.IGNORECASE)
 INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f]")
 HOST = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
+#: How the paths of the API begin, in the two modes of the vendor's SDKs, behind scheme and host.
+API_PATH = re.compile(
+    r"(?<=[^:/])/(?:(?:track|data)/(?:v\d+|u)|webxp/(?:s|projects|streams)|wxstatic/(?:projects|streams)"
+    r"|optimization/streams|campaigns/(?:streams|send-self-check-notification)|projects/[^/]+)(?=/|$)",
+    re.IGNORECASE,
+)
 #: The ports that a URL need not name.
 DEFAULT_PORTS = {"http": 80, "https": 443}
 #: The names of keys in a JSON object.
@@ -324,7 +330,7 @@ credential = check(
 #: A colon would end the first part of ``key_id:secret``.
 key_id = check((lambda value: ":" in value, "must not contain a colon"), hint="Use only the id, without the secret.")
 
-base_url = check(
+_base_url = check(
     _NO_STRING,
     (lambda value: "@" in value, "must not contain an '@', which separates credentials"),
     (lambda value: "?" in value or "#" in value, "must not have a query or a fragment"),
@@ -332,6 +338,15 @@ base_url = check(
     (_is_no_http_url, "must be an absolute http or https URL, got {value}"),
     hint="Use scheme, host and optionally a path, such as 'https://api.exponea.com'.",
 )
+
+
+def base_url(instance: object, attribute: "Attribute[Any]", value: Any) -> None:
+    """Check the URL of the API, to which the paths of the API are appended; the prefix of a proxy may be in it."""
+    _base_url(instance, attribute, value)
+    if found := API_PATH.search(value):
+        trouble = f"must not contain a path of the API, {found[0]!r}, which is appended to it, got {short_repr(value)}"
+        raise ConfigurationError(attribute.name, trouble, f"Use {value[: found.start()]!r}.")
+
 
 application_id = check(
     _NO_STRING,
