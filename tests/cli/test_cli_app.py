@@ -15,6 +15,8 @@ from helpers.environment import Environment, SetConstants
 from exponea_async import __version__
 from exponea_async.cli.commands import flush
 
+DEVICE = ("--device", "default")
+
 
 @pytest.fixture
 def cli(tmp_path: Path, environment: Environment) -> Iterator[CommandLine]:
@@ -77,12 +79,12 @@ def test_unknown_variable_is_wrong_configuration(cli: CommandLine, environment: 
 
 def test_queue_in_memory_is_refused(cli: CommandLine) -> None:
     """A queue in memory is refused, because it would be lost when the command ends."""
-    assert cli.run("track", "ping", "--storage", "memory:").code == 2
+    assert cli.run("track", "ping", *DEVICE, "--storage", "memory:").code == 2
 
 
 def test_storage_error_is_a_failure(cli: CommandLine) -> None:
     """A queue that can't be opened is a failure, reported in one line."""
-    result = cli.run("track", "ping", "--storage", cli.folder)
+    result = cli.run("track", "ping", *DEVICE, "--storage", cli.folder)
     assert result.code == 1
     assert result.err.count("\n") == 1
 
@@ -100,7 +102,7 @@ def test_internal_error_is_one_line(cli: CommandLine, set_constants: SetConstant
 def test_interruption_has_its_own_exit_code(cli: CommandLine, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end a command with a message and without a traceback."""
     cli.fault("status", status=503)
-    with cli.start("track", "ping", "--wait", "60") as process:
+    with cli.start("track", "ping", *DEVICE, "--wait", "60") as process:
         wait_until(lambda: cli.sandbox.request_count)
         process.send_signal(number)
         _, err = finish(process)
@@ -111,7 +113,7 @@ def test_interruption_has_its_own_exit_code(cli: CommandLine, number: signal.Sig
 
 def test_closed_output_is_not_an_error(cli: CommandLine) -> None:
     """A reader that closes the output early, such as ``head``, causes no traceback."""
-    cli.run("track", "ping")
+    cli.run("track", "ping", *DEVICE)
     command = [sys.executable, "-m", "exponea_async", "queue", "stats"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -15,6 +15,7 @@ from helpers.environment import Environment, SetConstants
 from exponea_async.sandbox import Project
 
 JANE = ("--id", "registered=jane@example.com")
+DEVICE = ("--device", "default")
 
 
 @pytest.fixture
@@ -64,9 +65,9 @@ class TestTrack:
         assert cli.properties("a") == [1, 2]
 
     def test_devices_keep_their_identity(self, cli: CommandLine) -> None:
-        """Without ids an event is about a device, whose cookie and ids are stored between commands."""
-        cli.run("track", "ping")
-        cli.run("track", "ping")
+        """An event can be about a device, whose cookie and ids are stored between commands."""
+        cli.run("track", "ping", *DEVICE)
+        cli.run("track", "ping", *DEVICE)
         cli.run("track", "ping", "--device", "till")
         cli.run("identify", "--device", "till", *JANE)
         cli.run("track", "pong", "--device", "till")
@@ -74,11 +75,19 @@ class TestTrack:
         assert ids[0] == ids[1] != ids[2]
         assert ids[3] == {**ids[2], "registered": "jane@example.com"}
 
+    def test_a_device_must_be_named(self, cli: CommandLine) -> None:
+        """Without a customer or a device nothing is tracked: an event about a new device would create a customer."""
+        result = cli.run("track", "ping")
+        assert result.code == 2
+        assert "--id or --device" in result.err
+        assert cli.events == []
+        assert not (cli.folder / "queue.sqlite").exists()
+
     def test_first_event_of_a_device(self, cli: CommandLine) -> None:
         """The first event of a device comes with its installation and a session; only the event is reported."""
-        result = cli.run("track", "ping", "--json")
+        result = cli.run("track", "ping", *DEVICE, "--json")
         assert (result.code, result.json["status"], len(result.json["ids"])) == (0, "delivered", 1)
-        cli.run("track", "pong")
+        cli.run("track", "pong", *DEVICE)
         cli.run("identify", *JANE, "--device", "default")
         arrived = sorted(cli.events, key=lambda event: event.timestamp)
         assert [event.event_type for event in arrived] == ["installation", "session_start", "ping", "pong"]
@@ -86,15 +95,15 @@ class TestTrack:
     def test_status_is_that_of_the_event(self, cli: CommandLine) -> None:
         """The reported status does not depend on the events that the device tracks by itself."""
         cli.fault("reject", times=2)
-        result = cli.run("track", "ping", "--wait", "20", "--json")
+        result = cli.run("track", "ping", *DEVICE, "--wait", "20", "--json")
         assert (result.code, result.json["status"]) == (0, "delivered")
         assert cli.run("queue", "stats", "--json").json["dead"] == 2
 
     def test_wait_for_the_response(self, cli: CommandLine) -> None:
         """With --wait the command reports Engagement's response."""
-        assert cli.run("track", "ping", "--wait", "20", "--json").json["status"] == "delivered"
+        assert cli.run("track", "ping", *DEVICE, "--wait", "20", "--json").json["status"] == "delivered"
         cli.fault("reject", times=1)
-        result = cli.run("track", "ping", "--wait", "20", "--json")
+        result = cli.run("track", "ping", *DEVICE, "--wait", "20", "--json")
         assert result.code == 3
         assert result.json["status"] == "rejected"
         assert "fault injection" in result.json["reason"]
@@ -102,26 +111,26 @@ class TestTrack:
     def test_manual_mode(self, cli: CommandLine, environment: Environment) -> None:
         """In manual mode the event stays in the queue, unless --wait is given."""
         environment(EXPONEA_FLUSH_MODE="MANUAL")
-        assert cli.run("track", "ping").out == "ping: queued\n"
-        assert cli.run("track", "ping", "--wait", "20").out == "ping: delivered\n"
+        assert cli.run("track", "ping", *DEVICE).out == "ping: queued\n"
+        assert cli.run("track", "ping", *DEVICE, "--wait", "20").out == "ping: delivered\n"
 
     def test_no_response_in_time(self, cli: CommandLine) -> None:
         """Without a response in time the event stays queued, and the exit code says so."""
         cli.fault("status", status=503)
-        result = cli.run("track", "ping", "--wait", "0.2")
+        result = cli.run("track", "ping", *DEVICE, "--wait", "0.2")
         assert (result.code, result.out) == (4, "ping: queued\n")
 
     def test_wait_ends_with_a_wrong_key(self, cli: CommandLine) -> None:
         """A project that refuses the key is paused: the event is kept, and the reason is reported without the key."""
         cli.fault("status", status=401)
-        result = cli.run("track", "ping", "--wait", "600")
+        result = cli.run("track", "ping", *DEVICE, "--wait", "600")
         assert result.code == 4
         assert "is paused: HTTP 401" in result.err
 
     def test_outage_without_wait(self, cli: CommandLine) -> None:
         """Without --wait an outage is not a failure, because the event is in the queue."""
         cli.fault("status", status=503)
-        result = cli.run("track", "ping")
+        result = cli.run("track", "ping", *DEVICE)
         assert (result.code, result.out) == (0, "ping: queued\n")
 
     @pytest.mark.parametrize(
@@ -146,7 +155,7 @@ class TestTrack:
 
     def test_invalid_event(self, cli: CommandLine) -> None:
         """An event that the platform would never accept is invalid input."""
-        result = cli.run("track", "ping", "--property", "x=" + "y" * 20_000)
+        result = cli.run("track", "ping", *DEVICE, "--property", "x=" + "y" * 20_000)
         assert result.code == 3
         assert "properties.x" in result.err
 
@@ -167,7 +176,7 @@ class TestKeys:
         with command_line(tmp_path, environment, projects=[project]) as cli:
             environment(EXPONEA_AUTHORIZATION_TOKEN=None)
             path = cli.write("key", content)
-            assert cli.run("track", "ping", "--wait", "20", "--authorization-file", path).code == 0
+            assert cli.run("track", "ping", *DEVICE, "--wait", "20", "--authorization-file", path).code == 0
 
     @pytest.mark.parametrize("content", [None, "{", '{"key_id": "a"}', '{"key_id": "a", "secret": 1}', "\n"])
     def test_files_without_a_key(self, cli: CommandLine, content: str | None) -> None:
@@ -175,7 +184,7 @@ class TestKeys:
         path = cli.folder / SECRET
         if content is not None:
             path.write_text(content)
-        assert cli.run("track", "ping", "--authorization-file", path).code == 2
+        assert cli.run("track", "ping", *DEVICE, "--authorization-file", path).code == 2
 
 
 class TestIdentify:
@@ -197,8 +206,8 @@ class TestFlush:
     @pytest.fixture
     def waiting(self, cli: CommandLine, environment: Environment) -> CommandLine:
         environment(EXPONEA_FLUSH_MODE="MANUAL")
-        cli.run("track", "ping")
-        cli.run("track", "pong")
+        cli.run("track", "ping", *DEVICE)
+        cli.run("track", "pong", *DEVICE)
         return cli
 
     def test_it_uploads_the_queue(self, waiting: CommandLine) -> None:

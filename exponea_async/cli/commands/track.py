@@ -41,7 +41,7 @@ def register(commands: Commands) -> None:
     """Add both commands."""
     parser = add_parser(commands, "track", "track an event", DESCRIPTION + SETTINGS_HELP)
     parser.add_argument("name", metavar="NAME", help="the event type, for example purchase")
-    _add_subject_options(parser, "an id of the customer; without any, the event is about the device")
+    _add_subject_options(parser, "an id of the customer whom the event is about; required unless there is a --device")
     _add_property_options(parser)
     parser.add_argument(
         "--timestamp",
@@ -71,7 +71,8 @@ def _add_subject_options(parser: argparse.ArgumentParser, ids_help: str) -> None
     parser.add_argument(
         "--device",
         metavar="KEY",
-        help="the key of a device, whose cookie and ids are stored in the file of the queue; 'default' by default",
+        help="the key of a device, whose cookie and ids are stored in the file of the queue; a new device is a new "
+        "customer, whose installation and session are tracked, too",
     )
 
 
@@ -107,6 +108,12 @@ async def track(args: argparse.Namespace) -> int:
             "can't be combined with --device, which has ids of its own",
             "Remove one of them; 'identify --device' gives a device its ids.",
         )
+    if not args.ids and args.device is None:
+        raise UsageError(
+            "--id or --device",
+            "is missing",
+            "Pass an id of the customer, for example --id registered=jane@example.com, or the key of a device.",
+        )
     event = Event(args.name, await _properties(args), args.timestamp)
     async with open_client(read_configuration(args)) as exponea:
         receipt = await _subject(exponea, args).track_event(event)
@@ -131,7 +138,7 @@ async def identify(args: argparse.Namespace) -> int:
 def _subject(exponea: Exponea, args: argparse.Namespace) -> Device | CustomerTracker:
     if args.ids:
         return exponea.for_customer(unique_names("--id", args.ids))
-    return exponea.device(args.device or "default")
+    return exponea.device(args.device)
 
 
 async def _properties(args: argparse.Namespace) -> dict[str, Any]:
