@@ -2,6 +2,7 @@
 Batches, and the requests that send them.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -9,7 +10,15 @@ from attrs import define
 
 from exponea_async._pipeline.commands import project_of, request_body, time_url, url_of
 from exponea_async._pipeline.projects import UNKNOWN_PROJECT_HINT, ProjectAccess, ProjectStore
-from exponea_async._pipeline.responses import BatchResult, HttpResponse, NoVerdictError, is_success, read_batch_result
+from exponea_async._pipeline.responses import (
+    BatchResult,
+    HeldError,
+    HttpResponse,
+    NoVerdictError,
+    classify,
+    is_success,
+    read_batch_result,
+)
 from exponea_async._pipeline.retry import RateLimiter
 from exponea_async._pipeline.transport import Transport
 from exponea_async.errors import DeliveryError, ProjectPausedError, RejectedError
@@ -88,6 +97,12 @@ class Exchange:
         self._gzip = gzip
         # Addresses of the API that do not accept compressed bodies.
         self._uncompressed: set[str] = set()
+        # Until when addresses of the API have asked to wait, in event-loop time.
+        self._held_until: dict[str, float] = {}
+
+    def ignore_waits(self) -> None:
+        """Do not wait any longer where the platform has asked to."""
+        self._held_until.clear()
 
     async def send(self, batch: Batch) -> BatchResult:
         """
@@ -152,6 +167,8 @@ class Exchange:
     async def _send(self, batch: Batch, *, compress: bool) -> BatchResult:
         await self._rate_limiter.acquire()
         response = await self._post(batch, compress=compress)
+        if response.retry_after and classify(response.status) == "temporary error":
+            self._held_until[batch.base_url] = asyncio.get_running_loop().time() + response.retry_after
         result = read_batch_result(response, batch.records, batch.address)
         if not result.has_verdict:
             raise NoVerdictError("the response has no verdict on any of the events", status=response.status)
@@ -176,4 +193,8 @@ class Exchange:
         if access is None:
             reason = "it is neither in the configuration nor one that anonymize() switched a device to"
             raise ProjectPausedError(batch.project, 0, reason, hint=UNKNOWN_PROJECT_HINT)
+        # A Retry-After is about the sender, so it holds for all projects and endpoints at an address.
+        wait = self._held_until.get(access.base_url, 0.0) - asyncio.get_running_loop().time()
+        if wait > 0:
+            raise HeldError(f"{access.base_url} has asked to wait", retry_after=wait)
         return access

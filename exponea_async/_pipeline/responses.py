@@ -16,8 +16,8 @@ from exponea_async._pipeline.commands import is_click_route, project_of
 from exponea_async.errors import ProjectPausedError, RejectedError, UnavailableError
 from exponea_async.storage.base import Leased
 
-#: The longest ``Retry-After`` that is respected, in seconds, and the longest wait of all.
-MAX_WAIT = 1800.0
+#: The longest ``Retry-After`` that is respected, in seconds: a mistake must not stop the upload for good.
+MAX_RETRY_AFTER = 86_400.0
 #: Statuses that are about the content of the request. All other 4xx are about the project or the way to it: a 415, for
 #: example, is about the compression, and must not turn records into dead letters.
 DATA_ERRORS = frozenset({400, 409, 413, 422})
@@ -34,6 +34,10 @@ _MARKUP = re.compile(r"<(script|style)\b.*?(</\1>|$)|<[^>]*(>|$)", re.DOTALL | r
 _SECONDS = re.compile(r"\s*\d+(\.\d+)?\s*", re.ASCII)
 
 StatusClass = Literal["success", "data error", "temporary error", "project error"]
+
+
+class HeldError(UnavailableError):
+    """No request was made, since the platform has asked to wait for longer."""
 
 
 class NoVerdictError(UnavailableError):
@@ -134,7 +138,9 @@ def describe(response: HttpResponse) -> str:
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
     """
-    Return the wait that a ``Retry-After`` header asks for, in seconds, at most `MAX_WAIT`; None if it is unreadable.
+    Return the wait that a ``Retry-After`` header asks for, in seconds, or None if it is unreadable.
+
+    It is at most `MAX_RETRY_AFTER`.
 
     Args:
         value: The header: seconds or an HTTP date.
@@ -146,7 +152,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
         seconds = float(value) if _SECONDS.fullmatch(value) else _seconds_until(value, now)
     except (ValueError, OverflowError):
         return None
-    return min(max(0.0, seconds), MAX_WAIT)
+    return min(max(0.0, seconds), MAX_RETRY_AFTER)
 
 
 def _seconds_until(date: str, now: float) -> float:

@@ -15,10 +15,11 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from exponea_async._pipeline.responses import MAX_WAIT
 from exponea_async.config import UploadSettings
 from exponea_async.errors import StorageError, UnavailableError
 
+#: The longest wait that the platform has not asked for, in seconds.
+MAX_WAIT = 1800.0
 #: A project that refuses its key is tried again after this many seconds, doubled after each refusal.
 PAUSE_INITIAL = 60.0
 PAUSE_MAX = 3600.0
@@ -51,7 +52,7 @@ class Backoff:
             retry_after: The wait that the platform asks for, in seconds.
         """
         ceiling = min(self._initial * 2.0 ** min(attempt - 1, _MAX_EXPONENT), self._max)
-        return min(max(self._uniform(0.0, ceiling), retry_after or 0.0), MAX_WAIT)
+        return max(min(self._uniform(0.0, ceiling), MAX_WAIT), retry_after or 0.0)
 
 
 def pause_seconds(attempt: int) -> float:

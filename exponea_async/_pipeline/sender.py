@@ -11,13 +11,13 @@ from exponea_async._pipeline.commands import project_of
 from exponea_async._pipeline.dead_letters import GIVEN_UP
 from exponea_async._pipeline.exchange import Batch, Exchange
 from exponea_async._pipeline.projects import ProjectStore
-from exponea_async._pipeline.responses import BatchResult, NoVerdictError
+from exponea_async._pipeline.responses import BatchResult, HeldError, NoVerdictError
 from exponea_async._pipeline.retry import Backoff, pause_seconds
 from exponea_async.config import UploadSettings
 from exponea_async.errors import ProjectPausedError, RejectedError, UnavailableError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.observability import Counters
-from exponea_async.storage.base import Leased
+from exponea_async.storage.base import MAX_DUE_AHEAD, Leased
 
 LOG = logging.getLogger("exponea_async")
 
@@ -78,6 +78,10 @@ class Sender:
             if project_of(route) in changed:
                 breaker.expedite_probe(_now())
 
+    def ignore_waits(self) -> None:
+        """Do not wait any longer where the platform has asked to."""
+        self._exchange.ignore_waits()
+
     async def send(self, batch: Batch) -> None:
         """Send a batch. If it is refused as a whole, send its halves, until each record has a verdict."""
         breaker, started = self._breaker(batch.route), _now()
@@ -105,7 +109,7 @@ class Sender:
             self._counters.failed_requests += 1
             self._pause(batch, breaker, error, started)
         except UnavailableError as error:
-            self._counters.failed_requests += 1
+            self._counters.failed_requests += not isinstance(error, HeldError)
             return await self._handle_unavailable(batch, breaker, error, started)
         else:
             self._accept(batch, breaker, result)
@@ -234,11 +238,11 @@ class Sender:
         was_closed, now = breaker.is_closed, _now()
         wait = self._backoff.seconds(breaker.record_failure(started, now), error.retry_after)
         breaker.delay_probe(now + wait)
-        delay = max(breaker.probe_at - now, 0.0) + self._after_probe
+        delay = min(max(breaker.probe_at - now, 0.0) + self._after_probe, MAX_DUE_AHEAD)
         self._acknowledger.retry_later(batch.records, delay, str(error))
         breaker.reason = str(error)
         if was_closed:
-            LOG.warning("%s; the events for %s are kept and sent again.", error, batch.address)
+            LOG.warning("%s; the events for %s are kept and sent again.", error, batch.address or batch.project)
             self._hooks.notify(DeliveryEvent("unavailable", project=batch.project, reason=str(error), error=error))
 
     def _pause(self, batch: Batch, breaker: CircuitBreaker, error: ProjectPausedError, started: float) -> None:

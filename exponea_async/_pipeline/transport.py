@@ -11,6 +11,7 @@ import time
 import zlib
 
 import aiohttp
+from attrs import define
 
 from exponea_async._internal.secrets import Secret
 from exponea_async._pipeline.resolver import DaemonResolver
@@ -50,6 +51,20 @@ def _encoded_pair(authorization: BasicAuth) -> str:
     return base64.b64encode(f"{authorization.key_id}:{authorization.secret}".encode()).decode()
 
 
+@define(eq=False)
+class _Pool:
+    """
+    A pool of connections.
+
+    Attributes:
+        session: The session with the connections.
+        requests: Number of requests that are under way.
+    """
+
+    session: aiohttp.ClientSession
+    requests: int = 0
+
+
 class Transport:
     """
     A pool of HTTP connections. It makes single attempts and knows nothing of records.
@@ -61,8 +76,14 @@ class Transport:
 
     def __init__(self, settings: UploadSettings, *, connections: int) -> None:
         self._timeout = aiohttp.ClientTimeout(total=settings.request_timeout)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, resolver=DaemonResolver()),
+        self._connections = connections
+        self._pool = self._new_pool()
+        self._pools = {self._pool}
+        self._is_closed = False
+
+    def _new_pool(self) -> "_Pool":
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, resolver=DaemonResolver()),
             # Cookies of the platform have no use here, and would be shared by all customers.
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={
@@ -73,6 +94,7 @@ class Transport:
             # Otherwise a key in .netrc or a proxy in the environment would apply without being asked for.
             trust_env=False,
         )
+        return _Pool(session)
 
     async def post(self, url: str, body: bytes, authorization: str, *, compress: bool = False) -> HttpResponse:
         """
@@ -114,9 +136,11 @@ class Transport:
             headers["Content-Encoding"] = "gzip"
             body = await _compress(body)
         data = io.BytesIO(body) if body is not None and len(body) >= LARGE_BODY else body
+        pool = self._pool
+        pool.requests += 1
         try:
             # A redirect is not followed: it would turn a POST into a GET, or send the key to another host.
-            async with self._session.request(
+            async with pool.session.request(
                 method,
                 url,
                 data=data,
@@ -126,17 +150,40 @@ class Transport:
             ) as response:
                 return await _read(response, max_response)
         except TimeoutError as error:
+            self._replace(pool)
             raise UnavailableError("no response in time") from error
         except REQUEST_ERRORS as error:
+            if not isinstance(error, aiohttp.ClientConnectorError):
+                self._replace(pool)
             raise UnavailableError(f"{type(error).__name__}: {error}") from error
+        finally:
+            pool.requests -= 1
+            if pool is not self._pool and not pool.requests and pool in self._pools:
+                self._pools.discard(pool)
+                await pool.session.close()
+
+    def _replace(self, pool: "_Pool") -> None:
+        """
+        Open new connections from now on, since a connection of a pool has failed.
+
+        If one connection is dead, for example because the machine was asleep, usually all of them are, and each would
+        cost a request its time limit. Requests that are under way go on.
+        """
+        if pool is self._pool and not self._is_closed:
+            self._pool = self._new_pool()
+            self._pools.add(self._pool)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._session.close()
+        self._is_closed = True
+        while self._pools:
+            await self._pools.pop().session.close()
 
     def abandon(self) -> None:
         """Let go of the connections without waiting: the event loop has ended, and they with it."""
-        self._session.detach()
+        self._is_closed = True
+        while self._pools:
+            self._pools.pop().session.detach()
 
 
 async def _read(response: aiohttp.ClientResponse, max_response: int) -> HttpResponse:

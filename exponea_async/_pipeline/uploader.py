@@ -110,6 +110,7 @@ class Uploader:
 
     def expedite_all(self) -> None:
         """Try everything again at once, whatever it waits for."""
+        self._sender.ignore_waits()
         for breaker in self._sender.breakers.values():
             breaker.probe_at = min(breaker.probe_at, _now())
         self._acknowledger.expedite()

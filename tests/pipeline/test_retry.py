@@ -39,7 +39,7 @@ class TestBackoff:
 
         assert waits == [0.5, 1.0, 2.0, 32.0, 60.0, 60.0]
 
-    @given(st.integers(1, 30), st.floats(60.0, 1800.0))
+    @given(st.integers(1, 30), st.floats(60.0, 86_400.0))
     def test_a_longer_retry_after_is_respected(self, attempt: int, asked: float) -> None:
         """The wait is never shorter than ``Retry-After``."""
         assert BACKOFF.seconds(attempt, asked) == asked
@@ -48,12 +48,8 @@ class TestBackoff:
         """The longer of both waits counts."""
         assert any(BACKOFF.seconds(20, 0.001) > 0.001 for _ in range(20))
 
-    def test_retry_after_is_limited_to_half_an_hour(self) -> None:
-        """A longer ``Retry-After`` is shortened."""
-        assert BACKOFF.seconds(1, 1e9) == 1800.0
-
     def test_no_wait_is_longer_than_half_an_hour(self) -> None:
-        """A longer ``backoff_max`` has no effect."""
+        """A longer ``backoff_max`` has no effect, unless the platform asks for it."""
         backoff = Backoff(UploadSettings(backoff_initial=1e6, backoff_max=1e6))
 
         assert all(backoff.seconds(attempt) <= 1800.0 for attempt in range(1, 50))

@@ -5,6 +5,7 @@ Single HTTP requests to real servers, valid and invalid ones.
 import asyncio
 import base64
 import contextlib
+import gc
 import gzip
 import inspect
 import logging
@@ -19,6 +20,7 @@ import aiohttp
 import pytest
 from aiohttp import client_exceptions, web
 from helpers.environment import Environment
+from helpers.local_server import LocalServer
 
 from exponea_async._pipeline.responses import HttpResponse
 from exponea_async._pipeline.transport import (
@@ -337,3 +339,103 @@ async def test_the_key_is_not_logged(transport: Transport, caplog: pytest.LogCap
 
     assert "It failed." in caplog.text
     assert SECRET not in caplog.text
+
+
+class FreezingServer(LocalServer):
+    """
+    A server all of whose connections die when it freezes; new ones work.
+
+    Attributes:
+        dead: The connections that do not respond any more.
+        seen: The connections so far.
+        unanswered: Number of requests on dead connections.
+    """
+
+    def __init__(self) -> None:
+        self.dead: set[Any] = set()
+        self.seen: set[Any] = set()
+        self.unanswered = 0
+        self.ended = asyncio.Event()
+        self._arrived = 0
+        self._all = asyncio.Event()
+        super().__init__()
+
+    def freeze(self) -> None:
+        """Let all present connections die."""
+        self.dead |= self.seen
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.seen.add(request.transport)
+        if request.transport in self.dead:
+            self.unanswered += 1
+            await self.ended.wait()
+        if request.path == "/together":
+            self._arrived += 1
+            if self._arrived == 4:
+                self._all.set()
+            await self._all.wait()
+        return web.json_response({})
+
+
+class TestDeadConnections:
+    async def test_only_one_request_meets_them(self) -> None:
+        """After the first request that has no response, no connection from before is used."""
+        transport = Transport(UploadSettings(request_timeout=0.3), connections=4)
+        async with FreezingServer() as server, contextlib.aclosing(transport):
+            await asyncio.gather(*(transport.post(f"{server.url}/together", b"{}", HEADER) for _ in range(4)))
+            server.freeze()
+            assert "no response in time" in str(await error_of(transport, server.url))
+            responses = [await transport.post(server.url, b"{}", HEADER) for _ in range(4)]
+            server.ended.set()
+
+        assert len(server.dead) == 4
+        assert server.unanswered == 1
+        assert {response.status for response in responses} == {200}
+
+    async def test_requests_that_are_under_way_go_on(self) -> None:
+        """A request on another connection is not ended by the failure of the first one."""
+        begun, may_end = asyncio.Event(), asyncio.Event()
+
+        async def handle(request: web.Request) -> web.Response:
+            if request.path == "/slow":
+                begun.set()
+                await may_end.wait()
+            elif request.path == "/cut" and request.transport:
+                request.transport.abort()
+            return web.Response()
+
+        transport = Transport(UploadSettings(request_timeout=5.0), connections=4)
+        async with serving(handle) as url, contextlib.aclosing(transport):
+            slow = asyncio.create_task(transport.post(f"{url}/slow", b"{}", HEADER))
+            await begun.wait()
+            await error_of(transport, f"{url}/cut")
+            await transport.post(url, b"{}", HEADER)
+            may_end.set()
+
+            assert (await slow).status == 200
+
+    async def test_nothing_stays_open(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Closing closes the connections from before a failure, too, and ends the requests on them."""
+        begun, never = asyncio.Event(), asyncio.Event()
+
+        async def handle(request: web.Request) -> web.Response:
+            if request.path == "/cut" and request.transport:
+                request.transport.abort()
+                return web.Response()
+            begun.set()
+            await never.wait()
+            return web.Response()
+
+        transport = Transport(UploadSettings(request_timeout=5.0), connections=4)
+        async with serving(handle) as url:
+            slow = asyncio.create_task(transport.post(url, b"{}", HEADER))
+            await begun.wait()
+            await error_of(transport, f"{url}/cut")
+            await transport.aclose()
+            with pytest.raises(UnavailableError):
+                await slow
+            never.set()
+        del transport
+        gc.collect()
+
+        assert "Unclosed" not in caplog.text

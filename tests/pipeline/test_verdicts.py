@@ -16,7 +16,17 @@ from helpers.environment import SetConstants
 from helpers.scripted_server import ReceivedRequest, Script, ScriptedServer
 from helpers.waiting import until
 
-from exponea_async import Event, Exponea, FlushResult, Hooks, QueueSettings, RejectedError
+from exponea_async import (
+    Customer,
+    Event,
+    Exponea,
+    ExponeaProject,
+    FlushResult,
+    Hooks,
+    QueueSettings,
+    RejectedError,
+    UnavailableError,
+)
 from exponea_async._pipeline import uploader
 from exponea_async.sandbox import Fault, Project, Sandbox
 from exponea_async.storage.sqlite.storage import SQLiteStorage
@@ -318,6 +328,31 @@ class TestUnavailable:
         first, second, *_ = [request.at for request in sandbox.requests]
         assert 0.4 <= second - first < 2
         assert len(sandbox.engine.events()) == 300
+
+    async def test_retry_after_holds_for_the_address(
+        self, connect: Connect, sandbox: Sandbox, deliveries: DeliveryLog
+    ) -> None:
+        """While one project is asked to wait, no project sends to that address; other addresses are not affected."""
+        sandbox.faults.add(Fault("status", status=429, retry_after=7200, project="shop"))
+        async with Sandbox() as elsewhere:
+            mapping = {
+                "TRACK_EVENT": [ExponeaProject("same", "key")],
+                "TRACK_CUSTOMER": [ExponeaProject("other", "key", elsewhere.url)],
+            }
+            client = await connect(flush_mode="MANUAL", project_mapping=mapping, hooks=Hooks(listeners=[deliveries]))
+            await client.identify_customer(Customer({"registered": "someone"}, {"a": 1}))
+            await client.flush_data(0.3)
+            await client.track_many(numbered_events(10))
+            result = await client.flush_data(0.3)
+
+            assert [request.status for request in sandbox.requests] == [429]
+            assert elsewhere.request_count == 1
+        assert (result.delivered, result.remaining) == (0, 21)
+        unavailable = {event.project: event.error for event in deliveries if event.kind == "unavailable"}
+        assert unavailable.keys() == {"shop", "same"}
+        waits = [error.retry_after for error in unavailable.values() if isinstance(error, UnavailableError)]
+        assert all(7100 < (wait or 0) <= 7200 for wait in waits)
+        assert client.stats().requests == 2
 
     async def test_an_outage_is_probed_by_one_request_at_a_time(
         self, connect: Connect, scripted: ScriptedServer
