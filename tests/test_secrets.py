@@ -19,6 +19,7 @@ from helpers.local_server import LocalServer
 from exponea_async import (
     BasicAuth,
     Configuration,
+    ConfigurationChange,
     ConfigurationError,
     Event,
     ExponeaError,
@@ -134,6 +135,30 @@ async def test_requests(connect: Connect, authorization: Any, verb: str) -> None
     assert server.authorization.rpartition(" ")[2] in (KEY, TOKEN, PAIR)
     assert any("transport" in each for each in shown)
     assert receipt.status == "queued"
+    assert revealed(shown) == []
+
+
+@pytest.mark.parametrize("authorization", [KEY, BasicAuth("id", KEY)])
+async def test_stored_keys(connect: Connect, authorization: Any) -> None:
+    """The key of a project that a device was switched to is shown neither while it is stored nor when it is used."""
+    async with SilentServer() as server:
+        client = await connect(device=True, flush_mode="MANUAL")
+        project = ExponeaProject("other", authorization, server.url)
+        switching = asyncio.create_task(client.anonymize(ConfigurationChange(project=project)))
+        shown: list[str] = []
+        while not switching.done():
+            shown += locals_of_tasks()
+            await asyncio.sleep(0)
+        await client.aclose(timeout=0)
+        client = await connect(device=True, flush_mode="MANUAL")
+        waiting = asyncio.create_task(_outcome(client.flush_data()))
+        await server.arrived.wait()
+        shown += locals_of_tasks()
+        server.released.set()
+        await waiting
+
+    assert server.authorization.rpartition(" ")[2] in (KEY, PAIR)
+    assert any("StateChange" in each for each in shown)
     assert revealed(shown) == []
 
 

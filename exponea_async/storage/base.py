@@ -11,7 +11,7 @@ queue when it is settled: as delivered for good, or as dead to the dead letters,
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from exponea_async.errors import QueueFullError, StateConflictError, StorageError
 
@@ -147,14 +147,14 @@ class State:
     A stored value.
 
     Attributes:
-        value: The bytes.
+        value: The bytes. The repr does not show them: they hold keys and personal data.
         version: Increases by 1 with each change. The first version is 1, or higher where a state was deleted before,
             so that a version read from an old state never matches a new one.
         active: The time of the last activity, UNIX seconds, or None. Activity is not part of the value: it changes
             without the version.
     """
 
-    value: bytes
+    value: bytes = field(repr=False)
     version: int
     active: float | None = None
 
@@ -175,7 +175,7 @@ class StateChange:
     """
 
     key: str
-    value: bytes | None
+    value: bytes | None = field(repr=False)
     version: int
     active: float | None = None
     seen: float | None = None

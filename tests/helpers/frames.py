@@ -29,8 +29,9 @@ def locals_of_error(error: BaseException | None) -> Iterator[str]:
 
 
 def locals_of_tasks() -> Iterator[str]:
-    """Show the local variables in the frames in which the tasks of the running loop wait, as above."""
-    for task in asyncio.all_tasks():
+    """Show the local variables in the frames in which the other tasks of the running loop wait, as above."""
+    # Python 3.11 crashes when it is asked what a running coroutine awaits.
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
         awaited: Any = task.get_coro()
         while awaited is not None:
             frame = next((found for name in _FRAMES if (found := getattr(awaited, name, None))), None)
