@@ -55,6 +55,23 @@ async def main(path, url, durability, start, count):
 asyncio.run(main(*sys.argv[1:]))
 """
 
+TRACK_AT_ONE_TIME = """
+import asyncio, sys, time
+time.time = lambda: 1_700_000_000.1
+from exponea_async import Configuration, Event, Exponea
+
+async def main(path, url):
+    configuration = Configuration(project_token="shop", authorization_token="key", base_url=url, storage=path,
+                                  flush_mode="MANUAL")
+    async with Exponea(configuration) as client:
+        with client.bind(client.for_customer({"registered": "jane"})):
+            await client.track_many([Event("ping")] * 30)
+            for _ in range(20):
+                await client.track_event(Event("ping"))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
 TRACK_AND_PRINT = """
 import asyncio, os, sys
 from exponea_async import Configuration, Event, Exponea, UploadSettings
@@ -89,6 +106,20 @@ def numbers(sandbox: Sandbox) -> list[int]:
 async def dead_numbers(client: Exponea) -> dict[int, str]:
     """Return the reasons of the dead letters, by the numbers of their events."""
     return {each.properties["number"]: each.reason for each in await dead_letters(client)}
+
+
+class TestClocks:
+    async def test_processes_with_a_clock_that_stands_still(
+        self, connect: Connect, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        """Equal events that processes on one file track at the same time are all stored."""
+        children = [spawn(TRACK_AT_ONE_TIME, tmp_path / "queue.sqlite", sandbox.url) for _ in range(4)]
+        codes = [await asyncio.to_thread(child.communicate) and child.returncode for child in children]
+        assert codes == [0] * 4
+        client = await connect(queue=QueueSettings(max_age=10 * 365 * 86400))
+        assert (await client.flush_data(30)).remaining == 0
+
+        assert (len(sandbox.engine.events()), sandbox.engine.duplicates) == (200, 0)
 
 
 class TestKilledProcesses:

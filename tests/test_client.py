@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.clients import PROJECT, Configure, Connect, DeliveryLog, numbered_events
+from helpers.clients import PROJECT, SOMEONE, Configure, Connect, DeliveryLog, numbered_events
 from helpers.environment import Environment
 from helpers.queue_file import failing, locked, stored_state, unreadable
 from helpers.waiting import running, until
@@ -954,6 +954,21 @@ class TestSettings:
 
         assert len(stamps) == len(set(stamps)) == 5
         assert 5.0 <= stamps[0] <= stamps[-1] < 5.001
+
+    async def test_clients_with_one_clock(self, configure: Configure, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Equal events of two clients of a process are all stored, even if their clock stands still."""
+
+        def clock() -> float:
+            return 1_700_000_000.25
+
+        one = Exponea(configure(), clock=clock)
+        two = Exponea(configure(storage=tmp_path / "other.sqlite"), clock=clock)
+        async with one, two:
+            for client in (one, two):
+                with client.bind(client.for_customer(SOMEONE)):
+                    await client.track_many([Event("ping")] * 50)
+
+        assert (len(sandbox.engine.events()), sandbox.engine.duplicates) == (100, 0)
 
     async def test_the_statistics_add_up(self, connect: Connect, sandbox: Sandbox) -> None:
         """Every record is counted once when it is tracked and once when it is delivered or rejected."""

@@ -327,7 +327,7 @@ class Machine(RuleBasedStateMachine):
                 owners[cookie] = key, sum(owner == key for owner, _ in owners.values())
             key, customer = owners[cookie]
             at = data["timestamp" if "timestamp" in data else "update_timestamp"]
-            found[key].append((*event_of(data, customer, ids), round(at, 3)))
+            found[key].append((*event_of(data, customer, ids), round(at, 2)))
         assert found == {key: model.tracked for key, model in self.models.items()}
 
     def device_id(self, key: str) -> str:

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from functools import wraps
 from types import TracebackType
 from typing import Any
 
@@ -92,6 +93,7 @@ def reliable_clock(clock: Callable[[], Any]) -> Callable[[], float]:
         return clock
     throttle = Throttle()
 
+    @wraps(clock, assigned=(), updated=())
     def read() -> float:
         error: Exception | None = None
         try:

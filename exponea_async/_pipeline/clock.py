@@ -1,13 +1,24 @@
 """
-Timestamps of events: unique within a process.
+Timestamps of events: no two of them are equal.
 """
 
+import math
+import time
 from collections.abc import Callable
+from threading import Lock
+from weakref import WeakKeyDictionary
 
-#: The difference between two consecutive timestamps, in seconds.
-STEP = 1e-6
+#: The resolution of UNIX seconds as a float, in seconds, until the year 2038.
+UNIT = 2.0**-22
+#: The number of openings of a storage that have timestamps of their own.
+SLOTS = 8
+#: The difference between two consecutive timestamps of a client, in seconds: about 2 microseconds.
+STEP = SLOTS * UNIT
+_STEPS_PER_SECOND = 1 / STEP
 #: A clock that is set back by more than this, in seconds, is followed: it was wrong before.
 CORRECTION = 1.0
+#: Seconds of which it is remembered which timestamps were given.
+MAX_SECONDS = 10_000
 
 
 class UniqueClock:
@@ -15,7 +26,10 @@ class UniqueClock:
     A clock that never returns the same timestamp twice.
 
     The platform removes events that are identical byte for byte, timestamp included. That makes retried uploads
-    harmless, and two equal events that really happened must therefore differ in their timestamps.
+    harmless, and two equal events that really happened must therefore differ in their timestamps. Neither do two
+    clients of a process return the same one if they have the same clock, nor do processes that share a queue file: the
+    readings of the system's clock are rounded up to multiples of `STEP`, and each opening of a file adds its own number
+    of units. A clock of the application, for tests, is not rounded.
 
     Args:
         clock: Returns UNIX seconds.
@@ -23,18 +37,79 @@ class UniqueClock:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._last = float("-inf")
+        self._is_rounded = clock is time.time
+        self._offset = 0.0
+        self._last = -math.inf
+        self._given = _given_by(clock)
+
+    def use_slot(self, number: int) -> None:
+        """Return timestamps that differ from those of clocks with another number; 8 numbers can be told apart."""
+        self._offset = number % SLOTS * UNIT
 
     def next(self) -> float:
-        """Return the current timestamp, moved forward by `STEP` where the clock stands still."""
-        now = float(self._clock())
-        if now <= self._last and self._last - now < CORRECTION:
-            now = self._last + STEP
-        self._last = now
-        return now
+        """Return the current timestamp, moved forward in steps of `STEP` where it has been returned before."""
+        self._last = first = self._given.claim(self._read())
+        return first
 
     def reserve(self, count: int) -> float:
         """Return the first of `count` timestamps at intervals of `STEP`; no other caller gets one of them."""
-        first = self.next()
+        first = self._given.claim_many(self._read(), count)
         self._last = first + (count - 1) * STEP
         return first
+
+    def _read(self) -> float:
+        now = self._clock()
+        if self._is_rounded:
+            now = math.ceil(now * _STEPS_PER_SECOND) * STEP + self._offset
+        last = self._last
+        return last + STEP if now <= last and last - now < CORRECTION else now
+
+
+class _Given:
+    """The timestamps that were given: for each second, the last one."""
+
+    def __init__(self) -> None:
+        self._last: dict[float, float] = {}
+        # A process may have several event loops, in threads.
+        self._lock = Lock()
+
+    def claim(self, timestamp: float) -> float:
+        """Return the timestamp, moved on in steps until it has not been given before."""
+        with self._lock:
+            second = timestamp // 1
+            if self._last.get(second, math.inf) < timestamp:
+                # The usual case, without a search.
+                self._last[second] = timestamp
+                return timestamp
+        return self.claim_many(timestamp, 1)
+
+    def claim_many(self, first: float, count: int) -> float:
+        """Return the first timestamp from which on none of `count` has been given, by moving on in steps."""
+        with self._lock:
+            while (last := self._find_last(first, count)) >= first:
+                first += (math.floor((last - first) / STEP) + 1) * STEP
+            end = first + (count - 1) * STEP
+            self._last.update((second, min(end, second + 1)) for second in _seconds(first, end))
+            if len(self._last) > MAX_SECONDS:
+                for oldest in list(self._last)[: MAX_SECONDS // 2]:
+                    del self._last[oldest]
+            return first
+
+    def _find_last(self, first: float, count: int) -> float:
+        return max(self._last.get(second, -math.inf) for second in _seconds(first, first + (count - 1) * STEP))
+
+
+def _seconds(first: float, last: float) -> range:
+    return range(math.floor(first), math.floor(last) + 1)
+
+
+# By clock: clocks that are given by tests, and stand still, must not affect each other.
+_all_given: WeakKeyDictionary[Callable[[], float], _Given] = WeakKeyDictionary()
+
+
+def _given_by(clock: Callable[[], float]) -> _Given:
+    original = getattr(clock, "__wrapped__", clock)
+    try:
+        return _all_given.setdefault(original, _Given())
+    except TypeError:  # some functions written in C can't be referenced weakly
+        return _Given()

@@ -102,7 +102,8 @@ class EventRecorder:
     # Life cycle
 
     def accept(self) -> None:
-        """Accept events from now on, in this event loop."""
+        """Accept events from now on, in this event loop; the storage is open."""
+        self._clock.use_slot(self._storage.number)
         self._refusal, self._stopped, self._loop = None, False, asyncio.get_running_loop()
 
     def refuse(self, refusal: LifecycleError) -> None:

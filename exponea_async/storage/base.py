@@ -248,6 +248,15 @@ class Storage(Protocol):
         """The number of transactions that wrote records, states or settlements so far."""
         ...
 
+    @property
+    def number(self) -> int:
+        """
+        The number of this opening, from 0.
+
+        Openings of one storage have different numbers, also in other processes, unless another program locks the file.
+        """
+        ...
+
     async def open(self) -> None:
         """Open the storage; to be called before everything else."""
         ...

@@ -93,6 +93,7 @@ class MemoryStorage:
         self, *, max_records: int = 1_000_000, when_full: Literal["raise", "wait", "drop_oldest"] = "raise"
     ) -> None:
         self.commits = 0
+        self.number = -1
         self._max_records = max_records
         self._when_full = when_full
         self._is_open = False
@@ -118,6 +119,7 @@ class MemoryStorage:
         """Open the storage, possibly in another event loop than before."""
         if not self._is_open:
             self._is_open, self._turn, self._capacity_freed = True, asyncio.Lock(), asyncio.Event()
+            self.number += 1
 
     async def aclose(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - there is no lock
         """Close the storage; writes that wait for capacity get an error."""

@@ -63,6 +63,16 @@ class TestWriting:
 
         assert [found[key] for key in written.ids] == [b"a", b"b", b"c"]
 
+    async def test_each_opening_has_a_number(self, storage: Storage) -> None:
+        """The number changes with each opening, and opening an open storage again does nothing."""
+        first = storage.number
+        await storage.open()
+        assert storage.number == first
+
+        await storage.aclose()
+        await storage.open()
+        assert storage.number == first + 1
+
     async def test_nothing_to_write(self, storage: Storage) -> None:
         """A write of no records succeeds and returns no ids."""
         assert await storage.write([]) == Written(())

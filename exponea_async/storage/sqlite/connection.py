@@ -344,6 +344,15 @@ class QueueConnection(sqlite3.Connection):
                 self.set_counter("boot", number)
                 self.execute("UPDATE taken SET due = 0")
 
+    def take_number(self) -> int:
+        """Return a number that no other opening of the file gets; if that can't be written, the process's own."""
+        sql = "INSERT INTO counter VALUES ('opened', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
+        try:
+            # A transaction of its own, which does not wait long for another program's lock.
+            return int(self.execute(f"{sql} RETURNING value").fetchall()[0][0]) - 1
+        except sqlite3.OperationalError:
+            return os.getpid()
+
     def raise_state_versions(self) -> None:
         """Make sure that no state of this file gets a version that it had in the file that this one replaces."""
         with self.write_transaction():

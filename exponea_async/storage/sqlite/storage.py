@@ -91,12 +91,18 @@ class SQLiteStorage:
         self._loss: DamagedFileError | None = None
         # The number of the last wipe, by which one of another client is noticed; None if this storage does not know it.
         self._wipe_number: int | None = None
+        self._number = 0
         self._committer = GroupCommitter(self._call, window, self._patience)
 
     @property
     def commits(self) -> int:
         """The number of transactions committed so far."""
         return self._committer.count
+
+    @property
+    def number(self) -> int:
+        """The number of this opening."""
+        return self._number
 
     # Life cycle
 
@@ -123,7 +129,7 @@ class SQLiteStorage:
             # A wipe before now does not matter, even one between the steps of opening.
             self._wipe_number = None
             with suppress(WipedFileError):
-                return await self._call(QueueConnection.check_path)
+                return await self._call(self._take_number)
 
     async def aclose(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - see `Storage.aclose`
         """Commit the calls made so far and close the file; closing it again does nothing."""
@@ -142,6 +148,10 @@ class SQLiteStorage:
         connection, self._connection = self._connection, None
         if connection:
             connection.stop()
+
+    def _take_number(self, connection: QueueConnection) -> None:
+        connection.check_path()
+        self._number = connection.take_number()
 
     async def _connect(self) -> ConnectionThread:
         connection = ConnectionThread(self._open_file)
