@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # One worker per core; the tests of one file stay on one worker.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test check format lint types coverage bench docs clean
+.PHONY: help demo test lowest audit check format lint types coverage bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -26,6 +26,19 @@ demo: $(READY) ## send one hour of shop events through the queue and an outage t
 test: $(READY) ## run the tests
 	@echo "==> tests"
 	$(PYTEST)
+
+lowest: $(READY) ## run the tests with the lowest supported version of each dependency
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)/lowest --resolution lowest-direct \
+		--editable '.[speed,otel,html]' --group dev
+	@echo "==> tests with the lowest versions"
+	$(VENV)/lowest/bin/python -m pytest -n auto --dist loadfile
+
+# The database of advisories is in the internet, so this is not a part of "check".
+audit: $(READY) ## look up known vulnerabilities of the installed dependencies
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --local
 
 check: $(READY) ## check format, lint and types, then run the tests with coverage
 	@echo "==> format"

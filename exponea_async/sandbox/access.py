@@ -5,7 +5,6 @@ Access control: local requests only, with a credential of the project or of the 
 import math
 import re
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Mapping
 
 from exponea_async.sandbox.errors import AccessError
@@ -32,7 +31,8 @@ def parse_credential(header: str) -> Credential | None:
         return None
     try:
         key_id, _, secret = b64decode(rest, validate=True).decode().partition(":")
-    except (Base64Error, UnicodeDecodeError):
+    except ValueError:
+        # It is not Base64, not ASCII, or what it encodes is not UTF-8.
         return None
     return (key_id, secret) if key_id and secret else None
 

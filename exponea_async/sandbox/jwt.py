@@ -58,6 +58,8 @@ def verify_token(secret: str, token: str, now: float) -> dict[str, str]:
     Raises:
         JwtError: The token is malformed, uses another algorithm, was not signed with the secret, or has expired.
     """
+    if not token.isascii():
+        raise JwtError("The token is malformed.")
     signed, _, signature = token.rpartition(".")
     header, _, payload = signed.partition(".")
     # The signature is verified before the payload is parsed.
@@ -103,5 +105,5 @@ def _encode(raw: bytes) -> str:
 def _decode(part: str) -> bytes:
     try:
         return urlsafe_b64decode(part.encode() + b"=" * (-len(part) % 4))
-    except (binascii.Error, UnicodeEncodeError):
+    except binascii.Error:
         raise JwtError("The token is malformed.") from None

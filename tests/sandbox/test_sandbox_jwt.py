@@ -2,6 +2,7 @@
 Customer tokens: how they are issued and verified, and which routes accept and require them.
 """
 
+import asyncio
 import base64
 import json
 import time
@@ -53,6 +54,10 @@ class TestVerification:
             "a.b",
             "a.b.c",
             "é.é.é",
+            "\udcff.\udcff.\udcff",
+            issue_token(SECRET, IDS).replace(".", ".\udcff", 1),
+            issue_token(SECRET, IDS).replace(".", ".é", 1),
+            issue_token(SECRET, IDS) + "é",
             issue_token("another", IDS),
             issue_token(SECRET, IDS)[:-4],
             issue_token(SECRET, IDS, -1),
@@ -127,11 +132,23 @@ class TestRoutes:
         assert await statuses(api, ids) == [403, 403, 403, 200]
 
     @pytest.mark.parametrize(
-        "token", ["", "junk", issue_token("another", IDS), issue_token(SECRET, IDS, expires_in=-1)]
+        "token", ["", "junk", "é.é.é", issue_token("another", IDS), issue_token(SECRET, IDS, expires_in=-1)]
     )
     async def test_invalid_tokens(self, sandbox: Sandbox, session: aiohttp.ClientSession, token: str) -> None:
         """A malformed, forged or expired token is rejected."""
         assert await statuses(SandboxClient(session, sandbox.url, f"Bearer {token}"), JANE) == [401] * 4
+
+    @pytest.mark.parametrize("scheme", ["Bearer", "Basic", "Token"])
+    async def test_bytes_that_are_not_text(self, sandbox: Sandbox, scheme: str) -> None:
+        """A header that is neither ASCII nor UTF-8 is rejected, too, on all routes."""
+        address = sandbox.url.removeprefix("http://")
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        head = f"GET /wxstatic/projects/shop/bundle-android.json?v=2 HTTP/1.1\r\nHost: {address}\r\nAuthorization: {scheme} "
+        token = issue_token(SECRET, IDS).replace(".", ".\udcff", 1).encode(errors="surrogateescape")
+        writer.write(head.encode() + token + b"\r\nConnection: close\r\n\r\n")
+        status = await reader.readline()
+        writer.close()
+        assert status.split()[1] == b"401"
 
     async def test_routes_without_customer_tokens(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
         """All other routes reject customer tokens."""
