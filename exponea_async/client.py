@@ -96,6 +96,8 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
         Raises:
             StorageError: The queue can't be opened.
+            ConfigurationError: The ``upload.ca_file`` can't be loaded, or ``upload.session_factory`` returns no
+                session.
             ClosedError: The client is closed.
             LifecycleError: The client is running in the event loop of another thread.
         """

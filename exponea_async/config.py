@@ -7,6 +7,7 @@ Durations are given as seconds or as a `datetime.timedelta`, and are stored as s
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from ssl import SSLContext
 from typing import Any, Literal, Self
 
 from attrs import Attribute, evolve, field, frozen
@@ -14,6 +15,7 @@ from attrs import Attribute, evolve, field, frozen
 from exponea_async._internal import validation as checks
 from exponea_async._internal.encoding import MAX_MESSAGE, encode_object
 from exponea_async._internal.environment import Environment
+from exponea_async._internal.secrets import to_secret
 from exponea_async.errors import ConfigurationError, InvalidEventError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
 from exponea_async.projects import (
@@ -124,6 +126,15 @@ class UploadSettings:
         backoff_max: Upper bound of all waits, in seconds.
         linger: How long to wait for more events before sending, in seconds.
         gzip: Whether bodies are compressed.
+        proxy: The URL of an HTTP proxy for all requests, with credentials if it needs them, or None.
+        trust_env: Whether the proxies of the environment are used where there is no `proxy`: ``HTTPS_PROXY``,
+            ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``. A ``.netrc`` file is never read.
+        ca_file: The path of a PEM file with the certificates of the authorities that are trusted instead of those of
+            the system, or None.
+        ssl: The TLS settings of all connections, for example with a certificate of the client; None for the usual ones.
+        session_factory: A function that returns a new ``aiohttp.ClientSession``, which is used instead of one of the
+            client's own, and closed by the client. It is called once for uploads and once for messages, in the event
+            loop.
     """
 
     batch_size: int = field(default=50, validator=checks.integer(1, 50))
@@ -144,6 +155,19 @@ class UploadSettings:
         default=0.02, converter=checks.to_seconds, validator=checks.positive("seconds", allow_zero=True)
     )
     gzip: bool = field(default=False, validator=checks.boolean)
+    proxy: str | None = field(default=None, converter=to_secret, repr=False, validator=checks.optional(checks.proxy))
+    trust_env: bool = field(default=False, validator=checks.boolean)
+    ca_file: str | os.PathLike[str] | None = field(default=None, validator=checks.optional(checks.path))
+    ssl: SSLContext | None = field(
+        default=None, validator=checks.optional(checks.instance_of(SSLContext, "Use an ssl.SSLContext."))
+    )
+    session_factory: Callable[[], Any] | None = field(
+        default=None, repr=False, validator=checks.optional(checks.plain_function)
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.ca_file is not None and self.ssl is not None:
+            raise ConfigurationError("ca_file", "must not be set together with 'ssl'", "Load it into the SSLContext.")
 
 
 #: All default properties together, in bytes of JSON: half of what an event may have, so that no event fails for them.

@@ -18,6 +18,7 @@ from helpers.environment import Environment, SetConstants
 from hypothesis import HealthCheck, settings
 
 from exponea_async import Configuration, Exponea, Hooks, UploadSettings
+from exponea_async._pipeline import transport
 from exponea_async.devices import expirer
 from exponea_async.features._shared import consent
 from exponea_async.features._shared.html import rules
@@ -41,6 +42,7 @@ def reset_logged_once() -> None:
     # Warnings that are logged once are logged once in each test.
     consent.warn_once.cache_clear()
     rules.log_removed.cache_clear()
+    transport.warn_of_clear_text.cache_clear()
 
 
 @pytest.fixture

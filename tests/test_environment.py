@@ -115,7 +115,8 @@ class TestReading:
         names += [f"EXPONEA_QUEUE_{name.upper()}" for name in attrs.fields_dict(QueueSettings)]
         names += [f"EXPONEA_UPLOAD_{name.upper()}" for name in attrs.fields_dict(UploadSettings)]
         names += [f"EXPONEA_LIMITS_{name.upper()}" for name in attrs.fields_dict(RequestLimits)]
-        functions = ("CUSTOMER_TOKEN_PROVIDER", "RESOURCE_LOADER", "ENCODER", "NORMALIZE_ID")
+        functions = ["CUSTOMER_TOKEN_PROVIDER", "RESOURCE_LOADER", "ENCODER", "NORMALIZE_ID"]
+        functions += ["UPLOAD_SESSION_FACTORY", "UPLOAD_SSL"]
         others = {"EXPONEA_QUEUE", "EXPONEA_UPLOAD", "EXPONEA_LIMITS", *(f"EXPONEA_{name}" for name in functions)}
 
         Configuration.from_env({**dict.fromkeys(set(names) - others, ""), **REQUIRED})
@@ -206,7 +207,7 @@ class TestErrors:
             ("EXPONEA_QUEUE_MAX_RECORD", "Did you mean EXPONEA_QUEUE_MAX_RECORDS?"),
             ("EXPONEA_base_url", "Did you mean EXPONEA_BASE_URL?"),
             ("EXPONEA_ZZZ", "Remove it."),
-            ("EXPONEA_CUSTOMER_TOKEN_PROVIDER", "Pass the function as an argument of from_env()."),
+            ("EXPONEA_CUSTOMER_TOKEN_PROVIDER", "Pass the object itself as an argument of from_env()."),
         ],
     )
     def test_unknown_variables_are_reported(self, name: str, hint: str) -> None:

@@ -30,12 +30,12 @@ class Environment:
 
     def __init__(self, kind: type, sections: Mapping[str, type]) -> None:
         self._sections = {"": kind, **sections}
-        self._functions = frozenset(each.name for each in attrs.fields(kind) if "Callable" in str(each.type))
+        fields = [(section, each) for section, owner in self._sections.items() for each in attrs.fields(owner)]
+        self._objects = frozenset(_variable(f"{section}.{each.name}") for section, each in fields if _is_object(each))
         self._variables: dict[str, tuple[str, Attribute[Any]]] = {
             _variable(f"{section}.{each.name}"): (section, each)
-            for section, owner in self._sections.items()
-            for each in attrs.fields(owner)
-            if each.init and each.name not in self._functions and each.name not in self._sections
+            for section, each in fields
+            if each.init and not _is_object(each) and each.name not in self._sections
         }
 
     def select(self, variables: Mapping[str, str]) -> dict[str, Secret]:
@@ -52,8 +52,8 @@ class Environment:
         for name in variables:
             if name not in self._variables:
                 hint = checks.suggest(name, self._variables, "Remove it.", prefix=PREFIX)
-                if name.removeprefix(PREFIX).lower() in self._functions:
-                    hint = "Pass the function as an argument of from_env()."
+                if name in self._objects:
+                    hint = "Pass the object itself as an argument of from_env()."
                 raise ConfigurationError(name, "is not a known variable", hint)
 
     def read(
@@ -95,6 +95,11 @@ class Environment:
 def _read(name: str, field: "Attribute[Any]", value: Secret) -> Any:
     parsed = checks.parse_variable(name, field.type, value)
     return parsed if field.repr else to_secret(parsed)
+
+
+def _is_object(field: "Attribute[Any]") -> bool:
+    """Return whether the values of a field can't be written as text: functions and TLS settings."""
+    return any(each in str(field.type) for each in ("Callable", "SSLContext"))
 
 
 def _variable(field: str) -> str:

@@ -295,6 +295,14 @@ def _is_memory_in_other_words(storage: object) -> bool:
     return bool(path != "memory:" and OTHER_MEMORY.fullmatch(path))
 
 
+def _is_no_proxy(value: str) -> bool:
+    with suppress(ValueError):
+        parts = urlsplit(value)
+        is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment
+        return parts.scheme not in DEFAULT_PORTS or not parts.hostname or not is_bare or parts.port == 0
+    return True
+
+
 _MISSING: Rule = (_is_none, "is missing")
 _NO_STRING: Rule = (_is_no_string, "expected a string, got {type}")
 _BLANK: Rule = (_is_blank, "must not be blank")
@@ -347,6 +355,16 @@ def base_url(instance: object, attribute: "Attribute[Any]", value: Any) -> None:
         trouble = f"must not contain a path of the API, {found[0]!r}, which is appended to it, got {short_repr(value)}"
         raise ConfigurationError(attribute.name, trouble, f"Use {value[: found.start()]!r}.")
 
+
+# The value is not shown: it may contain a password.
+proxy = check(
+    _NO_STRING,
+    (INVISIBLE.search, "must not contain whitespace or control characters"),
+    (_is_no_proxy, "must be an http or https URL of a host, with nothing after its port"),
+    hint="Use scheme, host and port, with credentials if they are needed: 'http://name:password@proxy.example:3128'.",
+)
+
+path = check((_is_no_path, "expected a file path, got {type}"), hint="Use a string or a pathlib.Path.")
 
 application_id = check(
     _NO_STRING,

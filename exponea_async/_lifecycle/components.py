@@ -9,6 +9,7 @@ from typing import Any
 
 from exponea_async._internal.closing import Deadline
 from exponea_async._pipeline.api import ApiClient
+from exponea_async._pipeline.network import Network
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.recorder import EventRecorder
@@ -91,7 +92,8 @@ class Components:
             projects=self.projects,
         )
         self._rate_limiter = RateLimiter(configuration.upload.requests_per_second)
-        self.api = ApiClient(configuration, self.projects, self._rate_limiter)
+        self._network = Network(configuration.upload)
+        self.api = ApiClient(configuration, self.projects, self._network, self._rate_limiter)
         self.features = FeatureRegistry(
             [
                 InAppMessages(configuration, clock),
@@ -129,8 +131,10 @@ class Components:
 
         Raises:
             StorageError: The storage can't be opened.
+            ConfigurationError: The certificates can't be loaded, or there is no session to make requests with.
         """
         self.loop = asyncio.get_running_loop()
+        await self._network.open()
         await self.storage.open()
         try:
             await self._update_addresses()
@@ -163,6 +167,7 @@ class Components:
             period=self.flush_period,
             written=self._written,
             projects=self.projects,
+            network=self._network,
             rate_limiter=self._rate_limiter,
             report=self._note_restart,
         )

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from exponea_async._internal.secrets import Secret
 from exponea_async._internal.user_code import FunctionError, calling
+from exponea_async._pipeline.network import Network
 from exponea_async._pipeline.projects import ProjectAccess, ProjectStore
 from exponea_async._pipeline.responses import classify, describe
 from exponea_async._pipeline.retry import Backoff, RateLimiter, request_attempts
@@ -36,12 +37,16 @@ class ApiClient:
     Args:
         configuration: The settings; they include the function that returns customers' own tokens.
         projects: The addresses and credentials of projects.
+        network: The proxy and the certificates of requests.
         rate_limiter: Shared with the uploads.
     """
 
-    def __init__(self, configuration: Configuration, projects: ProjectStore, rate_limiter: RateLimiter) -> None:
+    def __init__(
+        self, configuration: Configuration, projects: ProjectStore, network: Network, rate_limiter: RateLimiter
+    ) -> None:
         self._configuration = configuration
         self._projects = projects
+        self._network = network
         self._rate_limiter = rate_limiter
         self._backoff = Backoff(configuration.upload)
         self._limits = configuration.limits
@@ -140,7 +145,7 @@ class ApiClient:
         if self._transport is None:
             # Requests never wait for a connection, which would use up the time limits of other kinds.
             connections = sum(map(self._limits.concurrency, self._slots))
-            self._transport = Transport(self._configuration.upload, connections=connections)
+            self._transport = Transport(self._configuration.upload, self._network, connections=connections)
         return self._transport
 
     async def _authorization(self, access: ProjectAccess, ids: Mapping[str, str] | None) -> str:

@@ -10,6 +10,7 @@ from exponea_async._pipeline.acknowledger import Acknowledger
 from exponea_async._pipeline.dead_letters import DeadLetterLimits
 from exponea_async._pipeline.exchange import Exchange
 from exponea_async._pipeline.flush import Flusher
+from exponea_async._pipeline.network import Network
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.retry import RateLimiter
@@ -41,6 +42,7 @@ class UploadRuntime:
         period: Seconds between the uploads of `FlushMode.PERIOD` at first.
         written: Set after records were written.
         projects: The addresses and credentials of projects.
+        network: The proxy and the certificates of requests.
         rate_limiter: Spaces the requests.
         report: Called when a task has ended unexpectedly; see `Supervisor`.
 
@@ -60,13 +62,14 @@ class UploadRuntime:
         period: float,
         written: asyncio.Event,
         projects: ProjectStore,
+        network: Network,
         rate_limiter: RateLimiter,
         report: RestartReport,
     ) -> None:
         settings = configuration.upload
         # Every project is tried again.
         counters.paused.clear()
-        self._transport = Transport(settings, connections=settings.concurrency)
+        self._transport = Transport(settings, network, connections=settings.concurrency)
         self._supervisor = Supervisor(report)
         limits = DeadLetterLimits(storage, configuration.queue, counters, hooks)
         self._acknowledger = Acknowledger(storage, receipts, counters, hooks, limits)

@@ -5,21 +5,31 @@ HTTP: one request, answered by an `HttpResponse` or an `UnavailableError`.
 import asyncio
 import base64
 import io
+import logging
 import platform
 import ssl
 import time
 import zlib
+from contextlib import suppress
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from attrs import define
 
 from exponea_async._internal.secrets import Secret
+from exponea_async._internal.user_code import calling
+from exponea_async._pipeline.network import Network
 from exponea_async._pipeline.resolver import DaemonResolver
 from exponea_async._pipeline.responses import HttpResponse, parse_retry_after
 from exponea_async._version import __version__
 from exponea_async.config import UploadSettings
-from exponea_async.errors import UnavailableError
+from exponea_async.errors import ConfigurationError, UnavailableError
 from exponea_async.projects import BasicAuth
+
+LOG = logging.getLogger("exponea_async")
 
 #: Maximum size of a response body in bytes; that of a batch has a few thousand.
 MAX_RESPONSE = 4_000_000
@@ -51,6 +61,14 @@ def _encoded_pair(authorization: BasicAuth) -> str:
     return base64.b64encode(f"{authorization.key_id}:{authorization.secret}".encode()).decode()
 
 
+#: The headers of all requests.
+HEADERS = {
+    "Accept": "application/json",
+    "Content-Type": "application/json",
+    "User-Agent": f"exponea-async/{__version__} python/{platform.python_version()}",
+}
+
+
 @define(eq=False)
 class _Pool:
     """
@@ -70,31 +88,22 @@ class Transport:
     A pool of HTTP connections. It makes single attempts and knows nothing of records.
 
     Args:
-        settings: The time limit of a request, the response included.
+        settings: The time limit of a request, the response included, and the function that creates sessions.
+        network: The proxy and the certificates.
         connections: Maximum number of open connections.
     """
 
-    def __init__(self, settings: UploadSettings, *, connections: int) -> None:
+    def __init__(self, settings: UploadSettings, network: Network, *, connections: int) -> None:
         self._timeout = aiohttp.ClientTimeout(total=settings.request_timeout)
+        self._settings = settings
+        self._network = network
         self._connections = connections
         self._pool = self._new_pool()
         self._pools = {self._pool}
         self._is_closed = False
 
     def _new_pool(self) -> "_Pool":
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, resolver=DaemonResolver()),
-            # Cookies of the platform have no use here, and would be shared by all customers.
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={
-                "Accept": "application/json",
-                "Content-Type": "application/json",
-                "User-Agent": f"exponea-async/{__version__} python/{platform.python_version()}",
-            },
-            # Otherwise a key in .netrc or a proxy in the environment would apply without being asked for.
-            trust_env=False,
-        )
-        return _Pool(session)
+        return _Pool(_new_session(self._settings, self._connections))
 
     async def post(self, url: str, body: bytes, authorization: str, *, compress: bool = False) -> HttpResponse:
         """
@@ -131,7 +140,9 @@ class Transport:
         Raises:
             UnavailableError: There was no valid response, or its body is too large.
         """
-        headers: dict[str, str] = {"Authorization": Secret(authorization)}
+        headers: dict[str, str] = {**HEADERS, "Authorization": Secret(authorization)}
+        if url.startswith("http://"):
+            warn_of_clear_text(url[: url.find("/", len("http://"))])
         if compress and body is not None:
             headers["Content-Encoding"] = "gzip"
             body = await _compress(body)
@@ -147,6 +158,8 @@ class Transport:
                 headers=headers,
                 allow_redirects=False,
                 timeout=self._timeout if timeout is None else aiohttp.ClientTimeout(total=timeout),
+                ssl=self._network.tls or True,
+                **self._proxy(url, headers),
             ) as response:
                 return await _read(response, max_response)
         except TimeoutError as error:
@@ -167,11 +180,26 @@ class Transport:
         Open new connections from now on, since a connection of a pool has failed.
 
         If one connection is dead, for example because the machine was asleep, usually all of them are, and each would
-        cost a request its time limit. Requests that are under way go on.
+        cost a request its time limit. Requests that are under way go on. Sessions of the application stay: only it
+        knows which of them share their connections.
         """
-        if pool is self._pool and not self._is_closed:
+        if pool is self._pool and not self._is_closed and self._settings.session_factory is None:
             self._pool = self._new_pool()
             self._pools.add(self._pool)
+
+    def _proxy(self, url: str, headers: dict[str, str]) -> dict[str, Any]:
+        """Return the arguments that lead a request through its proxy, and add the header of a request in clear text."""
+        proxy = self._network.proxy_for(url)
+        if proxy is None:
+            return {}
+        if proxy.authorization is None:
+            return {"proxy": proxy.url}
+        credentials = {"Proxy-Authorization": proxy.authorization}
+        if url.startswith("https://"):
+            # The platform must not get these: they are in the request that opens the tunnel.
+            return {"proxy": proxy.url, "proxy_headers": credentials}
+        headers.update(credentials)
+        return {"proxy": proxy.url}
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -184,6 +212,35 @@ class Transport:
         self._is_closed = True
         while self._pools:
             self._pools.pop().session.detach()
+
+
+def _new_session(settings: UploadSettings, connections: int) -> aiohttp.ClientSession:
+    if settings.session_factory is None:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=connections, resolver=DaemonResolver()),
+            # Cookies of the platform have no use here, and would be shared by all customers.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Otherwise a key in .netrc would apply; the proxies of the environment are read by `Network`.
+            trust_env=False,
+        )
+    session: Any = None
+    with calling("the session_factory", settings.session_factory):
+        session = settings.session_factory()
+    if not isinstance(session, aiohttp.ClientSession):
+        trouble = f"must return an aiohttp.ClientSession, returned {type(session).__name__}"
+        raise ConfigurationError("upload.session_factory", trouble, "Return a new session from a plain function.")
+    return session
+
+
+@lru_cache(maxsize=100)
+def warn_of_clear_text(origin: str) -> None:
+    """Log once that an address is not encrypted, unless it is on this machine."""
+    host = urlsplit(origin).hostname or ""
+    with suppress(ValueError):
+        if ip_address(host).is_loopback:
+            return
+    if host != "localhost" and not host.endswith(".localhost"):
+        LOG.warning("%s is not encrypted: the key and all data are sent in clear text. Use https.", origin)
 
 
 async def _read(response: aiohttp.ClientResponse, max_response: int) -> HttpResponse:

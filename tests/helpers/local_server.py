@@ -2,6 +2,7 @@
 A local HTTP server for tests.
 """
 
+import ssl
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import ClassVar, Self
@@ -17,6 +18,7 @@ class LocalServer(ABC):
         url: Its address.
         max_body: Maximum size of a request body, in bytes.
         auto_decompress: Whether request bodies are decompressed.
+        tls: The TLS settings, if it is to be reached by https; set before it is entered.
     """
 
     max_body: ClassVar[int] = 100_000_000
@@ -24,6 +26,7 @@ class LocalServer(ABC):
 
     def __init__(self) -> None:
         self.url = ""
+        self.tls: ssl.SSLContext | None = None
 
     @abstractmethod
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -34,8 +37,8 @@ class LocalServer(ABC):
         app.add_routes([web.route("*", "/{path:.*}", self.handle)])
         self._runner = web.AppRunner(app, access_log=None, auto_decompress=self.auto_decompress, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls).start()
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 
     async def __aexit__(

@@ -15,6 +15,7 @@ from helpers.waiting import until
 from exponea_async import ClosedError, RequestRefusedError, UnavailableError
 from exponea_async._pipeline import api as api_module
 from exponea_async._pipeline.api import MAX_RESPONSE, ApiClient
+from exponea_async._pipeline.network import Network
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.retry import RateLimiter
 from exponea_async.requests import ApiRequest, RequestKind, RequestLimits
@@ -83,7 +84,9 @@ async def create_api(host: Host, configure: Configure) -> AsyncIterator[CreateAp
 
     def make(**settings: Any) -> ApiClient:
         configuration = configure(**{"base_url": host.url, **settings})
-        api = ApiClient(configuration, ProjectStore(configuration, storage), RateLimiter(100_000.0))
+        api = ApiClient(
+            configuration, ProjectStore(configuration, storage), Network(configuration.upload), RateLimiter(100_000.0)
+        )
         api.open()
         made.append(api)
         return api
@@ -405,6 +408,8 @@ class TestLifecycle:
 def test_connections_are_created_with_the_first_request(configure: Configure) -> None:
     """A client without requests has no connection pool."""
     # Creating a connection pool outside of an event loop would raise an error.
-    api = ApiClient(configure(), ProjectStore(configure(), MemoryStorage()), RateLimiter(100.0))
+    api = ApiClient(
+        configure(), ProjectStore(configure(), MemoryStorage()), Network(configure().upload), RateLimiter(100.0)
+    )
 
     asyncio.run(api.aclose())

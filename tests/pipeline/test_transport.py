@@ -22,6 +22,7 @@ from aiohttp import client_exceptions, web
 from helpers.environment import Environment
 from helpers.local_server import LocalServer
 
+from exponea_async._pipeline.network import Network
 from exponea_async._pipeline.responses import HttpResponse
 from exponea_async._pipeline.transport import (
     COMPRESS_ON_THREAD,
@@ -41,9 +42,14 @@ HEADER = f"Token {SECRET}"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+def connect(settings: UploadSettings, *, connections: int) -> Transport:
+    """Return a transport without a proxy."""
+    return Transport(settings, Network(settings), connections=connections)
+
+
 @pytest.fixture
 async def transport() -> AsyncIterator[Transport]:
-    transport = Transport(UploadSettings(request_timeout=5.0), connections=4)
+    transport = connect(UploadSettings(request_timeout=5.0), connections=4)
     yield transport
     await transport.aclose()
 
@@ -159,7 +165,7 @@ class TestRequests:
             received.append((await request.read(), request.headers.get("Content-Encoding")))
             return web.Response()
 
-        transport = Transport(UploadSettings(request_timeout=5.0), connections=1)
+        transport = connect(UploadSettings(request_timeout=5.0), connections=1)
         async with serving(handle) as url, contextlib.aclosing(transport):
             await transport.post(url, body, HEADER, compress=compressed)
 
@@ -251,13 +257,13 @@ class TestErrors:
 
     async def test_a_missing_response_times_out(self) -> None:
         """A server accepts the request and sends nothing."""
-        transport = Transport(UploadSettings(request_timeout=0.1), connections=1)
+        transport = connect(UploadSettings(request_timeout=0.1), connections=1)
         async with sending(stay=True) as url, contextlib.aclosing(transport):
             assert "no response in time" in str(await error_of(transport, url))
 
     async def test_an_incomplete_body_times_out(self) -> None:
         """The time limit is for the complete response."""
-        transport = Transport(UploadSettings(request_timeout=0.1), connections=1)
+        transport = connect(UploadSettings(request_timeout=0.1), connections=1)
         async with (
             sending(HEAD + b"Content-Length: 100\r\n\r\n", b"x", stay=True) as url,
             contextlib.aclosing(transport),

@@ -16,6 +16,7 @@ from helpers.clients import Configure
 from exponea_async import Configuration, FlushMode, FlushResult, Hooks, Receipt, StorageError
 from exponea_async._pipeline.commands import event_command, route_of
 from exponea_async._pipeline.flush import Flusher
+from exponea_async._pipeline.network import Network
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.retry import RateLimiter
@@ -94,6 +95,7 @@ async def uploading(
         period=configuration.flush_period,
         written=asyncio.Event(),
         projects=projects,
+        network=Network(configuration.upload),
         rate_limiter=RateLimiter(100_000.0),
         report=lambda _name, _error: None,
     )

@@ -143,7 +143,8 @@ class TestRoutes:
         """A header that is neither ASCII nor UTF-8 is rejected, too, on all routes."""
         address = sandbox.url.removeprefix("http://")
         reader, writer = await asyncio.open_connection(*address.split(":"))
-        head = f"GET /wxstatic/projects/shop/bundle-android.json?v=2 HTTP/1.1\r\nHost: {address}\r\nAuthorization: {scheme} "
+        path = "/wxstatic/projects/shop/bundle-android.json?v=2"
+        head = f"GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {scheme} "
         token = issue_token(SECRET, IDS).replace(".", ".\udcff", 1).encode(errors="surrogateescape")
         writer.write(head.encode() + token + b"\r\nConnection: close\r\n\r\n")
         status = await reader.readline()
