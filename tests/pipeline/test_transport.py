@@ -386,7 +386,7 @@ class FreezingServer(LocalServer):
 class TestDeadConnections:
     async def test_only_one_request_meets_them(self) -> None:
         """After the first request that has no response, no connection from before is used."""
-        transport = Transport(UploadSettings(request_timeout=0.3), connections=4)
+        transport = connect(UploadSettings(request_timeout=0.3), connections=4)
         async with FreezingServer() as server, contextlib.aclosing(transport):
             await asyncio.gather(*(transport.post(f"{server.url}/together", b"{}", HEADER) for _ in range(4)))
             server.freeze()
@@ -410,7 +410,7 @@ class TestDeadConnections:
                 request.transport.abort()
             return web.Response()
 
-        transport = Transport(UploadSettings(request_timeout=5.0), connections=4)
+        transport = connect(UploadSettings(request_timeout=5.0), connections=4)
         async with serving(handle) as url, contextlib.aclosing(transport):
             slow = asyncio.create_task(transport.post(f"{url}/slow", b"{}", HEADER))
             await begun.wait()
@@ -432,7 +432,7 @@ class TestDeadConnections:
             await never.wait()
             return web.Response()
 
-        transport = Transport(UploadSettings(request_timeout=5.0), connections=4)
+        transport = connect(UploadSettings(request_timeout=5.0), connections=4)
         async with serving(handle) as url:
             slow = asyncio.create_task(transport.post(url, b"{}", HEADER))
             await begun.wait()
