@@ -410,7 +410,8 @@ class Storage(Protocol):
         Other clients of the same file get a `WipedFileError` for each call until they open it again.
 
         Raises:
-            StorageError: Nothing was deleted.
+            StorageError: Nothing was deleted, or the message says what was not; another call, or the next start,
+                finishes it.
         """
         ...
 

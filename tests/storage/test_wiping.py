@@ -203,6 +203,44 @@ class TestDifficulties:
         assert traces(path.parent) == []
         assert "queue.sqlite.exponea-wiped" not in names(path.parent)
 
+    async def test_data_that_cannot_be_erased(self, open_file: OpenFile, path: Path) -> None:
+        """If the system does not even empty the file, the error says so, and the data is not used but erased later."""
+        storage = await open_file()
+        await fill(storage)
+        await storage.aclose()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "truncate", refuse)
+            for attempt in (storage.wipe, storage.wipe, storage.open):
+                with pytest.raises(StorageError, match=r"can't be erased yet.*at the next start before anything else"):
+                    await attempt()
+            assert traces(path.parent) == ["queue.sqlite.exponea-wiped"]
+
+        await storage.open()
+        assert ((await storage.pending()).waiting, traces(path.parent)) == (0, [])
+
+    async def test_killed_processes(self, path: Path) -> None:
+        """Wherever a process is killed, what it has wiped is gone, and the queue works at the next start."""
+        path.parent.mkdir()
+        for delay in range(6):
+            process = other_process(WIPE_FOREVER, path)
+            assert process.stdout
+            lines = [await asyncio.to_thread(process.stdout.readline) for _ in range(3)]
+            await asyncio.sleep(delay * 0.005)
+            process.kill()
+            rest, _ = await asyncio.to_thread(process.communicate)
+            wiped = [line.split()[1] for line in [*lines, *rest.splitlines(keepends=True)] if line.endswith("\n")]
+
+            storage = SQLiteStorage(path)
+            await storage.open()
+            assert not {*bodies(await storage.waiting(9))} & {*wiped}
+            await storage.aclose()
+            assert names(path.parent) == {"queue.sqlite"}
+            assert not [body for body in wiped if body.encode() in content(path)]
+
+
+def refuse(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
 
 def overwrite(path: Path) -> None:
     size = path.stat().st_size
@@ -234,6 +272,25 @@ async def main(path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         await client.stop_integration()
         print("stopped", client.is_stopped)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+#: Writes and wipes until it is killed, and reports what it has wiped.
+WIPE_FOREVER = """
+import asyncio, itertools, os, sys
+from exponea_async.storage.base import Record
+from exponea_async.storage.sqlite.storage import SQLiteStorage
+
+async def main(path):
+    storage = SQLiteStorage(path)
+    await storage.open()
+    print("open", flush=True)
+    for number in itertools.count():
+        body = f"record-{os.getpid()}-{number}-end"
+        await storage.write([Record("shop", body.encode(), 1.0)])
+        await storage.wipe()
+        print("wiped", body, flush=True)
 
 asyncio.run(main(sys.argv[1]))
 """

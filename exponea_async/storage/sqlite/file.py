@@ -182,7 +182,12 @@ def locked(folder: Path) -> Iterator[None]:
     if folder in _locked_folders.__dict__.setdefault("all", set()) or fcntl is None:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        # A folder may be writable and not readable. Then it can't be locked.
+        yield
+        return
     try:
         _lock(handle)
         _locked_folders.all.add(folder)

@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
-from exponea_async.errors import LifecycleError
+from exponea_async.errors import LifecycleError, StorageError
 from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.file import is_busy, locked, open_file
 from exponea_async.storage.sqlite.leftovers import delete_leftovers
@@ -37,7 +37,8 @@ def wipe(path: Path, *, only_if_unused: bool = False) -> None:
 
     Raises:
         LifecycleError: The file is open, and must not be.
-        StorageError: What is at the path is not a queue; nothing was deleted.
+        StorageError: What is at the path is not a queue, and nothing was deleted; or the system refused to erase the
+            data, which the message says.
         OSError: The system refused; the file is as it was.
     """
     if not path.parent.exists():
@@ -66,7 +67,13 @@ def finish_wipe(path: Path) -> None:
         return
     _, release = claim(mark)
     release()
-    os.truncate(mark, 0)
+    try:
+        os.truncate(mark, 0)
+    except OSError as error:
+        raise StorageError(
+            f"The data of {path} was set aside as {mark.name}, but can't be erased yet: {error}.",
+            hint="It is erased by the next call, or at the next start before anything else.",
+        ) from error
     if not os.path.lexists(path):
         for suffix in COMPANIONS:
             _delete_companion(Path(f"{path}{suffix}"))
