@@ -71,6 +71,10 @@ def _token_frequency(value: TokenFrequency | str) -> TokenFrequency:
 MIN_BATCH_BYTES = 820_000 + 1_000
 
 
+#: The smallest limit of the queue's size, which the largest command fits into.
+MIN_QUEUE_BYTES = 2_000_000
+
+
 @frozen(kw_only=True)
 class QueueSettings:
     """
@@ -78,6 +82,8 @@ class QueueSettings:
 
     Args:
         max_records: Maximum number of records in the queue.
+        max_bytes: Maximum size of the content of the queue file in bytes, dead letters and devices included; None for
+            no limit. The file's write-ahead log is limited separately, to the same size, but at least 8 MB.
         when_full: What a call does when the queue is full: ``"raise"`` a `QueueFullError`, ``"wait"`` for room, or
             ``"drop_oldest"``.
         max_age: After this time in seconds, an undelivered record becomes a dead letter; 30 days by default.
@@ -91,6 +97,7 @@ class QueueSettings:
     """
 
     max_records: int = field(default=1_000_000, validator=checks.integer(1))
+    max_bytes: int | None = field(default=None, validator=checks.optional(checks.integer(MIN_QUEUE_BYTES)))
     when_full: Literal["raise", "wait", "drop_oldest"] = field(
         default="raise", validator=checks.one_of(("raise", "wait", "drop_oldest"))
     )

@@ -403,6 +403,10 @@ class Storage(Protocol):
         """
         ...
 
+    async def compact(self) -> int:
+        """Give unused space back to the system; return how many bytes are free again."""
+        ...
+
     async def wipe(self) -> None:
         """
         Delete all records, dead letters and states, and erase them from the disk; also while the storage is closed.
@@ -467,9 +471,11 @@ async def replace_state(storage: Storage, key: str, value: bytes | None) -> None
         return
 
 
-def queue_full(max_records: int) -> QueueFullError:
+def queue_full(max_records: int, max_bytes: int | None = None) -> QueueFullError:
     """Return the error for a write that exceeds the capacity."""
+    size = "" if max_bytes is None else f" and {max_bytes} bytes"
     return QueueFullError(
-        f"The queue is full: it may hold {max_records} records.",
-        hint='Wait for uploads, raise QueueSettings.max_records, or set when_full to "wait" or "drop_oldest".',
+        f"The queue is full: it may hold {max_records} records{size}.",
+        hint="Wait for uploads, raise QueueSettings.max_records or max_bytes, or set when_full to "
+        '"wait" or "drop_oldest".',
     )

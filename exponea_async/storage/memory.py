@@ -9,7 +9,7 @@ their due time. So a lease searches nothing.
 import asyncio
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge, nsmallest
 from itertools import count, islice
 from math import inf
@@ -86,15 +86,22 @@ class MemoryStorage:
 
     Args:
         max_records: The capacity of the queue.
+        max_bytes: The same for the size of all records' bodies, or None.
         when_full: What happens to a write that exceeds it: ``"raise"``, ``"wait"`` or ``"drop_oldest"``.
     """
 
     def __init__(
-        self, *, max_records: int = 1_000_000, when_full: Literal["raise", "wait", "drop_oldest"] = "raise"
+        self,
+        *,
+        max_records: int = 1_000_000,
+        max_bytes: int | None = None,
+        when_full: Literal["raise", "wait", "drop_oldest"] = "raise",
     ) -> None:
         self.commits = 0
         self.number = -1
         self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._when_full = when_full
         self._is_open = False
         self._route_numbers = count(1)
@@ -152,7 +159,7 @@ class MemoryStorage:
     async def _write_in_turn(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck]) -> Written:
         async with self._turn:
             self._check_states(states)
-            while self._when_full == "wait" and len(self._rows) + len(records) > self._max_records >= len(records):
+            while self._when_full == "wait" and self._can_fit(records) and not self._has_room(records):
                 # Checked here too: this write may have got its turn because the storage was closed.
                 self._check_open()
                 self._capacity_freed.clear()
@@ -163,7 +170,7 @@ class MemoryStorage:
 
     def _write(self, records: Sequence[Record], states: Sequence[StateChange | StateCheck]) -> Written:
         self._check_states(states)
-        dropped = self._make_capacity(len(records))
+        dropped = self._make_capacity(records) if records and not self._has_room(records) else ()
         for state in states:
             if isinstance(state, StateChange):
                 self._change(state)
@@ -196,25 +203,34 @@ class MemoryStorage:
             if seen is not None and stored and stored.active is not None and stored.active > seen:
                 raise StateConflictError(state.key)
 
-    def _make_capacity(self, wanted: int) -> tuple[str, ...]:
+    def _has_room(self, records: Sequence[Record]) -> bool:
+        fits = self._max_bytes is None or self._bytes + _size(records) <= self._max_bytes
+        return fits and len(self._rows) + len(records) <= self._max_records
+
+    def _can_fit(self, records: Sequence[Record]) -> bool:
+        fits = self._max_bytes is None or _size(records) <= self._max_bytes
+        return fits and len(records) <= self._max_records
+
+    def _make_capacity(self, records: Sequence[Record]) -> tuple[str, ...]:
         """Return the ids of the records that were dropped for a write."""
-        missing = wanted - max(0, self._max_records - len(self._rows))
-        if not wanted or missing <= 0:
-            return ()
-        if wanted > self._max_records or self._when_full != "drop_oldest":
-            raise queue_full(self._max_records)
-        # Untouched records first, from all routes by age; leased ones only where there are no others.
-        oldest = list(islice(merge(*map(self._untouched, self._routes_by_number.values()), key=_written_at), missing))
-        for row in oldest:
-            row.route.cursor = row.number
-        dropped = [self._remove(row) for row in oldest]
-        # Only leased records are left if any are still missing.
-        dropped += map(self._remove, nsmallest(missing - len(dropped), self._rows.values(), key=_written_at))
+        if not self._can_fit(records) or self._when_full != "drop_oldest":
+            raise queue_full(self._max_records, self._max_bytes)
+        dropped: list[str] = []
+        oldest = self._oldest()
+        while not self._has_room(records):
+            row = next(oldest)
+            row.route.cursor = max(row.route.cursor, row.number)
+            dropped.append(self._remove(row))
         for key in dropped:
             self._mark(key, RecordStatus("dropped"))
         return tuple(dropped)
 
-    def _untouched(self, route: _Route) -> Iterable[_Row]:
+    def _oldest(self) -> Iterator[_Row]:
+        """Yield untouched records first, from all routes by age; leased ones only where there are no others."""
+        yield from merge(*map(self._untouched, self._routes_by_number.values()), key=_written_at)
+        yield from sorted(self._rows.values(), key=_written_at)
+
+    def _untouched(self, route: _Route) -> Iterator[_Row]:
         return (self._rows[route.id(number)] for number in range(route.cursor + 1, route.last + 1))
 
     def _add(self, record: Record) -> str:
@@ -226,11 +242,13 @@ class MemoryStorage:
         route.last += 1
         key = route.id(route.last)
         self._rows[key] = _Row(key, route.last, route, record)
+        self._bytes += len(record.body)
         return key
 
     def _remove(self, row: _Row) -> str:
         self._unschedule(row)
         del self._rows[row.id]
+        self._bytes -= len(row.record.body)
         return row.id
 
     # Leasing and settling
@@ -432,6 +450,11 @@ class MemoryStorage:
         self._check_open()
         return self._generation
 
+    async def compact(self) -> int:
+        """Return 0: there is no file."""
+        self._check_open()
+        return 0
+
     async def wipe(self) -> None:
         """Delete everything; also while the storage is closed."""
         self._generation += 1
@@ -447,6 +470,10 @@ class MemoryStorage:
         ):
             content.clear()
         self._capacity_freed.set()
+
+
+def _size(records: Sequence[Record]) -> int:
+    return sum(len(record.body) for record in records)
 
 
 def _written_at(row: _Row) -> float:

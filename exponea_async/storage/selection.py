@@ -42,13 +42,14 @@ def create_storage(configuration: Configuration, report: Callable[[StorageError]
     if _is_in_memory(configuration):
         from exponea_async.storage.memory import MemoryStorage  # noqa: PLC0415
 
-        return MemoryStorage(max_records=queue.max_records, when_full=queue.when_full)
+        return MemoryStorage(max_records=queue.max_records, max_bytes=queue.max_bytes, when_full=queue.when_full)
     from exponea_async.storage.sqlite.storage import SQLiteStorage  # noqa: PLC0415
 
     return SQLiteStorage(
         _path(configuration),
         durability=queue.durability,
         max_records=queue.max_records,
+        max_bytes=queue.max_bytes,
         when_full=queue.when_full,
         report=report,
         follow_links=queue.follow_links,

@@ -166,6 +166,13 @@ class TestProjects:
         assert left_over.run("queue", "stats", "--json").json["projects"] == {"shop": 1, "outlet": 2}
 
 
+def test_compact(cli: CommandLine) -> None:
+    """``compact`` says how many bytes are free again, and what is in the queue stays."""
+    assert cli.run("queue", "compact", "--json").json["freed_bytes"] >= 0
+    assert "freed_bytes" in cli.run("queue", "compact").out
+    assert cli.run("queue", "stats", "--json").json["waiting"] == 1
+
+
 def test_dead(cli: CommandLine) -> None:
     """``dead`` shows the dead letters, newest first, with the reason of the platform."""
     head, first, second = cli.run("queue", "dead").out.splitlines()

@@ -82,7 +82,9 @@ async def expired_keys(storage: Storage, before: float = NOW, limit: int = 100) 
 class MakeStorage(Protocol):
     """Returns an open storage; each is closed after the test."""
 
-    def __call__(self, max_records: int = ..., when_full: WhenFull = ...) -> Awaitable[Storage]: ...
+    def __call__(
+        self, max_records: int = ..., when_full: WhenFull = ..., max_bytes: int | None = ...
+    ) -> Awaitable[Storage]: ...
 
 
 @pytest.fixture(params=["sqlite", "memory"])
@@ -99,8 +101,10 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Sto
 async def make_storage(backend: Callable[..., Storage]) -> AsyncIterator[MakeStorage]:
     made: list[Storage] = []
 
-    async def make(max_records: int = 1_000_000, when_full: WhenFull = "raise") -> Storage:
-        storage = backend(max_records=max_records, when_full=when_full)
+    async def make(
+        max_records: int = 1_000_000, when_full: WhenFull = "raise", max_bytes: int | None = None
+    ) -> Storage:
+        storage = backend(max_records=max_records, when_full=when_full, max_bytes=max_bytes)
         made.append(storage)
         await storage.open()
         return storage

@@ -1,5 +1,5 @@
 """
-``exponea-async queue``: inspect the queue, revive or delete dead letters, give events to another project.
+``exponea-async queue``: inspect and compact the queue, revive or delete dead letters, give events to another project.
 """
 
 import argparse
@@ -81,6 +81,7 @@ def register(commands: Commands) -> None:
         )
     )
     _add_ids(_add_action(actions, "revive", "move dead letters back into the queue", revive))
+    _add_action(actions, "compact", "give unused disk space back to the system", compact)
     purge_parser = _add_action(actions, "purge", "delete dead letters, or the events that wait for a project", purge)
     group = _add_ids(purge_parser)
     group.add_argument("--waiting", action="store_true", help="the events that wait for the project of --project")
@@ -212,6 +213,16 @@ def _by_project(pending: Pending) -> dict[str, int]:
     for route, count in pending.routes.items():
         projects[project_of(route)] += count
     return dict(projects)
+
+
+async def compact(queue: Queue, args: argparse.Namespace) -> int:
+    """Rewrite the file without unused space."""
+    summary = {"freed_bytes": max(0, await queue.storage.compact())}
+    if args.json:
+        print_json(summary)
+    else:
+        print_summary(summary)
+    return Exit.DONE
 
 
 async def show_waiting(queue: Queue, args: argparse.Namespace) -> int:

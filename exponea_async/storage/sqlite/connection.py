@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager, suppress
-from math import inf
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, ParamSpec, TypeVar, cast
@@ -21,6 +20,7 @@ from exponea_async.storage.clock import boot_number
 from exponea_async.storage.sqlite import forking, marks
 from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.marks import Outcome
+from exponea_async.storage.sqlite.patience import Patience
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
 K = TypeVar("K", int, str)
@@ -31,6 +31,8 @@ T = TypeVar("T")
 IDS_PER_STATEMENT = 500
 #: How long SQLite itself waits for another program's lock, in seconds; see `QueueConnection.patiently`.
 LOCK_STEP = 0.05
+#: The largest log, in bytes. It grows beyond a few MB only while another program reads the file all the time.
+MAX_LOG_SIZE, MIN_LOG_SIZE = 256_000_000, 8_000_000
 #: After how many calls of `QueueConnection.mark` the marks are counted, and trimmed if there are too many.
 MARKS_PER_TRIM = 1_000
 
@@ -42,38 +44,6 @@ class MovedFileError(Exception):
     The file at the path, or its write-ahead log, is not the one that is open: it was moved by another process, or
     deleted.
     """
-
-
-class Patience:
-    """
-    How long a connection waits for another program's lock: until a time that can be changed while it waits.
-
-    Args:
-        timeout: The longest wait of a caller, in seconds.
-    """
-
-    __slots__ = ("_end", "_since", "_timeout")
-
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
-        self._since = 0.0
-        self._end = inf
-
-    def begin(self, since: float) -> None:
-        """Begin to wait for callers of whom the first made its call at this monotonic time."""
-        self._since = since
-
-    def end_within(self, seconds: float) -> None:
-        """Wait no longer than this from now on, whoever waits, until `reset`."""
-        self._end = time.monotonic() + seconds
-
-    def reset(self) -> None:
-        """Wait as long as the timeout again."""
-        self._end = inf
-
-    def is_over(self, since: float | None = None) -> bool:
-        """Return whether a caller that made its call at a monotonic time, or the first one, has waited enough."""
-        return time.monotonic() >= min(self._end, (self._since if since is None else since) + self._timeout)
 
 
 class Route:
@@ -112,15 +82,22 @@ class QueueConnection(sqlite3.Connection):
         path: The file.
         patience: How long to wait for another program's lock on the file; None for not at all.
         max_records: The capacity of the queue.
+        max_bytes: The same for the size of the file, or None.
         when_full: What happens to a write that exceeds it.
 
     Attributes:
         path: The file.
         inode: The inode of the file that is open, by which another file at the same path is recognized.
         log_inode: The inode of its write-ahead log, for the same purpose.
+        log_size: The size of that log at the last check, in bytes.
+        max_log_size: Above this size, new records are refused until the log could be emptied.
+        next_reclaim: When unused space may be looked for again, in monotonic time.
+        has_reserve: Whether the reserve was created, or could not be.
+        is_disk_full: Whether new records are refused, because the reserve of the disk is used for the upload.
         hold: The lock that keeps that log alive.
         release: Called once the file is closed.
         max_records: The capacity of the queue.
+        max_bytes: The same for the size of the file, or None.
         when_full: What happens to a write that exceeds it.
         lease_count: The number of leases so far; it decides which route comes first in the next one.
         routes: The routes that new records get, by name. This and the following attributes are valid within a
@@ -139,6 +116,7 @@ class QueueConnection(sqlite3.Connection):
         *,
         patience: Patience | None = None,
         max_records: int = 1_000_000,
+        max_bytes: int | None = None,
         when_full: str = "raise",
     ) -> None:
         # Without an isolation level the sqlite3 module begins no transactions of its own. What a lost file holds is
@@ -147,10 +125,14 @@ class QueueConnection(sqlite3.Connection):
         self._patience = patience or Patience(0.0)
         self.path = str(path)
         self._log = f"{path}-wal"
-        self.inode = self.log_inode = 0
+        self.inode = self.log_inode = self.log_size = 0
+        self.max_log_size = MAX_LOG_SIZE if max_bytes is None else max(max_bytes, MIN_LOG_SIZE)
+        self.is_disk_full = self.has_reserve = False
+        self.next_reclaim = 0.0
         self.hold: Hold | None = None
         self.release: Callable[[], None] = _nothing
         self.max_records = max_records
+        self.max_bytes = max_bytes
         self.when_full = when_full
         self.lease_count = 0
         self.routes: dict[str, Route] = {}
@@ -196,13 +178,20 @@ class QueueConnection(sqlite3.Connection):
             # Not `Path.stat`: this runs for each commit, and takes a third of its time.
             if os.stat(self.path).st_ino != self.inode:  # noqa: PTH116
                 raise MovedFileError("it was moved or deleted while it was in use")
-            if os.stat(self._log).st_ino != self.log_inode:  # noqa: PTH116
+            log = os.stat(self._log)  # noqa: PTH116
+            self.log_size = log.st_size
+            if log.st_ino != self.log_inode:
                 raise MovedFileError("its write-ahead log was deleted while it was in use")
         except (FileNotFoundError, NotADirectoryError):
             raise MovedFileError("it, or its write-ahead log, was deleted while it was in use") from None
         except OSError:
             # Unknown, as after a change of the process's user; what is committed stays committed.
             return
+
+    def measure_log(self) -> None:
+        """Read the size of the write-ahead log again."""
+        with suppress(OSError):
+            self.log_size = Path(self._log).stat().st_size
 
     # Transactions
 
@@ -216,7 +205,12 @@ class QueueConnection(sqlite3.Connection):
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
-        self.patiently(lambda: self._begin(begin))
+        try:
+            self._begin(begin)
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY:
+                raise
+            self.patiently(lambda: self._begin(begin))
         try:
             yield
             self.execute("COMMIT")

@@ -27,6 +27,8 @@ except ImportError:  # pragma: no cover - Windows, where an open file cannot be 
 #: Suffixes of the file and its companions, which exist while it is in use; the file itself is last.
 SUFFIXES = ("-wal", "-shm", "")
 
+#: The log is cut to this size when it is used from its start again, in bytes.
+LOG_SIZE = 4_000_000
 #: The largest file whose pages are all read when it is opened, which takes about 0.1 seconds.
 MAX_CHECKED_BYTES = 64_000_000
 #: How long to wait for a process that opens, moves or wipes a queue of the same folder, in seconds.
@@ -115,6 +117,7 @@ def _prepare(connection: QueueConnection, synchronous: str) -> None:
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     # What was delivered must not be left in free pages; the default of SQLite depends on how it was built.
     connection.execute("PRAGMA secure_delete = ON")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_SIZE}")
     migrate(connection)
     # Reads from the tables, so that damage is found now.
     with connection.read_transaction():
@@ -227,6 +230,11 @@ def is_damage(error: BaseException) -> bool:
 def is_busy(error: BaseException) -> bool:
     """Return whether an error means that another connection has locked the file."""
     return _code(error) == sqlite3.SQLITE_BUSY
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error means that there is no space for what is written."""
+    return primary_code(error) == sqlite3.SQLITE_FULL
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ Group commit: the calls of many callers share one transaction, which is one call
 
 import asyncio
 import logging
+import sqlite3
 import sys
 import time
 from collections import deque
@@ -13,10 +14,12 @@ from typing import Any, TypeVar
 
 from exponea_async.errors import StorageError
 from exponea_async.storage.base import Leased, Record, StateChange, StateCheck, Written
-from exponea_async.storage.sqlite.connection import Patience, QueueConnection
+from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.file import is_busy
 from exponea_async.storage.sqlite.jobs import Job, Lease, Read, copied, run_reads
 from exponea_async.storage.sqlite.leases import LeaseRequest, has_due
+from exponea_async.storage.sqlite.patience import Patience
+from exponea_async.storage.sqlite.space import make_room, prepare_disk, tidy
 from exponea_async.storage.sqlite.writes import BatchWriter, PendingWrite
 
 LOG = logging.getLogger("exponea_async")
@@ -31,6 +34,8 @@ COMMIT_WINDOW = 0.002
 RESTART_DELAY = 0.1
 #: How often writes that wait for capacity are tried again, in seconds. After a settlement they are tried at once.
 CAPACITY_POLL = 0.05
+#: The time without a commit after which unused space is given back, in seconds.
+IDLE_TIME = 5.0
 
 
 class CommitBatch:
@@ -98,18 +103,30 @@ class CommitBatch:
         """
         self._run_preceding(connection)
         if self.writes or self.changes or self._is_any_due(connection):
-            with connection.write_transaction():
-                for job in self.changes:
-                    job.run(connection)
-                if self.writes:
-                    self.blocked = BatchWriter(connection, self.writes).run()
-                for job in self.leases:
-                    job.run(connection)
-                # Before the commit: what is written to a file that is gone must not be there, too, when its content is
-                # copied to a new file. If the file is lost after this, the next check finds what was committed.
-                connection.check_path()
+            prepare_disk(connection)
+            try:
+                self._run_transaction(connection)
+            except sqlite3.OperationalError as error:
+                if not make_room(connection, error, for_upload=bool(self.changes or self.leases)):
+                    raise
+                self._run_transaction(connection)
             self.committed = True
+            if self.changes:
+                # They may have deleted records.
+                connection.next_reclaim = 0.0
         else:
+            connection.check_path()
+
+    def _run_transaction(self, connection: QueueConnection) -> None:
+        with connection.write_transaction():
+            for job in self.changes:
+                job.run(connection)
+            if self.writes:
+                self.blocked = BatchWriter(connection, self.writes).run()
+            for job in self.leases:
+                job.run(connection)
+            # Before the commit: what is written to a file that is gone must not be there, too, when its content is
+            # copied to a new file. If the file is lost after this, the next check finds what was committed.
             connection.check_path()
 
     def _run_preceding(self, connection: QueueConnection) -> None:
@@ -183,6 +200,7 @@ class GroupCommitter:
         self._patience = patience
         self._loop: asyncio.AbstractEventLoop
         self._closing = True
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._writes: deque[PendingWrite] = deque()
         self._blocked: deque[PendingWrite] = deque()
         self._changes: list[Job] = []
@@ -223,6 +241,9 @@ class GroupCommitter:
     async def aclose(self) -> None:
         """Complete the calls made so far and end the task; writes that wait for capacity get an error."""
         self._closing = True
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
         self._wake()
         if self._task:
             # Waited for, not awaited: a caller that is cancelled here must not cancel the commits.
@@ -351,6 +372,8 @@ class GroupCommitter:
             await self._handle_failure(batch, error)
             return
         self.count += batch.committed
+        if batch.committed and self._idle_timer is None:
+            self._watch_idle_time()
         self._requeue_blocked(batch)
         if self._writes:
             # The next transaction can start meanwhile.
@@ -359,6 +382,21 @@ class GroupCommitter:
             batch.resolve()
             # Callers that write again at once have done so by then, and need not wake this task.
             await asyncio.sleep(0)
+
+    def _watch_idle_time(self) -> None:
+        """Give unused space back when there was no commit for a while."""
+        count = self.count
+
+        def look() -> None:
+            self._idle_timer = None
+            if self._closing:
+                return
+            if self.count != count:
+                self._watch_idle_time()
+            else:
+                self.run(tidy)
+
+        self._idle_timer = self._loop.call_later(IDLE_TIME, look)
 
     async def _handle_failure(self, batch: CommitBatch, error: Exception) -> None:
         """Fail a batch; where the error may be that of a single member, run each of them alone to find it."""

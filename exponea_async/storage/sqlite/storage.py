@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from attrs import evolve
+
 from exponea_async.errors import DamagedFileError, StorageError, WipedFileError
 from exponea_async.storage.base import (
     MAX_DUE_AHEAD,
@@ -29,10 +31,11 @@ from exponea_async.storage.base import (
     Written,
 )
 from exponea_async.storage.clock import to_uptime
-from exponea_async.storage.sqlite import leases, queries
-from exponea_async.storage.sqlite.connection import ConnectionThread, MovedFileError, Patience, QueueConnection
-from exponea_async.storage.sqlite.file import is_damage, locked, move_aside, open_file, storage_error
+from exponea_async.storage.sqlite import leases, queries, space
+from exponea_async.storage.sqlite.connection import ConnectionThread, MovedFileError, QueueConnection
+from exponea_async.storage.sqlite.file import is_damage, is_disk_full, locked, move_aside, open_file, storage_error
 from exponea_async.storage.sqlite.group_commit import COMMIT_WINDOW, GroupCommitter
+from exponea_async.storage.sqlite.patience import Patience
 from exponea_async.storage.sqlite.salvage import replaced
 from exponea_async.storage.sqlite.wiping import finish_wipe, wipe
 
@@ -58,6 +61,7 @@ class SQLiteStorage:
         path: The file; it is created, with its folder, if it does not exist.
         durability: ``"process"`` survives the death of the process, ``"power"`` that of the machine, too.
         max_records: The capacity of the queue.
+        max_bytes: The same for the size of the file, or None.
         when_full: What happens to a write that exceeds it: ``"raise"``, ``"wait"`` or ``"drop_oldest"``.
         report: Called with a `DamagedFileError` when a new file has replaced a damaged or lost one, and with a
             `WipedFileError` when another client has wiped the queue.
@@ -72,6 +76,7 @@ class SQLiteStorage:
         *,
         durability: Literal["process", "power"] = "process",
         max_records: int = 1_000_000,
+        max_bytes: int | None = None,
         when_full: Literal["raise", "wait", "drop_oldest"] = "raise",
         report: Callable[[StorageError], None] = lambda _: None,
         window: float = COMMIT_WINDOW,
@@ -82,7 +87,7 @@ class SQLiteStorage:
         self._follow_links = follow_links
         self._patience = Patience(lock_timeout)
         self._new_connection = partial(
-            QueueConnection, patience=self._patience, max_records=max_records, when_full=when_full
+            QueueConnection, patience=self._patience, max_records=max_records, max_bytes=max_bytes, when_full=when_full
         )
         self._synchronous = "FULL" if durability == "power" else "NORMAL"
         self._report = report
@@ -140,7 +145,7 @@ class SQLiteStorage:
         if was_open:
             # What was committed last may be in a file that was deleted at the same time.
             with suppress(StorageError):
-                await self._call(QueueConnection.check_path)
+                await self._call(_check_and_shrink)
         await self._disconnect()
 
     def abandon(self) -> None:
@@ -294,6 +299,12 @@ class SQLiteStorage:
         except WipedFileError:
             # The records are gone, whatever became of them.
             return 0
+        except StorageError as error:
+            halves = _halves(settlements) if is_disk_full(error) else ()
+            if not halves:
+                raise
+            # What is deleted is written to the log first. In small steps, the log can be emptied in between.
+            return sum([await self.settle(half) for half in halves])
 
     async def find(self, ids: Iterable[str]) -> dict[str, RecordStatus]:
         """Return what became of records, by id."""
@@ -356,6 +367,10 @@ class SQLiteStorage:
     async def generation(self) -> int:
         """Return the number that identifies the content of the file."""
         return await self._committer.read(queries.generation)
+
+    async def compact(self) -> int:
+        """Rewrite the file without unused space."""
+        return await self.run(space.compact)
 
     async def wipe(self) -> None:
         """Delete everything, with all copies, and erase it from the disk; also while the storage is closed."""
@@ -422,3 +437,19 @@ def _wipe(path: Path, *, only_if_unused: bool = False) -> None:
         wipe(path, only_if_unused=only_if_unused)
     except OSError as error:
         raise storage_error(error, path) or error from error
+
+
+def _check_and_shrink(connection: QueueConnection) -> None:
+    connection.check_path()
+    with suppress(sqlite3.OperationalError):
+        space.shrink(connection)
+
+
+def _halves(settlements: Sequence[Settlement]) -> Sequence[Sequence[Settlement]]:
+    """Split settlements, or one of several records; return nothing where there is only one record."""
+    if len(settlements) > 1:
+        middle = len(settlements) // 2
+        return (settlements[:middle], settlements[middle:])
+    ids = settlements[0].ids if settlements else ()
+    middle = len(ids) // 2
+    return [[evolve(settlements[0], ids=part)] for part in (ids[:middle], ids[middle:])] if middle else ()

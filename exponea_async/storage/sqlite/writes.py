@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
-from itertools import islice
+from math import inf
 from operator import itemgetter
 
-from exponea_async.errors import StateConflictError
+from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.storage.base import Record, StateChange, StateCheck, Written, queue_full
 from exponea_async.storage.sqlite.connection import QueueConnection, Route
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
+from exponea_async.storage.sqlite.space import used_bytes
 
 #: INSERT statements by their number of values, three for each row. Each statement is one step of SQLite, for which the
 #: interpreter's lock is released once. There are few sizes, so that all statements stay in the connection's cache.
@@ -24,6 +25,9 @@ UPSERT_STATE = (
 )
 #: The index is written only where the activity does change. Not with numbered parameters: some Pythons refuse them.
 RAISE_ACTIVITY = "UPDATE state SET active = ? WHERE key = ? AND (active IS NULL OR active < ?)"
+
+#: What a record takes in the file besides its body, in bytes.
+ROW_SIZE = 24
 
 
 class PendingWrite:
@@ -69,6 +73,7 @@ class BatchWriter:
         self._connection = connection
         self._writes = writes
         self._capacity = connection.free_capacity()
+        self._bytes = inf if connection.max_bytes is None else connection.max_bytes - used_bytes(connection)
         # The values of rows that are not inserted yet, and the latest activity of states that is not stored yet.
         self._values: list[int | float | bytes] = []
         self._activity: dict[str, float] = {}
@@ -83,12 +88,18 @@ class BatchWriter:
             states, count = write.states, len(write.records)
             if states and not self._check_states(write):
                 continue
-            dropped = self._make_capacity(index) if count and count > self._capacity else ()
+            if count and (refusal := self._refusal()):
+                write.error = refusal
+                continue
+            size = self._size(write)
+            is_full = count > self._capacity or size > self._bytes
+            dropped = self._make_capacity(index) if count and is_full else ()
             if dropped is None:
                 if write.error is None:
                     blocked.append(write)
                 continue
             self._capacity -= count
+            self._bytes -= size
             write.written = Written(self._add(write.records), dropped)
             for state in states:
                 if isinstance(state, StateChange):
@@ -169,46 +180,90 @@ class BatchWriter:
 
     # Capacity
 
+    def _refusal(self) -> StorageError | None:
+        connection = self._connection
+        if connection.is_disk_full:
+            return StorageError(
+                f"The queue file {connection.path} cannot be used: the disk is full, and what is left of it is used "
+                "for the upload.",
+                hint="Free some disk space.",
+            )
+        if connection.log_size > connection.max_log_size:
+            return StorageError(
+                f"The write-ahead log of the queue file {connection.path} has {connection.log_size} bytes and can't be "
+                "emptied, because another program has been reading the file since.",
+                hint="End the other program, or its transaction.",
+            )
+        return None
+
+    def _size(self, write: PendingWrite) -> int:
+        if self._connection.max_bytes is None:
+            return 0
+        return sum(len(record.body) + ROW_SIZE for record in write.records)
+
     def _make_capacity(self, index: int) -> tuple[str, ...] | None:
         """Return the ids of the records that were dropped for a write, or None if it cannot be written now."""
         connection, write = self._connection, self._writes[index]
-        if len(write.records) > connection.max_records or connection.when_full == "raise":
-            write.error = queue_full(connection.max_records)
+        if not self._can_fit(write) or connection.when_full == "raise":
+            write.error = queue_full(connection.max_records, connection.max_bytes)
             return None
         if connection.when_full == "wait":
             # The writes behind this one wait, too, however small: none may overtake.
             self._capacity = 0
             return None
         # For all writes that are left at once: a full queue stays full, and each of them would have to search.
-        sizes = (len(write.records) for write in self._writes[index:])
-        wanted = min(sum(size for size in sizes if size <= connection.max_records), connection.max_records)
+        left = [write for write in self._writes[index:] if self._can_fit(write)]
+        wanted = min(sum(len(write.records) for write in left), connection.max_records)
+        wanted_bytes = min(sum(map(self._size, left)), (connection.max_bytes or 0) // 2)
         self._insert()
         self._capacity = max(0, self._capacity)
-        dropped = self._drop(wanted - self._capacity)
+        dropped = self._drop(wanted - self._capacity, max(wanted_bytes, self._size(write)) - self._bytes)
         self._capacity += len(dropped)
         return tuple(map(str, dropped))
 
-    def _drop(self, count: int) -> list[int]:
-        """Delete the oldest untouched records, and leased ones, oldest first, only where there are no others."""
+    def _can_fit(self, write: PendingWrite) -> bool:
         connection = self._connection
-        dropped = [key for _, key in islice(untouched_by_age(connection), count)]
+        fits = connection.max_bytes is None or self._size(write) <= connection.max_bytes // 2
+        return fits and len(write.records) <= connection.max_records
+
+    def _drop(self, count: int, size: float) -> list[int]:
+        """
+        Delete the oldest untouched records, and leased ones, oldest first, only where there are no others.
+
+        Args:
+            count: How many at least.
+            size: How many bytes at least.
+        """
+        connection = self._connection
+        dropped: list[int] = []
+        freed = 0
+        for _, key, length in _oldest(connection):
+            if len(dropped) >= count and freed >= size:
+                break
+            dropped.append(key)
+            freed += length + ROW_SIZE
         for key in dropped:
             route = connection.routes_by_number[key >> ROUTE_SHIFT]
             route.cursor = max(route.cursor, key)
         for route in connection.routes_by_number.values():
             connection.move_cursor(route, route.cursor)
-        if len(dropped) < count:
-            sql = "SELECT r.id FROM taken t JOIN record r ON r.id = t.id ORDER BY r.at, r.id LIMIT ?"
-            dropped += [key for (key,) in connection.execute(sql, (count - len(dropped),)).fetchall()]
+        self._bytes += freed
         connection.remove(dropped, "dropped")
         return dropped
 
 
-def untouched_by_age(connection: QueueConnection) -> Iterator[tuple[float, int]]:
-    """Yield the untouched records of all routes, oldest first: time of writing, id."""
+def _oldest(connection: QueueConnection) -> Iterator[tuple[float, int, int]]:
+    """Yield the untouched records of all routes and then the others, oldest first: time of writing, id, size."""
+    yield from untouched_by_age(connection)
+    sql = "SELECT CAST(r.at AS REAL), r.id, length(r.body) FROM taken t JOIN record r ON r.id = t.id ORDER BY 1, 2"
+    yield from connection.execute(sql)
+
+
+def untouched_by_age(connection: QueueConnection) -> Iterator[tuple[float, int, int]]:
+    """Yield the untouched records of all routes, oldest first: time of writing, id, size."""
     return merge(*(_untouched(connection, route) for route in connection.routes_by_number.values()), key=itemgetter(0))
 
 
-def _untouched(connection: QueueConnection, route: Route) -> Iterator[tuple[float, int]]:
-    sql = "SELECT CAST(at AS REAL), id FROM record WHERE id > ? AND id < ? ORDER BY id"
+def _untouched(connection: QueueConnection, route: Route) -> Iterator[tuple[float, int, int]]:
+    sql = "SELECT CAST(at AS REAL), id, length(body) FROM record WHERE id > ? AND id < ? ORDER BY id"
     yield from connection.execute(sql, (route.cursor, route.end))
