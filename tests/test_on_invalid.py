@@ -118,12 +118,20 @@ async def test_all_verbs_with_several_receipts(
 
 
 async def test_verbs_of_devices(client: Exponea) -> None:
-    """A verb that needs a device is dropped where a customer is bound, and a click of a campaign is not tracked."""
+    """A verb that needs a device is dropped where a customer is bound."""
     with client.bind(client.for_customer(JANE)):
         for call in (client.track_session_start(), client.track_session_end(), client.track_push_token("T")):
             assert (await cause_of(await call)).path == "subject"
-        assert await client.handle_campaign_click("https://x.example/?xnpe_cmp=1") is False
-    assert await client.handle_campaign_click("https://x.example/?xnpe_cmp=1", NOW) is False
+
+
+@pytest.mark.parametrize(
+    ("url", "timestamp"),
+    [("https://x.example/?xnpe_cmp=1", NOW), (f"https://x.example/?utm_source={'x' * 20_000}", None)],
+)
+async def test_links(client: Exponea, url: str, timestamp: Any) -> None:
+    """A link that was opened at no valid time, or with a campaign that no event can carry, is not tracked."""
+    assert await client.handle_campaign_click(url, timestamp) is False
+    assert client.stats().dropped == {"invalid": 1}
 
 
 async def test_many_events(client: Exponea) -> None:

@@ -179,20 +179,23 @@ class CampaignVerbs(SubjectVerbs):
         """
         context = self._context
         try:
-            clicked_at = context.recorder.read_timestamp(timestamp)
+            return await _handle_link(context, url, context.recorder.read_timestamp(timestamp))
         except InvalidEventError as error:
             context.recorder.invalid(error)
             return False
-        link = read_link(url, 0.0)
-        if not context.recorder.check_running() or link is None:
-            return False
-        if isinstance(context, DeviceContext):
-            return await _open_link(context, url, clicked_at)
-        draft = context.recorder.draft_click(url, CLICK_PROPERTIES) if link.is_click else None
-        if draft is None:
-            return False
-        (receipt,) = await context.record_many([(None, draft._replace(timestamp=clicked_at))])
-        return receipt.status != "dropped"
+
+
+async def _handle_link(context: SubjectContext, url: str, clicked_at: float | None) -> bool:
+    link = read_link(url, 0.0)
+    if not context.recorder.check_running() or link is None:
+        return False
+    if isinstance(context, DeviceContext):
+        return await _open_link(context, url, clicked_at)
+    draft = context.recorder.draft_click(url, CLICK_PROPERTIES) if link.is_click else None
+    if draft is None:
+        return False
+    (receipt,) = await context.record_many([(None, draft._replace(timestamp=clicked_at))])
+    return receipt.status != "dropped"
 
 
 async def _open_link(context: DeviceContext, url: str, clicked_at: float | None) -> bool:
