@@ -132,7 +132,7 @@ class UploadSettings:
             row; the wait itself is random.
         backoff_max: Upper bound of all waits, in seconds.
         linger: How long to wait for more events before sending, in seconds.
-        gzip: Whether bodies are compressed.
+        gzip: Whether events are sent compressed, except to an address that refuses that.
         proxy: The URL of an HTTP proxy for all requests, with credentials if it needs them, or None.
         trust_env: Whether the proxies of the environment are used where there is no `proxy`: ``HTTPS_PROXY``,
             ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``. A ``.netrc`` file is never read.

@@ -154,6 +154,12 @@ def purge(connection: QueueConnection, ids: Iterable[str] | None) -> int:
     return purged
 
 
+def must_prune(connection: QueueConnection, max_count: int, before: float) -> bool:
+    """Return whether `prune` would delete any dead letter."""
+    sql = "SELECT (SELECT count(*) FROM dead) > ? OR EXISTS (SELECT 1 FROM dead WHERE died_at >= ? AND died_at < ?)"
+    return bool(connection.execute(sql, (max_count, FIRST_PLAUSIBLE_TIME, before)).fetchone()[0])
+
+
 def prune(connection: QueueConnection, max_count: int, before: float) -> tuple[str, ...]:
     """Delete the oldest dead letters, and return their ids."""
     sql = (

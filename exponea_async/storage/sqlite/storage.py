@@ -345,6 +345,9 @@ class SQLiteStorage:
     async def prune(self, *, max_count: int | None = None, before: float = 0.0) -> tuple[str, ...]:
         """Delete the oldest dead letters."""
         most = min(max_count, NO_LIMIT) if max_count is not None else NO_LIMIT
+        # It is called for each rejection, and hardly ever deletes anything.
+        if not await self._committer.read(lambda connection: queries.must_prune(connection, most, before)):
+            return ()
         return await self._committer.change(lambda connection: queries.prune(connection, most, before))
 
     async def rename_route(self, old: str, new: str) -> None:
