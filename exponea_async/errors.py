@@ -235,6 +235,10 @@ class LostError(DeliveryError):
         self.reason = reason
 
 
+#: What to do about a configured project that is refused.
+CHECK_SETTINGS = "Its events are kept. Check project_token, authorization_token and base_url."
+
+
 class ProjectPausedError(DeliveryError):
     """
     The credentials, the permissions or the address of a project are wrong. Its events are kept in the queue.
@@ -252,7 +256,7 @@ class ProjectPausedError(DeliveryError):
         reason: str,
         *,
         address: str = "",
-        hint: str = "Its events are kept. Check project_token, authorization_token and base_url.",
+        hint: str = CHECK_SETTINGS,
     ) -> None:
         super().__init__(f"Project {project} is paused: {reason}{f', from {address}' if address else ''}.", hint=hint)
         self.project = project

@@ -21,7 +21,7 @@ from exponea_async._pipeline.responses import (
 )
 from exponea_async._pipeline.retry import RateLimiter
 from exponea_async._pipeline.transport import Transport
-from exponea_async.errors import DeliveryError, ProjectPausedError, RejectedError
+from exponea_async.errors import DeliveryError, ProjectPausedError, RejectedError, StorageError, UnavailableError
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Leased
 
@@ -41,12 +41,14 @@ class Batch:
         is_probe: Whether it is the probe of an open circuit.
         address: The URL that it was sent to, once it was sent.
         base_url: The address of the API in that URL.
+        hint: What to do if the project is refused there.
     """
 
     records: Sequence[Leased]
     is_probe: bool = False
     address: str = ""
     base_url: str = ""
+    hint: str = ""
 
     @property
     def route(self) -> str:
@@ -112,7 +114,6 @@ class Exchange:
             RejectedError: The request as a whole is refused for its content.
             ProjectPausedError: The key, the project or the address is wrong.
             UnavailableError: There is no result, and the request is worth repeating.
-            StorageError: The storage failed.
         """
         try:
             return await self._send(batch, compress=self._compresses(batch))
@@ -169,7 +170,7 @@ class Exchange:
         response = await self._post(batch, compress=compress)
         if response.retry_after and classify(response.status) == "temporary error":
             self._held_until[batch.base_url] = asyncio.get_running_loop().time() + response.retry_after
-        result = read_batch_result(response, batch.records, batch.address)
+        result = read_batch_result(response, batch.records, batch.address, hint=batch.hint)
         if not result.has_verdict:
             raise NoVerdictError("the response has no verdict on any of the events", status=response.status)
         return result
@@ -177,6 +178,7 @@ class Exchange:
     async def _post(self, batch: Batch, *, compress: bool) -> HttpResponse:
         access = await self._access(batch)
         batch.address, batch.base_url = url_of(access.base_url, batch.route), access.base_url
+        batch.hint = access.hint
         body = request_body(batch.records)
         self._counters.requests += 1
         self._counters.bytes_sent += len(body)
@@ -189,7 +191,10 @@ class Exchange:
             self._counters.in_flight -= len(batch.records)
 
     async def _access(self, batch: Batch) -> ProjectAccess:
-        access = await self._projects.find(batch.project)
+        try:
+            access = await self._projects.find(batch.project)
+        except StorageError as error:
+            raise UnavailableError(f"the address of project {batch.project} can't be read: {error}") from error
         if access is None:
             reason = "it is neither in the configuration nor one that anonymize() switched a device to"
             raise ProjectPausedError(batch.project, 0, reason, hint=UNKNOWN_PROJECT_HINT)

@@ -5,7 +5,7 @@ Projects: the address and the ``Authorization`` header of each, looked up when s
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from attrs import evolve, field, frozen
 
@@ -14,7 +14,7 @@ from exponea_async._internal.validation import normalized_url
 from exponea_async._pipeline.commands import project_of, split_route
 from exponea_async._pipeline.transport import authorization_header
 from exponea_async.config import Configuration
-from exponea_async.errors import StateConflictError
+from exponea_async.errors import CHECK_SETTINGS, StateConflictError
 from exponea_async.projects import BasicAuth, ExponeaProject, check_same_project
 from exponea_async.storage.base import StateChange, Storage, replace_state
 
@@ -22,6 +22,11 @@ LOG = logging.getLogger("exponea_async")
 
 #: The key of the state with the address that each project had when a client looked last.
 ADDRESSES = "addresses"
+#: What to do about a project that is refused, and that a device was switched to.
+STORED_PROJECT_HINT = (
+    "Its events are kept. Its key and address are those of the last anonymize() that switched a device to it; correct "
+    "them in Configuration.other_projects."
+)
 #: What to do about records of a project that is not known.
 UNKNOWN_PROJECT_HINT = (
     "Its events are kept. Add it to Configuration.other_projects; or give its events to another project with "
@@ -37,10 +42,12 @@ class ProjectAccess:
     Attributes:
         base_url: The address of the API.
         authorization: The ``Authorization`` header.
+        hint: What to do if the project is refused.
     """
 
     base_url: str
     authorization: str = field(repr=False)
+    hint: str = field(default=CHECK_SETTINGS, repr=False)
 
 
 class ProjectStore:
@@ -74,7 +81,7 @@ class ProjectStore:
         if token in self._access:
             return self._access[token]
         stored = await self._load(token)
-        return None if stored is None else _access(stored, self._base_url)
+        return None if stored is None else evolve(_access(stored, self._base_url), hint=STORED_PROJECT_HINT)
 
     async def store(self, uses: Sequence[tuple[str, ExponeaProject]], present: str | None) -> None:
         """
@@ -108,7 +115,13 @@ class ProjectStore:
 
     async def _load(self, token: str) -> ExponeaProject | None:
         stored = await self._storage.load_state(_state_key(token))
-        return None if stored is None else _decode(token, stored.value)
+        if stored is None:
+            return None
+        try:
+            return _decode(token, stored.value)
+        except (ValueError, KeyError, TypeError) as error:
+            LOG.warning("What is stored about project %s can't be used: %s", token, error)
+            return None
 
     def pop_changed(self) -> set[str]:
         """Return the tokens of the projects that were stored since the last call with another key or address."""
@@ -160,7 +173,7 @@ class ProjectStore:
     async def _replace_addresses(self, tokens: Sequence[str]) -> "Counter[tuple[str, str]]":
         """Store the present addresses; return the number of records by project and the address that was stored."""
         state = await self._storage.load_state(ADDRESSES)
-        before: Mapping[str, str] = json.loads(state.value) if state else {}
+        before = _addresses(state.value) if state else {}
         waiting: Counter[str] = Counter()
         for route, count in (await self._storage.pending()).routes.items():
             waiting[project_of(route)] += count
@@ -175,6 +188,14 @@ class ProjectStore:
     async def _present_addresses(self, tokens: Iterable[str]) -> dict[str, str]:
         found = {token: await self.find(token) for token in tokens}
         return {token: access.base_url for token, access in found.items() if access is not None}
+
+
+def _addresses(value: bytes) -> dict[str, str]:
+    try:
+        return dict(json.loads(value))
+    except (ValueError, TypeError):
+        # They are only for the log, so they are replaced.
+        return {}
 
 
 def _access(project: ExponeaProject, base_url: str) -> ProjectAccess:

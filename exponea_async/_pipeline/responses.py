@@ -13,7 +13,7 @@ from attrs import frozen
 from exponea_async._internal.json import decode
 from exponea_async._internal.printable import printable
 from exponea_async._pipeline.commands import is_click_route, project_of
-from exponea_async.errors import ProjectPausedError, RejectedError, UnavailableError
+from exponea_async.errors import CHECK_SETTINGS, ProjectPausedError, RejectedError, UnavailableError
 from exponea_async.storage.base import Leased
 
 #: The longest ``Retry-After`` that is respected, in seconds: a mistake must not stop the upload for good.
@@ -98,7 +98,9 @@ def classify(status: int) -> StatusClass:
     return "temporary error" if status >= 500 or status in RETRYABLE or status < 200 else "project error"
 
 
-def read_batch_result(response: HttpResponse, batch: Sequence[Leased], address: str = "") -> BatchResult:
+def read_batch_result(
+    response: HttpResponse, batch: Sequence[Leased], address: str = "", *, hint: str = CHECK_SETTINGS
+) -> BatchResult:
     """
     Read the response to a batch.
 
@@ -106,6 +108,7 @@ def read_batch_result(response: HttpResponse, batch: Sequence[Leased], address: 
         response: The response.
         batch: The records of the request.
         address: The URL that it was sent to, for errors.
+        hint: What to do if the project is refused, for errors.
 
     Raises:
         RejectedError: The request as a whole is refused for its content.
@@ -115,13 +118,13 @@ def read_batch_result(response: HttpResponse, batch: Sequence[Leased], address: 
     """
     kind = classify(response.status)
     if kind == "success":
-        return _read_success(response, batch, address)
+        return _read_success(response, batch, address, hint)
     reason = describe(response)
     if kind == "data error":
         raise RejectedError(reason, status=response.status)
     if kind == "temporary error":
         raise UnavailableError(reason, status=response.status, retry_after=response.retry_after)
-    raise ProjectPausedError(project_of(batch[0].route), response.status, reason, address=address)
+    raise ProjectPausedError(project_of(batch[0].route), response.status, reason, address=address, hint=hint)
 
 
 def is_success(response: HttpResponse) -> bool:
@@ -163,7 +166,7 @@ def _seconds_until(date: str, now: float) -> float:
 # Results of commands
 
 
-def _read_success(response: HttpResponse, batch: Sequence[Leased], address: str) -> BatchResult:
+def _read_success(response: HttpResponse, batch: Sequence[Leased], address: str, hint: str) -> BatchResult:
     content = _decode(response.body)
     is_click = is_click_route(batch[0].route)
     if not isinstance(content, dict):
@@ -177,7 +180,8 @@ def _read_success(response: HttpResponse, batch: Sequence[Leased], address: str)
             # A click is sent alone, so this is its result.
             raise RejectedError(describe(response), status=response.status)
         # The platform answers with a result for each command, unless it refuses to execute any, as for a permission.
-        raise ProjectPausedError(project_of(batch[0].route), response.status, describe(response), address=address)
+        project = project_of(batch[0].route)
+        raise ProjectPausedError(project, response.status, describe(response), address=address, hint=hint)
     if not isinstance(results, list):
         raise UnavailableError("the 2xx response has no results", status=response.status)
     return _sort(_by_command_id(results, batch), batch)

@@ -2,6 +2,8 @@
 Where records are sent: the project's address and key are looked up when they are sent.
 """
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -178,6 +180,39 @@ class TestSwitchedDevices:
 
             assert (result.rejected, result.remaining) == (0, 0)
             assert len(strict.engine.events("outlet", "installation")) == 1
+
+    async def test_requests_go_to_the_configured_address_of_now(self, app: App, sandbox: Sandbox) -> None:
+        """Requests for messages and consents look the address up like events do."""
+        client = await app.start(base_url=WRONG)
+        await client.anonymize(ConfigurationChange(project=OUTLET))
+        client = await app.restart()
+
+        assert await client.fetch_consents() == []
+        assert sandbox.request_count == 1
+
+    async def test_the_error_says_where_the_refused_key_is_from(self, app: App) -> None:
+        """The key of a switched device is not one of the settings, so the error does not advise to check these."""
+        async with Sandbox(projects=[Project("outlet", ["right"])]) as strict:
+            client = await app.start(base_url=strict.url)
+            await client.anonymize(ConfigurationChange(project=OUTLET))
+            reason = (await client.flush_data(10)).reasons["outlet"]
+
+        assert "other_projects" in reason
+        assert "Check project_token" not in reason
+
+    @pytest.mark.parametrize(
+        "value", [b"{", b"[]", b'{"authorization": "k", "base_url": "https://h.example/track/v2/projects/x"}']
+    )
+    async def test_what_is_stored_can_be_damaged(self, app: App, configure: Configure, value: bytes) -> None:
+        """A client starts all the same, and the project counts as unknown until it is configured."""
+        client = await app.start()
+        await client.anonymize(ConfigurationChange(project=OUTLET))
+        await client.aclose(0)
+        path = configure().storage
+        with closing(sqlite3.connect(path)) as database, database:  # type: ignore[arg-type]
+            database.execute("UPDATE state SET value = ? WHERE key IN ('project:outlet', 'addresses')", (value,))
+        assert "queue retarget" in (await (await app.start()).flush_data(10)).reasons["outlet"]
+        assert (await (await app.restart(other_projects=[OUTLET])).flush_data(10)).remaining == 0
 
     async def test_a_new_address_is_logged(self, app: App, sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
         """A switch that gives a project another address says how many waiting records are sent there."""
