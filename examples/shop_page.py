@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from exponea_async import InAppContentBlock
+from exponea_async import ActionType, InAppContentBlock
 
 PLACEHOLDER = "home_top"
 
@@ -66,7 +66,7 @@ def render(customer: str, block: InAppContentBlock | None) -> str:
 
 def closes(block: InAppContentBlock, url: str) -> bool:
     """Return whether a link of a content block closes it."""
-    return any(action.type == "CLOSE" and action.url == url for action in block.actions)
+    return any(action.type == ActionType.CLOSE and action.url == url for action in block.actions)
 
 
 class ShownBlocks:

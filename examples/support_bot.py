@@ -8,7 +8,7 @@ conversation instead of connecting to a chat network, and ends by itself.
 import asyncio
 from typing import Any
 
-from exponea_async import Configuration, Customer, Event, Exponea, InAppMessage
+from exponea_async import ActionType, Configuration, Customer, Event, Exponea, InAppMessage
 from exponea_async.sandbox import Sandbox
 
 #: What marketers have created: a card for questions about a delivery, and two messages in the inbox.
@@ -102,7 +102,7 @@ class Bot:
         card = self._cards.pop(chat)
         button = next(each for each in card.buttons if each.text == label)
         print(f"  {chat}  user: [{label}]")
-        if button.kind == "cancel":
+        if button.kind == ActionType.CLOSE:
             await self._exponea.close_in_app_message(card, button)
         elif link := await self._exponea.click_in_app_message(card, button):
             print(f"  {chat}  bot: {link}")

@@ -2,6 +2,7 @@
 The asyncio-native tracking SDK for Bloomreach Engagement.
 """
 
+from exponea_async._internal.actions import ActionType
 from exponea_async._internal.streams import Subscription
 from exponea_async._version import __version__
 from exponea_async.client import Exponea
@@ -63,6 +64,7 @@ from exponea_async.requests import RequestLimits
 from exponea_async.subjects import CustomerTracker, Device
 
 __all__ = [
+    "ActionType",
     "AppInboxAction",
     "AppInboxMessage",
     "BasicAuth",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from exponea_async._internal.actions import ActionType, to_action_type, to_optional_action_type
 from exponea_async._internal.fields import as_string, optional
 from exponea_async._internal.links import safe_image
 
@@ -19,12 +20,12 @@ class InAppMessageButton:
     Args:
         text: The label, or None.
         url: The URL that it opens; None if there is none, or if it could run something, such as ``javascript:``.
-        kind: ``"browser"`` and ``"deep-link"`` open the URL, ``"cancel"`` closes the message.
+        kind: What it does, an `ActionType` or one of its spellings: it opens the URL, or closes the message.
     """
 
     text: str | None = None
     url: str | None = None
-    kind: str = "deep-link"
+    kind: ActionType = field(default=ActionType.DEEP_LINK, converter=to_action_type)
 
 
 def is_enabled(part: Mapping[str, Any], switch: str, *, message_type: str, is_rich_text: bool) -> bool:
@@ -142,12 +143,12 @@ class InAppContentBlockAction:
     A link or button in a content block.
 
     Args:
-        type: ``"BROWSER"``, ``"DEEPLINK"`` or ``"CLOSE"``.
+        type: What it does, an `ActionType` or one of its spellings: it opens the URL, or closes the block.
         name: The label, or None.
         url: The URL that it opens; None if there is none, or if it could run something, such as ``javascript:``.
     """
 
-    type: str
+    type: ActionType = field(converter=to_action_type)
     name: str | None = None
     url: str | None = None
 
@@ -223,12 +224,12 @@ class AppInboxAction:
     A button of an app inbox message, or a link in its HTML.
 
     Args:
-        action: ``"app"``, ``"browser"``, ``"deeplink"`` or ``"no_action"``.
+        action: What it does, an `ActionType` or one of its spellings, or None.
         title: The label, or None.
         url: The URL that it opens; None if there is none, or if it could run something, such as ``javascript:``.
     """
 
-    action: str | None = None
+    action: ActionType | None = field(default=None, converter=to_optional_action_type)
     title: str | None = None
     url: str | None = None
 

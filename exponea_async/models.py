@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from attrs import field, frozen
 
+from exponea_async._internal.actions import ActionType, to_action_type
 from exponea_async.errors import (
     DeliveryError,
     DeliveryTimeoutError,
@@ -208,12 +209,12 @@ class OpenedPush:
     A push notification that was clicked.
 
     Attributes:
-        action: What it opened: ``"app"``, ``"browser"`` or ``"deeplink"``.
+        action: What it opened: `ActionType.APP`, ``BROWSER`` or ``DEEP_LINK``.
         url: The URL that it opened; None if there is none, or if it could run something, such as ``javascript:``.
         data: The additional data of the notification.
     """
 
-    action: str
+    action: ActionType = field(converter=to_action_type)
     url: str | None
     data: Mapping[str, Any]
 

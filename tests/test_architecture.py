@@ -44,6 +44,7 @@ LAYERS = {
 #: Imports between parts of one layer. Each has its reason.
 SAME_LAYER = {
     ("storage", "config"): "the storage is chosen by the configuration",
+    ("models", "_internal"): "a push notification names its action as messages do",
     ("models", "errors"): "a receipt raises the errors of a delivery",
     ("_internal", "errors"): "the shared rules raise the errors of the package",
     ("errors", "_internal"): "the messages of errors are made printable",

@@ -45,7 +45,7 @@ CAMPAIGNS = {"handle_campaign_click": "async (url: str, timestamp: datetime | fl
 IN_APP_STREAM = {"in_app_messages": "() -> Subscription[InAppMessage]"}
 IN_APP = {
     "in_app_message_for": "async (event: Event) -> InAppMessage | None",
-    "click_in_app_message": "async (message: InAppMessage, button: InAppMessageButton) -> str | None",
+    "click_in_app_message": "async (message: InAppMessage, button: InAppMessageButton | str) -> str | None",
     "close_in_app_message": "async (message: InAppMessage, button: InAppMessageButton | None = None, interaction: bool = True) -> None",
     "fail_in_app_message": "async (message: InAppMessage, error_message: str) -> None",
     "in_app_message_action_stream": "(override_default_behavior: bool = False, track_actions: bool = True) -> Subscription[InAppMessageAction]",

@@ -272,7 +272,7 @@ class TestOneAtATime:
         good, button = InAppMessage(id="m", name="M"), InAppMessageButton()
         for call in (
             client.click_in_app_message(wrong, button),
-            client.click_in_app_message(good, wrong),
+            client.click_in_app_message(good, 7),  # type: ignore[arg-type]
             client.click_in_app_message(good, None),  # type: ignore[arg-type]
             client.click_in_app_message(good, InAppMessageButton(text=wrong, url=7)),  # type: ignore[arg-type]
             client.close_in_app_message(wrong),

@@ -132,9 +132,9 @@ class TestActiveMessages:
         """A message that is not shown any more does not close by itself."""
         active, closed = ActiveMessages(), list[str]()
         given = InAppMessage(id="m", name="M", device="a", close_timeout=0.0)
-        active.schedule_close(given, lambda: closed.append("m"))
+        active.schedule(given, 0.0, lambda: closed.append("m"))
         active.add(given)
-        active.schedule_close(given, lambda: closed.append("m"))
+        active.schedule(given, 0.0, lambda: closed.append("m"))
         active.remove_device("a")
         await asyncio.sleep(0.01)
         assert closed == []

@@ -16,10 +16,10 @@ from exponea_async._internal.validation import short_repr
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.impressions import Impression
 from exponea_async.errors import InvalidEventError
+from exponea_async.features._shared.html.reader import BLANK_PAGE
 from exponea_async.features._shared.targeting.priority import order_for_carousel
 from exponea_async.features._shared.targeting.schedule import ALWAYS, may_show
 from exponea_async.features.content_blocks.events import (
-    BLANK_PAGE,
     INVALID_ACTION,
     INVALID_HTML,
     OutdatedError,

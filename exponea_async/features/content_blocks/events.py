@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
+from exponea_async._internal.actions import ActionType
 from exponea_async._internal.arguments import read_text
 from exponea_async._internal.fields import FieldTypes, check_fields
 from exponea_async.devices.context import Remember, SubjectContext
@@ -18,7 +19,7 @@ from exponea_async.devices.state import DeviceState
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.banners import Banner, BannerAction, banner_event
 from exponea_async.features._shared.consent import may_track
-from exponea_async.features._shared.html.reader import CLOSE, HtmlAction, find_action
+from exponea_async.features._shared.html.reader import HtmlAction, find_action
 from exponea_async.features._shared.targeting.schedule import ALWAYS, may_show
 from exponea_async.features.content_blocks.parsing import MAX_TEXT_LENGTH, content_type_of, has_tracking_consent
 from exponea_async.messages import InAppContentBlock, InAppContentBlockAction, PersonalizedData
@@ -26,11 +27,7 @@ from exponea_async.models import Event, EventType, Receipt
 
 INVALID_HTML = "Invalid HTML or empty"
 INVALID_ACTION = "Invalid action definition"
-#: The URL that a frame opens by itself, without a click.
-BLANK_PAGE = "about:blank"
 
-_ACTION_TYPES = {"browser": "BROWSER", "deep-link": "DEEPLINK", CLOSE: "CLOSE"}
-_HTML_KINDS = {type_: kind for kind, type_ in _ACTION_TYPES.items()}
 _NO_IMPRESSIONS: Mapping[str, Impression] = MappingProxyType({})
 #: The types of the fields that events need, of a block that a caller passes back.
 _BLOCK_FIELDS: FieldTypes = MappingProxyType(
@@ -92,7 +89,7 @@ async def load_viewer(context: SubjectContext, session_start: float) -> Viewer |
 
 def public_action(action: HtmlAction) -> InAppContentBlockAction:
     """Return the public value of an action."""
-    return InAppContentBlockAction(_ACTION_TYPES[action.kind], action.text, action.url)
+    return InAppContentBlockAction(ActionType(action.kind), action.text, action.url)
 
 
 def clicked_action(block: InAppContentBlock, action: InAppContentBlockAction | str) -> InAppContentBlockAction | None:
@@ -112,16 +109,14 @@ def clicked_action(block: InAppContentBlock, action: InAppContentBlockAction | s
     if not isinstance(action, str):
         check_action(action)
         return action
-    actions = {
-        HtmlAction(_html_kind(each), each.url, each.name): each for each in block.actions if each.url is not None
-    }
+    actions = {HtmlAction(each.type, each.url, each.name): each for each in block.actions if each.url is not None}
     found = find_action(actions, action)
     return None if found is None else actions[found]
 
 
 def is_close(action: InAppContentBlockAction) -> bool:
     """Return whether an action closes the block."""
-    return _html_kind(action) == CLOSE
+    return action.type == ActionType.CLOSE
 
 
 async def track(
@@ -324,7 +319,3 @@ def check_placeholder(placeholder: Any) -> None:
 
 def _with_impression(state: DeviceState, block: InAppContentBlock, impression: Impression) -> DeviceState:
     return evolve(state, blocks=MappingProxyType({**state.blocks, block.id: impression}))
-
-
-def _html_kind(action: InAppContentBlockAction) -> str:
-    return _HTML_KINDS.get(action.type.upper(), action.type)

@@ -2,10 +2,10 @@
 Content blocks: the content of a placeholder, and the events about it.
 """
 
+from exponea_async.features._shared.html.reader import BLANK_PAGE
 from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
 from exponea_async.features.content_blocks.carousel import Arrange, Carousel
 from exponea_async.features.content_blocks.events import (
-    BLANK_PAGE,
     INVALID_ACTION,
     check_block,
     check_placeholder,

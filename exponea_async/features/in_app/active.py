@@ -139,14 +139,14 @@ class ActiveMessage:
 
     Attributes:
         message: The message.
-        timer: Closes it by itself, or None.
+        timer: Closes it by itself, or logs that it was not reported.
     """
 
     message: InAppMessage
     timer: asyncio.TimerHandle | None = None
 
     def cancel_timer(self) -> None:
-        """Prevent it from closing by itself."""
+        """Prevent what the timer does."""
         if self.timer is not None:
             self.timer.cancel()
 
@@ -199,16 +199,15 @@ class ActiveMessages:
         self._devices.put(message.device, ActiveMessage(message))
         return True
 
-    def schedule_close(self, message: InAppMessage, close: Callable[[], None]) -> None:
-        """Call a function when a message that is shown has to close by itself, if it has to."""
-        if message.device is None or message.close_timeout is None or not self._is_shown(message):
-            return
-        timer = asyncio.get_running_loop().call_later(message.load_delay + message.close_timeout, close)
-        self._devices.put(message.device, ActiveMessage(message, timer))
+    def schedule(self, message: InAppMessage, seconds: float, call: Callable[[], None]) -> None:
+        """Call a function after so many seconds, unless the message is removed before."""
+        if message.device is not None and self.is_shown(message):
+            timer = asyncio.get_running_loop().call_later(seconds, call)
+            self._devices.put(message.device, ActiveMessage(message, timer))
 
     def remove(self, message: InAppMessage) -> bool:
         """Remove a message that is no longer shown; return whether it was shown."""
-        if message.device is None or not self._is_shown(message):
+        if message.device is None or not self.is_shown(message):
             return False
         self.remove_device(message.device)
         return True
@@ -226,7 +225,8 @@ class ActiveMessages:
         self.preparing.clear()
         return [message for device in list(self._devices) for message in self.remove_device(device)]
 
-    def _is_shown(self, message: InAppMessage) -> bool:
+    def is_shown(self, message: InAppMessage) -> bool:
+        """Return whether a message is shown on its device."""
         active = self._devices.peek(message.device or "")
         if active is None or active.message.id != message.id:
             return False

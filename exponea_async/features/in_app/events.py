@@ -18,6 +18,7 @@ from exponea_async.devices.state import DeviceState
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.banners import Banner, BannerAction, banner_event
 from exponea_async.features._shared.consent import may_track
+from exponea_async.features._shared.html.reader import HtmlAction, find_action
 from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessageButton
 from exponea_async.models import Event, EventType, Receipt
 
@@ -37,7 +38,7 @@ _MESSAGE_FIELDS: FieldTypes = MappingProxyType(
         "customer_ids": Mapping,
     }
 )
-_BUTTON_FIELDS: FieldTypes = MappingProxyType({"text": str | None, "url": str | None})
+_BUTTON_FIELDS: FieldTypes = MappingProxyType({"text": str | None, "url": str | None, "kind": str})
 
 
 class ActionStream:
@@ -160,6 +161,13 @@ async def track_message(
         remember=remember,
     )
     return context.recorder.dropped() if receipt is None else receipt
+
+
+def button_of(message: InAppMessage, url: str) -> InAppMessageButton | None:
+    """Return the button of a message that has an address; None if there is none."""
+    known = {HtmlAction(each.kind, each.url, each.text): each for each in message.buttons if each.url is not None}
+    found = find_action(known, url)
+    return None if found is None else known[found]
 
 
 def link_to_open(button: InAppMessageButton) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from exponea_async._internal.actions import ActionType
 from exponea_async._internal.fields import as_integer, as_mapping, as_mappings, as_string, optional, required
 from exponea_async._internal.json import decode
 from exponea_async._internal.links import safe_image, safe_link
@@ -44,7 +45,7 @@ _CHUNK = 10
 #: The largest integer that JSON readers agree on.
 _MAX_INTEGER = 2**53
 _TYPES = frozenset({"modal", "alert", "fullscreen", "slide_in", "freeform"})
-_KINDS = frozenset({"deep-link", "browser", "cancel"})
+_KINDS = {"browser": ActionType.BROWSER, "cancel": ActionType.CLOSE}
 #: The fields of a payload with addresses of images and fonts, each with the key that switches its part on, and that of
 #: a button with the address of its font.
 _RESOURCES = {
@@ -215,7 +216,7 @@ def _type(source: Mapping[str, Any]) -> str:
 def _buttons(payload: Mapping[str, Any], *, message_type: str, is_rich_text: bool) -> Iterator[InAppMessageButton]:
     for button in _shown_buttons(payload, message_type=message_type, is_rich_text=is_rich_text):
         kind = (optional(button, "button_type", as_string) or "").lower()
-        known = kind if kind in _KINDS else "deep-link"
+        known = _KINDS.get(kind, ActionType.DEEP_LINK)
         link = safe_link(optional(button, "button_link", as_string))
         yield InAppMessageButton(optional(button, "button_text", as_string), link, known)
 

@@ -9,17 +9,20 @@ from typing import TypeVar
 
 from attrs import evolve
 
+from exponea_async._internal.actions import ActionType
 from exponea_async._internal.concurrency import BackgroundTasks
+from exponea_async._internal.throttle import Throttle
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.features._shared.envelopes import to_thread_if_large
-from exponea_async.features._shared.html.reader import CLOSE, SafeHtml, read_html, resource_urls
+from exponea_async.features._shared.html.reader import BLANK_PAGE, SafeHtml, read_html, resource_urls
 from exponea_async.features._shared.html.resources import MissingResourceError, ResourceCache
 from exponea_async.features._shared.html.rules import configured_rules, log_removed
 from exponea_async.features.in_app.active import ActiveMessages
 from exponea_async.features.in_app.events import (
     ActionStream,
+    button_of,
     link_to_open,
     may_track_message,
     message_event,
@@ -39,8 +42,9 @@ T = TypeVar("T")
 ANOTHER_CUSTOMER = "Another customer login while resource load"
 NO_RESOURCES = "Resources has not been preloaded"
 NO_HTML = "Invalid HTML or empty"
-#: The kind of a button that closes the message.
-CANCEL = "cancel"
+#: Seconds after which a message is logged that the host has not reported anything about, and that does not close by
+#: itself: until it is reported, its device gets no other one.
+UNREPORTED = 3_600.0
 
 
 class CannotShowError(Exception):
@@ -67,6 +71,7 @@ class Presenter:
         self._resources = ResourceCache(configuration.resource_loader)
         self._rules = configured_rules(configuration, ensure_close=True)
         self._has_warned = False
+        self._throttle = Throttle()
 
     def clear(self) -> None:
         """Empty the cache of resources."""
@@ -159,7 +164,8 @@ class Presenter:
                 self._active.remove(message)
         if not is_shown:
             return None
-        self._active.schedule_close(message, lambda: self._close_by_itself(context, message))
+        seconds = UNREPORTED if message.close_timeout is None else message.close_timeout
+        self._active.schedule(message, message.load_delay + seconds, lambda: self._time_out(context, message))
         return message
 
     async def _track_show(self, context: SubjectContext, customer: CustomerSnapshot, message: InAppMessage) -> bool:
@@ -216,9 +222,20 @@ class Presenter:
 
     # While a message is shown
 
+    async def open(self, context: SubjectContext, message: InAppMessage, url: str) -> str | None:
+        """Handle that an address was opened, and return the link that the host is to open now."""
+        if url == BLANK_PAGE:
+            return None
+        button = button_of(message, url)
+        if button is not None:
+            return await self.click(context, message, button)
+        # As in the Android SDK: the message has left its page, which is not the click of a button.
+        await self.close(context, message, None, interaction=False)
+        return None
+
     async def click(self, context: SubjectContext, message: InAppMessage, button: InAppMessageButton) -> str | None:
         """Handle a click on a button, and return the link that the host is to open now."""
-        if button.kind == CANCEL:
+        if button.kind == ActionType.CLOSE:
             await self.close(context, message, button, interaction=True)
             return None
         self._active.remove(message)
@@ -261,6 +278,16 @@ class Presenter:
         if context.recorder.check_running():
             self._actions.publish(InAppMessageAction("error", message, error_message=error_message))
 
+    def _time_out(self, context: SubjectContext, message: InAppMessage) -> None:
+        """Close a message that the host has not reported anything about, or log that it is still there."""
+        seconds = message.close_timeout
+        if seconds is not None:
+            LOG.info("In-app message %r was not reported within %g s, and closes by itself.", message.name, seconds)
+            self._close_by_itself(context, message)
+        elif self._active.is_shown(message) and (more := self._throttle.admit()) is not None:
+            trouble = "In-app message %r was not reported within %g s; its device %r gets no other one until then.%s"
+            LOG.warning(trouble, message.name, UNREPORTED, message.device, more)
+
     def _close_by_itself(self, context: SubjectContext, message: InAppMessage) -> None:
         # Removed at once, so that it is closed only once if the customer closes it now.
         if self._active.remove(message):
@@ -277,6 +304,4 @@ async def _is_running(context: SubjectContext, customer: CustomerSnapshot) -> bo
 
 
 def _buttons(safe: SafeHtml) -> tuple[InAppMessageButton, ...]:
-    return tuple(
-        InAppMessageButton(each.text, each.url, CANCEL if each.kind == CLOSE else each.kind) for each in safe.actions
-    )
+    return tuple(InAppMessageButton(each.text, each.url, ActionType(each.kind)) for each in safe.actions)

@@ -74,17 +74,18 @@ class InAppVerbs(SubjectVerbs):
 
     # Interactions
 
-    async def click_in_app_message(self, message: InAppMessage, button: InAppMessageButton) -> str | None:
+    async def click_in_app_message(self, message: InAppMessage, button: InAppMessageButton | str) -> str | None:
         """
         Report a click on a button or link of an in-app message, which is not shown any more.
 
         It is tracked with the message's consent, or if the link forces it, unless ``track_actions`` is False, for the
         customer to whom the message was shown, even if the device's customer has changed. A button that closes the
-        message closes it.
+        message closes it. An address that no button has closes it without interaction, as in the Android SDK, except
+        for ``about:blank``, which is not a click.
 
         Args:
             message: The message.
-            button: One of its buttons; or another one, with its label and link.
+            button: One of its buttons; or another one, with its label and link; or the address that was opened.
 
         Returns:
             The link that the host is to open now; None if there is none, if it could run something, such as a
@@ -96,9 +97,11 @@ class InAppVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         check_message(message)
+        context, presenter = self._context_of(message), self._devices.features[InAppMessages].presenter
+        if isinstance(button, str):
+            return await presenter.open(context, message, button)
         check_button(button, is_required=True)
-        context = self._context_of(message)
-        return await self._devices.features[InAppMessages].presenter.click(context, message, button)
+        return await presenter.click(context, message, button)
 
     async def close_in_app_message(
         self,

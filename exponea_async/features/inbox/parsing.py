@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from exponea_async._internal.actions import ActionType
 from exponea_async._internal.fields import as_mapping, as_number, as_string, optional, required
 from exponea_async._internal.json import decode
 from exponea_async._internal.links import safe_image, safe_link
@@ -27,9 +28,9 @@ LOG = logging.getLogger("exponea_async")
 PUSH, HTML = "push", "html"
 #: The actions that a click can lead to; all others become `NO_ACTION`, as in the Android SDK.
 _ACTIONS = frozenset({"app", "browser", "deeplink"})
-NO_ACTION = "no_action"
+NO_ACTION = ActionType.NO_ACTION
 #: The same for links in HTML; closing becomes `NO_ACTION`, as in the Android SDK.
-_HTML_ACTIONS = {"browser": "browser", "deep-link": "deeplink"}
+_HTML_ACTIONS = {"browser": ActionType.BROWSER, "deep-link": ActionType.DEEP_LINK}
 
 #: Maximum length of a string in an event, in characters. Event properties are limited to 16 KB.
 MAX_TEXT_LENGTH = 4_000

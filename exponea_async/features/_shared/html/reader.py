@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 BROWSER, DEEP_LINK, CLOSE = "browser", "deep-link", "close"
 _KINDS = (BROWSER, DEEP_LINK, CLOSE)
+#: The URL that a frame opens by itself, without a click.
+BLANK_PAGE = "about:blank"
 
 #: The address of a close button, before a unique id. It is a place in the same page, so that a click that nobody
 #: handles leads nowhere; the vendor's SDKs use an address of the vendor's website.
