@@ -201,7 +201,7 @@ class TestWhileAnIdentificationWaits:
         client = await in_app.start()
         await self.identify(client, ANN)
         await client.flush_data()
-        await until(lambda: in_app.loads == 1)
+        await until(lambda: "ann@x.com" in [each["customer_ids"].get("registered") for each in in_app.bodies()])
         shown = await in_app.first()
         assert shown.id == "ann's"
         await client.close_in_app_message(shown)
