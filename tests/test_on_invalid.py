@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from helpers.clients import Connect, pending_data
+from helpers.clients import Connect, DeliveryLog, pending_data
 
 from exponea_async import (
     ClosedError,
@@ -68,6 +68,20 @@ async def test_the_log_is_not_flooded(client: Exponea, caplog: pytest.LogCapture
 
     assert len(logged(caplog)) == 1
     assert client.stats().dropped == {"invalid": 100}
+
+
+async def test_listeners_are_notified(connect: Connect, deliveries: DeliveryLog) -> None:
+    """They learn of each event that is dropped, since it is invalid or the hook failed, and why."""
+    hooks = Hooks(before_track=lambda event: fail(event) if event.name == "y" else event, listeners=[deliveries])
+    client = await connect(flush_mode="MANUAL", on_invalid="log", hooks=hooks)
+    await client.track_event(INVALID)
+    await client.track_event(Event("y"))
+
+    invalid, failed = deliveries
+    assert (invalid.kind, failed.kind) == ("dropped", "dropped")
+    assert isinstance(invalid.error, InvalidEventError)
+    assert "items[0].price" in invalid.reason
+    assert "ZeroDivisionError" in failed.reason
 
 
 @pytest.mark.parametrize(

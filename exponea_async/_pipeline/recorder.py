@@ -257,6 +257,8 @@ class EventRecorder:
         if (more := self._throttle.admit()) is not None:
             message = "before_track failed, so the event %r was dropped.%s"
             LOG.error(message, event.name, more, exc_info=error)
+        reason = f"before_track failed on an event {event.name!r}: {type(error).__name__}"
+        self._hooks.notify(DeliveryEvent("dropped", reason=reason))
 
     def draft_customer(self, properties: Mapping[str, Any], *, defaults: bool = True) -> Draft | None:
         """Check and encode a customer's properties as they are now; raises as `draft_event` does."""
@@ -365,7 +367,9 @@ class EventRecorder:
         if (more := self._invalid_throttle.admit()) is not None:
             LOG.error("Something invalid was dropped. %s%s", error, more, exc_info=error)
         # The receipt must not keep the frames of its caller.
-        return self.dropped(str(error), count="invalid", cause=error.with_traceback(None))
+        error = error.with_traceback(None)
+        self._hooks.notify(DeliveryEvent("dropped", reason=str(error), error=error))
+        return self.dropped(str(error), count="invalid", cause=error)
 
     def count_not_shown(self, reason: Literal["late", "not_loaded"], number: int = 1) -> None:
         """Count events or calls for which no message was shown."""
