@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.clients import Configure
+from helpers.clients import Configure, Connect
 from helpers.environment import SetConstants
 from helpers.queue_file import locked
 from helpers.storages import OpenFile, bodies, content, dead, delivered, files, ids, lease, record, records
@@ -314,7 +314,7 @@ asyncio.run(main(sys.argv[1]))
 async def run_script(script: str, path: Path) -> str:
     """Run a script with a path, and return what it prints."""
     command = [sys.executable, "-c", script, str(path)]
-    done = await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.PIPE, text=True)
+    done = await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
     return done.stdout
 
 
@@ -375,6 +375,82 @@ class TestOtherClients:
         async with Exponea(configure(flush_mode="MANUAL")) as client:
             assert await client.get_customer_cookie() != cookie
 
+    async def test_a_fork_during_a_wipe(self, path: Path) -> None:
+        """A child that is forked while a thread wipes keeps no lock, and opens the queue itself."""
+        path.parent.mkdir()
+        assert await run_script(FORK_DURING_WIPE, path) == "parent opened\nchild opened\nparent opened\n"
+
+    async def test_a_process_that_only_tracks(self, connect: Connect, tmp_path: Path) -> None:
+        """A process that notices by itself that another one was stopped stops, and drops its events."""
+        client = await connect(device=True)
+        with other_process(TRACK_UNTIL_STOPPED, tmp_path / "queue.sqlite") as process:
+            await client.stop_integration()
+            output, _ = await asyncio.to_thread(process.communicate)
+
+        assert output == "stopped dropped\n"
+
+
+#: Forks while another thread is in the middle of a wipe.
+FORK_DURING_WIPE = """
+import asyncio, os, sys, threading
+from exponea_async.storage.sqlite.storage import SQLiteStorage
+
+async def use(path, name):
+    storage = SQLiteStorage(path)
+    await storage.open()
+    await storage.wipe()
+    await storage.aclose()
+    os.write(1, f"{name} opened\\n".encode())
+
+def main(path):
+    asyncio.run(use(path, "parent"))
+    wiping, forked = threading.Event(), threading.Event()
+    thread = threading.Thread(target=asyncio.run, args=(SQLiteStorage(path).wipe(),))
+
+    def pause(event, args):
+        if event == "open" and str(args[0]) == path and not wiping.is_set():
+            wiping.set()
+            forked.wait()
+
+    sys.addaudithook(pause)
+    thread.start()
+    wiping.wait()
+    from_parent, to_child = os.pipe()
+    from_child, to_parent = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(from_parent, 1)
+        asyncio.run(use(path, "child"))
+        os.write(to_parent, b"1")
+        # It lives on, with all that it has inherited.
+        os.read(from_parent, 1)
+        os._exit(0)
+    forked.set()
+    thread.join()
+    os.write(to_child, b"1")
+    os.read(from_child, 1)
+    asyncio.run(use(path, "parent"))
+    os.write(to_child, b"1")
+    os.waitpid(child, 0)
+
+main(sys.argv[1])
+"""
+
+#: Tracks nothing, until it notices that another client was stopped.
+TRACK_UNTIL_STOPPED = """
+import asyncio, sys
+from exponea_async import Configuration, Event, Exponea
+
+async def main(path):
+    settings = Configuration(project_token="p", authorization_token="k", storage=path, base_url="http://127.0.0.1:9")
+    async with Exponea(settings) as client:
+        print("open", flush=True)
+        while not client.is_stopped:
+            await asyncio.sleep(0.01)
+        print("stopped", (await client.track_event(Event("ping"))).status)
+
+asyncio.run(main(sys.argv[1]))
+"""
 
 #: Reads a file once, and keeps it open until its input ends.
 READER = """

@@ -197,6 +197,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         _locked_folders.all.discard(folder)
+        # Closing is not enough: a child that was forked meanwhile has a copy of the handle.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 
 

@@ -73,7 +73,7 @@ def claim(path: Path) -> tuple[int, Callable[[], None]]:
     def release() -> None:
         with _lock:
             _open[key] -= 1
-            if not _open[key]:
+            if _open[key] <= 0:
                 del _open[key]
 
     return status.st_ino, release
@@ -133,3 +133,14 @@ def _open_for_reading(path: Path) -> BinaryIO:
     # Neither follows a link nor waits for the other end of a pipe that was put at the path meanwhile.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(path, flags), "rb")
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603 - a thread that does not exist in the child may hold the old one
+    _lock = Lock()
+    # The copies of the parent's connections are closed in the child.
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)
