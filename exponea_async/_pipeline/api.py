@@ -101,7 +101,11 @@ class ApiClient:
             with attempt:
                 access = await self._projects.find(project)
                 if access is None:
-                    raise RequestRefusedError(f"no address and no key are known for project {project}", status=0)
+                    raise RequestRefusedError(
+                        f"no address and no key are known for project {project}",
+                        status=0,
+                        hint="Add it to Configuration.other_projects.",
+                    )
                 authorization = await self._authorization(access, ids)
                 return await self._send(request, f"{access.base_url}{path}", data, authorization, turn_until)
         raise AssertionError("the last attempt returns or raises")

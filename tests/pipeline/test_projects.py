@@ -3,6 +3,7 @@ Where records are sent: the project's address and key are looked up when they ar
 """
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -24,7 +25,10 @@ from exponea_async import (
     FlushResult,
     Hooks,
 )
-from exponea_async.sandbox import Project, Sandbox
+from exponea_async._pipeline.commands import event_command
+from exponea_async.sandbox import Fault, Project, Sandbox
+from exponea_async.storage.base import Record
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 from exponea_async.testing import pending_records
 
 #: An address at which nothing listens.
@@ -123,18 +127,14 @@ class TestUnknownProject:
         assert number_of_events(sandbox, "outlet") == 4
         assert sandbox.engine.events("outlet", "new") == []
 
-    async def test_it_does_not_hold_up_the_others(self, connect: Connect, sandbox: Sandbox) -> None:
+    async def test_paused_projects_do_not_hold_up_others(self, connect: Connect, sandbox: Sandbox) -> None:
         """While all projects that were tried are paused, records of further projects are sent all the same."""
-        client = await connect(project_token="gone", flush_mode="MANUAL")
-        await client.track_many(numbered_events(2))
-        await client.aclose()
-        client = await connect(authorization_token="wrong", base_url=WRONG, other_projects=[OUTLET])
+        sandbox.faults.add(Fault("status", status=404, project=PROJECT))
+        client = await connect(other_projects=[OUTLET])
         await client.track_many(numbered_events(1))
-        assert (await client.flush_data(2)).remaining == 3
+        await until(lambda: PROJECT in client.stats().paused)
         writer = await connect(project_token="outlet", authorization_token="outlet-key", flush_mode="MANUAL")
         await writer.track_many(numbered_events(5))
-        await client.aclose(0)
-        await connect(project_token="main", other_projects=[OUTLET])
 
         await until(lambda: number_of_events(sandbox, "outlet") == 5)
 
@@ -304,6 +304,20 @@ class TestFilesOfVersion1:
             assert len({each.id for each in records}) == 7
             assert {int(each.id) >> 44 for each in records} == {7, 8}
             assert {each.route for each in records} == {"shop/batch"}
+
+    async def test_what_an_older_process_writes_meanwhile(
+        self, settings: Configuration, tmp_path: Path, sandbox: Sandbox
+    ) -> None:
+        """A process with an older version of this package still writes routes that are URLs, and they are sent."""
+        body = event_command(b'{"registered":"jane"}', b'"ping"', 1e9, b'{"number":7}')
+        older = SQLiteStorage(tmp_path / "queue.sqlite")
+        async with Exponea(settings) as client:
+            await older.open()
+            await older.write([Record(self.old(WRONG), body, time.time())])
+            await older.aclose()
+
+            assert (await client.flush_data(10)).delivered == 1
+        assert number_of_events(sandbox) == 1
 
     @pytest.mark.parametrize("frozen", [True, False])
     async def test_devices_that_were_switched(
