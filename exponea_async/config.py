@@ -199,6 +199,16 @@ def _check_group(settings: "Configuration", _: "Attribute[Any]", storage: str | 
         raise ConfigurationError("app_group", trouble, "Give each group a 'storage' path of its own, or only a group.")
 
 
+#: Minimum length of a secret that signs tokens, in characters.
+MIN_SECRET = 16
+# The value is not shown.
+_check_token_secret = checks.check(
+    (lambda value: not isinstance(value, str), "expected a string, got {type}"),
+    (lambda value: len(value) < MIN_SECRET, f"must have at least {MIN_SECRET} characters"),
+    hint="Use a random string, such as secrets.token_urlsafe().",
+)
+
+
 #: The settings that are fields of a `Configuration`, with variables of their own.
 SECTIONS: Mapping[str, type] = {"queue": QueueSettings, "upload": UploadSettings, "limits": RequestLimits}
 
@@ -245,6 +255,8 @@ class Configuration:
             Engagement are made for one of them.
         event_platform: The platform that events about messages name, ``"android"``, ``"ios"`` or ``"web"``; None for
             `message_platform` on devices, and ``"web"`` for customer trackers.
+        message_token_secret: The secret that signs the tokens of messages; the same in all processes that make or
+            redeem them.
         preload_messages: Whether ``anonymize()`` loads the content blocks and the app inbox of the new customer, and
             in-app messages if there is a subscription.
         resource_loader: An async function that is called with the URL of an image or a font in a message, and returns
@@ -315,6 +327,9 @@ class Configuration:
     message_platform: Literal["android", "ios"] = field(default="android", validator=checks.one_of(("android", "ios")))
     event_platform: Literal["android", "ios", "web"] | None = field(
         default=None, validator=checks.optional(checks.one_of(("android", "ios", "web")))
+    )
+    message_token_secret: str | None = field(
+        default=None, converter=to_secret, repr=False, validator=checks.optional(_check_token_secret)
     )
     preload_messages: bool = field(default=True, validator=checks.boolean)
     resource_loader: Callable[[str], Awaitable[bytes | None]] | None = field(

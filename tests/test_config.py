@@ -72,6 +72,7 @@ class TestDefaults:
             "in_app_content_block_placeholders_auto_load": (),
             "message_platform": "android",
             "event_platform": None,
+            "message_token_secret": None,
             "preload_messages": True,
             "resource_loader": None,
             "allow_remote_media": False,

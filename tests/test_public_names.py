@@ -45,22 +45,24 @@ CAMPAIGNS = {"handle_campaign_click": "async (url: str, timestamp: datetime | fl
 IN_APP_STREAM = {"in_app_messages": "() -> Subscription[InAppMessage]"}
 IN_APP = {
     "in_app_message_for": "async (event: Event) -> InAppMessage | None",
-    "click_in_app_message": "async (message: InAppMessage, button: InAppMessageButton | str) -> str | None",
-    "close_in_app_message": "async (message: InAppMessage, button: InAppMessageButton | None = None, interaction: bool = True) -> None",
-    "fail_in_app_message": "async (message: InAppMessage, error_message: str) -> None",
+    "in_app_message_token": "(message: InAppMessage) -> str",
+    "content_block_token": "(block: InAppContentBlock) -> str",
+    "click_in_app_message": "async (message: InAppMessage | str, button: InAppMessageButton | str) -> str | None",
+    "close_in_app_message": "async (message: InAppMessage | str, button: InAppMessageButton | None = None, interaction: bool = True) -> None",
+    "fail_in_app_message": "async (message: InAppMessage | str, error_message: str) -> None",
     "in_app_message_action_stream": "(override_default_behavior: bool = False, track_actions: bool = True) -> Subscription[InAppMessageAction]",
-    "track_in_app_message_click": "async (message: InAppMessage, button: InAppMessageButton, consider_consent: bool = True) -> Receipt",
-    "track_in_app_message_close": "async (message: InAppMessage, button: InAppMessageButton | None = None, interaction: bool = True, consider_consent: bool = True) -> Receipt",
+    "track_in_app_message_click": "async (message: InAppMessage | str, button: InAppMessageButton, consider_consent: bool = True) -> Receipt",
+    "track_in_app_message_close": "async (message: InAppMessage | str, button: InAppMessageButton | None = None, interaction: bool = True, consider_consent: bool = True) -> Receipt",
 }
 BLOCKS = {
     "content_block": "async (placeholder_id: str) -> InAppContentBlock | None",
-    "click_content_block": "async (placeholder_id: str, block: InAppContentBlock, action: InAppContentBlockAction | str) -> str | None",
-    "close_content_block": "async (placeholder_id: str, block: InAppContentBlock) -> None",
+    "click_content_block": "async (placeholder_id: str, block: InAppContentBlock | str, action: InAppContentBlockAction | str) -> str | None",
+    "close_content_block": "async (placeholder_id: str, block: InAppContentBlock | str) -> None",
     "content_block_carousel": "(placeholder_id: str, max_messages_count: int = 0, scroll_delay: float = 3.0, filter_content_blocks: Callable[[list[InAppContentBlock]], Iterable[InAppContentBlock]] | None = None, sort_content_blocks: Callable[[list[InAppContentBlock]], Iterable[InAppContentBlock]] | None = None, override_default_behavior: bool = False, track_actions: bool = True) -> Carousel",
-    "track_in_app_content_block_shown": "async (placeholder_id: str, content_block: InAppContentBlock, consider_consent: bool = True) -> Receipt",
-    "track_in_app_content_block_click": "async (placeholder_id: str, content_block: InAppContentBlock, action: InAppContentBlockAction, consider_consent: bool = True) -> Receipt",
-    "track_in_app_content_block_close": "async (placeholder_id: str, content_block: InAppContentBlock, consider_consent: bool = True) -> Receipt",
-    "track_in_app_content_block_error": "async (placeholder_id: str, content_block: InAppContentBlock, error_message: str, consider_consent: bool = True) -> Receipt",
+    "track_in_app_content_block_shown": "async (placeholder_id: str, content_block: InAppContentBlock | str, consider_consent: bool = True) -> Receipt",
+    "track_in_app_content_block_click": "async (placeholder_id: str, content_block: InAppContentBlock | str, action: InAppContentBlockAction, consider_consent: bool = True) -> Receipt",
+    "track_in_app_content_block_close": "async (placeholder_id: str, content_block: InAppContentBlock | str, consider_consent: bool = True) -> Receipt",
+    "track_in_app_content_block_error": "async (placeholder_id: str, content_block: InAppContentBlock | str, error_message: str, consider_consent: bool = True) -> Receipt",
 }
 INBOX = {
     "fetch_app_inbox": "async () -> list[AppInboxMessage]",

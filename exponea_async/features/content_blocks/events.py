@@ -11,6 +11,7 @@ from attrs import evolve, field, frozen
 from exponea_async._internal.actions import ActionType
 from exponea_async._internal.arguments import read_text
 from exponea_async._internal.fields import FieldTypes, check_fields
+from exponea_async.config import Configuration
 from exponea_async.devices.context import Remember, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.device_context import DeviceContext
@@ -21,7 +22,8 @@ from exponea_async.features._shared.banners import Banner, BannerAction, banner_
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.html.reader import HtmlAction, find_action
 from exponea_async.features._shared.targeting.schedule import ALWAYS, may_show
-from exponea_async.features.content_blocks.parsing import MAX_TEXT_LENGTH, content_type_of, has_tracking_consent
+from exponea_async.features._shared.tokens import make_token, read_token
+from exponea_async.features.content_blocks.parsing import MAX_TEXT_LENGTH, OK, content_type_of, has_tracking_consent
 from exponea_async.messages import InAppContentBlock, InAppContentBlockAction, PersonalizedData
 from exponea_async.models import Event, EventType, Receipt
 
@@ -274,6 +276,49 @@ def block_event(
     text, link = text and text[:MAX_TEXT_LENGTH], link and link[:MAX_TEXT_LENGTH]
     return banner_event(
         context, block.customer_ids, action, banner, interaction=interaction, text=text, link=link, error=error
+    )
+
+
+def block_token(configuration: Configuration, block: InAppContentBlock) -> str:
+    """Return a token that stands for a block; raises as `make_token` and `check_block` do."""
+    check_block("placeholder", block)
+    data = block.personalized_data
+    content = {
+        "id": block.id,
+        "name": block.name,
+        "frequency": block.frequency,
+        "category": block.consent_category_tracking,
+        "type": block.content_type,
+        "actions": [[each.type, each.name, each.url] for each in block.actions],
+        "data": data and [data.has_tracking_consent, data.variant_id, data.variant_name, data.content_type],
+    }
+    return make_token(configuration, "content_block", content)
+
+
+def block_of(configuration: Configuration, block: InAppContentBlock | str) -> InAppContentBlock:
+    """Return a block that a caller passes, or the one that a token stands for; raises as `read_token` does."""
+    if not isinstance(block, str):
+        return block
+    content = read_token(configuration, "content_block", block)
+    data = None
+    if content["data"] is not None:
+        has_consent, variant_id, variant_name, content_type = content["data"]
+        data = PersonalizedData(
+            id=content["id"],
+            status=OK,
+            has_tracking_consent=has_consent,
+            variant_id=variant_id,
+            variant_name=variant_name,
+            content_type=content_type,
+        )
+    return InAppContentBlock(
+        id=content["id"],
+        name=content["name"],
+        frequency=content["frequency"],
+        consent_category_tracking=content["category"],
+        content_type=content["type"],
+        actions=tuple(InAppContentBlockAction(*each) for each in content["actions"]),
+        personalized_data=data,
     )
 
 

@@ -7,6 +7,8 @@ from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
 from exponea_async.features.content_blocks.carousel import Arrange, Carousel
 from exponea_async.features.content_blocks.events import (
     INVALID_ACTION,
+    block_of,
+    block_token,
     check_block,
     check_placeholder,
     clicked_action,
@@ -57,7 +59,7 @@ class ContentBlockVerbs(SubjectVerbs):
         return await self._devices.features[ContentBlocks].selector.next(self._context, placeholder_id)
 
     async def click_content_block(
-        self, placeholder_id: str, block: InAppContentBlock, action: InAppContentBlockAction | str
+        self, placeholder_id: str, block: InAppContentBlock | str, action: InAppContentBlockAction | str
     ) -> str | None:
         """
         Handle a click in a content block: track and remember it. The next `content_block` returns the next block.
@@ -68,7 +70,8 @@ class ContentBlockVerbs(SubjectVerbs):
 
         Args:
             placeholder_id: The placeholder in which the block is shown.
-            block: The block that `content_block` returned. The event is about the customer that it was loaded for.
+            block: The block that `content_block` returned, or its `content_block_token`. The event is about the
+                customer that it was loaded for; with a token, about the current one.
             action: The action that was clicked, one of ``block.actions``, or the URL that was opened.
 
         Returns:
@@ -80,7 +83,7 @@ class ContentBlockVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        context = self._context
+        context, block = self._context, self._block(block)
         check_block(placeholder_id, block)
         clicked = clicked_action(block, action)
         if action == BLANK_PAGE or not context.recorder.check_running():
@@ -92,7 +95,7 @@ class ContentBlockVerbs(SubjectVerbs):
         await track_interaction(context, placeholder_id, block, None if closes else clicked)
         return None if closes else clicked.url
 
-    async def close_content_block(self, placeholder_id: str, block: InAppContentBlock) -> None:
+    async def close_content_block(self, placeholder_id: str, block: InAppContentBlock | str) -> None:
         """
         Handle that a content block was closed: track and remember it.
 
@@ -101,7 +104,8 @@ class ContentBlockVerbs(SubjectVerbs):
 
         Args:
             placeholder_id: The placeholder in which the block is shown.
-            block: The block that `content_block` returned. The event is about the customer that it was loaded for.
+            block: The block that `content_block` returned, or its `content_block_token`. The event is about the
+                customer that it was loaded for; with a token, about the current one.
 
         Raises:
             InvalidEventError: The id is not a non-empty string, or the block not an `InAppContentBlock`.
@@ -109,7 +113,26 @@ class ContentBlockVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         if self._context.recorder.check_running():
-            await track_interaction(self._context, placeholder_id, block, None)
+            await track_interaction(self._context, placeholder_id, self._block(block), None)
+
+    def content_block_token(self, block: InAppContentBlock) -> str:
+        """
+        Return a token that stands for a content block, to be put into a page.
+
+        Any process with the same ``message_token_secret`` accepts it instead of the block. It is signed, URL-safe, and
+        has no ids of a customer: an event is about the current subject.
+
+        Args:
+            block: The block that `content_block` returned.
+
+        Raises:
+            ConfigurationError: There is no ``message_token_secret``.
+            InvalidEventError: The block is not an `InAppContentBlock`, or has more links than fit into a token.
+        """
+        return block_token(self._context.configuration, block)
+
+    def _block(self, block: InAppContentBlock | str) -> InAppContentBlock:
+        return block_of(self._context.configuration, block)
 
     def content_block_carousel(  # noqa: PLR0917 - the vendor's parameters, best passed by name
         self,
@@ -158,7 +181,7 @@ class ContentBlockVerbs(SubjectVerbs):
     async def track_in_app_content_block_shown(
         self,
         placeholder_id: str,
-        content_block: InAppContentBlock,
+        content_block: InAppContentBlock | str,
         consider_consent: bool = True,
     ) -> Receipt:
         """
@@ -166,7 +189,7 @@ class ContentBlockVerbs(SubjectVerbs):
 
         Args:
             placeholder_id: The placeholder in which the block is shown.
-            content_block: The block. The event is about the customer that it was loaded for.
+            content_block: The block, or its `content_block_token`, as for `click_content_block`.
             consider_consent: Whether the block's own consent to tracking counts.
 
         Returns:
@@ -177,13 +200,15 @@ class ContentBlockVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        return await track(self._context, placeholder_id, content_block, "show", consider_consent=consider_consent)
+        return await track(
+            self._context, placeholder_id, self._block(content_block), "show", consider_consent=consider_consent
+        )
 
     @drops_invalid
     async def track_in_app_content_block_click(
         self,
         placeholder_id: str,
-        content_block: InAppContentBlock,
+        content_block: InAppContentBlock | str,
         action: InAppContentBlockAction,
         consider_consent: bool = True,
     ) -> Receipt:
@@ -194,14 +219,19 @@ class ContentBlockVerbs(SubjectVerbs):
         remembered. Otherwise as `track_in_app_content_block_shown`.
         """
         return await track(
-            self._context, placeholder_id, content_block, "click", clicked=action, consider_consent=consider_consent
+            self._context,
+            placeholder_id,
+            self._block(content_block),
+            "click",
+            clicked=action,
+            consider_consent=consider_consent,
         )
 
     @drops_invalid
     async def track_in_app_content_block_close(
         self,
         placeholder_id: str,
-        content_block: InAppContentBlock,
+        content_block: InAppContentBlock | str,
         consider_consent: bool = True,
     ) -> Receipt:
         """
@@ -209,13 +239,15 @@ class ContentBlockVerbs(SubjectVerbs):
 
         Nothing is remembered. Otherwise as `track_in_app_content_block_shown`.
         """
-        return await track(self._context, placeholder_id, content_block, "close", consider_consent=consider_consent)
+        return await track(
+            self._context, placeholder_id, self._block(content_block), "close", consider_consent=consider_consent
+        )
 
     @drops_invalid
     async def track_in_app_content_block_error(
         self,
         placeholder_id: str,
-        content_block: InAppContentBlock,
+        content_block: InAppContentBlock | str,
         error_message: str,
         consider_consent: bool = True,
     ) -> Receipt:
@@ -225,7 +257,7 @@ class ContentBlockVerbs(SubjectVerbs):
         return await track(
             self._context,
             placeholder_id,
-            content_block,
+            self._block(content_block),
             "error",
             error=error_message,
             consider_consent=consider_consent,

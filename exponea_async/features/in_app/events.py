@@ -11,6 +11,7 @@ from attrs import evolve
 from exponea_async._internal.fields import FieldTypes, check_fields
 from exponea_async._internal.links import safe_link, scheme_of
 from exponea_async._internal.streams import Stream, Subscription
+from exponea_async.config import Configuration
 from exponea_async.devices.context import Remember, SubjectContext
 from exponea_async.devices.ids import COOKIE, read_ids, read_key
 from exponea_async.devices.impressions import Impression, unexpired
@@ -19,6 +20,7 @@ from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.banners import Banner, BannerAction, banner_event
 from exponea_async.features._shared.consent import may_track
 from exponea_async.features._shared.html.reader import HtmlAction, find_action
+from exponea_async.features._shared.tokens import make_token, read_token
 from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessageButton
 from exponea_async.models import Event, EventType, Receipt
 
@@ -161,6 +163,46 @@ async def track_message(
         remember=remember,
     )
     return context.recorder.dropped() if receipt is None else receipt
+
+
+def message_token(configuration: Configuration, message: InAppMessage) -> str:
+    """Return a token that stands for a message; raises as `make_token` and `check_message` do."""
+    check_message(message)
+    content = {
+        "id": message.id,
+        "name": message.name,
+        "type": message.message_type,
+        "variant": [message.variant_id, message.variant_name],
+        "consent": [message.has_tracking_consent, message.consent_category_tracking],
+        "buttons": [[each.text, each.url, each.kind] for each in message.buttons],
+    }
+    return make_token(configuration, "message", content)
+
+
+def message_of(context: SubjectContext, message: InAppMessage | str) -> InAppMessage:
+    """
+    Return a message that a caller passes, or the one that a token stands for; raises as `read_token` does.
+
+    Args:
+        context: The subject that the message of a token is about.
+        message: The message or token.
+    """
+    if not isinstance(message, str):
+        return message
+    content = read_token(context.configuration, "message", message)
+    variant_id, variant_name = content["variant"]
+    has_consent, category = content["consent"]
+    return InAppMessage(
+        id=content["id"],
+        name=content["name"],
+        message_type=content["type"],
+        variant_id=variant_id,
+        variant_name=variant_name,
+        buttons=tuple(InAppMessageButton(*each) for each in content["buttons"]),
+        has_tracking_consent=has_consent,
+        consent_category_tracking=category,
+        device=context.key,
+    )
 
 
 def button_of(message: InAppMessage, url: str) -> InAppMessageButton | None:

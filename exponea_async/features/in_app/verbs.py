@@ -13,6 +13,8 @@ from exponea_async.features.in_app.events import (
     check_message,
     may_track_message,
     message_event,
+    message_of,
+    message_token,
     track_message,
 )
 from exponea_async.features.in_app.service import InAppMessages
@@ -74,7 +76,7 @@ class InAppVerbs(SubjectVerbs):
 
     # Interactions
 
-    async def click_in_app_message(self, message: InAppMessage, button: InAppMessageButton | str) -> str | None:
+    async def click_in_app_message(self, message: InAppMessage | str, button: InAppMessageButton | str) -> str | None:
         """
         Report a click on a button or link of an in-app message, which is not shown any more.
 
@@ -84,7 +86,7 @@ class InAppVerbs(SubjectVerbs):
         for ``about:blank``, which is not a click.
 
         Args:
-            message: The message.
+            message: The message, or its `in_app_message_token`; then the event is about the current subject.
             button: One of its buttons; or another one, with its label and link; or the address that was opened.
 
         Returns:
@@ -96,6 +98,7 @@ class InAppVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
+        message = message_of(self._context, message)
         check_message(message)
         context, presenter = self._context_of(message), self._devices.features[InAppMessages].presenter
         if isinstance(button, str):
@@ -105,7 +108,7 @@ class InAppVerbs(SubjectVerbs):
 
     async def close_in_app_message(
         self,
-        message: InAppMessage,
+        message: InAppMessage | str,
         button: InAppMessageButton | None = None,
         interaction: bool = True,
     ) -> None:
@@ -116,7 +119,7 @@ class InAppVerbs(SubjectVerbs):
         message was shown. A message with a `close_timeout` closes by itself, without interaction.
 
         Args:
-            message: The message.
+            message: The message, or its `in_app_message_token`; then the event is about the current subject.
             button: The button that closed it, or None.
             interaction: Whether the customer closed it.
 
@@ -125,17 +128,18 @@ class InAppVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
+        message = message_of(self._context, message)
         check_message(message)
         check_button(button, is_required=False)
         context = self._context_of(message)
         await self._devices.features[InAppMessages].presenter.close(context, message, button, interaction=interaction)
 
-    async def fail_in_app_message(self, message: InAppMessage, error_message: str) -> None:
+    async def fail_in_app_message(self, message: InAppMessage | str, error_message: str) -> None:
         """
         Report that an in-app message could not be shown. It is tracked with the message's consent.
 
         Args:
-            message: The message.
+            message: The message, or its `in_app_message_token`; then the event is about the current subject.
             error_message: The reason.
 
         Raises:
@@ -143,6 +147,7 @@ class InAppVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
+        message = message_of(self._context, message)
         check_message(message)
         context = self._context_of(message)
         await self._devices.features[InAppMessages].presenter.fail(context, message, str(error_message))
@@ -169,12 +174,28 @@ class InAppVerbs(SubjectVerbs):
         actions = self._devices.features[InAppMessages].actions
         return actions.subscribe(override_default_behavior=override_default_behavior, track_actions=track_actions)
 
+    def in_app_message_token(self, message: InAppMessage) -> str:
+        """
+        Return a token that stands for an in-app message, to be put into a page.
+
+        Any process with the same ``message_token_secret`` accepts it instead of the message. It is signed, URL-safe,
+        and has no ids of a customer: an event is about the current subject.
+
+        Args:
+            message: The message.
+
+        Raises:
+            ConfigurationError: There is no ``message_token_secret``.
+            InvalidEventError: The message is not an `InAppMessage`, or has more links than fit into a token.
+        """
+        return message_token(self._context.configuration, message)
+
     # Manual tracking
 
     @drops_invalid
     async def track_in_app_message_click(
         self,
-        message: InAppMessage,
+        message: InAppMessage | str,
         button: InAppMessageButton,
         consider_consent: bool = True,
     ) -> Receipt:
@@ -185,7 +206,7 @@ class InAppVerbs(SubjectVerbs):
         more.
 
         Args:
-            message: The message.
+            message: The message, or its `in_app_message_token`; then the event is about the current subject.
             button: The button.
             consider_consent: Whether the message's consent decides if the click is tracked; a link may force it.
 
@@ -197,6 +218,7 @@ class InAppVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
+        message = message_of(self._context, message)
         check_message(message)
         check_button(button, is_required=True)
         event = message_event(self._context_of(message), "click", message, interaction=True, button=button)
@@ -206,7 +228,7 @@ class InAppVerbs(SubjectVerbs):
     @drops_invalid
     async def track_in_app_message_close(
         self,
-        message: InAppMessage,
+        message: InAppMessage | str,
         button: InAppMessageButton | None = None,
         interaction: bool = True,
         consider_consent: bool = True,
@@ -215,7 +237,7 @@ class InAppVerbs(SubjectVerbs):
         Track that an in-app message was closed, and nothing else, as `track_in_app_message_click` does.
 
         Args:
-            message: The message.
+            message: The message, or its `in_app_message_token`; then the event is about the current subject.
             button: The button that closed it, or None.
             interaction: Whether the customer closed it.
             consider_consent: Whether the message's consent decides if it is tracked.
@@ -228,6 +250,7 @@ class InAppVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
+        message = message_of(self._context, message)
         check_message(message)
         check_button(button, is_required=False)
         event = message_event(self._context_of(message), "close", message, interaction=interaction, button=button)
