@@ -498,3 +498,28 @@ class TestNames:
         await until(lambda: client.stats().failed_requests > 0)
 
         assert (await client.flush_data(0.1)).remaining == 1
+
+
+class TestStreams:
+    async def test_in_another_thread(self, connect: Connect) -> None:
+        """A subscription that is iterated in the event loop of another thread yields each value, and ends."""
+        client = await connect(device=True)
+        opened = client.opened_push_stream()
+
+        async def iterate() -> list[str]:
+            urls = []
+            async for each in opened:
+                urls.append(str(each.url))
+                seen.release()
+            return urls
+
+        seen = threading.Semaphore(0)
+        iterating = asyncio.create_task(in_other_loop(iterate))
+        for number in range(20):
+            await client.handle_push_notification_opened(
+                {"source": "xnpe_platform", "action": "browser", "url": f"https://shop.example/{number}"}
+            )
+            await asyncio.to_thread(seen.acquire, timeout=20)
+        await client.aclose(timeout=0)
+
+        assert await iterating == [f"https://shop.example/{number}" for number in range(20)]

@@ -79,6 +79,8 @@ class Subscription(AsyncIterator[T]):
     """
     An async iterator over the values of a stream. It ends after its ``aclose()`` or that of the client.
 
+    It may be iterated in another event loop than that of the client.
+
     ::
 
         await exponea.handle_push_notification_opened({"source": "xnpe_platform"})
@@ -94,6 +96,8 @@ class Subscription(AsyncIterator[T]):
     def __init__(self, stream: Stream[T], early: deque[T]) -> None:
         self._stream: Stream[T] | None = stream
         self._pending: deque[T] = deque(early, maxlen=stream.max_pending)
+        # The event loop that iterates, and its event.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
 
     @property
@@ -118,11 +122,16 @@ class Subscription(AsyncIterator[T]):
         await self.aclose()
 
     async def __anext__(self) -> T:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._wake = loop, asyncio.Event()
         while not self._pending:
             if self.is_closed:
                 raise StopAsyncIteration
             self._wake.clear()
-            await self._wake.wait()
+            # A value may have come from another thread just before.
+            if not self._pending and not self.is_closed:
+                await self._wake.wait()
         return self._pending.popleft()
 
     async def aclose(self) -> None:
@@ -132,7 +141,7 @@ class Subscription(AsyncIterator[T]):
     def deliver(self, value: T) -> None:
         """Receive a value; called by the stream."""
         self._pending.append(value)
-        self._wake.set()
+        self._notify()
 
     def retract(self, value: T) -> None:
         """Discard a value that was not yielded yet; called by the stream."""
@@ -144,4 +153,13 @@ class Subscription(AsyncIterator[T]):
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.unsubscribe(self)
-        self._wake.set()
+        self._notify()
+
+    def _notify(self) -> None:
+        """Let the iteration go on, which may run in another event loop than the client."""
+        loop = self._loop
+        if loop is None:
+            return
+        # An event loop that is closed iterates no more.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._wake.set)
