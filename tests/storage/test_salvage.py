@@ -3,6 +3,7 @@ What is saved of a file that is damaged, or that was deleted with its write-ahea
 """
 
 import asyncio
+import json
 import sqlite3
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from helpers.queue_file import write_version_1
 from helpers.storages import (
     LEASE,
     NOW,
@@ -108,6 +110,23 @@ class TestDamagedPages:
             assert sorted(report.lost) == sorted(set(written) - set(ids(found)))
         assert await storage.load_state("k") == State(b"v", 1)
         assert bodies(await lease(storage, 1_000)) == bodies(found)
+
+    async def test_a_file_of_the_first_version(self, open_file: OpenFile, path: Path) -> None:
+        """Records and the keys of projects are saved, as if the file had been migrated, which the damage prevents."""
+        url = "https://h.example/track/v2/projects/outlet/batch"
+        path.parent.mkdir()
+        others = {f"other {number}": b"x" * 100 for number in range(200)}
+        write_version_1(path, {url: 40}, {f"key:{url}": b'"secret"', **others})
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        overwrite(path, pages_of(path, "state")[-1])
+        storage = await open_file()
+
+        assert len(await storage.waiting(1_000)) == 40
+        state = await storage.load_state("project:outlet")
+        assert state is not None
+        assert json.loads(state.value) == {"authorization": "secret", "base_url": "https://h.example"}
+        assert await storage.load_state(f"key:{url}") is None
 
     @pytest.mark.parametrize("table", ["taken", "state", "dead", "mark"])
     async def test_damage_of_other_tables(self, open_file: OpenFile, path: Path, table: str) -> None:

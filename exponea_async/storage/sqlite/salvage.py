@@ -17,7 +17,7 @@ from attrs import frozen
 from exponea_async.errors import DamagedFileError
 from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.marks import find_marks
-from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
+from exponea_async.storage.sqlite.schema import ROUTE_SHIFT, rename_credentials
 
 #: How often reading a table may fail without a row in between, before the rest of it is given up: more rows than fit
 #: into a page.
@@ -120,6 +120,8 @@ class _Salvage:
                 if _are_ints(number, cursor) and isinstance(name, str):
                     self._names[number] = (name, max(cursor, self._names.get(number, ("", 0))[1]))
             own = {number for number, (name, _) in self._names.items() if self._add_route(number, name)}
+            # The damaged file may be of the first version.
+            rename_credentials(target)
             saved, lost = self._copy_records(own)
             if self._reader.value("SELECT value FROM counter WHERE name = 'boot'") != target.counter("boot"):
                 target.execute("UPDATE taken SET due = 0")

@@ -30,31 +30,40 @@ PROJECTS_PATH = "/track/v2/projects/"
 
 
 def _separate_addresses(connection: sqlite3.Connection) -> None:
-    """
-    Let several routes have one name, and name the credentials of a project by its token.
-
-    Routes were URLs; clients rename them when they start. Credentials that a device's switch had stored were found by
-    such a URL. The address in it was that of the configuration, unless the switch gave one: it belongs to the project
-    only if no configured project had the same.
-    """
+    """Let several routes have one name: clients give routes that are URLs their new names when they start."""
     connection.execute("ALTER TABLE route RENAME TO old_route")
     connection.execute("CREATE TABLE route (id INTEGER PRIMARY KEY, name TEXT NOT NULL, cursor INTEGER NOT NULL)")
     connection.execute("INSERT INTO route SELECT * FROM old_route")
     connection.execute("DROP TABLE old_route")
+    rename_credentials(connection)
+
+
+def rename_credentials(connection: sqlite3.Connection) -> None:
+    """
+    Name the credentials that switches of devices have stored by the token of their project; they were found by a URL.
+
+    The address in the URL was that of the configuration, unless the switch gave one. It belongs to the project only if
+    no configured project had the same.
+
+    Args:
+        connection: The connection, within a write transaction.
+    """
     rows = connection.execute("SELECT key, value FROM state WHERE key LIKE 'key:%' ORDER BY id").fetchall()
     credentials = {key.removeprefix("key:"): value.decode() for key, value in rows}
     routes = [name for (name,) in connection.execute("SELECT name FROM route")]
     configured = {name.rpartition(PROJECTS_PATH)[0] for name in routes if name not in credentials}
-    connection.execute("DELETE FROM state WHERE key LIKE 'key:%'")
+    projects: dict[str, str] = {}
     for url, authorization in credentials.items():
         address, _, route = url.rpartition(PROJECTS_PATH)
         base_url = json.dumps(None if address in configured else address)
-        stored = f'{{"authorization": {authorization}, "base_url": {base_url}}}'
+        projects[route.partition("/")[0]] = f'{{"authorization": {authorization}, "base_url": {base_url}}}'
+    for token, stored in projects.items():
         connection.execute(
-            "INSERT OR REPLACE INTO state (key, value, version)"
+            "INSERT OR IGNORE INTO state (key, value, version)"
             " SELECT ?, ?, 1 + coalesce(max(value), 0) FROM counter WHERE name = 'state'",
-            (f"project:{route.partition('/')[0]}", stored.encode()),
+            (f"project:{token}", stored.encode()),
         )
+    connection.execute("DELETE FROM state WHERE key LIKE 'key:%'")
 
 
 Migration = str | Callable[[sqlite3.Connection], None]
