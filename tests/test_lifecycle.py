@@ -155,6 +155,8 @@ class TestOtherLoops:
         await until(lambda: threads() <= before)
 
 
+#: Newer versions of Python warn of each fork of a process with threads.
+NO_WARNING = ("-W", "ignore::DeprecationWarning")
 FORK = """
 async def parent_starts():
     await exponea.start()
@@ -253,6 +255,32 @@ asyncio.run(main())
         assert ended.out == "[0, 0, 0, 0, 0]\n", ended.err
         names = [record.name for record in await pending_records(await connect(flush_mode="MANUAL"))]
         assert (names.count("parent"), names.count("child")) == (16_000, 25)
+
+    async def test_forks_of_several_threads(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Threads may fork at the same time while the client writes."""
+        source = """
+def fork():
+    for _ in range(20):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+async def main():
+    async with client(flush_mode="MANUAL") as exponea:
+        tracker = exponea.for_customer({"registered": "p"})
+        forking = asyncio.gather(*[asyncio.to_thread(fork) for _ in range(4)])
+        while not forking.done():
+            await tracker.track_event(Event("ping"))
+        await forking
+        print(exponea.stats().tracked)
+
+asyncio.run(main())
+"""
+        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite", *NO_WARNING)
+
+        assert (ended.code, ended.err) == (0, "")
+        assert len(await pending_records(await connect(flush_mode="MANUAL"))) == int(ended.out)
 
 
 class TestCancellation:

@@ -181,7 +181,7 @@ for number in range(3):
 use("parent")
 print([os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(3)])
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite", "-W", "ignore::DeprecationWarning")
 
         assert (ended.out, ended.err) == ("[0, 0, 0]\n", "")
         counts: dict[Any, int] = {}

@@ -9,6 +9,7 @@ file.
 """
 
 import os
+from threading import Lock
 from typing import Protocol
 from weakref import WeakSet
 
@@ -27,6 +28,8 @@ class Forkable(Protocol):
 
 
 _connections: WeakSet[Forkable] = WeakSet()
+#: Held from the beginning of a fork to its end: several threads may fork at once.
+_fork = Lock()
 _held: list[Forkable] = []
 
 
@@ -36,6 +39,7 @@ def register(connection: Forkable) -> None:
 
 
 def _before() -> None:
+    _fork.acquire()
     _held.extend(_connections)
     for connection in _held:
         connection.begin_fork()
@@ -45,12 +49,14 @@ def _after_in_parent() -> None:
     for connection in _held:
         connection.end_fork()
     _held.clear()
+    _fork.release()
 
 
 def _after_in_child() -> None:
     for connection in _held:
         connection.close_copy()
     _held.clear()
+    _fork.release()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
