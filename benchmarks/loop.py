@@ -1,21 +1,28 @@
 """
-What tracking costs the application: event-loop lag and CPU time at a fixed rate, including uploads.
+What tracking costs the application: event-loop lag and CPU time at a fixed rate, including uploads; and how long single
+calls with very many events, receipts or values, and very large responses, block the event loop.
 """
 
 import asyncio
+import gc
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import bench
 import sink
 
-from exponea_async import Exponea, FlushMode
+from exponea_async import Event, Exponea, FlushMode, InvalidEventError, Receipt
 
 CALLERS = 50
 SECONDS = 5.0
 TICK = 0.001
 LAG_RATE = 5_000
 RATES = (500, 2_000, 10_000)
+MANY = 200_000
+HELD = 1_000_000
+GAP_TARGET = "target under 50"
 
 
 async def measure_lags(lags: list[float]) -> None:
@@ -91,7 +98,120 @@ async def measure(folder: Path, base_url: str) -> None:
             bench.row(f"CPU time per event at {rate:,.0f}/s, {work}", f"{cost:.0f} us")
 
 
+# The longest gap
+
+
+@asynccontextmanager
+async def gap(label: str) -> AsyncIterator[None]:
+    """Print the longest time for which the event loop is blocked within the block."""
+    # Otherwise a collection of all that was created before would fall into the block.
+    gc.collect()
+    gc.freeze()
+    lags: list[float] = []
+    meter = asyncio.create_task(measure_lags(lags))
+    await asyncio.sleep(5 * TICK)
+    lags.clear()
+    try:
+        yield
+        await asyncio.sleep(5 * TICK)
+    finally:
+        meter.cancel()
+    bench.row(label, f"{max(lags) * 1000:.0f} ms", "", GAP_TARGET)
+
+
+async def many_events(folder: Path) -> None:
+    """Track very many events in one call, and drop their receipts."""
+    async with Exponea(bench.configuration(folder / "many.sqlite")) as exponea, bench.customer(exponea):
+        events = [bench.event(number) for number in range(MANY)]
+        async with gap(f"track_many of {MANY:,}"):
+            receipts = await exponea.track_many(events)
+        async with gap(f"dropping {MANY:,} receipts"):
+            del receipts
+
+
+async def wait_for(receipts: list[Receipt]) -> "list[asyncio.Task[None]]":
+    """Start a task for each receipt that waits for its verdict, in slices: creating tasks takes long, too."""
+    tasks: list[asyncio.Task[None]] = []
+    for start in range(0, len(receipts), 500):
+        tasks += [asyncio.create_task(receipt.delivered()) for receipt in receipts[start : start + 500]]
+        await asyncio.sleep(0)
+    return tasks
+
+
+async def awaited_receipts(folder: Path) -> None:
+    """Wait for very many receipts, and close the client meanwhile."""
+    exponea = Exponea(bench.configuration(folder / "awaited.sqlite"))
+    await exponea.start()
+    async with bench.customer(exponea):
+        receipts = await exponea.track_many([bench.event(number) for number in range(MANY // 2)])
+    async with gap(f"{MANY // 2:,} calls of delivered()"):
+        tasks = await wait_for(receipts)
+        await asyncio.sleep(1.5)
+    async with gap("closing with these"):
+        await exponea.aclose(timeout=0)
+        for task in tasks:
+            with suppress(Exception):
+                await task
+
+
+async def held_receipts(folder: Path) -> None:
+    """Stop the integration while very many receipts are held."""
+    async with Exponea(bench.configuration(folder / "held.sqlite")) as exponea:
+        receipts: list[Receipt] = []
+        async with bench.customer(exponea):
+            for _ in range(HELD // MANY):
+                receipts += await exponea.track_many([bench.event(0)] * MANY)
+        async with gap(f"stop_integration() with {len(receipts):,} receipts held"):
+            await exponea.stop_integration()
+
+
+async def large_values(folder: Path) -> None:
+    """Track events with values that are too large, or almost."""
+    values: dict[str, dict[str, object]] = {
+        "one property with 5 million Nones": {"list": [None] * 5_000_000},
+        "800 KB of properties": {f"text {number}": "x" * 16_000 for number in range(49)},
+        "800 KB of properties, each a list of lists": {str(number): [[1, 2, 3]] * 1_900 for number in range(45)},
+    }
+    async with Exponea(bench.configuration(folder / "values.sqlite")) as exponea, bench.customer(exponea):
+        for label, properties in values.items():
+            async with gap(label):
+                with suppress(InvalidEventError):
+                    await exponea.track_event(Event("view", properties))
+
+
+async def large_response(folder: Path) -> None:
+    """Upload to a server whose responses have 4 MB of small objects."""
+    body = b'{"success":true,"results":[' + b",".join([b"{}"] * 1_300_000) + b"]}"
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + body)
+            await writer.drain()
+            writer.close()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    async with server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with (
+            Exponea(bench.configuration(folder / "response.sqlite", address)) as exponea,
+            bench.customer(exponea),
+        ):
+            await exponea.track_many([bench.event(number) for number in range(50)])
+            async with gap("responses of 4 MB"):
+                await exponea.flush_data(timeout=3)
+            await exponea.aclose(timeout=0)
+
+
+async def measure_gaps(folder: Path) -> None:
+    """Measure and print the longest gaps."""
+    bench.headline("loop: longest time for which one call blocks the event loop")
+    for case in (many_events, awaited_receipts, held_receipts, large_values, large_response):
+        await case(folder)
+
+
 if __name__ == "__main__":
     SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
     with bench.folder() as place, sink.running() as address:
         asyncio.run(measure(place, address))
+        asyncio.run(measure_gaps(place))

@@ -399,7 +399,7 @@ class Receipt:
             self._waiters = {}
         self._waiters[waiter] = through_pauses
         try:
-            self._keeper.watch(self)
+            self._begin_waiting()
             self.fail_if_paused()
             if timeout is None:
                 await waiter
@@ -411,7 +411,13 @@ class Receipt:
         finally:
             del self._waiters[waiter]
             if not self._waiters:
-                self._keeper.unwatch(self)
+                self._end_waiting()
+
+    def _begin_waiting(self) -> None:
+        self._keeper.watch(self)
+
+    def _end_waiting(self) -> None:
+        self._keeper.unwatch(self)
 
 
 class ReceiptKeeper(Protocol):

@@ -5,6 +5,7 @@ Batches, and the requests that send them.
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from attrs import define
 
@@ -27,6 +28,10 @@ from exponea_async.storage.base import Leased
 
 LOG = logging.getLogger("exponea_async")
 
+#: Maximum size of the response to a batch, in bytes: this, and so much for each record. A usual one takes about 100.
+RESPONSE_BASE, RESPONSE_PER_RECORD = 65_536, 4_096
+#: Response bodies of more bytes are decoded on a thread.
+READ_ON_THREAD = 32_768
 #: The status for a body whose encoding is not accepted.
 UNSUPPORTED_MEDIA_TYPE = 415
 
@@ -170,7 +175,9 @@ class Exchange:
         response = await self._post(batch, compress=compress)
         if response.retry_after and classify(response.status) == "temporary error":
             self._held_until[batch.base_url] = asyncio.get_running_loop().time() + response.retry_after
-        result = read_batch_result(response, batch.records, batch.address, hint=batch.hint)
+        read = partial(read_batch_result, response, batch.records, batch.address, hint=batch.hint)
+        # Decoding a large body would block the event loop.
+        result = await asyncio.to_thread(read) if len(response.body) > READ_ON_THREAD else read()
         if not result.has_verdict:
             raise NoVerdictError("the response has no verdict on any of the events", status=response.status)
         return result
@@ -185,7 +192,11 @@ class Exchange:
         self._counters.in_flight += len(batch.records)
         try:
             return await self._transport.post(
-                batch.address, body, access.authorization, compress=compress and self._compresses(batch)
+                batch.address,
+                body,
+                access.authorization,
+                compress=compress and self._compresses(batch),
+                max_response=RESPONSE_BASE + len(batch.records) * RESPONSE_PER_RECORD,
             )
         finally:
             self._counters.in_flight -= len(batch.records)

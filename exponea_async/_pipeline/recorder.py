@@ -45,6 +45,8 @@ _AUTOMATIC = frozenset(
 _MAX_AUTOMATIC = MAX_MESSAGE - 100_000
 _encoded_name = lru_cache(maxsize=1024)(encode_string)
 
+#: Drafts that are turned into records without letting other tasks run.
+SLICE = 500
 #: Drafts that are recorded in one commit, each with its own identity, or None for that of the call.
 Drafts = Sequence[tuple[Identity | None, Draft]]
 
@@ -331,12 +333,17 @@ class EventRecorder:
         """
         # A call that had to wait before it got here may find the client closed or stopped.
         if (self._refusal is not None or self._stopped) and not self.check_running():
-            return [self.dropped() for _ in drafts]
+            return [self.dropped()] * len(drafts)
         written_at = time.time()
         records: list[Record] = []
         ends: list[int] = []
         routes: list[tuple[str, ...]] = []
         for own, draft in drafts:
+            if len(routes) % SLICE == SLICE - 1:
+                # Other tasks must run meanwhile, which may close or stop the client.
+                await asyncio.sleep(0)
+                if not self.check_running():
+                    return [self.dropped()] * len(drafts)
             owner = own or identity
             body = _command(owner, draft, self._clock.next() if draft.timestamp is None else draft.timestamp)
             routes.append((owner.routes or self._routes)[draft.kind])
@@ -348,7 +355,7 @@ class EventRecorder:
         except StorageError:
             if self.check_running():
                 raise
-            return [self.dropped() for _ in drafts]
+            return [self.dropped()] * len(drafts)
         return await self._receipts.issue_many(written, ends, routes)
 
     async def store_projects(self, uses: Sequence[tuple[str, ExponeaProject]], present: str | None) -> None:

@@ -105,14 +105,16 @@ class Transport:
     def _new_pool(self) -> "_Pool":
         return _Pool(_new_session(self._settings, self._connections))
 
-    async def post(self, url: str, body: bytes, authorization: str, *, compress: bool = False) -> HttpResponse:
+    async def post(
+        self, url: str, body: bytes, authorization: str, *, compress: bool = False, max_response: int = MAX_RESPONSE
+    ) -> HttpResponse:
         """
         Send a body once; as `send`.
 
         Raises:
             UnavailableError: There was no valid response.
         """
-        return await self.send("POST", url, body, authorization, compress=compress)
+        return await self.send("POST", url, body, authorization, compress=compress, max_response=max_response)
 
     async def send(
         self,

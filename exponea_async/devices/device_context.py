@@ -2,6 +2,7 @@
 How features see a device.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from typing import Any
 
 from attrs import evolve
 
-from exponea_async._pipeline.recorder import APPLICATION_ID, DEVICE_ID, Drafts
+from exponea_async._pipeline.recorder import APPLICATION_ID, DEVICE_ID, SLICE, Drafts
 from exponea_async.devices.context import Remember, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
 from exponea_async.devices.ids import changed_ids
@@ -87,9 +88,13 @@ class DeviceContext(SubjectContext):
             # None of them is about the device, which must not be created for them.
             return await self.recorder.record_many(first, drafts)
         device = self._store.cached(self._name)
-        identity, timestamps = device.identity, TimestampSequence(self.recorder.reserve_timestamps(len(drafts)))
+        if len(drafts) > SLICE and not self._is_active(device, self.recorder.timestamp()):
+            # The installation and the session are recorded on their own, so that the rest need not be at once.
+            await self._record_with_activity(())
+        timestamps = TimestampSequence(self.recorder.reserve_timestamps(len(drafts)))
+        stamped = await _stamp(drafts, timestamps)
+        identity = device.identity
         if identity is not None and self._is_active(device, timestamps.first):
-            stamped = [(own, _stamped(draft, timestamps)) for own, draft in drafts]
             state = device.state() if self.has_subscribers else None
             try:
                 check = device.check(self._note_activity(device, timestamps.last))
@@ -334,6 +339,16 @@ class DeviceContext(SubjectContext):
                 await self._store.save_data(f"{name}:{self.key}", data)
         except StorageError as error:
             LOG.warning("The %s of device %r could not be stored: %s", name, self.key, error)
+
+
+async def _stamp(drafts: Drafts, timestamps: TimestampSequence) -> list[tuple[Identity | None, Draft]]:
+    """Return drafts with timestamps, and let other tasks run now and then."""
+    stamped: list[tuple[Identity | None, Draft]] = []
+    for own, draft in drafts:
+        stamped.append((own, _stamped(draft, timestamps)))
+        if len(stamped) % SLICE == 0:
+            await asyncio.sleep(0)
+    return stamped
 
 
 def _stamped(draft: Draft, timestamps: TimestampSequence) -> Draft:

@@ -127,6 +127,8 @@ class BulkVerbs(SubjectVerbs):
         """
         Track many events in one commit: all of them are recorded, or none.
 
+        Other tasks run meanwhile, so do not change the events before this returns.
+
         Args:
             events: Each an `Event` of the current subject, or a pair of a customer's ids and an `Event`.
 
@@ -149,7 +151,10 @@ class BulkVerbs(SubjectVerbs):
             if index % BATCH == BATCH - 1:
                 await asyncio.sleep(0)
         wanted = [draft for draft in drafts if not isinstance(draft, Receipt)]
-        receipts = iter(await context.record_many(wanted) if wanted else ())
+        recorded = await context.record_many(wanted) if wanted else []
+        if len(recorded) == len(drafts):
+            return recorded
+        receipts = iter(recorded)
         return [draft if isinstance(draft, Receipt) else next(receipts) for draft in drafts]
 
 

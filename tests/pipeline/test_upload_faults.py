@@ -22,7 +22,7 @@ from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.retry import RateLimiter
 from exponea_async._pipeline.runtime import UploadRuntime
 from exponea_async.observability import Counters
-from exponea_async.sandbox import Sandbox
+from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.storage.base import Leased, Record, Settlement, State, Watermark
 from exponea_async.storage.memory import MemoryStorage
 
@@ -132,6 +132,25 @@ async def test_an_unexpected_error_does_not_end_the_senders(
 
     assert result == FlushResult(1, 0, 0)
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_response_that_is_larger_than_any_batch_needs(
+    configure: Configure, storage: UnreliableStorage, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not read to its end, since decoding it would block the event loop, and the records are sent again."""
+    body = '{"success": true, "results": [' + "{}, " * 100_000 + "{}]}"
+    sandbox.faults.add(Fault("status", status=200, body=body, times=1))
+
+    assert await flush(storage, configure(flush_mode="MANUAL"), 50) == FlushResult(50, 0, 0)
+    assert "response body too large" in caplog.text
+
+
+async def test_a_large_response_is_read(configure: Configure, storage: UnreliableStorage, sandbox: Sandbox) -> None:
+    """A response with a long reason for each record is still read, on a thread."""
+    body = '{"success": true, "results": [' + ", ".join(['{"success": true, "note": "' + "x" * 900 + '"}'] * 50) + "]}"
+    sandbox.faults.add(Fault("status", status=200, body=body))
+
+    assert await flush(storage, configure(flush_mode="MANUAL"), 50) == FlushResult(50, 0, 0)
 
 
 async def test_an_unexpected_error_does_not_end_leasing(
