@@ -186,11 +186,13 @@ class Uploader:
         Lease the probe of an open circuit, and queue it.
 
         It is smaller after each failure: an outage is probed with few records, and records that only share a batch with
-        one on which the platform fails are separated from it.
+        one on which the platform fails are separated from it. A paused project is probed in turns with records that it
+        has refused and with records that it has not seen: those may be accepted.
         """
         breaker = self._sender.breakers[route]
         limit = max(1, self._settings.batch_size >> breaker.failures)
-        while records := await self._lease(limit, only=route):
+        untouched_first = breaker.paused is not None and breaker.failures % 2 == 0
+        while records := await self._lease(limit, only=route, untouched_first=untouched_first):
             batches = self._pack(records)
             for batch in batches[:-1]:
                 self._acknowledger.give_back(batch)
@@ -203,8 +205,12 @@ class Uploader:
         # Nothing is due yet.
         breaker.delay_probe(min(_now() + IDLE_INTERVAL, self._acknowledger.next_due()))
 
-    async def _lease(self, limit: int, *, skip: Iterable[str] = (), only: str | None = None) -> list[Leased]:
-        lease = asyncio.ensure_future(self._storage.lease(limit, LEASE, time.time(), skip=skip, only=only))
+    async def _lease(
+        self, limit: int, *, skip: Iterable[str] = (), only: str | None = None, untouched_first: bool = False
+    ) -> list[Leased]:
+        lease = asyncio.ensure_future(
+            self._storage.lease(limit, LEASE, time.time(), skip=skip, only=only, untouched_first=untouched_first)
+        )
         try:
             return await asyncio.shield(lease)
         except asyncio.CancelledError:

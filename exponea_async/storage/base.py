@@ -288,7 +288,14 @@ class Storage(Protocol):
         ...
 
     async def lease(
-        self, limit: int, seconds: float, now: float, *, skip: Iterable[str] = (), only: str | None = None
+        self,
+        limit: int,
+        seconds: float,
+        now: float,
+        *,
+        skip: Iterable[str] = (),
+        only: str | None = None,
+        untouched_first: bool = False,
     ) -> list[Leased]:
         """
         Lease records that are due: no other caller gets them until the lease ends.
@@ -299,9 +306,11 @@ class Storage(Protocol):
             now: UNIX seconds.
             skip: Routes to leave out.
             only: The only route to lease from, or None for all.
+            untouched_first: Whether records that were never leased come first within a route.
 
         Returns:
-            The records; within a route, first those that were leased before, then the oldest others.
+            The records; within a route, first those that were leased before, then the oldest others, or the other way
+            round.
         """
         ...
 

@@ -254,16 +254,19 @@ class MemoryStorage:
     # Leasing and settling
 
     async def lease(
-        self, limit: int, seconds: float, now: float, *, skip: Iterable[str] = (), only: str | None = None
+        self,
+        limit: int,
+        seconds: float,
+        now: float,
+        *,
+        skip: Iterable[str] = (),
+        only: str | None = None,
+        untouched_first: bool = False,
     ) -> list[Leased]:
         """Lease due records."""
         self._check_open()
-        skipped = frozenset(skip)
-        routes = [
-            route
-            for route in self._routes_by_number.values()
-            if route.name not in skipped and only in (None, route.name)
-        ]
+        names = self._routes.keys() - set(skip) if only is None else {only} - set(skip)
+        routes = [route for route in self._routes_by_number.values() if route.name in names]
         leased: list[_Row] = []
         # Routes take turns at coming first, so that a busy one does not starve the others.
         self._lease_count += 1
@@ -271,17 +274,17 @@ class MemoryStorage:
             if len(leased) >= limit:
                 break
             route = routes[(index + self._lease_count) % len(routes)]
-            leased += self._lease(route, limit - len(leased), now)
+            leased += self._lease(route, limit - len(leased), now, untouched_first=untouched_first)
         for row in leased:
             self._schedule(row, to_uptime(now) + min(seconds, MAX_DUE_AHEAD))
             row.reason = ""
         return list(map(_leased, leased))
 
-    def _lease(self, route: _Route, limit: int, now: float) -> list[_Row]:
-        numbers = route.due(limit, to_uptime(now))
-        end = min(route.last, route.cursor + limit - len(numbers))
-        numbers += range(route.cursor + 1, end + 1)
-        route.cursor = max(end, route.cursor)
+    def _lease(self, route: _Route, limit: int, now: float, *, untouched_first: bool) -> list[_Row]:
+        due = route.due(limit - (min(limit, route.last - route.cursor) if untouched_first else 0), to_uptime(now))
+        untouched = range(route.cursor + 1, min(route.last, route.cursor + limit - len(due)) + 1)
+        route.cursor += len(untouched)
+        numbers = (*untouched, *due) if untouched_first else (*due, *untouched)
         return [self._rows[route.id(number)] for number in numbers]
 
     def _schedule(self, row: _Row, due: float) -> None:

@@ -138,6 +138,20 @@ class TestPoison:
         assert await pending_records(client) == []
         assert client.stats().paused == {}
 
+    async def test_a_good_record_far_behind(self, connect: Connect, scripted: ScriptedServer) -> None:
+        """A paused project is probed with records that it has not seen, too, so that a good one is found."""
+        bad = set(range(60))
+        scripted.script = refuse(bad)
+        client = await connect(base_url=scripted.url, flush_mode="MANUAL", upload={"batch_size": 1})
+        await client.track_many(numbered_events(60))
+        await client.flush_data(10)
+        good = await client.track_event(Event("ping", {"number": 100}))
+        for _ in range(130):
+            if good.status == "queued":
+                await client.flush_data(10)
+
+        assert good.status == "delivered"
+
     async def test_a_single_bad_record_dies_at_once(self, connect: Connect, scripted: ScriptedServer) -> None:
         """One refused record, with nothing else to send, is a dead letter after one request."""
         scripted.script = refuse({1})

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -43,11 +44,9 @@ class UnreliableStorage(MemoryStorage):
         super().__init__()
         self.errors: dict[str, list[Exception]] = {}
 
-    async def lease(
-        self, limit: int, seconds: float, now: float, *, skip: Iterable[str] = (), only: str | None = None
-    ) -> list[Leased]:
+    async def lease(self, limit: int, seconds: float, now: float, **options: Any) -> list[Leased]:
         self._fail("lease")
-        return await super().lease(limit, seconds, now, skip=skip, only=only)
+        return await super().lease(limit, seconds, now, **options)
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         self._fail("settle")

@@ -368,6 +368,18 @@ class TestSettling:
 
         assert bodies(await lease(storage, now=NOW + 5)) == ["b", "a", "c"]
 
+    async def test_untouched_records_may_come_first(self, storage: Storage) -> None:
+        """On request, records that were never leased come before those that were."""
+        await storage.write(records("a", "b"))
+        await storage.settle(later(*ids(await lease(storage)), due=NOW))
+        await storage.write(records("c", "d"))
+
+        some = await storage.lease(1, LEASE, NOW + 1, untouched_first=True)
+        rest = await storage.lease(2, LEASE, NOW + 1, only="shop", untouched_first=True)
+        assert (bodies(some), bodies(rest)) == (["c"], ["d", "a"])
+        assert bodies(await storage.lease(9, LEASE, NOW + 1, untouched_first=True)) == ["b"]
+        assert (await storage.pending()).waiting == 4
+
     async def test_dead_records_become_dead_letters(self, storage: Storage) -> None:
         """A dead record leaves the queue and is stored with its reason."""
         await storage.write([record("a", at=5.0)])

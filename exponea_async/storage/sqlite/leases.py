@@ -28,16 +28,27 @@ class LeaseRequest:
         now: The present time, in the same seconds.
         skip: Routes to leave out.
         only: The only route to lease from, or None for all.
+        untouched_first: Whether untouched records come first within a route.
     """
 
-    __slots__ = ("due", "limit", "now", "only", "skip")
+    __slots__ = ("due", "limit", "now", "only", "skip", "untouched_first")
 
-    def __init__(self, limit: int, due: float, now: float, skip: frozenset[str], only: str | None) -> None:
+    def __init__(
+        self,
+        limit: int,
+        due: float,
+        now: float,
+        skip: frozenset[str],
+        only: str | None,
+        *,
+        untouched_first: bool = False,
+    ) -> None:
         self.limit = limit
         self.due = due
         self.now = now
         self.skip = skip
         self.only = only
+        self.untouched_first = untouched_first
 
     def routes(self, connection: QueueConnection) -> Sequence[Route]:
         """Return the routes to lease from."""
@@ -60,14 +71,16 @@ def lease(connection: QueueConnection, request: LeaseRequest) -> list[Leased]:
     """Lease due records; within a write transaction."""
     routes = request.routes(connection)
     leased: list[Leased] = []
+    order = (_lease_returning, _lease_untouched)
+    if request.untouched_first:
+        order = order[::-1]
     # Routes take turns at coming first, so that a busy one does not starve the others.
     connection.lease_count += 1
     for index in range(len(routes)):
         route = routes[(index + connection.lease_count) % len(routes)]
-        if len(leased) < request.limit:
-            leased += _lease_returning(connection, route, request, request.limit - len(leased))
-        if len(leased) < request.limit and route.last > route.cursor:
-            leased += _lease_untouched(connection, route, request, request.limit - len(leased))
+        for take in order:
+            if len(leased) < request.limit:
+                leased += take(connection, route, request, request.limit - len(leased))
     return leased
 
 
@@ -95,6 +108,8 @@ def _lease_returning(connection: QueueConnection, route: Route, request: LeaseRe
 
 def _lease_untouched(connection: QueueConnection, route: Route, request: LeaseRequest, limit: int) -> list[Leased]:
     """Lease the records above the cursor, and move the cursor behind them."""
+    if route.last <= route.cursor:
+        return []
     bounds = (route.cursor, min(route.last, route.cursor + limit))
     rows = _read(connection, "id > ? AND id <= ?", bounds)
     connection.execute(

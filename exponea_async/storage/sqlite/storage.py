@@ -285,12 +285,20 @@ class SQLiteStorage:
         return await self._committer.write(records, states, on_commit)
 
     async def lease(
-        self, limit: int, seconds: float, now: float, *, skip: Iterable[str] = (), only: str | None = None
+        self,
+        limit: int,
+        seconds: float,
+        now: float,
+        *,
+        skip: Iterable[str] = (),
+        only: str | None = None,
+        untouched_first: bool = False,
     ) -> list[Leased]:
         """Lease due records."""
         start = to_uptime(now)
         due = start + min(seconds, MAX_DUE_AHEAD)
-        return await self._committer.lease(leases.LeaseRequest(limit, due, start, frozenset(skip), only))
+        request = leases.LeaseRequest(limit, due, start, frozenset(skip), only, untouched_first=untouched_first)
+        return await self._committer.lease(request)
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """Store the outcome of leased records."""
