@@ -81,6 +81,9 @@ class CommitBatch:
     @property
     def since(self) -> float:
         """When the first of the calls was made, in monotonic time."""
+        if self.writes and not (self.changes or self.leases or self.preceding):
+            # The usual case.
+            return self.writes[0].since
         # Each list is in the order of the calls.
         lists: Sequence[Sequence[PendingWrite | Job]] = (self.writes, self.changes, self.leases, self.preceding)
         return min(members[0].since for members in lists if members)

@@ -73,6 +73,7 @@ class BatchWriter:
         self._connection = connection
         self._writes = writes
         self._capacity = connection.free_capacity()
+        self._is_refused = connection.is_disk_full or connection.log_size > connection.max_log_size
         self._bytes = inf if connection.max_bytes is None else connection.max_bytes - used_bytes(connection)
         # The values of rows that are not inserted yet, and the latest activity of states that is not stored yet.
         self._values: list[int | float | bytes] = []
@@ -88,10 +89,10 @@ class BatchWriter:
             states, count = write.states, len(write.records)
             if states and not self._check_states(write):
                 continue
-            if count and (refusal := self._refusal()):
-                write.error = refusal
+            if count and self._is_refused:
+                write.error = self._refusal()
                 continue
-            size = self._size(write)
+            size = 0 if self._bytes == inf else self._size(write)
             is_full = count > self._capacity or size > self._bytes
             dropped = self._make_capacity(index) if count and is_full else ()
             if dropped is None:
@@ -180,7 +181,7 @@ class BatchWriter:
 
     # Capacity
 
-    def _refusal(self) -> StorageError | None:
+    def _refusal(self) -> StorageError:
         connection = self._connection
         if connection.is_disk_full:
             return StorageError(
@@ -188,13 +189,11 @@ class BatchWriter:
                 "for the upload.",
                 hint="Free some disk space.",
             )
-        if connection.log_size > connection.max_log_size:
-            return StorageError(
-                f"The write-ahead log of the queue file {connection.path} has {connection.log_size} bytes and can't be "
-                "emptied, because another program has been reading the file since.",
-                hint="End the other program, or its transaction.",
-            )
-        return None
+        return StorageError(
+            f"The write-ahead log of the queue file {connection.path} has {connection.log_size} bytes and can't be "
+            "emptied, because another program has been reading the file since.",
+            hint="End the other program, or its transaction.",
+        )
 
     def _size(self, write: PendingWrite) -> int:
         if self._connection.max_bytes is None:
