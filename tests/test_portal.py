@@ -141,6 +141,20 @@ portal.call(portal.exponea.track_event, Event("ping"))
         assert ("KeyError: 'mine'" in ended.err) if "mine" in end else (ended.err == "")
         assert ended.err.count("Traceback") == ("mine" in end)
 
+    async def test_large_uploads_at_the_exit(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Bodies that are compressed in a thread arrive also at the exit, when no thread pool accepts work any more."""
+        source = """
+from exponea_async.portal import Portal
+portal = Portal(client(upload=UploadSettings(gzip=True, linger=5.0)))
+events = [Event("ping", {"text": "x" * 10_000, "number": number}) for number in range(50)]
+tracker = portal.exponea.for_customer({"registered": "r"})
+portal.call(portal.exponea.track_many, [(tracker.ids, event) for event in events])
+"""
+        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+
+        assert (ended.code, ended.err) == (0, "")
+        assert len(sandbox.engine.events(event_type="ping")) == 50
+
     async def test_an_exit_while_the_platform_hangs(self, sandbox: Sandbox, connect: Connect, tmp_path: Path) -> None:
         """The exit takes a bounded time, and what was not sent is still in the queue."""
         sandbox.faults.add(Fault("timeout", seconds=60))

@@ -262,7 +262,11 @@ async def _read(response: aiohttp.ClientResponse, max_response: int) -> HttpResp
 async def _compress(body: bytes) -> bytes:
     if len(body) < COMPRESS_ON_THREAD:
         return _gzip(body)
-    return await asyncio.to_thread(_gzip, body)
+    try:
+        return await asyncio.to_thread(_gzip, body)
+    except RuntimeError:
+        # No thread pool accepts work any more at the exit of the process, where a portal uploads what waits.
+        return _gzip(body)
 
 
 def _gzip(body: bytes) -> bytes:
