@@ -185,7 +185,7 @@ class TestForgedTokens:
         client = await in_app.start(listen=False)
         with pytest.raises(ConfigurationError, match="message_token_secret"):
             client.content_block_token(BLOCK)
-        with pytest.raises(ConfigurationError, match="message_token_secret"):
+        with pytest.raises(InvalidEventError, match="message_token_secret"):
             await client.click_in_app_message("token", LINK)
 
     async def test_what_is_too_large(self, in_app: InAppFixture) -> None:

@@ -56,9 +56,11 @@ def read_token(configuration: Configuration, kind: Kind, token: str) -> Mapping[
     Return the content of a token.
 
     Raises:
-        ConfigurationError: There is no secret.
-        InvalidEventError: It was not made with this secret, for this project, and of this kind.
+        InvalidEventError: It was not made with this secret, for this project, and of this kind; or there is no secret.
     """
+    if configuration.message_token_secret is None:
+        trouble = "expected the object itself, got a string, and tokens need message_token_secret"
+        raise InvalidEventError(kind, trouble, "Pass the object, or configure the secret.")
     secret = _secret_of(configuration)
     if len(token) <= MAX_LENGTH and _TOKEN.fullmatch(token) and len(token) % 4 != 1:
         signed = urlsafe_b64decode(token + "=" * (-len(token) % 4))
