@@ -14,7 +14,7 @@ from attrs import define, evolve
 from helpers.clients import Configure, pending_data
 from helpers.environment import SetConstants
 from helpers.internals import devices_of
-from helpers.queue_file import failing, store_states, stored_state, wipe
+from helpers.queue_file import failing, lose_rows, store_states, stored_state
 
 from exponea_async import (
     ConfigurationChange,
@@ -167,7 +167,7 @@ class TestIdentities:
         """A device whose stored state was lost with its file keeps its identity, and is not installed again."""
         await client.identify_customer(Customer(JANE))
         cookie = await client.get_customer_cookie()
-        await wipe(path)
+        lose_rows(path)
         devices_of(client).rescue()
         await client.track_event(Event("ping"))
 

@@ -287,11 +287,14 @@ class TestTwoProcesses:
         assert len((await ids_of(clients[0]))[-1]) == 21
 
     async def test_a_device_that_the_other_client_deleted(self, connect: Connect) -> None:
-        """After one client has deleted everything, the other one's next event creates a new device."""
+        """After one client has deleted everything, the other one drops events; once started, it has a new device."""
         one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
         await one.identify_customer(Customer(JANE))
         cookie = await two.get_customer_cookie()
         await one.stop_integration()
+        assert (await two.track_event(Event("ping"))).status == "dropped"
+        assert two.is_stopped
+        await two.start()
         await two.track_event(Event("ping"))
 
         assert await names_of(two) == [*LIFE, "ping"]

@@ -266,8 +266,8 @@ class TestOneAtATime:
         assert [each.ids for each in await in_app.banners()] == [{"cookie": cookie}] * 2
 
     async def test_invalid_arguments(self, in_app: InAppFixture) -> None:
-        """A wrong message or button is rejected."""
-        client = await in_app.start()
+        """A wrong message or button is rejected, and so is a text that is not a token."""
+        client = await in_app.start(message_token_secret="s" * 16)
         wrong: Any = "m"
         good, button = InAppMessage(id="m", name="M"), InAppMessageButton()
         for call in (

@@ -119,6 +119,12 @@ async def wipe(path: Path) -> None:
         await storage.aclose()
 
 
+def lose_rows(path: Path) -> None:
+    """Delete all records and states, as they are lost with a damaged file."""
+    for table in ("record", "taken", "state"):
+        _run(path, f"DELETE FROM {table}")
+
+
 def _run(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path, timeout=5.0, isolation_level=None)) as connection:
         connection.execute(statement)

@@ -240,7 +240,9 @@ class QueueConnection(sqlite3.Connection):
             self._reload_if_changed()
         except BaseException:
             self._data_version = -1
-            self.execute("ROLLBACK")
+            # The error may have ended the transaction already.
+            if self.in_transaction:
+                self.execute("ROLLBACK")
             raise
 
     def _reload_if_changed(self) -> None:
