@@ -427,6 +427,13 @@ class TestSizes:
         for large in ([None] * 5_000_000, doubled, np.zeros(5_000_000), dict.fromkeys(map(str, range(500_000)))):
             assert "elements in all" in str(error_of(encoding, {"a": large}))
 
+    def test_a_single_value_has_a_limit_of_its_own(self, encoding: ModuleType) -> None:
+        """A value may have 32,768 elements, far more than fit into its bytes; others begin to count anew."""
+        longest = [None] * 32_768
+
+        assert encoding.encode_object({"a": longest, "b": longest}, "p") == b'{"a":[],"b":[]}'
+        assert "at most 32768 elements" in str(error_of(encoding, {"b": 1, "a": [[None] * 10_000] * 4}))
+
     @pytest.mark.parametrize("length", [16_381, 10])
     def test_a_value_below_the_limit_is_valid(self, encoding: ModuleType, length: int) -> None:
         """Only single values are limited, to less than 16,384 bytes with their quotes."""

@@ -41,7 +41,8 @@ MAX_MESSAGE = 819_200
 #: Levels of nesting, the properties themselves included. A value that is nested deeper probably contains itself.
 MAX_DEPTH = 100
 #: Elements of all lists and dicts together; each takes two bytes of JSON or more, unless it is None.
-MAX_ELEMENTS = MAX_MESSAGE // 2
+#: The second number is for a single value of the mapping.
+MAX_ELEMENTS, MAX_VALUE_ELEMENTS = MAX_MESSAGE // 2, 2 * MAX_VALUE
 
 _SCALARS = frozenset({str, int, float, bool})
 #: Types without elements that the fast codec writes as the walk does.
@@ -188,7 +189,8 @@ def _fits(number: int) -> bool:
 
 def _check_sizes(values: Mapping[str, Any], path: str) -> None:
     for key, value in values.items():
-        size = len(_dumps(value))
+        # A very long string is not encoded again, which would block the event loop.
+        size = len(value) + 2 if isinstance(value, str) and len(value) > MAX_MESSAGE else len(_dumps(value))
         if size >= MAX_VALUE:
             trouble = f"must take less than {MAX_VALUE} bytes of JSON, got {size}"
             raise InvalidEventError(f"{path}.{key}", trouble, "Send a shorter value.")
@@ -205,11 +207,12 @@ class _Walk:
         encoder: Converts values of types that are not known here.
     """
 
-    __slots__ = ("_elements", "_encoder")
+    __slots__ = ("_elements", "_encoder", "_within_value")
 
     def __init__(self, encoder: Encoder | None) -> None:
         self._encoder = encoder
-        self._elements = 0
+        # The number of elements that were entered, in all and within the present one of the mapping's values.
+        self._elements = self._within_value = 0
 
     def convert_object(self, values: Mapping[str, Any], path: str, depth: int) -> dict[str, Any]:
         """Return a mapping as a dict of JSON types."""
@@ -222,6 +225,8 @@ class _Walk:
                 trouble = f"expected keys of type str, got {short_repr(key)}"
                 raise InvalidEventError(path, trouble, "Use strings as keys.")
             name = key if type(key) is str and key.isascii() else plain_string(key, path)
+            if not depth:
+                self._within_value = 0
             plain = value if _is_plain(value) else self._convert(value, f"{path}.{name}", depth + 1)
             if plain is not _ABSENT:
                 converted[name] = plain
@@ -244,8 +249,10 @@ class _Walk:
         """Check the depth and the number of elements, before they are walked."""
         _check_depth(path, depth)
         self._elements += elements
-        if self._elements > MAX_ELEMENTS:
-            trouble = f"must have at most {MAX_ELEMENTS} elements in all, the nested ones included"
+        self._within_value += elements if depth else 0
+        if self._elements > MAX_ELEMENTS or self._within_value > MAX_VALUE_ELEMENTS:
+            limit = MAX_ELEMENTS if self._elements > MAX_ELEMENTS else MAX_VALUE_ELEMENTS
+            trouble = f"must have at most {limit} elements in all, the nested ones included"
             raise InvalidEventError(path[:200], trouble, "Send fewer values.")
 
     def convert_list(self, value: Any, path: str, depth: int) -> list[Any]:
