@@ -131,7 +131,7 @@ def default_path(project_token: str, app_group: str | None = None) -> Path:
     try:
         directory = _state_directory()
     except RuntimeError:
-        trouble = "must be set, because this process has no home directory for the default file, ~/.local/state/..."
+        trouble = "must be set, because this process has no home directory for the default, a file in ~/.local/state"
         raise ConfigurationError("storage", trouble, NO_HOME_HINT) from None
     return directory / "exponea_async" / f"{name}.sqlite"
 
