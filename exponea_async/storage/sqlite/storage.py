@@ -46,6 +46,8 @@ LOG = logging.getLogger("exponea_async")
 
 T = TypeVar("T")
 
+#: How often one call continues in a new file. Other processes may move or wipe several, one after the other.
+MAX_REPLACEMENTS = 5
 #: How long SQLite waits for another process's lock, in seconds.
 LOCK_TIMEOUT = 5.0
 
@@ -229,13 +231,15 @@ class SQLiteStorage:
         """
         try:
             connection = self._connection or await self._connect()
-            try:
-                await connection.call(work)
-            except (sqlite3.DatabaseError, MovedFileError) as error:
-                if not isinstance(error, MovedFileError) and not is_damage(error) and not await _is_gone(connection):
-                    raise
-                connection = await self._replace_file(connection, error)
-                await connection.call(work)
+            for attempt in range(MAX_REPLACEMENTS):
+                try:
+                    return await connection.call(work)
+                except (sqlite3.DatabaseError, MovedFileError) as error:
+                    is_gone = isinstance(error, MovedFileError) or await _is_gone(connection)
+                    if not is_gone and (attempt or not is_damage(error)):
+                        raise
+                    connection = await self._replace_file(connection, error)
+            await connection.call(work)
         except Exception as error:
             translated = storage_error(error, self.path)
             if translated is None or translated is error:
@@ -252,6 +256,11 @@ class SQLiteStorage:
         moved_to = await old.call(lambda connection: move_aside(self.path, connection.inode))
         try:
             new = await self._connect()
+        except WipedFileError:
+            # Nothing must be copied.
+            self._connection = None
+            await _close(old)
+            raise
         except BaseException:
             self._connection = old
             raise
