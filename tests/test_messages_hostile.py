@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import attrs
 import pytest
@@ -59,6 +59,7 @@ from exponea_async.messages import (
     PersonalizedData,
     RecommendationOptions,
 )
+from exponea_async.requests import RequestKind, RequestLimits
 from exponea_async.sandbox import Sandbox
 
 T = TypeVar("T")
@@ -394,7 +395,9 @@ class TestConnection:
             return response
 
         async with ScriptedPlatform(respond) as platform:
-            hostile = await hostile_fixture(connect, sandbox, base_url=platform.url, upload={"request_timeout": 0.1})
+            timeouts: dict[str, Any] = {f"{kind}_timeout": 0.1 for kind in get_args(RequestKind)}
+            limits = RequestLimits(**timeouts)
+            hostile = await hostile_fixture(connect, sandbox, base_url=platform.url, limits=limits)
             for surface in SURFACES.values():
                 async with asyncio.timeout(10):
                     found = await call_and_track(hostile, surface, GOOD[0])
