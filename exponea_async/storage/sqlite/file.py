@@ -232,7 +232,7 @@ def is_damage(error: BaseException) -> bool:
 
 def is_busy(error: BaseException) -> bool:
     """Return whether an error means that another connection has locked the file."""
-    return _code(error) == sqlite3.SQLITE_BUSY
+    return primary_code(error) == sqlite3.SQLITE_BUSY
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -242,11 +242,6 @@ def is_disk_full(error: BaseException) -> bool:
 
 def _is_transient(error: BaseException) -> bool:
     return isinstance(error, MovedFileError) or is_busy(error)
-
-
-def _code(error: BaseException) -> int:
-    # Errors that the sqlite3 module itself raises have no code; the upper bits are details.
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def storage_error(error: Exception, path: Path | str) -> StorageError | None:
