@@ -216,11 +216,13 @@ class TestCalls:
     ) -> None:
         """A call waits for a limited time; later ones request nothing and do not wait, until there is a response."""
         segments.respond(discovery=["a"])
-        client = await segments.app.start(limits=RequestLimits(segments_wait=0.05))
-        segments.delay(1.0, times=1)
+        client = await segments.app.start(limits=RequestLimits(segments_wait=0.3))
+        segments.delay(5.0, times=1)
         assert await client.get_segments("discovery") == []
-        for number in range(10):
-            assert await client.device(str(number)).get_segments("discovery") == []
+        started = asyncio.get_running_loop().time()
+        for subject in (*[client] * 14, *(client.device(str(number)) for number in range(10))):
+            assert await subject.get_segments("discovery") == []
+        assert asyncio.get_running_loop().time() - started < 14 * 0.3
         assert "Segments of project" in caplog.text
         await segments.idle()
         assert await client.get_segments("discovery") == [A]

@@ -161,8 +161,9 @@ class MessageLoader:
                 loaded = self._cache.get(customer.fingerprint)
                 if loaded is not None and loaded.is_fresh_at(timestamp) and not loaded.is_inherited:
                     return loaded
-                self.pauses.raise_error(customer.project)
-                load = self.start(context, customer, timestamp)
+            # Also while a load is in progress: its earlier callers have waited for it in vain.
+            self.pauses.raise_error(customer.project)
+            load = load or self.start(context, customer, timestamp)
             if not await load.wait(deadline - _loop_time()):
                 if load.task.done():
                     return None

@@ -187,12 +187,11 @@ class DeviceSegments(Stream[SegmentList]):
         self, customer: CustomerSnapshot, deadline: float
     ) -> "SharedLoad[CachedSegments | None] | None":
         """Return a load that has succeeded; None where there is none until the deadline, in event-loop time."""
-        load = self._loads.get(customer.fingerprint)
-        if load is None:
-            if (error := self._pauses.error(customer.project)) is not None:
-                LOG.debug("Segments of %s are not requested now: %s", customer.device, error)
-                return None
-            load = self._share_load(customer)
+        # Also while a load is in progress: its earlier callers have waited for it in vain.
+        if (error := self._pauses.error(customer.project)) is not None:
+            LOG.debug("Segments of %s are not requested now: %s", customer.device, error)
+            return None
+        load = self._share_load(customer)
         if await load.wait(deadline - asyncio.get_running_loop().time()):
             # An error of the load has been logged.
             return load if load.task.exception() is None else None
