@@ -38,6 +38,8 @@ from exponea_async import Configuration, Customer, Device, Event, Exponea, Uploa
 from exponea_async.devices.state import DeviceState
 from exponea_async.errors import RequestRefusedError, UnavailableError
 from exponea_async.features.content_blocks import loader
+from exponea_async.features.in_app import loader as in_app_loader
+from exponea_async.features.segments import watcher
 from exponea_async.messages import AppInboxAction, AppInboxMessage, InAppContentBlock, InAppMessage, InAppMessageButton
 from exponea_async.sandbox import Fault, Sandbox
 
@@ -181,7 +183,9 @@ class MessagesMachine(RuleBasedStateMachine):
         self.inbox: list[AppInboxMessage] = []
         self.patch = pytest.MonkeyPatch()
         # A project that did not respond is requested again at once.
-        self.patch.setattr(loader, "PAUSE", 0.0)
+        for module in (loader, in_app_loader, watcher):
+            self.patch.setattr(module, "PAUSE", 0.0)
+        self.patch.setattr(in_app_loader, "REFUSAL_PAUSE", 0.0)
         self.client: Exponea
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
