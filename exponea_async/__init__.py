@@ -19,6 +19,7 @@ from exponea_async.errors import (
     InvalidEventError,
     LifecycleError,
     LostError,
+    NoSubjectError,
     NotStartedError,
     ProjectPausedError,
     QueueFullError,
@@ -61,7 +62,7 @@ from exponea_async.models import (
 from exponea_async.observability import export_metrics
 from exponea_async.projects import BasicAuth, ConfigurationChange, ExponeaProject
 from exponea_async.requests import RequestLimits
-from exponea_async.subjects import CustomerTracker, Device
+from exponea_async.subjects import CustomerTracker, Device, Nobody
 
 __all__ = [
     "ActionType",
@@ -102,6 +103,8 @@ __all__ = [
     "InvalidEventError",
     "LifecycleError",
     "LostError",
+    "NoSubjectError",
+    "Nobody",
     "NotStartedError",
     "OpenedPush",
     "PersonalizedData",

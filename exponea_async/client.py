@@ -16,18 +16,24 @@ from attrs import evolve
 from exponea_async._lifecycle.components import Components
 from exponea_async._lifecycle.lifecycle import Lifecycle
 from exponea_async.config import Configuration
-from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.context import SubjectContext, UnboundContext, no_subject
 from exponea_async.devices.store import DeviceStore
-from exponea_async.errors import (
-    ConfigurationError,
-    LifecycleError,
-    StorageError,
-)
+from exponea_async.errors import ConfigurationError, InvalidEventError, LifecycleError, StorageError
 from exponea_async.features.tracking import BulkVerbs
 from exponea_async.hooks import Hooks
 from exponea_async.models import FlushMode, FlushResult, Stats
 from exponea_async.storage import is_shared, wipe_storage
-from exponea_async.subjects import DEFAULT_DEVICE, CustomerTracker, Device, DeviceVerbs, Subject, bind, bound
+from exponea_async.subjects import (
+    DEFAULT_DEVICE,
+    RESERVED,
+    Binding,
+    CustomerTracker,
+    Device,
+    DeviceVerbs,
+    Nobody,
+    Subject,
+    bound,
+)
 
 LOG = logging.getLogger("exponea_async")
 
@@ -133,9 +139,10 @@ class Exponea(DeviceVerbs, BulkVerbs):
         flush: bool = False,  # noqa: FBT001, FBT002 - the vendor's signature
         *,
         timeout: float | None = STOP_TIMEOUT,  # noqa: ASYNC109 - as asyncio.wait has it
+        everyone: bool = False,
     ) -> FlushResult:
         """
-        Delete all data and stop: the customer has withdrawn the consent to be tracked.
+        Delete all data, of all end users, and stop: the consent to be tracked is withdrawn.
 
         All stored data is deleted: unsent events, dead letters, ids, cookies, device ids. From the beginning of the
         call every event is dropped, until `start()`, which is a fresh install. Streams and carousels end, and settings
@@ -147,6 +154,8 @@ class Exponea(DeviceVerbs, BulkVerbs):
             flush: Whether to upload first what was tracked before the call. Outages are retried until the timeout;
                 a project that refuses its key is not waited for. What remains is deleted, too.
             timeout: Maximum duration of the upload, in seconds; None sets no limit.
+            everyone: Must be true where a subject is bound: the call deletes the data of all end users, not only its
+                own.
 
         Returns:
             The number of records that were delivered and rejected by the upload, and that were deleted unsent.
@@ -154,8 +163,14 @@ class Exponea(DeviceVerbs, BulkVerbs):
         Raises:
             StorageError: The storage refused; the stored data is still there, and another call tries again.
             ClosedError: The client is closed.
-            LifecycleError: The client is running in the event loop of another thread.
+            LifecycleError: The client is running in the event loop of another thread; or a subject is bound, and it is
+                not said that everyone is meant.
         """
+        if not everyone and bound(self) is not None:
+            raise LifecycleError(
+                "stop_integration() deletes the data of all end users, and one of them is bound.",
+                hint="Use exponea.current.forget() for this one, or stop_integration(everyone=True).",
+            )
         return await self._lifecycle.stop(flush=flush, timeout=timeout)
 
     @classmethod
@@ -265,11 +280,22 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
     @property
     def _context(self) -> SubjectContext:
-        return self.current._context  # noqa: SLF001 - a subject is composed of the same classes
+        subject = bound(self)
+        if subject is None and not self._configuration.default_device:
+            devices = self._devices
+            return UnboundContext(devices.recorder, devices.api, devices.configuration)
+        return (subject or self._default)._context  # noqa: SLF001 - a subject is composed of the same classes
 
     @property
     def current(self) -> Subject:
-        """The subject that the client's coroutines are about, in the present task."""
+        """
+        The subject that the client's coroutines are about, in the present task.
+
+        Raises:
+            NoSubjectError: None is bound, and ``Configuration.default_device`` is off.
+        """
+        if not self._context.is_bound:
+            raise no_subject()
         return bound(self) or self._default
 
     def device(self, key: str) -> Device:
@@ -277,8 +303,11 @@ class Exponea(DeviceVerbs, BulkVerbs):
         Return the device with this key, such as ``"tg:42"``.
 
         Raises:
-            InvalidEventError: The key is not a non-empty string.
+            InvalidEventError: The key is not a non-empty string, or one of the client's own.
         """
+        if key in RESERVED:
+            trouble = f"{key!r} is the key of a device that belongs to the client itself"
+            raise InvalidEventError("key", trouble, "Use another key, or the client's own coroutines.")
         return Device(key, self._home)
 
     def for_customer(self, ids: Mapping[str, str]) -> CustomerTracker:
@@ -291,12 +320,16 @@ class Exponea(DeviceVerbs, BulkVerbs):
         """
         return CustomerTracker(ids, self._home)
 
+    def nobody(self) -> Nobody:
+        """Return the subject of whom nothing is tracked: its coroutines do nothing, and what they drop is counted."""
+        return Nobody(self._home)
+
     def bind(self, subject: Subject) -> AbstractContextManager[None]:
         """
         Make a subject the current one, in this task and those it starts, until the end of the ``with`` block.
 
         Args:
-            subject: A `Device` or `CustomerTracker` of this client.
+            subject: A `Device`, a `CustomerTracker` or `nobody()` of this client.
 
         Raises:
             TypeError: It is not a subject of this client.
@@ -304,7 +337,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         if not isinstance(subject, Subject) or subject._home is not self._home:  # noqa: SLF001 - a class of the package
             trouble = f"subject: expected a subject of this client, got {subject!r:.60}."
             raise TypeError(f"{trouble} Use its device(key) or for_customer(ids).")
-        return bind(self, subject)
+        return Binding(self, subject)
 
     # Settings and statistics
 

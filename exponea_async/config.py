@@ -242,6 +242,9 @@ class Configuration:
         flush_period: Seconds between uploads in `FlushMode.PERIOD`.
         flush_max_retries: After how many failures of its own a record becomes a dead letter. Failures in an outage do
             not count.
+        default_device: Whether the client's coroutines are about a device of its own where no subject is bound.
+            Otherwise they raise a `NoSubjectError`: in a server, a forgotten binding would merge strangers into one
+            customer.
         application_id: The id of the application, which is added to events; None or ``""`` for the default.
         app_version: The version of the application, a device property; None leaves it out.
         app_group: The name of a group of applications, whose data is in a default file of its own; None or ``""`` for
@@ -312,6 +315,7 @@ class Configuration:
     )
     flush_period: float = field(default=3600.0, converter=checks.to_seconds, validator=checks.positive("seconds"))
     flush_max_retries: int = field(default=10, validator=checks.integer(1))
+    default_device: bool = field(default=True, validator=checks.boolean)
     application_id: str = field(default=APPLICATION_ID, converter=_application_id, validator=checks.application_id)
     app_version: str | None = field(default=None, validator=checks.optional(checks.string))
     app_group: str | None = field(default=None, converter=_app_group, validator=checks.optional(checks.string))

@@ -9,6 +9,7 @@ The exceptions of this package.
     ├── LifecycleError (RuntimeError)        the client is not running
     │   ├── NotStartedError                  used before ``start()``
     │   └── ClosedError                      used after ``aclose()``
+    ├── NoSubjectError (RuntimeError)        nothing is bound, and there is no default device
     ├── StorageError (OSError)               the queue can't be read or written
     │   ├── QueueFullError                   the queue is full, and ``when_full="raise"``
     │   ├── StateConflictError               another process changed the same state first
@@ -95,6 +96,10 @@ class NotStartedError(LifecycleError):
 
 class ClosedError(LifecycleError):
     """The client was used after ``aclose()``."""
+
+
+class NoSubjectError(ExponeaError, RuntimeError):
+    """No subject was bound where one is needed: with ``Configuration(default_device=False)`` there is no default."""
 
 
 class StorageError(ExponeaError, OSError):

@@ -2,17 +2,20 @@
 Subjects: the device or the customer that an event is about.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 
 from exponea_async._internal.printable import printable
+from exponea_async._pipeline.recorder import DroppingRecorder
 from exponea_async.config import Configuration
 from exponea_async.devices.context import CustomerContext, InvalidCustomerContext, SubjectContext
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.ids import read_ids, read_key
 from exponea_async.devices.store import DeviceHome, DeviceStore
+from exponea_async.devices.withdrawals import WITHDRAWN, WITHDRAWN_COUNT
 from exponea_async.errors import InvalidEventError
 from exponea_async.features.content_blocks.verbs import ContentBlockVerbs
 from exponea_async.features.fetch.verbs import FetchVerbs
@@ -24,8 +27,12 @@ from exponea_async.features.segments.verbs import SegmentVerbs
 from exponea_async.features.sessions import SessionVerbs
 from exponea_async.features.tracking import CampaignVerbs, TrackingVerbs
 
-#: The key of the device that a client's coroutines are about when no subject is bound.
-DEFAULT_DEVICE = "default"
+#: The key of the device that a client's coroutines are about when no subject is bound. It is not a key that an
+#: application can use, so no visitor of that name takes the device over.
+DEFAULT_DEVICE = "@default"
+#: The key of the device that stands for nobody. Nothing is stored under it.
+NOBODY = "@nobody"
+RESERVED = (DEFAULT_DEVICE, NOBODY)
 
 
 class CustomerVerbs(TrackingVerbs, CampaignVerbs, InAppVerbs, ContentBlockVerbs, InboxVerbs, FetchVerbs):
@@ -67,10 +74,45 @@ class Device(DeviceVerbs):
         own, devices = self._own, self._home.devices
         if own.recorder is not devices.recorder:
             own = self._own = DeviceContext(self.key, devices)
+        if devices.withdrawals.includes_device(self.key):
+            return DeviceContext(self.key, devices, _withdrawn(devices))
         return own
 
     def __repr__(self) -> str:
         return f"<Device {self.key!r}>"
+
+    async def start(self) -> None:
+        """
+        Track the device again after `forget`; it begins afresh with its next event.
+
+        Raises:
+            StorageError: The storage refused.
+            LifecycleError: The client was not started, or is closed.
+        """
+        if self._devices.recorder.check_running():
+            await self._devices.withdrawals.admit_device(self.key)
+
+    async def forget(self) -> int:
+        """
+        Erase everything of the device: its end user has withdrawn the consent to be tracked.
+
+        Its waiting events, dead letters, ids, session, push token and messages are erased in one commit, and everything
+        is dropped until `start`. This survives a restart, and other processes of the same file notice it within
+        seconds. Events that are being sent at this moment may still arrive. What the platform has is not deleted.
+
+        Returns:
+            The number of waiting records that were erased.
+
+        Raises:
+            StorageError: The storage refused; nothing was erased.
+            LifecycleError: The client was not started, or is closed.
+        """
+        devices = self._devices
+        if not devices.recorder.check_running():
+            return 0
+        erased = await devices.withdraw_device(self.key)
+        devices.features.notify_anonymized(self._context)
+        return erased
 
     async def open(self) -> None:
         """
@@ -118,7 +160,39 @@ class CustomerTracker(CustomerVerbs):
         own, devices = self._own, self._home.devices
         if own.recorder is not devices.recorder:
             own = self._own = self._context_in(devices)
+        if devices.withdrawals.includes_customer(self.ids):
+            return CustomerContext(self.ids, _withdrawn(devices), devices.api, devices.configuration)
         return own
+
+    async def start(self) -> None:
+        """
+        Track the customer again after `forget`.
+
+        Raises:
+            StorageError: The storage refused.
+            LifecycleError: The client was not started, or is closed.
+        """
+        if self._devices.recorder.check_running():
+            await self._devices.withdrawals.admit_customer(self.ids)
+
+    async def forget(self) -> int:
+        """
+        Erase everything of the customer with any of these ids, who has withdrawn the consent to be tracked.
+
+        Waiting events and dead letters are erased, and the devices on which the customer is identified forget
+        everything and begin afresh, as nobody known. What follows with any of these ids is dropped until `start`;
+        otherwise this is as `Device.forget`.
+
+        Returns:
+            The number of waiting records that were erased.
+
+        Raises:
+            StorageError: The storage refused; nothing was erased.
+            LifecycleError: The client was not started, or is closed.
+        """
+        if not self._devices.recorder.check_running():
+            return 0
+        return await self._devices.withdraw_customer(self.ids)
 
     def _context_in(self, devices: DeviceStore) -> CustomerContext:
         if self._error is not None:
@@ -130,6 +204,36 @@ class CustomerTracker(CustomerVerbs):
         return f"<CustomerTracker {', '.join(map(printable, self.ids))}>"
 
 
+class Nobody(DeviceVerbs):
+    """
+    Nobody in particular: nothing is tracked, and there are no messages. Each dropped event is counted.
+
+    Use ``exponea.nobody()`` to get it, for example for visitors who have not consented.
+    """
+
+    __slots__ = ("_home",)
+
+    def __init__(self, home: DeviceHome) -> None:
+        self._home = home
+
+    @property
+    def _devices(self) -> DeviceStore:
+        return self._home.devices
+
+    @property
+    def _context(self) -> DeviceContext:
+        devices = self._home.devices
+        recorder = DroppingRecorder(devices.recorder, "the subject is nobody", "nobody")
+        return DeviceContext(NOBODY, devices, recorder)
+
+    def __repr__(self) -> str:
+        return "<Nobody>"
+
+
+def _withdrawn(devices: DeviceStore) -> DroppingRecorder:
+    return DroppingRecorder(devices.recorder, WITHDRAWN, WITHDRAWN_COUNT)
+
+
 def _read_ids(ids: Mapping[str, str], configuration: Configuration) -> Mapping[str, str]:
     found = read_ids(ids, "ids", configuration.normalize_id)
     if not found:
@@ -138,7 +242,7 @@ def _read_ids(ids: Mapping[str, str], configuration: Configuration) -> Mapping[s
     return MappingProxyType(found)
 
 
-Subject = Device | CustomerTracker
+Subject = Device | CustomerTracker | Nobody
 
 # One variable serves all clients: a context variable that is created dynamically is never freed.
 _BOUND: ContextVar[Mapping[object, Subject]] = ContextVar("exponea_async.bound")
@@ -150,11 +254,34 @@ def bound(client: object) -> Subject | None:
     return _BOUND.get(_NOTHING).get(client)
 
 
-@contextmanager
-def bind(client: object, subject: Subject) -> Iterator[None]:
-    """Bind a subject to a client, in this context, until the end of the block."""
-    token = _BOUND.set({**_BOUND.get(_NOTHING), client: subject})
-    try:
-        yield
-    finally:
-        _BOUND.reset(token)
+class Binding:
+    """
+    The binding of a subject to a client, in the context of a ``with`` block.
+
+    Args:
+        client: The client.
+        subject: The subject.
+    """
+
+    __slots__ = ("_client", "_is_entered", "_subject", "_token")
+
+    def __init__(self, client: object, subject: Subject) -> None:
+        self._client = client
+        self._subject = subject
+        self._is_entered = False
+
+    def __enter__(self) -> None:
+        self._is_entered = True
+        self._token = _BOUND.set({**_BOUND.get(_NOTHING), self._client: self._subject})
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # A framework may run the two halves of a plain generator in different contexts; then there is nothing to undo.
+        with suppress(ValueError):
+            _BOUND.reset(self._token)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_is_entered", True):
+            text = "bind() was used without 'with', and has no effect."
+            warnings.warn(text, RuntimeWarning, stacklevel=2, source=self)

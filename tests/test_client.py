@@ -152,7 +152,7 @@ class TestStarting:
         with pytest.raises(ClosedError):
             await client.start()
         with pytest.raises(ClosedError):
-            await client.stop_integration()
+            await client.stop_integration(everyone=True)
 
     @every(VERBS)
     async def test_verbs_before_the_start(self, configure: Configure, verb: Verb) -> None:
@@ -201,7 +201,7 @@ class TestStarting:
         shown = [repr(client)]
         async with client:
             shown.append(repr(client))
-            await client.stop_integration()
+            await client.stop_integration(everyone=True)
             shown.append(repr(client))
         shown.append(repr(client))
 
@@ -439,7 +439,7 @@ class TestCancellation:
             await client.track_event(Event("ping", {"number": steps}))
         await client.flush_data(10)
 
-        stored = stored_state(tmp_path / "queue.sqlite", "device:default")
+        stored = stored_state(tmp_path / "queue.sqlite", "device:@default")
         last = max(sandbox.engine.events(event_type="ping"), key=lambda event: event.timestamp)
         assert stored is not None
         assert all(value.encode() in stored for value in last.customer_ids.values())
@@ -478,7 +478,7 @@ class TestStopping:
         waiting = asyncio.create_task(receipts[0].delivered())
         await asyncio.sleep(0)
 
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
 
         with pytest.raises(DroppedError, match="stopped"):
             await waiting
@@ -490,7 +490,7 @@ class TestStopping:
     async def test_verbs_are_dropped_after_a_stop(self, connect: Connect, sandbox: Sandbox, verb: Verb) -> None:
         """Each tracking verb returns a dropped receipt."""
         client = await connect()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
 
         receipt: Receipt = await verb(client)
 
@@ -502,20 +502,20 @@ class TestStopping:
     async def test_other_verbs_do_nothing_after_a_stop(self, connect: Connect) -> None:
         """Many events are dropped one by one; there is no cookie and nothing to flush."""
         client = await connect(device=True)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
 
         assert [receipt.status for receipt in await client.track_many(numbered_events(3))] == ["dropped"] * 3
         assert await client.get_customer_cookie() == ""
         assert await client.flush_data() == FlushResult(0, 0, 0)
         await client.device("tg:1").open()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
 
     async def test_one_warning_for_all_that_is_dropped(
         self, connect: Connect, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A stopped client warns once, however many events are dropped."""
         client = await connect()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         for event in numbered_events(10):
             await client.track_event(event)
 
@@ -527,7 +527,7 @@ class TestStopping:
         device = client.device("tg:1")
         await device.identify_customer(Customer({"registered": "r"}))
         await (await device.track_event(Event("before"))).delivered(10)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         await client.start()
         receipt = await device.track_event(Event("after"))
         await receipt.delivered(10)
@@ -545,7 +545,7 @@ class TestStopping:
         """With ``flush=True`` the queue is delivered before it is deleted."""
         client = await connect(flush_mode="MANUAL")
         receipts = await client.track_many(numbered_events(5))
-        assert await client.stop_integration(flush=True) == FlushResult(5, 0, 0)
+        assert await client.stop_integration(flush=True, everyone=True) == FlushResult(5, 0, 0)
 
         assert {receipt.status for receipt in receipts} == {"delivered"}
         assert len(sandbox.engine.events()) == 5
@@ -558,7 +558,7 @@ class TestStopping:
         client = await connect(flush_mode="MANUAL")
         receipt = await client.track_event(Event("ping"))
 
-        result = await asyncio.wait_for(client.stop_integration(flush=True, timeout=0.3), 10)
+        result = await asyncio.wait_for(client.stop_integration(flush=True, timeout=0.3, everyone=True), 10)
 
         assert result == FlushResult(0, 0, 1)
         assert receipt.status == "dropped"
@@ -579,7 +579,7 @@ class TestStopping:
         receipts = await client.track_many(numbered_events(5))
         sandbox.faults.add(fault)
 
-        assert await client.stop_integration(flush=True) == FlushResult(5, 0, 0)
+        assert await client.stop_integration(flush=True, everyone=True) == FlushResult(5, 0, 0)
         assert {receipt.status for receipt in receipts} == {"delivered"}
 
     async def test_flush_does_not_wait_for_the_next_attempt(self, connect: Connect, sandbox: Sandbox) -> None:
@@ -590,14 +590,14 @@ class TestStopping:
         await until(lambda: client.stats().retried == 5)
         sandbox.faults.clear()
 
-        assert await asyncio.wait_for(client.stop_integration(flush=True), 10) == FlushResult(5, 0, 0)
+        assert await asyncio.wait_for(client.stop_integration(flush=True, everyone=True), 10) == FlushResult(5, 0, 0)
 
     async def test_nothing_is_taken_during_the_flush(self, connect: Connect, sandbox: Sandbox) -> None:
         """Events of that time are dropped, and their receipts say so, while those of before are delivered."""
         sandbox.faults.add(Fault("latency", seconds=0.3))
         client = await connect(flush_mode="MANUAL")
         before = await client.track_event(Event("before"))
-        stopping = asyncio.create_task(client.stop_integration(flush=True))
+        stopping = asyncio.create_task(client.stop_integration(flush=True, everyone=True))
         await until(lambda: sandbox.request_count == 1)
         during = await client.track_event(Event("during"))
 
@@ -610,7 +610,7 @@ class TestStopping:
         client = await connect(flush_mode="MANUAL")
         calls = [asyncio.create_task(client.track_event(event)) for event in numbered_events(200)]
         await asyncio.sleep(0)
-        result = await client.stop_integration(flush=True)
+        result = await client.stop_integration(flush=True, everyone=True)
         receipts = await asyncio.gather(*calls)
 
         assert {receipt.status for receipt in receipts} <= {"delivered", "dropped"}
@@ -623,7 +623,7 @@ class TestStopping:
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("ping"))
 
-        assert await asyncio.wait_for(client.stop_integration(flush=True), 10) == FlushResult(0, 0, 1)
+        assert await asyncio.wait_for(client.stop_integration(flush=True, everyone=True), 10) == FlushResult(0, 0, 1)
         assert sandbox.request_count == 1
 
     async def test_the_result_without_a_flush(self, connect: Connect) -> None:
@@ -631,8 +631,8 @@ class TestStopping:
         client = await connect(flush_mode="MANUAL")
         await client.track_many(numbered_events(3))
 
-        assert await client.stop_integration() == FlushResult(0, 0, 3)
-        assert await client.stop_integration() == FlushResult(0, 0, 0)
+        assert await client.stop_integration(everyone=True) == FlushResult(0, 0, 3)
+        assert await client.stop_integration(everyone=True) == FlushResult(0, 0, 0)
 
     async def test_nothing_is_sent_while_it_wipes(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
         """No request is made after the call, however long the deletion takes."""
@@ -641,7 +641,7 @@ class TestStopping:
         await client.track_many(numbered_events(50))
         await until(lambda: sandbox.request_count > 2)
         with locked(tmp_path / "queue.sqlite"):
-            stopping = asyncio.create_task(client.stop_integration())
+            stopping = asyncio.create_task(client.stop_integration(everyone=True))
             await until(lambda: client.is_stopped)
             await asyncio.sleep(0.05)
             count = sandbox.request_count
@@ -665,7 +665,7 @@ class TestStopping:
         )
         streams: list[Subscription[Any]] = [changed.opened_push_stream(), changed.in_app_message_action_stream()]
         carousel = changed.content_block_carousel("top")
-        await changed.stop_integration()
+        await changed.stop_integration(everyone=True)
 
         assert attributes_of(changed) == untouched
         assert [[value async for value in stream] for stream in streams] == [[], []]
@@ -679,7 +679,7 @@ class TestStopping:
     async def test_settings_between_a_stop_and_a_start(self, connect: Connect, sandbox: Sandbox) -> None:
         """Settings that are changed while the client is stopped are those of the fresh start."""
         client = await connect()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         await client.set_flush_mode("MANUAL")
         await client.set_default_properties({"a": 1})
         await client.start()
@@ -699,7 +699,7 @@ class TestStopping:
         ]
         for _ in range(5):
             await asyncio.sleep(0)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         receipts = await asyncio.gather(*running)
 
         assert {receipt.status for receipt in receipts} == {"dropped"}
@@ -717,7 +717,7 @@ class TestStopping:
         await client.track_many(numbered_events(2))
         waiting = asyncio.create_task(client.track_event(Event("x")))
         await asyncio.sleep(0.02)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert (await waiting).status == "dropped"
 
         await client.start()
@@ -740,7 +740,7 @@ class TestStopping:
         await client.track_event(Event("before"))
         await client.flush_data(10)
         assert client.stats().paused
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         sandbox.faults.clear()
         await client.start()
 
@@ -755,11 +755,11 @@ class TestStopping:
         in_the_way = tmp_path / "queue.sqlite.exponea-wiped"
         in_the_way.mkdir()
         with pytest.raises(StorageError, match="is a directory"):
-            await client.stop_integration()
+            await client.stop_integration(everyone=True)
         in_the_way.rmdir()
         assert (await client.track_event(Event("ping"))).status == "dropped"
 
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         await client.start()
         assert await pending_records(client) == []
 
@@ -768,7 +768,7 @@ class TestStopping:
         client = await connect(device=True, flush_mode="MANUAL")
         cookie = await client.get_customer_cookie()
         await client.aclose()
-        await Exponea(configure()).stop_integration()
+        await Exponea(configure()).stop_integration(everyone=True)
 
         assert await (await connect(device=True)).get_customer_cookie() != cookie
 
@@ -781,7 +781,7 @@ class TestStoppedByAnotherClient:
         two = await connect(device=True, hooks=Hooks(listeners=[deliveries]))
         receipts = await two.track_many(numbered_events(5))
         cookie = await two.get_customer_cookie()
-        await one.stop_integration()
+        await one.stop_integration(everyone=True)
         await until(lambda: two.is_stopped)
         sandbox.faults.clear()
 
@@ -801,7 +801,7 @@ class TestStoppedByAnotherClient:
         one = await connect(flush_mode="MANUAL")
         two = await connect(flush_mode="MANUAL", device=True)
         await two.track_event(Event("before"))
-        await one.stop_integration()
+        await one.stop_integration(everyone=True)
 
         receipts = await asyncio.gather(*(two.track_event(Event("late")) for _ in range(20)))
         assert {receipt.status for receipt in receipts} == {"dropped"}
@@ -812,7 +812,7 @@ class TestStoppedByAnotherClient:
         """A client can be closed before and after it has noticed."""
         one = await connect(flush_mode="MANUAL")
         two, three = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
-        await one.stop_integration()
+        await one.stop_integration(everyone=True)
         await asyncio.wait_for(two.aclose(), 10)
         await three.track_event(Event("late"))
         assert three.is_stopped
@@ -821,11 +821,11 @@ class TestStoppedByAnotherClient:
     async def test_it_can_be_stopped(self, connect: Connect) -> None:
         """Stopping deletes what is there by then, also in a client that was stopped by another one."""
         one, two = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
-        await one.stop_integration()
+        await one.stop_integration(everyone=True)
         await one.start()
         await two.track_event(Event("late"))
         await one.track_event(Event("new"))
-        await two.stop_integration()
+        await two.stop_integration(everyone=True)
 
         assert (await one.track_event(Event("late"))).status == "dropped"
 

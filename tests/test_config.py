@@ -64,6 +64,7 @@ class TestDefaults:
             "flush_mode": FlushMode.IMMEDIATE,
             "flush_period": 3600.0,
             "flush_max_retries": 10,
+            "default_device": True,
             "application_id": "default-application",
             "app_version": None,
             "app_group": None,

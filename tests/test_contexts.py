@@ -98,7 +98,7 @@ class TestTrackedEvents:
             "device_id": device_id,
         }
         assert (tracked.event.name, tracked.kind, tracked.receipt) == ("view", EventType.TRACK_EVENT, receipt)
-        assert (tracked.customer.ids, tracked.customer.device) == ({"cookie": cookie}, "default")
+        assert (tracked.customer.ids, tracked.customer.device) == ({"cookie": cookie}, "@default")
         assert round(tracked.timestamp, 3) == 1000.0
 
     async def test_the_timestamp_of_the_caller(self, app: App) -> None:
@@ -200,7 +200,9 @@ class TestEventsWhereTheClientDoesNotRun:
         """An event that a stop overtakes is dropped, and counts as one dropped event."""
         client = await app.start()
         message = AppInboxMessage(id="m", type="push", has_tracking_consent=consent, customer_ids=SOMEONE)
-        receipt, _ = await asyncio.gather(client.track_app_inbox_opened(message), client.stop_integration())
+        receipt, _ = await asyncio.gather(
+            client.track_app_inbox_opened(message), client.stop_integration(everyone=True)
+        )
 
         assert receipt.status == "dropped"
         assert client.stats().dropped == {"stopped": 1}
@@ -222,7 +224,7 @@ class TestLifeCycle:
         """Stopping the integration clears the features, closing the client closes them."""
         client = await app.start()
         probe = add_probe(client)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         await client.aclose(timeout=0)
 
         assert probe.calls == [("clear", None), ("aclose", None)]
@@ -276,7 +278,7 @@ class TestCurrentCustomer:
         with pytest.raises(NotStartedError):
             await device_context(client).current_customer(counts_as_activity=False)
         await client.start()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert await device_context(client).current_customer() is None
         assert await device_context(client).current_customer(counts_as_activity=False) is None
 
@@ -308,7 +310,7 @@ class TestStoredData:
         """Nothing is left, and nothing is stored while the integration is stopped."""
         client = await app.start()
         await device_context(client).save_data("cache", b"one")
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         await device_context(client).save_data("cache", b"two")
         assert await device_context(client).load_data("cache") is None
         await client.start()
@@ -376,7 +378,7 @@ class TestRequests:
         request = ApiRequest("in_app_messages", "/webxp/s/{project}/inappmessages", {}, max_attempts=4)
         waiting = asyncio.create_task(context.request(customer, request))
         await until(lambda: sandbox.request_count > 0)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         count = sandbox.request_count
 
         assert await asyncio.wait_for(waiting, 5.0) is None

@@ -185,7 +185,7 @@ async def test_a_wait_longer_than_the_timeout(configure: Configure) -> None:
             nonlocal now
             async with Exponea(settings, clock=lambda: now) as other:
                 now += 1
-                await other.device("default").open()
+                await other.get_customer_cookie()
                 now += 60
                 await end_idle_sessions(other)
 

@@ -264,7 +264,7 @@ class TestFailures:
         cookie = await client.get_customer_cookie()
         for state in ("new", "idle"):
             before = await pending_data(client)
-            device = client.device("fresh") if state == "new" else client.device("default")
+            device = client.device("fresh") if state == "new" else client.current
             clock.now += TIMEOUT
             with failing(path), client.bind(device), pytest.raises(StorageError):
                 await verbs[verb]()
@@ -343,7 +343,7 @@ class TestStopping:
         ]
         for _ in range(steps):
             await asyncio.sleep(0)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         await asyncio.gather(*tasks)
         assert await devices[0].handle_campaign_click("https://shop.example/?xnpe_cmp=x") is False
         assert [each.status for each in await devices[0].anonymize(change)] == ["dropped"]
@@ -358,7 +358,7 @@ async def test_a_manual_end_of_an_automatic_session(configure: Configure, clock:
     """A session that began automatically and was ended by a call does not end again."""
     settings = configure(flush_mode="MANUAL", session_timeout=TIMEOUT)
     async with Exponea(settings, clock=clock) as client:
-        await client.device("default").open()
+        await client.get_customer_cookie()
     async with Exponea(evolve(settings, automatic_session_tracking=False), clock=clock) as client:
         clock.now += 5
         await client.track_session_end()

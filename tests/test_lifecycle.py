@@ -39,7 +39,7 @@ CALLS: dict[str, Callable[[Exponea], Awaitable[Any]]] = {
     "segments": lambda client: client.get_segments("discovery"),
     "start": lambda client: client.start(),
     "close": lambda client: client.aclose(),
-    "stop": lambda client: client.stop_integration(),
+    "stop": lambda client: client.stop_integration(everyone=True),
 }
 
 
@@ -130,7 +130,7 @@ class TestOtherLoops:
     async def test_a_stop_in_a_new_loop(self, configure: Configure, connect: Connect) -> None:
         """A stop deletes what the client has stored in an event loop that has ended."""
         client = await run_and_leave(configure)
-        result = await asyncio.wait_for(client.stop_integration(), 10)
+        result = await asyncio.wait_for(client.stop_integration(everyone=True), 10)
 
         assert result.remaining == 3
         assert await pending_records(await connect(flush_mode="MANUAL")) == []
@@ -327,8 +327,8 @@ class TestCancellation:
         await until(lambda: sandbox.request_count == 1)
         calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
             "close": lambda: client.aclose(timeout=None),
-            "stop": client.stop_integration,
-            "stop and flush": lambda: client.stop_integration(flush=True, timeout=None),
+            "stop": lambda: client.stop_integration(everyone=True),
+            "stop and flush": lambda: client.stop_integration(flush=True, timeout=None, everyone=True),
         }
         ending = asyncio.create_task(calls[end]())
         await asyncio.sleep(0)
@@ -367,7 +367,7 @@ class TestCancellation:
         """A task of the client's own may stop or close it: it is not waited for, or it would wait for itself."""
         client = await connect(device=True, preload_messages=True)
         tasks = feature_of(client, Inbox).tasks
-        await asyncio.wait([tasks.start(client.stop_integration(), name="stop")], timeout=20)
+        await asyncio.wait([tasks.start(client.stop_integration(everyone=True), name="stop")], timeout=20)
         assert (repr(client), running()) == ("<Exponea shop stopped>", [])
         await client.start()
         tasks = feature_of(client, Inbox).tasks

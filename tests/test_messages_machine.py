@@ -291,7 +291,7 @@ class MessagesMachine(RuleBasedStateMachine):
         self.keep_uploaded()
 
     async def stop_client(self, *, flush: bool) -> None:
-        await self.client.stop_integration(flush=flush)
+        await self.client.stop_integration(flush=flush, everyone=True)
         assert running() == []
 
     def keep_uploaded(self) -> None:

@@ -167,7 +167,7 @@ class TestInTheMiddle:
         """Nothing is returned."""
         device = await owners.start_with_customer(base_url=owners.gateway.url)
         request = await owners.request(device, surface, holds_response=holds_response)
-        await owners.client.stop_integration()
+        await owners.client.stop_integration(everyone=True)
         owners.gateway.release()
         assert not await request
         assert not await SURFACES[surface](device)
@@ -177,7 +177,7 @@ class TestInTheMiddle:
         """Nothing that belongs to the customer before is returned."""
         device = await owners.start_with_customer(base_url=owners.gateway.url)
         request = await owners.request(device, surface, holds_response=holds_response)
-        await owners.client.stop_integration()
+        await owners.client.stop_integration(everyone=True)
         await owners.client.start()
         owners.gateway.release()
         assert is_for(await request, await owners.name(device))
@@ -261,7 +261,7 @@ class TestAtAnyStep:
             request = asyncio.ensure_future(SURFACES[surface](client.device("a")))
             for _ in range(steps):
                 await asyncio.sleep(0)
-            await client.stop_integration()
+            await client.stop_integration(everyone=True)
             done = request.done()
             assert done or not await request, steps
             assert running() == []
@@ -274,7 +274,7 @@ class TestAtAnyStep:
         async with device.in_app_messages() as messages:
             await device.track_event(Event("always"))
             await idle(owners.client)
-            await (device.anonymize() if change == "anonymize" else owners.client.stop_integration())
+            await (device.anonymize() if change == "anonymize" else owners.client.stop_integration(everyone=True))
             assert received(messages) == []
 
     async def test_interactions_of_another_customer(self, owners: OwnersFixture) -> None:
@@ -296,7 +296,7 @@ class TestAtAnyStep:
         message, block = await device.in_app_message_for(Event("always")), await device.content_block("always")
         assert message is not None
         assert block is not None
-        await owners.client.stop_integration()
+        await owners.client.stop_integration(everyone=True)
         await owners.client.start()
         await device.fail_in_app_message(message, "broken")
         await device.close_in_app_message(message, interaction=False)
@@ -415,7 +415,7 @@ class TestManyAtOnce:
         for wait in (0, 0.002, 0.01, 0.03):
             tasks = [asyncio.ensure_future(use(number)) for number in range(50)]
             await asyncio.sleep(wait)
-            await (client.stop_integration() if change == "stop" else client.aclose(timeout=0))
+            await (client.stop_integration(everyone=True) if change == "stop" else client.aclose(timeout=0))
             await asyncio.gather(*tasks)
             assert running() == []
             if change == "stop":

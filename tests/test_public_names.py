@@ -83,8 +83,9 @@ FETCH = {
 LIFE = IDENTITY | SESSIONS | PUSH | CAMPAIGNS | IN_APP_STREAM
 MESSAGES = IN_APP | BLOCKS | INBOX | FETCH
 
-DEVICE = TRACKING | LIFE | MESSAGES | SEGMENTS | {"open": "async () -> None", "key": "attribute"}
-CUSTOMER = TRACKING | CAMPAIGNS | MESSAGES | {"ids": "attribute"}
+CONSENT = {"start": "async () -> None", "forget": "async () -> int"}
+DEVICE = TRACKING | LIFE | MESSAGES | SEGMENTS | CONSENT | {"open": "async () -> None", "key": "attribute"}
+CUSTOMER = TRACKING | CAMPAIGNS | MESSAGES | CONSENT | {"ids": "attribute"}
 CLIENT = (
     TRACKING
     | LIFE
@@ -95,7 +96,8 @@ CLIENT = (
         "aclose": "async (timeout: float | None = 10.0, *, end_sessions: bool = False) -> None",
         "device": "(key: str) -> Device",
         "for_customer": "(ids: Mapping[str, str]) -> CustomerTracker",
-        "bind": "(subject: Device | CustomerTracker) -> AbstractContextManager[None]",
+        "nobody": "() -> Nobody",
+        "bind": "(subject: Device | CustomerTracker | Nobody) -> AbstractContextManager[None]",
         "current": "property",
         "configuration": "property",
         "is_stopped": "property",
@@ -108,7 +110,7 @@ CLIENT = (
         "set_default_properties": "async (properties: Mapping[str, Any]) -> None",
         "flush_data": "async (timeout: float | None = None, *, projects: Iterable[str] | None = None) -> FlushResult",
         "track_many": "async (events: Iterable[Event | tuple[Mapping[str, str], Event]]) -> list[Receipt]",
-        "stop_integration": "async (flush: bool = False, *, timeout: float | None = 30.0) -> FlushResult",
+        "stop_integration": "async (flush: bool = False, *, timeout: float | None = 30.0, *, everyone: bool = False) -> FlushResult",
         "clear_local_customer_data": "async (configuration: Configuration, app_group: str | None = None) -> None",
     }
 )

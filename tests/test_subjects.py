@@ -71,13 +71,13 @@ class TestDevices:
         assert (await names_of(client))[:2] == LIFE
 
     async def test_devices_are_independent(self, connect: Connect) -> None:
-        """Each device has ids of its own; the client's default device is one of them."""
+        """Each device has ids of its own; no key of an application is that of the client's own device."""
         client = await connect(flush_mode="MANUAL")
         for subject in (client, client.device("default"), client.device("tg:1"), client.device("tg:2")):
             await subject.track_event(Event("ping"))
         own, default, one, two = await tracked(client)
 
-        assert own["customer_ids"] == default["customer_ids"]
+        assert own["customer_ids"] != default["customer_ids"]
         assert len({data["customer_ids"]["cookie"] for data in (own, one, two)}) == 3
         assert len({data["properties"]["device_id"] for data in (own, one, two)}) == 3
         assert not {own["customer_ids"]["cookie"]} & {own["properties"]["device_id"]}
@@ -183,7 +183,7 @@ class TestDevices:
         await client.track_many([(JANE, Event("ping"))])
 
         assert await names_of(client) == ["ping", "ping"]
-        assert stored_state(tmp_path / "queue.sqlite", "device:default") is None
+        assert stored_state(tmp_path / "queue.sqlite", "device:@default") is None
 
     async def test_one_device_in_many_tasks(self, connect: Connect) -> None:
         """A new device that many tasks use at once is created once."""

@@ -138,6 +138,7 @@ class Components:
         await self.storage.open()
         try:
             await self._update_addresses()
+            await self.devices.withdrawals.refresh()
             self.upload = self._launch()
             self.receipts.open()
             self.api.open()

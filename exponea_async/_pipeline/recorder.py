@@ -98,6 +98,8 @@ class EventRecorder:
         self._throttle, self._invalid_throttle = Throttle(), Throttle()
         self._refusal: LifecycleError | None = None
         self._stopped = False
+        #: Returns whether any of these ids is that of a customer who has withdrawn the consent to be tracked.
+        self.is_withdrawn: Callable[[Mapping[str, str]], bool] = lambda _ids: False
         # The event loop whose calls are accepted; None while no calls are.
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -412,10 +414,41 @@ class EventRecorder:
         self._hooks.notify(DeliveryEvent("damaged", reason=str(error), error=error))
 
     def _report_dropped(self, ids: tuple[str, ...]) -> None:
-        reason = "the queue was full, and newer events replaced it"
-        self._counters.dropped["queue_full"] += len(ids)
+        self.report_erased(ids, "the queue was full, and newer events replaced it", count="queue_full")
+
+    def report_erased(self, ids: tuple[str, ...], reason: str, *, count: str) -> None:
+        """Resolve the receipts of records that were deleted unsent, count them, and notify listeners."""
+        if not ids:
+            return
+        self._counters.dropped[count] += len(ids)
         self._receipts.resolve(ids, DroppedError(reason))
         self._hooks.notify(DeliveryEvent("dropped", ids, reason=reason))
+
+
+class DroppingRecorder(EventRecorder):
+    """
+    Drops each event, as a recorder does after the integration was stopped, for a subject of whom nothing is tracked.
+
+    Args:
+        recorder: The recorder of the client.
+        reason: Why events are dropped.
+        count: The name under which they are counted.
+    """
+
+    def __init__(self, recorder: EventRecorder, reason: str, count: str) -> None:
+        # It has the parts of the other one: what is not recorded is read in the same way.
+        self.__dict__.update(recorder.__dict__)
+        self._stopped = True
+        self._recorder, self._reason, self._count = recorder, reason, count
+
+    def check_running(self) -> bool:
+        """Return False; raise as the other recorder does where the client is not running."""
+        self._recorder.check_running()
+        return False
+
+    def dropped(self, reason: str = "", *, count: str = "", cause: ExponeaError | None = None) -> Receipt:  # noqa: ARG002 - there is one reason for all
+        """Return the receipt of an event that is not recorded, and count it."""
+        return self._recorder.dropped(self._reason, count=self._count)
 
 
 def _check_changed(changed: Event | None) -> Event | None:

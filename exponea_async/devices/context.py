@@ -12,7 +12,8 @@ from exponea_async.config import Configuration
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.devices.ids import changed_ids
 from exponea_async.devices.state import DeviceState
-from exponea_async.errors import ExponeaError, InvalidEventError
+from exponea_async.devices.withdrawals import WITHDRAWN, WITHDRAWN_COUNT
+from exponea_async.errors import ExponeaError, InvalidEventError, NoSubjectError
 from exponea_async.models import Draft, Event, EventType, Receipt
 from exponea_async.requests import ApiRequest
 
@@ -34,11 +35,13 @@ class SubjectContext(ABC):
         configuration: The settings.
         key: The key of the device; None for a customer tracker.
         is_device: Whether the subject is a device, which remembers things.
+        is_bound: Whether there is a subject at all.
     """
 
     __slots__ = ("_api", "configuration", "key", "recorder")
 
     is_device = False
+    is_bound = True
 
     def __init__(
         self, recorder: EventRecorder, api: ApiClient, configuration: Configuration, key: str | None = None
@@ -133,6 +136,8 @@ class SubjectContext(ABC):
             return recorder.dropped()
         if not has_consent:
             return self.without_consent()
+        if recorder.is_withdrawn(ids):
+            return recorder.dropped(WITHDRAWN, count=WITHDRAWN_COUNT)
         draft = recorder.draft_event(kind, event)
         return recorder.dropped() if draft is None else await recorder.record(recorder.identity(ids, None), draft)
 
@@ -279,6 +284,66 @@ class CustomerContext(SubjectContext):
 
     async def save_data(self, name: str, data: bytes | None) -> None:
         """Do nothing: nothing is stored for the customer."""
+
+
+class UnboundContext(CustomerContext):
+    """
+    The context where no subject is bound and there is no default one: only what has an identity of its own is recorded.
+
+    Args:
+        recorder: Records events.
+        api: Sends requests to the platform.
+        configuration: The settings.
+    """
+
+    __slots__ = ()
+
+    is_bound = False
+
+    def __init__(self, recorder: EventRecorder, api: ApiClient, configuration: Configuration) -> None:
+        super().__init__({}, recorder, api, configuration)
+
+    async def record(self, kind: EventType, event: Event) -> Receipt:  # noqa: ARG002 - whatever it is
+        """Raise the error."""
+        raise no_subject()
+
+    async def record_many(self, drafts: Drafts) -> list[Receipt]:
+        """Record drafts, each of which must have an identity of its own."""
+        if any(identity is None for identity, _ in drafts):
+            raise no_subject()
+        return await super().record_many(drafts)
+
+    async def identify(self, ids: Mapping[str, str | None], properties: Mapping[str, Any]) -> Receipt:  # noqa: ARG002 - whatever they are
+        """Raise the error."""
+        raise no_subject()
+
+    async def record_for(
+        self,
+        ids: Mapping[str, str] | None,
+        kind: EventType,
+        event: Event,
+        *,
+        has_consent: bool = True,
+        counts_as_activity: bool = True,  # noqa: ARG002 - a customer has no session
+        remember: Remember | None = None,  # noqa: ARG002 - nothing is remembered
+        only_for: CustomerSnapshot | None = None,  # noqa: ARG002 - the customer does not change
+    ) -> Receipt | None:
+        """Record an event about the customer that something was loaded for, who must be known."""
+        if not ids:
+            raise no_subject()
+        return await self.record_as(ids, kind, event, has_consent=has_consent)
+
+    async def current_customer(self, *, counts_as_activity: bool = True) -> CustomerSnapshot | None:  # noqa: ARG002 - there is none
+        """Raise the error."""
+        raise no_subject()
+
+
+def no_subject() -> NoSubjectError:
+    """Return the error for a call without a subject."""
+    return NoSubjectError(
+        "No subject is bound, and the client has no device of its own.",
+        hint="Use device(key) or for_customer(ids), or bind one of them: with exponea.bind(subject).",
+    )
 
 
 class InvalidCustomerContext(CustomerContext):

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve
 
-from exponea_async._pipeline.recorder import APPLICATION_ID, DEVICE_ID, SLICE, Drafts
+from exponea_async._pipeline.recorder import APPLICATION_ID, DEVICE_ID, SLICE, Drafts, EventRecorder
 from exponea_async.devices.context import Remember, SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
 from exponea_async.devices.ids import changed_ids
@@ -23,8 +23,9 @@ from exponea_async.devices.state import (
     UpdateResult,
     unchanged,
 )
-from exponea_async.devices.store import PREFIX, CachedDevice, DeviceStore
+from exponea_async.devices.store import CachedDevice, DeviceStore
 from exponea_async.devices.transaction import Change, DeviceTransaction
+from exponea_async.devices.withdrawals import DEVICE_PREFIX, WITHDRAWN, WITHDRAWN_COUNT
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.models import Draft, Event, EventType, Identity, Receipt
 from exponea_async.projects import ExponeaProject
@@ -39,6 +40,7 @@ class DeviceContext(SubjectContext):
     Args:
         key: Its key.
         store: All devices.
+        recorder: Records events; by default that of all devices.
     """
 
     __slots__ = ("_name", "_store", "_timeout")
@@ -46,10 +48,10 @@ class DeviceContext(SubjectContext):
     key: str
     is_device = True
 
-    def __init__(self, key: str, store: DeviceStore) -> None:
-        super().__init__(store.recorder, store.api, store.configuration, key)
+    def __init__(self, key: str, store: DeviceStore, recorder: EventRecorder | None = None) -> None:
+        super().__init__(recorder or store.recorder, store.api, store.configuration, key)
         self._store = store
-        self._name = PREFIX + key
+        self._name = DEVICE_PREFIX + key
         automatic = self.configuration.automatic_session_tracking
         self._timeout = self.configuration.session_timeout if automatic else None
 
@@ -134,6 +136,8 @@ class DeviceContext(SubjectContext):
         draft = self.recorder.draft_customer(properties)
         if draft is None:
             return self.recorder.dropped()
+        if self._store.withdrawals.includes_customer(ids):
+            return self.recorder.dropped(WITHDRAWN, count=WITHDRAWN_COUNT)
         previous: CustomerSnapshot | None = None
 
         def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
@@ -224,6 +228,8 @@ class DeviceContext(SubjectContext):
         return await self._run(Change(update, before, counts_as_activity, foreground))
 
     async def _run(self, change: Change) -> list[Receipt]:
+        if not self.recorder.check_running():
+            return [self.recorder.dropped()]
         transaction = DeviceTransaction(self._store, self._store.cached(self._name), change, self._publish_about)
         receipts = await transaction.run()
         if transaction.is_launch:
@@ -278,6 +284,8 @@ class DeviceContext(SubjectContext):
             ConfigurationError: A project is configured otherwise.
             StorageError: The storage refused.
         """
+        if not self.recorder.check_running():
+            return
         device = self._store.cached(self._name)
         try:
             async with self._store.locks.for_key(self._name):
@@ -290,7 +298,7 @@ class DeviceContext(SubjectContext):
                 raise
 
     def notify_anonymized(self) -> None:
-        """Notify features that the device belongs to another customer from now on."""
+        """Notify features that the device belongs to another customer from now on, or to none."""
         self._store.features.notify_anonymized(self)
 
     # Subscribers

@@ -91,6 +91,8 @@ class SessionExpirer:
         Raises:
             StorageError: The storage refused.
         """
+        # Another process may have erased what belongs to an end user.
+        await self._store.withdrawals.refresh()
         # The activity of devices in the foreground is written down a few times within the timeout.
         await self._write_foreground_activity(self._configuration.session_timeout / 4)
         count, skipped = 0, 0

@@ -4,6 +4,7 @@ Devices in memory and in the storage.
 
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import suppress
 from uuid import uuid4
 
@@ -17,8 +18,9 @@ from exponea_async._pipeline.recorder import EventRecorder
 from exponea_async.config import Configuration
 from exponea_async.devices.features import FeatureRegistry
 from exponea_async.devices.state import DeviceState
+from exponea_async.devices.withdrawals import DAMAGED, DEVICE_PREFIX, WITHDRAWN, WITHDRAWN_COUNT, Withdrawals
 from exponea_async.errors import StateConflictError, StorageError
-from exponea_async.models import Identity, OpenedPush, ReceivedPush
+from exponea_async.models import Identity, OpenedPush, Receipt, ReceivedPush
 from exponea_async.storage.base import State, StateChange, StateCheck, Storage, replace_state
 
 LOG = logging.getLogger("exponea_async")
@@ -26,10 +28,6 @@ LOG = logging.getLogger("exponea_async")
 #: Devices that are cached in memory, at about 800 bytes each, so up to 80 MB; others are loaded when they are active.
 CAPACITY = 100_000
 NEVER = float("-inf")
-#: The prefix of a device's storage key.
-PREFIX = "device:"
-#: The prefix of the key of a state that is set aside.
-DAMAGED = "damaged:"
 
 
 @define(eq=False)
@@ -95,6 +93,7 @@ class DeviceStore:
     Attributes:
         opened: Push notifications that were opened, of all devices.
         received: Push notifications that were received, of all devices.
+        withdrawals: The end users of whom nothing is tracked.
         foreground: The devices whose application is in the foreground; their sessions go on without events.
         locks: The lock to hold while a device's state is loaded or changed, by its storage key.
     """
@@ -112,6 +111,8 @@ class DeviceStore:
         self.configuration = configuration
         self.features = features
         self.api = api
+        self.withdrawals = Withdrawals(storage)
+        recorder.is_withdrawn = self.withdrawals.includes_customer
         self.opened: Stream[OpenedPush] = Stream()
         self.received: Stream[ReceivedPush] = Stream()
         self.foreground: set[CachedDevice] = set()
@@ -162,6 +163,55 @@ class DeviceStore:
         self.opened.close()
         self.received.close()
 
+    # End users who have withdrawn their consent
+
+    async def withdraw_device(self, key: str) -> int:
+        """
+        Erase everything of a device, and drop what follows.
+
+        Returns:
+            The number of records that were waiting.
+
+        Raises:
+            StorageError: The storage refused; nothing was erased.
+        """
+        name = DEVICE_PREFIX + key
+        async with self.locks.for_key(name):
+            device = self.cached(name)
+            state = await self.load(device)
+            erased = await self.withdrawals.withdraw_device(key, None if state is None or state.is_new else state)
+            self._forget(device)
+        self.recorder.report_erased(erased.records, WITHDRAWN, count=WITHDRAWN_COUNT)
+        return len(erased.records)
+
+    async def withdraw_customer(self, ids: Mapping[str, str]) -> int:
+        """
+        Erase everything of a customer who has any of these ids, and drop what follows; otherwise as `withdraw_device`.
+        """
+        records: list[str] = []
+        # A second time, for what callers were just about to write when the first one began.
+        for _ in range(2):
+            erased = await self.withdrawals.withdraw_customer(ids)
+            records += erased.records
+            for name in erased.states:
+                if (device := self.peek(name)) is not None:
+                    self._forget(device)
+        self.recorder.report_erased(tuple(records), WITHDRAWN, count=WITHDRAWN_COUNT)
+        return len(records)
+
+    def _forget(self, device: CachedDevice) -> None:
+        device.invalidate()
+        device.lost = b""
+        device.last_activity = NEVER
+        self.foreground.discard(device)
+        self._cached.pop(device.name, None)
+
+    def dropped(self, device: CachedDevice) -> Receipt:
+        """Return the receipt of an event of a device that was not loaded."""
+        if self.withdrawals.includes_device(device.name.removeprefix(DEVICE_PREFIX)):
+            return self.recorder.dropped(WITHDRAWN, count=WITHDRAWN_COUNT)
+        return self.recorder.dropped()
+
     # Identities
 
     def identity(self, state: DeviceState) -> Identity:
@@ -185,6 +235,8 @@ class DeviceStore:
         if device.identity is None and self.recorder.check_running():
             stored = await self.storage.load_state(device.name)
             if stored is None:
+                if await self._is_erased(device):
+                    return None
                 return self._created(device) if self.recorder.check_running() else None
             try:
                 state = decode_stored(device.name, stored)
@@ -193,6 +245,16 @@ class DeviceStore:
                 return self._created(device) if self.recorder.check_running() else None
             self.cache(device, state, stored.value)
         return device.state() if device.identity is not None and self.recorder.check_running() else None
+
+    async def _is_erased(self, device: CachedDevice) -> bool:
+        """Return whether a device that is not stored was erased, by this process or another one."""
+        try:
+            await self.withdrawals.refresh()
+        except StorageError:
+            # The storage may be closed because the client is closed or stopped.
+            if self.recorder.check_running():
+                raise
+        return self.withdrawals.includes_device(device.name.removeprefix(DEVICE_PREFIX))
 
     def _created(self, device: CachedDevice) -> DeviceState:
         if device.lost:

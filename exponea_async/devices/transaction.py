@@ -137,7 +137,7 @@ class DeviceTransaction:
             while True:
                 state = await self._store.load(self._device)
                 if state is None:
-                    return [self._recorder.dropped()]
+                    return [self._store.dropped(self._device)]
                 self._keep_order(state)
                 plan = self._encode(self._plan(self._with_foreground_activity(state)))
                 try:

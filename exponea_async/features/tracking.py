@@ -16,6 +16,7 @@ from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.ids import COOKIE, read_id_changes, read_ids
 from exponea_async.devices.state import DeviceState, PendingEvent, TimestampSequence, UpdateResult
+from exponea_async.devices.withdrawals import WITHDRAWN, WITHDRAWN_COUNT
 from exponea_async.errors import InvalidEventError
 from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
 from exponea_async.models import Customer, Draft, Event, EventType, Identity, PurchasedItem, Receipt, Timestamp
@@ -145,7 +146,7 @@ class BulkVerbs(SubjectVerbs):
         drafts: list[tuple[Identity | None, Draft] | Receipt] = []
         for index, event in enumerate(events):
             try:
-                drafts.append(_draft(context, event) or context.recorder.dropped())
+                drafts.append(_draft(context, event))
             except InvalidEventError as error:
                 drafts.append(context.recorder.invalid(error.within(f"events[{index}]")))
             if index % BATCH == BATCH - 1:
@@ -220,19 +221,20 @@ async def _open_link(context: DeviceContext, url: str, clicked_at: float | None)
     return any(receipt.status != "dropped" for receipt in receipts)
 
 
-def _draft(context: SubjectContext, given: Addressed) -> tuple[Identity | None, Draft] | None:
-    identity, event = None, given
-    if isinstance(given, tuple) and len(given) == 2:
-        identity, event = _identity(context, given[0]), given[1]
+def _draft(context: SubjectContext, given: Addressed) -> tuple[Identity | None, Draft] | Receipt:
+    """Return what is to be recorded, or the receipt of an event that is dropped."""
+    ids, event = given if isinstance(given, tuple) and len(given) == 2 else (None, given)
+    recorder = context.recorder
+    known = None if ids is None else read_ids(ids, "ids", context.configuration.normalize_id)
     if not isinstance(event, Event):
         trouble = f"expected an Event or a pair (ids, Event), got {short_repr(given)}"
         raise InvalidEventError("event", trouble, "Use Event(name, properties).")
     draft = context.draft(EventType.TRACK_EVENT, event)
-    return None if draft is None else (identity, draft)
-
-
-def _identity(context: SubjectContext, ids: Mapping[str, str]) -> Identity:
-    return context.recorder.identity(read_ids(ids, "ids", context.configuration.normalize_id), None)
+    if draft is None:
+        return recorder.dropped()
+    if known is not None and recorder.is_withdrawn(known):
+        return recorder.dropped(WITHDRAWN, count=WITHDRAWN_COUNT)
+    return None if known is None else recorder.identity(known, None), draft
 
 
 def payment(item: PurchasedItem, timestamp: Timestamp) -> Event:

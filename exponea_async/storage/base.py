@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from attrs import field, frozen
 
 from exponea_async.errors import QueueFullError, StateConflictError, StorageError
+from exponea_async.storage.erasure import Erased, Erasure
 
 #: The reason of a record that was rejected, if its dead letter has been deleted.
 DELETED_LETTER = "its dead letter, which had the reason, was deleted"
@@ -385,6 +386,10 @@ class Storage(Protocol):
 
     async def drop_waiting(self, routes: Iterable[str]) -> int:
         """Delete the records of some routes, leased or not, but not their dead letters; return their number."""
+        ...
+
+    async def erase(self, erasure: Erasure) -> Erased:
+        """Erase records, dead letters and states, and store others, in one atomic commit."""
         ...
 
     async def load_state(self, key: str) -> State | None:

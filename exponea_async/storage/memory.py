@@ -8,14 +8,13 @@ their due time. So a lease searches nothing.
 
 import asyncio
 import time
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge, nsmallest
 from itertools import count, islice
-from math import inf
 from typing import Literal
 
-from attrs import define, evolve, field
+from attrs import evolve
 
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.storage.activity_index import ActivityIndex
@@ -37,47 +36,12 @@ from exponea_async.storage.base import (
     Written,
     queue_full,
 )
-from exponea_async.storage.clock import to_unix, to_uptime
+from exponea_async.storage.clock import to_uptime
+from exponea_async.storage.erasure import Erased, Erasure
+from exponea_async.storage.memory_rows import Route, Row
 
 #: Number of records that have left the queue of which it is known what became of them.
 MAX_MARKS = 10_000
-
-
-@define(eq=False)
-class _Row:
-    """A record in the queue."""
-
-    id: str
-    number: int
-    route: "_Route"
-    record: Record
-    due: float = 0.0
-    failures: int = 0
-    reason: str = ""
-
-    @property
-    def is_leased(self) -> bool:
-        return self.number <= self.route.cursor
-
-
-@define(eq=False)
-class _Route:
-    """A route: the numbers above the cursor are untouched, the others are in the schedule with their due time."""
-
-    name: str
-    number: int
-    cursor: int = 0
-    last: int = 0
-    schedule: list[tuple[float, int]] = field(factory=list)
-
-    def id(self, number: int) -> str:
-        return f"{self.number}.{number}"
-
-    def due(self, limit: int, now: float) -> list[int]:
-        """Return the leased numbers that are due, or due so far ahead that the clock must have been set back."""
-        due = self.schedule[: min(limit, bisect_right(self.schedule, (now, inf)))]
-        start = bisect_right(self.schedule, (now + MAX_DUE_AHEAD, inf))
-        return [number for _, number in due + self.schedule[start : start + limit - len(due)]]
 
 
 class MemoryStorage:
@@ -106,10 +70,10 @@ class MemoryStorage:
         self._is_open = False
         self._route_numbers = count(1)
         self._lease_count = 0
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, Row] = {}
         # The routes that new records get, by name, and all routes by number: several may have the same name.
-        self._routes: dict[str, _Route] = {}
-        self._routes_by_number: dict[int, _Route] = {}
+        self._routes: dict[str, Route] = {}
+        self._routes_by_number: dict[int, Route] = {}
         self._dead: dict[str, DeadLetter] = {}
         # What became of the last records that left the queue.
         self._marks: dict[str, RecordStatus] = {}
@@ -225,27 +189,27 @@ class MemoryStorage:
             self._mark(key, RecordStatus("dropped"))
         return tuple(dropped)
 
-    def _oldest(self) -> Iterator[_Row]:
+    def _oldest(self) -> Iterator[Row]:
         """Yield untouched records first, from all routes by age; leased ones only where there are no others."""
-        yield from merge(*map(self._untouched, self._routes_by_number.values()), key=_written_at)
-        yield from sorted(self._rows.values(), key=_written_at)
+        yield from merge(*map(self._untouched, self._routes_by_number.values()), key=Row.written_at)
+        yield from sorted(self._rows.values(), key=Row.written_at)
 
-    def _untouched(self, route: _Route) -> Iterator[_Row]:
+    def _untouched(self, route: Route) -> Iterator[Row]:
         return (self._rows[route.id(number)] for number in range(route.cursor + 1, route.last + 1))
 
     def _add(self, record: Record) -> str:
         route = self._routes.get(record.route)
         if route is None:
             # The number is new even after a wipe, so that no id is given twice.
-            route = self._routes[record.route] = _Route(record.route, next(self._route_numbers))
+            route = self._routes[record.route] = Route(record.route, next(self._route_numbers))
             self._routes_by_number[route.number] = route
         route.last += 1
         key = route.id(route.last)
-        self._rows[key] = _Row(key, route.last, route, record)
+        self._rows[key] = Row(key, route.last, route, record)
         self._bytes += len(record.body)
         return key
 
-    def _remove(self, row: _Row) -> str:
+    def _remove(self, row: Row) -> str:
         self._unschedule(row)
         del self._rows[row.id]
         self._bytes -= len(row.record.body)
@@ -267,7 +231,7 @@ class MemoryStorage:
         self._check_open()
         names = self._routes.keys() - set(skip) if only is None else {only} - set(skip)
         routes = [route for route in self._routes_by_number.values() if route.name in names]
-        leased: list[_Row] = []
+        leased: list[Row] = []
         # Routes take turns at coming first, so that a busy one does not starve the others.
         self._lease_count += 1
         for index in range(len(routes)):
@@ -278,21 +242,21 @@ class MemoryStorage:
         for row in leased:
             self._schedule(row, to_uptime(now) + min(seconds, MAX_DUE_AHEAD))
             row.reason = ""
-        return list(map(_leased, leased))
+        return list(map(Row.leased, leased))
 
-    def _lease(self, route: _Route, limit: int, now: float, *, untouched_first: bool) -> list[_Row]:
+    def _lease(self, route: Route, limit: int, now: float, *, untouched_first: bool) -> list[Row]:
         due = route.due(limit - (min(limit, route.last - route.cursor) if untouched_first else 0), to_uptime(now))
         untouched = range(route.cursor + 1, min(route.last, route.cursor + limit - len(due)) + 1)
         route.cursor += len(untouched)
         numbers = (*untouched, *due) if untouched_first else (*due, *untouched)
         return [self._rows[route.id(number)] for number in numbers]
 
-    def _schedule(self, row: _Row, due: float) -> None:
+    def _schedule(self, row: Row, due: float) -> None:
         self._unschedule(row)
         row.due = due
         insort(row.route.schedule, (due, row.number))
 
-    def _unschedule(self, row: _Row) -> None:
+    def _unschedule(self, row: Row) -> None:
         entry, schedule = (row.due, row.number), row.route.schedule
         index = bisect_left(schedule, entry)
         if schedule[index : index + 1] == [entry]:
@@ -309,10 +273,10 @@ class MemoryStorage:
         self._capacity_freed.set()
         return before - len(self._rows)
 
-    def _leased_rows(self, ids: Iterable[str]) -> list[_Row]:
+    def _leased_rows(self, ids: Iterable[str]) -> list[Row]:
         return [row for key in dict.fromkeys(ids) if (row := self._rows.get(key)) and row.is_leased]
 
-    def _settle(self, row: _Row, settlement: Settlement) -> None:
+    def _settle(self, row: Row, settlement: Settlement) -> None:
         if settlement.verdict == "later":
             self._schedule(row, to_uptime(settlement.due))
             row.failures = settlement.failures
@@ -374,7 +338,7 @@ class MemoryStorage:
     async def waiting(self, limit: int) -> list[Waiting]:
         """Return the oldest records of the queue."""
         self._check_open()
-        return list(map(_waiting, nsmallest(limit, self._rows.values(), key=_written_at)))
+        return list(map(Row.waiting, nsmallest(limit, self._rows.values(), key=Row.written_at)))
 
     async def dead(self, limit: int) -> list[DeadLetter]:
         """Return the newest dead letters."""
@@ -401,7 +365,7 @@ class MemoryStorage:
             route_number, _, number = letter.id.partition(".")
             route = self._routes_by_number[int(route_number)]
             record = Record(route.name, letter.body, time.time())
-            row = self._rows[letter.id] = _Row(letter.id, int(number), route, record)
+            row = self._rows[letter.id] = Row(letter.id, int(number), route, record)
             self._schedule(row, 0.0)
         return len(letters)
 
@@ -444,6 +408,36 @@ class MemoryStorage:
         self._capacity_freed.set()
         return len(rows)
 
+    async def erase(self, erasure: Erasure) -> Erased:
+        """Erase records, dead letters and states, and store others."""
+        self._check_open()
+
+        def is_selected(body: bytes) -> bool:
+            return erasure.has_trace(body) and erasure.is_record(body)
+
+        rows = [row for row in self._rows.values() if is_selected(row.record.body)]
+        for route in {row.route.number: row.route for row in rows}.values():
+            self._count_singly(route)
+        for row in rows:
+            self._mark(self._remove(row), RecordStatus("dropped"))
+        letters = tuple(key for key, each in self._dead.items() if is_selected(each.body))
+        await self.purge(letters)
+        states = tuple(erasure.select_states([(key, state.value) for key, state in self._states.items()]))
+        for key in states:
+            self._change(StateChange(key, None, self._states[key].version))
+        for key, value in erasure.states.items():
+            before = self._states.get(key)
+            self._change(StateChange(key, value, before.version if before else 0))
+        self.commits += 1
+        self._capacity_freed.set()
+        return Erased(tuple(row.id for row in rows), letters, states)
+
+    def _count_singly(self, route: Route) -> None:
+        """Put each untouched row of a route into its schedule: untouched ones are a range without gaps."""
+        for row in self._untouched(route):
+            insort(route.schedule, (0.0, row.number))
+        route.cursor = route.last
+
     def _pop_dead(self, ids: Iterable[str] | None) -> list[DeadLetter]:
         wanted = list(self._dead) if ids is None else [key for key in dict.fromkeys(ids) if key in self._dead]
         return [self._dead.pop(key) for key in wanted]
@@ -477,23 +471,3 @@ class MemoryStorage:
 
 def _size(records: Sequence[Record]) -> int:
     return sum(len(record.body) for record in records)
-
-
-def _written_at(row: _Row) -> float:
-    return row.record.at
-
-
-def _leased(row: _Row) -> Leased:
-    return Leased(row.id, row.route.name, row.record.body, row.record.at, row.failures)
-
-
-def _waiting(row: _Row) -> Waiting:
-    return Waiting(
-        row.id,
-        row.route.name,
-        row.record.body,
-        row.record.at,
-        row.failures,
-        to_unix(row.due) if row.is_leased else 0.0,
-        row.reason,
-    )

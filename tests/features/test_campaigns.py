@@ -177,7 +177,7 @@ class TestSession:
         """The campaign is forgotten once it is part of a session."""
         client = await app.start()
         await client.handle_campaign_click(LINK)
-        stored = stored_state(tmp_path / "queue.sqlite", "device:default")
+        stored = stored_state(tmp_path / "queue.sqlite", "device:@default")
 
         assert stored is not None
         assert "campaign" not in json.loads(stored)

@@ -394,7 +394,7 @@ class TestEnd:
         assert (await anext(turns)).id == "a"
         waiting = asyncio.ensure_future(anext(turns))
         await asyncio.sleep(0)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         with pytest.raises(StopAsyncIteration):
             await asyncio.wait_for(waiting, 20)
         assert await carousel.reload() is None
@@ -427,7 +427,7 @@ class TestEnd:
         carousel = client.content_block_carousel("top")
         loading = asyncio.create_task(carousel.reload())
         await provider.blocks()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert await loading is None
         assert (carousel.count, carousel.index) == (0, -1)
 

@@ -426,7 +426,7 @@ class TestMisuse:
         content.put(static())
         client = await content.app.start()
         block, before = await content.block(), content.requests()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
 
         assert await client.content_block("top") is None
         assert await client.click_content_block("top", block, LINK) is None
@@ -439,7 +439,7 @@ class TestMisuse:
         content.put(static(frequency="only_once"))
         client = await content.app.start()
         await content.block()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         await client.start()
 
         assert await content.shown() == "s1"

@@ -133,7 +133,7 @@ class TestDuringALoad:
         client = await content.app.start(customer_token_provider=provider)
         call = asyncio.create_task(client.content_block("top"))
         await provider.blocks()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         provider.unblock()
 
         assert await call is None
@@ -150,7 +150,7 @@ class TestDuringALoad:
         client = await content.app.start()
         call = asyncio.create_task(client.content_block("top"))
         await until(lambda: not content.sandbox.faults.active)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert await call is None
         assert len(content.loader.customers) == 0
 
@@ -590,7 +590,7 @@ class TestPreloading:
             customer_token_provider=provider, in_app_content_block_placeholders_auto_load=["top"]
         )
         await provider.blocks()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         await content.idle()
         assert content.requests() == []
         provider.unblock()

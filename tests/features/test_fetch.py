@@ -316,7 +316,7 @@ class TestAllVerbs:
     @each_verb
     async def test_stopped(self, client: Exponea, sandbox: Sandbox, name: str) -> None:
         """A stopped integration returns an empty list, and sends no request."""
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert await VERBS[name](client) == []
         assert sandbox.request_count == 0
 

@@ -338,7 +338,7 @@ class TestAnotherProject:
         """After a stop neither the switch nor its key is remembered."""
         client = await app.start()
         await client.anonymize(ConfigurationChange(project=NEW))
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         await client.start()
         await client.track_event(Event("ping"))
 
@@ -351,7 +351,7 @@ class TestAnotherProject:
         client = app.make()
         if phase != "before":
             await client.start()
-            await (client.stop_integration() if phase == "after a stop" else client.aclose())
+            await (client.stop_integration(everyone=True) if phase == "after a stop" else client.aclose())
         if phase == "after a stop":
             assert [receipt.status for receipt in await client.anonymize(ConfigurationChange(project=NEW))] == [
                 "dropped"

@@ -124,7 +124,7 @@ class TestMessageFor:
         client = await in_app.start(message(), listen=False)
         shown = await client.in_app_message_for(Event("x"))
         assert shown is not None
-        assert (shown.id, shown.device) == ("m", "default")
+        assert (shown.id, shown.device) == ("m", "@default")
         assert await in_app.actions() == ["show"]
         assert await in_app.app.pending("x") == []
         assert await client.in_app_message_for(Event("x")) is None
@@ -210,7 +210,7 @@ class TestMessageFor:
 
 
 async def _stop(client: Exponea, _message: InAppMessage) -> None:
-    await client.stop_integration()
+    await client.stop_integration(everyone=True)
     await client.start()
 
 
@@ -253,7 +253,7 @@ class TestOneAtATime:
         """An interaction with a message that is not shown changes nothing for the one that is."""
         client = await in_app.start(message())
         await in_app.first()
-        await client.close_in_app_message(InAppMessage(id="other", name="Other", device="default"))
+        await client.close_in_app_message(InAppMessage(id="other", name="Other", device="@default"))
         assert await in_app.track() == []
 
     async def test_interactions_are_about_the_device(self, in_app: InAppFixture) -> None:
@@ -290,7 +290,7 @@ class TestOneAtATime:
         shown = await in_app.first()
         actions = client.in_app_message_action_stream()
         received(actions)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert types_of(actions) == ["close"]  # it was dismissed
         assert await client.click_in_app_message(shown, shown.buttons[0]) is None
         await client.close_in_app_message(shown)

@@ -117,7 +117,7 @@ async def test_broken_elements(in_app: InAppFixture, element: str, caplog: pytes
 async def test_odd_elements(in_app: InAppFixture, element: dict[str, Any]) -> None:
     """A message is shown in spite of wrong optional fields."""
     assert await shown_for(in_app, response(json.dumps(element))) == ["m"]
-    active = in_app.service.active.on_device("default")
+    active = in_app.service.active.on_device("@default")
     assert active is not None
     for button in active.message.buttons[:3]:
         await in_app.client.click_in_app_message(active.message, button)

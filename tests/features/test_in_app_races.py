@@ -255,7 +255,7 @@ class TestStopping:
         actions = client.in_app_message_action_stream()
         received(actions)
 
-        await (client.stop_integration() if end == "stop" else client.aclose(timeout=0))
+        await (client.stop_integration(everyone=True) if end == "stop" else client.aclose(timeout=0))
         await asyncio.sleep(0.1)
         assert running("in-app") == running("resources") == []
         assert types_of(actions) == (["close"] if (when, end) == ("shown", "stop") else [])
@@ -267,7 +267,7 @@ class TestStopping:
         """After a stop and start a new subscription gets messages as if for the first time; the old one has ended."""
         client = await in_app.start(message(frequency="only_once"))
         await client.close_in_app_message(await in_app.first())
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert [shown async for shown in in_app.messages] == []
         await client.start()
         in_app.messages = client.in_app_messages()
@@ -297,7 +297,7 @@ class TestStopping:
         in_app.hold()
         for number in range(300):
             await client.track_event(Event(f"e{number}"))
-        assert len(in_app.service.pending.of_device("default")) == 100
+        assert len(in_app.service.pending.of_device("@default")) == 100
         await in_app.release()
         assert len(in_app.service.pending) == 0
 

@@ -324,7 +324,7 @@ class TestMarking:
         """A stopped integration sends no request."""
         client = await inbox.app.start()
         message = await inbox.fetched(push())
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert not await client.mark_app_inbox_as_read(message)
         assert inbox.requests(MARK_AS_READ) == []
 
@@ -336,7 +336,7 @@ class TestMarking:
         count = inbox.sandbox.request_count
         mark = asyncio.create_task(client.mark_app_inbox_as_read(message))
         await until(lambda: inbox.sandbox.request_count > count)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert await mark is False
         await client.start()
         count = inbox.sandbox.request_count
@@ -456,7 +456,7 @@ class TestCancellation:
     async def test_stopped(self, inbox: InboxFixture, where: str, caplog: pytest.LogCaptureFixture) -> None:
         """Stopping the integration during a fetch returns an empty list, and nothing is stored."""
         client, fetch = await self._start_fetch(inbox, where)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert await fetch == []
         assert [record.message for record in caplog.records if "were deleted" not in record.message] == []
         inbox.sandbox.faults.clear()

@@ -240,6 +240,6 @@ class TestCustomers:
         """A stopped integration drops events."""
         client = await inbox.app.start()
         message = await inbox.fetched(push())
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert (await client.track_app_inbox_opened(message)).status == "dropped"
         assert (await client.track_app_inbox_click(WEB, message)).status == "dropped"

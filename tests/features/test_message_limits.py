@@ -123,7 +123,7 @@ class TestPatience:
         await client.device("other").track_event(Event("x"))
         assert client.stats().not_shown == {"not_loaded": 4}
         assert in_app.loads == loader.MAX_ATTEMPTS
-        assert "can't be loaded now, for events of device 'default': installation, x" in caplog.text
+        assert "can't be loaded now, for events of device '@default': installation, x" in caplog.text
 
     async def test_a_load_that_was_replaced(self, in_app: InAppFixture) -> None:
         """A caller that waits for a load gets the result of the one that has replaced it, not its error."""

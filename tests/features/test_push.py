@@ -312,7 +312,7 @@ class TestMisuse:
     async def test_stopped(self, app: App, verb: str) -> None:
         """A stopped integration neither tracks nor publishes notifications."""
         client = await app.start()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         receipt = await getattr(client, verb)(push())
 
         assert receipt.status == "dropped"

@@ -97,7 +97,7 @@ class TestResponses:
         """A failed request is logged, and the call returns an empty list."""
         segments.fail("segments", status=status)
         assert await segments.client.get_segments("discovery") == []
-        assert "segments of default failed" in caplog.text
+        assert "segments of @default failed" in caplog.text
 
     async def test_no_connection(self, segments: SegmentsFixture) -> None:
         """Without a connection a call returns fresh segments, or else an empty list."""
@@ -449,7 +449,7 @@ class TestEnds:
         segments.delay(60)
         call = asyncio.create_task(segments.client.get_segments("discovery", force=True))
         await segments.request_arrived()
-        await segments.client.stop_integration()
+        await segments.client.stop_integration(everyone=True)
         assert await asyncio.wait_for(call, 30) == []
         assert await value is None
         assert [value async for value in segments.client.segmentation_data_stream("discovery")] == []

@@ -205,7 +205,7 @@ async def stopped(content: ContentBlocksFixture) -> None:
     client = await content.app.start(customer_token_provider=provider)
     call = asyncio.create_task(client.content_block("top"))
     await provider.blocks()
-    await client.stop_integration()
+    await client.stop_integration(everyone=True)
     provider.unblock()
     assert await call is None
     assert await client.content_block("top") is None
@@ -313,7 +313,7 @@ async def carousel_stopped(content: ContentBlocksFixture) -> None:
     client = await content.app.start()
     async with client.content_block_carousel("top") as carousel:
         changes = carousel.changes()
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         assert (carousel.blocks, carousel.index, carousel.count) == ((), -1, 0)
         assert await carousel.next() is None
     published = [(each.type, each.count) async for each in changes]

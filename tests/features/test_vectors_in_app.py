@@ -152,7 +152,7 @@ async def paused(in_app: InAppFixture) -> None:
 async def stopped(in_app: InAppFixture) -> None:
     """A client whose integration is stopped loads nothing and shows nothing."""
     client = await in_app.start(message())
-    await client.stop_integration()
+    await client.stop_integration(everyone=True)
     assert await in_app.track() == []
     assert await client.in_app_message_for(Event("x")) is None
     assert in_app.loads == 0
@@ -166,7 +166,7 @@ async def stopped_while_loading(in_app: InAppFixture) -> None:
     await client.track_event(Event("x"))
     waiting = asyncio.create_task(client.in_app_message_for(Event("x")))
     await until(lambda: in_app.held == 1)
-    await client.stop_integration()
+    await client.stop_integration(everyone=True)
     await in_app.release()
     assert await waiting is None
     assert await in_app.shown() == []
@@ -225,7 +225,7 @@ async def pending_timestamps(in_app: InAppFixture, *timestamps: float) -> list[f
     in_app.hold()
     for timestamp in timestamps:
         await client.track_event(Event("x", timestamp=timestamp))
-    pending = in_app.service.pending.of_device("default")
+    pending = in_app.service.pending.of_device("@default")
     return [each.event.timestamp for each in pending if each.event.event_type == "x"]
 
 
@@ -354,7 +354,7 @@ async def another_customer_while_preparing(in_app: InAppFixture) -> None:
     client = await in_app.start(message(payload={"image_url": "https://i.example/1.png"}), resource_loader=load)
     cookie = await client.get_customer_cookie()
     await client.track_event(Event("x"))
-    await until(lambda: ("default", "m") in in_app.service.active.preparing)
+    await until(lambda: ("@default", "m") in in_app.service.active.preparing)
     await client.anonymize()
     unblock.set()
     assert await in_app.shown() == []
@@ -417,7 +417,7 @@ async def a_slide_in(in_app: InAppFixture) -> None:
     """A slide-in message closes after four seconds."""
     await in_app.start(message(message_type="slide_in"))
     shown = await in_app.first()
-    active = in_app.service.active.on_device("default")
+    active = in_app.service.active.on_device("@default")
     assert shown.close_timeout == 4.0
     assert active is not None
     assert active.timer is not None

@@ -74,7 +74,7 @@ async def damaged_storage(inbox: InboxFixture) -> None:
     inbox.put(push())
     await inbox.app.start()
     await inbox.fetch()
-    await devices_of(inbox.client).save_data("inbox:default", b"\x00 rubbish")
+    await devices_of(inbox.client).save_data("inbox:@default", b"\x00 rubbish")
     await inbox.app.restart()
     assert ids_of(await inbox.fetch()) == ["m1"]
     assert "sync_token" not in inbox.bodies()[-1]
@@ -212,7 +212,7 @@ async def stopped(inbox: InboxFixture) -> None:
     """A stopped integration returns no messages, and sends no request."""
     inbox.put(push())
     await inbox.app.start()
-    await inbox.client.stop_integration()
+    await inbox.client.stop_integration(everyone=True)
     assert await inbox.fetch() == []
     assert await inbox.client.fetch_app_inbox_item("m1") is None
     assert inbox.requests() == []

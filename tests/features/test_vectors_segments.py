@@ -334,7 +334,7 @@ async def stopped(segments: SegmentsFixture) -> None:
     """A stopped integration returns an empty list, and sends no request."""
     segments.respond(discovery=["a"])
     await segments.client.get_segments("discovery")
-    await segments.client.stop_integration()
+    await segments.client.stop_integration(everyone=True)
     assert await segments.client.get_segments("discovery", force=True) == []
     assert segments.loads == 1
 

@@ -210,11 +210,11 @@ class InAppFixture:
 
     async def stored(self) -> bytes | None:
         """Return the stored messages of the default device."""
-        return await devices_of(self.client).load_data(f"{NAME}:default")
+        return await devices_of(self.client).load_data(f"{NAME}:@default")
 
     async def store(self, data: bytes | None) -> None:
         """Replace the stored messages of the default device."""
-        await devices_of(self.client).save_data(f"{NAME}:default", data)
+        await devices_of(self.client).save_data(f"{NAME}:@default", data)
 
 
 @pytest.fixture

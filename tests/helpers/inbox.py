@@ -90,4 +90,4 @@ class InboxFixture:
 
     async def stored(self) -> bytes | None:
         """Return the stored mailbox of the default device."""
-        return await devices_of(self.client).load_data("inbox:default")
+        return await devices_of(self.client).load_data("inbox:@default")

@@ -12,6 +12,7 @@ from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.features import Feature, FeatureRegistry
 from exponea_async.devices.store import DeviceStore
 from exponea_async.storage.sqlite.storage import SQLiteStorage
+from exponea_async.subjects import DEFAULT_DEVICE
 
 F = TypeVar("F", bound=Feature)
 
@@ -21,9 +22,10 @@ def context_of(subject: Exponea | Device | CustomerTracker) -> SubjectContext:
     return subject._context
 
 
-def device_context(client: Exponea, key: str = "default") -> DeviceContext:
+def device_context(client: Exponea, key: str = DEFAULT_DEVICE) -> DeviceContext:
     """Return the context of a device."""
-    return client.device(key)._device_context
+    device = client._default if key == DEFAULT_DEVICE else client.device(key)
+    return device._device_context
 
 
 def features_of(client: Exponea) -> FeatureRegistry:

@@ -118,7 +118,7 @@ class TestManyReceipts:
         receipts = await client.track_many(numbered_events(5_000))
         waiting = [asyncio.create_task(receipt.delivered()) for receipt in receipts[::1_000]]
         await asyncio.sleep(0)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
 
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {DroppedError}

@@ -505,7 +505,7 @@ class TestPausedProjects:
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("x"))
         await client.flush_data(10)
-        await client.stop_integration()
+        await client.stop_integration(everyone=True)
         await client.start()
         receipt = await client.track_event(Event("x"))
         waiting = asyncio.create_task(receipt.delivered(20))

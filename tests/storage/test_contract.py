@@ -40,6 +40,7 @@ from exponea_async.storage.base import (
     Written,
     replace_state,
 )
+from exponea_async.storage.erasure import Erased, Erasure
 
 
 async def started(work: "asyncio.Task[Written]") -> bool:
@@ -577,6 +578,72 @@ class TestReading:
         second = await storage.generation()
         await storage.wipe()
         assert len({first, second, await storage.generation()}) == 3
+
+
+class TestErasing:
+    @staticmethod
+    def of(trace: bytes, *keys: str, **states: bytes) -> Erasure:
+        """Return what erases the records that begin with a trace, and the states with some keys."""
+        return Erasure(
+            (trace,), lambda body: body.startswith(trace), lambda found: {k for k, _ in found} & set(keys), states
+        )
+
+    async def test_selected_records(self, storage: Storage) -> None:
+        """Selected records are erased, leased or not, with their dead letters; all others stay, in their order."""
+        await write_dead(storage, "x-dead", "a-dead")
+        written = await storage.write(records("x1", "a1", "x2", "a2", "x3", "a3", "ax"))
+        leased = await lease(storage, 2)
+        erased = await storage.erase(self.of(b"x"))
+
+        assert set(erased.records) == {written.ids[0], written.ids[2], written.ids[4]}
+        assert [each.body for each in await storage.dead(9)] == [b"a-dead"]
+        assert (await storage.pending()).waiting == 4
+        assert {each.kind for each in (await storage.find(erased.records)).values()} == {"dropped"}
+        assert await storage.settle(delivered(*ids(leased))) == 1
+        await storage.write(records("a4"))
+        assert sorted(bodies(await lease(storage))) == ["a2", "a3", "a4", "ax"]
+        assert (await storage.pending()).waiting == 4
+
+    async def test_several_traces(self, storage: Storage) -> None:
+        """A record that contains several of the traces is erased, and counted, once."""
+        await storage.write(records("xy", "x", "y", "a"))
+        erased = await storage.erase(Erasure((b"x", b"y"), lambda _: True, lambda _: ()))
+        assert len(erased.records) == 3
+        assert bodies(await lease(storage)) == ["a"]
+
+    async def test_nothing_is_selected(self, storage: Storage) -> None:
+        """Where nothing is selected, nothing changes."""
+        await storage.write(records("a", "b"), [StateChange("k", b"1", 0)])
+        assert await storage.erase(self.of(b"x")) == Erased((), (), ())
+        assert bodies(await lease(storage)) == ["a", "b"]
+        assert (await storage.load_state("k") or fail()).value == b"1"
+
+    async def test_states(self, storage: Storage) -> None:
+        """Selected states are erased, others are stored whatever was there, and no version repeats."""
+        await storage.write((), [StateChange("k", b"1", 0), StateChange("l", b"2", 0), StateChange("m", b"3", 0)])
+        erased = await storage.erase(self.of(b"x", "k", "l", m=b"4", n=b"5"))
+
+        assert set(erased.states) == {"k", "l"}
+        assert [await storage.load_state(key) for key in "kl"] == [None, None]
+        assert [(await storage.load_state(key) or fail()).value for key in "mn"] == [b"4", b"5"]
+        with pytest.raises(StateConflictError):
+            await storage.write((), [StateCheck("k", 1)])
+        await storage.write((), [StateChange("k", b"new", 0)])
+        assert (await storage.load_state("k") or fail()).version > 1
+
+    async def test_it_makes_room(self, make_storage: MakeStorage) -> None:
+        """A write that waits for capacity is made."""
+        storage = await make_storage(max_records=2, when_full="wait")
+        await storage.write(records("x1", "x2"))
+        writer = asyncio.create_task(storage.write(records("a")))
+        await asyncio.sleep(0)
+        await storage.erase(self.of(b"x"))
+        assert len((await asyncio.wait_for(writer, 10)).ids) == 1
+
+
+def fail() -> State:
+    """Fail: there must be a state."""
+    raise AssertionError
 
 
 class TestDeadLetters:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.context import SubjectContext, no_subject
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.store import DeviceStore
 from exponea_async.errors import InvalidEventError
@@ -44,6 +44,8 @@ class SubjectVerbs(ABC):
         context = self._context
         if isinstance(context, DeviceContext):
             return context
+        if not context.is_bound:
+            raise no_subject()
         trouble = "expected a device, got a customer tracker, which has no cookie, session or push token"
         raise InvalidEventError("subject", trouble, "Use a device: exponea.device(key).")
 

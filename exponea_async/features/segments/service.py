@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 from exponea_async._internal.pauses import Pauses
 from exponea_async.config import Configuration
-from exponea_async.devices.context import SubjectContext
+from exponea_async.devices.context import SubjectContext, no_subject
 from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
 from exponea_async.devices.features import Feature
 from exponea_async.errors import InvalidEventError
@@ -39,8 +39,11 @@ class Segments(Feature):
 
         Raises:
             InvalidEventError: The subject is a customer tracker.
+            NoSubjectError: There is no subject.
         """
         key = context.key
+        if not context.is_bound:
+            raise no_subject()
         if key is None:
             trouble = "expected a device, got a customer tracker, which has no cookie to find segments by"
             raise InvalidEventError("subject", trouble, "Use a device: exponea.device(key).")

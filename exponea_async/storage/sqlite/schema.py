@@ -88,6 +88,9 @@ FIRST_SCHEMA = """
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+#: What precedes the key of a device in the keys of its states.
+DEVICE_STATES = ("device", "damaged:device", "inbox", "in_app_messages", "segments")
+
 #: What brings a file from one schema version to the next: statements, or a function.
 #:
 #: ``counter`` has the highest route number ever given (``route``) and the highest version of a deleted state
@@ -108,6 +111,11 @@ MIGRATIONS: tuple[Migration, ...] = (
     );
     """,
     _separate_addresses,
+    # A client's own device had a key that an application could use, too.
+    f"""
+    UPDATE OR IGNORE state SET key = substr(key, 1, length(key) - 7) || '@default'
+        WHERE key IN ({", ".join(f"'{each}:default'" for each in DEVICE_STATES)});
+    """,
 )
 
 

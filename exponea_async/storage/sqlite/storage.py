@@ -31,7 +31,8 @@ from exponea_async.storage.base import (
     Written,
 )
 from exponea_async.storage.clock import to_uptime
-from exponea_async.storage.sqlite import leases, queries, space
+from exponea_async.storage.erasure import Erased, Erasure
+from exponea_async.storage.sqlite import erasing, leases, queries, space
 from exponea_async.storage.sqlite.connection import ConnectionThread, MovedFileError, QueueConnection
 from exponea_async.storage.sqlite.file import is_damage, is_disk_full, locked, move_aside, open_file, storage_error
 from exponea_async.storage.sqlite.group_commit import COMMIT_WINDOW, GroupCommitter
@@ -375,6 +376,10 @@ class SQLiteStorage:
         """Delete the records of some routes."""
         names = frozenset(routes)
         return await self._committer.change(lambda connection: queries.drop_waiting(connection, names))
+
+    async def erase(self, erasure: Erasure) -> Erased:
+        """Erase records, dead letters and states."""
+        return await self._committer.change(lambda connection: erasing.erase(connection, erasure))
 
     async def load_state(self, key: str) -> State | None:
         """Return a state, or None."""

@@ -137,18 +137,9 @@ class BatchWriter:
             self._activity[key] = max(active, self._activity.get(key, active))
 
     def _change(self, change: StateChange) -> None:
-        connection = self._connection
         # A change replaces the activity, too.
         self._activity.pop(change.key, None)
-        if change.value is None:
-            connection.execute("DELETE FROM state WHERE key = ?", (change.key,))
-            connection.versions[change.key] = 0
-            # The versions of new states are higher, so that none of them is mistaken for the deleted one.
-            connection.set_counter("state", max(connection.counter("state"), change.version))
-            return
-        version = (change.version or connection.counter("state")) + 1
-        connection.execute(UPSERT_STATE, (change.key, change.value, version, change.active))
-        connection.versions[change.key] = version
+        change_state(self._connection, change.key, change.value, change.version, change.active)
 
     def _store_activity(self) -> None:
         # In the order of the keys, which is the order of the index that finds them.
@@ -249,6 +240,21 @@ class BatchWriter:
         self._bytes += freed
         connection.remove(dropped, "dropped")
         return dropped
+
+
+def change_state(
+    connection: QueueConnection, key: str, value: bytes | None, version: int, active: float | None = None
+) -> None:
+    """Replace a state that has a version, 0 if there is none; None deletes it."""
+    if value is None:
+        connection.execute("DELETE FROM state WHERE key = ?", (key,))
+        connection.versions[key] = 0
+        # The versions of new states are higher, so that none of them is mistaken for the deleted one.
+        connection.set_counter("state", max(connection.counter("state"), version))
+        return
+    version = (version or connection.counter("state")) + 1
+    connection.execute(UPSERT_STATE, (key, value, version, active))
+    connection.versions[key] = version
 
 
 def _oldest(connection: QueueConnection) -> Iterator[tuple[float, int, int]]:

@@ -1,0 +1,267 @@
+"""
+One end user's withdrawal of the consent to be tracked: what is erased, and what is dropped afterwards.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.clients import Configure, DeliveryLog, pending_data
+from helpers.inbox import push
+
+from exponea_async import (
+    Customer,
+    CustomerTracker,
+    Device,
+    DroppedError,
+    Event,
+    Exponea,
+    Hooks,
+    LifecycleError,
+    NotStartedError,
+    StorageError,
+)
+from exponea_async.sandbox import Fault, Sandbox
+from exponea_async.testing import dead_letters, end_idle_sessions
+
+JANE = {"registered": "jane@example.com"}
+JOE = {"registered": "joe@example.com"}
+
+
+@pytest.fixture
+async def client(configure: Configure) -> AsyncIterator[Exponea]:
+    async with Exponea(configure(flush_mode="MANUAL")) as client:
+        yield client
+
+
+async def owners(client: Exponea) -> list[tuple[str, str | None]]:
+    """Return the event type and the registered id of each waiting record; updates have no type."""
+    return [(data.get("event_type", ""), data["customer_ids"].get("registered")) for data in await pending_data(client)]
+
+
+def traces(path: Path, *words: bytes) -> list[bytes]:
+    """Return the words that are in the file of a queue that is closed, or in its log."""
+    content = b"".join(each.read_bytes() for each in path.parent.glob(f"{path.name}*"))
+    return [word for word in words if word in content]
+
+
+class TestDevices:
+    async def test_everything_is_erased(self, client: Exponea, tmp_path: Path) -> None:
+        """A device's events, state and messages are erased, and nothing of another one's."""
+        chat, other = client.device("tg:42"), client.device("tg:4")
+        for device, ids in ((chat, JANE), (other, JOE)):
+            await device.identify_customer(Customer(ids, {"name": "secret"}))
+            await device.track_push_token(f"token-{ids['registered']}")
+            await device.track_event(Event("ping"))
+        cookie = await other.get_customer_cookie()
+        before = len(await owners(client))
+
+        assert await chat.forget() == before / 2
+        assert {owner for _, owner in await owners(client)} == {None, JOE["registered"]}
+        assert await other.get_customer_cookie() == cookie
+        await client.aclose(timeout=0)
+        assert traces(tmp_path / "queue.sqlite", b"jane@", b"tg:42", b"joe@") == [b"joe@"]
+
+    async def test_earlier_identities(self, client: Exponea) -> None:
+        """The events that it tracked as an earlier customer are its own, too."""
+        chat = client.device("tg:42")
+        await chat.track_event(Event("before"))
+        await chat.anonymize()
+        await chat.track_event(Event("after"))
+        await chat.forget()
+        assert await owners(client) == []
+
+    async def test_what_follows_is_dropped(self, client: Exponea) -> None:
+        """Every verb of it does nothing, and what is dropped is counted, until it is started again."""
+        chat = client.device("tg:42")
+        cookie = await chat.get_customer_cookie()
+        await chat.forget()
+        receipt = await chat.track_event(Event("ping"))
+        with pytest.raises(DroppedError, match="withdrawn"):
+            await receipt.delivered()
+        await chat.identify_customer(Customer(JANE))
+        await chat.track_push_token("token")
+        await chat.anonymize()
+        await chat.resume()
+        await chat.track_session_start()
+        await chat.handle_push_notification_opened({"notification_id": 1})
+        assert await chat.get_customer_cookie() == ""
+        assert await chat.fetch_app_inbox() == []
+        assert await client.device("tg:42").track_event(Event("ping")) is not None
+        assert await owners(client) == []
+        assert client.stats().dropped["withdrawn"] > 4
+        await chat.start()
+        await chat.track_event(Event("ping"))
+        assert [name for name, _ in await owners(client)] == ["installation", "session_start", "ping"]
+        assert await chat.get_customer_cookie() not in ("", cookie)
+
+    async def test_after_a_restart(self, configure: Configure, client: Exponea) -> None:
+        """A new process drops its events, too."""
+        await client.device("tg:42").track_event(Event("ping"))
+        await client.device("tg:42").forget()
+        await client.aclose(timeout=0)
+        async with Exponea(configure(flush_mode="MANUAL")) as again:
+            await again.device("tg:42").track_event(Event("ping"))
+            assert await owners(again) == []
+            await again.device("tg:42").start()
+            await again.device("tg:42").track_event(Event("ping"))
+            assert len(await owners(again)) == 3
+
+    @pytest.mark.parametrize("is_known", [True, False])
+    async def test_another_process(self, configure: Configure, client: Exponea, is_known: bool) -> None:  # noqa: FBT001
+        """Another client of the same file notices it with the next event, whether it knew the device or not."""
+        async with Exponea(configure(flush_mode="MANUAL")) as other:
+            await client.device("tg:42").track_event(Event("ping"))
+            if is_known:
+                await other.device("tg:42").track_event(Event("ping"))
+            await client.device("tg:42").forget()
+            receipt = await other.device("tg:42").track_event(Event("ping"))
+            assert await owners(client) == []
+            with pytest.raises(DroppedError, match="withdrawn"):
+                await receipt.delivered()
+
+    async def test_receipts_and_listeners(self, configure: Configure, deliveries: DeliveryLog) -> None:
+        """The receipts of erased events say why, listeners are notified, and the events are counted."""
+        async with Exponea(configure(flush_mode="MANUAL"), hooks=Hooks(listeners=[deliveries])) as client:
+            receipt = await client.device("tg:42").track_event(Event("ping"))
+            await client.device("tg:42").forget()
+            with pytest.raises(DroppedError, match="withdrawn"):
+                await receipt.delivered()
+            assert deliveries.kinds() == ["dropped"]
+            assert client.stats().dropped == {"withdrawn": 3}
+
+    async def test_dead_letters(self, sandbox: Sandbox, client: Exponea) -> None:
+        """Its dead letters are erased, and others stay."""
+        sandbox.faults.add(Fault("reject", times=4))
+        for key in ("tg:42", "tg:4"):
+            await client.device(key).track_event(Event("ping"))
+        await client.flush_data()
+        assert len(await dead_letters(client)) == 4
+        await client.device("tg:42").forget()
+        assert len(await dead_letters(client)) < 4
+
+    async def test_a_storage_that_refuses(self, configure: Configure, tmp_path: Path) -> None:
+        """Before the start and after the end of the client there is a clear error."""
+        client = Exponea(configure())
+        with pytest.raises(NotStartedError):
+            await client.device("tg:42").forget()
+        with pytest.raises((NotStartedError, StorageError)):
+            await client.device("tg:42").start()
+
+    async def test_concurrent_events(self, client: Exponea) -> None:
+        """Events that are tracked at the same time are erased or dropped."""
+        chat = client.device("tg:42")
+        await chat.track_event(Event("ping"))
+        await asyncio.gather(*(chat.track_event(Event("ping")) for _ in range(50)), chat.forget())
+        await chat.track_event(Event("ping"))
+        assert await owners(client) == []
+
+    async def test_keys_that_look_alike(self, client: Exponea) -> None:
+        """Only the device with the key is meant."""
+        for key in ("a", "aa", "device:a", "a:a", "0"):
+            await client.device(key).track_event(Event("ping"))
+        await client.device("a").forget()
+        await client.device("0").forget()
+        assert len(await owners(client)) == 9
+        for key in ("aa", "device:a", "a:a"):
+            await client.device(key).track_event(Event("ping"))
+        assert len(await owners(client)) == 12
+
+
+class TestCustomers:
+    async def test_everything_is_erased(self, client: Exponea, tmp_path: Path) -> None:
+        """The customer's events are erased, those of their devices, and what devices remember of them."""
+        jane, joe = client.for_customer({**JANE, "phone": "1"}), client.for_customer(JOE)
+        await jane.track_event(Event("ping"))
+        await joe.track_event(Event("ping", {"registered": JANE["registered"]}))
+        chat = client.device("tg:42")
+        await chat.identify_customer(Customer(JANE))
+        await chat.track_event(Event("ping"))
+        await client.for_customer(JANE).forget()
+
+        left = await owners(client)
+        assert ("ping", JOE["registered"]) in left
+        assert JANE["registered"] not in [owner for _, owner in left]
+        # The device goes on, as nobody known.
+        await chat.track_event(Event("ping"))
+        assert (await owners(client))[-1] == ("ping", None)
+
+    async def test_what_follows_is_dropped(self, client: Exponea) -> None:
+        """Whatever has any of the ids is dropped, until the customer is started again."""
+        await client.for_customer(JANE).forget()
+        both = client.for_customer({**JANE, "phone": "1"})
+        receipts = [await both.track_event(Event("ping")), await both.identify_customer(Customer({}))]
+        receipts += [await client.device("tg:42").identify_customer(Customer(JANE))]
+        receipts += [await client.for_customer({"phone": "1"}).track_event(Event("ping"))]
+        many = await client.track_many([(JANE, Event("ping")), (JOE, Event("ping"))])
+        assert [each.status for each in receipts] == ["dropped"] * 3 + ["queued"]
+        assert [each.status for each in many] == ["dropped", "queued"]
+        await client.for_customer(JANE).start()
+        assert (await both.track_event(Event("ping"))).status == "queued"
+
+    async def test_messages(self, client: Exponea, sandbox: Sandbox) -> None:
+        """There are no messages for the customer any more."""
+        jane = client.for_customer(JANE)
+        await jane.identify_customer(Customer({}))
+        await client.flush_data()
+        sandbox.messages.inbox.put(push("m"), to=JANE)
+        assert len(await jane.fetch_app_inbox()) == 1
+        await jane.forget()
+        assert await jane.fetch_app_inbox() == []
+
+    async def test_another_process(self, configure: Configure, client: Exponea) -> None:
+        """Another client of the same file notices it within seconds, and a new one at its start."""
+        async with Exponea(configure(flush_mode="MANUAL")) as other:
+            await client.for_customer(JANE).forget()
+            # It looks for changes when it looks for idle sessions, each second.
+            await end_idle_sessions(other)
+            assert (await other.for_customer(JANE).track_event(Event("ping"))).status == "dropped"
+        async with Exponea(configure(flush_mode="MANUAL")) as new:
+            assert (await new.for_customer(JANE).track_event(Event("ping"))).status == "dropped"
+
+    async def test_nothing_personal_is_kept(self, client: Exponea, tmp_path: Path) -> None:
+        """That the customer has withdrawn is stored without the ids."""
+        await client.for_customer({"registered": "jane@example.com", "umlaut": "Jäne"}).track_event(Event("ping"))
+        await client.for_customer({"registered": "jane@example.com", "umlaut": "Jäne"}).forget()
+        assert await owners(client) == []
+        await client.aclose(timeout=0)
+        assert traces(tmp_path / "queue.sqlite", b"jane@", "Jäne".encode(), b"J\\u00e4ne") == []
+
+
+class TestStopping:
+    @pytest.mark.parametrize("kind", ["device", "customer", "nobody"])
+    async def test_a_bound_subject(self, client: Exponea, kind: str) -> None:
+        """One end user's withdrawal does not delete the data of all, unless that is said."""
+        subject: Any = {
+            "device": client.device("tg:42"),
+            "customer": client.for_customer(JANE),
+            "nobody": client.nobody(),
+        }[kind]
+        await client.for_customer(JOE).track_event(Event("ping"))
+        with client.bind(subject):
+            with pytest.raises(LifecycleError, match=r"current\.forget\(\)"):
+                await client.stop_integration()
+            assert len(await owners(client)) == 1
+            await client.stop_integration(everyone=True)
+        assert client.is_stopped
+
+    async def test_all_are_tracked_again_after_a_fresh_install(self, client: Exponea) -> None:
+        """A wipe forgets who has withdrawn, as a fresh install does."""
+        await client.for_customer(JANE).forget()
+        await client.stop_integration()
+        await client.start()
+        assert (await client.for_customer(JANE).track_event(Event("ping"))).status == "queued"
+
+
+@pytest.mark.parametrize("storage", ["memory:"])
+async def test_in_memory(configure: Configure, storage: str) -> None:
+    """The same works without a file."""
+    async with Exponea(configure(flush_mode="MANUAL", storage=storage)) as client:
+        subjects: list[Device | CustomerTracker] = [client.device("tg:42"), client.for_customer(JANE)]
+        for subject in subjects:
+            await subject.track_event(Event("ping"))
+            assert await subject.forget() > 0
+            assert (await subject.track_event(Event("ping"))).status == "dropped"
+        assert await owners(client) == []
