@@ -339,6 +339,18 @@ class TestOtherClients:
         await two.write(records("d"))
         assert bodies(await one.waiting(9)) == ["d"]
 
+    async def test_they_notice_it_when_they_read(self, open_file: OpenFile) -> None:
+        """Reading a file that another client has wiped says so, whether SQLite returns old data or an error."""
+        one, two, three = await open_file(), await open_file(), await open_file()
+        await fill(one)
+        assert await two.load_state(SECRET)
+        await one.wipe()
+
+        for storage in (two, three):
+            for _ in range(2):
+                with pytest.raises(WipedFileError):
+                    await storage.load_state(SECRET)
+
     async def test_a_client_opens_in_the_middle(self, open_file: OpenFile, path: Path) -> None:
         """Clients that are opened while others wipe find a queue that works, and no process waits for another."""
         await fill(await open_file())

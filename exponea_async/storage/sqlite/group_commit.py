@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
-from exponea_async.errors import StorageError
+from exponea_async.errors import StorageError, WipedFileError
 from exponea_async.storage.base import Leased, Record, StateChange, StateCheck, Written
 from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.file import is_busy
@@ -403,7 +403,9 @@ class GroupCommitter:
 
     async def _handle_failure(self, batch: CommitBatch, error: Exception) -> None:
         """Fail a batch; where the error may be that of a single member, run each of them alone to find it."""
-        batch.resolve_preceding()
+        if not isinstance(error, WipedFileError):
+            # Otherwise they have read what is left of deleted data.
+            batch.resolve_preceding()
         if is_busy(error):
             self._fail_impatient(batch, error)
             return
