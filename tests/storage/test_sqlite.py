@@ -166,6 +166,31 @@ class TestSchema:
         assert before[:16] == content(path)[:16]
 
 
+class TestThread:
+    def test_the_end_of_the_event_loop(self, tmp_path: Path) -> None:
+        """A call whose event loop has ended meanwhile ends quietly: an exception of the thread would fail the test."""
+        storage = SQLiteStorage(tmp_path / "queue.sqlite")
+        entered, proceed, others = threading.Event(), threading.Event(), set(threading.enumerate())
+
+        async def begin() -> None:
+            await storage.open()
+            calls = [asyncio.ensure_future(storage.run(work)) for _ in range(3)]
+            await asyncio.to_thread(entered.wait, 20)
+            assert not any(call.done() for call in calls)
+
+        def work(_: object) -> None:
+            entered.set()
+            proceed.wait(20)
+
+        asyncio.run(begin())
+        threads = set(threading.enumerate()) - others
+        proceed.set()
+        storage.abandon()
+        for thread in threads:
+            thread.join(20)
+        assert [thread.is_alive() for thread in threads] == [False]
+
+
 class TestGroupCommit:
     async def test_writers_share_a_transaction(self, open_file: OpenFile) -> None:
         """A thousand writers at once take a few transactions, and each is served."""

@@ -1,8 +1,7 @@
 """
-The connection to the queue's file: the thread that it lives on, its transactions, and what is cached between them.
+The connection to the queue's file: its transactions, and what is cached between them.
 """
 
-import asyncio
 import os
 import random
 import sqlite3
@@ -11,13 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from threading import Lock, Thread
-from typing import Any, ParamSpec, TypeVar, cast
-
-import aiosqlite
+from typing import ParamSpec, TypeVar
 
 from exponea_async.storage.clock import boot_number
-from exponea_async.storage.sqlite import forking, marks
+from exponea_async.storage.sqlite import marks
 from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.marks import Outcome
 from exponea_async.storage.sqlite.patience import Patience
@@ -391,81 +387,6 @@ class QueueConnection(sqlite3.Connection):
 
 def _nothing() -> None:
     """Do nothing."""
-
-
-class ConnectionThread(aiosqlite.Connection):
-    """
-    The thread of a `QueueConnection`, on which functions run as a whole.
-
-    A transaction must be one call to the thread: each of aiosqlite's own calls runs a single statement, and sending it
-    to the thread and back takes longer than most statements. aiosqlite has no public call that runs a function, so
-    this class adds `call`. It is the only code that uses protected members of aiosqlite: ``_execute`` and ``_conn``, of
-    which aiosqlite's own calls consist, and the thread. They have to be checked for each new minor version of
-    aiosqlite, before the dependency's upper bound is raised.
-
-    Args:
-        connect: Opens the connection; runs on the thread.
-    """
-
-    def __init__(self, connect: Callable[[], QueueConnection]) -> None:
-        # Held while the connection is in use.
-        self._in_use = Lock()
-        super().__init__(self._exclusive(connect), iter_chunk_size=64)
-        # An application that forgets to close the client must still be able to exit.
-        self._own_thread.daemon = True
-        forking.register(self)
-
-    def _exclusive(self, work: Callable[P, T]) -> Callable[P, T]:
-        def run(*args: P.args, **kwargs: P.kwargs) -> T:
-            with self._in_use:
-                return work(*args, **kwargs)
-
-        return run
-
-    async def _execute(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Any:
-        return await super()._execute(self._exclusive(fn), *args, **kwargs)  # type: ignore[no-untyped-call]
-
-    # Forks
-
-    def begin_fork(self) -> None:
-        """Wait until the connection is not in use, and keep others from using it."""
-        self._in_use.acquire()
-
-    def end_fork(self) -> None:
-        """Let the connection be used again, in the parent."""
-        self._in_use.release()
-
-    def close_copy(self) -> None:
-        """Close the copy of the connection, in the child."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            # Not its own `close`, which would release a lock that the child shares with the parent.
-            sqlite3.Connection.close(connection)
-
-    @property
-    def _own_thread(self) -> Thread:
-        # Since aiosqlite 0.22 a connection has a thread; before, it is one.
-        return cast("Thread", getattr(self, "_thread", self))
-
-    async def open(self) -> None:
-        """Start the thread and open the connection; if that fails or is cancelled, both are gone afterwards."""
-        opening = asyncio.ensure_future(self)
-        try:
-            await asyncio.shield(opening)
-        except BaseException:
-            await asyncio.wait([opening])
-            if opening.exception() is None:
-                with suppress(sqlite3.Error):
-                    await self.close()
-            # After a failure, aiosqlite stops the thread but does not wait for it: the thread's last answer must not go
-            # to an event loop that is closed by then.
-            await asyncio.to_thread(self._own_thread.join)
-            raise
-
-    async def call(self, work: Callable[[QueueConnection], T]) -> T:
-        """Run work on the thread, behind what was called before."""
-        result: T = await self._execute(work, cast("QueueConnection", self._conn))
-        return result
 
 
 def primary_code(error: BaseException) -> int:

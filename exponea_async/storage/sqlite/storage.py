@@ -33,11 +33,12 @@ from exponea_async.storage.base import (
 from exponea_async.storage.clock import to_uptime
 from exponea_async.storage.erasure import Erased, Erasure
 from exponea_async.storage.sqlite import erasing, leases, queries, space
-from exponea_async.storage.sqlite.connection import ConnectionThread, MovedFileError, QueueConnection
+from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
 from exponea_async.storage.sqlite.file import is_damage, is_disk_full, locked, move_aside, open_file, storage_error
 from exponea_async.storage.sqlite.group_commit import COMMIT_WINDOW, GroupCommitter
 from exponea_async.storage.sqlite.patience import Patience
 from exponea_async.storage.sqlite.salvage import replaced
+from exponea_async.storage.sqlite.thread import ConnectionThread
 from exponea_async.storage.sqlite.wiping import finish_wipe, wipe
 
 #: The largest number in SQLite.

@@ -1,0 +1,118 @@
+"""
+The thread on which the connection to the queue's file lives.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from threading import Lock, Thread
+from typing import Any, ParamSpec, TypeVar, cast
+
+import aiosqlite
+
+from exponea_async.storage.sqlite import forking
+from exponea_async.storage.sqlite.connection import QueueConnection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Answer:
+    """What a call of the thread returns: what aiosqlite needs of a future, also after the end of the event loop."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: "asyncio.Future[Any]") -> None:
+        self._future = future
+
+    def get_loop(self) -> "_Answer":
+        """Return what the answer is given to."""
+        return self
+
+    def call_soon_threadsafe(self, set_outcome: Callable[..., None], _answer: object, outcome: object) -> None:
+        """Set the outcome in the event loop, unless it is closed: then there is no caller any more."""
+        with suppress(RuntimeError):
+            self._future.get_loop().call_soon_threadsafe(set_outcome, self._future, outcome)
+
+
+class ConnectionThread(aiosqlite.Connection):
+    """
+    The thread of a `QueueConnection`, on which functions run as a whole.
+
+    A transaction must be one call to the thread: each of aiosqlite's own calls runs a single statement, and sending it
+    to the thread and back takes longer than most statements. aiosqlite has no public call that runs a function, so
+    this class adds `call`. It is the only code that uses protected members of aiosqlite: ``_execute``, ``_tx`` and
+    ``_conn``, of which aiosqlite's own calls consist, and the thread. They have to be checked for each new minor
+    version of aiosqlite, before the dependency's upper bound is raised.
+
+    Args:
+        connect: Opens the connection; runs on the thread.
+    """
+
+    def __init__(self, connect: Callable[[], QueueConnection]) -> None:
+        # Held while the connection is in use.
+        self._in_use = Lock()
+        super().__init__(self._exclusive(connect), iter_chunk_size=64)
+        # An application that forgets to close the client must still be able to exit.
+        self._own_thread.daemon = True
+        forking.register(self)
+
+    def _exclusive(self, work: Callable[P, T]) -> Callable[P, T]:
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            with self._in_use:
+                return work(*args, **kwargs)
+
+        return run
+
+    async def _execute(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Any:
+        if not self._running or not self._connection:
+            raise ValueError("Connection closed")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        # aiosqlite's own futures end the thread with a traceback if their event loop was closed in the meantime.
+        answer: Any = _Answer(future)
+        self._tx.put_nowait((answer, partial(self._exclusive(fn), *args, **kwargs)))
+        return await future
+
+    # Forks
+
+    def begin_fork(self) -> None:
+        """Wait until the connection is not in use, and keep others from using it."""
+        self._in_use.acquire()
+
+    def end_fork(self) -> None:
+        """Let the connection be used again, in the parent."""
+        self._in_use.release()
+
+    def close_copy(self) -> None:
+        """Close the copy of the connection, in the child."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Not its own `close`, which would release a lock that the child shares with the parent.
+            sqlite3.Connection.close(connection)
+
+    @property
+    def _own_thread(self) -> Thread:
+        # Since aiosqlite 0.22 a connection has a thread; before, it is one.
+        return cast("Thread", getattr(self, "_thread", self))
+
+    async def open(self) -> None:
+        """Start the thread and open the connection; if that fails or is cancelled, both are gone afterwards."""
+        opening = asyncio.ensure_future(self)
+        try:
+            await asyncio.shield(opening)
+        except BaseException:
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                with suppress(sqlite3.Error):
+                    await self.close()
+            # After a failure, aiosqlite stops the thread but does not wait for it: the thread's last answer must not go
+            # to an event loop that is closed by then.
+            await asyncio.to_thread(self._own_thread.join)
+            raise
+
+    async def call(self, work: Callable[[QueueConnection], T]) -> T:
+        """Run work on the thread, behind what was called before."""
+        result: T = await self._execute(work, cast("QueueConnection", self._conn))
+        return result
