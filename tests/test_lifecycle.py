@@ -53,6 +53,17 @@ def collect(clients: list[Exponea]) -> None:
     gc.collect()
 
 
+#: A part of a program that waits until the threads of its queues have ended.
+END_OF_THREADS = """
+import gc
+del exponea
+gc.collect()
+for each in threading.enumerate():
+    if each is not threading.current_thread():
+        each.join(5)
+"""
+
+
 async def run_and_leave(configure: Configure, **settings: Any) -> Exponea:
     """Return a client that was started in an event loop that has ended, with one event in its queue."""
     client = Exponea(configure(**({"flush_mode": "MANUAL"} | settings)))
@@ -126,6 +137,49 @@ class TestOtherLoops:
         await asyncio.wait_for(client.aclose(), 10)
 
         assert len(await pending_records(await connect(flush_mode="MANUAL"), "left")) == 1
+
+    @pytest.mark.parametrize("is_started", [False, True])
+    async def test_a_client_with_connections(self, sandbox: Sandbox, tmp_path: Path, is_started: bool) -> None:  # noqa: FBT001 - a parameter
+        """A client that is left in an event loop after uploads is named in one line, and nothing else is printed."""
+        source = f"""
+exponea = client()
+async def leave():
+    await exponea.start()
+    await (await exponea.track_event(Event("ping"))).delivered(20)
+async def end():
+    if {is_started}:
+        await exponea.start()
+    await exponea.aclose()
+asyncio.run(leave())
+asyncio.run(end())
+{END_OF_THREADS}
+"""
+        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+
+        (line,) = ended.err.splitlines()
+        assert line.startswith("A client was not closed before its event loop ended; its queue is /")
+
+    async def test_a_write_whose_loop_ends(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
+        """A write that waits for another program's lock while its event loop ends is committed, without a traceback."""
+        source = f"""
+import sqlite3
+exponea = client(flush_mode="MANUAL")
+loop = asyncio.new_event_loop()
+loop.run_until_complete(exponea.start())
+lock = sqlite3.connect(sys.argv[2], isolation_level=None)
+lock.execute("BEGIN IMMEDIATE")
+call = loop.create_task(exponea.for_customer({{"registered": "p"}}).track_event(Event("waits")))
+loop.run_until_complete(asyncio.sleep(0.1))
+loop.close()
+lock.close()
+asyncio.run(exponea.aclose())
+{END_OF_THREADS}
+os._exit(0)
+"""
+        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+
+        assert [each for each in ended.err.splitlines() if "was not closed" not in each] == []
+        assert len(await pending_records(await connect(flush_mode="MANUAL"), "waits")) == 1
 
     async def test_a_stop_in_a_new_loop(self, configure: Configure, connect: Connect) -> None:
         """A stop deletes what the client has stored in an event loop that has ended."""

@@ -98,6 +98,7 @@ class Transport:
         self._settings = settings
         self._network = network
         self._connections = connections
+        self._loop = asyncio.get_running_loop()
         self._pool = self._new_pool()
         self._pools = {self._pool}
         self._is_closed = False
@@ -213,7 +214,18 @@ class Transport:
         """Let go of the connections without waiting: the event loop has ended, and they with it."""
         self._is_closed = True
         while self._pools:
-            self._pools.pop().session.detach()
+            session = self._pools.pop().session
+            connector = session.connector
+            session.detach()
+            if connector is not None and self._loop.is_closed():
+                _close_at_once(connector)
+
+
+def _close_at_once(connector: aiohttp.BaseConnector) -> None:
+    """Close a connector whose event loop is closed. Otherwise aiohttp would complain of it, and name no client."""
+    # There is nothing to wait for: without its event loop a connector only forgets its connections.
+    with suppress(StopIteration):
+        next(connector.close().__await__())
 
 
 def _new_session(settings: UploadSettings, connections: int) -> aiohttp.ClientSession:

@@ -156,7 +156,7 @@ class SQLiteStorage:
         """Close the file without waiting: the event loop has ended, and the calls with it."""
         connection, self._connection = self._connection, None
         if connection:
-            connection.stop()
+            connection.abandon()
 
     def _take_number(self, connection: QueueConnection) -> None:
         connection.check_path()

@@ -56,7 +56,7 @@ class ConnectionThread(aiosqlite.Connection):
         self._in_use = Lock()
         super().__init__(self._exclusive(connect), iter_chunk_size=64)
         # An application that forgets to close the client must still be able to exit.
-        self._own_thread.daemon = True
+        self._thread.daemon = True
         forking.register(self)
 
     def _exclusive(self, work: Callable[P, T]) -> Callable[P, T]:
@@ -92,11 +92,6 @@ class ConnectionThread(aiosqlite.Connection):
             # Not its own `close`, which would release a lock that the child shares with the parent.
             sqlite3.Connection.close(connection)
 
-    @property
-    def _own_thread(self) -> Thread:
-        # Since aiosqlite 0.22 a connection has a thread; before, it is one.
-        return cast("Thread", getattr(self, "_thread", self))
-
     async def open(self) -> None:
         """Start the thread and open the connection; if that fails or is cancelled, both are gone afterwards."""
         opening = asyncio.ensure_future(self)
@@ -109,10 +104,18 @@ class ConnectionThread(aiosqlite.Connection):
                     await self.close()
             # After a failure, aiosqlite stops the thread but does not wait for it: the thread's last answer must not go
             # to an event loop that is closed by then.
-            await asyncio.to_thread(self._own_thread.join)
+            await asyncio.to_thread(self._thread.join)
             raise
 
     async def call(self, work: Callable[[QueueConnection], T]) -> T:
         """Run work on the thread, behind what was called before."""
         result: T = await self._execute(work, cast("QueueConnection", self._conn))
         return result
+
+    def abandon(self) -> None:
+        """Close the connection and end the thread, without waiting for that."""
+        # aiosqlite answers the event loop of the thread that calls `stop`. This one has none: the present event loop
+        # may be closed before the answer.
+        stopping = Thread(target=self.stop, daemon=True)
+        stopping.start()
+        stopping.join()
