@@ -76,7 +76,8 @@ RESERVED = {
 BROAD_HANDLERS = {
     "hooks.Hooks.notify": "a listener of the user",
     "_internal.user_code.reliable_clock.read": "a clock of the user, which may raise anything",
-    "_internal.encoding._Walk._convert": "a value or the encoder of the user, which may raise anything",
+    "_internal.encoding._call_encoder": "the encoder is the application's",
+    "_internal.encoding._Walk._convert": "a value of the user, whose methods may raise anything",
     "_internal.arguments._datetime_seconds": "a value of the user, whose methods may raise anything",
     "_internal.arguments.read_id": "a function of the user, which may raise anything",
     "_pipeline.recorder._mapping": "a mapping of the user, whose methods may raise anything",

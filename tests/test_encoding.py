@@ -319,6 +319,10 @@ class Cart(pydantic.BaseModel):
     total: Decimal
 
 
+def raise_cancelled(_value: Any) -> Any:
+    raise asyncio.CancelledError
+
+
 class TestOtherTypes:
     @pytest.mark.parametrize(
         ("value", "expected"),
@@ -404,7 +408,8 @@ class TestOtherTypes:
             (lambda _value: math.nan, "must be a finite number"),
             (lambda value: [value], "at most 100 levels"),
             (lambda _value: object(), "at most 100 levels"),
-            (lambda value: 1 / 0, "raised ZeroDivisionError"),
+            (lambda value: 1 / 0, "the encoder raised ZeroDivisionError. Correct the encoder"),
+            (raise_cancelled, "the encoder raised CancelledError. Correct the encoder"),
             (lambda value: value, "expected a value that JSON can represent, got complex"),
         ],
     )

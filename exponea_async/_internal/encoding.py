@@ -25,7 +25,7 @@ from uuid import UUID
 import attrs
 
 from exponea_async._internal.arguments import plain_string, read_text, read_timestamp
-from exponea_async._internal.user_code import calling
+from exponea_async._internal.user_code import FunctionError, calling
 from exponea_async._internal.validation import short_repr
 from exponea_async.errors import InvalidEventError
 
@@ -199,6 +199,17 @@ def _check_sizes(values: Mapping[str, Any], path: str) -> None:
 # The walk
 
 
+def _call_encoder(encoder: Encoder, value: Any, path: str) -> Any:
+    try:
+        with calling("the encoder", encoder):
+            return encoder(value)
+    except Exception as error:
+        # What is not an `Exception` is the cause of one here.
+        raised = error.__cause__ if isinstance(error, FunctionError) else error
+        trouble = f"can't be converted to JSON: the encoder raised {type(raised).__name__}"
+        raise InvalidEventError(path, trouble, "Correct the encoder.") from error
+
+
 class _Walk:
     """
     Converts the values of one mapping to JSON types.
@@ -241,7 +252,7 @@ class _Walk:
             return convert(self, value, path, depth)
         except InvalidEventError:
             raise
-        except (Exception, CancelledError) as error:  # a method of the value, or the encoder, may raise anything
+        except (Exception, CancelledError) as error:  # a method of the value may raise anything
             trouble = f"can't be converted to JSON: the {type(value).__qualname__} raised {type(error).__name__}"
             raise InvalidEventError(path, trouble, _SUPPORTED) from error
 
@@ -285,8 +296,7 @@ class _Walk:
         _check_depth(path, depth)
         converted = value
         if self._encoder is not None:
-            with calling("the encoder", self._encoder):
-                converted = self._encoder(value)
+            converted = _call_encoder(self._encoder, value, path)
         if converted is value:
             converted = self._by_duck_type(value, path, depth)
         return self._convert(converted, path, depth + 1)
