@@ -238,7 +238,9 @@ class Sender:
         was_closed, now = breaker.is_closed, _now()
         wait = self._backoff.seconds(breaker.record_failure(started, now), error.retry_after)
         breaker.delay_probe(now + wait)
-        delay = min(max(breaker.probe_at - now, 0.0) + self._after_probe, MAX_DUE_AHEAD)
+        # The probe of a pause is far off, and a client with other settings may send these records before.
+        probe_in = wait if breaker.paused else max(breaker.probe_at - now, 0.0)
+        delay = min(probe_in + self._after_probe, MAX_DUE_AHEAD)
         self._acknowledger.retry_later(batch.records, delay, str(error))
         breaker.reason = str(error)
         if was_closed:

@@ -8,10 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from attrs import evolve
 from helpers.app import App
 from helpers.clients import PROJECT, Configure, Connect, DeliveryLog, numbered_events
 from helpers.queue_file import write_version_1
+from helpers.scripted_server import ReceivedRequest, ScriptedServer
 from helpers.waiting import until
 
 from exponea_async import (
@@ -75,6 +77,26 @@ class TestCorrectedAddress:
 
         assert await (await connect()).flush_data(10) == FlushResult(3, 0, 0)
         assert moves(caplog) == []
+
+    async def test_an_outage_during_a_pause(self, connect: Connect) -> None:
+        """What failed in an outage while its project was paused is not put off until the pause is probed."""
+
+        async def respond(request: ReceivedRequest) -> web.Response:
+            await until(lambda: len(platform.requests) == 2)
+            if request is platform.requests[0]:
+                return web.Response(status=401)
+            await until(lambda: bool(client.stats().paused))
+            return web.Response(status=503)
+
+        async with ScriptedServer(respond) as platform:
+            client = await connect(base_url=platform.url, authorization_token="wrong")
+            await client.track_many(numbered_events(100))
+            await until(lambda: client.stats().retried > 0)
+            await client.aclose(0)
+            platform.script = ReceivedRequest.accept
+            again = await connect(base_url=platform.url)
+
+            assert await again.flush_data(10) == FlushResult(100, 0, 0)
 
     async def test_clicks(self, app: App, sandbox: Sandbox) -> None:
         """Campaign clicks have an endpoint of their own, and are sent to the corrected address, too."""
