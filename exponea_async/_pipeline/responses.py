@@ -83,6 +83,11 @@ class BatchResult:
         return bool(self.delivered or self.rejected)
 
 
+#: The status with which a proxy asks for credentials, and what to do then: those of the project do not help.
+PROXY_REFUSED = 407
+PROXY_HINT = "Its events are kept. Check the name and the password in upload.proxy, or in the variables of the proxy."
+
+
 def classify(status: int) -> StatusClass:
     """
     Return what an HTTP status says.
@@ -124,6 +129,7 @@ def read_batch_result(
         raise RejectedError(reason, status=response.status)
     if kind == "temporary error":
         raise UnavailableError(reason, status=response.status, retry_after=response.retry_after)
+    hint = PROXY_HINT if response.status == PROXY_REFUSED else hint
     raise ProjectPausedError(project_of(batch[0].route), response.status, reason, address=address, hint=hint)
 
 

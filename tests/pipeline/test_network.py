@@ -105,7 +105,11 @@ class TestProxy:
         caplog: pytest.LogCaptureFixture,
         scheme: str,
     ) -> None:
-        """Without its password the proxy lets nothing through: events are kept, and no error shows a password."""
+        """
+        Without its password the proxy lets nothing through: events are kept, and no error shows a password.
+
+        The error in the log is about the proxy, not about the project's key.
+        """
         configuration = configure(base_url=servers[scheme].url)
         upload = evolve(configuration.upload, proxy=f"http://user:hunter2@{proxy.address}")
         caplog.set_level(logging.DEBUG)
@@ -117,6 +121,8 @@ class TestProxy:
             result = await client.flush_data(timeout=1.0)
         assert (result.delivered, result.rejected, result.remaining) == (0, 0, 1)
         assert "hunter2" not in f"{raised.value!r}{caplog.text}{upload!r}"
+        assert "407" in caplog.text
+        assert "Check project_token" not in caplog.text
         assert servers[scheme].requests == []
 
     async def test_the_environment(
