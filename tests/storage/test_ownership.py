@@ -140,10 +140,19 @@ class TestWhatIsNotOurs:
             db.execute("INSERT INTO customer VALUES ('jane@example.com')")
             assert db.execute("PRAGMA application_id").fetchone() == (0,)
 
+    @pytest.mark.parametrize("exists", [True, False])
     @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
-    async def test_a_link_in_place_of_a_companion(self, open_file: OpenFile, path: Path, suffix: str) -> None:
+    async def test_a_link_in_place_of_a_companion(
+        self,
+        open_file: OpenFile,
+        path: Path,
+        suffix: str,
+        exists: bool,  # noqa: FBT001
+    ) -> None:
         """A link that someone has put where SQLite keeps a file is refused, and its target is not changed."""
         await (await open_file()).aclose()
+        if not exists:
+            files(path)[0].unlink()
         companion = path.with_name(f"{path.name}{suffix}")
         make_link(companion)
         before = snapshot(path.parent)

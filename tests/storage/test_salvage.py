@@ -80,6 +80,13 @@ async def write_to_disk(storage: SQLiteStorage) -> None:
     await storage.run(lambda connection: connection.execute("PRAGMA cache_size = 0"))
 
 
+def halve(path: Path, zeros: int) -> None:
+    """Cut off the second half of a file, and add so many times as many zeros."""
+    content = path.read_bytes()
+    half = content[: len(content) // PAGE // 2 * PAGE]
+    path.write_bytes(half + bytes(len(half) * zeros))
+
+
 class TestDamagedPages:
     @pytest.mark.parametrize("index", [0, 3, -1])
     @pytest.mark.parametrize("running", [False, True])
@@ -110,6 +117,27 @@ class TestDamagedPages:
             assert sorted(report.lost) == sorted(set(written) - set(ids(found)))
         assert await storage.load_state("k") == State(b"v", 1)
         assert bodies(await lease(storage, 1_000)) == bodies(found)
+
+    @pytest.mark.parametrize("zeros", [0, 1])
+    async def test_half_of_a_file(self, open_file: OpenFile, path: Path, zeros: int) -> None:
+        """Where the second half of a file is missing or zeros, what is in the first half is saved, and no more said."""
+        reported: list[DamagedFileError] = []
+        storage = await open_file()
+        names = [f"{number:03}" + "x" * 200 for number in range(400)]
+        for name in names:
+            await storage.write(records(name))
+        await storage.aclose()
+        halve(path, zeros)
+
+        storage = await open_file(report=reported.append)
+        found = bodies(await storage.waiting(1_000))
+        assert len(found) > 50
+        assert set(found) < set(names)
+        (report,) = reported
+        assert report.saved == len(found)
+        assert ", 0 are lost" not in str(report)
+        await storage.write(records("after"))
+        assert bodies(await lease(storage, 1_000)) == [*found, "after"]
 
     async def test_a_file_of_the_first_version(self, open_file: OpenFile, path: Path) -> None:
         """Records and the keys of projects are saved, as if the file had been migrated, which the damage prevents."""
@@ -190,8 +218,8 @@ class TestLostLog:
         assert all(map(Path.exists, files(path)))
         assert bodies(await storage.waiting(9)) == ["a", "b"]
 
-    @pytest.mark.parametrize("suffixes", [("-wal",), ("-wal", "-shm")])
-    async def test_a_deleted_log(self, open_file: OpenFile, path: Path, suffixes: tuple[str, ...]) -> None:
+    @pytest.mark.parametrize("suffixes", [("-wal",), ("-wal", "-shm"), (".sqlite",), (".sqlite", "-shm")])
+    async def test_deleted_files(self, open_file: OpenFile, path: Path, suffixes: tuple[str, ...]) -> None:
         """Everything that was acknowledged is in the new file, and no copy of it is left."""
         reported: list[DamagedFileError] = []
         storage = await open_file(report=reported.append)
@@ -205,6 +233,16 @@ class TestLostLog:
         await storage.aclose()
         assert bodies(await (await open_file()).waiting(9)) == ["a", "b", "c"]
         assert sorted(path.parent.iterdir()) == sorted(files(path))
+
+    async def test_a_new_file_beside_the_old_log(self, open_file: OpenFile, path: Path) -> None:
+        """What another process does at the path of a deleted file harms none of what this one can still read."""
+        storage = await open_file()
+        await storage.write(records("a", "b"))
+        files(path)[0].unlink()
+        await visit(path)
+
+        await storage.write(records("c"))
+        assert bodies(await storage.waiting(9)) == ["a", "b", "c"]
 
     async def test_it_is_noticed_without_a_call(self, open_file: OpenFile, path: Path) -> None:
         """What was written just before the log was deleted is saved when the storage is closed."""

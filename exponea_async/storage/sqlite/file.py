@@ -16,7 +16,7 @@ from exponea_async.storage.sqlite import queries
 from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection, primary_code
 from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.leftovers import DAMAGED
-from exponea_async.storage.sqlite.ownership import claim
+from exponea_async.storage.sqlite.ownership import claim, delete_companions
 from exponea_async.storage.sqlite.schema import APPLICATION_ID, migrate
 
 try:
@@ -151,7 +151,7 @@ def restrict(path: Path) -> None:
 
 def move_aside(path: Path, inode: int) -> str:
     """
-    Rename a damaged file and its companions.
+    Rename a damaged file and its companions. If the file was deleted, its companions are, too.
 
     The file must still be open: when SQLite closes a file that has been moved, it leaves alone the companions at the
     old path, which may be those of a new file by then.
@@ -170,6 +170,7 @@ def move_aside(path: Path, inode: int) -> str:
             if inode and path.stat().st_ino != inode:
                 return ""
         except FileNotFoundError:
+            delete_companions(path)
             return ""
         target = _unused_name(path)
         # The companions first: a new file must never be opened with the log of the old one.

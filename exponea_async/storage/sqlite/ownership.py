@@ -42,7 +42,8 @@ def claim(path: Path) -> tuple[int, Callable[[], None]]:
     """
     Make sure that the file at a path is a queue, or may become one; create an empty one where there is none.
 
-    Nothing that exists is changed. The file must be open in SQLite, or about to be opened, until it is released.
+    Nothing that exists is changed, but the companions of a file that does not exist any more are deleted. The file
+    must be open in SQLite, or about to be opened, until it is released.
 
     Args:
         path: The file. Its folder exists.
@@ -54,15 +55,16 @@ def claim(path: Path) -> tuple[int, Callable[[], None]]:
         StorageError: What is at the path is not a queue, or belongs to another user.
     """
     with _lock:
+        companions = [Path(f"{path}{suffix}") for suffix in COMPANIONS]
+        for companion in companions:
+            with suppress(FileNotFoundError):
+                _check_file(companion, companion.lstat())
         with suppress(FileExistsError):
             # O_EXCL does not follow links.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            delete_companions(path)
         status = path.lstat()
         _check_file(path, status)
-        for suffix in COMPANIONS:
-            companion = Path(f"{path}{suffix}")
-            with suppress(FileNotFoundError):
-                _check_file(companion, companion.lstat())
         key = (status.st_dev, status.st_ino)
         # Closing a file releases all locks that this process has on it, so one that SQLite has open must not be read.
         # It was inspected when it was opened.
@@ -77,6 +79,17 @@ def claim(path: Path) -> tuple[int, Callable[[], None]]:
                 del _open[key]
 
     return status.st_ino, release
+
+
+def delete_companions(path: Path) -> None:
+    """
+    Delete the companions of a file that was deleted.
+
+    Whoever has the deleted file open can still read it, its log included, unless a new file is opened beside them:
+    SQLite would use the same index of the log for both.
+    """
+    for suffix in COMPANIONS:
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def _check_file(path: Path, status: os.stat_result) -> None:

@@ -75,9 +75,8 @@ def replaced(
         keep: Whether the old file is damaged, and kept. Otherwise it is deleted once it was copied.
     """
     target.raise_state_versions()
-    found = Salvaged()
-    if source:
-        found = salvage(source, target)
+    # Where not even that can be opened, nobody knows what it held.
+    found = salvage(source, target) if source else Salvaged(is_complete=not moved_to)
     if moved_to and (source is None or not keep):
         # Another process may have written to the file at the path since, if only the log was lost.
         with suppress(sqlite3.DatabaseError), closing(_open_read_only(moved_to)) as copy:
@@ -164,12 +163,14 @@ class _Salvage:
 
     def _copy_records(self, own: set[int]) -> tuple[int, tuple[str, ...]]:
         """Copy the records, and return their number and the ids of those that are known to be lost."""
-        taken = {row[0]: row for row in self._reader.rows("taken") if _are_ints(*row[:2], row[3])}
+        taken = {row[0]: row for row in self._reader.rows("taken") if _are_ints(*row[:2], row[3]) and None not in row}
         saved, lost = 0, []
         for number in self._names:
             low, high = number << ROUTE_SHIFT, (number + 1) << ROUTE_SHIFT
             found: list[int] = []
-            for rows in _chunks(self._reader.rows("record", low, high)):
+            for chunk in _chunks(self._reader.rows("record", low, high)):
+                # A page of zeros is read as rows without values.
+                rows = [row for row in chunk if None not in row]
                 found += [row[0] for row in rows]
                 new = self._new(rows)
                 saved += len(new)
@@ -184,6 +185,8 @@ class _Salvage:
 
     def _new(self, rows: Sequence[Row]) -> list[Row]:
         """Return the records that the new file does not know."""
+        if not rows:
+            return []
         ids = [row[0] for row in rows]
         span = (min(ids), max(ids))
         known = {key for (key,) in self._target.execute("SELECT id FROM record WHERE id BETWEEN ? AND ?", span)}
@@ -218,7 +221,7 @@ class _Salvage:
         wanted = [key for key, row in taken.items() if row[1] == number]
         wanted += range(cursor + 1, min(last, cursor + MAX_LISTED) + 1)
         missing = [key for key in dict.fromkeys(wanted) if key not in present]
-        return [row[0] for row in self._new([(key,) for key in missing])] if missing else []
+        return [row[0] for row in self._new([(key,) for key in missing])]
 
     def _is_new(self, row: Row) -> bool:
         return row[0] >> ROUTE_SHIFT in self._target.routes_by_number and bool(self._new([row]))
@@ -242,6 +245,8 @@ class _Reader:
         self._has_failed = False
         # Finds damaged rows in pages that are read.
         self.value("PRAGMA cell_size_check = ON")
+        # Otherwise SQLite reads no page of a file that is shorter than its header says.
+        self.value("PRAGMA writable_schema = ON")
 
     def value(self, sql: str, *arguments: object) -> object:
         """Return the first value of a query, or None."""
