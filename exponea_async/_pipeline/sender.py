@@ -68,6 +68,7 @@ class Sender:
         self._projects = projects
         self._max_failures = max_failures
         self._backoff = Backoff(settings)
+        self._max_wait = settings.backoff_max
         self._after_probe = min(AFTER_PROBE, settings.backoff_max / 2)
         self.breakers: dict[str, CircuitBreaker] = {}
 
@@ -238,9 +239,10 @@ class Sender:
         was_closed, now = breaker.is_closed, _now()
         wait = self._backoff.seconds(breaker.record_failure(started, now), error.retry_after)
         breaker.delay_probe(now + wait)
-        # The probe of a pause is far off, and a client with other settings may send these records before.
+        # The next probe may be far off, after a pause or where the platform has asked to wait. The open circuit waits
+        # for it, but not the records: another client, or this one once it is corrected, may have a better address.
         probe_in = wait if breaker.paused else max(breaker.probe_at - now, 0.0)
-        delay = min(probe_in + self._after_probe, MAX_DUE_AHEAD)
+        delay = min(min(probe_in, self._max_wait) + self._after_probe, MAX_DUE_AHEAD)
         self._acknowledger.retry_later(batch.records, delay, str(error))
         breaker.reason = str(error)
         if was_closed:

@@ -78,6 +78,18 @@ class TestCorrectedAddress:
         assert await (await connect()).flush_data(10) == FlushResult(3, 0, 0)
         assert moves(caplog) == []
 
+    async def test_a_wait_that_the_wrong_address_has_asked_for(self, connect: Connect, sandbox: Sandbox) -> None:
+        """It does not hold up the events once the address is corrected."""
+        async with ScriptedServer(lambda _: web.Response(status=429, headers={"Retry-After": "3600"})) as wrong:
+            client = await connect(base_url=wrong.url)
+            await client.track_many(numbered_events(7))
+            await until(lambda: client.stats().retried > 0)
+            await client.aclose(0)
+            again = await connect()
+
+            assert await again.flush_data(10) == FlushResult(7, 0, 0)
+            assert len(wrong.requests) == 1
+
     async def test_an_outage_during_a_pause(self, connect: Connect) -> None:
         """What failed in an outage while its project was paused is not put off until the pause is probed."""
 
