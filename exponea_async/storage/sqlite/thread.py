@@ -1,5 +1,5 @@
 """
-The thread on which the connection to the queue's file lives.
+The thread on which the connection to the queue's file is used.
 """
 
 import asyncio
