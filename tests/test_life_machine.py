@@ -1,0 +1,651 @@
+"""
+Random histories of clients: wrong configurations, corrections, stops, restarts, crashes and outages.
+
+Whatever happens, the books match: each acknowledged event is delivered once, is a dead letter with a reason, or was
+deleted by a stop.
+"""
+
+import asyncio
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from attrs import define, evolve, field, frozen
+from helpers.environment import SetConstants
+from helpers.life_books import MISTYPED, Books, Ledger, Tracked
+from helpers.programs import ROOT
+from helpers.queue_file import locked
+from helpers.waiting import until
+
+from exponea_async import (
+    Configuration,
+    ConfigurationChange,
+    ConfigurationError,
+    CustomerTracker,
+    DeliveryError,
+    DeliveryTimeoutError,
+    Device,
+    Event,
+    Exponea,
+    ExponeaProject,
+    LifecycleError,
+    Receipt,
+    UploadSettings,
+    WipedFileError,
+)
+from exponea_async._pipeline import acknowledger, uploader
+from exponea_async.sandbox import Fault, Project, Sandbox
+from exponea_async.testing import dead_letters
+
+#: The number of histories, and the seed of the first one.
+HISTORIES = int(os.environ.get("EXPONEA_TEST_HISTORIES", "50"))
+FIRST_SEED = int(os.environ.get("EXPONEA_TEST_SEED", "0"))
+STEPS = 30
+#: Seconds after which the records of a crashed process can be sent by others.
+LEASE = 2.0
+QUICK = UploadSettings(
+    backoff_initial=0.01, backoff_max=0.05, linger=0.002, requests_per_second=100_000, request_timeout=5.0
+)
+DEVICES, CUSTOMERS = ("a", "b"), ("x", "y")
+PROJECTS = (Project("shop", ["key"]), Project("copy", ["copy-key"]), Project("other", ["other-key"]))
+COPY, OTHER = ExponeaProject("copy", "copy-key"), ExponeaProject("other", "other-key")
+
+#: What the platform, or what is between it and a client, may do to all requests.
+OUTAGES = {
+    "unavailable": Fault("status", status=503),
+    "throttled": Fault("status", status=429, retry_after=0.3),
+    "dropped": Fault("drop"),
+    "dropped after it was processed": Fault("drop_after"),
+    "slow": Fault("latency", seconds=0.05),
+    "refusing everything": Fault("status", status=400),
+    "refusing with a page": Fault("status", status=400, body="<html>Blocked</html>"),
+    "a portal": Fault("status", status=200, body="<html>Welcome</html>"),
+    "no verdict": Fault("status", status=200, body='{"success": true, "results": []}'),
+    "no permission": Fault("status", status=200, body='{"success": false, "error": "No permission"}'),
+    "unauthorized": Fault("status", status=401),
+    "rejecting every second event": Fault("reject", every_command=2),
+    "failing now and then": Fault("status", status=503, every=2),
+}
+#: Those in which the platform may refuse, or fail on, single events.
+REFUSALS = {
+    "refusing everything",
+    "refusing with a page",
+    "rejecting every second event",
+    "failing now and then",
+}
+
+#: A process that tracks numbered events, writes the numbers of those that were acknowledged, and closes when told to.
+PROCESS = """
+import asyncio, json, os, sys
+from exponea_async import *
+from exponea_async._pipeline import acknowledger, uploader
+
+async def main(storage, base_url, key, device, is_device, first, count, lease):
+    acknowledger.LEASE = uploader.LEASE = lease
+    settings = Configuration(project_token="shop", authorization_token=key, base_url=base_url, storage=storage)
+    client = Exponea(settings)
+    await client.start()
+    subject = client.device(device) if is_device else client.for_customer({"registered": "customer " + device})
+    for number in range(first, first + count):
+        await subject.track_event(Event("ping", {"number": number}))
+        os.write(1, f"{number}\\n".encode())
+    await asyncio.to_thread(sys.stdin.readline)
+    await client.aclose()
+
+asyncio.run(main(*json.loads(sys.argv[1])))
+"""
+
+
+@frozen
+class Setup:
+    """A configuration, right or wrong."""
+
+    address: str = "right"
+    key: str = "key"
+    is_mapped: bool = True
+    has_others: bool = True
+    flush_mode: str = "IMMEDIATE"
+    gzip: bool = False
+
+    @property
+    def is_right(self) -> bool:
+        """Whether everything that waits can be sent with it."""
+        return self.address in ("right", "spelled") and self.key == "key" and self.is_mapped and self.has_others
+
+
+@define(eq=False)
+class Life:
+    """
+    A client.
+
+    Attributes:
+        name: Its name.
+        setup: Its configuration.
+        client: The client.
+        marker: Its default property.
+        is_stopped: Whether it drops everything, because it was stopped or another client has wiped the file.
+    """
+
+    name: str
+    setup: Setup
+    client: Exponea
+    marker: str | None = None
+    is_stopped: bool = False
+
+
+@define
+class Person:
+    """What the stored state of a device must be."""
+
+    ids: dict[str, str] = field(factory=dict)
+    is_switched: bool = False
+    signed_out: int = 0
+
+
+class History:
+    """One random history, and its model."""
+
+    def __init__(self, seed: int, folder: Path, sandbox: Sandbox, set_constants: SetConstants) -> None:
+        self.chance, self.folder, self.sandbox = Random(seed), folder, sandbox
+        self.books = Books()
+        self.lives: list[Life] = []
+        self.people = {key: Person() for key in DEVICES}
+        self.log: list[str] = []
+        self.numbers, self.names, self.files = 0, 0, 0
+        self.outage = ""
+        # Only where one client after the other has used the file since it was counted.
+        self.is_countable = True
+        self.counted: tuple[int, list[Exponea], int] = (0, [], 0)
+        self.now = self.real_time = time.time()
+        self.ahead = 0.0
+        real = time.time
+        set_constants(time, time=lambda: real() + self.ahead)
+
+    # What there is
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"queue-{self.files}.sqlite"
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.sandbox.engine.events())
+
+    def note(self, text: str) -> None:
+        self.log.append(text)
+
+    def pick(self) -> Life:
+        return self.chance.choice(self.lives)
+
+    def owner(self, key: str) -> str:
+        return f"device {key} {self.people[key].signed_out}/{self.books.wipes}"
+
+    # Clients
+
+    def random_setup(self) -> Setup:
+        if self.chance.random() < 0.4:
+            return Setup()
+        return Setup(
+            address=self.chance.choice(["right", "right", "spelled", "closed", "missing"]),
+            key=self.chance.choice(["key", "key", "wrong", "copy-key"]),
+            is_mapped=self.chance.random() < 0.5,
+            has_others=self.chance.random() < 0.5,
+            flush_mode=self.chance.choice(["IMMEDIATE", "IMMEDIATE", "MANUAL", "PERIOD"]),
+            gzip=self.chance.random() < 0.2,
+        )
+
+    def address(self, name: str) -> str:
+        port = self.sandbox.url.rpartition(":")[2]
+        return {
+            "right": self.sandbox.url,
+            "spelled": f"HTTP://LOCALHOST:{port}/",
+            "closed": "http://127.0.0.1:9",
+            "missing": f"{self.sandbox.url}/nowhere",
+        }[name]
+
+    def configuration(self, setup: Setup) -> Configuration:
+        return Configuration(
+            project_token="shop",
+            authorization_token=setup.key,
+            base_url=self.address(setup.address),
+            project_mapping={"TRACK_EVENT": [COPY]} if setup.is_mapped and setup.key != "copy-key" else {},
+            other_projects=[OTHER, *([COPY] if setup.is_mapped else [])] if setup.has_others else [],
+            flush_mode=setup.flush_mode,
+            flush_period=0.05,
+            storage=self.path,
+            upload=evolve(QUICK, gzip=setup.gzip),
+            preload_messages=False,
+        )
+
+    async def open(self, setup: Setup) -> Life:
+        if not self.lives:
+            self.begin_counting()
+        self.names += 1
+        client = Exponea(self.configuration(setup), clock=lambda: self.now)
+        life = Life(f"client {self.names}", setup, client)
+        self.note(f"{life.name} opens with {setup}")
+        await client.start()
+        self.counted[1].append(client)
+        self.lives.append(life)
+        return life
+
+    async def close(self, life: Life) -> None:
+        self.lives.remove(life)
+        seconds = self.chance.choice([0, 0.05, 0.5])
+        self.note(f"{life.name} closes within {seconds} s")
+        await life.client.aclose(seconds)
+        self.books.check(self.ledger)
+        if not self.lives:
+            self.check_counts()
+
+    # Statistics
+
+    def begin_counting(self) -> None:
+        self.counted, self.is_countable = (self.count("record"), [], 0), True
+
+    def count(self, table: str) -> int:
+        if not self.path.exists():
+            return 0
+        with closing(sqlite3.connect(self.path)) as connection:
+            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+    def waiting(self) -> list[tuple[object, ...]]:
+        """Return which records wait in the file, when they are due and why."""
+        due = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+        sql = f"SELECT count(*), route.name, min(due) - {due}, max(due) - {due}, failures, reason FROM taken JOIN route"
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(f"{sql} ON route.id = taken.route GROUP BY 2, 5, 6").fetchall()
+
+    def check_counts(self) -> None:
+        """Check that the statistics explain what waits in the file."""
+        before, clients, wiped = self.counted
+        stats = [client.stats() for client in clients]
+        lines = [(each.tracked, each.delivered, each.rejected, each.revived, each.lost) for each in stats]
+        expected = before - wiped + sum(each.tracked - each.delivered - each.rejected + each.revived for each in stats)
+        if self.is_countable:
+            assert self.count("record") == expected, f"{lines}, {before} at first, {wiped} wiped"
+
+    # Steps
+
+    async def run(self) -> None:
+        steps: dict[Callable[[], Awaitable[None]], int] = {
+            self.track: 12,
+            self.track_many: 3,
+            self.identify: 3,
+            self.mistype: 1,
+            self.take_back: 2,
+            self.sign_out: 2,
+            self.set_defaults: 1,
+            self.begin_outage: 3,
+            self.end_outage: 3,
+            self.restart: 3,
+            self.crash: 1,
+            self.stop: 1,
+            self.stop_while_tracking: 1,
+            self.start_again: 3,
+            self.second_client: 2,
+            self.close_second: 2,
+            self.clear: 1,
+            self.turn_clock: 1,
+            self.turn_system_clock: 1,
+            self.flush: 3,
+            self.wait_for_verdict: 3,
+            self.let_time_pass: 4,
+            self.use_process: 0.15,  # type: ignore[dict-item]
+        }
+        await self.open(self.random_setup())
+        for step in self.chance.choices([*steps], [*steps.values()], k=STEPS):
+            await step()
+            self.books.check(self.ledger)
+        await self.finish()
+
+    def expect(self, life: Life, about: str, *, fate: str = "due") -> Tracked:
+        """Return the entry of an event that is about to be tracked."""
+        self.numbers += 1
+        main, ids, owner = "shop", {"registered": f"customer {about}"}, f"customer {about}"
+        if about in DEVICES:
+            person = self.people[about]
+            main, ids, owner = ("other" if person.is_switched else "shop"), dict(person.ids), self.owner(about)
+        projects = (main, "copy") if self.configuration(life.setup).project_mapping else (main,)
+        event = Tracked(self.numbers, owner, ids, projects, life.marker, life.name, fate=fate)  # type: ignore[arg-type]
+        event.may_die = self.outage in REFUSALS
+        self.books.events[event.number] = event
+        return event
+
+    def subject(self, life: Life, about: str) -> Device | CustomerTracker:
+        if about in DEVICES:
+            return life.client.device(about)
+        return life.client.for_customer({"registered": f"customer {about}"})
+
+    def record(self, event: Tracked, life: Life, receipt: Receipt) -> None:
+        event.receipt = receipt
+        event.fate = "dropped" if life.is_stopped else "due"
+        assert (receipt.status == "dropped") is life.is_stopped, f"{receipt} of {life.name}"
+
+    async def track_one(self, life: Life, about: str) -> None:
+        event = self.expect(life, about, fate="open")
+        self.note(f"{life.name} tracks {event.number} about {event.owner}")
+        try:
+            receipt = await self.subject(life, about).track_event(Event("ping", {"number": event.number}))
+        except WipedFileError:
+            assert life.is_stopped
+            event.fate = "dropped"
+        else:
+            self.record(event, life, receipt)
+
+    async def track(self) -> None:
+        life = self.pick()
+        about = self.chance.choices([*DEVICES, *CUSTOMERS], k=self.chance.choice([1, 1, 3, 10]))
+        await asyncio.gather(*(self.track_one(life, each) for each in about))
+
+    async def track_many(self) -> None:
+        life, about = self.pick(), self.chance.choice(DEVICES)
+        own = [self.expect(life, about, fate="open") for _ in range(self.chance.choice([1, 5, 150]))]
+        others = [self.expect(life, "x", fate="open") for _ in range(self.chance.choice([0, 3]))]
+        self.note(f"{life.name} tracks {own[0].number} to {[*own, *others][-1].number} about {own[0].owner} and x")
+        events: list[Any] = [Event("ping", {"number": each.number}) for each in own]
+        events += [({"registered": "customer x"}, Event("ping", {"number": each.number})) for each in others]
+        try:
+            with life.client.bind(life.client.device(about)):
+                receipts = await life.client.track_many(events)
+        except WipedFileError:
+            assert life.is_stopped
+            for event in (*own, *others):
+                event.fate = "dropped"
+            return
+        for event, receipt in zip([*own, *others], receipts, strict=True):
+            self.record(event, life, receipt)
+
+    async def identify_as(self, key: str, ids: dict[str, str | None]) -> None:
+        life, person = self.pick(), self.people[key]
+        self.note(f"{life.name} identifies {self.owner(key)} as {ids}")
+        with suppress(WipedFileError):
+            await life.client.device(key).identify_customer(ids)
+        if not life.is_stopped:
+            merged = {**person.ids, **ids}
+            person.ids = {kind: value for kind, value in merged.items() if value is not None}
+
+    async def identify(self) -> None:
+        key = self.chance.choice(DEVICES)
+        await self.identify_as(key, {"registered": self.owner(key)})
+
+    async def mistype(self) -> None:
+        await self.identify_as(self.chance.choice(DEVICES), {MISTYPED: "jane"})
+
+    async def take_back(self) -> None:
+        for key, person in self.people.items():
+            if MISTYPED in person.ids:
+                await self.identify_as(key, {MISTYPED: None})
+
+    async def sign_out(self) -> None:
+        life, key = self.pick(), self.chance.choice(DEVICES)
+        change = None
+        if self.chance.random() < 0.6:
+            token = self.chance.choice(["other-key", "other-key", "wrong"])
+            change = ConfigurationChange(ExponeaProject("other", token))
+        self.note(f"{life.name} signs out {self.owner(key)}, {change}")
+        is_refused = bool(change and change.project != OTHER and life.setup.has_others)
+        try:
+            await life.client.device(key).anonymize(change)
+        except ConfigurationError:
+            assert is_refused
+            return
+        except WipedFileError:
+            assert life.is_stopped
+        if not life.is_stopped:
+            assert not is_refused
+            person = self.people[key]
+            is_switched = person.is_switched or change is not None
+            self.people[key] = Person(is_switched=is_switched, signed_out=person.signed_out + 1)
+
+    async def set_defaults(self) -> None:
+        life = self.pick()
+        if not life.is_stopped:
+            self.names += 1
+            life.marker = f"marker {self.names}"
+            self.books.markers[life.marker] = self.books.wipes
+            self.note(f"{life.name} sets {life.marker}")
+            await life.client.set_default_properties({"marker": life.marker})
+
+    # Outages and clocks
+
+    async def begin_outage(self) -> None:
+        self.outage = self.chance.choice(list(OUTAGES))
+        self.note(f"the platform is {self.outage}")
+        self.sandbox.faults.clear()
+        self.sandbox.faults.add(OUTAGES[self.outage])
+        if self.outage in REFUSALS:
+            self.books.expect_refusals()
+
+    async def end_outage(self) -> None:
+        self.note("the platform works")
+        self.outage = ""
+        self.sandbox.faults.clear()
+
+    async def turn_clock(self) -> None:
+        self.now += self.chance.choice([-3600.0, 3600.0, -40 * 86_400.0, 40 * 86_400.0])
+        self.note(f"the clock of events is {self.now - self.real_time:g} s ahead")
+
+    async def turn_system_clock(self) -> None:
+        self.ahead = self.chance.choice([0.0, -1800.0, 1800.0, -40 * 86_400.0, 40 * 86_400.0])
+        self.note(f"the clock of the system is {self.ahead:g} s ahead")
+
+    async def let_time_pass(self) -> None:
+        seconds = self.chance.choice([0.0, 0.01, 0.05, 0.1])
+        self.note(f"{seconds} s pass")
+        await asyncio.sleep(seconds)
+
+    # Life cycle
+
+    async def restart(self) -> None:
+        life = self.pick()
+        await self.close(life)
+        await self.open(self.random_setup())
+
+    async def second_client(self) -> None:
+        if len(self.lives) == 1:
+            await self.open(self.random_setup())
+
+    async def close_second(self) -> None:
+        if len(self.lives) == 2:
+            await self.close(self.pick())
+
+    async def crash(self) -> None:
+        """Go on with a copy of the file, as it is when all clients are killed."""
+        self.note("all clients are killed")
+        before = self.path
+        with locked(before):
+            self.files += 1
+            # Not in this process: closing the file would release the locks that SQLite has on it.
+            for part in ("", "-wal"):
+                subprocess.run(["cp", f"{before}{part}", f"{self.path}{part}"], check=True)  # noqa: ASYNC221 - it is quick
+        killed, self.lives = self.lives, []
+        for life in killed:
+            for event in self.books.events.values():
+                if event.author == life.name:
+                    event.receipt = None
+            await life.client.aclose(0)
+        await self.open(self.random_setup())
+        self.is_countable = False
+
+    async def stop(self) -> None:
+        life = self.pick()
+        if life.is_stopped:
+            return
+        flush, is_alone = self.chance.random() < 0.5, len(self.lives) == 1
+        must_deliver = flush and is_alone and not self.outage and life.setup.is_right
+        self.note(f"{life.name} stops, {flush=}")
+        result = await life.client.stop_integration(flush, timeout=10 if must_deliver else 0.2)
+        if must_deliver:
+            assert result.remaining == 0, f"{result}"
+        await self.note_wipe(life, result.remaining)
+
+    async def stop_while_tracking(self) -> None:
+        life, other = self.pick(), self.pick()
+        if life.is_stopped or other.is_stopped:
+            return
+        numbers = [self.expect(other, about, fate="open") for about in (*DEVICES, *CUSTOMERS) * 2]
+        self.note(f"{life.name} stops while {other.name} tracks {numbers[0].number} to {numbers[-1].number}")
+
+        async def track_one(event: Tracked, about: str) -> None:
+            with suppress(WipedFileError):
+                event.receipt = await self.subject(other, about).track_event(Event("ping", {"number": event.number}))
+
+        calls = [track_one(event, about) for event, about in zip(numbers, (*DEVICES, *CUSTOMERS) * 2, strict=True)]
+        stopping = asyncio.create_task(life.client.stop_integration())
+        await asyncio.gather(*calls)
+        result = await stopping
+        await self.note_wipe(life, result.remaining)
+        for event in numbers:
+            event.wiped_by = "somebody"
+
+    async def note_wipe(self, life: Life, remaining: int) -> None:
+        """All data is gone, and all clients of the file are stopped."""
+        count, clients, wiped = self.counted
+        self.counted = count, clients, wiped + remaining
+        # What another client has in flight may be delivered, and is counted by both.
+        self.is_countable &= len(self.lives) == 1
+        requests = self.sandbox.requests
+        await until(lambda: len(requests) >= min(self.sandbox.request_count, 1000))
+        self.books.wipe(life.name, self.ledger, is_exact=len(self.lives) == 1)
+        self.people = {key: Person() for key in DEVICES}
+        for each in self.lives:
+            each.is_stopped, each.marker = True, None
+
+    async def start_again(self) -> None:
+        for life in self.lives:
+            if life.is_stopped:
+                self.note(f"{life.name} starts again")
+                # Another client of the file notices the wipe by itself.
+                await until(lambda life=life: life.client.is_stopped)  # type: ignore[misc]
+                await life.client.start()
+                life.is_stopped = False
+
+    async def clear(self) -> None:
+        if self.chance.random() < 0.5:
+            life = self.pick()
+            if not life.is_stopped:
+                self.note("clearing is refused while a client runs")
+                with pytest.raises(LifecycleError):
+                    await Exponea.clear_local_customer_data(life.client.configuration)
+            return
+        for life in [*self.lives]:
+            await self.close(life)
+        self.note("all data is cleared")
+        await Exponea.clear_local_customer_data(self.configuration(Setup()))
+        self.books.wipe("nobody", self.ledger, is_exact=not self.outage)
+        self.people = {key: Person() for key in DEVICES}
+        await self.open(self.random_setup())
+
+    async def use_process(self) -> None:
+        """Another process tracks events on the same file; it is killed, or closes."""
+        setup, about = self.random_setup(), self.chance.choice([*DEVICES, *CUSTOMERS])
+        life = Life("process", evolve(setup, is_mapped=False), self.lives[0].client)
+        events = [self.expect(life, about, fate="open") for _ in range(20)]
+        first, is_killed, is_device = events[0].number, self.chance.random() < 0.7, about in DEVICES
+        self.note(f"a process tracks {first} to {first + 19} about {events[0].owner}, {setup}, {is_killed=}")
+        self.is_countable = False
+        options = [str(self.path), self.address(setup.address), setup.key, about, is_device, first, 20, LEASE]
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            PROCESS,
+            json.dumps(options),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        )
+        assert child.stdout
+        lines = [await child.stdout.readline() for _ in range(10 if is_killed else 20)]
+        if is_killed:
+            child.kill()
+        rest, _ = await child.communicate(b"\n")
+        for number in map(int, [*lines, *rest.split()]):
+            self.books.events[number].fate = "due"
+
+    # Uploads
+
+    async def flush(self) -> None:
+        life = self.pick()
+        result = await life.client.flush_data(self.chance.choice([0.02, 0.2]))
+        self.note(f"{life.name} has flushed: {result}")
+
+    async def wait_for_verdict(self) -> None:
+        queued = [each for each in self.books.of("due") if each.receipt and each.receipt.status == "queued"]
+        if queued:
+            event = self.chance.choice(queued)
+            assert event.receipt
+            with suppress(DeliveryError, DeliveryTimeoutError, LifecycleError):
+                await event.receipt.delivered(0.1)
+            self.note(f"the receipt of {event.number} is {event.receipt.status}")
+
+    # The end
+
+    async def finish(self) -> None:
+        """Correct everything, and compare the books."""
+        await self.end_outage()
+        self.ahead = 0.0
+        await self.start_again()
+        for life in [*self.lives]:
+            if life.setup != Setup() or self.chance.random() < 0.5:
+                await self.close(life)
+        life = self.lives[0] if self.lives else await self.open(Setup())
+        await self.track_one(life, "a")
+        await self.track_one(life, "x")
+        result = await life.client.flush_data(20)
+        self.note(f"at the end: {result}")
+        assert result.remaining == 0, f"{result}, {self.waiting()}"
+        for event in self.books.events.values():
+            if event.receipt is not None and event.author == life.name:
+                await event.receipt.decided(10)
+        dead = await dead_letters(life.client)
+        self.books.check(self.ledger)
+        self.books.check_end(self.ledger, dead, life.name)
+        for each in [*self.lives]:
+            await self.close(each)
+
+    async def abandon(self) -> None:
+        for life in self.lives:
+            await life.client.aclose(0)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """A sandbox that refuses a mistyped kind of id, as the platform does."""
+    async with Sandbox(projects=PROJECTS) as running:
+        execute = running.engine.execute
+
+        def strict(project: str, name: str, data: Any) -> tuple[str, ...]:
+            if MISTYPED in data["customer_ids"]:
+                errors = (f"The id {MISTYPED!r} is not defined.",)
+                running.engine.reject(project, name, data, errors)
+                return errors
+            return execute(project, name, data)
+
+        running.engine.execute = strict  # type: ignore[method-assign]
+        yield running
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + HISTORIES))
+async def test_the_books_match(seed: int, tmp_path: Path, sandbox: Sandbox, set_constants: SetConstants) -> None:
+    """Nothing is lost, sent twice, told wrongly or given to somebody else, whatever happens in between."""
+    set_constants(acknowledger, LEASE=LEASE)
+    set_constants(uploader, LEASE=LEASE)
+    history = History(seed, tmp_path, sandbox, set_constants)
+    try:
+        async with asyncio.timeout(120):
+            await history.run()
+    except BaseException as error:
+        error.add_note("\n".join([f"The history of seed {seed}:", *history.log]))
+        raise
+    finally:
+        await history.abandon()
