@@ -263,6 +263,8 @@ class ProjectPausedError(DeliveryError):
         address: str = "",
         hint: str = CHECK_SETTINGS,
     ) -> None:
+        # Most of the platform's own messages end with a full stop.
+        reason = reason.removesuffix(".")
         super().__init__(f"Project {project} is paused: {reason}{f', from {address}' if address else ''}.", hint=hint)
         self.project = project
         self.status = status

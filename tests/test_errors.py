@@ -114,6 +114,8 @@ def test_messages_have_field_trouble_and_hint() -> None:
     assert messages[InvalidEventError] == expected
     assert messages[StorageError] == "The disk is full. Free some space."
     assert messages[DeliveryTimeoutError] == "No verdict within 3 seconds."
+    paused = str(ProjectPausedError("p", 401, "HTTP 401: The key is invalid.", address="https://h.example", hint="Do."))
+    assert paused == "Project p is paused: HTTP 401: The key is invalid, from https://h.example. Do."
     assert messages[DamagedFileError].startswith(
         "The queue file a.sqlite is damaged (not a database); it has been moved to"
     )

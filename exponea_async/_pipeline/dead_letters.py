@@ -108,7 +108,7 @@ class RejectionLog:
             "%s of project %s is a dead letter: %s.%s%s",
             _description(data),
             project_of(record.route),
-            dead_letter_error(reason),
+            str(dead_letter_error(reason)).removesuffix("."),
             _advice(data, reason),
             suffix,
         )

@@ -257,7 +257,7 @@ class TestLog:
 
     @pytest.mark.parametrize("body", [b"", b"nonsense", b'"data":5}', b'"data":{"customer_ids":[]}}', b"x" * 100_000])
     def test_any_record_can_be_logged(self, caplog: pytest.LogCaptureFixture, body: bytes) -> None:
-        """A damaged or a large record is logged without its type."""
-        RejectionLog().note(Leased("1", "shop/batch", body, 0.0, 0), "no")
+        """A damaged or a large record is logged without its type; a full stop of the platform's is not repeated."""
+        RejectionLog().note(Leased("1", "shop/batch", body, 0.0, 0), "no.")
 
         assert warnings(caplog) == ["An event of project shop is a dead letter: Engagement rejected the event: no."]
