@@ -13,6 +13,7 @@ from exponea_async._pipeline.flush import Flusher
 from exponea_async._pipeline.network import Network
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
+from exponea_async._pipeline.refusals import RefusalHistory
 from exponea_async._pipeline.retry import RateLimiter
 from exponea_async._pipeline.sender import Sender
 from exponea_async._pipeline.transport import Transport
@@ -81,6 +82,7 @@ class UploadRuntime:
             hooks=hooks,
             settings=settings,
             projects=projects,
+            history=RefusalHistory(storage),
             max_failures=configuration.flush_max_retries,
         )
         uploader = Uploader(

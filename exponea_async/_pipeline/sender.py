@@ -11,6 +11,7 @@ from exponea_async._pipeline.commands import project_of
 from exponea_async._pipeline.dead_letters import GIVEN_UP
 from exponea_async._pipeline.exchange import Batch, Exchange
 from exponea_async._pipeline.projects import ProjectStore
+from exponea_async._pipeline.refusals import RefusalHistory
 from exponea_async._pipeline.responses import BatchResult, HeldError, NoVerdictError
 from exponea_async._pipeline.retry import Backoff, pause_seconds
 from exponea_async.config import UploadSettings
@@ -44,6 +45,7 @@ class Sender:
         hooks: Notified when a route becomes unavailable, is paused or resumes.
         settings: The waits between attempts.
         projects: The projects whose key or address may change.
+        history: The refusals of earlier processes.
         max_failures: Number of failures of its own after which a record is a dead letter.
 
     Attributes:
@@ -59,6 +61,7 @@ class Sender:
         hooks: Hooks,
         settings: UploadSettings,
         projects: ProjectStore,
+        history: RefusalHistory,
         max_failures: int,
     ) -> None:
         self._exchange = exchange
@@ -66,6 +69,7 @@ class Sender:
         self._counters = counters
         self._hooks = hooks
         self._projects = projects
+        self._history = history
         self._max_failures = max_failures
         self._backoff = Backoff(settings)
         self._max_wait = settings.backoff_max
@@ -105,7 +109,10 @@ class Sender:
         try:
             result = await self._exchange.send(batch)
         except RejectedError as error:
-            return self._handle_refusal(batch, breaker, error, started)
+            breaker.refused[:0] = await self._history.load(batch.route)
+            is_split = self._handle_refusal(batch, breaker, error, started)
+            await self._history.store(batch.route, breaker.refused)
+            return is_split
         except ProjectPausedError as error:
             self._counters.failed_requests += 1
             self._pause(batch, breaker, error, started)
@@ -114,6 +121,7 @@ class Sender:
             return await self._handle_unavailable(batch, breaker, error, started)
         else:
             self._accept(batch, breaker, result)
+            await self._history.store(batch.route, breaker.refused)
         return False
 
     def recover(self, batch: Batch, error: Exception) -> None:

@@ -17,7 +17,7 @@ from helpers.local_server import LocalServer
 from helpers.scripted_server import ReceivedRequest, Script, ScriptedServer
 from helpers.waiting import until
 
-from exponea_async import Event, Exponea, FlushResult, Hooks, RejectedError
+from exponea_async import Event, Exponea, FlushMode, FlushResult, Hooks, RejectedError
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.testing import dead_letters, pending_records
 
@@ -84,6 +84,32 @@ class TestEverythingIsRefused:
         assert (kinds["rejected"], kinds["revived"], kinds["paused"]) == (2, 1, 1)
         (revived,) = [event.ids for event in deliveries if event.kind == "revived"]
         assert set(revived) == {key for event in deliveries if event.kind == "rejected" for key in event.ids}
+
+    async def test_by_one_process_after_the_other(self, connect: Connect, scripted: ScriptedServer) -> None:
+        """The refusals of clients that each send one event are counted together, and all events are kept."""
+        scripted.script = refuse_everything(400)
+        for number in range(5):
+            client = await connect(base_url=scripted.url)
+            await client.track_event(Event("ping", {"number": number}))
+            await client.flush_data(10)
+            await client.aclose()
+
+        client = await connect(base_url=scripted.url, flush_mode=FlushMode.MANUAL)
+        assert (len(await pending_records(client)), await dead_letters(client)) == (5, [])
+        scripted.script = ReceivedRequest.accept
+        assert (await client.flush_data(10)).delivered == 5
+
+    async def test_a_success_in_between(self, connect: Connect, scripted: ScriptedServer) -> None:
+        """Refusals of clients between which something was accepted are the fault of the events."""
+        scripted.script = refuse({0, 1, 3})
+        for number in range(4):
+            client = await connect(base_url=scripted.url)
+            await client.track_event(Event("ping", {"number": number}))
+            await client.flush_data(10)
+            await client.aclose()
+
+        client = await connect(base_url=scripted.url, flush_mode=FlushMode.MANUAL)
+        assert (await pending_records(client), await dead_numbers(client)) == ([], {0, 1, 3})
 
     async def test_everything_is_delivered_afterwards(self, connect: Connect, scripted: ScriptedServer) -> None:
         """Once requests are accepted again, a flush delivers every record."""
