@@ -432,6 +432,11 @@ class TestSizes:
         for large in ([None] * 5_000_000, doubled, np.zeros(5_000_000), dict.fromkeys(map(str, range(500_000)))):
             assert "elements in all" in str(error_of(encoding, {"a": large}))
 
+    def test_values_of_the_usual_types_are_not_walked_for_that(self) -> None:
+        """Where only all values together are too many, the error is about all of them."""
+        values = {str(number): [[1, 2]] * 3_000 for number in range(48)}
+        assert str(error_of(FAST, values)).startswith("properties: must have at most 409600 elements in all")
+
     def test_a_single_value_has_a_limit_of_its_own(self, encoding: ModuleType) -> None:
         """A value may have 32,768 elements, far more than fit into its bytes; others begin to count anew."""
         longest = [None] * 32_768

@@ -84,7 +84,7 @@ def encode_object(values: Mapping[str, Any], path: str, encoder: Encoder | None 
     Raises:
         InvalidEventError: A value can't be represented in JSON, or takes 16 KB or more. The error names its path.
     """
-    encoded = _encode_fast(values)
+    encoded = _encode_fast(values, path)
     if encoded is None:
         values = plain_object(values, path, encoder)
         encoded = _dumps(values)
@@ -119,8 +119,8 @@ def encode_number(number: float) -> bytes:
 # The fast way
 
 
-def _orjson_fast(values: Mapping[str, Any]) -> bytes | None:
-    if type(values) is not dict or not (_are_flat(map(type, values.values())) or _is_clean(values)):
+def _orjson_fast(values: Mapping[str, Any], path: str) -> bytes | None:
+    if type(values) is not dict or not (_are_flat(map(type, values.values())) or _is_clean(values, path)):
         return None
     try:
         encoded = orjson.dumps(values, None, _ORJSON_OPTIONS)
@@ -130,11 +130,14 @@ def _orjson_fast(values: Mapping[str, Any]) -> bytes | None:
     return None if b"null" in encoded else encoded
 
 
-def _is_clean(values: dict[str, Any]) -> bool:
+def _is_clean(values: dict[str, Any], path: str) -> bool:
     """
-    Return whether orjson may get these values: it knows their types, and they are neither too deep nor too many.
+    Return whether orjson may get these values: it knows their types, and they are not nested too deeply.
 
     orjson does not limit the depth of tuples, and overwrites foreign memory where they are nested some thousand levels.
+
+    Raises:
+        InvalidEventError: There are too many. The walk would find that, too, but block the event loop meanwhile.
     """
     nested: list[Any] = [values]
     elements = 0
@@ -143,7 +146,7 @@ def _is_clean(values: dict[str, Any]) -> bool:
         for each in nested:
             elements += len(each)
             if elements > MAX_ELEMENTS:
-                return False
+                raise _too_many(MAX_ELEMENTS, path)
             found += each.values() if type(each) is dict else each
         if _are_flat(map(type, found)):
             return True
@@ -153,7 +156,7 @@ def _is_clean(values: dict[str, Any]) -> bool:
     return False
 
 
-def _json_fast(values: Mapping[str, Any]) -> bytes | None:
+def _json_fast(values: Mapping[str, Any], _path: str) -> bytes | None:
     # The standard encoder turns keys such as 1 or None into strings, so only flat objects with clean keys go this way.
     if type(values) is not dict:
         return None
@@ -172,7 +175,7 @@ def _json_dumps(value: Any) -> bytes:
 
 # Neither cycles nor values that are nested too deeply get this far.
 _json_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
-_encode_fast: Callable[[Mapping[str, Any]], bytes | None]
+_encode_fast: Callable[[Mapping[str, Any], str], bytes | None]
 _dumps: Callable[[Any], bytes]
 if orjson:
     _ORJSON_OPTIONS = (
@@ -263,8 +266,7 @@ class _Walk:
         self._within_value += elements if depth else 0
         if self._elements > MAX_ELEMENTS or self._within_value > MAX_VALUE_ELEMENTS:
             limit = MAX_ELEMENTS if self._elements > MAX_ELEMENTS else MAX_VALUE_ELEMENTS
-            trouble = f"must have at most {limit} elements in all, the nested ones included"
-            raise InvalidEventError(path[:200], trouble, "Send fewer values.")
+            raise _too_many(limit, path)
 
     def convert_list(self, value: Any, path: str, depth: int) -> list[Any]:
         """Return a list or tuple as a list of JSON types."""
@@ -325,6 +327,11 @@ def _is_plain(value: Any) -> bool:
     if kind is str:
         return value.isascii()  # type: ignore[no-any-return]
     return kind is bool or (kind is int and _fits(value))
+
+
+def _too_many(limit: int, path: str) -> InvalidEventError:
+    trouble = f"must have at most {limit} elements in all, the nested ones included"
+    return InvalidEventError(path[:200], trouble, "Send fewer values, or check whether one contains itself.")
 
 
 def _check_depth(path: str, depth: int) -> None:

@@ -148,12 +148,14 @@ class Exchange:
             result = await self._send(batch, compress=False)
         except DeliveryError:
             return None
-        self._uncompressed.add(batch.base_url)
-        LOG.warning(
-            "%s refuses compressed requests and accepts the same ones uncompressed; requests to it are not compressed"
-            " any more. Set UploadSettings(gzip=False).",
-            batch.base_url,
-        )
+        # Other batches may have found the same meanwhile.
+        if batch.base_url not in self._uncompressed:
+            self._uncompressed.add(batch.base_url)
+            LOG.warning(
+                "%s refuses compressed requests and accepts the same ones uncompressed; requests to it are not"
+                " compressed any more. Set UploadSettings(gzip=False).",
+                batch.base_url,
+            )
         return result
 
     async def is_platform_up(self, batch: Batch) -> bool:
