@@ -230,6 +230,34 @@ class TestCustomers:
         assert traces(tmp_path / "queue.sqlite", b"jane@", "Jäne".encode(), b"J\\u00e4ne") == []
 
 
+class TestOthers:
+    @pytest.mark.parametrize("kind", ["device", "customer", "nobody"])
+    async def test_a_call_about_several(self, client: Exponea, kind: str) -> None:
+        """A call about a subject that is not tracked and others drops only what is about it, and counts each event."""
+        withdrawn = client.device("tg:42") if kind == "device" else client.for_customer(JANE)
+        await withdrawn.forget()
+        with client.bind(client.nobody() if kind == "nobody" else withdrawn):
+            receipts = await client.track_many([Event("a"), (JOE, Event("b")), Event("c"), ({"crm": "1"}, Event("d"))])
+
+        assert [each.status for each in receipts] == ["dropped", "queued", "dropped", "queued"]
+        assert client.stats().dropped == {"nobody" if kind == "nobody" else "withdrawn": 2}
+        assert [data["customer_ids"] for data in await pending_data(client)] == [JOE, {"crm": "1"}]
+
+    async def test_a_call_before_it_is_noticed(self, configure: Configure, client: Exponea) -> None:
+        """So does a call of another client that has not noticed yet that the device is not tracked any more."""
+        async with Exponea(configure(flush_mode="MANUAL")) as other:
+            await client.device("tg:42").forget()
+            with other.bind(other.device("tg:42")):
+                receipts = await other.track_many([Event("a"), (JOE, Event("b")), Event("c"), (JANE, Event("d"))])
+
+            assert [each.status for each in receipts] == ["dropped", "queued", "dropped", "queued"]
+            assert other.stats().dropped == {"withdrawn": 2}
+            for receipt in receipts[::2]:
+                with pytest.raises(DroppedError, match="has withdrawn the consent"):
+                    await receipt.delivered()
+        assert [data["customer_ids"] for data in await pending_data(client)] == [JOE, JANE]
+
+
 class TestStopping:
     @pytest.mark.parametrize("kind", ["device", "customer", "nobody"])
     async def test_a_bound_subject(self, client: Exponea, kind: str) -> None:

@@ -136,6 +136,11 @@ class EventRecorder:
         # Converted here, and not for each event that they are merged into.
         self._defaults = plain_object(properties, "default_properties", self._encoder)
 
+    @property
+    def for_others(self) -> "EventRecorder":
+        """The recorder of events that are about others than the subject."""
+        return self
+
     # Timestamps and identities
 
     def timestamp(self) -> float:
@@ -438,8 +443,13 @@ class DroppingRecorder(EventRecorder):
     def __init__(self, recorder: EventRecorder, reason: str, count: str) -> None:
         # It has the parts of the other one: what is not recorded is read in the same way.
         self.__dict__.update(recorder.__dict__)
-        self._stopped = True
+        self._stopped, self._loop = True, None
         self._recorder, self._reason, self._count = recorder, reason, count
+
+    @property
+    def for_others(self) -> EventRecorder:
+        """The recorder of the client."""
+        return self._recorder
 
     def check_running(self) -> bool:
         """Return False; raise as the other recorder does where the client is not running."""

@@ -242,7 +242,7 @@ class CustomerContext(SubjectContext):
 
     async def record_many(self, drafts: Drafts) -> list[Receipt]:
         """Record drafts in one commit."""
-        return await self.recorder.record_many(self._identity, drafts)
+        return await self.recorder.for_others.record_many(self._identity, drafts)
 
     async def identify(self, ids: Mapping[str, str | None], properties: Mapping[str, Any]) -> Receipt:
         """Record the update for these ids beside the customer's own; nothing is remembered."""

@@ -88,7 +88,7 @@ class DeviceContext(SubjectContext):
         first = drafts[0][0]
         if first is not None and all(own is not None for own, _ in drafts):
             # None of them is about the device, which must not be created for them.
-            return await self.recorder.record_many(first, drafts)
+            return await self.recorder.for_others.record_many(first, drafts)
         device = self._store.cached(self._name)
         if len(drafts) > SLICE and not self._is_active(device, self.recorder.timestamp()):
             # The installation and the session are recorded on their own, so that the rest need not be at once.
@@ -129,7 +129,21 @@ class DeviceContext(SubjectContext):
             return state, [PendingEvent(own or state, draft.kind, _stamped(draft, timestamps)) for own, draft in drafts]
 
         receipts = await self._run(Change(update, event_count=len(drafts)))
-        return receipts if len(receipts) == len(drafts) else [self.recorder.dropped() for _ in drafts]
+        return receipts if len(receipts) == len(drafts) else await self._record_others(drafts, receipts)
+
+    async def _record_others(self, drafts: Drafts, dropped: list[Receipt]) -> list[Receipt]:
+        """
+        Record the drafts about customers, where nothing is tracked about the device.
+
+        Args:
+            drafts: All drafts.
+            dropped: The receipt of one that is about the device.
+        """
+        others = [(own, draft) for own, draft in drafts if own is not None]
+        device, missing = self._store.cached(self._name), len(drafts) - len(others) - len(dropped)
+        about_device = iter([*dropped, *(self._store.dropped(device) for _ in range(missing))])
+        recorded = iter(await self.recorder.record_many(others[0][0], others) if others else ())
+        return [next(about_device if own is None else recorded) for own, _ in drafts]
 
     async def identify(self, ids: Mapping[str, str | None], properties: Mapping[str, Any]) -> Receipt:
         """Remember the ids, forget those that are None, and record the update, in one commit."""

@@ -224,17 +224,21 @@ async def _open_link(context: DeviceContext, url: str, clicked_at: float | None)
 def _draft(context: SubjectContext, given: Addressed) -> tuple[Identity | None, Draft] | Receipt:
     """Return what is to be recorded, or the receipt of an event that is dropped."""
     ids, event = given if isinstance(given, tuple) and len(given) == 2 else (None, given)
-    recorder = context.recorder
     known = None if ids is None else read_ids(ids, "ids", context.configuration.normalize_id)
     if not isinstance(event, Event):
         trouble = f"expected an Event or a pair (ids, Event), got {short_repr(given)}"
         raise InvalidEventError("event", trouble, "Use Event(name, properties).")
-    draft = context.draft(EventType.TRACK_EVENT, event)
+    if known is None:
+        own = context.draft(EventType.TRACK_EVENT, event)
+        return context.recorder.dropped() if own is None else (None, own)
+    # Whatever becomes of the events of the subject.
+    recorder = context.recorder.for_others
+    draft = recorder.draft_event(EventType.TRACK_EVENT, event)
     if draft is None:
         return recorder.dropped()
-    if known is not None and recorder.is_withdrawn(known):
+    if recorder.is_withdrawn(known):
         return recorder.dropped(WITHDRAWN, count=WITHDRAWN_COUNT)
-    return None if known is None else recorder.identity(known, None), draft
+    return recorder.identity(known, None), draft
 
 
 def payment(item: PurchasedItem, timestamp: Timestamp) -> Event:
