@@ -149,6 +149,7 @@ class Person:
     ids: dict[str, str] = field(factory=dict)
     is_switched: bool = False
     signed_out: int = 0
+    is_forgotten: bool = False
 
 
 class History:
@@ -159,6 +160,7 @@ class History:
         self.books = Books()
         self.lives: list[Life] = []
         self.people = {key: Person() for key in DEVICES}
+        self.forgotten: set[str] = set()
         self.log: list[str] = []
         self.numbers, self.names, self.files = 0, 0, 0
         self.outage = ""
@@ -188,6 +190,15 @@ class History:
 
     def owner(self, key: str) -> str:
         return f"device {key} {self.people[key].signed_out}/{self.books.wipes}"
+
+    def is_dropped(self, life: Life, about: str) -> bool:
+        """Return whether nothing is tracked about somebody."""
+        forgotten = self.people[about].is_forgotten if about in DEVICES else about in self.forgotten
+        return life.is_stopped or forgotten
+
+    def begin_anew(self) -> None:
+        """Nothing of what was stored is left."""
+        self.people, self.forgotten = {key: Person() for key in DEVICES}, set()
 
     # Clients
 
@@ -300,6 +311,8 @@ class History:
             self.flush: 3,
             self.wait_for_verdict: 3,
             self.let_time_pass: 4,
+            self.forget: 1,
+            self.track_again: 2,
             self.use_process: 0.15,  # type: ignore[dict-item]
         }
         await self.open(self.random_setup())
@@ -328,8 +341,9 @@ class History:
 
     def record(self, event: Tracked, life: Life, receipt: Receipt) -> None:
         event.receipt = receipt
-        event.fate = "dropped" if life.is_stopped else "due"
-        assert (receipt.status == "dropped") is life.is_stopped, f"{receipt} of {life.name}"
+        is_dropped = self.is_dropped(life, event.owner.split()[1])
+        event.fate = "dropped" if is_dropped else "due"
+        assert (receipt.status == "dropped") is is_dropped, f"{receipt} of {life.name}"
 
     async def track_one(self, life: Life, about: str) -> None:
         event = self.expect(life, about, fate="open")
@@ -348,14 +362,14 @@ class History:
         await asyncio.gather(*(self.track_one(life, each) for each in about))
 
     async def track_many(self) -> None:
-        life, about = self.pick(), self.chance.choice(DEVICES)
+        life, about = self.pick(), self.chance.choice([*DEVICES, "y"])
         own = [self.expect(life, about, fate="open") for _ in range(self.chance.choice([1, 5, 150]))]
         others = [self.expect(life, "x", fate="open") for _ in range(self.chance.choice([0, 3]))]
         self.note(f"{life.name} tracks {own[0].number} to {[*own, *others][-1].number} about {own[0].owner} and x")
         events: list[Any] = [Event("ping", {"number": each.number}) for each in own]
         events += [({"registered": "customer x"}, Event("ping", {"number": each.number})) for each in others]
         try:
-            with life.client.bind(life.client.device(about)):
+            with life.client.bind(self.subject(life, about)):
                 receipts = await life.client.track_many(events)
         except WipedFileError:
             assert life.is_stopped
@@ -370,7 +384,7 @@ class History:
         self.note(f"{life.name} identifies {self.owner(key)} as {ids}")
         with suppress(WipedFileError):
             await life.client.device(key).identify_customer(ids)
-        if not life.is_stopped:
+        if not self.is_dropped(life, key):
             merged = {**person.ids, **ids}
             person.ids = {kind: value for kind, value in merged.items() if value is not None}
 
@@ -401,11 +415,43 @@ class History:
             return
         except WipedFileError:
             assert life.is_stopped
-        if not life.is_stopped:
+        if not self.is_dropped(life, key):
             assert not is_refused
             person = self.people[key]
             is_switched = person.is_switched or change is not None
             self.people[key] = Person(is_switched=is_switched, signed_out=person.signed_out + 1)
+
+    async def forget(self) -> None:
+        life, about = self.pick(), self.chance.choice([*DEVICES, "y"])
+        # Another client notices within seconds, but not at once, which customers are forgotten.
+        if life.is_stopped or (about == "y" and len(self.lives) > 1):
+            return
+        self.note(f"{life.name} forgets {about}")
+        erased = await self.subject(life, about).forget()
+        self.note(f"{erased} records are erased")
+        # What is in flight may still be delivered, and is counted by both.
+        self.is_countable = False
+        is_exact = len(self.lives) == 1 and life.setup.flush_mode == "MANUAL" and not self.outage
+        whose = f"device {about}" if about in DEVICES else f"customer {about}"
+        self.books.forget(whose, life.name, self.ledger, is_exact=is_exact)
+        if about in DEVICES:
+            self.people[about] = Person(signed_out=self.people[about].signed_out + 1, is_forgotten=True)
+        else:
+            self.forgotten.add(about)
+
+    async def track_again(self) -> None:
+        life = self.pick()
+        # Another client notices within seconds, but not at once.
+        if life.is_stopped or len(self.lives) > 1:
+            return
+        for about in [*DEVICES, *self.forgotten]:
+            if self.is_dropped(life, about):
+                self.note(f"{life.name} tracks {about} again")
+                await self.subject(life, about).start()
+                if about in DEVICES:
+                    self.people[about].is_forgotten = False
+                else:
+                    self.forgotten.discard(about)
 
     async def set_defaults(self) -> None:
         life = self.pick()
@@ -517,7 +563,7 @@ class History:
         requests = self.sandbox.requests
         await until(lambda: len(requests) >= min(self.sandbox.request_count, 1000))
         self.books.wipe(life.name, self.ledger, is_exact=len(self.lives) == 1)
-        self.people = {key: Person() for key in DEVICES}
+        self.begin_anew()
         for each in self.lives:
             each.is_stopped, each.marker = True, None
 
@@ -543,12 +589,14 @@ class History:
         self.note("all data is cleared")
         await Exponea.clear_local_customer_data(self.configuration(Setup()))
         self.books.wipe("nobody", self.ledger, is_exact=not self.outage)
-        self.people = {key: Person() for key in DEVICES}
+        self.begin_anew()
         await self.open(self.random_setup())
 
     async def use_process(self) -> None:
         """Another process tracks events on the same file; it is killed, or closes."""
         setup, about = self.random_setup(), self.chance.choice([*DEVICES, *CUSTOMERS])
+        if self.is_dropped(Life("", setup, self.lives[0].client), about):
+            return
         life = Life("process", evolve(setup, is_mapped=False), self.lives[0].client)
         events = [self.expect(life, about, fate="open") for _ in range(20)]
         first, is_killed, is_device = events[0].number, self.chance.random() < 0.7, about in DEVICES

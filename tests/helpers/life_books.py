@@ -111,6 +111,13 @@ class Books:
         for event in self.of("due", "open"):
             event.may_die = True
 
+    def forget(self, whose: str, by: str, ledger: Ledger, *, is_exact: bool) -> None:
+        """Note that everything of a device or customer was deleted; ``is_exact`` as in `wipe`."""
+        for event in self.of("due"):
+            if event.owner.split()[:2] == whose.split():
+                event.fate, event.wiped_by = "wiped", by
+                event.arrived = ledger.projects_with(event) if is_exact else None
+
     # Checks
 
     def check(self, ledger: Ledger) -> None:
