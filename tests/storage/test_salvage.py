@@ -4,6 +4,7 @@ What is saved of a file that is damaged, or that was deleted with its write-ahea
 
 import asyncio
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -233,6 +234,20 @@ class TestLostLog:
         await storage.aclose()
         assert bodies(await (await open_file()).waiting(9)) == ["a", "b", "c"]
         assert sorted(path.parent.iterdir()) == sorted(files(path))
+
+    async def test_a_log_that_was_cut_off(self, open_file: OpenFile, path: Path) -> None:
+        """The storage goes on in a new file, and says that the old one was damaged."""
+        reported: list[DamagedFileError] = []
+        storage, other = await open_file(report=reported.append), await open_file()
+        await storage.write(records("a"))
+        # Otherwise all pages would be in the memory of the first connection.
+        await other.write(records("b"))
+        os.truncate(files(path)[1], 0)
+
+        await storage.write(records("c"))
+        assert bodies(await storage.waiting(9))[-1] == "c"
+        (report,) = reported
+        assert report.moved_to
 
     async def test_a_new_file_beside_the_old_log(self, open_file: OpenFile, path: Path) -> None:
         """What another process does at the path of a deleted file harms none of what this one can still read."""

@@ -227,8 +227,9 @@ def _unused_name(path: Path) -> str:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Return whether an error means that the file is damaged."""
-    return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    """Return whether an error means that the file is damaged, or that it or its log was cut off."""
+    is_cut = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHORT_READ
+    return is_cut or primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def is_busy(error: BaseException) -> bool:
