@@ -30,8 +30,8 @@ test: $(READY) ## run the tests
 lowest: $(READY) ## run the tests with the lowest supported version of each dependency
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/lowest
-	$(BIN)/uv pip install --quiet --python $(VENV)/lowest --resolution lowest-direct \
-		--editable '.[speed,otel,html]' --group dev
+	$(BIN)/uv pip install --quiet --python $(VENV)/lowest --resolution lowest-direct --editable '.[speed,otel,html]'
+	$(BIN)/uv pip install --quiet --python $(VENV)/lowest --group dev
 	@echo "==> tests with the lowest versions"
 	$(VENV)/lowest/bin/python -m pytest -n auto --dist loadfile
 

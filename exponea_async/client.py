@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from attrs import evolve
 
+from exponea_async._internal.arguments import read_timeout
 from exponea_async._lifecycle.components import Components
 from exponea_async._lifecycle.lifecycle import Lifecycle
 from exponea_async.config import Configuration
@@ -132,7 +133,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         Raises:
             LifecycleError: The client is running in the event loop of another thread.
         """
-        await self._lifecycle.close(timeout, end_sessions=end_sessions)
+        await self._lifecycle.close(read_timeout(timeout), end_sessions=end_sessions)
 
     async def stop_integration(
         self,
@@ -171,7 +172,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
                 "stop_integration() deletes the data of all end users, and one of them is bound.",
                 hint="Use exponea.current.forget() for this one, or stop_integration(everyone=True).",
             )
-        return await self._lifecycle.stop(flush=flush, timeout=timeout)
+        return await self._lifecycle.stop(flush=flush, timeout=read_timeout(timeout))
 
     @classmethod
     async def clear_local_customer_data(cls, configuration: Configuration, app_group: str | None = None) -> None:
@@ -261,15 +262,16 @@ class Exponea(DeviceVerbs, BulkVerbs):
             The number of delivered, rejected and remaining records, and why records remain.
 
         Raises:
+            InvalidEventError: The timeout is not a duration.
             StorageError: The storage refused.
             LifecycleError: The client was not started, or is closed.
         """
-        components = self._components
+        components, limit = self._components, read_timeout(timeout)
         if not components.recorder.check_running() or components.upload is None:
             return FlushResult(0, 0, 0)
         try:
             own = None if projects is None else frozenset(projects)
-            return await components.upload.flusher.flush(timeout, projects=own)
+            return await components.upload.flusher.flush(limit, projects=own)
         except StorageError:
             # The storage may be closed because the client is closed.
             if components.recorder.check_running():

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from attrs import field, frozen
 
 from exponea_async._internal.actions import ActionType, to_action_type
+from exponea_async._internal.arguments import read_timeout
 from exponea_async.errors import (
     DeliveryError,
     DeliveryTimeoutError,
@@ -334,9 +335,11 @@ class Receipt:
             ProjectPausedError: The project is paused, so there will be no verdict soon; the event is still queued.
             DeliveryTimeoutError: There was no verdict in time; the event is still queued.
             ClosedError: The client was closed before there was a verdict; the event is still queued.
+            InvalidEventError: The timeout is not a duration.
         """
+        seconds = read_timeout(timeout)
         if self.status == "queued":
-            await self._wait_for_verdict(timeout, through_pauses=False)
+            await self._wait_for_verdict(seconds, through_pauses=False)
         error = self._find_error()
         if error:
             # Raised for each caller: without this, every traceback would show the frames of all the others.
@@ -353,8 +356,9 @@ class Receipt:
             DeliveryTimeoutError: There was no verdict in time; the event is still queued.
             ClosedError: The client was closed before there was a verdict; the event is still queued.
         """
+        seconds = read_timeout(timeout)
         if self.status == "queued":
-            await self._wait_for_verdict(timeout, through_pauses=True)
+            await self._wait_for_verdict(seconds, through_pauses=True)
 
     @property
     def is_awaited(self) -> bool:

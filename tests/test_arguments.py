@@ -3,15 +3,17 @@ The rules of what users pass to the public coroutines.
 """
 
 import math
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.clients import Configure, pending_data
 
-from exponea_async._internal.arguments import read_number, read_text, read_timestamp
+from exponea_async import Event, Exponea
+from exponea_async._internal.arguments import read_number, read_text, read_timeout, read_timestamp
 from exponea_async.errors import InvalidEventError
 
 #: More digits than Python is willing to print.
@@ -123,3 +125,46 @@ class TestNumbers:
         """The error names the field."""
         with pytest.raises(InvalidEventError, match=r"^value: expected a finite number, got "):
             read_number(number, "value", "Use a number.")
+
+
+class TestTimeouts:
+    @pytest.mark.parametrize(
+        ("timeout", "seconds"),
+        [
+            (None, None),
+            (math.inf, None),
+            (0, 0.0),
+            (1, 1.0),
+            (0.5, 0.5),
+            (Decimal("1.5"), 1.5),
+            (timedelta(minutes=1), 60.0),
+        ],
+    )
+    def test_durations(self, timeout: Any, seconds: float | None) -> None:
+        """A timeout is a number of seconds, a timedelta, or none."""
+        assert read_timeout(timeout) == seconds
+
+    @pytest.mark.parametrize("timeout", ["x", "1", -1, math.nan, True, [], timedelta(seconds=-1), -math.inf])
+    def test_others(self, timeout: Any) -> None:
+        """Anything else is an error that names the field."""
+        with pytest.raises(InvalidEventError, match=r"^timeout: expected seconds of 0 or more"):
+            read_timeout(timeout)
+
+
+@pytest.mark.parametrize("call", ["flush_data", "stop_integration", "aclose", "delivered", "decided"])
+async def test_where_timeouts_are_read(configure: Configure, call: str) -> None:
+    """Every call with a timeout checks it before it does anything."""
+    async with Exponea(configure(flush_mode="MANUAL")) as client:
+        receipt = await client.for_customer({"registered": "jane"}).track_event(Event("ping"))
+        target: Any = receipt if call in ("delivered", "decided") else client
+        with pytest.raises(InvalidEventError, match="timeout"):
+            await getattr(target, call)(timeout="x")
+        assert len(await pending_data(client)) == 1
+
+
+async def test_events_that_are_none(configure: Configure) -> None:
+    """What is not iterable is named."""
+    async with Exponea(configure(flush_mode="MANUAL")) as client:
+        events: Any = None
+        with pytest.raises(InvalidEventError, match="events: expected events, got None"):
+            await client.track_many(events)

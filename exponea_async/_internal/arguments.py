@@ -7,7 +7,7 @@ A function returns the value as the SDK goes on with it, and raises an `InvalidE
 import math
 from asyncio import CancelledError
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -118,6 +118,22 @@ def read_number(number: Any, path: str, hint: str) -> float:
     if finite is None:
         raise InvalidEventError(path, f"expected a finite number, got {short_repr(number)}", hint)
     return int(number) if isinstance(number, int) else finite
+
+
+def read_timeout(timeout: Any, path: str = "timeout") -> float | None:
+    """
+    Return the maximum duration of a call in seconds; None, also for infinity, is no limit.
+
+    Raises:
+        InvalidEventError: It is neither a number of 0 or more, nor a timedelta of that, nor None.
+    """
+    if timeout is None or timeout == math.inf:
+        return None
+    seconds = _finite(timeout.total_seconds() if isinstance(timeout, timedelta) else timeout)
+    if seconds is None or seconds < 0:
+        trouble = f"expected seconds of 0 or more, or None, got {short_repr(timeout)}"
+        raise InvalidEventError(path, trouble, "Use a number, a timedelta, or None for no limit.")
+    return seconds
 
 
 def read_timestamp(timestamp: Any, path: str) -> float:

@@ -137,11 +137,15 @@ class BulkVerbs(SubjectVerbs):
             The receipts, in the order of the events.
 
         Raises:
-            InvalidEventError: An event can't be sent as it is; the error names its index and path.
+            InvalidEventError: It is not an iterable; or an event can't be sent as it is, and the error names its index
+                and path.
             QueueFullError: The queue is full, with ``when_full="raise"``.
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
+        if not isinstance(events, Iterable):
+            trouble = f"expected events, got {short_repr(events)}"
+            raise InvalidEventError("events", trouble, "Use a list of events or of pairs (ids, Event).")
         context = self._context
         drafts: list[tuple[Identity | None, Draft] | Receipt] = []
         for index, event in enumerate(events):
