@@ -100,7 +100,10 @@ class Traffic:
         except DropConnectionError as drop:
             status, commands = DROPPED, drop.commands
             response = _drop(request)
-        except (ConnectionError, asyncio.CancelledError):
+        except ConnectionError:
+            # The client has gone in the middle of its request.
+            status, response = DROPPED, _drop(request)
+        except asyncio.CancelledError:
             status = DROPPED
             raise
         finally:

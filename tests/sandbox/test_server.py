@@ -271,8 +271,10 @@ class TestFaults:
 
 
 class TestLifecycle:
-    async def test_a_client_that_disconnects_during_the_body(self, sandbox: Sandbox) -> None:
-        """A request whose body is incomplete is logged as dropped, and nothing is stored."""
+    async def test_a_client_that_disconnects_during_the_body(
+        self, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A request whose body is incomplete is logged as dropped, without an error, and nothing is stored."""
         _, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rpartition(":")[2]))
         head = "POST /track/v2/projects/shop/customers HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token key"
         writer.write(f"{head}\r\nContent-Length: 100\r\n\r\n{{".encode())
@@ -281,6 +283,7 @@ class TestLifecycle:
         await writer.wait_closed()
         await until(lambda: len(sandbox.requests) == 1)
 
+        assert caplog.text == ""
         assert [(entry.status, entry.size) for entry in sandbox.requests] == [(0, 1)]
         assert sandbox.engine.customers() == []
 
