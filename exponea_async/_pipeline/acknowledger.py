@@ -42,7 +42,8 @@ class Verdict:
         outcome: ``"delivered"``, ``"rejected"`` for good, ``"retried"`` later, ``"returned"``: not sent after all, or
             ``"revived"``: rejected before, and in the queue again.
         ids: The records.
-        settlements: The same for the storage.
+        settlements: The same for the storage, but due in event-loop time: the system's clock may be set before they are
+            stored.
         reason: Why, unless they were delivered or returned.
     """
 
@@ -145,14 +146,15 @@ class Acknowledger:
             reason: Why.
             is_fault: Whether the failure is the fault of the records, and counts for each of them.
         """
-        settlements = _postponements(records, time.time() + delay, reason, failures=int(is_fault))
         due = asyncio.get_running_loop().time() + delay
+        settlements = _postponements(records, due, reason, failures=int(is_fault))
         heapq.heappush(self._dues, (due, next(self._due_numbers), settlements))
         self._decide(Verdict("retried", _ids(records), settlements, reason))
 
     def give_back(self, records: Sequence[Leased]) -> None:
         """State that records were not sent after all: any process may lease them at once."""
-        self._decide(Verdict("returned", _ids(records), _postponements(records, time.time())))
+        now = asyncio.get_running_loop().time()
+        self._decide(Verdict("returned", _ids(records), _postponements(records, now)))
 
     def revive(self, ids: tuple[str, ...], reason: str) -> None:
         """State that dead letters were no fault of theirs: they are put back into the queue."""
@@ -170,7 +172,7 @@ class Acknowledger:
         now = asyncio.get_running_loop().time()
         waiting = [each for due, _, settlements in self._dues if due > now for each in settlements]
         if waiting:
-            settlements = tuple(evolve(each, due=time.time()) for each in waiting)
+            settlements = tuple(evolve(each, due=now) for each in waiting)
             self._dues = [(now, next(self._due_numbers), settlements)]
             # Without ids: the verdict on these records is stored already, or about to be.
             self._decide(Verdict("returned", (), settlements))
@@ -226,17 +228,18 @@ class Acknowledger:
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
         # The retry loop costs more than settling a batch does, and is hardly ever needed.
         with suppress(StorageError):
-            await self._storage.settle(settlements)
+            await self._storage.settle(_in_unix_time(settlements))
             return
         async for attempt in storage_attempts():
             with attempt:
-                await self._storage.settle(settlements)
+                await self._storage.settle(_in_unix_time(settlements))
 
     async def _revive(self, ids: Sequence[str]) -> None:
         if ids:
             async for attempt in storage_attempts():
                 with attempt:
-                    await self._storage.revive(ids)
+                    # What was revived or deleted before is not counted.
+                    self._counters.revived += await self._storage.revive(ids)
 
     def _publish(self, verdict: Verdict) -> None:
         if verdict.outcome == "returned":
@@ -249,9 +252,7 @@ class Acknowledger:
             error = dead_letter_error(verdict.reason)
             self._counters.rejected += len(verdict.ids)
             self._receipts.resolve(verdict.ids, error)
-        elif verdict.outcome == "revived":
-            self._counters.revived += len(verdict.ids)
-        else:
+        elif verdict.outcome == "retried":
             self._counters.retried += len(verdict.ids)
         self._hooks.notify(DeliveryEvent(verdict.outcome, verdict.ids, reason=verdict.reason, error=error))
 
@@ -278,6 +279,12 @@ class Acknowledger:
 
 def _ids(records: Iterable[Leased]) -> tuple[str, ...]:
     return tuple(record.id for record in records)
+
+
+def _in_unix_time(settlements: Sequence[Settlement]) -> list[Settlement]:
+    """Return settlements that are due in event-loop time with their UNIX time, as the storage needs it."""
+    offset = time.time() - asyncio.get_running_loop().time()
+    return [evolve(each, due=each.due + offset) if each.verdict == "later" else each for each in settlements]
 
 
 def _postponements(

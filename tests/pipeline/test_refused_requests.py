@@ -8,6 +8,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from helpers.waiting import until
 
 from exponea_async import Event, Exponea, FlushMode, FlushResult, Hooks, RejectedError
 from exponea_async.sandbox import Fault, Sandbox
+from exponea_async.storage.sqlite.storage import SQLiteStorage
 from exponea_async.testing import dead_letters, pending_records
 
 
@@ -84,6 +86,23 @@ class TestEverythingIsRefused:
         assert (kinds["rejected"], kinds["revived"], kinds["paused"]) == (2, 1, 1)
         (revived,) = [event.ids for event in deliveries if event.kind == "revived"]
         assert set(revived) == {key for event in deliveries if event.kind == "rejected" for key in event.ids}
+
+    async def test_dead_letters_that_are_gone_are_not_revived(
+        self, connect: Connect, scripted: ScriptedServer, tmp_path: Path
+    ) -> None:
+        """The statistics count only what is in the queue again."""
+        scripted.script = refuse_everything(400)
+        client = await connect(base_url=scripted.url)
+        for number in range(3):
+            if number == 2:
+                storage = SQLiteStorage(tmp_path / "queue.sqlite")
+                await storage.open()
+                await storage.purge()
+                await storage.aclose()
+            await client.track_event(Event("ping", {"number": number}))
+            await client.flush_data(10)
+
+        assert (client.stats().rejected, client.stats().revived, len(await pending_records(client))) == (2, 0, 1)
 
     async def test_by_one_process_after_the_other(self, connect: Connect, scripted: ScriptedServer) -> None:
         """The refusals of clients that each send one event are counted together, and all events are kept."""

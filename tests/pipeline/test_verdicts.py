@@ -4,7 +4,9 @@ What happens to records after each response of the platform.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from math import ceil, log2
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from aiohttp import web
 from helpers.clients import PROJECT, Connect, DeliveryLog, numbered_events
 from helpers.environment import SetConstants
+from helpers.queue_file import locked
 from helpers.scripted_server import ReceivedRequest, Script, ScriptedServer
 from helpers.waiting import until
 
@@ -250,6 +253,34 @@ class TestPaused:
 
 
 class TestUnavailable:
+    @pytest.mark.parametrize("lock_timeout", [5.0, 0.05])
+    async def test_the_clock_is_set_back_before_it_is_stored(
+        self,
+        connect: Connect,
+        scripted: ScriptedServer,
+        tmp_path: Path,
+        set_constants: SetConstants,
+        lock_timeout: float,
+    ) -> None:
+        """A record that is to be sent later is not put off by as much as the system's clock is set back."""
+        real, ahead = time.time, [1800.0]
+        set_constants(time, time=lambda: real() + ahead[0])
+        with ExitStack() as lock:
+
+            def lock_and_fail(_: ReceivedRequest) -> web.Response:
+                # Its record is leased by then, and the outcome can't be stored.
+                lock.enter_context(locked(tmp_path / "queue.sqlite"))
+                scripted.script = ReceivedRequest.accept
+                return web.Response(status=503)
+
+            scripted.script = lock_and_fail
+            client = await connect(base_url=scripted.url, queue=QueueSettings(lock_timeout=lock_timeout))
+            await client.track_event(Event("ping"))
+            await until(lambda: client.stats().failed_requests == 1)
+            await asyncio.sleep(2 * min(lock_timeout, 0.1))
+            ahead[0] = 0.0
+        assert (await client.flush_data(10)).remaining == 0
+
     @pytest.mark.parametrize(
         "fault",
         [

@@ -89,7 +89,9 @@ class TestCost:
             lambda: self.read(connection, lambda connection: leases.has_due(connection, first)),
             lambda: held.extend(ids(self.change(connection, lambda connection: leases.lease(connection, first)))),
             lambda: self.change(connection, lambda connection: leases.lease(connection, again)),
-            lambda: self.change(connection, lambda connection: leases.settle(connection, delivered(*held))),
+            lambda: self.change(
+                connection, lambda connection: leases.settle(connection, [(each, 0.0) for each in delivered(*held)])
+            ),
             lambda: self.write(connection, records("a")),
             lambda: self.read(connection, queries.pending),
             # After another process has written, the cached values are read again.

@@ -11,7 +11,6 @@ from contextlib import suppress
 from attrs import evolve
 
 from exponea_async.storage.base import MAX_DUE_AHEAD, Leased, Settlement
-from exponea_async.storage.clock import to_uptime
 from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, parse_ids
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 
@@ -149,15 +148,24 @@ def _bury_misfits(connection: QueueConnection, condition: str, values: Sequence[
     LOG.error("%d damaged records of the queue have become dead letters.", len(ids))
 
 
-def settle(connection: QueueConnection, settlements: Sequence[Settlement]) -> int:
-    """Store the outcome of leased records, and return how many left the queue; within a write transaction."""
-    return sum(_settle(connection, settlement) for settlement in settlements)
+def settle(connection: QueueConnection, settlements: Sequence[tuple[Settlement, float]]) -> int:
+    """
+    Store the outcome of leased records; within a write transaction.
+
+    Args:
+        connection: The connection.
+        settlements: The outcomes, each with its due time in seconds since the start of the machine.
+
+    Returns:
+        How many records left the queue.
+    """
+    return sum(_settle(connection, settlement, due) for settlement, due in settlements)
 
 
-def _settle(connection: QueueConnection, settlement: Settlement) -> int:
+def _settle(connection: QueueConnection, settlement: Settlement, due: float) -> int:
     ids = _ever_leased(connection, parse_ids(settlement.ids))
     if settlement.verdict == "later":
-        _delay(connection, ids, settlement)
+        _delay(connection, ids, settlement, due)
         return 0
     if settlement.verdict == "dead":
         for placeholders, some in chunks(ids):
@@ -181,9 +189,9 @@ def _ever_leased(connection: QueueConnection, ids: list[int]) -> list[int]:
     return [key for key in ids if key <= cursors.get(key >> ROUTE_SHIFT, 0)]
 
 
-def _delay(connection: QueueConnection, ids: list[int], settlement: Settlement) -> None:
+def _delay(connection: QueueConnection, ids: list[int], settlement: Settlement, due: float) -> None:
     for placeholders, some in chunks(ids):
         connection.execute(
             f"UPDATE taken SET due = ?, failures = ?, reason = ? WHERE id IN ({placeholders})",
-            (to_uptime(settlement.due), settlement.failures, settlement.reason, *some),
+            (due, settlement.failures, settlement.reason, *some),
         )

@@ -313,8 +313,10 @@ class SQLiteStorage:
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """Store the outcome of leased records."""
+        # Now, since the system's clock may be set while this waits for another program's lock.
+        timed = [(each, to_uptime(each.due)) for each in settlements]
         try:
-            return await self._committer.change(lambda connection: leases.settle(connection, settlements))
+            return await self._committer.change(lambda connection: leases.settle(connection, timed))
         except WipedFileError:
             # The records are gone, whatever became of them.
             return 0
