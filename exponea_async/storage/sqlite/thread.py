@@ -19,7 +19,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Answer:
+class _CallResult:
     """What a call of the thread returns: what aiosqlite needs of a future, also after the end of the event loop."""
 
     __slots__ = ("_future",)
@@ -27,11 +27,11 @@ class _Answer:
     def __init__(self, future: "asyncio.Future[Any]") -> None:
         self._future = future
 
-    def get_loop(self) -> "_Answer":
-        """Return what the answer is given to."""
+    def get_loop(self) -> "_CallResult":
+        """Return what the result is given to."""
         return self
 
-    def call_soon_threadsafe(self, set_outcome: Callable[..., None], _answer: object, outcome: object) -> None:
+    def call_soon_threadsafe(self, set_outcome: Callable[..., None], _result: object, outcome: object) -> None:
         """Set the outcome in the event loop, unless it is closed: then there is no caller any more."""
         with suppress(RuntimeError):
             self._future.get_loop().call_soon_threadsafe(set_outcome, self._future, outcome)
@@ -71,8 +71,8 @@ class ConnectionThread(aiosqlite.Connection):
             raise ValueError("Connection closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         # aiosqlite's own futures end the thread with a traceback if their event loop was closed in the meantime.
-        answer: Any = _Answer(future)
-        self._tx.put_nowait((answer, partial(self._exclusive(fn), *args, **kwargs)))
+        result: Any = _CallResult(future)
+        self._tx.put_nowait((result, partial(self._exclusive(fn), *args, **kwargs)))
         return await future
 
     # Forks
@@ -102,7 +102,7 @@ class ConnectionThread(aiosqlite.Connection):
             if opening.exception() is None:
                 with suppress(sqlite3.Error):
                     await self.close()
-            # After a failure, aiosqlite stops the thread but does not wait for it: the thread's last answer must not go
+            # After a failure, aiosqlite stops the thread but does not wait for it: the thread's last result must not go
             # to an event loop that is closed by then.
             await asyncio.to_thread(self._thread.join)
             raise
@@ -114,8 +114,8 @@ class ConnectionThread(aiosqlite.Connection):
 
     def abandon(self) -> None:
         """Close the connection and end the thread, without waiting for that."""
-        # aiosqlite answers the event loop of the thread that calls `stop`. This one has none: the present event loop
-        # may be closed before the answer.
+        # aiosqlite passes the result to the event loop of the thread that calls `stop`. This one has none; the present
+        # event loop may be closed by then.
         stopping = Thread(target=self.stop, daemon=True)
         stopping.start()
         stopping.join()
