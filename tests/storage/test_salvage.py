@@ -235,6 +235,19 @@ class TestLostLog:
         assert bodies(await (await open_file()).waiting(9)) == ["a", "b", "c"]
         assert sorted(path.parent.iterdir()) == sorted(files(path))
 
+    async def test_a_file_that_was_put_back(self, open_file: OpenFile, path: Path) -> None:
+        """The log of the file that was used meanwhile is not applied to an old one that takes its place."""
+        storage = await open_file()
+        await storage.write(records("a"))
+        old = files(path)[0].rename(path.with_name("old"))
+        await storage.write(records("b"))
+        log = files(path)[1].stat().st_ino
+        old.replace(path)
+        await storage.write(records("c"))
+
+        assert files(path)[1].stat().st_ino != log
+        assert bodies(await storage.waiting(9)) == ["a", "b", "c"]
+
     async def test_a_log_that_was_cut_off(self, open_file: OpenFile, path: Path) -> None:
         """The storage goes on in a new file, and says that the old one was damaged."""
         reported: list[DamagedFileError] = []

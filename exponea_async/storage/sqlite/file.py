@@ -149,9 +149,9 @@ def restrict(path: Path) -> None:
                 each.chmod(0o600)
 
 
-def move_aside(path: Path, inode: int) -> str:
+def move_aside(path: Path, inode: int, log_inode: int = 0) -> str:
     """
-    Rename a damaged file and its companions. If the file was deleted, its companions are, too.
+    Rename a damaged file and its companions. If the file was deleted or replaced, its companions are deleted.
 
     The file must still be open: when SQLite closes a file that has been moved, it leaves alone the companions at the
     old path, which may be those of a new file by then.
@@ -159,6 +159,7 @@ def move_aside(path: Path, inode: int) -> str:
     Args:
         path: The file.
         inode: The inode of the damaged file, or 0 for any file at the path.
+        log_inode: The inode of its write-ahead log, or 0 if it is not known.
 
     Returns:
         The new name, or ``""`` if the damaged file is not at the path any more.
@@ -168,6 +169,10 @@ def move_aside(path: Path, inode: int) -> str:
     with locked(path.parent):
         try:
             if inode and path.stat().st_ino != inode:
+                with contextlib.suppress(FileNotFoundError):
+                    # SQLite would apply the log of the one file to the other.
+                    if Path(f"{path}-wal").stat().st_ino == log_inode:
+                        delete_companions(path)
                 return ""
         except FileNotFoundError:
             delete_companions(path)

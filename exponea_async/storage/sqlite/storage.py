@@ -255,7 +255,7 @@ class SQLiteStorage:
         The old file may exist nowhere but in its connection, so that is closed last.
         """
         is_wiped = self._wipe_number is None
-        moved_to = await old.call(lambda connection: move_aside(self.path, connection.inode))
+        moved_to = await old.call(lambda connection: move_aside(self.path, connection.inode, connection.log_inode))
         try:
             new = await self._connect()
         except WipedFileError:
