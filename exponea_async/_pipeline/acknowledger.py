@@ -238,8 +238,12 @@ class Acknowledger:
         if ids:
             async for attempt in storage_attempts():
                 with attempt:
-                    # What was revived or deleted before is not counted.
-                    self._counters.revived += await self._storage.revive(ids)
+                    # Where closing cancels this task, they are revived all the same, and must be counted.
+                    await asyncio.shield(asyncio.ensure_future(self._revive_once(ids)))
+
+    async def _revive_once(self, ids: Sequence[str]) -> None:
+        # What was revived or deleted before is not counted.
+        self._counters.revived += await self._storage.revive(ids)
 
     def _publish(self, verdict: Verdict) -> None:
         if verdict.outcome == "returned":
