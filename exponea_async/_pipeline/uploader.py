@@ -208,9 +208,13 @@ class Uploader:
     async def _lease(
         self, limit: int, *, skip: Iterable[str] = (), only: str | None = None, untouched_first: bool = False
     ) -> list[Leased]:
-        lease = asyncio.ensure_future(
-            self._storage.lease(limit, LEASE, time.time(), skip=skip, only=only, untouched_first=untouched_first)
-        )
+        async def lease_now() -> list[Leased]:
+            # The time is read here, in the step that uses it: the system's clock may be set in between.
+            return await self._storage.lease(
+                limit, LEASE, time.time(), skip=skip, only=only, untouched_first=untouched_first
+            )
+
+        lease = asyncio.ensure_future(lease_now())
         try:
             return await asyncio.shield(lease)
         except asyncio.CancelledError:
