@@ -1,7 +1,7 @@
 """
 Random histories of clients: wrong configurations, corrections, stops, restarts, crashes and outages.
 
-Whatever happens, the books match: each acknowledged event is delivered once, is a dead letter with a reason, or was
+Whatever happens, the model matches: each acknowledged event is delivered once, is a dead letter with a reason, or was
 deleted by a stop.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from attrs import define, evolve, field, frozen
 from helpers.environment import SetConstants
-from helpers.life_books import MISTYPED, Books, Ledger, Tracked
+from helpers.history_model import MISTYPED, HistoryModel, Ledger, Tracked
 from helpers.programs import ROOT
 from helpers.queue_file import locked
 from helpers.waiting import until
@@ -123,7 +123,7 @@ class Setup:
 
 
 @define(eq=False)
-class Life:
+class RunningClient:
     """
     A client.
 
@@ -157,8 +157,8 @@ class History:
 
     def __init__(self, seed: int, folder: Path, sandbox: Sandbox, set_constants: SetConstants) -> None:
         self.chance, self.folder, self.sandbox = Random(seed), folder, sandbox
-        self.books = Books()
-        self.lives: list[Life] = []
+        self.model = HistoryModel()
+        self.running: list[RunningClient] = []
         self.people = {key: Person() for key in DEVICES}
         self.forgotten: set[str] = set()
         self.log: list[str] = []
@@ -185,16 +185,16 @@ class History:
     def note(self, text: str) -> None:
         self.log.append(text)
 
-    def pick(self) -> Life:
-        return self.chance.choice(self.lives)
+    def pick(self) -> RunningClient:
+        return self.chance.choice(self.running)
 
     def owner(self, key: str) -> str:
-        return f"device {key} {self.people[key].signed_out}/{self.books.wipes}"
+        return f"device {key} {self.people[key].signed_out}/{self.model.wipes}"
 
-    def is_dropped(self, life: Life, about: str) -> bool:
+    def is_dropped(self, running_client: RunningClient, about: str) -> bool:
         """Return whether nothing is tracked about somebody."""
         forgotten = self.people[about].is_forgotten if about in DEVICES else about in self.forgotten
-        return life.is_stopped or forgotten
+        return running_client.is_stopped or forgotten
 
     def begin_anew(self) -> None:
         """Nothing of what was stored is left."""
@@ -237,25 +237,25 @@ class History:
             preload_messages=False,
         )
 
-    async def open(self, setup: Setup) -> Life:
-        if not self.lives:
+    async def open(self, setup: Setup) -> RunningClient:
+        if not self.running:
             self.begin_counting()
         self.names += 1
         client = Exponea(self.configuration(setup), clock=lambda: self.now)
-        life = Life(f"client {self.names}", setup, client)
-        self.note(f"{life.name} opens with {setup}")
+        running_client = RunningClient(f"client {self.names}", setup, client)
+        self.note(f"{running_client.name} opens with {setup}")
         await client.start()
         self.counted[1].append(client)
-        self.lives.append(life)
-        return life
+        self.running.append(running_client)
+        return running_client
 
-    async def close(self, life: Life) -> None:
-        self.lives.remove(life)
+    async def close(self, running_client: RunningClient) -> None:
+        self.running.remove(running_client)
         seconds = self.chance.choice([0, 0.05, 0.5])
-        self.note(f"{life.name} closes within {seconds} s")
-        await life.client.aclose(seconds)
-        self.books.check(self.ledger)
-        if not self.lives:
+        self.note(f"{running_client.name} closes within {seconds} s")
+        await running_client.client.aclose(seconds)
+        self.model.check(self.ledger)
+        if not self.running:
             self.check_counts()
 
     # Statistics
@@ -318,73 +318,75 @@ class History:
         await self.open(self.random_setup())
         for step in self.chance.choices([*steps], [*steps.values()], k=STEPS):
             await step()
-            self.books.check(self.ledger)
+            self.model.check(self.ledger)
         await self.finish()
 
-    def expect(self, life: Life, about: str, *, fate: str = "due") -> Tracked:
+    def expect(self, running_client: RunningClient, about: str, *, fate: str = "due") -> Tracked:
         """Return the entry of an event that is about to be tracked."""
         self.numbers += 1
         main, ids, owner = "shop", {"registered": f"customer {about}"}, f"customer {about}"
         if about in DEVICES:
             person = self.people[about]
             main, ids, owner = ("other" if person.is_switched else "shop"), dict(person.ids), self.owner(about)
-        projects = (main, "copy") if self.configuration(life.setup).project_mapping else (main,)
-        event = Tracked(self.numbers, owner, ids, projects, life.marker, life.name, fate=fate)  # type: ignore[arg-type]
+        projects = (main, "copy") if self.configuration(running_client.setup).project_mapping else (main,)
+        event = Tracked(self.numbers, owner, ids, projects, running_client.marker, running_client.name, fate=fate)  # type: ignore[arg-type]
         event.may_die = self.outage in REFUSALS
-        self.books.events[event.number] = event
+        self.model.events[event.number] = event
         return event
 
-    def subject(self, life: Life, about: str) -> Device | CustomerTracker:
+    def subject(self, running_client: RunningClient, about: str) -> Device | CustomerTracker:
         if about in DEVICES:
-            return life.client.device(about)
-        return life.client.for_customer({"registered": f"customer {about}"})
+            return running_client.client.device(about)
+        return running_client.client.for_customer({"registered": f"customer {about}"})
 
-    def record(self, event: Tracked, life: Life, receipt: Receipt) -> None:
+    def record(self, event: Tracked, running_client: RunningClient, receipt: Receipt) -> None:
         event.receipt = receipt
-        is_dropped = self.is_dropped(life, event.owner.split()[1])
+        is_dropped = self.is_dropped(running_client, event.owner.split()[1])
         event.fate = "dropped" if is_dropped else "due"
-        assert (receipt.status == "dropped") is is_dropped, f"{receipt} of {life.name}"
+        assert (receipt.status == "dropped") is is_dropped, f"{receipt} of {running_client.name}"
 
-    async def track_one(self, life: Life, about: str) -> None:
-        event = self.expect(life, about, fate="open")
-        self.note(f"{life.name} tracks {event.number} about {event.owner}")
+    async def track_one(self, running_client: RunningClient, about: str) -> None:
+        event = self.expect(running_client, about, fate="open")
+        self.note(f"{running_client.name} tracks {event.number} about {event.owner}")
         try:
-            receipt = await self.subject(life, about).track_event(Event("ping", {"number": event.number}))
+            receipt = await self.subject(running_client, about).track_event(Event("ping", {"number": event.number}))
         except WipedFileError:
-            assert life.is_stopped
+            assert running_client.is_stopped
             event.fate = "dropped"
         else:
-            self.record(event, life, receipt)
+            self.record(event, running_client, receipt)
 
     async def track(self) -> None:
-        life = self.pick()
+        running_client = self.pick()
         about = self.chance.choices([*DEVICES, *CUSTOMERS], k=self.chance.choice([1, 1, 3, 10]))
-        await asyncio.gather(*(self.track_one(life, each) for each in about))
+        await asyncio.gather(*(self.track_one(running_client, each) for each in about))
 
     async def track_many(self) -> None:
-        life, about = self.pick(), self.chance.choice([*DEVICES, "y"])
-        own = [self.expect(life, about, fate="open") for _ in range(self.chance.choice([1, 5, 150]))]
-        others = [self.expect(life, "x", fate="open") for _ in range(self.chance.choice([0, 3]))]
-        self.note(f"{life.name} tracks {own[0].number} to {[*own, *others][-1].number} about {own[0].owner} and x")
+        running_client, about = self.pick(), self.chance.choice([*DEVICES, "y"])
+        own = [self.expect(running_client, about, fate="open") for _ in range(self.chance.choice([1, 5, 150]))]
+        others = [self.expect(running_client, "x", fate="open") for _ in range(self.chance.choice([0, 3]))]
+        self.note(
+            f"{running_client.name} tracks {own[0].number} to {[*own, *others][-1].number} about {own[0].owner} and x"
+        )
         events: list[Any] = [Event("ping", {"number": each.number}) for each in own]
         events += [({"registered": "customer x"}, Event("ping", {"number": each.number})) for each in others]
         try:
-            with life.client.bind(self.subject(life, about)):
-                receipts = await life.client.track_many(events)
+            with running_client.client.bind(self.subject(running_client, about)):
+                receipts = await running_client.client.track_many(events)
         except WipedFileError:
-            assert life.is_stopped
+            assert running_client.is_stopped
             for event in (*own, *others):
                 event.fate = "dropped"
             return
         for event, receipt in zip([*own, *others], receipts, strict=True):
-            self.record(event, life, receipt)
+            self.record(event, running_client, receipt)
 
     async def identify_as(self, key: str, ids: dict[str, str | None]) -> None:
-        life, person = self.pick(), self.people[key]
-        self.note(f"{life.name} identifies {self.owner(key)} as {ids}")
+        running_client, person = self.pick(), self.people[key]
+        self.note(f"{running_client.name} identifies {self.owner(key)} as {ids}")
         with suppress(WipedFileError):
-            await life.client.device(key).identify_customer(ids)
-        if not self.is_dropped(life, key):
+            await running_client.client.device(key).identify_customer(ids)
+        if not self.is_dropped(running_client, key):
             merged = {**person.ids, **ids}
             person.ids = {kind: value for kind, value in merged.items() if value is not None}
 
@@ -401,66 +403,66 @@ class History:
                 await self.identify_as(key, {MISTYPED: None})
 
     async def sign_out(self) -> None:
-        life, key = self.pick(), self.chance.choice(DEVICES)
+        running_client, key = self.pick(), self.chance.choice(DEVICES)
         change = None
         if self.chance.random() < 0.6:
             token = self.chance.choice(["other-key", "other-key", "wrong"])
             change = ConfigurationChange(ExponeaProject("other", token))
-        self.note(f"{life.name} signs out {self.owner(key)}, {change}")
-        is_refused = bool(change and change.project != OTHER and life.setup.has_others)
+        self.note(f"{running_client.name} signs out {self.owner(key)}, {change}")
+        is_refused = bool(change and change.project != OTHER and running_client.setup.has_others)
         try:
-            await life.client.device(key).anonymize(change)
+            await running_client.client.device(key).anonymize(change)
         except ConfigurationError:
             assert is_refused
             return
         except WipedFileError:
-            assert life.is_stopped
-        if not self.is_dropped(life, key):
+            assert running_client.is_stopped
+        if not self.is_dropped(running_client, key):
             assert not is_refused
             person = self.people[key]
             is_switched = person.is_switched or change is not None
             self.people[key] = Person(is_switched=is_switched, signed_out=person.signed_out + 1)
 
     async def forget(self) -> None:
-        life, about = self.pick(), self.chance.choice([*DEVICES, "y"])
+        running_client, about = self.pick(), self.chance.choice([*DEVICES, "y"])
         # Another client notices within seconds, but not at once, which customers are forgotten.
-        if life.is_stopped or (about == "y" and len(self.lives) > 1):
+        if running_client.is_stopped or (about == "y" and len(self.running) > 1):
             return
-        self.note(f"{life.name} forgets {about}")
-        erased = await self.subject(life, about).forget()
+        self.note(f"{running_client.name} forgets {about}")
+        erased = await self.subject(running_client, about).forget()
         self.note(f"{erased} records are erased")
         # What is in flight may still be delivered, and is counted by both.
         self.is_countable = False
-        is_exact = len(self.lives) == 1 and life.setup.flush_mode == "MANUAL" and not self.outage
+        is_exact = len(self.running) == 1 and running_client.setup.flush_mode == "MANUAL" and not self.outage
         whose = f"device {about}" if about in DEVICES else f"customer {about}"
-        self.books.forget(whose, life.name, self.ledger, is_exact=is_exact)
+        self.model.forget(whose, running_client.name, self.ledger, is_exact=is_exact)
         if about in DEVICES:
             self.people[about] = Person(signed_out=self.people[about].signed_out + 1, is_forgotten=True)
         else:
             self.forgotten.add(about)
 
     async def track_again(self) -> None:
-        life = self.pick()
+        running_client = self.pick()
         # Another client notices within seconds, but not at once.
-        if life.is_stopped or len(self.lives) > 1:
+        if running_client.is_stopped or len(self.running) > 1:
             return
         for about in [*DEVICES, *self.forgotten]:
-            if self.is_dropped(life, about):
-                self.note(f"{life.name} tracks {about} again")
-                await self.subject(life, about).start()
+            if self.is_dropped(running_client, about):
+                self.note(f"{running_client.name} tracks {about} again")
+                await self.subject(running_client, about).start()
                 if about in DEVICES:
                     self.people[about].is_forgotten = False
                 else:
                     self.forgotten.discard(about)
 
     async def set_defaults(self) -> None:
-        life = self.pick()
-        if not life.is_stopped:
+        running_client = self.pick()
+        if not running_client.is_stopped:
             self.names += 1
-            life.marker = f"marker {self.names}"
-            self.books.markers[life.marker] = self.books.wipes
-            self.note(f"{life.name} sets {life.marker}")
-            await life.client.set_default_properties({"marker": life.marker})
+            running_client.marker = f"marker {self.names}"
+            self.model.markers[running_client.marker] = self.model.wipes
+            self.note(f"{running_client.name} sets {running_client.marker}")
+            await running_client.client.set_default_properties({"marker": running_client.marker})
 
     # Outages and clocks
 
@@ -470,7 +472,7 @@ class History:
         self.sandbox.faults.clear()
         self.sandbox.faults.add(OUTAGES[self.outage])
         if self.outage in REFUSALS:
-            self.books.expect_refusals()
+            self.model.expect_refusals()
 
     async def end_outage(self) -> None:
         self.note("the platform works")
@@ -490,19 +492,19 @@ class History:
         self.note(f"{seconds} s pass")
         await asyncio.sleep(seconds)
 
-    # Life cycle
+    # RunningClient cycle
 
     async def restart(self) -> None:
-        life = self.pick()
-        await self.close(life)
+        running_client = self.pick()
+        await self.close(running_client)
         await self.open(self.random_setup())
 
     async def second_client(self) -> None:
-        if len(self.lives) == 1:
+        if len(self.running) == 1:
             await self.open(self.random_setup())
 
     async def close_second(self) -> None:
-        if len(self.lives) == 2:
+        if len(self.running) == 2:
             await self.close(self.pick())
 
     async def crash(self) -> None:
@@ -514,91 +516,91 @@ class History:
             # Not in this process: closing the file would release the locks that SQLite has on it.
             for part in ("", "-wal"):
                 subprocess.run(["cp", f"{before}{part}", f"{self.path}{part}"], check=True)  # noqa: ASYNC221 - it is quick
-        killed, self.lives = self.lives, []
-        for life in killed:
-            for event in self.books.events.values():
-                if event.author == life.name:
+        killed, self.running = self.running, []
+        for running_client in killed:
+            for event in self.model.events.values():
+                if event.author == running_client.name:
                     event.receipt = None
-            await life.client.aclose(0)
+            await running_client.client.aclose(0)
         await self.open(self.random_setup())
         self.is_countable = False
 
     async def stop(self) -> None:
-        life = self.pick()
-        if life.is_stopped:
+        running_client = self.pick()
+        if running_client.is_stopped:
             return
-        flush, is_alone = self.chance.random() < 0.5, len(self.lives) == 1
-        must_deliver = flush and is_alone and not self.outage and life.setup.is_right
-        self.note(f"{life.name} stops, {flush=}")
-        result = await life.client.stop_integration(flush, timeout=10 if must_deliver else 0.2)
+        flush, is_alone = self.chance.random() < 0.5, len(self.running) == 1
+        must_deliver = flush and is_alone and not self.outage and running_client.setup.is_right
+        self.note(f"{running_client.name} stops, {flush=}")
+        result = await running_client.client.stop_integration(flush, timeout=10 if must_deliver else 0.2)
         if must_deliver:
             assert result.remaining == 0, f"{result}"
-        await self.note_wipe(life, result.remaining)
+        await self.note_wipe(running_client, result.remaining)
 
     async def stop_while_tracking(self) -> None:
-        life, other = self.pick(), self.pick()
-        if life.is_stopped or other.is_stopped:
+        running_client, other = self.pick(), self.pick()
+        if running_client.is_stopped or other.is_stopped:
             return
         numbers = [self.expect(other, about, fate="open") for about in (*DEVICES, *CUSTOMERS) * 2]
-        self.note(f"{life.name} stops while {other.name} tracks {numbers[0].number} to {numbers[-1].number}")
+        self.note(f"{running_client.name} stops while {other.name} tracks {numbers[0].number} to {numbers[-1].number}")
 
         async def track_one(event: Tracked, about: str) -> None:
             with suppress(WipedFileError):
                 event.receipt = await self.subject(other, about).track_event(Event("ping", {"number": event.number}))
 
         calls = [track_one(event, about) for event, about in zip(numbers, (*DEVICES, *CUSTOMERS) * 2, strict=True)]
-        stopping = asyncio.create_task(life.client.stop_integration())
+        stopping = asyncio.create_task(running_client.client.stop_integration())
         await asyncio.gather(*calls)
         result = await stopping
-        await self.note_wipe(life, result.remaining)
+        await self.note_wipe(running_client, result.remaining)
         for event in numbers:
             event.wiped_by = "somebody"
 
-    async def note_wipe(self, life: Life, remaining: int) -> None:
+    async def note_wipe(self, running_client: RunningClient, remaining: int) -> None:
         """All data is gone, and all clients of the file are stopped."""
         count, clients, wiped = self.counted
         self.counted = count, clients, wiped + remaining
         # What another client has in flight may be delivered, and is counted by both.
-        self.is_countable &= len(self.lives) == 1
+        self.is_countable &= len(self.running) == 1
         requests = self.sandbox.requests
         await until(lambda: len(requests) >= min(self.sandbox.request_count, 1000))
-        self.books.wipe(life.name, self.ledger, is_exact=len(self.lives) == 1)
+        self.model.wipe(running_client.name, self.ledger, is_exact=len(self.running) == 1)
         self.begin_anew()
-        for each in self.lives:
+        for each in self.running:
             each.is_stopped, each.marker = True, None
 
     async def start_again(self) -> None:
-        for life in self.lives:
-            if life.is_stopped:
-                self.note(f"{life.name} starts again")
+        for running_client in self.running:
+            if running_client.is_stopped:
+                self.note(f"{running_client.name} starts again")
                 # Another client of the file notices the wipe by itself.
-                await until(lambda life=life: life.client.is_stopped)  # type: ignore[misc]
-                await life.client.start()
-                life.is_stopped = False
+                await until(lambda running_client=running_client: running_client.client.is_stopped)  # type: ignore[misc]
+                await running_client.client.start()
+                running_client.is_stopped = False
 
     async def clear(self) -> None:
         if self.chance.random() < 0.5:
-            life = self.pick()
-            if not life.is_stopped:
+            running_client = self.pick()
+            if not running_client.is_stopped:
                 self.note("clearing is refused while a client runs")
                 with pytest.raises(LifecycleError):
-                    await Exponea.clear_local_customer_data(life.client.configuration)
+                    await Exponea.clear_local_customer_data(running_client.client.configuration)
             return
-        for life in [*self.lives]:
-            await self.close(life)
+        for running_client in [*self.running]:
+            await self.close(running_client)
         self.note("all data is cleared")
         await Exponea.clear_local_customer_data(self.configuration(Setup()))
-        self.books.wipe("nobody", self.ledger, is_exact=not self.outage)
+        self.model.wipe("nobody", self.ledger, is_exact=not self.outage)
         self.begin_anew()
         await self.open(self.random_setup())
 
     async def use_process(self) -> None:
         """Another process tracks events on the same file; it is killed, or closes."""
         setup, about = self.random_setup(), self.chance.choice([*DEVICES, *CUSTOMERS])
-        if self.is_dropped(Life("", setup, self.lives[0].client), about):
+        if self.is_dropped(RunningClient("", setup, self.running[0].client), about):
             return
-        life = Life("process", evolve(setup, is_mapped=False), self.lives[0].client)
-        events = [self.expect(life, about, fate="open") for _ in range(20)]
+        running_client = RunningClient("process", evolve(setup, is_mapped=False), self.running[0].client)
+        events = [self.expect(running_client, about, fate="open") for _ in range(20)]
         first, is_killed, is_device = events[0].number, self.chance.random() < 0.7, about in DEVICES
         self.note(f"a process tracks {first} to {first + 19} about {events[0].owner}, {setup}, {is_killed=}")
         self.is_countable = False
@@ -618,17 +620,17 @@ class History:
             child.kill()
         rest, _ = await child.communicate(b"\n")
         for number in map(int, [*lines, *rest.split()]):
-            self.books.events[number].fate = "due"
+            self.model.events[number].fate = "due"
 
     # Uploads
 
     async def flush(self) -> None:
-        life = self.pick()
-        result = await life.client.flush_data(self.chance.choice([0.02, 0.2]))
-        self.note(f"{life.name} has flushed: {result}")
+        running_client = self.pick()
+        result = await running_client.client.flush_data(self.chance.choice([0.02, 0.2]))
+        self.note(f"{running_client.name} has flushed: {result}")
 
     async def wait_for_verdict(self) -> None:
-        queued = [each for each in self.books.of("due") if each.receipt and each.receipt.status == "queued"]
+        queued = [each for each in self.model.of("due") if each.receipt and each.receipt.status == "queued"]
         if queued:
             event = self.chance.choice(queued)
             assert event.receipt
@@ -639,31 +641,33 @@ class History:
     # The end
 
     async def finish(self) -> None:
-        """Correct everything, and compare the books."""
+        """Correct everything, and compare what there is with the model."""
         await self.end_outage()
         self.ahead = 0.0
         await self.start_again()
-        for life in [*self.lives]:
-            if life.setup != Setup() or self.chance.random() < 0.5:
-                await self.close(life)
-        life = self.lives[0] if self.lives else await self.open(Setup())
-        await self.track_one(life, "a")
-        await self.track_one(life, "x")
-        result = await life.client.flush_data(20)
+        for running_client in [*self.running]:
+            if running_client.setup != Setup() or self.chance.random() < 0.5:
+                await self.close(running_client)
+        running_client = self.running[0] if self.running else await self.open(Setup())
+        await self.track_one(running_client, "a")
+        await self.track_one(running_client, "x")
+        result = await running_client.client.flush_data(20)
         self.note(f"at the end: {result}")
         assert result.remaining == 0, f"{result}, {self.waiting()}"
         # At the same time: verdicts of other clients are looked up once a second.
-        receipts = [each.receipt for each in self.books.events.values() if each.author == life.name and each.receipt]
+        receipts = [
+            each.receipt for each in self.model.events.values() if each.author == running_client.name and each.receipt
+        ]
         await asyncio.gather(*(receipt.decided(20) for receipt in receipts))
-        dead = await dead_letters(life.client)
-        self.books.check(self.ledger)
-        self.books.check_end(self.ledger, dead, life.name)
-        for each in [*self.lives]:
+        dead = await dead_letters(running_client.client)
+        self.model.check(self.ledger)
+        self.model.check_end(self.ledger, dead, running_client.name)
+        for each in [*self.running]:
             await self.close(each)
 
     async def abandon(self) -> None:
-        for life in self.lives:
-            await life.client.aclose(0)
+        for running_client in self.running:
+            await running_client.client.aclose(0)
 
 
 @pytest.fixture

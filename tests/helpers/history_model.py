@@ -1,5 +1,5 @@
 """
-The books of a random history: which events were acknowledged to the caller, and what may have become of each.
+The model of a random history: which events were acknowledged to the caller, and what may have become of each.
 """
 
 from collections import Counter
@@ -81,7 +81,7 @@ class Ledger:
 
 
 @define
-class Books:
+class HistoryModel:
     """
     All events of a history.
 
@@ -177,10 +177,12 @@ class Books:
             dead: The dead letters.
             live: The client whose receipts must all have a verdict.
         """
-        buried = {(each.project, each.properties["number"]): each for each in dead if "number" in each.properties}
+        dead_by_number = {
+            (each.project, each.properties["number"]): each for each in dead if "number" in each.properties
+        }
         for event in self.events.values():
             for project in event.projects:
-                is_there, letter = (project, event.number) in ledger.copies, buried.get((project, event.number))
+                is_there, letter = (project, event.number) in ledger.copies, dead_by_number.get((project, event.number))
                 name = f"event {event.number}, {event.fate}, in {project}, dead letter: {letter and letter.reason}"
                 assert letter is None or letter.reason, name
                 if event.fate == "due":
