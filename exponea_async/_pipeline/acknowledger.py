@@ -199,7 +199,11 @@ class Acknowledger:
         self._storing = verdicts
         try:
             await self._settle([settlement for verdict in verdicts for settlement in verdict.settlements])
-            await self._revive([key for verdict in verdicts if verdict.outcome == "revived" for key in verdict.ids])
+            revived = [key for verdict in verdicts if verdict.outcome == "revived" for key in verdict.ids]
+            if revived:
+                # Not to be settled again: a record that is revived would become a dead letter once more.
+                verdicts = self._storing = [evolve(verdict, settlements=()) for verdict in verdicts]
+                await self._revive(revived)
         except BaseException:
             # Closing cancels this task, and stores the rest itself; otherwise the task is started again.
             self._verdicts[:0] = verdicts
@@ -235,11 +239,10 @@ class Acknowledger:
                 await self._storage.settle(_in_unix_time(settlements))
 
     async def _revive(self, ids: Sequence[str]) -> None:
-        if ids:
-            async for attempt in storage_attempts():
-                with attempt:
-                    # Where closing cancels this task, they are revived all the same, and must be counted.
-                    await asyncio.shield(asyncio.ensure_future(self._revive_once(ids)))
+        async for attempt in storage_attempts():
+            with attempt:
+                # Where closing cancels this task, they are revived all the same, and must be counted.
+                await asyncio.shield(asyncio.ensure_future(self._revive_once(ids)))
 
     async def _revive_once(self, ids: Sequence[str]) -> None:
         # What was revived or deleted before is not counted.

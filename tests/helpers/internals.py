@@ -3,6 +3,7 @@ Access to the inside of a client, for tests of parts that have no public name; n
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -71,3 +72,10 @@ async def run_statements(client: Exponea, *statements: str) -> None:
 def held_records(client: Exponea) -> int:
     """Return the number of records whose receipts are referenced and have no verdict."""
     return len(client._components.receipts)
+
+
+def occupy_storage(client: Exponea, seconds: float) -> "asyncio.Future[None]":
+    """Keep the thread of a client's file busy for a time; calls that are made afterwards wait for it."""
+    storage = client._components.storage
+    assert isinstance(storage, SQLiteStorage)
+    return asyncio.ensure_future(storage.run(lambda _: time.sleep(seconds)))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from helpers.clients import Connect, DeliveryLog, numbered_events
+from helpers.internals import before_storage_call, occupy_storage
 from helpers.local_server import LocalServer
 from helpers.scripted_server import ReceivedRequest, Script, ScriptedServer
 from helpers.waiting import until
@@ -21,7 +22,7 @@ from helpers.waiting import until
 from exponea_async import Event, Exponea, FlushMode, FlushResult, Hooks, RejectedError
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.storage.sqlite.storage import SQLiteStorage
-from exponea_async.testing import dead_letters, pending_records
+from exponea_async.testing import dead_letters, idle, pending_records
 
 
 @pytest.fixture
@@ -151,6 +152,29 @@ class TestEverythingIsRefused:
 
         assert await dead_letters(client) == []
         assert len([each for each in await pending_records(client) if each.kind == "click"]) == 6
+
+    async def test_a_cancellation_while_events_are_put_back(self, connect: Connect, scripted: ScriptedServer) -> None:
+        """Events that are put back stay in the queue, and are counted once, if the task that does it is cancelled."""
+        scripted.script = refuse_everything(400)
+        client = await connect(base_url=scripted.url)
+        occupied: list[asyncio.Future[None]] = []
+
+        async def cancel_meanwhile() -> None:
+            if not occupied:
+                occupied.append(occupy_storage(client, 0.1))
+                (task,) = [each for each in asyncio.all_tasks() if each.get_name() == "exponea_async: verdicts"]
+                asyncio.get_running_loop().call_later(0.02, task.cancel)
+
+        # So the last refusals and the pause are stored together.
+        before_storage_call(client, "settle", lambda: until(lambda: bool(client.stats().paused)))
+        before_storage_call(client, "revive", cancel_meanwhile)
+        await client.track_many(numbered_events(5))
+        await until(lambda: client.stats().restarts == 1 and client.stats().revived > 0)
+        await idle(client)
+
+        assert client.stats().rejected == client.stats().revived
+        assert await dead_letters(client) == []
+        assert len(await pending_records(client)) == 5
 
 
 class TestPoison:
