@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# One worker per core; the tests of one file stay on one worker.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+# Twice as many workers as the usual two cores, since many tests wait; the tests of one file stay on one worker.
+WORKERS := -n 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest $(WORKERS)
 
 .PHONY: help demo test lowest audit check format lint types coverage bench docs clean
 
@@ -33,7 +34,7 @@ lowest: $(READY) ## run the tests with the lowest supported version of each depe
 	$(BIN)/uv pip install --quiet --python $(VENV)/lowest --resolution lowest-direct --editable '.[speed,otel,html]'
 	$(BIN)/uv pip install --quiet --python $(VENV)/lowest --group dev
 	@echo "==> tests with the lowest versions"
-	$(VENV)/lowest/bin/python -m pytest -n auto --dist loadfile
+	$(VENV)/lowest/bin/python -m pytest $(WORKERS)
 
 # The database of advisories is in the internet, so this is not a part of "check".
 audit: $(READY) ## look up known vulnerabilities of the installed dependencies
