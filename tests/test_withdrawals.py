@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from helpers.clients import Configure, DeliveryLog, pending_data
 from helpers.inbox import push
+from helpers.internals import before_storage_call
 
 from exponea_async import (
     Customer,
@@ -200,6 +201,23 @@ class TestCustomers:
         assert [each.status for each in many] == ["dropped", "queued"]
         await client.for_customer(JANE).start()
         assert (await both.track_event(Event("ping"))).status == "queued"
+
+    async def test_a_look_for_changes_meanwhile(self, client: Exponea) -> None:
+        """A look for changes of other processes during a change does not undo it in memory."""
+        jane = client.for_customer(JANE)
+        await jane.forget()
+        looks: list[asyncio.Future[int]] = []
+
+        async def look() -> None:
+            looks.append(asyncio.ensure_future(end_idle_sessions(client)))
+            await asyncio.sleep(0.05)
+
+        before_storage_call(client, "erase", look)
+        await jane.start()
+        assert (await jane.track_event(Event("ping"))).status == "queued"
+        await jane.forget()
+        assert (await jane.track_event(Event("ping"))).status == "dropped"
+        await asyncio.gather(*looks)
 
     async def test_messages(self, client: Exponea, sandbox: Sandbox) -> None:
         """There are no messages for the customer any more."""

@@ -47,10 +47,6 @@ class Withdrawals:
         self._changes: bytes | None = None
         self._lock = asyncio.Lock()
 
-    def __bool__(self) -> bool:
-        """Return whether there are any."""
-        return bool(self._digests)
-
     def includes_device(self, key: str) -> bool:
         """Return whether nothing is tracked of a device."""
         return bool(self._digests) and _device_digest(key) in self._digests
@@ -66,6 +62,11 @@ class Withdrawals:
         Raises:
             StorageError: The storage refused.
         """
+        # Not during a change: what is stored then is older than what is in memory.
+        async with self._lock:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         changes = await self._storage.load_state(CHANGES)
         found = changes.value if changes else None
         if found == self._changes:
@@ -73,11 +74,6 @@ class Withdrawals:
         shards = [await self._storage.load_state(_shard(number)) for number in range(SHARDS)]
         self._digests = set().union(*(_unpack(shard.value) for shard in shards if shard))
         self._changes = found
-
-    def clear(self) -> None:
-        """Forget all of them: the storage was wiped."""
-        self._digests.clear()
-        self._changes = None
 
     async def withdraw_device(self, key: str, state: DeviceState | None) -> Erased:
         """
@@ -152,7 +148,7 @@ class Withdrawals:
         select_states: Callable[[Iterable[tuple[str, bytes]]], set[str]],
     ) -> Erased:
         async with self._lock:
-            await self.refresh()
+            await self._refresh()
             # From now on, so that nothing is written between the erasure and the end of this call.
             self._digests.update(digests)
             states = self._changed({digest[0] for digest in digests})
@@ -160,7 +156,7 @@ class Withdrawals:
 
     async def _admit(self, digests: list[bytes]) -> None:
         async with self._lock:
-            await self.refresh()
+            await self._refresh()
             self._digests.difference_update(digests)
             states = self._changed({digest[0] for digest in digests})
             await self._storage.erase(Erasure((), lambda _: False, lambda _: set(), states))
