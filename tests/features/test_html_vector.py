@@ -41,6 +41,15 @@ def pictures(source: str) -> list[str]:
         ("<svg><g onload=x onclick='y'/></svg>", f"{START}><g/></svg>"),
         ("<svg><image href='http://h.example/x'/></svg>", f"{START}><image/></svg>"),
         ("<svg><a xlink:href='javascript:x'><g/></a></svg>", f"{START}><a><g/></a></svg>"),
+        (
+            "<svg><a><animate attributeName=href to='javascript:x'/></a></svg>",
+            f'{START}><a><animate to="javascript:x"/></a></svg>',
+        ),
+        ("<svg><set attributeName=' onClick' to=x /></svg>", f'{START}><set to="x"/></svg>'),
+        (
+            "<svg><animate attributeName=cx to=9 /></svg>",
+            f'{START}><animate attributeName="cx" to="9"/></svg>',
+        ),
         ("<svg><use href='#g'/></svg>", f'{START}><use href="#g"/></svg>'),
         ("<svg><text>\x0b\ud800</text></svg>", f"{START}><text>\ufffd\ufffd</text></svg>"),
     ],

@@ -13,6 +13,7 @@ KEPT_ATTRIBUTES = frozenset(["width", "height", "class", "style", "id", "title",
 
 #: Elements and attributes that would run something if the picture were opened as a page.
 _LEFT_OUT = frozenset(["script", "foreignobject", "iframe", "handler", "listener"])
+_LINKS = frozenset(["href", "xlink:href"])
 _HARMLESS_LINK = re.compile(r"#|data:image/(?!svg)", re.IGNORECASE)
 _MAX_DEPTH = 100
 
@@ -90,9 +91,11 @@ class VectorImage:
 
 
 def _is_harmless(name: str, value: str) -> bool:
-    if name.startswith("on"):
+    # An animation must not change a link or a handler either.
+    animated = value.strip().lower() if name == "attributename" else ""
+    if name.startswith("on") or animated.startswith("on") or animated in _LINKS:
         return False
-    return name not in ("href", "xlink:href") or _HARMLESS_LINK.match(value.strip()) is not None
+    return name not in _LINKS or _HARMLESS_LINK.match(value.strip()) is not None
 
 
 def _xml(text: str) -> str:
