@@ -2,11 +2,14 @@
 The asyncio-native tracking SDK for Bloomreach Engagement.
 """
 
+import typing
+
+from exponea_async._internal import lazy
 from exponea_async._internal.actions import ActionType
 from exponea_async._internal.streams import Subscription
 from exponea_async._version import __version__
 from exponea_async.client import Exponea
-from exponea_async.config import Configuration, QueueSettings, UploadSettings
+from exponea_async.config import Configuration, PostgresSettings, QueueSettings, UploadSettings
 from exponea_async.errors import (
     ClosedError,
     ConfigurationError,
@@ -29,23 +32,7 @@ from exponea_async.errors import (
     UnavailableError,
     WipedFileError,
 )
-from exponea_async.features.content_blocks.carousel import Carousel, CarouselChange
 from exponea_async.hooks import DeliveryEvent, Hooks
-from exponea_async.messages import (
-    AppInboxAction,
-    AppInboxMessage,
-    Consent,
-    ConsentSources,
-    CustomerAttribute,
-    InAppContentBlock,
-    InAppContentBlockAction,
-    InAppMessage,
-    InAppMessageAction,
-    InAppMessageButton,
-    PersonalizedData,
-    Recommendation,
-    RecommendationOptions,
-)
 from exponea_async.models import (
     Customer,
     Event,
@@ -56,13 +43,44 @@ from exponea_async.models import (
     PurchasedItem,
     Receipt,
     ReceivedPush,
-    Stats,
     TokenFrequency,
 )
-from exponea_async.observability import export_metrics
+from exponea_async.observability import ErrorReport, Health, Stats, export_metrics, request_spans
 from exponea_async.projects import BasicAuth, ConfigurationChange, ExponeaProject
-from exponea_async.requests import RequestLimits
+from exponea_async.requests import RequestLimits, RequestReport
 from exponea_async.subjects import CustomerTracker, Device, Nobody
+
+if typing.TYPE_CHECKING:
+    from exponea_async.features.content_blocks.carousel import Carousel, CarouselChange
+    from exponea_async.messages import (
+        AppInboxAction,
+        AppInboxMessage,
+        Consent,
+        ConsentSources,
+        CustomerAttribute,
+        InAppContentBlock,
+        InAppContentBlockAction,
+        InAppMessage,
+        InAppMessageAction,
+        InAppMessageButton,
+        PersonalizedData,
+        Recommendation,
+        RecommendationOptions,
+    )
+    from exponea_async.transactions import TransactionTracker
+else:
+
+    def __getattr__(name: str) -> typing.Any:
+        """Import what only some applications use when it is used first."""
+        module = _LAZY.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(lazy.LazyModule(module), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "ActionType",
@@ -86,6 +104,7 @@ __all__ = [
     "DeliveryTimeoutError",
     "Device",
     "DroppedError",
+    "ErrorReport",
     "Event",
     "EventType",
     "Exponea",
@@ -94,6 +113,7 @@ __all__ = [
     "FlushMode",
     "FlushResult",
     "GivenUpError",
+    "Health",
     "Hooks",
     "InAppContentBlock",
     "InAppContentBlockAction",
@@ -108,6 +128,7 @@ __all__ = [
     "NotStartedError",
     "OpenedPush",
     "PersonalizedData",
+    "PostgresSettings",
     "ProjectPausedError",
     "PurchasedItem",
     "QueueFullError",
@@ -119,13 +140,36 @@ __all__ = [
     "RejectedError",
     "RequestLimits",
     "RequestRefusedError",
+    "RequestReport",
     "Stats",
     "StorageError",
     "Subscription",
     "TokenFrequency",
+    "TransactionTracker",
     "UnavailableError",
     "UploadSettings",
     "WipedFileError",
     "__version__",
     "export_metrics",
+    "request_spans",
 ]
+
+_LAZY = dict.fromkeys(("Carousel", "CarouselChange"), "exponea_async.features.content_blocks.carousel") | dict.fromkeys(
+    (
+        "AppInboxAction",
+        "AppInboxMessage",
+        "Consent",
+        "ConsentSources",
+        "CustomerAttribute",
+        "InAppContentBlock",
+        "InAppContentBlockAction",
+        "InAppMessage",
+        "InAppMessageAction",
+        "InAppMessageButton",
+        "PersonalizedData",
+        "Recommendation",
+        "RecommendationOptions",
+    ),
+    "exponea_async.messages",
+)
+_LAZY["TransactionTracker"] = "exponea_async.transactions"

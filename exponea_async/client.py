@@ -3,43 +3,57 @@ The client: its public calls, and their settings.
 """
 
 import logging
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
 
-from exponea_async._internal.arguments import read_timeout
+from exponea_async._internal.arguments import read_mapping, read_timeout
+from exponea_async._internal.encoding import plain_object
+from exponea_async._internal.lazy import LazyModule
+from exponea_async._internal.system_time import system_time
 from exponea_async._lifecycle.components import Components
+from exponea_async._lifecycle.health import examine
 from exponea_async._lifecycle.lifecycle import Lifecycle
 from exponea_async.config import Configuration
 from exponea_async.devices.context import SubjectContext, UnboundContext, no_subject
 from exponea_async.devices.store import DeviceStore
-from exponea_async.errors import ConfigurationError, InvalidEventError, LifecycleError, StorageError
+from exponea_async.errors import ConfigurationError, LifecycleError, StorageError
 from exponea_async.features.tracking import BulkVerbs
 from exponea_async.hooks import Hooks
-from exponea_async.models import FlushMode, FlushResult, Stats
+from exponea_async.models import FlushMode, FlushResult
+from exponea_async.observability import Health, Stats
 from exponea_async.storage import is_shared, wipe_storage
 from exponea_async.subjects import (
     DEFAULT_DEVICE,
-    RESERVED,
     Binding,
     CustomerTracker,
     Device,
     DeviceVerbs,
+    FixedSource,
     Nobody,
     Subject,
     bound,
+    check_device_key,
 )
+
+if TYPE_CHECKING:
+    from exponea_async import transactions
+else:
+    transactions = LazyModule("exponea_async.transactions")
 
 LOG = logging.getLogger("exponea_async")
 
 #: How long ``aclose()`` uploads what waits in the queue, in seconds.
 CLOSE_TIMEOUT = 10.0
+#: How long a record may wait until `Exponea.health` calls that a problem, in seconds.
+MAX_AGE = 300.0
+#: How long the queue may take to answer to `Exponea.health`, in seconds.
+HEALTH_TIMEOUT = 5.0
 #: How long ``stop_integration(flush=True)`` uploads what waits in the queue, in seconds.
 STOP_TIMEOUT = 30.0
 
@@ -58,7 +72,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
     """
 
     def __init__(
-        self, configuration: Configuration, *, hooks: Hooks | None = None, clock: Callable[[], float] = time.time
+        self, configuration: Configuration, *, hooks: Hooks | None = None, clock: Callable[[], float] = system_time
     ) -> None:
         _check_configuration(configuration)
         self._configuration = configuration
@@ -115,6 +129,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         timeout: float | None = CLOSE_TIMEOUT,  # noqa: ASYNC109 - as asyncio.wait has it
         *,
         end_sessions: bool = False,
+        only_started: bool = False,
     ) -> None:
         """
         Upload what waits in the queue, as far as possible, and close. The rest stays in the queue for the next start.
@@ -129,11 +144,13 @@ class Exponea(DeviceVerbs, BulkVerbs):
             timeout: Maximum duration of the call in seconds, after which it takes at most one more second to close;
                 0 uploads nothing, None waits without a limit.
             end_sessions: Whether to end the open sessions of all devices now, each at its last activity.
+            only_started: Whether to wait only for requests that are under way, in any flush mode. Everything else stays
+                in the queue, where other processes can send it at once.
 
         Raises:
             LifecycleError: The client is running in the event loop of another thread.
         """
-        await self._lifecycle.close(read_timeout(timeout), end_sessions=end_sessions)
+        await self._lifecycle.close(read_timeout(timeout), end_sessions=end_sessions, only_started=only_started)
 
     async def stop_integration(
         self,
@@ -282,11 +299,15 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
     @property
     def _context(self) -> SubjectContext:
-        subject = bound(self)
-        if subject is None and not self._configuration.default_device:
-            devices = self._devices
-            return UnboundContext(devices.recorder, devices.api, devices.configuration)
-        return (subject or self._default)._context  # noqa: SLF001 - a subject is composed of the same classes
+        source = bound(self)
+        if source is not None:
+            context = source.subject()._context  # noqa: SLF001 - a subject is composed of the same classes
+            properties = source.properties()
+            return context.with_properties(properties) if properties else context
+        if self._configuration.default_device:
+            return self._default._context  # noqa: SLF001
+        devices = self._devices
+        return UnboundContext(devices.recorder, devices.api, devices.configuration)
 
     @property
     def current(self) -> Subject:
@@ -296,9 +317,12 @@ class Exponea(DeviceVerbs, BulkVerbs):
         Raises:
             NoSubjectError: None is bound, and ``Configuration.default_device`` is off.
         """
-        if not self._context.is_bound:
+        source = bound(self)
+        if source is not None:
+            return source.subject()
+        if not self._configuration.default_device:
             raise no_subject()
-        return bound(self) or self._default
+        return self._default
 
     def device(self, key: str) -> Device:
         """
@@ -307,9 +331,7 @@ class Exponea(DeviceVerbs, BulkVerbs):
         Raises:
             InvalidEventError: The key is not a non-empty string, or one of the client's own.
         """
-        if key in RESERVED:
-            trouble = f"{key!r} is the key of a device that belongs to the client itself"
-            raise InvalidEventError("key", trouble, "Use another key, or the client's own coroutines.")
+        check_device_key(key)
         return Device(key, self._home)
 
     def for_customer(self, ids: Mapping[str, str]) -> CustomerTracker:
@@ -326,20 +348,47 @@ class Exponea(DeviceVerbs, BulkVerbs):
         """Return the subject of whom nothing is tracked: its coroutines do nothing, and what they drop is counted."""
         return Nobody(self._home)
 
-    def bind(self, subject: Subject) -> AbstractContextManager[None]:
+    def bind(self, subject: Subject, *, properties: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
         """
         Make a subject the current one, in this task and those it starts, until the end of the ``with`` block.
 
         Args:
             subject: A `Device`, a `CustomerTracker` or `nobody()` of this client.
+            properties: Properties for the events that are tracked about it through the client's own coroutines within
+                the block, such as the address of a request. Those of an event take precedence over them, and they take
+                precedence over the default properties. A customer's properties do not get them, nor do the events that
+                a device tracks automatically.
 
         Raises:
             TypeError: It is not a subject of this client.
+            InvalidEventError: The properties can't be sent as they are; the error names the path.
         """
         if not isinstance(subject, Subject) or subject._home is not self._home:  # noqa: SLF001 - a class of the package
             trouble = f"subject: expected a subject of this client, got {subject!r:.60}."
             raise TypeError(f"{trouble} Use its device(key) or for_customer(ids).")
-        return Binding(self, subject)
+        given = plain_object(read_mapping(properties), "properties", self._configuration.encoder) if properties else {}
+        return Binding(self, FixedSource(subject, given))
+
+    def transaction(self, connection: object) -> "AbstractAsyncContextManager[transactions.TransactionTracker]":
+        """
+        Track in the transaction of the application on a connection: an event exists exactly if the transaction commits.
+
+        The client's storage must be in the same PostgreSQL database. Use a block within each transaction; it does not
+        begin or end the transaction. Receipts are "queued" until the transaction is known to be committed, and dropped
+        if it is rolled back. What devices remember is part of the transaction, too: until it ends, other calls about
+        the same device wait, up to ``QueueSettings.lock_timeout``.
+
+        Args:
+            connection: A connection of asyncpg; an ``AsyncSession`` or ``AsyncConnection`` of SQLAlchemy with the
+                driver asyncpg or psycopg; or an ``AsyncConnection`` or ``Connection`` of psycopg 3.
+
+        Returns:
+            An asynchronous context manager that returns a `TransactionTracker`, and raises on entering:
+            `ConfigurationError` if the client's storage is not in PostgreSQL; `LifecycleError` if the client is not
+            running or the connection is not in a transaction; `StorageError` if it is not one to the database of the
+            queue; ``TypeError`` if it is of another library.
+        """
+        return transactions.track_within(self, self._devices, connection)
 
     # Settings and statistics
 
@@ -369,8 +418,32 @@ class Exponea(DeviceVerbs, BulkVerbs):
         self._components.set_default_properties(checked)
 
     def stats(self) -> Stats:
-        """Return what the client has done so far, in numbers."""
+        """Return what the client has done so far, in numbers, and what was in its queue a few seconds ago."""
         return self._lifecycle.counters.snapshot(self._lifecycle.commits)
+
+    async def health(
+        self,
+        *,
+        max_age: float | None = MAX_AGE,
+        timeout: float | None = HEALTH_TIMEOUT,  # noqa: ASYNC109 - as asyncio.wait has it
+    ) -> Health:
+        """
+        Return whether events can be recorded and are being delivered, and what is wrong, for the probes of a service.
+
+        Nothing else is raised: a client that is not started, or a queue that can't be written, is a problem in the
+        result. Use `Health.is_ready` for a readiness probe: it stays true in an outage of Engagement, in which events
+        are kept.
+
+        Args:
+            max_age: How long a record may wait, beyond the flush period, until that is a problem, in seconds; None for
+                any time.
+            timeout: How long the queue may take to answer, in seconds; None for any time.
+
+        Raises:
+            InvalidEventError: An argument is not a duration.
+        """
+        limits = {"max_age": read_timeout(max_age, "max_age"), "timeout": read_timeout(timeout)}
+        return await examine(self._lifecycle, **limits)
 
 
 def _check_configuration(configuration: object) -> None:

@@ -7,7 +7,6 @@ Durations are given as seconds or as a `datetime.timedelta`, and are stored as s
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from ssl import SSLContext
 from typing import Any, Literal, Self
 
 from attrs import Attribute, evolve, field, frozen
@@ -15,7 +14,21 @@ from attrs import Attribute, evolve, field, frozen
 from exponea_async._internal import validation as checks
 from exponea_async._internal.encoding import MAX_MESSAGE, encode_object
 from exponea_async._internal.environment import Environment
+from exponea_async._internal.postgres_url import (
+    database_address,
+    is_postgres_url,
+    masked_repr,
+    postgres_url,
+    to_secret_url,
+)
 from exponea_async._internal.secrets import to_secret
+from exponea_async.config_sections import (
+    ConnectionPool,
+    PostgresSettings,
+    QueueSettings,
+    UploadSettings,
+    is_pool,
+)
 from exponea_async.errors import ConfigurationError, InvalidEventError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
 from exponea_async.projects import (
@@ -32,6 +45,21 @@ from exponea_async.projects import (
     unify_projects,
 )
 from exponea_async.requests import RequestLimits
+
+__all__ = [
+    "APPLICATION_ID",
+    "BASE_URL",
+    "MAX_DEFAULTS",
+    "SECTIONS",
+    "Configuration",
+    "ConnectionPool",
+    "PostgresSettings",
+    "QueueSettings",
+    "UploadSettings",
+    "database_address",
+    "is_pool",
+    "is_postgres_url",
+]
 
 BASE_URL = "https://api.exponea.com"
 APPLICATION_ID = "default-application"
@@ -67,116 +95,6 @@ def _token_frequency(value: TokenFrequency | str) -> TokenFrequency:
     return checks.to_member(TokenFrequency, value)  # type: ignore[no-any-return]
 
 
-#: The largest command, 800 KB (819,200 bytes), must fit into a batch.
-MIN_BATCH_BYTES = 820_000 + 1_000
-
-
-#: The smallest limit of the queue's size, which the largest command fits into.
-MIN_QUEUE_BYTES = 2_000_000
-
-
-@frozen(kw_only=True)
-class QueueSettings:
-    """
-    The settings of the queue.
-
-    Args:
-        max_records: Maximum number of records in the queue.
-        max_bytes: Maximum size of the content of the queue file in bytes, dead letters and devices included; None for
-            no limit. The file's write-ahead log is limited separately, to the same size, but at least 8 MB.
-        when_full: What a call does when the queue is full: ``"raise"`` a `QueueFullError`, ``"wait"`` for room, or
-            ``"drop_oldest"``.
-        max_age: After this time in seconds, an undelivered record becomes a dead letter; 30 days by default.
-        max_dead_letters: Maximum number of dead letters; the oldest ones beyond it are deleted.
-        dead_letter_max_age: After this time in seconds, a dead letter is deleted; 90 days by default.
-        durability: What a recorded event survives: a crash of the ``"process"``, or also a loss of ``"power"``.
-        follow_links: Whether `Configuration.storage` may be a symbolic link to the file. By default it is refused,
-            since whoever can create a link there could choose the file that is written.
-        lock_timeout: How long a call waits while another program holds the lock of the file, in seconds, before it
-            raises a `StorageError`.
-    """
-
-    max_records: int = field(default=1_000_000, validator=checks.integer(1))
-    max_bytes: int | None = field(default=None, validator=checks.optional(checks.integer(MIN_QUEUE_BYTES)))
-    when_full: Literal["raise", "wait", "drop_oldest"] = field(
-        default="raise", validator=checks.one_of(("raise", "wait", "drop_oldest"))
-    )
-    max_age: float = field(default=30 * 86_400.0, converter=checks.to_seconds, validator=checks.positive("seconds"))
-    max_dead_letters: int = field(default=100_000, validator=checks.integer(0))
-    dead_letter_max_age: float = field(
-        default=90 * 86_400.0, converter=checks.to_seconds, validator=checks.positive("seconds")
-    )
-    durability: Literal["process", "power"] = field(default="process", validator=checks.one_of(("process", "power")))
-    follow_links: bool = field(default=False, validator=checks.boolean)
-    lock_timeout: float = field(default=5.0, converter=checks.to_seconds, validator=checks.positive("seconds"))
-
-
-def _check_backoff(settings: "UploadSettings", attribute: "Attribute[Any]", value: float) -> None:
-    if value < settings.backoff_initial:
-        trouble = f"must be at least backoff_initial, {settings.backoff_initial}, got {value}"
-        raise ConfigurationError(attribute.name, trouble, "Use backoff_initial or more.")
-
-
-@frozen(kw_only=True)
-class UploadSettings:
-    """
-    The settings of the upload.
-
-    Args:
-        batch_size: Maximum number of events in a request; Engagement accepts up to 50.
-        max_batch_bytes: Maximum size of the body of a request, in bytes.
-        concurrency: Maximum number of concurrent requests.
-        requests_per_second: Maximum number of requests per second; Engagement allows 100 per IP address.
-        request_timeout: Time limit of a request in seconds, the response included.
-        backoff_initial: Upper bound of the first wait after a failure, in seconds. It doubles with each failure in a
-            row; the wait itself is random.
-        backoff_max: Upper bound of all waits, in seconds.
-        linger: How long to wait for more events before sending, in seconds.
-        gzip: Whether events are sent compressed, except to an address that refuses that.
-        proxy: The URL of an HTTP proxy for all requests, with credentials if it needs them, or None.
-        trust_env: Whether the proxies of the environment are used where there is no `proxy`: ``HTTPS_PROXY``,
-            ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``. A ``.netrc`` file is never read.
-        ca_file: The path of a PEM file with the certificates of the authorities that are trusted instead of those of
-            the system, or None.
-        ssl: The TLS settings of all connections, for example with a certificate of the client; None for the usual ones.
-        session_factory: A function that returns a new ``aiohttp.ClientSession``, which is used instead of one of the
-            client's own, and closed by the client. It is called once for uploads and once for messages, in the event
-            loop.
-    """
-
-    batch_size: int = field(default=50, validator=checks.integer(1, 50))
-    max_batch_bytes: int = field(
-        default=1_000_000,
-        validator=checks.integer(
-            MIN_BATCH_BYTES, why=", so that the largest command, 800 KB (819,200 bytes), fits into it"
-        ),
-    )
-    concurrency: int = field(default=4, validator=checks.integer(1))
-    requests_per_second: float = field(default=100.0, converter=checks.to_float, validator=checks.positive("requests"))
-    request_timeout: float = field(default=30.0, converter=checks.to_seconds, validator=checks.positive("seconds"))
-    backoff_initial: float = field(default=0.5, converter=checks.to_seconds, validator=checks.positive("seconds"))
-    backoff_max: float = field(
-        default=60.0, converter=checks.to_seconds, validator=[checks.positive("seconds"), _check_backoff]
-    )
-    linger: float = field(
-        default=0.02, converter=checks.to_seconds, validator=checks.positive("seconds", allow_zero=True)
-    )
-    gzip: bool = field(default=False, validator=checks.boolean)
-    proxy: str | None = field(default=None, converter=to_secret, repr=False, validator=checks.optional(checks.proxy))
-    trust_env: bool = field(default=False, validator=checks.boolean)
-    ca_file: str | os.PathLike[str] | None = field(default=None, validator=checks.optional(checks.path))
-    ssl: SSLContext | None = field(
-        default=None, validator=checks.optional(checks.instance_of(SSLContext, "Use an ssl.SSLContext."))
-    )
-    session_factory: Callable[[], Any] | None = field(
-        default=None, repr=False, validator=checks.optional(checks.plain_function)
-    )
-
-    def __attrs_post_init__(self) -> None:
-        if self.ca_file is not None and self.ssl is not None:
-            raise ConfigurationError("ca_file", "must not be set together with 'ssl'", "Load it into the SSLContext.")
-
-
 #: All default properties together, in bytes of JSON: half of what an event may have, so that no event fails for them.
 MAX_DEFAULTS = MAX_MESSAGE // 2
 
@@ -192,11 +110,36 @@ def _check_defaults(configuration: "Configuration", attribute: "Attribute[Any]",
         raise ConfigurationError(attribute.name, trouble, "Use fewer or shorter properties.")
 
 
-def _check_group(settings: "Configuration", _: "Attribute[Any]", storage: str | os.PathLike[str] | None) -> None:
+def _check_storage(settings: "Configuration", attribute: "Attribute[Any]", value: Any) -> None:
+    if is_postgres_url(value):
+        postgres_url(settings, attribute, value)
+    elif value is not None and not is_pool(value):
+        checks.storage(settings, attribute, value)
+
+
+#: Maximum length of the name of a queue in a database, in characters: it must fit into an index.
+MAX_QUEUE_NAME = 500
+
+
+def _check_group(settings: "Configuration", _: "Attribute[Any]", value: Any) -> None:
+    if is_postgres_url(value) or is_pool(value):
+        _check_queue_name(settings)
     # A queue in memory is private to its client, so groups don't share it.
-    if settings.app_group is not None and storage is not None and os.fspath(storage) != "memory:":
+    elif settings.app_group is not None and value is not None and os.fspath(value) != "memory:":
         trouble = "has no effect on a file that is named in 'storage', which all groups would share"
         raise ConfigurationError("app_group", trouble, "Give each group a 'storage' path of its own, or only a group.")
+
+
+def _check_queue_name(settings: "Configuration") -> None:
+    group = settings.app_group or ""
+    if "\0" in group:
+        raise ConfigurationError("app_group", "must not contain a NUL character for PostgreSQL", "Use another name.")
+    if (length := len(settings.project_token) + len(group)) > MAX_QUEUE_NAME:
+        field = "app_group" if group else "project_token"
+        trouble = (
+            f"must have at most {MAX_QUEUE_NAME} characters for PostgreSQL, with the project's token, got {length}"
+        )
+        raise ConfigurationError(field, trouble, "Use a shorter name.")
 
 
 #: Minimum length of a secret that signs tokens, in characters.
@@ -210,7 +153,12 @@ _check_token_secret = checks.check(
 
 
 #: The settings that are fields of a `Configuration`, with variables of their own.
-SECTIONS: Mapping[str, type] = {"queue": QueueSettings, "upload": UploadSettings, "limits": RequestLimits}
+SECTIONS: Mapping[str, type] = {
+    "queue": QueueSettings,
+    "postgres": PostgresSettings,
+    "upload": UploadSettings,
+    "limits": RequestLimits,
+}
 
 
 @frozen(kw_only=True)
@@ -247,8 +195,8 @@ class Configuration:
             customer.
         application_id: The id of the application, which is added to events; None or ``""`` for the default.
         app_version: The version of the application, a device property; None leaves it out.
-        app_group: The name of a group of applications, whose data is in a default file of its own; None or ``""`` for
-            no group. It can't be combined with the path of a file in `storage`.
+        app_group: The name of a group of applications, whose data is in a default file of its own, or in PostgreSQL in
+            a queue of its own; None or ``""`` for no group. It can't be combined with the path of a file in `storage`.
         customer_token_provider: An async function that returns the customer's JWT, for the app inbox and content
             blocks. If it takes an argument, it is called with the customer's ids, a mapping.
         push_token_storage: Whether push tokens are tracked as an ``"event"``, or as a customer ``"property"`` as by
@@ -277,9 +225,12 @@ class Configuration:
             ``"raise"`` an `InvalidEventError`, or ``"log"`` it, at most once a minute, and return a dropped receipt.
         normalize_id: A plain function that is called with the type and the value of each customer id that the
             application gives, and returns the value to use, for example in lower case.
-        storage: The path of the queue file, in which ``~`` is the home directory, or ``"memory:"``; None for a file in
-            the user's state directory, one for each project.
+        storage: Where the queue is: the path of a file, in which ``~`` is the home directory; ``"memory:"``; or a
+            PostgreSQL database, by its URL, such as ``"postgresql://user:password@host:5432/database"``, or as an open
+            ``asyncpg.Pool``, which the client does not close. None for a file in the user's state directory, one for
+            each project.
         queue: The settings of the queue.
+        postgres: The settings of a queue in PostgreSQL.
         upload: The settings of the upload.
         limits: The limits of requests for messages, segments and other data.
 
@@ -348,11 +299,14 @@ class Configuration:
     normalize_id: Callable[[str, str], str] | None = field(
         default=None, repr=False, validator=checks.optional(checks.plain_function)
     )
-    storage: str | os.PathLike[str] | None = field(
-        default=None, validator=[checks.optional(checks.storage), _check_group]
+    storage: str | os.PathLike[str] | ConnectionPool | None = field(
+        default=None, converter=to_secret_url, repr=masked_repr, validator=[_check_storage, _check_group]
     )
     queue: QueueSettings = field(
         factory=QueueSettings, validator=checks.instance_of(QueueSettings, "Use QueueSettings(...).")
+    )
+    postgres: PostgresSettings = field(
+        factory=PostgresSettings, validator=checks.instance_of(PostgresSettings, "Use PostgresSettings(...).")
     )
     upload: UploadSettings = field(
         factory=UploadSettings, validator=checks.instance_of(UploadSettings, "Use UploadSettings(...).")
@@ -399,8 +353,8 @@ class Configuration:
         """
         Read the settings from ``EXPONEA_*`` environment variables.
 
-        The variable of a field is ``EXPONEA_<FIELD>``; of those of `queue`, `upload` and `limits` it is
-        ``EXPONEA_QUEUE_<FIELD>`` and so on. Mappings are written in JSON, and placeholders are separated by commas.
+        The variable of a field is ``EXPONEA_<FIELD>``; of those of `queue`, `postgres`, `upload` and `limits` it
+        is ``EXPONEA_QUEUE_<FIELD>`` and so on. Mappings are written in JSON, and placeholders are separated by commas.
         Private access is given by ``EXPONEA_BASIC_AUTH_KEY_ID`` and ``EXPONEA_BASIC_AUTH_SECRET``; for a mapped project
         the ``authorization_token`` is then an object with ``key_id`` and ``secret``. An empty variable counts as not
         set.

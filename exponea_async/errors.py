@@ -11,6 +11,7 @@ The exceptions of this package.
     │   └── ClosedError                      used after ``aclose()``
     ├── NoSubjectError (RuntimeError)        nothing is bound, and there is no default device
     ├── StorageError (OSError)               the queue can't be read or written
+    │   ├── SchemaError                      the schema in PostgreSQL is missing or of another version
     │   ├── QueueFullError                   the queue is full, and ``when_full="raise"``
     │   ├── StateConflictError               another process changed the same state first
     │   ├── DamagedFileError                 the queue file was damaged or deleted; a new one is in use
@@ -108,6 +109,12 @@ class StorageError(ExponeaError, OSError):
     retryable = True
 
 
+class SchemaError(StorageError):
+    """The schema of the queue in PostgreSQL is missing, or is that of another version of this package."""
+
+    retryable = False
+
+
 class QueueFullError(StorageError):
     """The queue holds ``QueueSettings.max_records`` records. Nothing was recorded."""
 
@@ -166,14 +173,14 @@ class WipedFileError(StorageError):
     Another process, or another client, has deleted the data of the queue, as ``stop_integration()`` does.
 
     Attributes:
-        path: The path of the queue file.
+        path: The path of the queue file, or the location of the queue in PostgreSQL.
     """
 
     retryable = False
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"The data of the queue file {path} was deleted by another process.",
+            f"The data of the queue {path} was deleted by another process.",
             hint="Nothing is tracked until the client is started again.",
         )
         self.path = path

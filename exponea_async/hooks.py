@@ -1,5 +1,5 @@
 """
-Hooks: change or drop events before they are recorded, and get notified of what happens to them.
+Hooks: change or drop events before they are recorded, and get notified of what happens to them and of requests.
 """
 
 import logging
@@ -9,9 +9,11 @@ from typing import Any, Literal
 from attrs import Attribute, field, frozen
 
 from exponea_async._internal import validation as checks
+from exponea_async._internal.binding import unbound_context
 from exponea_async._internal.user_code import calling
 from exponea_async.errors import ExponeaError
 from exponea_async.models import Event
+from exponea_async.requests import RequestReport
 
 LOG = logging.getLogger("exponea_async")
 
@@ -19,13 +21,13 @@ LOG = logging.getLogger("exponea_async")
 @frozen
 class DeliveryEvent:
     """
-    Something that happened to records, to a project or to the queue file.
+    Something that happened to records, to a project or to the queue.
 
     Attributes:
         kind: What happened. ``"delivered"``, ``"rejected"``, ``"revived"``, ``"purged"``, ``"dropped"``, ``"lost"``
             and ``"retried"`` are about records; ``"paused"``, ``"unavailable"`` and ``"resumed"`` about a project;
             ``"damaged"`` and ``"wiped"`` (another process has deleted everything, and this client has stopped) about
-            the queue file; ``"restarted"`` about a background task of the client that ended unexpectedly.
+            the queue; ``"restarted"`` about a background task of the client that ended unexpectedly.
         ids: The ids of the records, as in `Receipt.ids`; empty if it is not about records.
         project: The token of the project; empty if it is not about a project.
         reason: The reason; empty if there is none.
@@ -89,7 +91,9 @@ class Hooks:
             ``before_track_failed`` and logged, and the rest goes on. For these it is called more than once if another
             process changes the device at the same time.
         listeners: Plain functions that are called with each `DeliveryEvent`. They run in the event loop and must be
-            quick. Their exceptions are logged.
+            quick. Their exceptions are logged. No subject is bound in them, nor in the tasks that they start.
+        on_request: A plain function that is called with a `RequestReport` after each request to the platform, in the
+            same way as `listeners`: for spans, see `request_spans`, or for a log of requests.
 
     Raises:
         ConfigurationError: One of them is not a function, or an async function.
@@ -101,12 +105,26 @@ class Hooks:
     listeners: Sequence[Callable[[DeliveryEvent], None]] = field(
         default=(), converter=_as_tuple, validator=[_check_list, _check_each]
     )
+    on_request: Callable[[RequestReport], None] | None = field(
+        default=None, validator=checks.optional(checks.plain_function)
+    )
 
     def notify(self, event: DeliveryEvent) -> None:
-        """Call all listeners with an event."""
+        """Call all listeners with an event. Nothing is bound there: an event is about records of many end users."""
         for listener in self.listeners:
             try:
                 with calling("the listener", listener):
-                    listener(event)
+                    unbound_context().run(listener, event)
             except Exception:
                 LOG.exception("A listener failed on a %r event.", event.kind)
+
+    def report(self, request: RequestReport) -> None:
+        """Call ``on_request``, if it is set. Nothing is bound there: an upload is about many end users."""
+        if self.on_request is None:
+            return
+        try:
+            with calling("on_request", self.on_request):
+                # A copy of the context, in which a tracer finds the span of a caller.
+                unbound_context().run(self.on_request, request)
+        except Exception:
+            LOG.exception("The function on_request failed.")

@@ -160,51 +160,6 @@ class FlushResult:
 
 
 @frozen
-class Stats:
-    """
-    What a client has done since it was created, in numbers.
-
-    Attributes:
-        tracked: Records written to the queue. A call writes one record for each project that gets the event.
-        delivered: Records that Engagement accepted.
-        rejected: Records that became dead letters.
-        dropped: Records that were discarded on purpose, by reason.
-        retried: How often a record was put back into the queue, to be sent again.
-        requests: Requests made to upload records.
-        failed_requests: Those of them without a usable response.
-        bytes_sent: Size of their bodies in bytes, before compression.
-        commits: Transactions that wrote to the queue.
-        in_flight: Records in requests that are in flight now.
-        paused: The reasons why projects are paused now, by the token of the project.
-        lost: Records that left the queue without any proof that they were delivered, as far as it was noticed: their
-            receipts were awaited, or the file was damaged while receipts were held.
-        restarts: How often a background task of the client ended unexpectedly and was started again.
-        revived: Dead letters that the client has put back into the queue by itself: the events after them were refused
-            one by one as well, so the events were not at fault. They are counted in `rejected`, too.
-        purged: Dead letters that were deleted because of ``QueueSettings.max_dead_letters`` or ``dead_letter_max_age``.
-        not_shown: Events and calls for which no in-app message or content block was shown, by reason: ``"late"``, one
-            was loaded too late; ``"not_loaded"``, none could be loaded.
-    """
-
-    tracked: int
-    delivered: int
-    rejected: int
-    dropped: Mapping[str, int]
-    retried: int
-    requests: int
-    failed_requests: int
-    bytes_sent: int
-    commits: int
-    in_flight: int
-    paused: Mapping[str, str]
-    lost: int = 0
-    restarts: int = 0
-    revived: int = 0
-    purged: int = 0
-    not_shown: Mapping[str, int] = field(factory=dict)
-
-
-@frozen
 class OpenedPush:
     """
     A push notification that was clicked.
@@ -335,6 +290,7 @@ class Receipt:
             ProjectPausedError: The project is paused, so there will be no verdict soon; the event is still queued.
             DeliveryTimeoutError: There was no verdict in time; the event is still queued.
             ClosedError: The client was closed before there was a verdict; the event is still queued.
+            LifecycleError: It is awaited in the block of `Exponea.transaction`, whose end the verdict would wait for.
             InvalidEventError: The timeout is not a duration.
         """
         seconds = read_timeout(timeout)

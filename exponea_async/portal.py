@@ -34,6 +34,8 @@ T = TypeVar("T")
 EXIT_TIMEOUT = 5.0
 #: How long closing may take after its timeout, in seconds; then the thread is left to itself.
 CLOSE_GRACE = 5.0
+#: How often a call checks whether the event loop is still running, in seconds.
+LOOP_CHECK = 1.0
 
 _portals: "WeakSet[Portal]" = WeakSet()
 
@@ -69,6 +71,11 @@ class Portal:
     ) -> None:
         self.close()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread and the client are started in this process, and the portal is not closed."""
+        return self._loop is not None
+
     def start(self) -> None:
         """
         Start the thread and the client; do nothing if they are started already. The first `call` does so, too.
@@ -99,26 +106,18 @@ class Portal:
             StorageError: The queue can't be opened.
             ClosedError: The portal is closed.
         """
-
-        async def run() -> T:
-            return await function(*args, **kwargs)
-
         loop = self._started_loop()
         if self._thread is threading.current_thread():
             raise LifecycleError("The call comes from the portal's own event loop.", hint="Await the coroutine.")
-        result = asyncio.run_coroutine_threadsafe(run(), loop)
-        try:
-            return result.result()
-        finally:
-            # Without an effect where it has ended.
-            result.cancel()
+        return call_in(loop, function, *args, **kwargs)
 
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+    def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         """
         Close the client, as its ``aclose()`` does, and end the thread; do nothing if the portal is closed already.
 
         Args:
-            timeout: Maximum duration in seconds; cancelling what is in flight may take a few more. 0 uploads nothing.
+            timeout: Maximum duration in seconds; cancelling what is in flight may take a few more. 0 uploads nothing,
+                None waits without a limit.
         """
         with self._lock:
             self._is_closed = True
@@ -128,7 +127,7 @@ class Portal:
             return
         closing = asyncio.run_coroutine_threadsafe(self.exponea.aclose(timeout), loop)
         try:
-            closing.result(timeout + CLOSE_GRACE)
+            closing.result(None if timeout is None else timeout + CLOSE_GRACE)
         except TimeoutError:
             LOG.warning("The client of a portal could not be closed in time; what was not sent stays in its queue.")
         finally:
@@ -169,6 +168,60 @@ class Portal:
         self._loop = self._thread = None
         # Another thread may have held it.
         self._lock = threading.Lock()
+
+
+def call_in(
+    loop: asyncio.AbstractEventLoop, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """
+    Call a coroutine function in the event loop of another thread, with the caller's context, and wait for its result.
+
+    If the wait is interrupted, for example by Ctrl-C, the call is cancelled.
+
+    Args:
+        loop: The event loop, which is running in another thread.
+        function: The coroutine function.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        Its result; an exception that it raises is raised here.
+
+    Raises:
+        LifecycleError: The event loop has ended, or ends before the call does.
+    """
+
+    async def run() -> T:
+        return await function(*args, **kwargs)
+
+    call = run()
+    try:
+        result = asyncio.run_coroutine_threadsafe(call, loop)
+    except RuntimeError as error:
+        call.close()
+        raise _loop_ended() from error
+    try:
+        return _wait_for(result, loop)
+    finally:
+        # Without an effect where it has ended.
+        result.cancel()
+
+
+def _wait_for(result: "Future[T]", loop: asyncio.AbstractEventLoop) -> T:
+    while True:
+        try:
+            return result.result(LOOP_CHECK)
+        except TimeoutError:
+            # The call may have raised it.
+            if result.done():
+                return result.result()
+            # What is scheduled in an event loop that is just ending may never run, and nobody cancels it.
+            if not loop.is_running():
+                raise _loop_ended() from None
+
+
+def _loop_ended() -> LifecycleError:
+    return LifecycleError("The client's event loop has ended.", hint="Call it before the shutdown of the program.")
 
 
 def _close_all() -> None:

@@ -1,9 +1,9 @@
 """
-Requests for messages, segments and other data, whose responses callers wait for, and their limits.
+Requests for messages, segments and other data, whose responses callers wait for, and their limits; reports of requests.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from attrs import field, frozen
 
@@ -74,8 +74,7 @@ class RequestLimits:
         return found
 
 
-@frozen
-class ApiRequest:
+class ApiRequest(NamedTuple):
     """
     A request to the platform whose response a caller waits for.
 
@@ -95,3 +94,33 @@ class ApiRequest:
     is_personal: bool = False
     max_attempts: int = 1
     before_sending: Callable[[], None] = lambda: None
+
+
+@frozen
+class RequestReport:
+    """
+    A request to the platform that has ended. It has no body, no key and no ids of customers.
+
+    Attributes:
+        method: ``"GET"`` or ``"POST"``.
+        host: The host, with its port if it is not the usual one.
+        path: The path, which includes the token of the project.
+        is_upload: Whether it uploaded records; otherwise a caller waits for its response.
+        records: The number of uploaded records.
+        bytes_sent: The size of its body in bytes, before compression.
+        at: When it was sent, UNIX seconds.
+        seconds: How long it took, until the response was read.
+        status: The HTTP status; 0 if there was no response.
+        error: Why it failed, in words; empty for a 2xx response.
+    """
+
+    method: str
+    host: str
+    path: str
+    is_upload: bool
+    records: int
+    bytes_sent: int
+    at: float
+    seconds: float
+    status: int
+    error: str = ""

@@ -5,9 +5,11 @@ Subjects: the device or the customer that an event is about.
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from contextvars import ContextVar
+from copy import copy
 from types import MappingProxyType, TracebackType
+from typing import Any, NamedTuple, Protocol
 
+from exponea_async._internal.binding import BOUND, bindings
 from exponea_async._internal.printable import printable
 from exponea_async._pipeline.recorder import DroppingRecorder
 from exponea_async.config import Configuration
@@ -204,6 +206,22 @@ class CustomerTracker(CustomerVerbs):
         return f"<CustomerTracker {', '.join(map(printable, self.ids))}>"
 
 
+class UnknownCustomer(CustomerTracker):
+    """
+    A customer whose ids are not known because of an error. Nothing is tracked of one.
+
+    Its coroutines raise the error, or log it with ``Configuration(on_invalid="log")``.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, error: InvalidEventError, home: DeviceHome) -> None:
+        self._error = error
+        self._home = home
+        self.ids = MappingProxyType({})
+        self._own = self._context_in(home.devices)
+
+
 class Nobody(DeviceVerbs):
     """
     Nobody in particular: nothing is tracked, and there are no messages. Each dropped event is counted.
@@ -244,14 +262,60 @@ def _read_ids(ids: Mapping[str, str], configuration: Configuration) -> Mapping[s
 
 Subject = Device | CustomerTracker | Nobody
 
-# One variable serves all clients: a context variable that is created dynamically is never freed.
-_BOUND: ContextVar[Mapping[object, Subject]] = ContextVar("exponea_async.bound")
-_NOTHING: Mapping[object, Subject] = MappingProxyType({})
+
+def subject_in(subject: Subject, home: DeviceHome) -> Subject:
+    """Return the same subject among other devices, such as those of a transaction."""
+    other = copy(subject)
+    other._home = home  # noqa: SLF001 - a class of this module
+    return other
 
 
-def bound(client: object) -> Subject | None:
-    """Return the subject that is bound to a client in the present context."""
-    return _BOUND.get(_NOTHING).get(client)
+def check_device_key(key: str) -> None:
+    """
+    Refuse the keys of the client's own devices.
+
+    Raises:
+        InvalidEventError: It is one of them.
+    """
+    if key in RESERVED:
+        trouble = f"{key!r} is the key of a device that belongs to the client itself"
+        raise InvalidEventError("key", trouble, "Use another key, or the client's own coroutines.")
+
+
+class SubjectSource(Protocol):
+    """What is bound to a client: it names the current subject whenever that is needed."""
+
+    def subject(self) -> Subject:
+        """Return the current subject."""
+
+    def properties(self) -> Mapping[str, Any]:
+        """Return the properties that the events of the current subject carry."""
+
+
+class FixedSource(NamedTuple):
+    """
+    One subject, as it is bound by ``exponea.bind()``.
+
+    Attributes:
+        of: The subject.
+        given: The properties.
+    """
+
+    of: Subject
+    given: Mapping[str, Any]
+
+    def subject(self) -> Subject:
+        """Return the subject."""
+        return self.of
+
+    def properties(self) -> Mapping[str, Any]:
+        """Return the properties."""
+        return self.given
+
+
+def bound(client: object) -> SubjectSource | None:
+    """Return what is bound to a client in the present context."""
+    return bindings().get(client)
 
 
 class Binding:
@@ -260,26 +324,26 @@ class Binding:
 
     Args:
         client: The client.
-        subject: The subject.
+        source: Names the subject.
     """
 
-    __slots__ = ("_client", "_is_entered", "_subject", "_token")
+    __slots__ = ("_client", "_is_entered", "_source", "_token")
 
-    def __init__(self, client: object, subject: Subject) -> None:
+    def __init__(self, client: object, source: SubjectSource) -> None:
         self._client = client
-        self._subject = subject
+        self._source = source
         self._is_entered = False
 
     def __enter__(self) -> None:
         self._is_entered = True
-        self._token = _BOUND.set({**_BOUND.get(_NOTHING), self._client: self._subject})
+        self._token = BOUND.set({**bindings(), self._client: self._source})
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # A framework may run the two halves of a plain generator in different contexts; then there is nothing to undo.
         with suppress(ValueError):
-            _BOUND.reset(self._token)
+            BOUND.reset(self._token)
 
     def __del__(self) -> None:
         if not getattr(self, "_is_entered", True):

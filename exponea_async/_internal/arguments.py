@@ -6,7 +6,7 @@ A function returns the value as the SDK goes on with it, and raises an `InvalidE
 
 import math
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from numbers import Real
@@ -105,6 +105,22 @@ def _check_id(value: Any, path: str) -> str:
         trouble = f"expected an id with a letter or a digit, got {short_repr(string)}, which the platform refuses"
         raise InvalidEventError(path, trouble, "Leave out an id that is not known.")
     return string
+
+
+def read_mapping(properties: Any) -> dict[str, Any]:
+    """
+    Return properties as a dict.
+
+    Raises:
+        InvalidEventError: They are not a mapping, or can't be read.
+    """
+    try:
+        if isinstance(properties, Mapping):
+            return dict(properties)
+    except Exception as error:  # a mapping of the application, whose methods may raise anything
+        trouble = f"can't be read: the {type(properties).__qualname__} raised {type(error).__name__}"
+        raise InvalidEventError("properties", trouble, "Use a dict.") from error
+    raise InvalidEventError("properties", f"expected a mapping, got {short_repr(properties)}", "Use a dict.")
 
 
 def read_number(number: Any, path: str, hint: str) -> float:

@@ -10,9 +10,8 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary, ref
 
-from attrs import define
-
 from exponea_async._internal.closing import callers
+from exponea_async._internal.log_fields import log_fields
 from exponea_async.errors import ExponeaError, LifecycleError
 
 LOG = logging.getLogger("exponea_async")
@@ -95,17 +94,19 @@ class BackgroundTasks:
             LOG.log(level, "%s failed: %s", task.get_name(), error)
 
 
-@define(eq=False)
 class _Job:
     """A task of a supervisor."""
 
-    work: Callable[[], Coroutine[Any, Any, object]]
-    name: str
-    task: "asyncio.Task[object] | None" = None
-    started_at: float = 0.0
-    error: BaseException | None = None
-    delay: float = 0.0
-    timer: asyncio.TimerHandle | None = None
+    __slots__ = ("delay", "error", "name", "started_at", "task", "timer", "work")
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, object]], name: str) -> None:
+        self.work = work
+        self.name = name
+        self.task: asyncio.Task[object] | None = None
+        self.started_at = 0.0
+        self.error: BaseException | None = None
+        self.delay = 0.0
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Supervisor:
@@ -155,7 +156,8 @@ class Supervisor:
         job = self._jobs[name]
         error, job.error = job.error, None
         if error is None:
-            LOG.critical("The task %r was cancelled or has ended unexpectedly, and is started again.", job.name)
+            message = "The task %r was cancelled or has ended unexpectedly, and is started again."
+            LOG.critical(message, job.name, extra=log_fields("restarted", task=job.name))
         self._begin(name)
         self._report(job.name, error)
 
@@ -174,7 +176,8 @@ class Supervisor:
         job = self._jobs[name]
         job.error = error
         if error is not None:
-            LOG.critical("The task %r has failed, and is started again.", job.name, exc_info=error)
+            fields = log_fields("restarted", task=job.name)
+            LOG.critical("The task %r has failed, and is started again.", job.name, exc_info=error, extra=fields)
         loop = asyncio.get_running_loop()
         was_stable = loop.time() - job.started_at > MAX_RESTART_DELAY
         job.delay = MIN_RESTART_DELAY if was_stable or not job.delay else min(2 * job.delay, MAX_RESTART_DELAY)

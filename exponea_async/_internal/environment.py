@@ -15,8 +15,8 @@ from exponea_async.errors import ConfigurationError
 
 PREFIX = "EXPONEA_"
 #: The name of a field, such as "storage", and with that of its section, such as "upload.gzip".
-_NAME = re.compile(r"\w+")
-_NAME_IN_SECTION = re.compile(r"\w+\.\w+")
+_NAME = r"\w+"
+_NAME_IN_SECTION = r"\w+\.\w+"
 
 
 class Environment:
@@ -84,17 +84,18 @@ class Environment:
 
         A field whose value was given otherwise keeps its name.
         """
-        section = _NAME.match(field)
+        section = re.match(_NAME, field)
         if section is None or section[0] in overrides:
             return field
-        names = [field[: each.end()] for each in (_NAME_IN_SECTION.match(field), section) if each]
+        names = [field[: each.end()] for each in (re.match(_NAME_IN_SECTION, field), section) if each]
         known = next((name for name in names if _variable(name) in self._variables), None)
         return field if known is None else _variable(known) + field.removeprefix(known)
 
 
 def _read(name: str, field: "Attribute[Any]", value: Secret) -> Any:
     parsed = checks.parse_variable(name, field.type, value)
-    return parsed if field.repr else to_secret(parsed)
+    # A repr of its own leaves a secret out.
+    return parsed if field.repr is True else to_secret(parsed)
 
 
 def _is_object(field: "Attribute[Any]") -> bool:

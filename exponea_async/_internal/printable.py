@@ -9,6 +9,8 @@ import json
 import logging
 from typing import Any
 
+from exponea_async._internal.log_fields import PREFIX
+
 
 def printable(text: str) -> str:
     r"""Return a text with each character that is not printable as an escape sequence, such as ``\x1b``."""
@@ -24,12 +26,15 @@ def printable_json(value: Any) -> str:
 
 
 class PrintableFilter(logging.Filter):
-    """Makes the arguments of log records printable. The message itself is the SDK's own."""
+    """Makes the arguments and fields of log records printable. The message itself is the SDK's own."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change a record, and let it pass."""
         if isinstance(record.args, tuple):
             record.args = tuple(map(_printable_argument, record.args))
+        for name, value in record.__dict__.items():
+            if name.startswith(PREFIX):
+                record.__dict__[name] = _printable_argument(value)
         return True
 
 

@@ -11,6 +11,7 @@ from functools import wraps
 from types import TracebackType
 from typing import Any
 
+from exponea_async._internal.system_time import is_system_time, system_time
 from exponea_async._internal.throttle import Throttle
 
 LOG = logging.getLogger("exponea_async")
@@ -89,8 +90,8 @@ def is_cancelled() -> bool:
 
 def reliable_clock(clock: Callable[[], Any]) -> Callable[[], float]:
     """Return a clock of the application so that it never fails: where it does, the system's clock is read instead."""
-    if clock is time.time:
-        return clock
+    if is_system_time(clock):
+        return system_time
     throttle = Throttle()
 
     @wraps(clock, assigned=(), updated=())
@@ -105,6 +106,6 @@ def reliable_clock(clock: Callable[[], Any]) -> Callable[[], float]:
             return now
         if (more := throttle.admit()) is not None:
             LOG.error("The clock does not return a finite number; time.time() is used.%s", more, exc_info=error)
-        return time.time()
+        return system_time()
 
     return read

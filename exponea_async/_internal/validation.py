@@ -15,41 +15,46 @@ from contextlib import contextmanager, suppress
 from copy import Error as CopyError
 from copy import deepcopy
 from datetime import timedelta
-from difflib import get_close_matches
 from enum import Enum
 from functools import partial
 from ipaddress import ip_address
 from types import MappingProxyType
-from typing import Any, get_origin
+from typing import TYPE_CHECKING, Any, get_origin
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import attrs
 from attrs import Attribute
 
+from exponea_async._internal.lazy import LazyModule
 from exponea_async._internal.printable import printable
 from exponea_async._internal.secrets import to_secret
 from exponea_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import difflib
+else:
+    difflib = LazyModule("difflib")
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
 #: Whether a value is invalid, and the message then, in which ``{value}`` and ``{type}`` are replaced.
 Rule = tuple[Callable[[Any], object], str]
 
-TOKEN = re.compile(r"[A-Za-z0-9-]+")
+# Patterns are strings, which `re` compiles when a setting is checked first.
+TOKEN = r"[A-Za-z0-9-]+"  # noqa: S105 - a pattern
 #: As in the Android SDK: case-sensitive, without doubled, leading or trailing separators.
-APPLICATION_ID = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*")
+APPLICATION_ID = r"[a-z0-9]+(?:[-.][a-z0-9]+)*"
 APPLICATION_ID_LENGTH = 50
 #: What may be part of an HTTP header.
-HEADER_SAFE = re.compile(r"[!-~]+")
-SCHEME = re.compile(r"(?:Token|Basic|Bearer)\s", re.IGNORECASE)
+HEADER_SAFE = r"[!-~]+"
+SCHEME = r"(?i:Token|Basic|Bearer)\s"
 #: What other libraries call a database in memory, and misspellings of our name for it.
-OTHER_MEMORY = re.compile(r"(?:file:)?:*memory:*(?:\?.*)?", re.IGNORECASE)
-INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f]")
-HOST = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
+OTHER_MEMORY = r"(?i)(?:file:)?:*memory:*(?:\?.*)?"
+INVISIBLE = r"[\s\x00-\x1f\x7f]"
+HOST = r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(?:%[\w.-]+)?"
 #: How the paths of the API begin, in the two modes of the vendor's SDKs, behind scheme and host.
-API_PATH = re.compile(
-    r"(?<=[^:/])/(?:(?:track|data)/(?:v\d+|u)|webxp/(?:s|projects|streams)|wxstatic/(?:projects|streams)"
-    r"|optimization/streams|campaigns/(?:streams|send-self-check-notification)|projects/[^/]+)(?=/|$)",
-    re.IGNORECASE,
+API_PATH = (
+    r"(?i)(?<=[^:/])/(?:(?:track|data)/(?:v\d+|u)|webxp/(?:s|projects|streams)|wxstatic/(?:projects|streams)"
+    r"|optimization/streams|campaigns/(?:streams|send-self-check-notification)|projects/[^/]+)(?=/|$)"
 )
 #: The ports that a URL need not name.
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -80,7 +85,7 @@ def suggest(name: str, known: Iterable[str], otherwise: str, *, prefix: str = ""
         prefix: A prefix of all names, which does not count as a similarity.
     """
     folded = {each.removeprefix(prefix).casefold(): each for each in known}
-    close = get_close_matches(name.removeprefix(prefix).casefold(), list(folded), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.removeprefix(prefix).casefold(), list(folded), n=1, cutoff=0.5)
     return f"Did you mean {folded[close[0]]}?" if close else otherwise
 
 
@@ -196,7 +201,7 @@ def normalized_url(value: str | None) -> str | None:
 
     Scheme and host are in lower case, without the default port of the scheme and without trailing slashes.
     """
-    if not isinstance(value, str) or INVISIBLE.search(value) or not set(value).isdisjoint("@?#"):
+    if not isinstance(value, str) or re.search(INVISIBLE, value) or not set(value).isdisjoint("@?#"):
         return value
     parts = _split(value)
     if parts is None or not parts.hostname:
@@ -255,7 +260,7 @@ def _is_blank(value: str) -> bool:
 
 
 def _is_unsafe(value: str) -> bool:
-    return not HEADER_SAFE.fullmatch(value)
+    return not re.fullmatch(HEADER_SAFE, value)
 
 
 def _split(url: str) -> SplitResult | None:
@@ -271,7 +276,7 @@ def _is_no_http_url(url: str) -> bool:
 
 
 def _is_host(name: str) -> bool:
-    if not HOST.fullmatch(name):
+    if not re.fullmatch(HOST, name):
         return False
     with suppress(ValueError):
         if ":" in name or name.rstrip(".").rpartition(".")[2].isdigit():
@@ -286,13 +291,14 @@ def _is_no_path(storage: object) -> bool:
     return not isinstance(storage, str | os.PathLike) or not isinstance(os.fspath(storage), str)
 
 
-def _is_async(function: object) -> bool:
+def is_async(function: object) -> bool:
+    """Return whether a function, or an object that can be called, must be awaited."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def _is_memory_in_other_words(storage: object) -> bool:
     path = os.fspath(storage)  # type: ignore[call-overload]
-    return bool(path != "memory:" and OTHER_MEMORY.fullmatch(path))
+    return bool(path != "memory:" and re.fullmatch(OTHER_MEMORY, path))
 
 
 def _is_no_proxy(value: str) -> bool:
@@ -313,7 +319,7 @@ project_token = check(
     _NO_STRING,
     _BLANK,
     # The value is not shown: it may be a key that was put in the wrong place.
-    (lambda value: not TOKEN.fullmatch(value), "must consist of ASCII letters, digits and '-'"),
+    (lambda value: not re.fullmatch(TOKEN, value), "must consist of ASCII letters, digits and '-'"),
     hint="Use the token of the project.",
 )
 
@@ -321,7 +327,7 @@ authorization = check(
     _MISSING,
     (_is_no_string, "expected a string or BasicAuth, got {type}"),
     _BLANK,
-    (SCHEME.match, "must not begin with the name of a scheme"),
+    (lambda value: re.match(SCHEME, value), "must not begin with the name of a scheme"),
     _UNSAFE,
     hint="Pass the bare public API key, without a word such as 'Token' before it; for private access pass "
     "BasicAuth(key_id, secret).",
@@ -342,7 +348,7 @@ _base_url = check(
     _NO_STRING,
     (lambda value: "@" in value, "must not contain an '@', which separates credentials"),
     (lambda value: "?" in value or "#" in value, "must not have a query or a fragment"),
-    (INVISIBLE.search, "must not contain whitespace or control characters, got {value}"),
+    (lambda value: re.search(INVISIBLE, value), "must not contain whitespace or control characters, got {value}"),
     (_is_no_http_url, "must be an absolute http or https URL, got {value}"),
     hint="Use scheme, host and optionally a path, such as 'https://api.exponea.com'.",
 )
@@ -351,7 +357,7 @@ _base_url = check(
 def base_url(instance: object, attribute: "Attribute[Any]", value: Any) -> None:
     """Check the URL of the API, to which the paths of the API are appended; the prefix of a proxy may be in it."""
     _base_url(instance, attribute, value)
-    if found := API_PATH.search(value):
+    if found := re.search(API_PATH, value):
         trouble = f"must not contain a path of the API, {found[0]!r}, which is appended to it, got {short_repr(value)}"
         raise ConfigurationError(attribute.name, trouble, f"Use {value[: found.start()]!r}.")
 
@@ -359,7 +365,7 @@ def base_url(instance: object, attribute: "Attribute[Any]", value: Any) -> None:
 # The value is not shown: it may contain a password.
 proxy = check(
     _NO_STRING,
-    (INVISIBLE.search, "must not contain whitespace or control characters"),
+    (lambda value: re.search(INVISIBLE, value), "must not contain whitespace or control characters"),
     (_is_no_proxy, "must be an http or https URL of a host, with nothing after its port"),
     hint="Use scheme, host and port, with credentials if they are needed: 'http://name:password@proxy.example:3128'.",
 )
@@ -373,21 +379,23 @@ application_id = check(
         f"must have at most {APPLICATION_ID_LENGTH} characters, got {{value}}",
     ),
     (
-        lambda value: not APPLICATION_ID.fullmatch(value),
+        lambda value: not re.fullmatch(APPLICATION_ID, value),
         "must consist of lower-case ASCII letters and digits with single '-' or '.' between them, got {value}",
     ),
     hint=f"Use an id of at most {APPLICATION_ID_LENGTH} characters, such as 'com.example.shop'.",
 )
 
+_STORAGES = "a file path, 'memory:' or a PostgreSQL URL"
 # The address is not shown, since it may contain a password.
 storage = check(
-    (_is_no_path, "expected a file path or 'memory:', got {type}"),
+    (_is_no_path, "expected a file path, 'memory:', a PostgreSQL URL or an asyncpg.Pool, got {type}"),
     (lambda value: _is_blank(os.fspath(value)), "must not be blank"),
     (lambda value: "\0" in os.fspath(value), "must not contain a NUL character"),
-    (lambda value: "://" in os.fspath(value), "must be a file path or 'memory:', got an address with a scheme"),
+    (lambda value: "://" in os.fspath(value), f"must be {_STORAGES}, got an address of another scheme"),
     (_is_memory_in_other_words, "must be 'memory:' for a queue in memory, got {value}"),
-    (lambda value: os.fspath(value).startswith("file:"), "must be a file path or 'memory:', got a URI"),
-    hint="Use a file path such as 'queue.sqlite', 'memory:', or None for a file in the user's state directory.",
+    (lambda value: os.fspath(value).startswith("file:"), f"must be {_STORAGES}, got a URI"),
+    hint="Use a file path such as 'queue.sqlite', 'memory:', 'postgresql://user:password@host/database', or None for a "
+    "file in the user's state directory.",
 )
 
 # It becomes a property of events, or part of the name of a file.
@@ -408,7 +416,7 @@ function = check(
 # The coroutine that an async function returns would never be awaited.
 plain_function = check(
     (lambda value: not callable(value), "expected a function, got {value}"),
-    (_is_async, "expected a plain function, got the async function {value}"),
+    (is_async, "expected a plain function, got the async function {value}"),
     hint="Use a plain function.",
 )
 

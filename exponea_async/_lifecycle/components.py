@@ -5,30 +5,34 @@ The components of a client: created together, from the configuration alone, and 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exponea_async._internal.closing import Deadline
+from exponea_async._internal.lazy import LazyModule, import_in_thread
+from exponea_async._lifecycle.features import create_features
 from exponea_async._pipeline.api import ApiClient
+from exponea_async._pipeline.linger import Linger
+from exponea_async._pipeline.monitor import QueueMonitor
 from exponea_async._pipeline.network import Network
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async._pipeline.recorder import EventRecorder
 from exponea_async._pipeline.retry import RateLimiter
-from exponea_async._pipeline.runtime import UploadRuntime
-from exponea_async.config import Configuration
+from exponea_async._pipeline.shared_rate_limit import SharedRateLimiter
+from exponea_async.config import Configuration, UploadSettings
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.expirer import SessionExpirer
-from exponea_async.devices.features import FeatureRegistry
 from exponea_async.devices.store import DeviceStore
 from exponea_async.errors import DamagedFileError, LifecycleError, StorageError
-from exponea_async.features.content_blocks.service import ContentBlocks
-from exponea_async.features.in_app.service import InAppMessages
-from exponea_async.features.inbox.service import Inbox
-from exponea_async.features.segments.service import Segments
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import FlushResult
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Storage, count_waiting
+
+if TYPE_CHECKING:
+    from exponea_async._pipeline import runtime
+else:
+    runtime = LazyModule("exponea_async._pipeline.runtime")
 
 LOG = logging.getLogger("exponea_async")
 
@@ -58,6 +62,7 @@ class Components:
         api: Sends requests to the platform.
         features: The features.
         devices: The devices.
+        monitor: Measures the queue.
         session_expirer: Ends idle sessions.
         upload: The upload; None while the client is not running.
         loop: The event loop in which the components were opened; None before that.
@@ -79,7 +84,8 @@ class Components:
         self._counters = counters
         self.storage = storage
         self.receipts = Receipts(storage, counters, hooks)
-        self._written = asyncio.Event()
+        self._linger = Linger(configuration.upload)
+        storage.subscribe(self._linger.note_others)
         self.projects = ProjectStore(configuration, storage)
         self.recorder = EventRecorder(
             configuration=configuration,
@@ -88,26 +94,21 @@ class Components:
             receipts=self.receipts,
             counters=counters,
             clock=clock,
-            wake=self._written.set,
+            note_written=self._linger.note_written,
             projects=self.projects,
         )
-        self._rate_limiter = RateLimiter(configuration.upload.requests_per_second)
-        self._network = Network(configuration.upload)
+        self._rate_limiter = _rate_limiter(configuration.upload, storage)
+        self._network = Network(configuration.upload, hooks.report if hooks.on_request else None)
         self.api = ApiClient(configuration, self.projects, self._network, self._rate_limiter)
-        self.features = FeatureRegistry(
-            [
-                InAppMessages(configuration, clock),
-                ContentBlocks(configuration, clock),
-                Inbox(configuration, clock),
-                Segments(configuration, clock),
-            ]
-        )
+        self._clock = clock
+        self.features = create_features(configuration, clock)
         self.devices = DeviceStore(storage, self.recorder, configuration, self.features, self.api)
+        self.monitor = QueueMonitor(storage, counters, self._note_restart)
         self.session_expirer = SessionExpirer(self.devices, configuration, clock, self._note_restart)
         self._default_properties = configuration.default_properties
         self.flush_mode = configuration.flush_mode
         self.flush_period = configuration.flush_period
-        self.upload: UploadRuntime | None = None
+        self.upload: runtime.UploadRuntime | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -134,6 +135,7 @@ class Components:
             ConfigurationError: The certificates can't be loaded, or there is no session to make requests with.
         """
         self.loop = asyncio.get_running_loop()
+        await import_in_thread(runtime.__name__)
         await self._network.open()
         await self.storage.open()
         try:
@@ -144,7 +146,8 @@ class Components:
             self.api.open()
             await self.upload.flusher.start()
             self.session_expirer.start()
-            self.features.start(context())
+            self.monitor.start()
+            self.features.start(context(), self._clock())
             self.recorder.accept()
         except BaseException:
             await self.receipts.aclose()
@@ -157,8 +160,8 @@ class Components:
         except StorageError as error:
             LOG.warning("Addresses that have changed could not be stored, and will be at the next start: %s", error)
 
-    def _launch(self) -> UploadRuntime:
-        return UploadRuntime(
+    def _launch(self) -> "runtime.UploadRuntime":
+        return runtime.UploadRuntime(
             configuration=self._configuration,
             storage=self.storage,
             receipts=self.receipts,
@@ -166,7 +169,7 @@ class Components:
             hooks=self._hooks,
             mode=self.flush_mode,
             period=self.flush_period,
-            written=self._written,
+            linger=self._linger,
             projects=self.projects,
             network=self._network,
             rate_limiter=self._rate_limiter,
@@ -183,7 +186,7 @@ class Components:
         self.devices.rescue()
         self.receipts.report_lost(error.lost, "the queue file was damaged or deleted, and they could not be read")
         self.receipts.check_all()
-        self._written.set()
+        self._linger.expedite()
         self._hooks.notify(DeliveryEvent("damaged", reason=str(error), error=error))
 
     # Closing
@@ -220,6 +223,7 @@ class Components:
     async def shut_down(self, deadline: Deadline) -> None:
         """Cancel what is in flight, and close the storage."""
         upload, self.upload = self.upload, None
+        await self.monitor.aclose()
         async with deadline.limit(CLOSE_GRACE):
             await self.api.aclose()
         if upload is not None:
@@ -235,7 +239,7 @@ class Components:
         if not closing.done():
             _CLOSING.add(closing)
             closing.add_done_callback(_CLOSING.discard)
-            LOG.warning("The queue file is still busy; it is closed in the background.")
+            LOG.warning("The queue is still busy; it is closed in the background.")
         elif not closing.cancelled():
             closing.result()
 
@@ -266,6 +270,12 @@ class Components:
         waiting = await count_waiting(self.storage)
         await self.storage.wipe()
         return waiting
+
+
+def _rate_limiter(settings: UploadSettings, storage: Storage) -> RateLimiter:
+    if settings.shared_rate_limit is None:
+        return RateLimiter(settings.requests_per_second)
+    return SharedRateLimiter(settings.requests_per_second, storage, settings.shared_rate_limit)
 
 
 #: The storages that are being closed after the client's own end.

@@ -12,6 +12,7 @@ from weakref import WeakSet, ref
 from attrs import evolve
 
 from exponea_async._internal.closing import Deadline, run_to_end, wrong_loop
+from exponea_async._internal.log_fields import log_fields
 from exponea_async._internal.user_code import reliable_clock
 from exponea_async._lifecycle.components import Components
 from exponea_async._lifecycle.forking import ForkHandler, abandon
@@ -31,7 +32,7 @@ from exponea_async.models import FlushMode, FlushResult
 from exponea_async.observability import Counters
 from exponea_async.storage import create_storage
 from exponea_async.storage.base import Storage
-from exponea_async.storage.selection import MEMORY
+from exponea_async.storage.selection import MEMORY, is_in_memory
 
 LOG = logging.getLogger("exponea_async")
 
@@ -86,7 +87,8 @@ class Lifecycle:
     @property
     def location(self) -> str:
         """Where the queue is, for log lines."""
-        return str(getattr(self.components.storage, "path", MEMORY))
+        storage = self.components.storage
+        return str(getattr(storage, "location", None) or getattr(storage, "path", MEMORY))
 
     # Components
 
@@ -131,7 +133,7 @@ class Lifecycle:
         old = self.components
         old.abandon()
         # What is in memory would be lost with the storage.
-        self._replace(storage=old.storage if self.configuration.storage == MEMORY else None, keep_settings=True)
+        self._replace(storage=old.storage if is_in_memory(self.configuration) else None, keep_settings=True)
         self._refuse()
 
     def _forget(self) -> None:
@@ -157,12 +159,13 @@ class Lifecycle:
         if self._is_reported:
             return
         self._is_reported = True
-        name, storage = self.configuration.project_token, self.configuration.storage
-        fate = "is lost with its queue in memory" if storage == MEMORY else f"stays in its queue {self.location}"
+        name, is_lost = self.configuration.project_token, is_in_memory(self.configuration)
+        fate = "is lost with its queue in memory" if is_lost else f"stays in its queue {self.location}"
         LOG.warning(
             "The client of project %s was never closed; what was not sent %s. Use 'async with', or await its aclose().",
             name,
             fate,
+            extra=log_fields("unclosed", project=name, queue=self.location),
         )
         if self.components.loop is not None and not self.components.loop.is_running():
             self.components.abandon_connections()
@@ -217,7 +220,7 @@ class Lifecycle:
 
     async def _log_start(self) -> None:
         try:
-            pending = await self.components.storage.pending()
+            size = await self.components.monitor.measure()
         except StorageError as error:
             LOG.warning("The queue can't be read: %s", error)
             return
@@ -225,8 +228,15 @@ class Lifecycle:
             "Started for project %s with the queue %s: %d records wait, %d are dead letters.",
             self.configuration.project_token,
             self.location,
-            pending.waiting,
-            pending.dead,
+            size.waiting,
+            size.dead,
+            extra=log_fields(
+                "started",
+                project=self.configuration.project_token,
+                queue=self.location,
+                waiting=size.waiting,
+                dead=size.dead,
+            ),
         )
 
     async def _undo_start(self) -> None:
@@ -241,43 +251,57 @@ class Lifecycle:
 
     # Close
 
-    async def close(self, timeout: float | None, *, end_sessions: bool) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
+    async def close(
+        self,
+        timeout: float | None,  # noqa: ASYNC109 - as asyncio.wait has it
+        *,
+        end_sessions: bool,
+        only_started: bool,
+    ) -> None:
         """Upload what waits, as far as possible, and close; do nothing if the client is closed already."""
         self.check_loop()
         deadline = Deadline(timeout)
         is_uploaded = timeout != 0
         await self._run(
-            self._close(deadline, is_uploaded=is_uploaded, end_sessions=end_sessions),
+            self._close(deadline, is_uploaded=is_uploaded, end_sessions=end_sessions, only_started=only_started),
             "exponea_async: closing",
             deadline.expire,
         )
 
-    async def _close(self, deadline: Deadline, *, is_uploaded: bool, end_sessions: bool) -> None:
+    async def _close(self, deadline: Deadline, *, is_uploaded: bool, end_sessions: bool, only_started: bool) -> None:
         async with self._lock:
             if self.state == "closed":
                 return
             was_open = self.state == "open"
             components = self.components
+            if only_started and components.upload is not None:
+                components.upload.flusher.stop_leasing()
             await components.close_features(deadline, _closed(), end_sessions=end_sessions and was_open)
             self.state = "closed"
             if components.upload is None:
                 await components.receipts.aclose()
                 return
             try:
-                await self._upload_rest(components, deadline, is_uploaded=is_uploaded)
+                await self._upload_rest(components, deadline, is_uploaded=is_uploaded, only_started=only_started)
             finally:
                 await components.receipts.aclose()
                 await self._shut_down(deadline)
 
-    async def _upload_rest(self, components: Components, deadline: Deadline, *, is_uploaded: bool) -> None:
+    async def _upload_rest(
+        self, components: Components, deadline: Deadline, *, is_uploaded: bool, only_started: bool
+    ) -> None:
         upload, waiting = components.upload, 0
         try:
-            if upload is not None and components.flush_mode is not FlushMode.MANUAL and is_uploaded:
+            if upload is not None and only_started:
+                async with deadline.limit():
+                    await upload.flusher.finish_started()
+            elif upload is not None and components.flush_mode is not FlushMode.MANUAL and is_uploaded:
                 async with deadline.limit():
                     await upload.flusher.flush(deadline.remaining, wait_out_outages=False)
             async with deadline.limit(grace=0.5):
-                waiting = (await components.storage.pending()).waiting
-                LOG.info("Closed; %d records stay in the queue %s.", waiting, self.location)
+                waiting = (await components.monitor.measure()).waiting
+                fields = log_fields("closed", queue=self.location, waiting=waiting)
+                LOG.info("Closed; %d records stay in the queue %s.", waiting, self.location, extra=fields)
         except StorageError as error:
             LOG.warning("The queue could not be uploaded while closing: %s", error)
 
@@ -322,7 +346,8 @@ class Lifecycle:
         await self._renew_components()
         done = f"{result.delivered} records were delivered first, " if is_flush else ""
         count = "all" if waiting is None else str(waiting)
-        LOG.warning("The integration was stopped: %s%s were deleted unsent, and nothing is tracked.", done, count)
+        message = "The integration was stopped: %s%s were deleted unsent, and nothing is tracked."
+        LOG.warning(message, done, count, extra=log_fields("stopped", count=waiting))
         waiting = result.remaining if waiting is None else waiting
         if waiting:
             self.counters.dropped["stopped"] += waiting
@@ -350,7 +375,7 @@ class Lifecycle:
             self.state = "stopped"
             self.components.recorder.stop()
             self.components.features.clear()
-            LOG.warning("%s", error)
+            LOG.warning("%s", error, extra=log_fields("wiped", queue=self.location))
             self._hooks.notify(DeliveryEvent("wiped", reason=str(error), error=error))
             self._ending = asyncio.create_task(self._end_after_wipe(), name="exponea_async: end after a wipe")
 

@@ -121,7 +121,7 @@ class Acknowledger:
 
     def add(self, records: Iterable[Leased]) -> None:
         """Take over records that were leased: their leases are renewed until they have a verdict."""
-        self._leased.update((record.id, record) for record in records)
+        self._leased.update({record.id: record for record in records})
 
     # Verdicts
 
@@ -172,7 +172,7 @@ class Acknowledger:
         now = asyncio.get_running_loop().time()
         waiting = [each for due, _, settlements in self._dues if due > now for each in settlements]
         if waiting:
-            settlements = tuple(evolve(each, due=now) for each in waiting)
+            settlements = tuple(each._replace(due=now) for each in waiting)
             self._dues = [(now, next(self._due_numbers), settlements)]
             # Without ids: the verdict on these records is stored already, or about to be.
             self._decide(Verdict("returned", (), settlements))
@@ -291,7 +291,7 @@ def _ids(records: Iterable[Leased]) -> tuple[str, ...]:
 def _in_unix_time(settlements: Sequence[Settlement]) -> list[Settlement]:
     """Return settlements that are due in event-loop time with their UNIX time, as the storage needs it."""
     offset = time.time() - asyncio.get_running_loop().time()
-    return [evolve(each, due=each.due + offset) if each.verdict == "later" else each for each in settlements]
+    return [each._replace(due=each.due + offset) if each.verdict == "later" else each for each in settlements]
 
 
 def _postponements(

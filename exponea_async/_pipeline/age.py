@@ -3,8 +3,9 @@ Whether an age can be relied on: a clock that is wrong for a moment must not mak
 """
 
 import time
+from collections.abc import Sequence
 
-from exponea_async.storage.base import FIRST_PLAUSIBLE_TIME
+from exponea_async.storage.base import FIRST_PLAUSIBLE_TIME, Leased
 
 #: A change of the system's clock by more than this, compared with the monotonic clock, is a jump, in seconds.
 MAX_DRIFT = 60.0
@@ -28,6 +29,13 @@ class AgeClock:
         if abs(offset - self._offset) > MAX_DRIFT:
             self._jumped_at = now
         self._offset = offset
+
+    def older(self, records: Sequence[Leased], max_age: float) -> frozenset[str]:
+        """Return the ids of the records that were written further in the past than a number of seconds."""
+        # Usually none is: one comparison for all.
+        if not records or min([record.at for record in records]) >= time.time() - max_age:
+            return frozenset()
+        return frozenset(record.id for record in records if self.is_older(record.at, max_age))
 
     def is_older(self, at: float, max_age: float) -> bool:
         """

@@ -3,10 +3,12 @@ Timestamps of events: no two of them are equal.
 """
 
 import math
-import time
 from collections.abc import Callable
+from math import ceil, inf
 from threading import Lock
 from weakref import WeakKeyDictionary
+
+from exponea_async._internal.system_time import is_system_time
 
 #: The resolution of UNIX seconds as a float, in seconds, until the year 2038.
 UNIT = 2.0**-22
@@ -37,7 +39,7 @@ class UniqueClock:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._is_rounded = clock is time.time
+        self._is_rounded = is_system_time(clock)
         self._offset = 0.0
         self._last = -math.inf
         self._given = _given_by(clock)
@@ -48,8 +50,21 @@ class UniqueClock:
 
     def next(self) -> float:
         """Return the current timestamp, moved forward in steps of `STEP` where it has been returned before."""
-        self._last = first = self._given.claim(self._read())
-        return first
+        # As `_read`, which takes as long to call as the rest.
+        now, last = self._clock(), self._last
+        if self._is_rounded:
+            now = ceil(now * _STEPS_PER_SECOND) * STEP + self._offset
+        if now <= last and last - now < CORRECTION:
+            now = last + STEP
+        given = self._given
+        second = now // 1
+        with given.lock:
+            if given.last.get(second, inf) < now:
+                # The usual case, without a search.
+                self._last = given.last[second] = now
+                return now
+        self._last = now = given.claim_many(now, 1)
+        return now
 
     def reserve(self, count: int) -> float:
         """Return the first of `count` timestamps at intervals of `STEP`; no other caller gets one of them."""
@@ -60,43 +75,39 @@ class UniqueClock:
     def _read(self) -> float:
         now = self._clock()
         if self._is_rounded:
-            now = math.ceil(now * _STEPS_PER_SECOND) * STEP + self._offset
+            now = ceil(now * _STEPS_PER_SECOND) * STEP + self._offset
         last = self._last
         return last + STEP if now <= last and last - now < CORRECTION else now
 
 
 class _Given:
-    """The timestamps that were given: for each second, the last one."""
+    """
+    The timestamps that were given.
+
+    Attributes:
+        last: The last one of each second.
+        lock: Held while `last` is used.
+    """
 
     def __init__(self) -> None:
-        self._last: dict[float, float] = {}
+        self.last: dict[float, float] = {}
         # A process may have several event loops, in threads.
-        self._lock = Lock()
-
-    def claim(self, timestamp: float) -> float:
-        """Return the timestamp, moved on in steps until it has not been given before."""
-        with self._lock:
-            second = timestamp // 1
-            if self._last.get(second, math.inf) < timestamp:
-                # The usual case, without a search.
-                self._last[second] = timestamp
-                return timestamp
-        return self.claim_many(timestamp, 1)
+        self.lock = Lock()
 
     def claim_many(self, first: float, count: int) -> float:
         """Return the first timestamp from which on none of `count` has been given, by moving on in steps."""
-        with self._lock:
+        with self.lock:
             while (last := self._find_last(first, count)) >= first:
                 first += (math.floor((last - first) / STEP) + 1) * STEP
             end = first + (count - 1) * STEP
-            self._last.update((second, min(end, second + 1)) for second in _seconds(first, end))
-            if len(self._last) > MAX_SECONDS:
-                for oldest in list(self._last)[: MAX_SECONDS // 2]:
-                    del self._last[oldest]
+            self.last.update((second, min(end, second + 1)) for second in _seconds(first, end))
+            if len(self.last) > MAX_SECONDS:
+                for oldest in list(self.last)[: MAX_SECONDS // 2]:
+                    del self.last[oldest]
             return first
 
     def _find_last(self, first: float, count: int) -> float:
-        return max(self._last.get(second, -math.inf) for second in _seconds(first, first + (count - 1) * STEP))
+        return max(self.last.get(second, -math.inf) for second in _seconds(first, first + (count - 1) * STEP))
 
 
 def _seconds(first: float, last: float) -> range:

@@ -8,9 +8,11 @@ from typing import Any
 from exponea_async._internal.encoding import MAX_MESSAGE, encode_number
 from exponea_async._internal.json import decode
 from exponea_async.errors import InvalidEventError
-from exponea_async.models import EventType
+from exponea_async.models import Draft, EventType, Identity
 from exponea_async.storage.base import Leased
 
+# Looking a member up on the enum class takes as long as a command.
+_CLICK = EventType.CAMPAIGN_CLICK
 #: What precedes the token of the project in URLs of the tracking API.
 PROJECTS_PATH = "/track/v2/projects/"
 BATCH_PATH = "/batch"
@@ -66,7 +68,30 @@ def is_click_route(route: str) -> bool:
     return route.endswith(CLICK_PATH)
 
 
-def event_command(customer_ids: bytes, name: bytes, timestamp: float, properties: bytes) -> bytes:
+def draft_command(identity: Identity, draft: Draft, timestamp: float) -> bytes:
+    """
+    Return the command of a draft, as the function for its kind does.
+
+    Args:
+        identity: Whom it is about.
+        draft: The draft.
+        timestamp: UNIX seconds.
+
+    Raises:
+        InvalidEventError: The command is too large.
+    """
+    kind, name, properties, _, own_device, _ = draft
+    if not name:
+        return customer_command(identity.encoded_ids, timestamp, properties)
+    if kind is _CLICK:
+        return click_command(identity.encoded_ids, name, timestamp, properties)
+    stamps = identity.encoded_stamps
+    if own_device and not identity.is_device:
+        stamps = b"%b,%b" % (stamps, own_device)
+    return event_command(identity.encoded_ids, name, timestamp, properties, stamps)
+
+
+def event_command(customer_ids: bytes, name: bytes, timestamp: float, properties: bytes, stamps: bytes = b"") -> bytes:
     """
     Return the command of an event, without its opening brace and ``command_id``.
 
@@ -74,16 +99,28 @@ def event_command(customer_ids: bytes, name: bytes, timestamp: float, properties
         customer_ids: A JSON object.
         name: The event type, a JSON string.
         timestamp: UNIX seconds.
-        properties: A JSON object.
+        properties: The properties, JSON members.
+        stamps: The properties that the SDK adds, JSON members.
 
     Raises:
         InvalidEventError: The command is too large.
     """
-    return _check_size(
-        b'"name":"customers/events","data":{"customer_ids":%b,"event_type":%b,"timestamp":%b,"properties":%b}}'
-        % (customer_ids, name, encode_number(timestamp), properties),
-        "event",
+    parts = (
+        b'"name":"customers/events","data":{"customer_ids":',
+        customer_ids,
+        b',"event_type":',
+        name,
+        b',"timestamp":',
+        encode_number(timestamp),
+        b',"properties":{',
+        properties,
+        b"," if properties and stamps else b"",
+        stamps,
+        b"}}}",
     )
+    # Joined, which takes half as long as formatting.
+    command = b"".join(parts)
+    return command if len(command) <= MAX_MESSAGE else _check_size(command, "event")
 
 
 def customer_command(customer_ids: bytes, timestamp: float, properties: bytes) -> bytes:
@@ -94,13 +131,13 @@ def customer_command(customer_ids: bytes, timestamp: float, properties: bytes) -
         customer_ids: A JSON object.
         timestamp: When the update was made, UNIX seconds. It is sent as ``update_timestamp``, so that a late upload
             does not overwrite newer values.
-        properties: A JSON object.
+        properties: JSON members.
 
     Raises:
         InvalidEventError: The command is too large.
     """
     return _check_size(
-        b'"name":"customers","data":{"customer_ids":%b,"properties":%b,"update_timestamp":%b}}'
+        b'"name":"customers","data":{"customer_ids":%b,"properties":{%b},"update_timestamp":%b}}'
         % (customer_ids, properties, encode_number(timestamp)),
         "customer",
     )
@@ -114,13 +151,13 @@ def click_command(customer_ids: bytes, url: bytes, timestamp: float, properties:
         customer_ids: A JSON object.
         url: The link, a JSON string.
         timestamp: UNIX seconds.
-        properties: A JSON object.
+        properties: JSON members.
 
     Raises:
         InvalidEventError: The command is too large.
     """
     return _check_size(
-        b'%b{"customer_ids":%b,"url":%b,"timestamp":%b,"properties":%b}}'
+        b'%b{"customer_ids":%b,"url":%b,"timestamp":%b,"properties":{%b}}}'
         % (CLICK_PREFIX, customer_ids, url, encode_number(timestamp), properties),
         "click",
     )
@@ -150,20 +187,31 @@ def pack(records: Iterable[Leased], max_count: int, max_bytes: int) -> Iterator[
         max_count: Maximum number of records in a batch.
         max_bytes: Maximum size of the request's body. A larger record gets a batch of its own.
     """
-    batches: dict[str, list[Leased]] = {}
-    sizes: dict[str, int] = {}
+    by_route: dict[str, list[Leased]] = {}
     for record in records:
-        if record.failures or is_click_route(record.route):
+        by_route.setdefault(record.route, []).append(record)
+    for route, group in by_route.items():
+        if is_click_route(route):
+            yield from ((record,) for record in group)
+        else:
+            yield from _pack_route(group, max_count, max_bytes)
+
+
+def _pack_route(records: Sequence[Leased], max_count: int, max_bytes: int) -> Iterator[tuple[Leased, ...]]:
+    batch: list[Leased] = []
+    size = BATCH_OVERHEAD
+    for record in records:
+        if record.failures:
             yield (record,)
             continue
-        size = len(record.body) + COMMAND_OVERHEAD
-        batch = batches.setdefault(record.route, [])
-        if len(batch) >= max_count or (batch and sizes[record.route] + size > max_bytes):
+        added = len(record.body) + COMMAND_OVERHEAD
+        if len(batch) >= max_count or (batch and size + added > max_bytes):
             yield tuple(batch)
-            batch.clear()
-        sizes[record.route] = size + (sizes[record.route] if batch else BATCH_OVERHEAD)
+            batch, size = [], BATCH_OVERHEAD
+        size += added
         batch.append(record)
-    yield from (tuple(batch) for batch in batches.values() if batch)
+    if batch:
+        yield tuple(batch)
 
 
 def request_body(batch: Sequence[Leased]) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from exponea_async._internal.log_fields import log_fields
 from exponea_async._internal.throttle import Throttle
 from exponea_async._pipeline.age import AgeClock
 from exponea_async._pipeline.commands import project_of, read_command
@@ -87,7 +88,8 @@ class DeadLetterLimits:
         self._counters.purged += len(ids)
         suffix = self._throttle.admit()
         if suffix is not None:
-            LOG.warning("%d dead letters were deleted: %s.%s", len(ids), reason, suffix)
+            fields = log_fields("purged", count=len(ids), reason=reason)
+            LOG.warning("%d dead letters were deleted: %s.%s", len(ids), reason, suffix, extra=fields)
         self._hooks.notify(DeliveryEvent("purged", ids, reason=reason))
 
 
@@ -104,6 +106,7 @@ class RejectionLog:
         if suffix is None:
             return
         data = _data(record)
+        name = str(data.get("event_type", ""))[:100]
         LOG.warning(
             "%s of project %s is a dead letter: %s.%s%s",
             _description(data),
@@ -111,6 +114,7 @@ class RejectionLog:
             str(dead_letter_error(reason)).removesuffix("."),
             _advice(data, reason),
             suffix,
+            extra=log_fields("rejected", project=project_of(record.route), name=name, reason=reason),
         )
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from attrs import define
 
+from exponea_async._internal.log_fields import log_fields
 from exponea_async._pipeline.commands import project_of, request_body, time_url, url_of
 from exponea_async._pipeline.projects import UNKNOWN_PROJECT_HINT, ProjectAccess, ProjectStore
 from exponea_async._pipeline.responses import (
@@ -155,6 +156,7 @@ class Exchange:
                 "%s refuses compressed requests and accepts the same ones uncompressed; requests to it are not"
                 " compressed any more. Set UploadSettings(gzip=False).",
                 batch.base_url,
+                extra=log_fields("uncompressed", project=batch.project),
             )
         return result
 
@@ -193,12 +195,14 @@ class Exchange:
         self._counters.bytes_sent += len(body)
         self._counters.in_flight += len(batch.records)
         try:
-            return await self._transport.post(
+            return await self._transport.send(
+                "POST",
                 batch.address,
                 body,
                 access.authorization,
                 compress=compress and self._compresses(batch),
                 max_response=RESPONSE_BASE + len(batch.records) * RESPONSE_PER_RECORD,
+                records=len(batch.records),
             )
         finally:
             self._counters.in_flight -= len(batch.records)

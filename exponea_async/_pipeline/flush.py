@@ -21,6 +21,8 @@ LOG = logging.getLogger("exponea_async")
 
 #: How often a flush counts what remains, in seconds, even if no verdict was stored: another process may send records.
 POLL_INTERVAL = 0.25
+#: Why records remain where nothing is uploaded.
+DISABLED = "this client does not upload (UploadSettings.enabled); another process on the same queue has to"
 
 
 class Flusher:
@@ -34,6 +36,7 @@ class Flusher:
         counters: Say how many records were delivered and rejected.
         mode: The flush mode at first.
         period: Seconds between the uploads of `FlushMode.PERIOD` at first.
+        enabled: Whether anything is uploaded at all; otherwise another process does it.
         report: Called when a task has ended unexpectedly; see `Supervisor`.
 
     Attributes:
@@ -50,6 +53,7 @@ class Flusher:
         counters: Counters,
         mode: FlushMode,
         period: float,
+        enabled: bool = True,
         report: RestartReport,
     ) -> None:
         self.mode = mode
@@ -58,6 +62,7 @@ class Flusher:
         self._uploader = uploader
         self._acknowledger = acknowledger
         self._counters = counters
+        self._is_enabled = enabled
         # Number of flushes in progress.
         self._flushes = 0
         self._report = report
@@ -79,6 +84,14 @@ class Flusher:
         """Change the period, which begins anew."""
         self.period = seconds
         await self._apply_mode()
+
+    def stop_leasing(self) -> None:
+        """Lease nothing more, in any mode, and give back what no request has been made for."""
+        self._uploader.stop_leasing()
+
+    async def finish_started(self) -> None:
+        """Wait until the requests under way have ended, and their verdicts are stored, after `stop_leasing`."""
+        await self._uploader.finish_started()
 
     async def aclose(self) -> None:
         """End the task of `FlushMode.PERIOD` for good."""
@@ -105,6 +118,9 @@ class Flusher:
         delivered, rejected, lost = self._counters.delivered, self._counters.dead, self._counters.lost
         watermark = await self._storage.watermark()
         others = await self._routes_of_others(projects)
+        if not self._is_enabled:
+            remaining = await self._storage.remaining(watermark, skip=others)
+            return FlushResult(0, 0, remaining, reasons=await self._reasons_of_disabled(others))
         self._flushes += 1
         self._update_uploader()
         self._uploader.expedite_probes()
@@ -156,11 +172,19 @@ class Flusher:
         routes = (await self._storage.pending()).routes
         return frozenset(route for route in routes if project_of(route) not in projects)
 
+    def open_circuits(self) -> dict[str, str]:
+        """Return why routes are not sent to now, by route."""
+        return self._uploader.open_circuits()
+
     async def _reasons(self) -> dict[str, str]:
         """Return why records are not sent now, by the token of their project."""
-        circuits = self._uploader.open_circuits()
+        circuits = self.open_circuits()
         waiting = (await self._storage.pending()).routes if circuits else {}
         return {project_of(route): reason for route, reason in circuits.items() if waiting.get(route)}
+
+    async def _reasons_of_disabled(self, skip: AbstractSet[str]) -> dict[str, str]:
+        waiting = (await self._storage.pending()).routes
+        return {project_of(route): DISABLED for route, count in waiting.items() if count and route not in skip}
 
     async def wait_idle(self) -> None:
         """
@@ -168,8 +192,9 @@ class Flusher:
 
         Records that an outage or a pause holds up are not waited for, and none where nothing is sent in this mode.
         """
-        if self._flushes or self.mode is FlushMode.IMMEDIATE:
+        if self._is_active:
             now = asyncio.get_running_loop().time()
+            self._uploader.shorten_linger()
             await self._wait_until_uploaded(await self._storage.watermark(), now, paused_only=False)
         while self._acknowledger.outstanding and self._uploader.is_running:
             await self._acknowledger.wait_stored()
@@ -177,9 +202,10 @@ class Flusher:
     async def _wait_until_uploaded(
         self, watermark: Watermark, since: float, *, paused_only: bool, skip: AbstractSet[str] = frozenset()
     ) -> None:
-        while self._uploader.is_running:
+        while self._uploader.is_running and not self._uploader.is_finishing:
             blocked = self._uploader.blocked_routes(since, paused_only=paused_only)
-            if not await self._storage.remaining(watermark, skip=blocked | skip) and not self._acknowledger.is_reviving:
+            remaining = await self._storage.remaining(watermark, skip=blocked | skip, at_most=1)
+            if not remaining and not self._acknowledger.is_reviving:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_INTERVAL):
@@ -191,13 +217,17 @@ class Flusher:
             if self._timer is not None:
                 await self._timer.aclose()
                 self._timer = None
-            if self.mode is FlushMode.PERIOD and not self._is_closed:
+            if self.mode is FlushMode.PERIOD and self._is_enabled and not self._is_closed:
                 self._timer = Supervisor(self._report)
                 self._timer.start(self._flush_periodically, name="exponea_async: period")
             self._update_uploader()
 
+    @property
+    def _is_active(self) -> bool:
+        return self._is_enabled and (self._flushes > 0 or self.mode is FlushMode.IMMEDIATE)
+
     def _update_uploader(self) -> None:
-        if self._flushes or self.mode is FlushMode.IMMEDIATE:
+        if self._is_active:
             self._uploader.activate()
         else:
             self._uploader.deactivate()

@@ -4,19 +4,22 @@ The way that requests take to the platform: directly or through a proxy, and wit
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Callable
 from ssl import create_default_context
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
-from attrs import field, frozen
+from attrs import frozen
 
 from exponea_async._internal.printable import printable
 from exponea_async._internal.secrets import Secret
 from exponea_async.config import UploadSettings
 from exponea_async.errors import ConfigurationError
+from exponea_async.requests import RequestReport
 
 
-@frozen
+# No repr, which would show the password.
+@frozen(eq=False, repr=False)
 class Proxy:
     """
     An HTTP proxy.
@@ -27,7 +30,7 @@ class Proxy:
     """
 
     url: str
-    authorization: Secret | None = field(default=None, repr=False)
+    authorization: Secret | None = None
 
 
 class Network:
@@ -36,12 +39,15 @@ class Network:
 
     Args:
         settings: The proxy and the certificates.
+        report: Called with each request that has ended; None if nobody wants to know.
 
     Attributes:
         tls: The TLS settings; None for the usual ones.
+        report: The function.
     """
 
-    def __init__(self, settings: UploadSettings) -> None:
+    def __init__(self, settings: UploadSettings, report: Callable[[RequestReport], None] | None = None) -> None:
+        self.report = report
         self._ca_file = settings.ca_file
         self.tls = settings.ssl
         self._proxy = _read_proxy(settings.proxy) if settings.proxy is not None else None

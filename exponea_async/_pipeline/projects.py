@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from exponea_async._internal.secrets import SecretBytes
 from exponea_async._internal.validation import normalized_url
@@ -34,7 +34,8 @@ UNKNOWN_PROJECT_HINT = (
 )
 
 
-@frozen
+# No method shows the key, since none is made.
+@frozen(eq=False, repr=False)
 class ProjectAccess:
     """
     How a project is reached.
@@ -46,8 +47,8 @@ class ProjectAccess:
     """
 
     base_url: str
-    authorization: str = field(repr=False)
-    hint: str = field(default=CHECK_SETTINGS, repr=False)
+    authorization: str
+    hint: str = CHECK_SETTINGS
 
 
 class ProjectStore:

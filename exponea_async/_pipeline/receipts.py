@@ -14,6 +14,7 @@ from typing import TypeVar
 from weakref import ref
 
 from exponea_async._internal.closing import check_loop
+from exponea_async._internal.log_fields import log_fields
 from exponea_async._pipeline.dead_letters import dead_letter_error
 from exponea_async.errors import ClosedError, DeliveryError, DroppedError, LostError, ProjectPausedError, StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
@@ -60,10 +61,14 @@ class Receipts:
         self._hooks = hooks
         self._poll_interval = poll_interval
         self._by_record: dict[str, _ReceiptRef | _BulkRef] = {}
+        # One bound method for all: each reference would keep one of its own, 64 bytes.
+        self._on_death = self._discard
         # An ordered set.
         self._awaited: dict[Receipt, None] = {}
         self._paused: dict[str, ProjectPausedError] = {}
         self._is_in_flight: Callable[[str], bool] = lambda _: False
+        self._note_await: Callable[[], None] = lambda: None
+        self._checks: list[Callable[[Receipt], None]] = []
         self._must_check_all = False
         self._generation: int | None = None
         self._task: asyncio.Task[None] | None = None
@@ -77,7 +82,7 @@ class Receipts:
     def issue(self, written: Written, routes: tuple[str, ...] = ()) -> Receipt:
         """Return the receipt for the records that one call has written, with the route of each."""
         receipt = Receipt(written.ids, self, routes)
-        reference = _ReceiptRef(receipt, self._discard)
+        reference = _ReceiptRef(receipt, self._on_death)
         reference.ids = written.ids
         for key in written.ids:
             self._by_record[key] = reference
@@ -176,13 +181,26 @@ class Receipts:
 
         Raises:
             ClosedError: There will be no verdict.
+            LifecycleError: It is awaited within the block of its transaction.
         """
+        for check in self._checks:
+            check(receipt)
         if self._is_closed:
             raise ClosedError("The client is closed, so there will be no verdict; the event is still queued.")
         if self._loop is not None:
             check_loop(self._loop)
         self._awaited[receipt] = None
+        self._note_await()
         self._start_polling()
+
+    def add_check(self, check: Callable[[Receipt], None]) -> None:
+        """Let a function raise an error where a receipt is about to be awaited."""
+        self._checks.append(check)
+
+    def remove_check(self, check: Callable[[Receipt], None]) -> None:
+        """Call a function no longer."""
+        if check in self._checks:
+            self._checks.remove(check)
 
     def unwatch(self, receipt: Receipt) -> None:
         """Look up the records of a receipt no longer."""
@@ -212,6 +230,10 @@ class Receipts:
     def leave_out(self, is_in_flight: Callable[[str], bool]) -> None:
         """Do not look up the records on which this process itself will have a verdict."""
         self._is_in_flight = is_in_flight
+
+    def on_await(self, function: Callable[[], None]) -> None:
+        """Call a function whenever a receipt is awaited that was not."""
+        self._note_await = function
 
     def check_all(self) -> None:
         """Look up the records of all receipts that are held once, since some may be lost."""
@@ -280,7 +302,8 @@ class Receipts:
         error = LostError(reason)
         self._counters.lost += len(ids)
         self.resolve(ids, error)
-        LOG.error("%d committed records are lost: %s.", len(ids), reason)
+        fields = log_fields("lost", count=len(ids), reason=reason)
+        LOG.error("%d committed records are lost: %s.", len(ids), reason, extra=fields)
         self._hooks.notify(DeliveryEvent("lost", ids, reason=reason, error=error))
 
 

@@ -10,18 +10,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
-from exponea_async._internal.arguments import read_timestamp
+from exponea_async._internal.arguments import read_mapping, read_timestamp
 from exponea_async._internal.closing import check_loop
 from exponea_async._internal.encoding import MAX_MESSAGE, encode_object, encode_string, plain_object
+from exponea_async._internal.log_fields import log_fields
 from exponea_async._internal.throttle import Throttle
 from exponea_async._internal.user_code import FunctionError, calling
 from exponea_async._internal.validation import short_repr
 from exponea_async._pipeline.clock import UniqueClock
-from exponea_async._pipeline.commands import click_command, customer_command, event_command, route_of
+from exponea_async._pipeline.commands import draft_command, route_of
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
 from exponea_async.config import Configuration
-from exponea_async.errors import DroppedError, ExponeaError, InvalidEventError, LifecycleError, StorageError
+from exponea_async.errors import (
+    DroppedError,
+    ExponeaError,
+    InvalidEventError,
+    LifecycleError,
+    StateConflictError,
+    StorageError,
+)
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Draft, Event, EventType, Identity, Receipt, Timestamp
 from exponea_async.observability import Counters
@@ -35,15 +43,19 @@ DEVICE_ID = "device_id"
 
 # Looking a member up on the enum class costs more than all other work on an event's automatic properties.
 _PUSH_TOKEN = EventType.PUSH_TOKEN
-_CLICK = EventType.CAMPAIGN_CLICK
 #: The events that the SDK makes itself. What an application's hook does to them must not fail the work that made them,
 #: such as a sign-out, or showing a message.
-_AUTOMATIC = frozenset(
-    {EventType.INSTALL, EventType.SESSION_START, EventType.SESSION_END, EventType.BANNER, _PUSH_TOKEN}
-)
+_SESSION = (EventType.SESSION_START, EventType.SESSION_END)
+_AUTOMATIC = frozenset({EventType.INSTALL, *_SESSION, EventType.BANNER, _PUSH_TOKEN})
 #: Maximum size of such an event's properties after the hook, in bytes of JSON, which leaves room for the ids.
 _MAX_AUTOMATIC = MAX_MESSAGE - 100_000
-_encoded_name = lru_cache(maxsize=1024)(encode_string)
+
+
+@lru_cache(maxsize=1024)
+def _encoded_name(name: str) -> bytes:
+    # With a single argument, the cache is twice as fast.
+    return encode_string(name, "name")
+
 
 #: Drafts that are turned into records without letting other tasks run.
 SLICE = 500
@@ -62,7 +74,7 @@ class EventRecorder:
         receipts: Issues a receipt for each draft.
         counters: Count tracked and dropped events.
         clock: Returns UNIX seconds, for the timestamps of events.
-        wake: Called after records were written.
+        note_written: Called with the number of records after they were written.
         projects: Stores the projects that devices are switched to.
     """
 
@@ -75,7 +87,7 @@ class EventRecorder:
         receipts: Receipts,
         counters: Counters,
         clock: Callable[[], float],
-        wake: Callable[[], None],
+        note_written: Callable[[int], None],
         projects: ProjectStore,
     ) -> None:
         self._encoder = configuration.encoder
@@ -88,7 +100,7 @@ class EventRecorder:
         self._receipts = receipts
         self._counters = counters
         self._clock = UniqueClock(clock)
-        self._wake = wake
+        self._note_written = note_written
         self._projects = projects
         self._routes = {
             kind: tuple(route_of(each.project_token, kind) for each in configuration.projects_for(kind))
@@ -209,7 +221,7 @@ class EventRecorder:
         """
         if get_running_loop() is not self._loop and not self.check_running():
             return None
-        if not isinstance(event, Event):
+        if type(event) is not Event and not isinstance(event, Event):
             raise InvalidEventError(
                 "event", f"expected an Event, got {short_repr(event)}", "Use Event(name, properties)."
             )
@@ -219,9 +231,9 @@ class EventRecorder:
                 return None
             event = changed
         name, properties, timestamp = event.name, event.properties, event.timestamp
-        name_json = _encoded_name(name, "name") if type(name) is str else encode_string(name, "name")
+        name_json = _encoded_name(name) if type(name) is str else encode_string(name, "name")
         if type(properties) is not dict:
-            properties = _mapping(properties)
+            properties = read_mapping(properties)
         # The default properties must not get into a push token's properties, which are a protocol of their own.
         if self._defaults and kind is not _PUSH_TOKEN:
             properties = {**self._defaults, **properties}
@@ -255,7 +267,7 @@ class EventRecorder:
     def _check_automatic(self, event: Event) -> None:
         """Raise an `InvalidEventError` now if an event of the SDK could not be recorded later."""
         encode_string(event.name, "name")
-        encoded = encode_object({**self._defaults, **_mapping(event.properties)}, "properties", self._encoder)
+        encoded = encode_object({**self._defaults, **read_mapping(event.properties)}, "properties", self._encoder)
         if len(encoded) > _MAX_AUTOMATIC:
             trouble = f"must take at most {_MAX_AUTOMATIC} bytes of JSON, got {len(encoded)}"
             raise InvalidEventError("properties", trouble, "Send fewer or shorter properties.")
@@ -265,7 +277,7 @@ class EventRecorder:
         self._counters.dropped["before_track_failed"] += 1
         if (more := self._throttle.admit()) is not None:
             message = "before_track failed, so the event %r was dropped.%s"
-            LOG.error(message, event.name, more, exc_info=error)
+            LOG.error(message, event.name, more, exc_info=error, extra=log_fields("hook_failed", name=event.name))
         reason = f"before_track failed on an event {event.name!r}: {type(error).__name__}"
         self._hooks.notify(DeliveryEvent("dropped", reason=reason))
 
@@ -273,7 +285,7 @@ class EventRecorder:
         """Check and encode a customer's properties as they are now; raises as `draft_event` does."""
         if not self.check_running():
             return None
-        merged = _mapping(properties)
+        merged = read_mapping(properties)
         if defaults and self._customer_defaults:
             merged = {**self._defaults, **merged}
         encoded = encode_object(merged, "properties", self._encoder)[1:-1]
@@ -304,19 +316,17 @@ class EventRecorder:
             states: States to change or to check in the same commit.
             now: The timestamp for a draft that has none; by default the current one.
         """
-        routes = (identity.routes or self._routes)[draft.kind]
-        at = draft.timestamp
+        kind, _, _, at, _, _ = draft
+        routes = (identity.routes or self._routes)[kind]
         if at is None:
             at = self._clock.next() if now is None else now
         if self._refusal is not None or self._stopped or len(routes) > 1:
             return (await self.record_many(identity, ((None, draft._replace(timestamp=at)),), states))[0]
-        record = Record(routes[0], _command(identity, draft, at), time.time())
+        record = Record(routes[0], draft_command(identity, draft, at), time.time())
         try:
             written = await self._storage.write((record,), states, self._account)
-        except StorageError:
-            # The storage may be closed because the client is closed or stopped.
-            if self.check_running():
-                raise
+        except StorageError as error:
+            self._note_failure(error)
             return self.dropped()
         return self._receipts.issue(written, routes)
 
@@ -352,18 +362,24 @@ class EventRecorder:
                 if not self.check_running():
                     return [self.dropped()] * len(drafts)
             owner = own or identity
-            body = _command(owner, draft, self._clock.next() if draft.timestamp is None else draft.timestamp)
+            body = draft_command(owner, draft, self._clock.next() if draft.timestamp is None else draft.timestamp)
             routes.append((owner.routes or self._routes)[draft.kind])
             for route in routes[-1]:
                 records.append(Record(route, body, written_at))  # noqa: PERF401 - slower for one
             ends.append(len(records))
         try:
             written = await self._storage.write(records, states, self._account)
-        except StorageError:
-            if self.check_running():
-                raise
+        except StorageError as error:
+            self._note_failure(error)
             return [self.dropped()] * len(drafts)
         return await self._receipts.issue_many(written, ends, routes)
+
+    def _note_failure(self, error: StorageError) -> None:
+        """Note an error and raise it again, unless the storage is closed because the client is closed or stopped."""
+        if self.check_running():
+            if not isinstance(error, StateConflictError):
+                self._counters.note_error(str(error))
+            raise error
 
     async def store_projects(self, uses: Sequence[tuple[str, ExponeaProject]], present: str | None) -> None:
         """Store the projects that a device is to be switched to, as `ProjectStore.store` does."""
@@ -379,7 +395,8 @@ class EventRecorder:
         if self._raises_invalid:
             raise error
         if (more := self._invalid_throttle.admit()) is not None:
-            LOG.error("Something invalid was dropped. %s%s", error, more, exc_info=error)
+            fields = log_fields("invalid", path=error.path, reason=str(error))
+            LOG.error("Something invalid was dropped. %s%s", error, more, exc_info=error, extra=fields)
         # The receipt must not keep the frames of its caller.
         error = error.with_traceback(None)
         self._hooks.notify(DeliveryEvent("dropped", reason=str(error), error=error))
@@ -412,7 +429,7 @@ class EventRecorder:
         self._counters.tracked += len(written.ids)
         if written.dropped:
             self._report_dropped(written.dropped)
-        self._wake()
+        self._note_written(len(written.ids))
 
     def report_damage(self, error: StorageError) -> None:
         """Notify listeners that something in the storage was damaged and has been replaced."""
@@ -468,31 +485,9 @@ def _check_changed(changed: Event | None) -> Event | None:
     raise InvalidEventError("before_track", trouble, "Correct the hook.")
 
 
-def _mapping(properties: Any) -> dict[str, Any]:
-    try:
-        if isinstance(properties, Mapping):
-            return dict(properties)
-    except Exception as error:  # a mapping of the application, whose methods may raise anything
-        trouble = f"can't be read: the {type(properties).__qualname__} raised {type(error).__name__}"
-        raise InvalidEventError("properties", trouble, "Use a dict.") from error
-    raise InvalidEventError("properties", f"expected a mapping, got {short_repr(properties)}", "Use a dict.")
-
-
 def _without_stamps(properties: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
     """Remove the properties that the SDK adds itself; a caller's device id is for subjects without a device."""
     rest = dict(properties)
     rest.pop(APPLICATION_ID, None)
     device = {DEVICE_ID: rest.pop(DEVICE_ID, None)}
     return rest, encode_object(device, "properties")[1:-1]
-
-
-def _command(identity: Identity, draft: Draft, timestamp: float) -> bytes:
-    if not draft.name:
-        return customer_command(identity.encoded_ids, timestamp, b"{%b}" % draft.properties)
-    if draft.kind is _CLICK:
-        return click_command(identity.encoded_ids, draft.name, timestamp, b"{%b}" % draft.properties)
-    stamps = identity.encoded_stamps
-    if draft.own_device and not identity.is_device:
-        stamps = b"%b,%b" % (stamps, draft.own_device)
-    properties = b"{%b,%b}" % (draft.properties, stamps) if draft.properties else b"{%b}" % stamps
-    return event_command(identity.encoded_ids, draft.name, timestamp, properties)

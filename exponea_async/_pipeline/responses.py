@@ -6,9 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
-
-from attrs import frozen
+from typing import Any, Literal, NamedTuple
 
 from exponea_async._internal.json import decode
 from exponea_async._internal.printable import printable
@@ -30,8 +28,8 @@ MAX_REASON = 1000
 #: How much of a body that is not JSON is looked at for its text, in bytes, and is shown of that, in characters.
 MAX_EXCERPT_BODY = 2000
 MAX_EXCERPT = 200
-_MARKUP = re.compile(r"<(script|style)\b.*?(</\1>|$)|<[^>]*(>|$)", re.DOTALL | re.IGNORECASE)
-_SECONDS = re.compile(r"\s*\d+(\.\d+)?\s*", re.ASCII)
+_MARKUP = r"(?si)<(script|style)\b.*?(</\1>|$)|<[^>]*(>|$)"
+_SECONDS = r"(?a)\s*\d+(\.\d+)?\s*"
 
 StatusClass = Literal["success", "data error", "temporary error", "project error"]
 
@@ -44,8 +42,7 @@ class NoVerdictError(UnavailableError):
     """The response is readable, but has no verdict on any of the records."""
 
 
-@frozen
-class HttpResponse:
+class HttpResponse(NamedTuple):
     """
     The response to one request.
 
@@ -62,8 +59,7 @@ class HttpResponse:
     location: str = ""
 
 
-@frozen
-class BatchResult:
+class BatchResult(NamedTuple):
     """
     The platform's result for each record of a batch.
 
@@ -158,7 +154,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     if not value:
         return None
     try:
-        seconds = float(value) if _SECONDS.fullmatch(value) else _seconds_until(value, now)
+        seconds = float(value) if re.fullmatch(_SECONDS, value) else _seconds_until(value, now)
     except (ValueError, OverflowError):
         return None
     return min(max(0.0, seconds), MAX_RETRY_AFTER)
@@ -190,7 +186,20 @@ def _read_success(response: HttpResponse, batch: Sequence[Leased], address: str,
         raise ProjectPausedError(project, response.status, describe(response), address=address, hint=hint)
     if not isinstance(results, list):
         raise UnavailableError("the 2xx response has no results", status=response.status)
-    return _sort(_by_command_id(results, batch), batch)
+    delivered = _delivered_in_order(results, batch)
+    return _sort(_by_command_id(results, batch), batch) if delivered is None else BatchResult(delivered)
+
+
+def _delivered_in_order(results: list[Any], batch: Sequence[Leased]) -> tuple[str, ...] | None:
+    """Return all ids if each result, at the position of its command, is a success, as usual; otherwise None."""
+    ids = [record.id for record in batch]
+    try:
+        if [result["command_id"] for result in results] != ids:
+            return None
+        failed = [result for result in results if result["success"] is not True]
+    except (TypeError, KeyError):
+        return None
+    return None if failed else tuple(ids)
 
 
 def _by_command_id(results: list[Any], batch: Sequence[Leased]) -> Mapping[Any, Any]:
@@ -235,7 +244,7 @@ def _explain(body: bytes) -> str:
 
 def _excerpt(body: bytes) -> str:
     """Return the beginning of a text that is not JSON, such as the page of a proxy, without its markup."""
-    text = _MARKUP.sub(" ", body[:MAX_EXCERPT_BODY].decode(errors="replace"))
+    text = re.sub(_MARKUP, " ", body[:MAX_EXCERPT_BODY].decode(errors="replace"))
     return printable(" ".join(text.split()))[:MAX_EXCERPT]
 
 

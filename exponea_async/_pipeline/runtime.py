@@ -10,6 +10,7 @@ from exponea_async._pipeline.acknowledger import Acknowledger
 from exponea_async._pipeline.dead_letters import DeadLetterLimits
 from exponea_async._pipeline.exchange import Exchange
 from exponea_async._pipeline.flush import Flusher
+from exponea_async._pipeline.linger import Linger
 from exponea_async._pipeline.network import Network
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
@@ -41,7 +42,7 @@ class UploadRuntime:
         hooks: Notified of verdicts and of the state of projects.
         mode: The flush mode at first.
         period: Seconds between the uploads of `FlushMode.PERIOD` at first.
-        written: Set after records were written.
+        linger: Decides how long the upload waits for more records.
         projects: The addresses and credentials of projects.
         network: The proxy and the certificates of requests.
         rate_limiter: Spaces the requests.
@@ -61,7 +62,7 @@ class UploadRuntime:
         hooks: Hooks,
         mode: FlushMode,
         period: float,
-        written: asyncio.Event,
+        linger: Linger,
         projects: ProjectStore,
         network: Network,
         rate_limiter: RateLimiter,
@@ -70,11 +71,13 @@ class UploadRuntime:
         settings = configuration.upload
         # Every project is tried again.
         counters.paused.clear()
-        self._transport = Transport(settings, network, connections=settings.concurrency)
+        self._transport = Transport(settings, network, connections=settings.concurrency, is_upload=True)
         self._supervisor = Supervisor(report)
         limits = DeadLetterLimits(storage, configuration.queue, counters, hooks)
         self._acknowledger = Acknowledger(storage, receipts, counters, hooks, limits)
         receipts.leave_out(self._acknowledger.is_outstanding)
+        linger.reset()
+        receipts.on_await(linger.shorten)
         sender = Sender(
             exchange=Exchange(self._transport, counters, projects, rate_limiter, gzip=settings.gzip),
             acknowledger=self._acknowledger,
@@ -91,7 +94,7 @@ class UploadRuntime:
             acknowledger=self._acknowledger,
             queue=configuration.queue,
             upload=settings,
-            written=written,
+            linger=linger,
             supervisor=self._supervisor,
             limits=limits,
         )
@@ -102,9 +105,11 @@ class UploadRuntime:
             counters=counters,
             mode=mode,
             period=period,
+            enabled=settings.enabled,
             report=report,
         )
-        uploader.start()
+        if settings.enabled:
+            uploader.start()
 
     async def aclose(self) -> None:
         """Cancel what is in flight, and give records without a verdict back."""

@@ -5,6 +5,7 @@ Sends one batch at a time, and states a verdict on each of its records.
 import asyncio
 import logging
 
+from exponea_async._internal.log_fields import log_fields
 from exponea_async._pipeline.acknowledger import Acknowledger
 from exponea_async._pipeline.circuit_breaker import CircuitBreaker
 from exponea_async._pipeline.commands import project_of
@@ -50,6 +51,8 @@ class Sender:
 
     Attributes:
         breakers: The circuit breakers by route.
+        counters: The statistics.
+        is_finishing: Whether no further request is made: what was not sent is given back.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Sender:
     ) -> None:
         self._exchange = exchange
         self._acknowledger = acknowledger
-        self._counters = counters
+        self.counters = counters
         self._hooks = hooks
         self._projects = projects
         self._history = history
@@ -75,6 +78,7 @@ class Sender:
         self._max_wait = settings.backoff_max
         self._after_probe = min(AFTER_PROBE, settings.backoff_max / 2)
         self.breakers: dict[str, CircuitBreaker] = {}
+        self.is_finishing = False
 
     def probe_changed_projects(self) -> None:
         """Probe the projects whose key or address has changed without further delay."""
@@ -97,7 +101,8 @@ class Sender:
             # part that is accepted soon shows that the trouble is in the records.
             index = -1 if descend else max(range(len(parts)), key=lambda each: len(parts[each].records))
             part, descend = parts.pop(index), False
-            if not breaker.is_closed and (not part.is_probe or breaker.failed_at > started):
+            is_blocked = not breaker.is_closed and (not part.is_probe or breaker.failed_at > started)
+            if is_blocked or self.is_finishing:
                 self._acknowledger.give_back(part.records)
             elif await self._send_part(part, breaker):
                 descend = True
@@ -114,10 +119,10 @@ class Sender:
             await self._history.store(batch.route, breaker.refused)
             return is_split
         except ProjectPausedError as error:
-            self._counters.failed_requests += 1
+            self.counters.failed_requests += 1
             self._pause(batch, breaker, error, started)
         except UnavailableError as error:
-            self._counters.failed_requests += not isinstance(error, HeldError)
+            self.counters.failed_requests += not isinstance(error, HeldError)
             return await self._handle_unavailable(batch, breaker, error, started)
         else:
             self._accept(batch, breaker, result)
@@ -135,7 +140,8 @@ class Sender:
     def _accept(self, batch: Batch, breaker: CircuitBreaker, result: BatchResult) -> None:
         was_closed = breaker.is_closed
         breaker.record_success(_now())
-        breaker.discard(batch.ids)
+        if breaker.suspects:
+            breaker.discard(batch.ids)
         self._report_resumed(batch, was_closed=was_closed)
         self._acknowledge(batch, result)
 
@@ -154,7 +160,9 @@ class Sender:
         if not was_closed:
             self._acknowledger.resume(batch.route)
             self._count_paused(batch.project)
-            LOG.info("Project %s is available again.", batch.project)
+            LOG.info(
+                "Project %s is available again.", batch.project, extra=log_fields("resumed", project=batch.project)
+            )
             self._hooks.notify(DeliveryEvent("resumed", project=batch.project))
 
     # Failures of records
@@ -191,7 +199,10 @@ class Sender:
         paused = ProjectPausedError(batch.project, error.status, reason, address=batch.address, hint=REFUSALS_HINT)
         self._pause(batch, breaker, paused, started)
         if revived:
-            LOG.info("%d events that became dead letters shortly before are back in the queue.", len(revived))
+            fields = log_fields("revived", project=batch.project, count=len(revived))
+            LOG.info(
+                "%d events that became dead letters shortly before are back in the queue.", len(revived), extra=fields
+            )
             self._acknowledger.revive(revived, reason)
 
     def _count_failure(self, record: Leased, reason: str) -> None:
@@ -253,19 +264,25 @@ class Sender:
         delay = min(min(probe_in, self._max_wait) + self._after_probe, MAX_DUE_AHEAD)
         self._acknowledger.retry_later(batch.records, delay, str(error))
         breaker.reason = str(error)
+        self.counters.note_error(breaker.reason, batch.project)
         if was_closed:
-            LOG.warning("%s; the events for %s are kept and sent again.", error, batch.address or batch.project)
+            fields = log_fields("unavailable", project=batch.project, status=error.status, reason=breaker.reason)
+            LOG.warning(
+                "%s; the events for %s are kept and sent again.", error, batch.address or batch.project, extra=fields
+            )
             self._hooks.notify(DeliveryEvent("unavailable", project=batch.project, reason=str(error), error=error))
 
     def _pause(self, batch: Batch, breaker: CircuitBreaker, error: ProjectPausedError, started: float) -> None:
         now, was_paused = _now(), breaker.paused
         breaker.delay_probe(now + pause_seconds(breaker.record_failure(started, now)))
         breaker.paused, breaker.reason = error, str(error)
+        self.counters.note_error(breaker.reason, batch.project)
         self._acknowledger.give_back(batch.records)
         if not was_paused:
             self._acknowledger.pause(batch.route, error)
             self._count_paused(batch.project)
-            LOG.error("%s", error)
+            fields = log_fields("paused", project=batch.project, status=error.status, reason=breaker.reason)
+            LOG.error("%s", error, extra=fields)
             self._hooks.notify(DeliveryEvent("paused", project=batch.project, reason=str(error), error=error))
 
     def _count_paused(self, project: str) -> None:
@@ -273,9 +290,9 @@ class Sender:
         routes = [breaker for route, breaker in self.breakers.items() if project_of(route) == project]
         reason = next((breaker.reason for breaker in routes if breaker.paused), None)
         if reason is None:
-            self._counters.paused.pop(project, None)
+            self.counters.paused.pop(project, None)
         else:
-            self._counters.paused[project] = reason
+            self.counters.pause(project, reason)
 
 
 def _now() -> float:

@@ -11,13 +11,12 @@ import ssl
 import time
 import zlib
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from attrs import define
 
 from exponea_async._internal.secrets import Secret
 from exponea_async._internal.user_code import calling
@@ -28,6 +27,7 @@ from exponea_async._version import __version__
 from exponea_async.config import UploadSettings
 from exponea_async.errors import ConfigurationError, UnavailableError
 from exponea_async.projects import BasicAuth
+from exponea_async.requests import RequestReport
 
 LOG = logging.getLogger("exponea_async")
 
@@ -69,7 +69,6 @@ HEADERS = {
 }
 
 
-@define(eq=False)
 class _Pool:
     """
     A pool of connections.
@@ -79,8 +78,11 @@ class _Pool:
         requests: Number of requests that are under way.
     """
 
-    session: aiohttp.ClientSession
-    requests: int = 0
+    __slots__ = ("requests", "session")
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.session = session
+        self.requests = 0
 
 
 class Transport:
@@ -91,9 +93,13 @@ class Transport:
         settings: The time limit of a request, the response included, and the function that creates sessions.
         network: The proxy and the certificates.
         connections: Maximum number of open connections.
+        is_upload: Whether it uploads records; for the reports of its requests.
     """
 
-    def __init__(self, settings: UploadSettings, network: Network, *, connections: int) -> None:
+    def __init__(
+        self, settings: UploadSettings, network: Network, *, connections: int, is_upload: bool = False
+    ) -> None:
+        self._is_upload = is_upload
         self._timeout = aiohttp.ClientTimeout(total=settings.request_timeout)
         self._settings = settings
         self._network = network
@@ -106,17 +112,6 @@ class Transport:
     def _new_pool(self) -> "_Pool":
         return _Pool(_new_session(self._settings, self._connections))
 
-    async def post(
-        self, url: str, body: bytes, authorization: str, *, compress: bool = False, max_response: int = MAX_RESPONSE
-    ) -> HttpResponse:
-        """
-        Send a body once; as `send`.
-
-        Raises:
-            UnavailableError: There was no valid response.
-        """
-        return await self.send("POST", url, body, authorization, compress=compress, max_response=max_response)
-
     async def send(
         self,
         method: str,
@@ -127,9 +122,10 @@ class Transport:
         max_response: int = MAX_RESPONSE,
         compress: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - aiohttp's own
+        records: int = 0,
     ) -> HttpResponse:
         """
-        Make one request.
+        Make one request, and report it.
 
         Args:
             method: ``"GET"`` or ``"POST"``.
@@ -139,10 +135,54 @@ class Transport:
             max_response: Maximum size of the response body in bytes.
             compress: Whether the body is compressed.
             timeout: Time limit in seconds, the response included; None stands for ``request_timeout``.
+            records: The number of records in the body; for the report.
 
         Raises:
             UnavailableError: There was no valid response, or its body is too large.
         """
+        limit = self._timeout if timeout is None else aiohttp.ClientTimeout(total=timeout)
+        attempt = partial(
+            self._send, method, url, body, authorization, max_response=max_response, limit=limit, compress=compress
+        )
+        if self._network.report is None:
+            return await attempt()
+        at, started = time.time(), time.perf_counter()
+        status, trouble = 0, "it was cancelled"
+        try:
+            response = await attempt()
+            status, trouble = response.status, "" if 200 <= response.status < 300 else f"HTTP {response.status}"
+        except UnavailableError as error:
+            status, trouble = error.status, str(error)
+            raise
+        finally:
+            parts = urlsplit(url)
+            self._network.report(
+                RequestReport(
+                    method=method,
+                    host=parts.netloc.rpartition("@")[2],
+                    path=parts.path,
+                    is_upload=self._is_upload,
+                    records=records,
+                    bytes_sent=len(body or b""),
+                    at=at,
+                    seconds=time.perf_counter() - started,
+                    status=status,
+                    error=trouble,
+                )
+            )
+        return response
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        authorization: str,
+        *,
+        max_response: int,
+        limit: aiohttp.ClientTimeout,
+        compress: bool,
+    ) -> HttpResponse:
         headers: dict[str, str] = {**HEADERS, "Authorization": Secret(authorization)}
         if url.startswith("http://"):
             warn_of_clear_text(url[: url.find("/", len("http://"))])
@@ -160,7 +200,7 @@ class Transport:
                 data=data,
                 headers=headers,
                 allow_redirects=False,
-                timeout=self._timeout if timeout is None else aiohttp.ClientTimeout(total=timeout),
+                timeout=limit,
                 ssl=self._network.tls or True,
                 **self._proxy(url, headers),
             ) as response:

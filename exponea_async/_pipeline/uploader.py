@@ -12,12 +12,15 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from math import inf
 
 from exponea_async._internal.concurrency import Supervisor
+from exponea_async._internal.log_fields import log_fields
 from exponea_async._pipeline.acknowledger import LEASE, Acknowledger
 from exponea_async._pipeline.commands import pack
 from exponea_async._pipeline.dead_letters import TOO_OLD, DeadLetterLimits
 from exponea_async._pipeline.exchange import Batch
+from exponea_async._pipeline.linger import Linger
 from exponea_async._pipeline.sender import Sender
 from exponea_async.config import QueueSettings, UploadSettings
 from exponea_async.errors import StorageError
@@ -42,7 +45,7 @@ class Uploader:
         acknowledger: Holds leased records until their verdict is stored.
         queue: The maximum age of records.
         upload: The size of batches, and the number of concurrent requests.
-        written: Set after records were written.
+        linger: Decides how long to wait for more records.
         supervisor: Runs the tasks of the upload.
         limits: The limits of dead letters, which are enforced now and then; the age of records is counted by their
             clock.
@@ -56,7 +59,7 @@ class Uploader:
         acknowledger: Acknowledger,
         queue: QueueSettings,
         upload: UploadSettings,
-        written: asyncio.Event,
+        linger: Linger,
         supervisor: Supervisor,
         limits: DeadLetterLimits,
     ) -> None:
@@ -74,9 +77,7 @@ class Uploader:
         # Two rounds: while one is being sent, the next one is being leased.
         self._ready: asyncio.Queue[Batch] = asyncio.Queue(2 * upload.concurrency)
         self._active = asyncio.Event()
-        self._wake = written
-        # Ends the wait for further records, which makes one request of a burst.
-        self._skip_linger = asyncio.Event()
+        self._linger = linger
 
     # Control
 
@@ -84,6 +85,11 @@ class Uploader:
     def is_running(self) -> bool:
         """Whether all tasks of the upload are running. One that has failed is started again after a while."""
         return self._supervisor.is_running
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether `stop_leasing` was called."""
+        return self._sender.is_finishing
 
     def start(self) -> None:
         """Start all tasks of the upload."""
@@ -94,19 +100,39 @@ class Uploader:
             self._supervisor.start(self._send_forever, name=f"exponea_async: sender {number}")
 
     def activate(self) -> None:
-        """Lease records from now on."""
+        """Lease records from now on, unless `stop_leasing` was called."""
+        if self.is_finishing:
+            return
         self._active.set()
-        self._look_now()
+        self._linger.expedite()
 
     def deactivate(self) -> None:
         """Lease no more records; those that are leased already are still sent."""
         self._active.clear()
 
+    def stop_leasing(self) -> None:
+        """Lease no more records for good, and give back those that no request has been made for."""
+        self._sender.is_finishing = True
+        self._active.clear()
+        while not self._ready.empty():
+            self._acknowledger.give_back(self._ready.get_nowait().records)
+
+    async def finish_started(self) -> None:
+        """Wait until the requests under way have ended, and their verdicts are stored, after `stop_leasing`."""
+        while self._acknowledger.outstanding and self.is_running:
+            # What was being leased may have been queued meanwhile.
+            self.stop_leasing()
+            await self._acknowledger.wait_stored()
+
     def expedite_probes(self) -> None:
         """Try paused projects again at once."""
         for breaker in self._sender.breakers.values():
             breaker.expedite_probe(_now())
-        self._look_now()
+        self._linger.expedite()
+
+    def shorten_linger(self) -> None:
+        """State that a caller waits for the records that were written."""
+        self._linger.shorten()
 
     def expedite_all(self) -> None:
         """Try everything again at once, whatever it waits for."""
@@ -114,7 +140,7 @@ class Uploader:
         for breaker in self._sender.breakers.values():
             breaker.probe_at = min(breaker.probe_at, _now())
         self._acknowledger.expedite()
-        self._look_now()
+        self._linger.expedite()
 
     def blocked_routes(self, since: float, *, paused_only: bool) -> frozenset[str]:
         """
@@ -133,10 +159,6 @@ class Uploader:
         """Return why routes are not sent to now, by route."""
         return {route: breaker.reason for route, breaker in self._sender.breakers.items() if not breaker.is_closed}
 
-    def _look_now(self) -> None:
-        self._skip_linger.set()
-        self._wake.set()
-
     # Leasing
 
     async def _lease_forever(self) -> None:
@@ -145,7 +167,8 @@ class Uploader:
             try:
                 may_be_more = await self._lease_round()
             except StorageError as error:
-                LOG.warning("The queue can't be read: %s", error)
+                LOG.warning("The queue can't be read: %s", error, extra=log_fields("queue_error", reason=str(error)))
+                self._sender.counters.note_error(str(error))
                 await asyncio.sleep(IDLE_INTERVAL)
             except Exception:
                 LOG.exception("Unexpected error in the upload loop; continuing.")
@@ -155,8 +178,8 @@ class Uploader:
 
     async def _lease_round(self) -> bool:
         """Lease what may be sent now, and queue it for the senders. Return whether there may be more."""
-        self._wake.clear()
-        self._skip_linger.clear()
+        most = 2 * self._round
+        limit = self._linger.begin_look(most)
         self._sender.probe_changed_projects()
         self._clock.observe()
         await self._limits.enforce_now_and_then()
@@ -165,16 +188,16 @@ class Uploader:
             await self._lease_probe(route)
         # Other routes may have records, too, even if all those in `breakers` are blocked.
         blocked = [route for route, breaker in breakers.items() if not breaker.is_closed]
-        limit = 2 * self._round
         records = await self._lease(limit, skip=blocked)
+        self._linger.end_look(len(records), limit)
         await self._enqueue([Batch(batch) for batch in self._pack(records)])
-        return len(records) == limit
+        return len(records) == most
 
     async def _enqueue(self, batches: Sequence[Batch]) -> None:
         """Queue batches for the senders, or give back their records if that is cancelled."""
         left = deque(batches)
         try:
-            while left:
+            while left and not self.is_finishing:
                 await self._ready.put(left[0])
                 left.popleft()
         finally:
@@ -227,7 +250,7 @@ class Uploader:
     def _pack(self, records: Sequence[Leased]) -> list[tuple[Leased, ...]]:
         """Split leased records into batches; those that are too old become dead letters instead."""
         self._acknowledger.add(records)
-        expired = {record.id for record in records if self._clock.is_older(record.at, self._max_age)}
+        expired = self._clock.older(records, self._max_age)
         if expired:
             self._acknowledger.dead_letter(tuple(expired), f"{TOO_OLD}, {self._max_age:g} seconds")
             records = [record for record in records if record.id not in expired]
@@ -241,15 +264,13 @@ class Uploader:
     async def _wait_for_work(self) -> None:
         """Wait until records are written or fall due, or a probe does."""
         now, breakers = _now(), self._sender.breakers.values()
-        probes = [breaker.probe_at for breaker in breakers if not breaker.is_closed and not breaker.is_probing]
-        due = min(now + IDLE_INTERVAL, self._acknowledger.next_due(), *probes)
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(max(due, now + self._min_interval)):
-                await self._wake.wait()
-            # Wait for more records, so that a burst becomes one request. There may be enough for a full batch already,
-            # but one round that leases many costs less than many rounds.
-            async with asyncio.timeout(self._settings.linger):
-                await self._skip_linger.wait()
+        earliest = now + self._min_interval
+
+        def next_due() -> float:
+            probes = [breaker.probe_at for breaker in breakers if not breaker.is_closed and not breaker.is_probing]
+            return max(earliest, min(self._acknowledger.next_due(), *probes, inf))
+
+        await self._linger.wait(next_due, max(earliest, now + IDLE_INTERVAL))
 
     # Sending
 
@@ -268,9 +289,11 @@ class Uploader:
             finally:
                 if batch.is_probe:
                     self._sender.breakers[batch.route].is_probing = False
-            if batch.is_probe or self._acknowledger.next_due() < due:
-                # The leasing task waits for a time that is no longer the next one.
-                self._wake.set()
+            if batch.is_probe:
+                # If it succeeded, other records of its route may be sent.
+                self._linger.expedite()
+            elif self._acknowledger.next_due() < due:
+                self._linger.recheck()
 
 
 def _now() -> float:

@@ -4,8 +4,11 @@ How features see a subject: the customer or device that an event is about.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from copy import copy
+from types import MappingProxyType
+from typing import Any, Self
 
+from exponea_async._internal.arguments import read_mapping
 from exponea_async._pipeline.api import ApiClient
 from exponea_async._pipeline.recorder import Drafts, EventRecorder
 from exponea_async.config import Configuration
@@ -16,6 +19,8 @@ from exponea_async.devices.withdrawals import WITHDRAWN, WITHDRAWN_COUNT
 from exponea_async.errors import ExponeaError, InvalidEventError, NoSubjectError
 from exponea_async.models import Draft, Event, EventType, Receipt
 from exponea_async.requests import ApiRequest
+
+_NO_PROPERTIES: Mapping[str, Any] = MappingProxyType({})
 
 #: Changes what a device remembers, at a timestamp in UNIX seconds.
 Remember = Callable[[DeviceState, float], DeviceState]
@@ -34,11 +39,12 @@ class SubjectContext(ABC):
         recorder: Records events.
         configuration: The settings.
         key: The key of the device; None for a customer tracker.
+        properties: The properties that are bound with the subject.
         is_device: Whether the subject is a device, which remembers things.
         is_bound: Whether there is a subject at all.
     """
 
-    __slots__ = ("_api", "configuration", "key", "recorder")
+    __slots__ = ("_api", "configuration", "key", "properties", "recorder")
 
     is_device = False
     is_bound = True
@@ -50,8 +56,26 @@ class SubjectContext(ABC):
         self.recorder = recorder
         self.configuration = configuration
         self.key = key
+        self.properties: Mapping[str, Any] = _NO_PROPERTIES
 
     # Events
+
+    def with_properties(self, properties: Mapping[str, Any]) -> Self:
+        """Return the same subject, bound with properties for its events."""
+        other = copy(self)
+        other.properties = properties
+        return other
+
+    def complete(self, event: Event) -> Event:
+        """
+        Return an event with the properties that are bound with the subject, unless it has properties of the same names.
+
+        Raises:
+            InvalidEventError: Its own properties are not a mapping.
+        """
+        if not self.properties or not isinstance(event, Event):
+            return event
+        return Event(event.name, {**self.properties, **read_mapping(event.properties)}, event.timestamp)
 
     @property
     def has_subscribers(self) -> bool:
@@ -60,7 +84,7 @@ class SubjectContext(ABC):
 
     def draft(self, kind: EventType, event: Event) -> Draft | None:
         """Check and encode an event as `EventRecorder.draft_event` does, for `record_many`."""
-        return self.recorder.draft_event(kind, event, carries_event=self.has_subscribers)
+        return self.recorder.draft_event(kind, self.complete(event), carries_event=self.has_subscribers)
 
     @abstractmethod
     async def record(self, kind: EventType, event: Event) -> Receipt:
@@ -237,7 +261,7 @@ class CustomerContext(SubjectContext):
 
     async def record(self, kind: EventType, event: Event) -> Receipt:
         """Record an event about the customer."""
-        draft = self.recorder.draft_event(kind, event)
+        draft = self.recorder.draft_event(kind, self.complete(event) if self.properties else event)
         return self.recorder.dropped() if draft is None else await self.recorder.record(self._identity, draft)
 
     async def record_many(self, drafts: Drafts) -> list[Receipt]:
@@ -267,7 +291,10 @@ class CustomerContext(SubjectContext):
         only_for: CustomerSnapshot | None = None,  # noqa: ARG002 - the customer does not change
     ) -> Receipt | None:
         """Record an event about the customer that something was loaded for."""
-        return await self.record_as(ids or self._ids, kind, event, has_consent=has_consent)
+        if not ids or dict(ids) == dict(self._ids):
+            return await self.record_as(self._ids, kind, self.complete(event), has_consent=has_consent)
+        # The properties that are bound are about the customer that is bound.
+        return await self.record_as(ids, kind, event, has_consent=has_consent)
 
     async def current_customer(self, *, counts_as_activity: bool = True) -> CustomerSnapshot | None:  # noqa: ARG002 - a customer has no session
         """Return the customer; None where the integration is stopped."""
@@ -402,4 +429,6 @@ class InvalidCustomerContext(CustomerContext):
         if not self.recorder.check_running():
             return self.recorder.dropped()
         # The error is that of each event; its traceback would grow with each.
-        return self.recorder.invalid(InvalidEventError(self._error.path, self._error.trouble, self._error.hint))
+        error = InvalidEventError(self._error.path, self._error.trouble, self._error.hint)
+        error.__cause__ = self._error.__cause__
+        return self.recorder.invalid(error)

@@ -5,7 +5,7 @@ The customer that something is about, and the events that subscribers are notifi
 import json
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import cast
+from typing import NamedTuple, cast
 
 from attrs import field, frozen
 
@@ -37,8 +37,7 @@ class CustomerSnapshot:
         object.__setattr__(self, "fingerprint", digest)
 
 
-@frozen
-class TrackedEvent:
+class TrackedEvent(NamedTuple):
     """
     An event of a device that was recorded, or that would have been recorded with the customer's consent.
 

@@ -29,6 +29,7 @@ from exponea_async.devices.withdrawals import DEVICE_PREFIX, WITHDRAWN, WITHDRAW
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.models import Draft, Event, EventType, Identity, Receipt
 from exponea_async.projects import ExponeaProject
+from exponea_async.storage.base import StateCheck
 
 LOG = logging.getLogger("exponea_async")
 
@@ -65,6 +66,7 @@ class DeviceContext(SubjectContext):
     async def record(self, kind: EventType, event: Event) -> Receipt:
         """Record an event about the device's customer."""
         recorder = self.recorder
+        event = self.complete(event) if self.properties else event
         draft = recorder.draft_event(kind, event, carries_event=self._store.features.has_subscribers)
         if draft is None:
             return recorder.dropped()
@@ -74,7 +76,7 @@ class DeviceContext(SubjectContext):
         if identity is not None and self._is_active(device, now):
             customer = self._snapshot(device.state()) if draft.event is not None else None
             try:
-                receipt = await recorder.record(identity, draft, device.check(self._note_activity(device, now)), now)
+                receipt = await recorder.record(identity, draft, self._check(device, now), now)
             except StateConflictError:
                 _invalidate(device, identity)
             else:
@@ -99,8 +101,7 @@ class DeviceContext(SubjectContext):
         if identity is not None and self._is_active(device, timestamps.first):
             state = device.state() if self.has_subscribers else None
             try:
-                check = device.check(self._note_activity(device, timestamps.last))
-                receipts = await self.recorder.record_many(identity, stamped, check)
+                receipts = await self.recorder.record_many(identity, stamped, self._check(device, timestamps.last))
             except StateConflictError:
                 _invalidate(device, identity)
             else:
@@ -111,16 +112,17 @@ class DeviceContext(SubjectContext):
 
     def _is_active(self, device: CachedDevice, now: float) -> bool:
         """Return whether an event only continues what is open: the device is launched, its session is not idle."""
-        if self._timeout is None or device in self._store.foreground:
+        timeout = self._timeout
+        if timeout is None or not is_idle(device.last_activity, now, timeout):
             return device.launched
-        return device.launched and not is_idle(device.last_activity, now, self._timeout)
+        return device.launched and device in self._store.foreground
 
-    def _note_activity(self, device: CachedDevice, now: float) -> float | None:
-        """Note the activity in memory, and return its timestamp to be stored; None where sessions are not automatic."""
+    def _check(self, device: CachedDevice, now: float) -> tuple[StateCheck]:
+        """Note the activity in memory, and return the condition to record under, which stores the activity, too."""
         if self._timeout is None:
-            return None
+            return device.check(None)
         device.last_activity = max(device.last_activity, now)
-        return now
+        return device.check(now)
 
     async def _record_with_activity(self, drafts: Drafts) -> list[Receipt]:
         """Record drafts after the installation or the start of a session."""
@@ -180,6 +182,7 @@ class DeviceContext(SubjectContext):
         if not self.recorder.check_running():
             return self.recorder.dropped()
         found: DeviceState | None = None
+        completed = self.complete(event)
 
         def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
             nonlocal found
@@ -189,7 +192,8 @@ class DeviceContext(SubjectContext):
             at = timestamps.next()
             changed = remember(state, at) if remember else state
             owner = self._owner(changed, ids)
-            return changed, [PendingEvent(owner, kind, evolve(event, timestamp=at))] if has_consent else []
+            own = completed if owner is changed else event
+            return changed, [PendingEvent(owner, kind, evolve(own, timestamp=at))] if has_consent else []
 
         receipts = await self.transact(update, counts_as_activity=counts_as_activity)
         if receipts:
@@ -197,7 +201,7 @@ class DeviceContext(SubjectContext):
             return receipts[-1]
         if found is None:
             return None if self.recorder.check_running() else self.recorder.dropped()
-        await self.publish(kind, event, state=found)
+        await self.publish(kind, completed, state=found)
         if only_for is not None and await self._is_taken_from(only_for):
             return None
         return self.without_consent()

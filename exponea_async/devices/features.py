@@ -3,7 +3,7 @@ Features with state that all subjects of a client share, and the registry that n
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from exponea_async._internal.concurrency import BackgroundTasks
@@ -22,10 +22,12 @@ class Feature:
     must not raise.
 
     Attributes:
+        name: The name of the feature, which no other one has.
         registry: The registry of the client, which sets this.
         tasks: The background tasks of the feature.
     """
 
+    name: str
     registry: "FeatureRegistry"
 
     def __init__(self) -> None:
@@ -36,12 +38,13 @@ class Feature:
         """Whether `tracked` is to be called. The feature calls ``registry.refresh()`` when this becomes true."""
         return False
 
-    def start(self, context: SubjectContext) -> None:
+    def start(self, context: SubjectContext, at: float) -> None:
         """
         Prepare for a client that was started, possibly again after the integration was stopped.
 
         Args:
             context: Any subject, for requests about the project itself; it must not be counted as active for that.
+            at: When the client was started, UNIX seconds; a feature that is used later is started later.
         """
 
     def tracked(self, context: SubjectContext, event: TrackedEvent) -> None:
@@ -66,31 +69,32 @@ class Feature:
     def clear(self) -> None:
         """Forget everything and end what is shown: the integration was stopped."""
 
-    async def aclose(self) -> None:
-        """End background work and all streams: the client is closing."""
+    def close(self) -> None:
+        """End all streams: the client is closing. The background tasks are cancelled afterwards."""
 
 
 class FeatureRegistry:
     """
-    The features of a client, by class.
+    The features of a client, by class. Each is created when it is used first, so that the others need not be imported.
 
     Args:
-        features: One instance of each.
+        create: Creates a feature of a class.
 
     Attributes:
         has_subscribers: Whether any feature listens to tracked events. Each event reads it, so it is a plain attribute.
     """
 
-    def __init__(self, features: Iterable[Feature]) -> None:
+    def __init__(self, create: Callable[[type[Any]], Any]) -> None:
         self.has_subscribers = False
-        self._features: dict[type[Any], Any] = {}
-        for feature in features:
-            self.add(feature)
+        self._create = create
+        self._features: dict[str, Any] = {}
+        self._start: tuple[SubjectContext, float] | None = None
+        self._is_closed = False
 
     def add(self, feature: Feature) -> None:
         """Add a feature."""
         feature.registry = self
-        self._features[type(feature)] = feature
+        self._features[feature.name] = feature
         self.refresh()
 
     def refresh(self) -> None:
@@ -98,10 +102,25 @@ class FeatureRegistry:
         self.has_subscribers = any(feature.is_listening for feature in self)
 
     def __getitem__(self, kind: type[F]) -> F:
-        return cast("F", self._features[kind])
+        feature = self._features.get(kind.name)
+        return cast("F", self.use(kind) if feature is None else feature)
 
     def __iter__(self) -> Iterator[Feature]:
-        return iter(self._features.values())
+        return iter(tuple(self._features.values()))
+
+    def is_used(self, name: str) -> bool:
+        """Return whether a feature was created."""
+        return name in self._features
+
+    def use(self, kind: type[F]) -> F:
+        """Create a feature, which was not used yet."""
+        feature: F = self._create(kind)
+        self.add(feature)
+        if self._start is not None:
+            feature.start(*self._start)
+        if self._is_closed:
+            feature.close()
+        return feature
 
     def notify_tracked(self, context: SubjectContext, event: TrackedEvent) -> None:
         """Notify the features that listen of an event."""
@@ -129,10 +148,11 @@ class FeatureRegistry:
         """Return the background tasks of all features, except the dormant ones."""
         return set().union(*(feature.tasks.active for feature in self))
 
-    def start(self, context: SubjectContext) -> None:
-        """Start all features."""
+    def start(self, context: SubjectContext, at: float) -> None:
+        """Start all features; those that are used later are started then, with the same arguments."""
+        self._start = (context, at)
         for feature in self:
-            feature.start(context)
+            feature.start(context, at)
 
     def clear(self) -> None:
         """Clear all features."""
@@ -141,5 +161,7 @@ class FeatureRegistry:
 
     async def aclose(self) -> None:
         """Close all features."""
+        self._is_closed = True
         for feature in self:
-            await feature.aclose()
+            feature.close()
+            await feature.tasks.aclose()

@@ -5,7 +5,7 @@ What a device remembers, and how a change of it is described. Pure.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from attrs import evolve, field, frozen
 
@@ -147,8 +147,7 @@ class TimestampSequence:
         return self.last
 
 
-@frozen
-class PendingEvent:
+class PendingEvent(NamedTuple):
     """
     An event that a change of a device records.
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from uuid import uuid4
 
-from attrs import define
-
 from exponea_async._internal.concurrency import KeyedLocks
 from exponea_async._internal.conformity import misfit
 from exponea_async._internal.streams import Stream
@@ -30,7 +28,6 @@ CAPACITY = 100_000
 NEVER = float("-inf")
 
 
-@define(eq=False)
 class CachedDevice:
     """
     A device in memory: what each event needs, and the rest encoded as it is stored.
@@ -45,13 +42,16 @@ class CachedDevice:
         launched: Whether it was active since the client was created.
     """
 
-    name: str
-    identity: Identity | None = None
-    encoded: bytes = b""
-    version: int = 0
-    last_activity: float = NEVER
-    lost: bytes = b""
-    launched: bool = False
+    __slots__ = ("__weakref__", "encoded", "identity", "last_activity", "launched", "lost", "name", "version")
+
+    def __init__(self, name: str, *, launched: bool = False) -> None:
+        self.name = name
+        self.identity: Identity | None = None
+        self.encoded = b""
+        self.version = 0
+        self.last_activity = NEVER
+        self.lost = b""
+        self.launched = launched
 
     def invalidate(self) -> None:
         """Discard what may no longer be true, so that it is loaded again."""

@@ -3,9 +3,11 @@ One change of a device: its new state and the events about it, in one commit.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from attrs import evolve, frozen
+from attrs import evolve
 
+from exponea_async._pipeline.recorder import SLICE
 from exponea_async.devices.impressions import unexpired
 from exponea_async.devices.sessions import continue_session, installation
 from exponea_async.devices.state import (
@@ -26,8 +28,7 @@ from exponea_async.storage.base import StateChange, StateCheck
 TIMESTAMPS = 8
 
 
-@frozen
-class Change:
+class Change(NamedTuple):
     """
     What is to be done to a device.
 
@@ -48,8 +49,7 @@ class Change:
     event_count: int = 0
 
 
-@frozen
-class _Plan:
+class _Plan(NamedTuple):
     """
     A change applied to a loaded state.
 
@@ -61,6 +61,7 @@ class _Plan:
         last: The timestamp of the last event.
         identity: The device's identity after the change, encoded.
         drafts: The encoded events with their owners, in order; None for a dropped event.
+        changes_state: Whether more of the state is written than the last activity.
     """
 
     loaded: DeviceState
@@ -70,6 +71,7 @@ class _Plan:
     last: float
     identity: Identity
     drafts: Sequence[tuple[Identity, Draft | None]] = ()
+    changes_state: bool = True
 
     @property
     def events(self) -> list[PendingEvent]:
@@ -90,13 +92,14 @@ class DeviceTransaction:
          ▲                             │
          └───────── conflict ──────────┘
 
-    * load: read the state, under the device's lock, which is held until the end. A stopped integration ends the
-      transaction: everything is dropped.
+    * load: read the state, under the device's lock. A stopped integration ends the transaction: everything is dropped.
     * plan: apply `Change.before`, the device's activity (installation, session, check of the push token), and
       `Change.update`, each to the state that the one before returned. Nothing is stored yet, so it can be repeated.
     * encode: check and encode the events. An invalid event ends the transaction; nothing was changed.
     * commit: write the events and the state, if it is still the one that was loaded, and update the memory. Where
-      another process or the end of a session was faster, the state is discarded and loaded again.
+      another process or the end of a session was faster, the state is discarded and loaded again. The lock is held
+      until then, but not where the events only continue a session, and the state is not changed but checked: many
+      callers that have waited for a new state share one commit.
     * publish: notify subscribers of the events.
 
     Args:
@@ -133,20 +136,49 @@ class DeviceTransaction:
             InvalidEventError: An event can't be sent as it is; nothing was changed.
             StorageError: The storage refused; nothing was changed.
         """
-        async with self._store.locks.for_key(self._device.name):
-            while True:
-                state = await self._store.load(self._device)
-                if state is None:
+        while True:
+            async with self._store.locks.for_key(self._device.name):
+                plan = await self._prepare()
+                if plan is None:
                     return [self._store.dropped(self._device)]
-                self._keep_order(state)
-                plan = self._encode(self._plan(self._with_foreground_activity(state)))
-                try:
-                    receipts = await self._commit(plan)
-                except StateConflictError:
-                    self._device.invalidate()
-                    self._timestamps = self._reserve()
-                    continue
+                only_continues = self._only_continues(plan)
+                if only_continues:
+                    self._note_activity(plan)
+                receipts = None if only_continues else await self._try(plan)
+            if only_continues:
+                # The write begins before the next caller acquires the lock, so their order is that of the calls.
+                receipts = await self._try(plan)
+            if receipts is not None:
                 return receipts[len(plan.automatic) :]
+            self._timestamps = self._reserve()
+
+    async def _prepare(self) -> _Plan | None:
+        """Load the state, plan and encode; return None where the integration is stopped."""
+        state = await self._store.load(self._device)
+        if state is None:
+            return None
+        self._keep_order(state)
+        return self._encode(self._plan(self._with_foreground_activity(state)))
+
+    def _only_continues(self, plan: _Plan) -> bool:
+        """Return whether the events only continue a session, and are few enough to be written at once."""
+        is_new = not self._device.launched or bool(plan.automatic) or self._change.foreground is not None
+        return not is_new and not plan.changes_state and len(plan.drafts) < SLICE
+
+    def _note_activity(self, plan: _Plan) -> None:
+        """Note the activity before it is written, so that the session does not end meanwhile."""
+        if plan.state.last_activity is not None:
+            self._device.last_activity = max(self._device.last_activity, plan.state.last_activity)
+
+    async def _try(self, plan: _Plan) -> list[Receipt] | None:
+        """Commit; return None where another caller has changed the state, which is discarded."""
+        try:
+            return await self._commit(plan)
+        except StateConflictError:
+            # Another call may have discarded it before, and loaded the next one.
+            if self._device.version == plan.loaded.version:
+                self._device.invalidate()
+            return None
 
     def _reserve(self) -> TimestampSequence:
         return TimestampSequence(self._recorder.reserve_timestamps(TIMESTAMPS + self._change.event_count))
@@ -213,7 +245,9 @@ class DeviceTransaction:
         if self._configuration.automatic_session_tracking and state.last_activity is not None:
             # The end of the session must not precede an event that was recorded within it.
             state = evolve(state, last_activity=max(state.last_activity, plan.last))
-        return evolve(plan, state=state, drafts=drafts)
+        loaded = plan.loaded
+        changes_state = not loaded.version or evolve(state, last_activity=loaded.last_activity) != loaded
+        return plan._replace(state=state, drafts=drafts, changes_state=changes_state)
 
     def _owner(self, event: PendingEvent, plan: _Plan) -> Identity:
         if isinstance(event.owner, Identity):
@@ -239,7 +273,7 @@ class DeviceTransaction:
         device, loaded, state = self._device, plan.loaded, plan.state
         encoded = device.encoded
         write: StateChange | StateCheck = StateCheck(device.name, loaded.version, state.last_activity)
-        if not loaded.version or evolve(state, last_activity=loaded.last_activity) != loaded:
+        if plan.changes_state:
             encoded = state.encode()
             write = StateChange(
                 device.name, encoded, loaded.version, active=state.last_activity, seen=loaded.last_activity
@@ -248,7 +282,9 @@ class DeviceTransaction:
         drafts = [(owner, draft) for owner, draft in plan.drafts if draft is not None]
         written = iter(await self._recorder.record_many(plan.identity, drafts, (write,)))
         # What is committed stays committed: where the client was closed meanwhile, the caller gets no error.
-        self._store.cache(device, state, encoded)
+        if plan.changes_state or device.version == state.version:
+            # Otherwise another call has changed or discarded the state since it was checked.
+            self._store.cache(device, state, encoded)
         receipts = [self._recorder.dropped() if draft is None else next(written) for _, draft in plan.drafts]
         self._publish_events(plan, state, receipts)
         self._note_launch()

@@ -1,239 +1,55 @@
 """
-The protocol that every storage backend implements, and its values.
+The protocol that every storage backend implements. The other parts of the package import its values from here, too.
 
-The storage handles bytes and keys; their meaning is up to the callers.
-
-A record is *untouched* from its write until it is leased for the first time. From then on it has a due time: the end
-of its lease, or of the delay that a settlement gave it. A record that is due can be leased again. A record leaves the
-queue when it is settled: as delivered for good, or as dead to the dead letters, from where it can be revived.
+The storage handles bytes and keys; their meaning is up to the callers. The terms are explained in `storage.values`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, Protocol
-
-from attrs import field, frozen
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 from exponea_async.errors import QueueFullError, StateConflictError, StorageError
 from exponea_async.storage.erasure import Erased, Erasure
+from exponea_async.storage.values import (
+    DELETED_LETTER,
+    FIRST_PLAUSIBLE_TIME,
+    MAX_DUE_AHEAD,
+    DeadLetter,
+    Leased,
+    Pending,
+    Record,
+    RecordStatus,
+    Settlement,
+    State,
+    StateChange,
+    StateCheck,
+    Waiting,
+    Watermark,
+    Written,
+)
 
-#: The reason of a record that was rejected, if its dead letter has been deleted.
-DELETED_LETTER = "its dead letter, which had the reason, was deleted"
-#: The longest delay of a due time, in seconds. A record due later than this counts as due: the clock that its due time
-#: was made from has been set back since.
-MAX_DUE_AHEAD = 3600.0
-#: 2020-01-01. An earlier time of writing comes from a clock that was not set, and says nothing about an age.
-FIRST_PLAUSIBLE_TIME = 1_577_836_800.0
-
-
-@frozen
-class Record:
-    """
-    An encoded command, ready for upload.
-
-    Attributes:
-        route: The destination; records of one route can share a request.
-        body: The encoded command.
-        at: The time of writing, or of the last revival, UNIX seconds by the system's clock.
-    """
-
-    route: str
-    body: bytes
-    at: float
-
-
-@frozen
-class Leased:
-    """
-    A record in the queue, as a lease returns it.
-
-    Attributes:
-        id: The record's id, unique in its storage.
-        route: The destination.
-        body: The encoded command.
-        at: The time of writing, UNIX seconds.
-        failures: How often the record was refused when sent alone, according to its last settlement.
-    """
-
-    id: str
-    route: str
-    body: bytes
-    at: float
-    failures: int
-
-
-@frozen
-class Waiting(Leased):
-    """
-    A record in the queue, as it is shown.
-
-    Attributes:
-        due: When the record can be leased again, UNIX seconds; 0 if it is untouched.
-        reason: Why it is delayed until then; empty for a record that is leased or was given back.
-    """
-
-    due: float = 0.0
-    reason: str = ""
-
-    def is_leased(self, now: float) -> bool:
-        """
-        Return whether somebody is sending the record.
-
-        Args:
-            now: UNIX seconds.
-        """
-        return not self.reason and now < self.due <= now + MAX_DUE_AHEAD
-
-
-@frozen
-class Settlement:
-    """
-    The outcome of leased records.
-
-    Attributes:
-        ids: The ids of the records.
-        verdict: ``"delivered"`` removes the records, ``"later"`` keeps them until `due`, ``"dead"`` moves them to the
-            dead letters with `reason`.
-        due: The next due time, UNIX seconds, at most `MAX_DUE_AHEAD` ahead; for ``"later"`` only.
-        failures: The next value of `Leased.failures`; for ``"later"`` only.
-        reason: The reason, in words.
-    """
-
-    ids: tuple[str, ...]
-    verdict: Literal["delivered", "later", "dead"]
-    due: float = 0.0
-    failures: int = 0
-    reason: str = ""
-
-
-@frozen
-class RecordStatus:
-    """
-    What became of a record.
-
-    Attributes:
-        kind: ``"queued"``, ``"delivered"``, ``"rejected"`` (it is a dead letter, or was one until it was deleted) or
-            ``"dropped"`` (it was deleted unsent, on purpose).
-        reason: Why it was rejected, in words; empty for the others.
-    """
-
-    kind: Literal["queued", "delivered", "rejected", "dropped"]
-    reason: str = ""
-
-
-@frozen
-class DeadLetter:
-    """
-    A record that was refused for good.
-
-    Attributes:
-        id: The record's id, the same as in the queue.
-        route: The destination.
-        body: The encoded command.
-        at: The time of writing, UNIX seconds.
-        died_at: The time of the refusal, UNIX seconds.
-        reason: The reason, in words.
-    """
-
-    id: str
-    route: str
-    body: bytes
-    at: float
-    died_at: float
-    reason: str
-
-
-@frozen
-class State:
-    """
-    A stored value.
-
-    Attributes:
-        value: The bytes. The repr does not show them: they hold keys and personal data.
-        version: Increases by 1 with each change. The first version is 1, or higher where a state was deleted before,
-            so that a version read from an old state never matches a new one.
-        active: The time of the last activity, UNIX seconds, or None. Activity is not part of the value: it changes
-            without the version.
-    """
-
-    value: bytes = field(repr=False)
-    version: int
-    active: float | None = None
-
-
-@frozen
-class StateChange:
-    """
-    A change of a stored value, made only if the value has not been changed since it was read.
-
-    Attributes:
-        key: The key of the state.
-        value: The new bytes, or None to delete the state.
-        version: The version that was read; 0 if there was no state.
-        active: The time of the last activity to store, UNIX seconds, even if it is earlier than the stored one; None
-            stores none.
-        seen: The last activity that was read, UNIX seconds. The change is refused if the stored one is later, that is
-            if there was activity since. None accepts any.
-    """
-
-    key: str
-    value: bytes | None = field(repr=False)
-    version: int
-    active: float | None = None
-    seen: float | None = None
-
-
-@frozen
-class StateCheck:
-    """
-    A condition of a write: a stored value still has the version that was read.
-
-    Attributes:
-        key: The key of the state.
-        version: The version that was read; 0 if there was no state.
-        active: The time of an activity, UNIX seconds. The stored time is raised to it, never lowered, and set where
-            there is none; the version stays. With None, or where there is no state, nothing is changed.
-    """
-
-    key: str
-    version: int
-    active: float | None = None
-
-
-@frozen
-class Written:
-    """
-    The result of a write.
-
-    Attributes:
-        ids: The ids of the records, in their order.
-        dropped: The ids of older records that were deleted to stay within the capacity, with
-            ``when_full="drop_oldest"``.
-    """
-
-    ids: tuple[str, ...]
-    dropped: tuple[str, ...] = ()
-
-
-@frozen
-class Pending:
-    """
-    The number of records in the storage.
-
-    Attributes:
-        waiting: Records that are not delivered yet, leased or not.
-        leased: Those of them that are leased or delayed.
-        dead: Dead letters.
-        routes: `waiting` by route.
-    """
-
-    waiting: int
-    leased: int
-    dead: int
-    routes: Mapping[str, int]
-
-
-#: What had been written at some time, for `Storage.remaining` of the same storage.
-Watermark = Mapping[str, str]
+__all__ = [
+    "DELETED_LETTER",
+    "FIRST_PLAUSIBLE_TIME",
+    "MAX_DUE_AHEAD",
+    "DeadLetter",
+    "Leased",
+    "Pending",
+    "Record",
+    "RecordStatus",
+    "Settlement",
+    "State",
+    "StateChange",
+    "StateCheck",
+    "Storage",
+    "TransactionStorage",
+    "TransactionalStorage",
+    "Waiting",
+    "Watermark",
+    "Written",
+    "count_waiting",
+    "queue_full",
+    "replace_state",
+]
 
 
 class Storage(Protocol):
@@ -279,7 +95,8 @@ class Storage(Protocol):
                 `StateChange.seen`, is compared with the storage as it was before this call, including what others
                 wrote earlier in the same commit. Only then the changes are made, in their order.
             on_commit: Called with the result once it is committed, before this returns; also if the caller has been
-                cancelled meanwhile.
+                cancelled meanwhile. It may be called once for several writes with the same function, with all that they
+                have written.
 
         Raises:
             QueueFullError: The queue is full, and is set to raise.
@@ -339,8 +156,16 @@ class Storage(Protocol):
         """Return the watermark of all records written so far, for `remaining`."""
         ...
 
-    async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = ()) -> int:
-        """Return how many records at or below a watermark are still in the queue, not counting the routes in `skip`."""
+    async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = (), at_most: int | None = None) -> int:
+        """
+        Return how many records at or below a watermark are still in the queue.
+
+        Args:
+            watermark: The watermark, of this storage.
+            skip: Routes whose records are not counted.
+            at_most: The count stops at this number, which is returned then; None for no limit. Where the caller only
+                asks whether any record remains, 1 costs least.
+        """
         ...
 
     async def pending(self) -> Pending:
@@ -356,9 +181,7 @@ class Storage(Protocol):
         ...
 
     async def revive(self, ids: Iterable[str] | None = None) -> int:
-        """
-        Put dead letters, by default all, back into the queue under their ids, as if written now; return their number.
-        """
+        """Put dead letters, by default all, back into the queue under their ids, as if written now; return how many."""
         ...
 
     async def prune(self, *, max_count: int | None = None, before: float = 0.0) -> tuple[str, ...]:
@@ -408,6 +231,32 @@ class Storage(Protocol):
         """
         ...
 
+    async def reserve(self, name: str, count: int, rate: float) -> float:
+        """
+        Reserve requests of a rate limit that all clients of the storage share, first come, first served.
+
+        The limit spans the processes that share the storage. Time in which no request was reserved is not saved up, or
+        for at most one second.
+
+        Args:
+            name: The name of the limit.
+            count: The number of requests to reserve, at least 1. They are spaced ``1 / rate`` seconds apart.
+            rate: The maximum number of requests per second, of all clients together, greater than 0.
+
+        Returns:
+            The seconds from now until the first of the requests may be sent; 0 if it may be sent at once.
+        """
+        ...
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """
+        Let a function be called whenever another process has written records, as far as the backend can tell.
+
+        It is called in the event loop in which the storage is open, and may be called without a reason. There is one
+        function: the last one replaces the one before. A backend that cannot tell never calls it.
+        """
+        ...
+
     async def generation(self) -> int:
         """
         Return a number that identifies the content of the storage.
@@ -445,6 +294,46 @@ class Storage(Protocol):
 
     def abandon(self) -> None:
         """Close the storage without waiting: the event loop in which it was opened has ended, and all calls with it."""
+        ...
+
+
+class TransactionStorage(Storage, Protocol):
+    """A storage whose writes are part of a transaction of the application: they exist if it commits."""
+
+    async def begin(self) -> None:
+        """
+        Check that there is a transaction; to be called before everything else.
+
+        Raises:
+            LifecycleError: The connection is not in a transaction.
+            StorageError: The connection is not one to the storage's own database, or its role has no rights there.
+        """
+        ...
+
+    def end(self) -> None:
+        """Note that nothing more will be written, and that the application will end its transaction soon."""
+        ...
+
+
+@runtime_checkable
+class TransactionalStorage(Protocol):
+    """A storage in a database that applications use, too."""
+
+    def within(self, connection: object, on_rollback: Callable[[tuple[str, ...]], None]) -> TransactionStorage:
+        """
+        Return a storage that writes in the transaction of the application on a connection.
+
+        The ``on_commit`` of a write is called once the transaction is known to be committed, with the records that are
+        part of it, and `find` returns "queued" until it is known what becomes of it.
+
+        Args:
+            connection: The connection.
+            on_rollback: Called with the ids of records that were rolled back.
+
+        Raises:
+            TypeError: It is not a connection that the storage can use.
+            StorageError: The storage is closed.
+        """
         ...
 
 

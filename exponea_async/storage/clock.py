@@ -36,12 +36,13 @@ def boot_number() -> int:
 
 def _offset() -> float:
     global _known_offset  # noqa: PLW0603 - the same for the whole process, as the clocks are
-    offset = time.time() - _uptime()
+    offset = time.time() - uptime()
     if abs(offset - _known_offset) > TOLERANCE:
         _known_offset = offset
     return _known_offset
 
 
-def _uptime() -> float:
+def uptime() -> float:
+    """Return the seconds since the start of the machine."""
     # Goes on while the machine is suspended, unlike the monotonic clock of Linux.
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

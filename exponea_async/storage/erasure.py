@@ -3,12 +3,11 @@ Which records and states are to be erased, because an end user has withdrawn con
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
-from attrs import field, frozen
 
-
-@frozen
-class Erasure:
+class Erasure(NamedTuple):
     """
     A selection of records, dead letters and states, and what is stored in the same commit.
 
@@ -22,15 +21,14 @@ class Erasure:
     traces: tuple[bytes, ...]
     is_record: Callable[[bytes], bool]
     select_states: Callable[[Iterable[tuple[str, bytes]]], Collection[str]]
-    states: Mapping[str, bytes] = field(factory=dict)
+    states: Mapping[str, bytes] = MappingProxyType({})
 
     def has_trace(self, value: bytes) -> bool:
         """Return whether a value contains any of the traces."""
         return any(trace in value for trace in self.traces)
 
 
-@frozen
-class Erased:
+class Erased(NamedTuple):
     """
     What was erased.
 

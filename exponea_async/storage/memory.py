@@ -12,9 +12,8 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge, nsmallest
 from itertools import count, islice
+from math import inf
 from typing import Literal
-
-from attrs import evolve
 
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.storage.activity_index import ActivityIndex
@@ -36,9 +35,10 @@ from exponea_async.storage.base import (
     Written,
     queue_full,
 )
-from exponea_async.storage.clock import to_uptime
+from exponea_async.storage.clock import to_uptime, uptime
 from exponea_async.storage.erasure import Erased, Erasure
 from exponea_async.storage.memory_rows import Route, Row
+from exponea_async.storage.rates import advance
 
 #: Number of records that have left the queue of which it is known what became of them.
 MAX_MARKS = 10_000
@@ -82,6 +82,8 @@ class MemoryStorage:
         # The highest version of a deleted state.
         self._deleted_version = 0
         self._generation = time.time_ns()
+        # When the next request of a shared rate limit may be sent, by its name.
+        self._rates: dict[str, float] = {}
         # Held by the write that waits for capacity, so that none behind it can overtake.
         self._turn = asyncio.Lock()
         self._capacity_freed = asyncio.Event()
@@ -315,7 +317,7 @@ class MemoryStorage:
         self._check_open()
         return {str(number): str(route.last) for number, route in self._routes_by_number.items()}
 
-    async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = ()) -> int:
+    async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = (), at_most: int | None = None) -> int:
         """Return how many records at or below a watermark are still in the queue."""
         self._check_open()
         total = 0
@@ -324,7 +326,7 @@ class MemoryStorage:
             last = watermark.get(str(number))
             if last is not None and route.name not in skipped:
                 total += max(0, int(last) - route.cursor) + sum(each <= int(last) for _, each in route.schedule)
-        return total
+        return total if at_most is None else min(total, at_most)
 
     async def pending(self) -> Pending:
         """Return the number of records."""
@@ -333,7 +335,10 @@ class MemoryStorage:
         for route in self._routes_by_number.values():
             routes[route.name] += route.last - route.cursor + len(route.schedule)
         leased = sum(len(route.schedule) for route in self._routes_by_number.values())
-        return Pending(len(self._rows), leased, len(self._dead), routes)
+        # Rows are in the order in which they were written or revived.
+        oldest_at = next((row.record.at for row in self._rows.values()), None)
+        is_full = len(self._rows) >= self._max_records or self._bytes >= (self._max_bytes or inf)
+        return Pending(len(self._rows), leased, len(self._dead), routes, oldest_at, self._bytes, is_full)
 
     async def waiting(self, limit: int) -> list[Waiting]:
         """Return the oldest records of the queue."""
@@ -366,6 +371,7 @@ class MemoryStorage:
             route = self._routes_by_number[int(route_number)]
             record = Record(route.name, letter.body, time.time())
             row = self._rows[letter.id] = Row(letter.id, int(number), route, record)
+            self._bytes += len(record.body)
             self._schedule(row, 0.0)
         return len(letters)
 
@@ -395,7 +401,7 @@ class MemoryStorage:
         self._routes = {route.name: route for route in self._routes_by_number.values()}
         for key, letter in self._dead.items():
             if letter.route == old:
-                self._dead[key] = evolve(letter, route=new)
+                self._dead[key] = letter._replace(route=new)
 
     async def drop_waiting(self, routes: Iterable[str]) -> int:
         """Delete the records of some routes."""
@@ -441,6 +447,15 @@ class MemoryStorage:
     def _pop_dead(self, ids: Iterable[str] | None) -> list[DeadLetter]:
         wanted = list(self._dead) if ids is None else [key for key in dict.fromkeys(ids) if key in self._dead]
         return [self._dead.pop(key) for key in wanted]
+
+    async def reserve(self, name: str, count: int, rate: float) -> float:
+        """Reserve requests of a shared rate limit."""
+        self._check_open()
+        wait, self._rates[name] = advance(self._rates.get(name, 0.0), uptime(), count, rate)
+        return wait
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Do nothing: no other process can write records."""
 
     async def generation(self) -> int:
         """Return the number that identifies the content."""

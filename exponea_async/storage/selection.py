@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
+from typing import cast
 from urllib.parse import quote
 
 from platformdirs import user_state_path
 
-from exponea_async.config import Configuration
+from exponea_async.config import Configuration, is_pool, is_postgres_url
 from exponea_async.errors import ConfigurationError, StorageError
 from exponea_async.storage.base import Storage
+from exponea_async.storage.location import postgres_location
 
 #: The ``storage`` setting that selects the backend without a file.
 MEMORY = "memory:"
@@ -35,11 +38,14 @@ def create_storage(configuration: Configuration, report: Callable[[StorageError]
             another client has wiped the queue.
 
     Raises:
-        ConfigurationError: The path depends on the home directory, and there is none.
+        ConfigurationError: The path depends on the home directory, and there is none; or the library for PostgreSQL is
+            not installed.
     """
     queue = configuration.queue
     # Each backend is imported when it is selected: a client in memory does not pay for SQLite.
-    if _is_in_memory(configuration):
+    if is_in_postgres(configuration):
+        return _create_postgres_storage(configuration, report)
+    if is_in_memory(configuration):
         from exponea_async.storage.memory import MemoryStorage  # noqa: PLC0415
 
         return MemoryStorage(max_records=queue.max_records, max_bytes=queue.max_bytes, when_full=queue.when_full)
@@ -57,9 +63,27 @@ def create_storage(configuration: Configuration, report: Callable[[StorageError]
     )
 
 
+def queue_name(configuration: Configuration) -> str:
+    """
+    Return the name of a client's queue in PostgreSQL, where one schema holds those of several projects and groups.
+
+    A project's token has no ``@``, so no two pairs of a project and a group share a name.
+    """
+    group = configuration.app_group
+    return configuration.project_token if group is None else f"{configuration.project_token}@{group}"
+
+
+def split_queue_name(name: str) -> tuple[str, str | None]:
+    """Return the project's token and the app group that a queue in PostgreSQL belongs to."""
+    project, separator, group = name.partition("@")
+    return project, group if separator else None
+
+
 def storage_location(configuration: Configuration) -> Path | str:
     """
-    Return the location of a client's data: the absolute path of its file, or `MEMORY`; not for the event loop's thread.
+    Return the location of a client's data, without secrets; not for the event loop's thread.
+
+    It is the absolute path of its file, or `MEMORY`, or a string for a queue in PostgreSQL.
 
     Args:
         configuration: The client's settings.
@@ -67,7 +91,9 @@ def storage_location(configuration: Configuration) -> Path | str:
     Raises:
         ConfigurationError: The path depends on the home directory, and there is none.
     """
-    return MEMORY if _is_in_memory(configuration) else _path(configuration).resolve()
+    if is_in_postgres(configuration):
+        return postgres_location(configuration.storage, configuration.postgres.schema, queue_name(configuration))
+    return MEMORY if is_in_memory(configuration) else _path(configuration).resolve()
 
 
 async def is_shared(configuration: Configuration, others: Iterable[Configuration]) -> bool:
@@ -80,35 +106,88 @@ async def is_shared(configuration: Configuration, others: Iterable[Configuration
     return await asyncio.to_thread(compare)
 
 
-def _is_in_memory(configuration: Configuration) -> bool:
-    return configuration.storage is not None and os.fspath(configuration.storage) == MEMORY
+def is_in_memory(configuration: Configuration) -> bool:
+    """Return whether a client's data is in memory, and lost with the client."""
+    storage = configuration.storage
+    return isinstance(storage, str | os.PathLike) and os.fspath(storage) == MEMORY
+
+
+def is_in_postgres(configuration: Configuration) -> bool:
+    """Return whether a client's data is in PostgreSQL."""
+    return is_postgres_url(configuration.storage) or is_pool(configuration.storage)
 
 
 def _path(configuration: Configuration) -> Path:
-    if configuration.storage is None:
+    path = cast("str | os.PathLike[str] | None", configuration.storage)
+    if path is None:
         return default_path(configuration.project_token, configuration.app_group)
     try:
-        return Path(configuration.storage).expanduser()
+        return Path(path).expanduser()
     except RuntimeError:
-        raise ConfigurationError("storage", f"{configuration.storage} has no home directory", NO_HOME_HINT) from None
+        raise ConfigurationError("storage", f"{path} has no home directory", NO_HOME_HINT) from None
 
 
 async def wipe_storage(configuration: Configuration) -> None:
     """
-    Delete what a client has stored, with all copies; a file that does not exist is not created.
+    Delete what a client has stored, with all copies; a file or a schema that does not exist is not created.
 
     Args:
         configuration: The client's settings.
 
     Raises:
-        LifecycleError: The file is open, in this or another process; nothing was deleted.
+        ConfigurationError: The library for PostgreSQL is not installed.
+        LifecycleError: The queue is open, in this or another process; nothing was deleted.
         StorageError: The storage refused; what is stored is still there.
     """
-    if _is_in_memory(configuration):
+    if is_in_postgres(configuration):
+        await _postgres().wipe_unused_queue(
+            configuration.storage,
+            queue_name(configuration),
+            configuration.postgres,
+            configuration.queue.lock_timeout,
+        )
+        return
+    if is_in_memory(configuration):
         return
     from exponea_async.storage.sqlite.storage import wipe_unused_file  # noqa: PLC0415
 
     await asyncio.to_thread(wipe_unused_file, _path(configuration), follow_links=configuration.queue.follow_links)
+
+
+def _create_postgres_storage(configuration: Configuration, report: Callable[[StorageError], None]) -> Storage:
+    queue = configuration.queue
+    storage: Storage = _postgres().PostgresStorage(
+        configuration.storage,
+        queue_name(configuration),
+        settings=configuration.postgres,
+        durability=queue.durability,
+        max_records=queue.max_records,
+        max_bytes=queue.max_bytes,
+        when_full=queue.when_full,
+        report=report,
+        lock_timeout=queue.lock_timeout,
+    )
+    return storage
+
+
+def check_postgres_library() -> None:
+    """
+    Do nothing if the library for PostgreSQL is installed.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    _postgres()
+
+
+def _postgres() -> ModuleType:
+    try:
+        from exponea_async.storage.postgres import storage  # noqa: PLC0415 - asyncpg is an extra
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "storage", f"needs a library that is not installed, {error.name}", "pip install 'exponea-async[postgres]'"
+        ) from error
+    return storage
 
 
 def default_path(project_token: str, app_group: str | None = None) -> Path:

@@ -30,18 +30,19 @@ class ContentBlocks(Feature):
         carousels: The carousels that are referenced elsewhere.
     """
 
+    name = "content blocks"
+
     def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
         super().__init__()
         self.selector = BlockSelector(configuration, clock, self.tasks)
         self.carousels: WeakSet[Carousel] = WeakSet()
         self._placeholders = configuration.in_app_content_block_placeholders_auto_load
         self._preloads_after_anonymize = configuration.preload_messages
-        self._clock = clock
         self._preload_count = 0
 
-    def start(self, context: SubjectContext) -> None:
+    def start(self, context: SubjectContext, at: float) -> None:
         """Preload the bundle, if blocks are to be preloaded."""
-        self.selector.started_at = self._clock()
+        self.selector.started_at = at
         if self._placeholders:
             self.tasks.start(self._preload(context, with_data=False), name="preloading content blocks")
 
@@ -70,9 +71,8 @@ class ContentBlocks(Feature):
         for carousel in list(self.carousels):
             carousel.clear()
 
-    async def aclose(self) -> None:
-        """End background work and all carousels."""
-        await self.tasks.aclose()
+    def close(self) -> None:
+        """End all carousels."""
         for carousel in list(self.carousels):
             carousel.end()
 

@@ -2,23 +2,24 @@
 Content blocks: the content of a placeholder, and the events about it.
 """
 
-from exponea_async.features._shared.html.reader import BLANK_PAGE
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exponea_async._internal.lazy import LazyModule, imports
 from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
-from exponea_async.features.content_blocks.carousel import Arrange, Carousel
-from exponea_async.features.content_blocks.events import (
-    INVALID_ACTION,
-    block_of,
-    block_token,
-    check_block,
-    check_placeholder,
-    clicked_action,
-    is_close,
-    track,
-    track_interaction,
-)
-from exponea_async.features.content_blocks.service import ContentBlocks
-from exponea_async.messages import InAppContentBlock, InAppContentBlockAction
 from exponea_async.models import Receipt
+
+if TYPE_CHECKING:
+    from exponea_async import messages
+    from exponea_async.features._shared.html import reader
+    from exponea_async.features.content_blocks import carousel, events, service
+else:
+    messages = LazyModule("exponea_async.messages")
+    reader = LazyModule("exponea_async.features._shared.html.reader")
+    carousel = LazyModule("exponea_async.features.content_blocks.carousel")
+    events = LazyModule("exponea_async.features.content_blocks.events")
+    service = LazyModule("exponea_async.features.content_blocks.service")
 
 
 class ContentBlockVerbs(SubjectVerbs):
@@ -26,7 +27,8 @@ class ContentBlockVerbs(SubjectVerbs):
 
     __slots__ = ()
 
-    async def content_block(self, placeholder_id: str) -> InAppContentBlock | None:
+    @imports(service)
+    async def content_block(self, placeholder_id: str) -> messages.InAppContentBlock | None:
         """
         Choose the block that a placeholder shows now, and track that it is shown.
 
@@ -55,11 +57,15 @@ class ContentBlockVerbs(SubjectVerbs):
             StorageError: The storage refused.
             LifecycleError: The client was not started, or is closed.
         """
-        check_placeholder(placeholder_id)
-        return await self._devices.features[ContentBlocks].selector.next(self._context, placeholder_id)
+        events.check_placeholder(placeholder_id)
+        return await self._devices.features[service.ContentBlocks].selector.next(self._context, placeholder_id)
 
+    @imports(service)
     async def click_content_block(
-        self, placeholder_id: str, block: InAppContentBlock | str, action: InAppContentBlockAction | str
+        self,
+        placeholder_id: str,
+        block: messages.InAppContentBlock | str,
+        action: messages.InAppContentBlockAction | str,
     ) -> str | None:
         """
         Handle a click in a content block: track and remember it. The next `content_block` returns the next block.
@@ -84,18 +90,19 @@ class ContentBlockVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         context, block = self._context, self._block(block)
-        check_block(placeholder_id, block)
-        clicked = clicked_action(block, action)
-        if action == BLANK_PAGE or not context.recorder.check_running():
+        events.check_block(placeholder_id, block)
+        clicked = events.clicked_action(block, action)
+        if action == reader.BLANK_PAGE or not context.recorder.check_running():
             return None
         if clicked is None:
-            await track(context, placeholder_id, block, "error", error=INVALID_ACTION)
+            await events.track(context, placeholder_id, block, "error", error=events.INVALID_ACTION)
             return None
-        closes = is_close(clicked)
-        await track_interaction(context, placeholder_id, block, None if closes else clicked)
+        closes = events.is_close(clicked)
+        await events.track_interaction(context, placeholder_id, block, None if closes else clicked)
         return None if closes else clicked.url
 
-    async def close_content_block(self, placeholder_id: str, block: InAppContentBlock | str) -> None:
+    @imports(service)
+    async def close_content_block(self, placeholder_id: str, block: messages.InAppContentBlock | str) -> None:
         """
         Handle that a content block was closed: track and remember it.
 
@@ -113,9 +120,9 @@ class ContentBlockVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         if self._context.recorder.check_running():
-            await track_interaction(self._context, placeholder_id, self._block(block), None)
+            await events.track_interaction(self._context, placeholder_id, self._block(block), None)
 
-    def content_block_token(self, block: InAppContentBlock) -> str:
+    def content_block_token(self, block: messages.InAppContentBlock) -> str:
         """
         Return a token that stands for a content block, to be put into a page.
 
@@ -129,21 +136,21 @@ class ContentBlockVerbs(SubjectVerbs):
             ConfigurationError: There is no ``message_token_secret``.
             InvalidEventError: The block is not an `InAppContentBlock`, or has more links than fit into a token.
         """
-        return block_token(self._context.configuration, block)
+        return events.block_token(self._context.configuration, block)
 
-    def _block(self, block: InAppContentBlock | str) -> InAppContentBlock:
-        return block_of(self._context.configuration, block)
+    def _block(self, block: messages.InAppContentBlock | str) -> messages.InAppContentBlock:
+        return events.block_of(self._context.configuration, block)
 
     def content_block_carousel(  # noqa: PLR0917 - the vendor's parameters, best passed by name
         self,
         placeholder_id: str,
         max_messages_count: int = 0,
         scroll_delay: float = 3.0,
-        filter_content_blocks: Arrange | None = None,
-        sort_content_blocks: Arrange | None = None,
+        filter_content_blocks: carousel.Arrange | None = None,
+        sort_content_blocks: carousel.Arrange | None = None,
         override_default_behavior: bool = False,
         track_actions: bool = True,
-    ) -> Carousel:
+    ) -> carousel.Carousel:
         """
         Return a carousel: all blocks of a placeholder, one after another.
 
@@ -162,8 +169,8 @@ class ContentBlockVerbs(SubjectVerbs):
         Raises:
             InvalidEventError: The id is not a non-empty string, or one of the numbers not a number.
         """
-        feature = self._devices.features[ContentBlocks]
-        carousel = Carousel(
+        feature = self._devices.features[service.ContentBlocks]
+        created = carousel.Carousel(
             feature.selector,
             self._context,
             placeholder_id,
@@ -174,14 +181,15 @@ class ContentBlockVerbs(SubjectVerbs):
             overrides_default_behavior=override_default_behavior,
             tracks_actions=track_actions,
         )
-        feature.carousels.add(carousel)
-        return carousel
+        feature.carousels.add(created)
+        return created
 
     @drops_invalid
+    @imports(service)
     async def track_in_app_content_block_shown(
         self,
         placeholder_id: str,
-        content_block: InAppContentBlock | str,
+        content_block: messages.InAppContentBlock | str,
         consider_consent: bool = True,
     ) -> Receipt:
         """
@@ -200,16 +208,17 @@ class ContentBlockVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        return await track(
+        return await events.track(
             self._context, placeholder_id, self._block(content_block), "show", consider_consent=consider_consent
         )
 
     @drops_invalid
+    @imports(service)
     async def track_in_app_content_block_click(
         self,
         placeholder_id: str,
-        content_block: InAppContentBlock | str,
-        action: InAppContentBlockAction,
+        content_block: messages.InAppContentBlock | str,
+        action: messages.InAppContentBlockAction,
         consider_consent: bool = True,
     ) -> Receipt:
         """
@@ -218,7 +227,7 @@ class ContentBlockVerbs(SubjectVerbs):
         A click on a link that forces tracking is tracked without consent, too, and the event says so. Nothing is
         remembered. Otherwise as `track_in_app_content_block_shown`.
         """
-        return await track(
+        return await events.track(
             self._context,
             placeholder_id,
             self._block(content_block),
@@ -228,10 +237,11 @@ class ContentBlockVerbs(SubjectVerbs):
         )
 
     @drops_invalid
+    @imports(service)
     async def track_in_app_content_block_close(
         self,
         placeholder_id: str,
-        content_block: InAppContentBlock | str,
+        content_block: messages.InAppContentBlock | str,
         consider_consent: bool = True,
     ) -> Receipt:
         """
@@ -239,22 +249,23 @@ class ContentBlockVerbs(SubjectVerbs):
 
         Nothing is remembered. Otherwise as `track_in_app_content_block_shown`.
         """
-        return await track(
+        return await events.track(
             self._context, placeholder_id, self._block(content_block), "close", consider_consent=consider_consent
         )
 
     @drops_invalid
+    @imports(service)
     async def track_in_app_content_block_error(
         self,
         placeholder_id: str,
-        content_block: InAppContentBlock | str,
+        content_block: messages.InAppContentBlock | str,
         error_message: str,
         consider_consent: bool = True,
     ) -> Receipt:
         """
         Track that a content block could not be shown. Otherwise as `track_in_app_content_block_shown`.
         """
-        return await track(
+        return await events.track(
             self._context,
             placeholder_id,
             self._block(content_block),

@@ -2,19 +2,13 @@
 Queries about the customer: recommendations, consent categories and attributes.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-from exponea_async.features._shared.envelopes import to_thread_if_large
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from exponea_async._internal.lazy import LazyModule, imports
 from exponea_async.features._shared.verbs import SubjectVerbs
-from exponea_async.features.fetch.parsing import (
-    attribute_queries,
-    read_attributes,
-    read_consents,
-    read_recommendations,
-    recommendation_query,
-)
-from exponea_async.messages import Consent, CustomerAttribute, Recommendation, RecommendationOptions
 from exponea_async.requests import ApiRequest
 
 _ATTRIBUTES = "/data/v2/projects/{project}/customers/attributes"
@@ -23,13 +17,23 @@ _CONSENTS = "/data/v2/projects/{project}/consent/categories"
 #: Maximum number of attempts per query. A query changes nothing, so it can be repeated; but a caller waits for it.
 MAX_ATTEMPTS = 3
 
+if TYPE_CHECKING:
+    from exponea_async import messages
+    from exponea_async.features._shared import envelopes
+    from exponea_async.features.fetch import parsing
+else:
+    messages = LazyModule("exponea_async.messages")
+    envelopes = LazyModule("exponea_async.features._shared.envelopes")
+    parsing = LazyModule("exponea_async.features.fetch.parsing")
+
 
 class FetchVerbs(SubjectVerbs):
     """Queries about the customer."""
 
     __slots__ = ()
 
-    async def fetch_recommendations(self, options: RecommendationOptions) -> list[Recommendation]:
+    @imports(parsing, envelopes)
+    async def fetch_recommendations(self, options: messages.RecommendationOptions) -> list[messages.Recommendation]:
         """
         Return the items that a recommendation engine recommends to the customer.
 
@@ -48,10 +52,15 @@ class FetchVerbs(SubjectVerbs):
             StorageError: The storage could not load the device.
             LifecycleError: The client was not started, or is closed.
         """
-        body = await self._request_attributes([recommendation_query(options)])
-        return [] if body is None else await to_thread_if_large(len(body), lambda: read_recommendations(body))
+        body = await self._request_attributes([parsing.recommendation_query(options)])
+        return (
+            []
+            if body is None
+            else await envelopes.to_thread_if_large(len(body), lambda: parsing.read_recommendations(body))
+        )
 
-    async def fetch_consents(self) -> list[Consent]:
+    @imports(parsing, envelopes)
+    async def fetch_consents(self) -> list[messages.Consent]:
         """
         Return the consent categories of the project, which are the same for all customers.
 
@@ -69,9 +78,12 @@ class FetchVerbs(SubjectVerbs):
         customer = await self._context.current_customer()
         request = ApiRequest("customer_data", _CONSENTS, max_attempts=MAX_ATTEMPTS)
         body = None if customer is None else await self._context.request(customer, request)
-        return [] if body is None else await to_thread_if_large(len(body), lambda: read_consents(body))
+        return (
+            [] if body is None else await envelopes.to_thread_if_large(len(body), lambda: parsing.read_consents(body))
+        )
 
-    async def fetch_attributes(self, attributes: Sequence[Mapping[str, Any]]) -> list[CustomerAttribute]:
+    @imports(parsing, envelopes)
+    async def fetch_attributes(self, attributes: Sequence[Mapping[str, Any]]) -> list[messages.CustomerAttribute]:
         """
         Return attributes of the customer: properties, segmentations, predictions and so on.
 
@@ -94,12 +106,16 @@ class FetchVerbs(SubjectVerbs):
             StorageError: The storage could not load the device.
             LifecycleError: The client was not started, or is closed.
         """
-        queries = attribute_queries(attributes)
+        queries = parsing.attribute_queries(attributes)
         if not queries:
             self._context.recorder.check_running()
             return []
         body = await self._request_attributes(queries)
-        return [] if body is None else await to_thread_if_large(len(body), lambda: read_attributes(body, len(queries)))
+        return (
+            []
+            if body is None
+            else await envelopes.to_thread_if_large(len(body), lambda: parsing.read_attributes(body, len(queries)))
+        )
 
     async def _request_attributes(self, queries: list[dict[str, Any]]) -> bytes | None:
         """Return the platform's response about the present customer; None where the integration is stopped."""

@@ -7,7 +7,6 @@ import json
 import logging
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 
 from attrs import frozen
 
@@ -19,6 +18,7 @@ from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.errors import ExponeaError, RequestRefusedError, StorageError, UnavailableError
 from exponea_async.features._shared.envelopes import to_thread_if_large
 from exponea_async.features.in_app.cache import LoadedMessages, MessageCache
+from exponea_async.features.in_app.stored import NAME, owner_of
 from exponea_async.requests import ApiRequest
 
 LOG = logging.getLogger("exponea_async")
@@ -30,8 +30,6 @@ MAX_ATTEMPTS = 4
 MAX_LOADS = 1_000
 #: Seconds for which nothing is requested from a project that refused a request, and from one that did not respond.
 REFUSAL_PAUSE, PAUSE = 60.0, 10.0
-#: The name under which the messages of a device are stored.
-NAME = "in_app_messages"
 #: Maximum size of what is stored for a device, in bytes; larger responses are not stored.
 MAX_STORED_BYTES = 1_000_000
 
@@ -204,7 +202,7 @@ class MessageLoader:
     async def delete_stored_of_others(self, context: SubjectContext, customer: CustomerSnapshot) -> None:
         """Delete what is stored for a device, unless it is the present customer's."""
         stored = await context.load_data(NAME)
-        if stored is not None and _owner_of(stored) != customer.fingerprint:
+        if stored is not None and owner_of(stored) != customer.fingerprint:
             await self.delete_stored(context)
 
     async def _load(
@@ -296,12 +294,6 @@ class MessageLoader:
 def pack(body: bytes, fingerprint: str, loaded_at: float) -> bytes:
     """Return a response as it is stored: compressed, with its customer and the time it was loaded."""
     return json.dumps([fingerprint, loaded_at]).encode() + b"\n" + zlib.compress(body, 6)
-
-
-def _owner_of(stored: bytes) -> object:
-    with suppress(ValueError, LookupError, TypeError):
-        return json.loads(stored.partition(b"\n")[0])[0]
-    return None
 
 
 def _unpack(stored: bytes, fingerprint: str) -> tuple[float, bytes] | None:

@@ -81,6 +81,8 @@ class InAppMessages(Feature):
         presenter: Shows messages.
     """
 
+    name = "in-app messages"
+
     def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
         super().__init__()
         self._configuration = configuration
@@ -123,9 +125,9 @@ class InAppMessages(Feature):
         self.registry.refresh()
         return subscription
 
-    def start(self, context: SubjectContext) -> None:  # noqa: ARG002 - no device is concerned
+    def start(self, context: SubjectContext, at: float) -> None:  # noqa: ARG002 - no device is concerned
         """Handle that the client was started."""
-        self._session_starts.reset(self._clock())
+        self._session_starts.reset(at)
 
     def clear(self) -> None:
         """Dismiss what is shown, and forget everything: the integration was stopped."""
@@ -149,15 +151,14 @@ class InAppMessages(Feature):
         self.actions.clear()
         self.presenter.clear()
 
-    async def aclose(self) -> None:
-        """End all streams and background work: the client is closing."""
+    def close(self) -> None:
+        """End all streams: the client is closing."""
         self._is_closed = True
         for stream in list(self._streams.values()):
             stream.close()
         self.actions.close()
         self.active.clear()
         self._forget()
-        await self.tasks.aclose()
 
     # Events of devices
 
@@ -377,7 +378,7 @@ def _matching(loaded: LoadedMessages, event: TriggerEvent, now: float) -> list[M
 
 def _as_tracked(context: SubjectContext, event: Event) -> Event | None:
     """Return an event as it would be tracked, with default properties; None if it would not be tracked."""
-    draft = context.recorder.draft_event(EventType.TRACK_EVENT, event, carries_event=True)
+    draft = context.recorder.draft_event(EventType.TRACK_EVENT, context.complete(event), carries_event=True)
     return None if draft is None or draft.event is None else evolve(draft.event, timestamp=draft.timestamp)
 
 

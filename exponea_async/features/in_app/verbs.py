@@ -4,22 +4,24 @@ In-app messages: the message to show for an event, and what the customer did wit
 The host shows messages: it gets a message with everything that is to be seen, and reports what its user did with it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exponea_async._internal.lazy import LazyModule, imports
 from exponea_async._internal.streams import Subscription
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
-from exponea_async.features.in_app.events import (
-    check_button,
-    check_message,
-    may_track_message,
-    message_event,
-    message_of,
-    message_token,
-    track_message,
-)
-from exponea_async.features.in_app.service import InAppMessages
-from exponea_async.messages import InAppMessage, InAppMessageAction, InAppMessageButton
 from exponea_async.models import Event, Receipt
+
+if TYPE_CHECKING:
+    from exponea_async import messages
+    from exponea_async.features.in_app import events, service
+else:
+    messages = LazyModule("exponea_async.messages")
+    events = LazyModule("exponea_async.features.in_app.events")
+    service = LazyModule("exponea_async.features.in_app.service")
 
 
 class InAppStreamVerbs(SubjectVerbs):
@@ -27,7 +29,7 @@ class InAppStreamVerbs(SubjectVerbs):
 
     __slots__ = ()
 
-    def in_app_messages(self) -> Subscription[InAppMessage]:
+    def in_app_messages(self) -> Subscription[messages.InAppMessage]:
         """
         Subscribe to the in-app messages for the events that are tracked: of the device; on a client of all its devices.
 
@@ -40,7 +42,7 @@ class InAppStreamVerbs(SubjectVerbs):
             An async iterator, which ends with its ``aclose()`` or that of the client.
         """
         # A client has no key; it subscribes to all devices, whatever subject is bound to it.
-        return self._devices.features[InAppMessages].subscribe(getattr(self, "key", None))
+        return self._devices.features[service.InAppMessages].subscribe(getattr(self, "key", None))
 
 
 class InAppVerbs(SubjectVerbs):
@@ -48,7 +50,8 @@ class InAppVerbs(SubjectVerbs):
 
     __slots__ = ()
 
-    async def in_app_message_for(self, event: Event) -> InAppMessage | None:
+    @imports(service)
+    async def in_app_message_for(self, event: Event) -> messages.InAppMessage | None:
         """
         Choose the in-app message to show for an event now, and track that it is shown. The event is not tracked.
 
@@ -72,11 +75,14 @@ class InAppVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing is shown.
             LifecycleError: The client was not started, or is closed.
         """
-        return await self._devices.features[InAppMessages].message_for(self._context, event)
+        return await self._devices.features[service.InAppMessages].message_for(self._context, event)
 
     # Interactions
 
-    async def click_in_app_message(self, message: InAppMessage | str, button: InAppMessageButton | str) -> str | None:
+    @imports(service)
+    async def click_in_app_message(
+        self, message: messages.InAppMessage | str, button: messages.InAppMessageButton | str
+    ) -> str | None:
         """
         Report a click on a button or link of an in-app message, which is not shown any more.
 
@@ -98,18 +104,19 @@ class InAppVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        message = message_of(self._context, message)
-        check_message(message)
-        context, presenter = self._context_of(message), self._devices.features[InAppMessages].presenter
+        message = events.message_of(self._context, message)
+        events.check_message(message)
+        context, presenter = self._context_of(message), self._devices.features[service.InAppMessages].presenter
         if isinstance(button, str):
             return await presenter.open(context, message, button)
-        check_button(button, is_required=True)
+        events.check_button(button, is_required=True)
         return await presenter.click(context, message, button)
 
+    @imports(service)
     async def close_in_app_message(
         self,
-        message: InAppMessage | str,
-        button: InAppMessageButton | None = None,
+        message: messages.InAppMessage | str,
+        button: messages.InAppMessageButton | None = None,
         interaction: bool = True,
     ) -> None:
         """
@@ -128,13 +135,16 @@ class InAppVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        message = message_of(self._context, message)
-        check_message(message)
-        check_button(button, is_required=False)
+        message = events.message_of(self._context, message)
+        events.check_message(message)
+        events.check_button(button, is_required=False)
         context = self._context_of(message)
-        await self._devices.features[InAppMessages].presenter.close(context, message, button, interaction=interaction)
+        await self._devices.features[service.InAppMessages].presenter.close(
+            context, message, button, interaction=interaction
+        )
 
-    async def fail_in_app_message(self, message: InAppMessage | str, error_message: str) -> None:
+    @imports(service)
+    async def fail_in_app_message(self, message: messages.InAppMessage | str, error_message: str) -> None:
         """
         Report that an in-app message could not be shown. It is tracked with the message's consent.
 
@@ -147,16 +157,16 @@ class InAppVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        message = message_of(self._context, message)
-        check_message(message)
+        message = events.message_of(self._context, message)
+        events.check_message(message)
         context = self._context_of(message)
-        await self._devices.features[InAppMessages].presenter.fail(context, message, str(error_message))
+        await self._devices.features[service.InAppMessages].presenter.fail(context, message, str(error_message))
 
     def in_app_message_action_stream(
         self,
         override_default_behavior: bool = False,
         track_actions: bool = True,
-    ) -> Subscription[InAppMessageAction]:
+    ) -> Subscription[messages.InAppMessageAction]:
         """
         Subscribe to what happens to in-app messages, of all devices of the client.
 
@@ -171,10 +181,10 @@ class InAppVerbs(SubjectVerbs):
         Returns:
             An async iterator, which ends with its ``aclose()`` or that of the client.
         """
-        actions = self._devices.features[InAppMessages].actions
+        actions = self._devices.features[service.InAppMessages].actions
         return actions.subscribe(override_default_behavior=override_default_behavior, track_actions=track_actions)
 
-    def in_app_message_token(self, message: InAppMessage) -> str:
+    def in_app_message_token(self, message: messages.InAppMessage) -> str:
         """
         Return a token that stands for an in-app message, to be put into a page.
 
@@ -188,15 +198,16 @@ class InAppVerbs(SubjectVerbs):
             ConfigurationError: There is no ``message_token_secret``.
             InvalidEventError: The message is not an `InAppMessage`, or has more links than fit into a token.
         """
-        return message_token(self._context.configuration, message)
+        return events.message_token(self._context.configuration, message)
 
     # Manual tracking
 
     @drops_invalid
+    @imports(service)
     async def track_in_app_message_click(
         self,
-        message: InAppMessage | str,
-        button: InAppMessageButton,
+        message: messages.InAppMessage | str,
+        button: messages.InAppMessageButton,
         consider_consent: bool = True,
     ) -> Receipt:
         """
@@ -218,18 +229,19 @@ class InAppVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        message = message_of(self._context, message)
-        check_message(message)
-        check_button(button, is_required=True)
-        event = message_event(self._context_of(message), "click", message, interaction=True, button=button)
-        has_consent = may_track_message(message, consider_consent=consider_consent, url=button.url)
+        message = events.message_of(self._context, message)
+        events.check_message(message)
+        events.check_button(button, is_required=True)
+        event = events.message_event(self._context_of(message), "click", message, interaction=True, button=button)
+        has_consent = events.may_track_message(message, consider_consent=consider_consent, url=button.url)
         return await self._track(message, event, has_consent=has_consent)
 
     @drops_invalid
+    @imports(service)
     async def track_in_app_message_close(
         self,
-        message: InAppMessage | str,
-        button: InAppMessageButton | None = None,
+        message: messages.InAppMessage | str,
+        button: messages.InAppMessageButton | None = None,
         interaction: bool = True,
         consider_consent: bool = True,
     ) -> Receipt:
@@ -250,18 +262,20 @@ class InAppVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        message = message_of(self._context, message)
-        check_message(message)
-        check_button(button, is_required=False)
-        event = message_event(self._context_of(message), "close", message, interaction=interaction, button=button)
-        has_consent = may_track_message(message, consider_consent=consider_consent)
+        message = events.message_of(self._context, message)
+        events.check_message(message)
+        events.check_button(button, is_required=False)
+        event = events.message_event(
+            self._context_of(message), "close", message, interaction=interaction, button=button
+        )
+        has_consent = events.may_track_message(message, consider_consent=consider_consent)
         return await self._track(message, event, has_consent=has_consent)
 
-    async def _track(self, message: InAppMessage, event: Event, *, has_consent: bool) -> Receipt:
+    async def _track(self, message: messages.InAppMessage, event: Event, *, has_consent: bool) -> Receipt:
         context = self._context_of(message)
-        self._devices.features[InAppMessages].active.remove(message)
-        return await track_message(context, message, event, has_consent=has_consent, counts_as_activity=True)
+        self._devices.features[service.InAppMessages].active.remove(message)
+        return await events.track_message(context, message, event, has_consent=has_consent, counts_as_activity=True)
 
-    def _context_of(self, message: InAppMessage) -> SubjectContext:
+    def _context_of(self, message: messages.InAppMessage) -> SubjectContext:
         """Return the device that a message is shown on, whichever subject is current; else the current subject."""
         return self._context if message.device is None else DeviceContext(message.device, self._devices)

@@ -7,13 +7,14 @@ import logging
 import zlib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from attrs import evolve, frozen
 
-from exponea_async._internal.json import decode, elements
+from exponea_async._internal.json import elements
 from exponea_async._internal.lru import LruCache
 from exponea_async.features.inbox.parsing import FetchInfo, MessageHeader, ReadHtml, read_headers, read_message
+from exponea_async.features.inbox.stored import decompressed
 from exponea_async.messages import AppInboxMessage
 
 LOG = logging.getLogger("exponea_async")
@@ -23,8 +24,6 @@ MAX_MESSAGES, MAX_BYTES = 1_000, 8_000_000
 #: Maximum number of mailboxes in memory, and their maximum size in bytes of JSON, which Python's objects exceed five to
 #: eight times. Other mailboxes are read from the storage again.
 MAX_MAILBOXES, MAX_MAILBOXES_BYTES = 1_000, 16_000_000
-#: More bytes than a mailbox that `pack` packed can have.
-_MAX_UNPACKED = 4 * MAX_BYTES
 _EMPTY: Mapping[str, "CachedMessage"] = MappingProxyType({})
 
 
@@ -171,7 +170,7 @@ def unpack(value: bytes, empty: Mailbox, application_id: str, ids: Mapping[str, 
         ValueError: The stored form is damaged.
     """
     try:
-        header, raw_messages = _decompressed(value)
+        header, raw_messages = decompressed(value)
         if (header["mark"], header["application_id"]) != (empty.fingerprint, application_id):
             return empty
         entries = [
@@ -181,14 +180,6 @@ def unpack(value: bytes, empty: Mailbox, application_id: str, ids: Mapping[str, 
     except (KeyError, TypeError, AttributeError, IndexError, zlib.error) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     return Mailbox(empty.fingerprint, header["token"], _by_id(entries))
-
-
-def owner_of(value: bytes) -> str | None:
-    """Return the fingerprint of the customer whose mailbox was stored; None if the stored form is damaged."""
-    try:
-        return str(_decompressed(value)[0]["mark"])
-    except (ValueError, KeyError, TypeError, zlib.error):
-        return None
 
 
 def _sort_key(message: _Dated) -> float:
@@ -211,12 +202,3 @@ def _restored(raw_json: bytes, info: FetchInfo, *, is_read: bool, read_html: Rea
     (header,) = read_headers([raw_json], info.fetched_at)
     message = read_message(header, info, read_html)
     return CachedMessage(evolve(message, is_read=is_read), raw_json, info.fetched_at)
-
-
-def _decompressed(value: bytes) -> tuple[dict[str, Any], bytes]:
-    decompressor = zlib.decompressobj()
-    data = decompressor.decompress(value, _MAX_UNPACKED)
-    if not decompressor.eof:
-        raise ValueError("the compressed data is incomplete")
-    header, _, raw_messages = data.partition(b"\n")
-    return decode(header), raw_messages

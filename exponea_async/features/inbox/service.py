@@ -71,6 +71,8 @@ class Inbox(Feature):
         store: The mailboxes of devices.
     """
 
+    name = "app inbox"
+
     def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
         super().__init__()
         self._configuration = configuration
@@ -134,10 +136,9 @@ class Inbox(Feature):
         self._fetches.clear()
         self.store.clear()
 
-    async def aclose(self) -> None:
-        """Cancel all background work; callers that wait for a fetch get a `ClosedError`."""
+    def close(self) -> None:
+        """Let callers that wait for a fetch, which is cancelled next, get a `ClosedError`."""
         self._is_closed = True
-        await self.tasks.aclose()
 
     async def _delete_previous(self, context: SubjectContext, previous: CustomerSnapshot) -> None:
         customer = await context.current_customer(counts_as_activity=False)

@@ -10,13 +10,12 @@ from exponea_async._internal.concurrency import KeyedLocks
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.customers import CustomerSnapshot
 from exponea_async.features._shared.envelopes import to_thread_if_large
-from exponea_async.features.inbox.mailbox import Mailbox, mailbox_cache, owner_of, pack, unpack
+from exponea_async.features.inbox.mailbox import Mailbox, mailbox_cache, pack, unpack
 from exponea_async.features.inbox.parsing import ReadHtml
+from exponea_async.features.inbox.stored import NAME, owner_of
 
 LOG = logging.getLogger("exponea_async")
 
-#: The name under which a device's mailbox is stored.
-NAME = "inbox"
 #: How many times as long it takes to make HTML safe than to decode JSON of the same length.
 HTML_COST = 40
 

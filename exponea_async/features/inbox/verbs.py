@@ -2,22 +2,32 @@
 The app inbox: messages that stay available until they expire.
 """
 
+from __future__ import annotations
+
 import logging
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from exponea_async._internal.lazy import LazyModule, imports
 from exponea_async.errors import InvalidEventError, RequestRefusedError, UnavailableError
-from exponea_async.features._shared.banners import platform_of
 from exponea_async.features._shared.consent import may_track
-from exponea_async.features._shared.envelopes import read_envelope
 from exponea_async.features._shared.verbs import SubjectVerbs, drops_invalid
-from exponea_async.features.inbox.events import clicked, opened, owner_ids, track
-from exponea_async.features.inbox.service import MARK_AS_READ, Inbox
-from exponea_async.messages import AppInboxAction, AppInboxMessage
 from exponea_async.models import EventType, Receipt
 from exponea_async.requests import ApiRequest
 
 LOG = logging.getLogger("exponea_async")
+
+if TYPE_CHECKING:
+    from exponea_async import messages
+    from exponea_async.features._shared import banners, envelopes
+    from exponea_async.features.inbox import events, service
+else:
+    messages = LazyModule("exponea_async.messages")
+    banners = LazyModule("exponea_async.features._shared.banners")
+    envelopes = LazyModule("exponea_async.features._shared.envelopes")
+    events = LazyModule("exponea_async.features.inbox.events")
+    service = LazyModule("exponea_async.features.inbox.service")
 
 
 class InboxVerbs(SubjectVerbs):
@@ -25,7 +35,8 @@ class InboxVerbs(SubjectVerbs):
 
     __slots__ = ()
 
-    async def fetch_app_inbox(self) -> list[AppInboxMessage]:
+    @imports(service, events, banners)
+    async def fetch_app_inbox(self) -> list[messages.AppInboxMessage]:
         """
         Fetch the customer's messages, newest first.
 
@@ -47,9 +58,10 @@ class InboxVerbs(SubjectVerbs):
         context = self._context
         if await context.current_customer() is None:
             return []
-        return await self._devices.features[Inbox].fetch(context)
+        return await self._devices.features[service.Inbox].fetch(context)
 
-    async def fetch_app_inbox_item(self, message_id: str) -> AppInboxMessage | None:
+    @imports(service, events, banners)
+    async def fetch_app_inbox_item(self, message_id: str) -> messages.AppInboxMessage | None:
         """
         Return one of the customer's messages: one that the device remembers, or else one that is fetched.
 
@@ -67,7 +79,7 @@ class InboxVerbs(SubjectVerbs):
             trouble = f"expected a string, got {type(message_id).__name__}"
             raise InvalidEventError("message_id", trouble, "Pass the id of a message.")
         context = self._context
-        inbox = self._devices.features[Inbox]
+        inbox = self._devices.features[service.Inbox]
         while (customer := await context.current_customer()) is not None:
             found = await inbox.find(context, customer, message_id)
             if found is None:
@@ -77,7 +89,8 @@ class InboxVerbs(SubjectVerbs):
                 return found
         return None
 
-    async def mark_app_inbox_as_read(self, message: AppInboxMessage) -> bool:
+    @imports(service, events, banners)
+    async def mark_app_inbox_as_read(self, message: messages.AppInboxMessage) -> bool:
         """
         Mark a message as read in Engagement, for the customer it was fetched for. No event is tracked.
 
@@ -92,7 +105,7 @@ class InboxVerbs(SubjectVerbs):
             StorageError: The storage refused.
             LifecycleError: The client was not started, or is closed.
         """
-        context, ids = self._context, owner_ids(message)
+        context, ids = self._context, events.owner_ids(message)
         customer = await context.current_customer()
         if customer is None:
             return False
@@ -102,18 +115,21 @@ class InboxVerbs(SubjectVerbs):
         owner = evolve(customer, ids=ids)
         body = {"customer_ids": ids, "message_ids": [message.id], "sync_token": message.sync_token}
         try:
-            response = await context.request(owner, ApiRequest("app_inbox", MARK_AS_READ, body, is_personal=True))
+            response = await context.request(
+                owner, ApiRequest("app_inbox", service.MARK_AS_READ, body, is_personal=True)
+            )
             if response is None:
                 return False
-            read_envelope(response)
+            envelopes.read_envelope(response)
         except (RequestRefusedError, UnavailableError) as error:
             LOG.warning("A message of the app inbox could not be marked as read: %s", error)
             return False
-        await self._devices.features[Inbox].set_read(context, owner, message.id)
+        await self._devices.features[service.Inbox].set_read(context, owner, message.id)
         return True
 
     @drops_invalid
-    async def track_app_inbox_opened(self, message: AppInboxMessage, consider_consent: bool = True) -> Receipt:
+    @imports(service, events, banners)
+    async def track_app_inbox_opened(self, message: messages.AppInboxMessage, consider_consent: bool = True) -> Receipt:
         """
         Track that a message was opened, for the customer it was fetched for.
 
@@ -129,16 +145,17 @@ class InboxVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        context, ids = self._context, owner_ids(message)
-        event = opened(message, platform_of(context, ids))
+        context, ids = self._context, events.owner_ids(message)
+        event = events.opened(message, banners.platform_of(context, ids))
         has_consent = may_track(has_consent=message.has_tracking_consent, consider_consent=consider_consent)
-        return await track(context, EventType.APP_INBOX_OPENED, event, ids, has_consent=has_consent)
+        return await events.track(context, EventType.APP_INBOX_OPENED, event, ids, has_consent=has_consent)
 
     @drops_invalid
+    @imports(service, events, banners)
     async def track_app_inbox_click(
         self,
-        action: AppInboxAction,
-        message: AppInboxMessage,
+        action: messages.AppInboxAction,
+        message: messages.AppInboxMessage,
         consider_consent: bool = True,
     ) -> Receipt:
         """
@@ -160,9 +177,9 @@ class InboxVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        context, ids = self._context, owner_ids(message)
-        event = clicked(action, message, platform_of(context, ids))
+        context, ids = self._context, events.owner_ids(message)
+        event = events.clicked(action, message, banners.platform_of(context, ids))
         has_consent = may_track(
             has_consent=message.has_tracking_consent, consider_consent=consider_consent, url=action.url
         )
-        return await track(context, EventType.APP_INBOX_CLICKED, event, ids, has_consent=has_consent)
+        return await events.track(context, EventType.APP_INBOX_CLICKED, event, ids, has_consent=has_consent)

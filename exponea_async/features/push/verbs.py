@@ -2,12 +2,14 @@
 Push notifications: the token that they are sent to, and what became of them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from exponea_async._internal.links import safe_link
+from exponea_async._internal.lazy import LazyModule, imports
 from exponea_async._internal.streams import Subscription
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.push_tokens import Platform, handle, track
@@ -21,15 +23,15 @@ from exponea_async.devices.state import (
 )
 from exponea_async.devices.token_events import conditions, remembered, verified
 from exponea_async.features._shared.consent import may_track
-from exponea_async.features._shared.payload import (
-    PushPayload,
-    clicked_event,
-    delivered_event,
-    is_bloomreach_notification,
-    read_payload,
-)
 from exponea_async.features._shared.verbs import SubjectVerbs, drops_all_invalid, drops_invalid
 from exponea_async.models import OpenedPush, Receipt, ReceivedPush
+
+if TYPE_CHECKING:
+    from exponea_async._internal import links
+    from exponea_async.features._shared import payload as payloads
+else:
+    links = LazyModule("exponea_async._internal.links")
+    payloads = LazyModule("exponea_async.features._shared.payload")
 
 
 class PushVerbs(SubjectVerbs):
@@ -137,9 +139,10 @@ class PushVerbs(SubjectVerbs):
 
     def is_bloomreach_notification(self, payload: Mapping[str, Any]) -> bool:
         """Return whether a push notification comes from Engagement."""
-        return is_bloomreach_notification(payload)
+        return payloads.is_bloomreach_notification(payload)
 
     @drops_invalid
+    @imports(payloads, links)
     async def track_delivered_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:
         """
         Track that a push notification was delivered.
@@ -156,18 +159,19 @@ class PushVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        context, read = self._device_context, read_payload(payload)
+        context, read = self._device_context, payloads.read_payload(payload)
         if not context.recorder.check_running():
             return context.recorder.dropped()
         has_consent = may_track(has_consent=read.has_consent, consider_consent=consider_consent)
         receipt = await _track(context, read, _delivery(read) if has_consent else unchanged)
         if not has_consent:
             at = context.recorder.timestamp() if read.received_at is None else read.received_at
-            await context.publish(*delivered_event(read, received_at=at))
+            await context.publish(*payloads.delivered_event(read, received_at=at))
         self._devices.received.publish(ReceivedPush(dict(payload)))
         return receipt
 
     @drops_invalid
+    @imports(payloads, links)
     async def track_clicked_push(self, payload: Mapping[str, Any], consider_consent: bool = True) -> Receipt:
         """
         Track that a push notification was clicked.
@@ -187,14 +191,15 @@ class PushVerbs(SubjectVerbs):
             StorageError: The storage refused; nothing was recorded.
             LifecycleError: The client was not started, or is closed.
         """
-        context, read = self._device_context, read_payload(payload)
+        context, read = self._device_context, payloads.read_payload(payload)
         has_consent = may_track(has_consent=read.has_consent, consider_consent=consider_consent, url=read.action.url)
         receipt = await _track(context, read, _click(read) if has_consent else unchanged, before=_attribution(read))
         if not has_consent:
-            await context.publish(*clicked_event(read, clicked_at=context.recorder.timestamp()))
+            await context.publish(*payloads.clicked_event(read, clicked_at=context.recorder.timestamp()))
         return receipt
 
     @drops_invalid
+    @imports(payloads, links)
     async def handle_push_notification_opened(
         self,
         payload: Mapping[str, Any],
@@ -203,12 +208,12 @@ class PushVerbs(SubjectVerbs):
         """
         Handle a clicked push notification: track it as `track_clicked_push` does, and notify `opened_push_stream`.
         """
-        context, read = self._device_context, read_payload(payload)
+        context, read = self._device_context, payloads.read_payload(payload)
         if not context.recorder.check_running():
             return context.recorder.dropped()
         receipt = await self.track_clicked_push(payload, consider_consent)
         # The event has the link as it came, and a host that opens a link must get a safe one.
-        url = safe_link(read.action.url)
+        url = links.safe_link(read.action.url)
         self._devices.opened.publish(OpenedPush(read.action.kind or "app", url, dict(read.attributes)))
         return receipt
 
@@ -236,7 +241,7 @@ class PushVerbs(SubjectVerbs):
 
 
 async def _track(
-    context: DeviceContext, payload: PushPayload, update: StateUpdate, *, before: StateUpdate = unchanged
+    context: DeviceContext, payload: payloads.PushPayload, update: StateUpdate, *, before: StateUpdate = unchanged
 ) -> Receipt:
     """Track what became of a notification; an event that must not be tracked is activity all the same."""
     receipts = await context.transact(unchanged if payload.is_self_check else update, before=before)
@@ -247,22 +252,22 @@ async def _track(
     return context.without_consent()
 
 
-def _delivery(payload: PushPayload) -> StateUpdate:
+def _delivery(payload: payloads.PushPayload) -> StateUpdate:
     def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
         at = timestamps.next() if payload.received_at is None else payload.received_at
-        return state, [PendingEvent(state, *delivered_event(payload, received_at=at))]
+        return state, [PendingEvent(state, *payloads.delivered_event(payload, received_at=at))]
 
     return update
 
 
-def _click(payload: PushPayload) -> StateUpdate:
+def _click(payload: payloads.PushPayload) -> StateUpdate:
     def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
-        return state, [PendingEvent(state, *clicked_event(payload, clicked_at=timestamps.next()))]
+        return state, [PendingEvent(state, *payloads.clicked_event(payload, clicked_at=timestamps.next()))]
 
     return update
 
 
-def _attribution(payload: PushPayload) -> StateUpdate:
+def _attribution(payload: payloads.PushPayload) -> StateUpdate:
     def update(state: DeviceState, timestamps: TimestampSequence) -> UpdateResult:
         campaign = payload.campaign(timestamps.first)
         return (evolve(state, campaign=campaign) if campaign else state), ()

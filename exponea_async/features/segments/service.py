@@ -11,7 +11,8 @@ from exponea_async.devices.context import SubjectContext, no_subject
 from exponea_async.devices.customers import CustomerSnapshot, TrackedEvent
 from exponea_async.devices.features import Feature
 from exponea_async.errors import InvalidEventError
-from exponea_async.features.segments.watcher import NAME, DeviceSegments, SegmentSubscription
+from exponea_async.features.segments.stored import NAME
+from exponea_async.features.segments.watcher import DeviceSegments, SegmentSubscription
 from exponea_async.models import Receipt
 
 
@@ -23,6 +24,8 @@ class Segments(Feature):
         configuration: The settings.
         clock: Returns the current time in UNIX seconds.
     """
+
+    name = "segments"
 
     def __init__(self, configuration: Configuration, clock: Callable[[], float]) -> None:
         super().__init__()
@@ -102,11 +105,10 @@ class Segments(Feature):
         for device in list(self._devices.values()):
             device.close()
 
-    async def aclose(self) -> None:
-        """End all streams and background work."""
+    def close(self) -> None:
+        """End all streams and loads."""
         self._is_closed = True
         self.clear()
-        await self.tasks.aclose()
 
     def _load_after_upload(self, key: str | None, receipt: Receipt | None) -> None:
         device = self._devices.get(key or "")

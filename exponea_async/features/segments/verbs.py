@@ -2,10 +2,19 @@
 Segments: the groups that a customer belongs to.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from exponea_async._internal.arguments import read_text
+from exponea_async._internal.lazy import LazyModule, imports
 from exponea_async._internal.streams import Subscription
 from exponea_async.features._shared.verbs import SubjectVerbs
-from exponea_async.features.segments.service import Segments
+
+if TYPE_CHECKING:
+    from exponea_async.features.segments import service
+else:
+    service = LazyModule("exponea_async.features.segments.service")
 
 
 class SegmentVerbs(SubjectVerbs):
@@ -13,6 +22,7 @@ class SegmentVerbs(SubjectVerbs):
 
     __slots__ = ()
 
+    @imports(service)
     async def get_segments(self, exposing_category: str, force: bool = False) -> list[dict[str, str]]:
         """
         Return the segments that the customer belongs to.
@@ -38,7 +48,9 @@ class SegmentVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         read_text(exposing_category, "exposing_category", "Use a category such as 'discovery'.")
-        return await self._devices.features[Segments].for_device(self._context).get(exposing_category, force=force)
+        return (
+            await self._devices.features[service.Segments].for_device(self._context).get(exposing_category, force=force)
+        )
 
     def segmentation_data_stream(
         self,
@@ -68,5 +80,5 @@ class SegmentVerbs(SubjectVerbs):
             LifecycleError: The client was not started, or is closed.
         """
         read_text(exposing_category, "exposing_category", "Use a category such as 'discovery'.")
-        segments = self._devices.features[Segments]
+        segments = self._devices.features[service.Segments]
         return segments.subscribe(self._context, exposing_category, include_first_load=include_first_load)

@@ -24,6 +24,7 @@ from exponea_async.features.segments.parsing import (
     read_segments,
     segments_request,
 )
+from exponea_async.features.segments.stored import NAME
 from exponea_async.models import Receipt
 
 LOG = logging.getLogger("exponea_async")
@@ -42,8 +43,6 @@ MAX_ATTEMPTS = 3
 #: Maximum number of events whose upload is awaited. The oldest are dropped first, since the upload of a newer event
 #: triggers a load as well.
 MAX_RECEIPTS = 20
-#: The name under which a device's segments are stored.
-NAME = "segments"
 
 _NUMBERS = count()
 

@@ -17,7 +17,7 @@ from exponea_async.storage.sqlite import marks
 from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.marks import Outcome
 from exponea_async.storage.sqlite.patience import Patience
-from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
+from exponea_async.storage.sqlite.schema import RATE, ROUTE_SHIFT
 
 K = TypeVar("K", int, str)
 P = ParamSpec("P")
@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 #: Ids in one statement; SQLite accepts at most 32,766 variables.
 IDS_PER_STATEMENT = 500
+#: From how many ids on, on average, ranges of ids are deleted one by one instead of single ids in long statements.
+IDS_PER_RANGE = 8
 #: How long SQLite itself waits for another program's lock, in seconds; see `QueueConnection.patiently`.
 LOCK_STEP = 0.05
 #: The largest log, in bytes. It grows beyond a few MB only while another program reads the file all the time.
@@ -329,12 +331,17 @@ class QueueConnection(sqlite3.Connection):
         self.execute("INSERT OR REPLACE INTO counter VALUES (?, ?)", (name, value))
 
     def check_due_times(self) -> None:
-        """Make all records due if the machine was started since: the processes that had leased them are gone."""
+        """
+        Forget all times of the machine's clock if the machine was started since.
+
+        All records become due: the processes that had leased them are gone.
+        """
         number = boot_number()
         if self.counter("boot") != number:
             with self.write_transaction():
                 self.set_counter("boot", number)
                 self.execute("UPDATE taken SET due = 0")
+                self.execute("DELETE FROM counter WHERE substr(name, 1, ?) = ?", (len(RATE), RATE))
 
     def take_number(self) -> int:
         """Return a number that no other opening of the file gets; if that can't be written, the process's own."""
@@ -368,9 +375,10 @@ class QueueConnection(sqlite3.Connection):
         ids = sorted(set(ids))
         if outcome:
             self.mark(ids, outcome)
-        if ids[-1] - ids[0] == len(ids) - 1:
-            # The usual case, a batch that was delivered as a whole, is one range.
-            return self._remove("BETWEEN ? AND ?", (ids[0], ids[-1]))
+        ranges = list(marks.ranges(ids))
+        if len(ranges) == 1 or len(ranges) * IDS_PER_RANGE <= len(ids):
+            # The usual case: batches that were delivered as a whole are few ranges.
+            return sum(self._remove("BETWEEN ? AND ?", bounds) for bounds in ranges)
         return sum(self._remove(f"IN ({placeholders})", some) for placeholders, some in chunks(ids))
 
     def mark(self, ids: Sequence[int], outcome: Outcome) -> None:

@@ -17,7 +17,7 @@ from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnect
 from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.leftovers import DAMAGED
 from exponea_async.storage.sqlite.ownership import claim, delete_companions
-from exponea_async.storage.sqlite.schema import APPLICATION_ID, migrate
+from exponea_async.storage.sqlite.schema import APPLICATION_ID, MOVING, migrate
 
 try:
     import fcntl
@@ -119,6 +119,12 @@ def _prepare(connection: QueueConnection, synchronous: str) -> None:
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_SIZE}")
     migrate(connection)
+    if connection.counter(MOVING):
+        # A part of the content may be in both places.
+        raise StorageError(
+            f"The content of the queue file {connection.path} is being moved to another queue, which was interrupted.",
+            hint="Run 'exponea-async queue move' again with the same arguments.",
+        )
     # Reads from the tables, so that damage is found now.
     with connection.read_transaction():
         queries.pending(connection)

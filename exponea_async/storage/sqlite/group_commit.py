@@ -3,191 +3,53 @@ Group commit: the calls of many callers share one transaction, which is one call
 """
 
 import asyncio
-import logging
-import sqlite3
-import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from exponea_async.errors import StorageError, WipedFileError
 from exponea_async.storage.base import Leased, Record, StateChange, StateCheck, Written
+from exponea_async.storage.sqlite.commit_batch import CommitBatch
 from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.file import is_busy
-from exponea_async.storage.sqlite.jobs import Job, Lease, Read, copied, run_reads
-from exponea_async.storage.sqlite.leases import LeaseRequest, has_due
+from exponea_async.storage.sqlite.jobs import Job, Lease, Read, copied
+from exponea_async.storage.sqlite.leases import LeaseRequest
 from exponea_async.storage.sqlite.patience import Patience
-from exponea_async.storage.sqlite.space import make_room, prepare_disk, tidy
-from exponea_async.storage.sqlite.writes import BatchWriter, PendingWrite
-
-LOG = logging.getLogger("exponea_async")
+from exponea_async.storage.sqlite.space import tidy
+from exponea_async.storage.sqlite.writes import PendingWrite
 
 T = TypeVar("T")
 
 #: Records in one transaction; with more of them the other callers only wait longer.
 MAX_BATCH_RECORDS = 500
-#: How long a commit waits for more writes once several have come at the same time, in seconds.
-COMMIT_WINDOW = 0.002
-#: The wait before the task is started again after it has ended unexpectedly, in seconds.
-RESTART_DELAY = 0.1
+#: So many writes begin a transaction while the callers of the one before still get their results.
+EARLY = 250
+#: So many callers go on before other tasks run.
+SLICE = 25
 #: How often writes that wait for capacity are tried again, in seconds. After a settlement they are tried at once.
 CAPACITY_POLL = 0.05
 #: The time without a commit after which unused space is given back, in seconds.
 IDLE_TIME = 5.0
 
-
-class CommitBatch:
-    """
-    The jobs and writes that go to the connection's thread in one call.
-
-    Args:
-        writes: Records and states to write.
-        changes: Jobs of the transaction that run before the writes, for which they may free capacity.
-        leases: Jobs of the transaction that run last, so that they find what has just been written.
-        preceding: Jobs that run before the transaction: reads, and jobs that begin transactions of their own.
-
-    Attributes:
-        committed: Whether there was a transaction.
-        blocked: The writes that have to wait for capacity.
-    """
-
-    __slots__ = ("blocked", "changes", "committed", "leases", "preceding", "writes")
-
-    def __init__(
-        self,
-        writes: Sequence[PendingWrite] = (),
-        changes: Sequence[Job] = (),
-        leases: Sequence[Lease] = (),
-        preceding: Sequence[Job] = (),
-    ) -> None:
-        self.writes = writes
-        self.changes = changes
-        self.leases = leases
-        self.preceding = preceding
-        self.committed = False
-        self.blocked: list[PendingWrite] = []
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to run."""
-        return not (self.writes or self.changes or self.leases or self.preceding)
-
-    def members(self) -> "list[PendingWrite | Job]":
-        """Return all writes and jobs."""
-        return [*self.writes, *self.changes, *self.leases, *self.preceding]
-
-    @property
-    def since(self) -> float:
-        """When the first of the calls was made, in monotonic time."""
-        if self.writes and not (self.changes or self.leases or self.preceding):
-            # The usual case.
-            return self.writes[0].since
-        # Each list is in the order of the calls.
-        lists: Sequence[Sequence[PendingWrite | Job]] = (self.writes, self.changes, self.leases, self.preceding)
-        return min(members[0].since for members in lists if members)
-
-    def split(self) -> "Iterator[CommitBatch]":
-        """Yield a batch for each write and job."""
-        yield from (CommitBatch(preceding=(job,)) for job in self.preceding)
-        yield from (CommitBatch(changes=(job,)) for job in self.changes)
-        yield from (CommitBatch(writes=(write,)) for write in self.writes)
-        yield from (CommitBatch(leases=(job,)) for job in self.leases)
-
-    # On the connection's thread
-
-    def run(self, connection: QueueConnection) -> None:
-        """
-        Run everything.
-
-        Raises:
-            MovedFileError: The file at the path is not the one that is open any more; nothing was committed.
-        """
-        self._run_preceding(connection)
-        if self.writes or self.changes or self._is_any_due(connection):
-            prepare_disk(connection)
-            try:
-                self._run_transaction(connection)
-            except sqlite3.OperationalError as error:
-                if not make_room(connection, error, for_upload=bool(self.changes or self.leases)):
-                    raise
-                self._run_transaction(connection)
-            self.committed = True
-            if self.changes:
-                # They may have deleted records.
-                connection.next_reclaim = 0.0
-        else:
-            connection.check_path()
-
-    def _run_transaction(self, connection: QueueConnection) -> None:
-        with connection.write_transaction():
-            for job in self.changes:
-                job.run(connection)
-            if self.writes:
-                self.blocked = BatchWriter(connection, self.writes).run()
-            for job in self.leases:
-                job.run(connection)
-            # Before the commit: what is written to a file that is gone must not be there, too, when its content is
-            # copied to a new file. If the file is lost after this, the next check finds what was committed.
-            connection.check_path()
-
-    def _run_preceding(self, connection: QueueConnection) -> None:
-        for kind, jobs in groupby(self.preceding, type):
-            if kind is Read:
-                run_reads(connection, list(jobs))
-            else:
-                for job in jobs:
-                    job.run_isolated(connection)
-
-    def _is_any_due(self, connection: QueueConnection) -> bool:
-        """Return whether any lease would find records: an idle queue is polled often, and must not be written then."""
-        if not self.leases:
-            return False
-        for job in self.leases:
-            job.result = []
-        with connection.read_transaction():
-            return any(has_due(connection, job.request) for job in self.leases)
-
-    # On the event loop's thread
-
-    def resolve(self) -> None:
-        """Give each caller the outcome; writes that wait for capacity have none."""
-        for write in self.writes:
-            future = write.future
-            if write.written is not None and write.on_commit is not None:
-                _report(write.on_commit, write.written)
-            if future.done():
-                continue
-            if write.written is not None:
-                future.set_result(write.written)
-            elif write.error is not None:
-                future.set_exception(write.error)
-        for jobs in (self.changes, self.leases, self.preceding):
-            for job in jobs:
-                job.resolve()
-
-    def resolve_preceding(self) -> None:
-        """Resolve and remove the preceding jobs that are done, so that they do not run again with the transaction."""
-        for job in self.preceding:
-            if job.done:
-                job.resolve()
-        self.preceding = [job for job in self.preceding if not job.done]
-
-    def fail(self, error: Exception) -> None:
-        """Give each caller an error."""
-        for member in self.members():
-            if not member.future.done():
-                member.future.set_exception(copied(error))
+#: Work on the connection's thread.
+Work = Callable[[QueueConnection], None]
+#: Called in the event loop with the error of the work, or None.
+Finish = Callable[[Exception | None], None]
 
 
 class GroupCommitter:
     """
-    The queue of calls, and the task that runs them in batches.
+    Gathers the calls and runs them in batches, one after the other.
+
+    A batch begins with the next turn of the event loop after a call, unless another one is running. When that ends, its
+    callers go on, and their next calls are in the next batch. So a single caller waits for its own commit only, and
+    many callers share one.
 
     Args:
-        call: Runs a function on the connection's thread. Raises `StorageError` for an error of the file.
-        window: How long a commit waits for more writes at most, in seconds.
+        submit: Starts work on the connection's thread; returns whether there is a connection.
+        call: Runs work on the connection's thread and repairs what can be repaired, given the error of an attempt that
+            was made before, or None. Raises `StorageError` for an error of the file.
         patience: How long the connection waits for another program's lock.
 
     Attributes:
@@ -195,26 +57,38 @@ class GroupCommitter:
     """
 
     def __init__(
-        self, call: Callable[[Callable[[QueueConnection], None]], Awaitable[None]], window: float, patience: Patience
+        self,
+        submit: Callable[[Work, Finish], bool],
+        call: Callable[[Work, Exception | None], Awaitable[None]],
+        patience: Patience,
     ) -> None:
         self.count = 0
+        self._submit = submit
         self._call = call
-        self._window = window
         self._patience = patience
         self._loop: asyncio.AbstractEventLoop
         self._closing = True
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._reset()
+
+    def _reset(self) -> None:
         self._writes: deque[PendingWrite] = deque()
+        # The writes that wait for capacity, and whether it is time to try them again.
         self._blocked: deque[PendingWrite] = deque()
+        self._must_retry = False
         self._changes: list[Job] = []
         self._leases: list[Lease] = []
         self._preceding: list[Job] = []
-        # The task waits for this future while it has nothing to do, and until this time for the expected writes.
-        self._wakeup: asyncio.Future[None] | None = None
-        self._deadline = 0.0
-        self._expected = 1
-        self._batch = CommitBatch()
-        self._task: asyncio.Task[None] | None = None
+        # The batch that is running, the task that repairs the file where it has failed, and the batches before whose
+        # callers are getting their results.
+        self._batch: CommitBatch | None = None
+        self._repair: asyncio.Task[None] | None = None
+        self._delivering: deque[CommitBatch] = deque()
+        # Whether the next batch begins in the next turn of the event loop.
+        self._is_scheduled = False
+        # Ends the wait for capacity; looks for unused space; set once all is done.
+        self._poll_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._drained: asyncio.Event | None = None
 
     @property
     def is_running(self) -> bool:
@@ -222,37 +96,27 @@ class GroupCommitter:
         return not self._closing
 
     def start(self) -> None:
-        """Start the task."""
+        """Accept calls."""
         self._loop = asyncio.get_running_loop()
+        self._reset()
         self._closing = False
-        self._begin()
-
-    def _begin(self) -> None:
-        if not self._closing:
-            self._task = self._loop.create_task(self._run_batches(), name="exponea_async: commits")
-            self._task.add_done_callback(self._finish)
-
-    def _finish(self, task: "asyncio.Task[None]") -> None:
-        error = None if task.cancelled() else task.exception()
-        if self._closing or isinstance(error, KeyboardInterrupt | SystemExit):
-            return
-        # Not at once: at the end of a program, all tasks are cancelled just before the event loop is closed.
-        self._loop.call_later(RESTART_DELAY, self._begin)
-        if error is not None:
-            LOG.critical("The task that commits has failed, and is started again.", exc_info=error)
 
     async def aclose(self) -> None:
-        """Complete the calls made so far and end the task; writes that wait for capacity get an error."""
-        self._closing = True
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
-        self._wake()
-        if self._task:
-            # Waited for, not awaited: a caller that is cancelled here must not cancel the commits.
-            await asyncio.wait([self._task])
-        # There are calls only if the task has ended before, and was about to be started again.
-        self._next_batch(limit=sys.maxsize).fail(closed_error())
+        """Complete the calls made so far; writes that wait for capacity get an error."""
+        if not self._closing:
+            self._closing = True
+            for timer in (self._idle_timer, self._poll_timer):
+                if timer is not None:
+                    timer.cancel()
+            self._must_retry = True
+            self._drained = asyncio.Event()
+            self._begin()
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait for the calls that were made before the queue was closed, unless their event loop has ended."""
+        if self._drained is not None and self._loop is asyncio.get_running_loop():
+            await self._drained.wait()
 
     # Calls
 
@@ -261,96 +125,92 @@ class GroupCommitter:
         records: Sequence[Record],
         states: Sequence[StateChange | StateCheck],
         on_commit: Callable[[Written], None] | None = None,
-    ) -> "asyncio.Future[Written]":
+    ) -> PendingWrite:
         """Write records and states."""
         if self._closing:
             raise closed_error()
-        future: asyncio.Future[Written] = self._loop.create_future()
-        self._writes.append(PendingWrite(records, states, future, on_commit))
-        if self._wakeup is not None and len(self._writes) >= self._expected:
-            self._wake()
-        return future
+        write = PendingWrite(records, states, on_commit, self._loop)
+        writes = self._writes
+        writes.append(write)
+        if self._delivering:
+            # The others go on at once, too, and their writes share the commit.
+            if self._batch is None and len(writes) >= EARLY:
+                self._begin()
+            return write
+        self._begin_soon()
+        return write
 
     def lease(self, request: LeaseRequest) -> "asyncio.Future[list[Leased]]":
         """Lease records."""
-        future: asyncio.Future[list[Leased]] = self._future()
-        self._leases.append(Lease(request, future))
-        return future
+        lease = Lease(request, self._check_open())
+        self._leases.append(lease)
+        self._begin_soon()
+        return lease
 
     def change(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
         """Run work within the transaction."""
-        future: asyncio.Future[T] = self._future()
-        self._changes.append(Job(work, future))
-        return future
+        job = Job(work, self._check_open())
+        self._changes.append(job)
+        self._begin_soon()
+        return job
 
     def read(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
         """Run work that only reads, on one state of the file."""
-        future: asyncio.Future[T] = self._future()
-        self._preceding.append(Read(work, future))
-        return future
+        return self._precede(Read(work, self._check_open()))
 
     def run(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
         """Run work outside of any transaction."""
-        future: asyncio.Future[T] = self._future()
-        self._preceding.append(Job(work, future))
-        return future
+        return self._precede(Job(work, self._check_open()))
 
-    def _future(self) -> "asyncio.Future[Any]":
+    def _precede(self, job: Job) -> "asyncio.Future[Any]":
+        self._preceding.append(job)
+        self._begin_soon()
+        return job
+
+    def _check_open(self) -> asyncio.AbstractEventLoop:
         if self._closing:
             raise closed_error()
-        self._wake()
-        return self._loop.create_future()
+        return self._loop
 
-    def _wake(self) -> None:
-        wakeup, self._wakeup = self._wakeup, None
-        if wakeup is not None and not wakeup.done():
-            wakeup.set_result(None)
+    # Batches
 
-    # The task
+    def _begin_soon(self) -> None:
+        """Run what is waiting in the next turn of the event loop, with the calls that others make until then."""
+        if self._batch is None and not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._begin)
 
-    async def _run_batches(self) -> None:
-        try:
-            while not self._closing or self._has_jobs() or self._writes or self._blocked:
-                await self._wait_for_work()
-                self._batch = self._next_batch()
-                self._deadline = self._loop.time() + self._window
-                await self._run(self._batch)
-        finally:
-            # Callers are left only if the task was cancelled: they must not wait for ever.
-            error = closed_error() if self._closing else StorageError("The commit was interrupted.")
-            self._batch.fail(error)
-            self._next_batch(limit=sys.maxsize).fail(error)
+    def _begin(self) -> None:
+        """Run what is waiting, unless a batch is running; that begins the next one itself."""
+        self._is_scheduled = False
+        if self._batch is not None:
+            return
+        batch = self._next_batch() if self._has_work() else None
+        if batch is None or batch.is_empty:
+            if self._drained is not None and not self._delivering:
+                self._drained.set()
+            return
+        self._batch = batch
+        # All callers wait at the same time: one that has waited in the queue already waits no longer for the file.
+        self._patience.begin(batch.since)
+        if not self._submit(batch.run, self._finish):
+            self._finish(None, is_run=False)
 
-    async def _wait_for_work(self) -> None:
-        """
-        Wait for a job, or for as many writes as are expected.
+    def _has_work(self) -> bool:
+        if self._changes or self._leases or self._preceding:
+            return True
+        return self._must_retry if self._blocked else bool(self._writes)
 
-        Where several callers have written at the same time, they are likely to do so again. So a commit waits for as
-        many writes as the one before had, but not longer than the window. A single caller never waits.
-        """
-        while not (self._closing or self._has_jobs() or len(self._writes) >= self._expected):
-            self._wakeup = self._loop.create_future()
-            timer = self._loop.call_at(self._deadline, self._stop_waiting) if self._expected > 1 else None
-            await self._wakeup
-            if timer:
-                timer.cancel()
-
-    def _stop_waiting(self) -> None:
-        self._expected = 0 if self._blocked else 1
-        self._wake()
-
-    def _has_jobs(self) -> bool:
-        return bool(self._leases or self._changes or self._preceding)
-
-    def _next_batch(self, limit: int = MAX_BATCH_RECORDS) -> CommitBatch:
+    def _next_batch(self) -> CommitBatch:
         writes: list[PendingWrite] = []
+        self._must_retry = False
         if self._blocked:
             self._queue_behind_blocked(writes)
         queue = self._blocked or self._writes
         count = 0
-        while queue and count < limit:
+        while queue and count < MAX_BATCH_RECORDS:
             write = queue.popleft()
-            if not write.future.done():
+            if not write.done():
                 writes.append(write)
                 count += len(write.records)
         batch = CommitBatch(writes, self._changes, self._leases, self._preceding)
@@ -363,28 +223,46 @@ class GroupCommitter:
             write = self._writes.popleft()
             (self._blocked if write.records else writes).append(write)
 
-    async def _run(self, batch: CommitBatch) -> None:
-        if batch.is_empty:
+    def _finish(self, error: Exception | None, *, is_run: bool = True) -> None:
+        """Go on after a batch was run; called by the event loop."""
+        batch = self._batch
+        if batch is None:
             return
-        self._expected = max(1, len(batch.writes))
-        # All callers wait at the same time: one that has waited in the queue already waits no longer for the file.
-        self._patience.begin(batch.since)
+        if error is None and is_run:
+            self._complete(batch)
+        else:
+            self._repair = self._loop.create_task(self._run(batch, error), name="exponea_async: commits")
+            self._repair.add_done_callback(self._end_repair)
+
+    def _complete(self, batch: CommitBatch) -> None:
+        self._note_commit(batch)
+        self._batch = None
+        if self._writes or self._has_work():
+            # The next transaction runs meanwhile.
+            self._begin()
+        self._delivering.append(batch)
+        if len(self._delivering) == 1:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Let the next callers go on, and the other callers in further turns of the event loop."""
+        are_left = True
         try:
-            await self._call(batch.run)
-        except Exception as error:  # noqa: BLE001 - the callers get it, whatever it is, and the task continues
-            await self._handle_failure(batch, error)
-            return
+            # If this raises, a caller has ended the program. The others go on all the same, if the event loop does.
+            are_left = self._delivering[0].deliver(SLICE)
+        finally:
+            if not are_left:
+                self._delivering.popleft()
+            if self._delivering:
+                self._loop.call_soon(self._deliver)
+            else:
+                self._begin()
+
+    def _note_commit(self, batch: CommitBatch) -> None:
         self.count += batch.committed
-        if batch.committed and self._idle_timer is None:
+        if batch.committed and self._idle_timer is None and not self._closing:
             self._watch_idle_time()
         self._requeue_blocked(batch)
-        if self._writes:
-            # The next transaction can start meanwhile.
-            self._loop.call_soon(batch.resolve)
-        else:
-            batch.resolve()
-            # Callers that write again at once have done so by then, and need not wake this task.
-            await asyncio.sleep(0)
 
     def _watch_idle_time(self) -> None:
         """Give unused space back when there was no commit for a while."""
@@ -401,11 +279,60 @@ class GroupCommitter:
 
         self._idle_timer = self._loop.call_later(IDLE_TIME, look)
 
+    # Capacity
+
+    def _requeue_blocked(self, batch: CommitBatch) -> None:
+        """Put the writes that exceed the capacity back in front, to be tried after a settlement or a while."""
+        if self._closing:
+            for write in batch.blocked:
+                write.error = StorageError("The storage was closed before the queue had capacity for the write.")
+            self._must_retry = True
+        elif batch.blocked:
+            for write in batch.blocked:
+                # The wait for capacity has no limit, and is not one for a lock.
+                write.since = time.monotonic()
+            batch.remove_blocked()
+            self._blocked.extendleft(reversed(batch.blocked))
+            if self._poll_timer is None:
+                self._poll_timer = self._loop.call_later(CAPACITY_POLL, self._retry_blocked)
+        elif self._blocked:
+            self._must_retry = True
+
+    def _retry_blocked(self) -> None:
+        self._poll_timer = None
+        self._must_retry = True
+        self._begin()
+
+    # Failures
+
+    def _end_repair(self, repair: "asyncio.Task[None]") -> None:
+        batch, self._batch, self._repair = self._batch, None, None
+        if batch is not None and (repair.cancelled() or repair.exception()):
+            # Callers must not wait for ever.
+            batch.fail(StorageError("The commit was interrupted."))
+        # After a failure, nothing else would try the writes again that were not in the batch.
+        self._must_retry = True
+        self._begin()
+
+    async def _run(self, batch: CommitBatch, error: Exception | None) -> None:
+        """Run a batch after a failure of the file, which is repaired if that is possible."""
+        self._patience.begin(batch.since)
+        try:
+            await self._call(batch.run, error)
+        except Exception as raised:  # noqa: BLE001 - the callers get it, whatever it is, and the others go on
+            await self._handle_failure(batch, raised)
+            return
+        self._note_commit(batch)
+        self._delivering.append(batch)
+        if len(self._delivering) == 1:
+            # Not within a task; see `CommitBatch.deliver`.
+            self._loop.call_soon(self._deliver)
+
     async def _handle_failure(self, batch: CommitBatch, error: Exception) -> None:
         """Fail a batch; where the error may be that of a single member, run each of them alone to find it."""
         if not isinstance(error, WipedFileError):
             # Otherwise they have read what is left of deleted data.
-            batch.resolve_preceding()
+            batch.deliver_preceding()
         if is_busy(error):
             self._fail_impatient(batch, error)
             return
@@ -413,43 +340,23 @@ class GroupCommitter:
             batch.fail(error)
             return
         behind, self._blocked = self._blocked, deque()
-        for single in batch.split():
-            await self._run(single)
-        # Each one was put in front of the one before it.
-        self._blocked = deque([*reversed(self._blocked), *behind])
+        try:
+            for single in batch.split():
+                await self._run(single, None)
+        finally:
+            # Each one was put in front of the one before it.
+            self._blocked = deque([*reversed(self._blocked), *behind])
 
     def _fail_impatient(self, batch: CommitBatch, error: Exception) -> None:
         """Fail the callers that have waited for another program's lock for long enough, and let the others go on."""
         for member in batch.members():
-            if self._patience.is_over(member.since) and not member.future.done():
-                member.future.set_exception(copied(error))
-        self._writes.extendleft(write for write in reversed(batch.writes) if not write.future.done())
-        self._changes[:0] = [job for job in batch.changes if not job.future.done()]
-        self._leases[:0] = [job for job in batch.leases if not job.future.done()]
-        self._preceding[:0] = [job for job in batch.preceding if not job.future.done()]
-
-    def _requeue_blocked(self, batch: CommitBatch) -> None:
-        """Put the writes that exceed the capacity back in front, to be tried after a settlement or a while."""
-        if self._closing:
-            for write in batch.blocked:
-                write.error = StorageError("The storage was closed before the queue had capacity for the write.")
-        elif batch.blocked:
-            for write in batch.blocked:
-                # The wait for capacity has no limit, and is not one for a lock.
-                write.since = time.monotonic()
-            self._blocked.extendleft(reversed(batch.blocked))
-            self._expected = sys.maxsize
-            self._deadline = self._loop.time() + CAPACITY_POLL
-        elif self._blocked:
-            self._expected = 0
-
-
-def _report(on_commit: Callable[[Written], None], written: Written) -> None:
-    try:
-        on_commit(written)
-    except Exception:
-        # It was committed all the same, and so were the writes of the others.
-        LOG.exception("Unexpected error after a commit; continuing.")
+            if self._patience.is_over(member.since) and not member.done():
+                member.set_exception(copied(error))
+        # In front of those that were made later.
+        (self._blocked or self._writes).extendleft(write for write in reversed(batch.writes) if not write.done())
+        self._changes[:0] = [job for job in batch.changes if not job.done()]
+        self._leases[:0] = [job for job in batch.leases if not job.done()]
+        self._preceding[:0] = [job for job in batch.preceding if not job.done()]
 
 
 def closed_error() -> StorageError:

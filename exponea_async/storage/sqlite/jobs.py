@@ -1,44 +1,45 @@
 """
-The jobs of a group commit: the work of one caller each, with its outcome.
+The calls that a group commit runs: the work of one caller each, with its outcome.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from typing import Any
 
-from exponea_async.storage.base import Leased
 from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.file import is_damage, storage_error
+from exponea_async.storage.sqlite.futures import PromptFuture
 from exponea_async.storage.sqlite.leases import LeaseRequest, lease
 
 
-class Job:
+class Job(PromptFuture[Any]):
     """
-    The work of one caller and its outcome: `result`, or `error`.
+    The work of one caller, who waits for it, and its outcome: `value`, or `error`.
 
     Args:
         work: Runs on the connection's thread.
-        future: The caller waits for it.
+        loop: The event loop of the caller.
 
     Attributes:
         since: When the caller made the call, in monotonic time.
     """
 
-    __slots__ = ("done", "error", "future", "result", "since", "work")
+    __slots__ = ("error", "is_finished", "since", "value", "work")
 
-    def __init__(self, work: Callable[[QueueConnection], Any], future: "asyncio.Future[Any]") -> None:
+    def __init__(self, work: Callable[[QueueConnection], Any], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
         self.work = work
-        self.future = future
         self.since = time.monotonic()
-        self.result: Any = None
+        self.value: Any = None
         self.error: Exception | None = None
-        self.done = False
+        self.is_finished = False
 
     def run(self, connection: QueueConnection) -> None:
         """Run the work, on the connection's thread."""
-        self.result = self.work(connection)
+        self.value = self.work(connection)
 
     def run_isolated(self, connection: QueueConnection) -> None:
         """Run the work and store its error, so that it affects no other job; only damage of the file is raised."""
@@ -49,21 +50,21 @@ class Job:
             if is_damage(error):
                 raise
             self.error = storage_error(error, connection.path) or error
-        self.done = True
+        self.is_finished = True
 
     def fail(self, error: Exception) -> None:
         """Store an error that other jobs get, too."""
         self.error = copied(error)
-        self.done = True
+        self.is_finished = True
 
-    def resolve(self) -> None:
+    def deliver(self) -> None:
         """Give the caller the outcome."""
-        if self.future.done():
+        if self.done():
             return
         if self.error is not None:
-            self.future.set_exception(self.error)
+            self.set_exception(self.error)
         else:
-            self.future.set_result(self.result)
+            self.resolve_now(self.value)
 
 
 class Read(Job):
@@ -77,18 +78,15 @@ class Lease(Job):
 
     __slots__ = ("request",)
 
-    def __init__(self, request: LeaseRequest, future: "asyncio.Future[list[Leased]]") -> None:
-        super().__init__(self._lease, future)
+    def __init__(self, request: LeaseRequest, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(partial(lease, request=request), loop)
         self.request = request
-
-    def _lease(self, connection: QueueConnection) -> list[Leased]:
-        return lease(connection, self.request)
 
 
 def run_reads(connection: QueueConnection, reads: Sequence[Job]) -> None:
     """Run reads in one transaction: for a small one, the transaction's begin and end are most of the cost."""
     for read in reads:
-        read.done = False
+        read.is_finished = False
     try:
         with connection.read_transaction():
             for read in reads:
@@ -98,7 +96,7 @@ def run_reads(connection: QueueConnection, reads: Sequence[Job]) -> None:
             raise
         # There was no transaction. That concerns the reads only: the writes of the batch are still tried.
         for read in reads:
-            if not read.done:
+            if not read.is_finished:
                 read.fail(storage_error(error, connection.path) or error)
 
 

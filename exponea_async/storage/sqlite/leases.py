@@ -7,8 +7,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-
-from attrs import evolve
+from itertools import groupby
 
 from exponea_async.storage.base import MAX_DUE_AHEAD, Leased, Settlement
 from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, parse_ids
@@ -101,7 +100,7 @@ def _lease_returning(connection: QueueConnection, route: Route, request: LeaseRe
             leased[key] = Leased(str(key), route.name, body, at, 0)
         failed = f"SELECT id, CAST(failures AS INTEGER) FROM taken WHERE failures <> 0 AND id IN ({placeholders})"
         for key, failures in connection.execute(failed, some).fetchall():
-            leased[key] = evolve(leased[key], failures=failures)
+            leased[key] = leased[key]._replace(failures=failures)
     return [leased[key] for key in ids if key in leased]
 
 
@@ -159,21 +158,29 @@ def settle(connection: QueueConnection, settlements: Sequence[tuple[Settlement, 
     Returns:
         How many records left the queue.
     """
-    return sum(_settle(connection, settlement, due) for settlement, due in settlements)
+    removed = 0
+    for is_delivered, group in groupby(settlements, lambda each: each[0].verdict == "delivered"):
+        if is_delivered:
+            # Batches that are delivered at the same time are next to each other in the queue, as a rule.
+            ids = parse_ids(key for settlement, _ in group for key in settlement.ids)
+            removed += connection.remove(_ever_leased(connection, ids), "delivered")
+        else:
+            removed += sum(_settle(connection, settlement, due) for settlement, due in group)
+    return removed
 
 
 def _settle(connection: QueueConnection, settlement: Settlement, due: float) -> int:
+    """Store that records are to be sent later, or have become dead letters."""
     ids = _ever_leased(connection, parse_ids(settlement.ids))
     if settlement.verdict == "later":
         _delay(connection, ids, settlement, due)
         return 0
-    if settlement.verdict == "dead":
-        for placeholders, some in chunks(ids):
-            connection.execute(
-                f"INSERT OR IGNORE INTO dead SELECT id, at, body, ?, ? FROM record WHERE id IN ({placeholders})",
-                (time.time(), settlement.reason, *some),
-            )
-    return connection.remove(ids, "delivered" if settlement.verdict == "delivered" else None)
+    for placeholders, some in chunks(ids):
+        connection.execute(
+            f"INSERT OR IGNORE INTO dead SELECT id, at, body, ?, ? FROM record WHERE id IN ({placeholders})",
+            (time.time(), settlement.reason, *some),
+        )
+    return connection.remove(ids, None)
 
 
 def _ever_leased(connection: QueueConnection, ids: list[int]) -> list[int]:
@@ -195,3 +202,13 @@ def _delay(connection: QueueConnection, ids: list[int], settlement: Settlement, 
             f"UPDATE taken SET due = ?, failures = ?, reason = ? WHERE id IN ({placeholders})",
             (due, settlement.failures, settlement.reason, *some),
         )
+
+
+def halves(settlements: Sequence[Settlement]) -> Sequence[Sequence[Settlement]]:
+    """Split settlements, or one of several records; return nothing where there is only one record."""
+    if len(settlements) > 1:
+        middle = len(settlements) // 2
+        return (settlements[:middle], settlements[middle:])
+    ids = settlements[0].ids if settlements else ()
+    middle = len(ids) // 2
+    return [[settlements[0]._replace(ids=part)] for part in (ids[:middle], ids[middle:])] if middle else ()

@@ -6,15 +6,20 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 #: Between the name of a queue and the rest of the name of its damaged copy.
 DAMAGED = ".damaged-"
-#: The keys of an import's journal, and of each line of its file of invalid lines.
+#: The keys of an import's journal, and of each line of its file of invalid lines; the last ones are those of the first
+#: version of this package.
 JOURNAL_KEYS = {"version", "about", "place"}
-REJECT_KEYS = {"line", "reason", "text"}
+REJECT_KEYS = (
+    {"line", "reason", "values"},
+    {"line", "reason", "text", "layout"},
+    {"line", "reason", "text"},
+)
 
 _COPY = re.compile(r"\d{8}T\d{6}-\d+(-\d+)?(-wal|-shm|-journal)?")
 _REJECT_START = b'{"line":'
@@ -57,7 +62,7 @@ def _is_leftover(path: Path, queue: str) -> bool:
 def is_journal(path: Path) -> bool:
     """Return whether a file is the journal of an import, of any file and to any project."""
     with path.open("rb") as file:
-        return _has_keys(file.read(_MAX_LINE), JOURNAL_KEYS)
+        return _has_keys(file.read(_MAX_LINE), [JOURNAL_KEYS])
 
 
 def is_rejects_file(path: Path) -> bool:
@@ -68,9 +73,9 @@ def is_rejects_file(path: Path) -> bool:
     return not line or is_cut or _has_keys(line, REJECT_KEYS)
 
 
-def _has_keys(text: bytes, keys: set[str]) -> bool:
+def _has_keys(text: bytes, possible: Sequence[set[str]]) -> bool:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and content.keys() == keys
+    return isinstance(content, dict) and content.keys() in possible

@@ -32,7 +32,7 @@ def mark(connection: sqlite3.Connection, ids: Sequence[int], outcome: Outcome) -
         outcome: What became of them.
     """
     now = time.time()
-    for first, last in _ranges(ids):
+    for first, last in ranges(ids):
         _mark_range(connection, first, last, outcome, now)
 
 
@@ -58,7 +58,7 @@ def trim(connection: sqlite3.Connection, max_ranges: int = MAX_RANGES) -> None:
         connection.execute(f"DELETE FROM mark WHERE first IN ({oldest})", (count - max_ranges // 2,))
 
 
-def _ranges(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+def ranges(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield the first and the last id of each run of consecutive ids."""
     if ids[-1] - ids[0] == len(ids) - 1:
         # The usual case, a batch that was delivered as a whole.

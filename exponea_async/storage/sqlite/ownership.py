@@ -81,6 +81,22 @@ def claim(path: Path) -> tuple[int, Callable[[], None]]:
     return status.st_ino, release
 
 
+def check_existing(path: Path) -> None:
+    """
+    Make sure that the file at a path, which exists and is not open in this process, is a queue or may become one.
+
+    Raises:
+        StorageError: What is at the path is not a queue, or belongs to another user.
+    """
+    for companion in (Path(f"{path}{suffix}") for suffix in COMPANIONS):
+        with suppress(FileNotFoundError):
+            _check_file(companion, companion.lstat())
+    status = path.lstat()
+    _check_file(path, status)
+    if status.st_size:
+        _check_content(path)
+
+
 def delete_companions(path: Path) -> None:
     """
     Delete the companions of a file that was deleted.

@@ -19,15 +19,29 @@ from exponea_async.storage.base import (
     Waiting,
     Watermark,
 )
-from exponea_async.storage.clock import to_unix
+from exponea_async.storage.clock import to_unix, uptime
+from exponea_async.storage.rates import advance
 from exponea_async.storage.sqlite.connection import QueueConnection, Route, chunks, parse_ids
 from exponea_async.storage.sqlite.marks import find_marks
-from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
+from exponea_async.storage.sqlite.schema import RATE, ROUTE_SHIFT
+from exponea_async.storage.sqlite.space import disk_bytes, is_out_of_space
 
 # Columns whose values are converted: a damaged or foreign value of another type must not make other rows unreadable.
 BODY = "CAST(body AS BLOB)"
 AT = "CAST(at AS REAL)"
 STATE = "CAST(value AS BLOB), CAST(version AS INTEGER), CASE typeof(active) WHEN 'real' THEN active END"
+LOAD_STATE = f"SELECT {STATE} FROM state LEFT JOIN activity USING (id) WHERE key = ?"
+#: In the order of the index, so that only states of equal times are sorted.
+LISTED = "FROM activity JOIN state USING (id) WHERE listed < ? ORDER BY listed, key LIMIT ?"
+EXPIRED = f"SELECT listed IS active, key, {STATE} {LISTED}"
+RELIST = f"UPDATE activity SET listed = active WHERE id IN (SELECT id {LISTED}) AND listed IS NOT active"
+
+#: Counters are integers.
+MICROSECONDS = 1_000_000
+#: How many activities are looked at, and listed anew, in one transaction, which takes a few milliseconds.
+RELISTED = 1000
+#: How many leased records are compared at most to find the oldest one.
+MAX_COMPARED = 1000
 
 _QUEUED = RecordStatus("queued")
 _BY_OUTCOME = {
@@ -42,15 +56,20 @@ def watermark(connection: QueueConnection) -> Watermark:
     return {str(number): str(route.last) for number, route in connection.routes_by_number.items()}
 
 
-def remaining(connection: QueueConnection, watermark: Watermark, skip: frozenset[str]) -> int:
-    """Return how many records at or below a watermark are still in the queue."""
-    total = 0
-    for number, route in connection.routes_by_number.items():
-        last = watermark.get(str(number))
-        if last is not None and route.name not in skip:
-            sql = "SELECT count(*) FROM taken WHERE route = ? AND id <= ?"
-            leased = int(connection.execute(sql, (number, int(last))).fetchone()[0])
-            total += max(0, int(last) - route.cursor) + leased
+def remaining(connection: QueueConnection, watermark: Watermark, skip: frozenset[str], limit: int) -> int:
+    """Return how many records at or below a watermark are still in the queue, at most `limit`."""
+    routes = [
+        (route, int(watermark[str(number)]))
+        for number, route in connection.routes_by_number.items()
+        if str(number) in watermark and route.name not in skip
+    ]
+    total = sum(max(0, last - route.cursor) for route, last in routes)
+    sql = "SELECT count(*) FROM (SELECT 1 FROM taken WHERE id >= ? AND id <= ? LIMIT ?)"
+    for route, last in routes:
+        if total >= limit:
+            return limit
+        first = route.number << ROUTE_SHIFT
+        total += int(connection.execute(sql, (first, last, limit - total)).fetchone()[0])
     return total
 
 
@@ -61,7 +80,30 @@ def pending(connection: QueueConnection) -> Pending:
     for number, route in connection.routes_by_number.items():
         routes[route.name] += route.last - route.cursor + leased.get(number, 0)
     dead = connection.execute("SELECT count(*) FROM dead").fetchone()[0]
-    return Pending(sum(routes.values()), sum(leased.values()), dead, routes)
+    waiting = sum(routes.values())
+    oldest_at = _oldest_at(connection) if waiting else None
+    is_full = waiting >= connection.max_records or is_out_of_space(connection)
+    return Pending(waiting, sum(leased.values()), dead, routes, oldest_at, disk_bytes(connection), is_full)
+
+
+def _oldest_at(connection: QueueConnection) -> float | None:
+    """
+    Return when the oldest record was written, UNIX seconds.
+
+    Revived records were written again, but have their old ids, so that the order of ids is not that of time among the
+    leased records. Only the first ones are compared: nothing is written while all of them would be read.
+    """
+    untouched = f"SELECT {AT} FROM record WHERE id > ? AND id < ? ORDER BY id LIMIT 1"
+    leased = (
+        f"SELECT min({AT}) FROM record WHERE id IN (SELECT id FROM taken WHERE id >= ? AND id < ? ORDER BY id LIMIT ?)"
+    )
+    limit = MAX_COMPARED // max(1, len(connection.routes_by_number)) + 1
+    found = []
+    for number, route in connection.routes_by_number.items():
+        first = number << ROUTE_SHIFT
+        found.append(connection.execute(untouched, (max(route.cursor, first), route.end)).fetchone())
+        found.append(connection.execute(leased, (first, route.end, limit)).fetchone())
+    return min((row[0] for row in found if row and row[0] is not None), default=None)
 
 
 def find(connection: QueueConnection, ids: Iterable[str]) -> dict[str, RecordStatus]:
@@ -114,15 +156,32 @@ def dead(connection: QueueConnection, limit: int) -> list[DeadLetter]:
 
 def load_state(connection: QueueConnection, key: str) -> State | None:
     """Return a state, or None."""
-    row = connection.execute(f"SELECT {STATE} FROM state WHERE key = ?", (key,)).fetchone()
+    row = connection.execute(LOAD_STATE, (key,)).fetchone()
     return State(*row) if row else None
 
 
-def expired_sessions(connection: QueueConnection, before: float, limit: int) -> list[tuple[str, State]]:
-    """Return the states whose last activity is before a time."""
-    # In the order of the index, so that nothing is sorted.
-    sql = f"SELECT key, {STATE} FROM state WHERE active < ? ORDER BY active, key LIMIT ?"
-    return [(key, State(*others)) for key, *others in connection.execute(sql, (before, max(0, limit)))]
+def expired_sessions(connection: QueueConnection, before: float, limit: int) -> list[tuple[str, State]] | None:
+    """
+    Return the states whose last activity is before a time, the earliest first.
+
+    Returns:
+        The states; None where one of the first was active after its listed time, so that `relist` must be called.
+    """
+    rows = connection.execute(EXPIRED, (before, max(0, limit))).fetchall()
+    return [(key, State(*others)) for _, key, *others in rows] if all(row[0] for row in rows) else None
+
+
+def relist(connection: QueueConnection, before: float, limit: int) -> None:
+    """Set listed times to the last activities, at least those of the states that `expired_sessions` looks at."""
+    connection.execute(RELIST, (before, max(limit, RELISTED)))
+
+
+def reserve(connection: QueueConnection, name: str, count: int, rate: float) -> float:
+    """Reserve requests of a shared rate limit; return the wait until the first one, in seconds."""
+    counter = f"{RATE}{name}"
+    wait, next_at = advance(connection.counter(counter) / MICROSECONDS, uptime(), count, rate)
+    connection.set_counter(counter, round(next_at * MICROSECONDS))
+    return wait
 
 
 def generation(connection: QueueConnection) -> int:

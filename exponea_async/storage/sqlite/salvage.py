@@ -34,7 +34,8 @@ COLUMNS = {
     "record": "id, at, body",
     "taken": "id, route, due, failures, reason",
     "dead": "id, at, body, died_at, reason",
-    "state": "id, key, value, version, active",
+    "state": "id, key, value, version",
+    "activity": "id, active",
     "mark": "first, last, outcome, marked_at",
 }
 
@@ -103,6 +104,8 @@ def salvage(source: sqlite3.Connection, target: QueueConnection) -> Salvaged:
 class _Salvage:
     def __init__(self, source: sqlite3.Connection, target: QueueConnection) -> None:
         self._reader = _Reader(source)
+        # Another one, since activities are read while states are.
+        self._activities = _Reader(source)
         self._target = target
         # What was written last, as the connection remembers it: the end of the table may be what can't be read.
         known = source.routes_by_number if isinstance(source, QueueConnection) else {}
@@ -126,7 +129,7 @@ class _Salvage:
                 target.execute("UPDATE taken SET due = 0")
             self._copy("dead", self._is_new)
             target.reload()
-        return Salvaged(saved, lost, reader.failures == 0)
+        return Salvaged(saved, lost, not (reader.failures or self._activities.failures))
 
     # Tables
 
@@ -137,10 +140,22 @@ class _Salvage:
             self._target.executemany(sql, [row for row in rows if is_wanted(row)])
 
     def _copy_states(self) -> None:
-        # Their ids are given anew, in the same order.
-        sql = "INSERT OR IGNORE INTO state (key, value, version, active) VALUES (?, ?, ?, ?)"
+        # Their ids are given anew, in the same order. States that the file has already keep their activity.
+        insert = "INSERT OR IGNORE INTO state (key, value, version) VALUES (?, ?, ?)"
+        activate = "INSERT OR IGNORE INTO activity SELECT id, ?, ? FROM state WHERE key = ? AND id > ?"
         for rows in _chunks(self._reader.rows("state")):
-            self._target.executemany(sql, [row[1:] for row in rows])
+            (last,) = self._target.execute("SELECT coalesce(max(id), 0) FROM state").fetchone()
+            self._target.executemany(insert, [row[1:] for row in rows])
+            activity = self._activity({row[0] for row in rows})
+            active = [(activity[row[0]], activity[row[0]], row[1], last) for row in rows if row[0] in activity]
+            self._target.executemany(activate, active)
+
+    def _activity(self, ids: set[int]) -> dict[int, float]:
+        """Return the last activities of states that have any."""
+        # In files of older versions it is a column of the state.
+        table = "activity" if self._activities.has("activity") else "state"
+        rows = self._activities.rows(table, min(ids) - 1, max(ids) + 1, columns=COLUMNS["activity"])
+        return {key: active for key, active in rows if key in ids and isinstance(active, float)}
 
     def _copy_counters(self) -> None:
         for name in ("route", "state"):
@@ -257,31 +272,35 @@ class _Reader:
             return None
         return row[0] if row else None
 
-    def rows(self, table: str, low: int = -1, high: int = 1 << 62) -> Iterator[Row]:
+    def has(self, table: str) -> bool:
+        """Return whether the file has a table, or may have it: files of older versions have fewer tables."""
+        return self.value("SELECT count(*) FROM sqlite_master WHERE name = ?", table) != 0
+
+    def rows(self, table: str, low: int = -1, high: int = 1 << 62, *, columns: str = "") -> Iterator[Row]:
         """Yield the rows of a table with keys between two bounds."""
         self._limit = self.failures + MAX_FAILURES
-        # Files of older versions have fewer tables.
-        if self.value("SELECT count(*) FROM sqlite_master WHERE name = ?", table) != 0:
-            yield from self._between(table, low, high)
+        if self.has(table):
+            columns = columns or COLUMNS[table]
+            key = columns.partition(",")[0]
+            yield from self._between(
+                f"SELECT {columns} FROM {table} WHERE {key} > ? AND {key} < ? ORDER BY {key}", low, high
+            )
 
-    def _between(self, table: str, low: int, high: int) -> Iterator[Row]:
-        for row in self._until_failure(table, low, high, "ASC"):
+    def _between(self, sql: str, low: int, high: int) -> Iterator[Row]:
+        for row in self._until_failure(sql, low, high):
             yield row
             low = row[0]
         if not self._has_failed:
             return
-        for row in self._until_failure(table, low, high, "DESC"):
+        for row in self._until_failure(f"{sql} DESC", low, high):
             yield row
             high = row[0]
         middle = (low + high) // 2
         if high - low > 2 and self._has_failed and self.failures < self._limit:
-            yield from self._between(table, low, middle + 1)
-            yield from self._between(table, middle, high)
+            yield from self._between(sql, low, middle + 1)
+            yield from self._between(sql, middle, high)
 
-    def _until_failure(self, table: str, low: int, high: int, order: str) -> Iterator[Row]:
-        columns = COLUMNS[table]
-        key = columns.partition(",")[0]
-        sql = f"SELECT {columns} FROM {table} WHERE {key} > ? AND {key} < ? ORDER BY {key} {order}"
+    def _until_failure(self, sql: str, low: int, high: int) -> Iterator[Row]:
         self._has_failed = False
         try:
             for row in self._source.execute(sql, (low, high)):

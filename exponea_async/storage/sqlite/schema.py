@@ -10,6 +10,11 @@ lease reads a few rows at the cursor and a few of the small table ``taken``, how
 of untouched records is a subtraction.
 
 What became of the records that are gone is in ``mark``, as ranges of ids; see `storage.sqlite.marks`.
+
+The time of the last activity of a state changes with each event, so it is not in the wide row of the state but in
+``activity``, of which a page holds almost two hundred rows, under the id of the state. Idle sessions are found by
+``listed``, a time that is never later than the last activity. Most events only change ``active``, which no index has;
+``listed`` is set to it when the session would be idle by ``listed``; see `storage.sqlite.queries.expired_sessions`.
 """
 
 import json
@@ -66,6 +71,21 @@ def rename_credentials(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM state WHERE key LIKE 'key:%'")
 
 
+def _separate_activity(connection: sqlite3.Connection) -> None:
+    """Move the last activities into a table of their own."""
+    for statement in (
+        "CREATE TABLE activity (id INTEGER PRIMARY KEY, active REAL NOT NULL, listed REAL NOT NULL)",
+        "INSERT INTO activity SELECT id, active, active FROM state WHERE typeof(active) = 'real' ORDER BY id",
+        "CREATE INDEX activity_listed ON activity (listed)",
+        "DROP INDEX state_active",
+        # A process of an older version that still has the file open gets errors, instead of missing activities.
+        "ALTER TABLE state DROP COLUMN active",
+        # The id of a deleted state may be given again.
+        "CREATE TRIGGER state_deleted AFTER DELETE ON state BEGIN DELETE FROM activity WHERE id = OLD.id; END",
+    ):
+        connection.execute(statement)
+
+
 Migration = str | Callable[[sqlite3.Connection], None]
 
 #: The schema of the first version of this package.
@@ -88,6 +108,12 @@ FIRST_SCHEMA = """
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+#: What precedes the name of a rate limit in the names of counters.
+RATE = "rate:"
+
+#: The counter that a file has while its content is moved to another queue: the generation of that queue.
+MOVING = "moving"
+
 #: What precedes the key of a device in the keys of its states.
 DEVICE_STATES = ("device", "damaged:device", "inbox", "in_app_messages", "segments")
 
@@ -95,9 +121,10 @@ DEVICE_STATES = ("device", "damaged:device", "inbox", "in_app_messages", "segmen
 #:
 #: ``counter`` has the highest route number ever given (``route``) and the highest version of a deleted state
 #: (``state``), so that neither ids nor versions repeat, not even after a wipe. It also has the ``generation`` of the
-#: content, which no two files share, and the number of the wipe (``wiped``) after which the file was created. States
-#: are stored in the order of their creation, not of their keys: states that are active at the same time are often of
-#: the same age, and then share pages.
+#: content, which no two files share, the number of the wipe (``wiped``) after which the file was created, and when the
+#: next request of each shared rate limit may be sent, in microseconds since the start of the machine. States are stored
+#: in the order of their creation, not of their keys: states that are active at the same time are often of the same age,
+#: and then share pages.
 MIGRATIONS: tuple[Migration, ...] = (
     FIRST_SCHEMA,
     f"""
@@ -116,6 +143,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     UPDATE OR IGNORE state SET key = substr(key, 1, length(key) - 7) || '@default'
         WHERE key IN ({", ".join(f"'{each}:default'" for each in DEVICE_STATES)});
     """,
+    _separate_activity,
 )
 
 

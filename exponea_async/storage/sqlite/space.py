@@ -15,6 +15,8 @@ from exponea_async.storage.sqlite.connection import QueueConnection, primary_cod
 MIN_UNUSED = 1_000_000
 #: How often it is tried to free space for writes that find the disk full, in seconds.
 RECLAIM_INTERVAL = 1.0
+#: A file with less room than this for further records is full, in bytes: two pages.
+MIN_ROOM = 8192
 #: The size of the reserve, and the size of the log from which on there is one, in bytes.
 RESERVE_SIZE, RESERVE_FROM = 4_000_000, 1_000_000
 
@@ -51,6 +53,17 @@ def compact(connection: QueueConnection) -> int:
     empty_log(connection)
     shrink(connection)
     return before - sum(map(_size, paths))
+
+
+def disk_bytes(connection: QueueConnection) -> int:
+    """Return the size of the file and its log on the disk, in bytes."""
+    return sum(map(_size, (Path(connection.path), Path(f"{connection.path}-wal"))))
+
+
+def is_out_of_space(connection: QueueConnection) -> bool:
+    """Return whether the disk is full, or the file nearly as large as it may be."""
+    limit = connection.max_bytes
+    return connection.is_disk_full or (limit is not None and used_bytes(connection) > limit - MIN_ROOM)
 
 
 def used_bytes(connection: QueueConnection) -> int:

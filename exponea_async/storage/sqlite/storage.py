@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from attrs import evolve
-
 from exponea_async.errors import DamagedFileError, StorageError, WipedFileError
 from exponea_async.storage.base import (
     MAX_DUE_AHEAD,
@@ -35,7 +33,7 @@ from exponea_async.storage.erasure import Erased, Erasure
 from exponea_async.storage.sqlite import erasing, leases, queries, space
 from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
 from exponea_async.storage.sqlite.file import is_damage, is_disk_full, locked, move_aside, open_file, storage_error
-from exponea_async.storage.sqlite.group_commit import COMMIT_WINDOW, GroupCommitter
+from exponea_async.storage.sqlite.group_commit import Finish, GroupCommitter, Work
 from exponea_async.storage.sqlite.patience import Patience
 from exponea_async.storage.sqlite.salvage import replaced
 from exponea_async.storage.sqlite.thread import ConnectionThread
@@ -69,7 +67,6 @@ class SQLiteStorage:
         when_full: What happens to a write that exceeds it: ``"raise"``, ``"wait"`` or ``"drop_oldest"``.
         report: Called with a `DamagedFileError` when a new file has replaced a damaged or lost one, and with a
             `WipedFileError` when another client has wiped the queue.
-        window: How long a commit waits for more writes at most, in seconds; never when the queue was idle.
         lock_timeout: How long to wait for another process's lock on the file, in seconds.
         follow_links: Whether the path may be that of a symbolic link.
     """
@@ -83,7 +80,6 @@ class SQLiteStorage:
         max_bytes: int | None = None,
         when_full: Literal["raise", "wait", "drop_oldest"] = "raise",
         report: Callable[[StorageError], None] = lambda _: None,
-        window: float = COMMIT_WINDOW,
         lock_timeout: float = LOCK_TIMEOUT,
         follow_links: bool = False,
     ) -> None:
@@ -101,7 +97,7 @@ class SQLiteStorage:
         # The number of the last wipe, by which one of another client is noticed; None if this storage does not know it.
         self._wipe_number: int | None = None
         self._number = 0
-        self._committer = GroupCommitter(self._call, window, self._patience)
+        self._committer = GroupCommitter(self._submit, self._call, self._patience)
 
     @property
     def commits(self) -> int:
@@ -123,6 +119,8 @@ class SQLiteStorage:
             StorageError: The file cannot be used.
         """
         if not self._committer.is_running:
+            # A closing that was cancelled may have left calls.
+            await self._committer.wait_closed()
             self._patience.reset()
             self._patience.begin(time.monotonic())
             try:
@@ -188,7 +186,8 @@ class SQLiteStorage:
         with locked(path.parent):
             finish_wipe(path)
             connection = self._open_or_replace(open_once)
-        self._check_wipe(connection)
+            # Before the folder is free: another client's wipe empties the file.
+            self._check_wipe(connection)
         return connection
 
     def _open_or_replace(self, open_once: Callable[[], QueueConnection]) -> QueueConnection:
@@ -219,14 +218,23 @@ class SQLiteStorage:
     def _report_loss(self) -> None:
         loss, self._loss = self._loss, None
         if loss:
-            LOG.log(logging.ERROR if loss.moved_to or loss.lost else logging.WARNING, "%s", loss)
+            level = logging.ERROR if loss.moved_to or loss.lost else logging.WARNING
+            LOG.log(level, "%s", loss, extra={"exponea_event": "damaged", "exponea_queue": str(self.path)})
             asyncio.get_running_loop().call_soon(self._report, loss)
 
     # The connection's thread
 
-    async def _call(self, work: Callable[[QueueConnection], None]) -> None:
+    def _submit(self, work: Work, finish: Finish) -> bool:
+        """Start work on the connection's thread, and return whether there is a connection."""
+        return self._connection is not None and self._connection.submit(work, finish)
+
+    async def _call(self, work: Work, error: Exception | None = None) -> None:
         """
         Run work on the connection's thread; if the file proves damaged or moved, once more on a new file.
+
+        Args:
+            work: The work.
+            error: The error of an attempt that was made before.
 
         Raises:
             StorageError: The file cannot be used.
@@ -235,18 +243,21 @@ class SQLiteStorage:
             connection = self._connection or await self._connect()
             for attempt in range(MAX_REPLACEMENTS):
                 try:
+                    if error is not None:
+                        raise error
                     return await connection.call(work)
-                except (sqlite3.DatabaseError, MovedFileError) as error:
-                    is_gone = isinstance(error, MovedFileError) or await _is_gone(connection)
-                    if not is_gone and (attempt or not is_damage(error)):
+                except (sqlite3.DatabaseError, MovedFileError) as raised:
+                    is_gone = isinstance(raised, MovedFileError) or await _is_gone(connection)
+                    if not is_gone and (attempt or not is_damage(raised)):
                         raise
-                    connection = await self._replace_file(connection, error)
+                    connection = await self._replace_file(connection, raised)
+                    error = None
             await connection.call(work)
-        except Exception as error:
-            translated = storage_error(error, self.path)
-            if translated is None or translated is error:
+        except Exception as raised:
+            translated = storage_error(raised, self.path)
+            if translated is None or translated is raised:
                 raise
-            raise translated from error
+            raise translated from raised
 
     async def _replace_file(self, old: ConnectionThread, error: Exception) -> ConnectionThread:
         """
@@ -321,7 +332,7 @@ class SQLiteStorage:
             # The records are gone, whatever became of them.
             return 0
         except StorageError as error:
-            halves = _halves(settlements) if is_disk_full(error) else ()
+            halves = leases.halves(settlements) if is_disk_full(error) else ()
             if not halves:
                 raise
             # What is deleted is written to the log first. In small steps, the log can be emptied in between.
@@ -336,10 +347,10 @@ class SQLiteStorage:
         """Return the watermark of all records written so far."""
         return await self._committer.read(queries.watermark)
 
-    async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = ()) -> int:
+    async def remaining(self, watermark: Watermark, *, skip: Iterable[str] = (), at_most: int | None = None) -> int:
         """Return how many records at or below a watermark are still in the queue."""
-        skipped = frozenset(skip)
-        return await self._committer.read(lambda connection: queries.remaining(connection, watermark, skipped))
+        skipped, limit = frozenset(skip), NO_LIMIT if at_most is None else at_most
+        return await self._committer.read(lambda connection: queries.remaining(connection, watermark, skipped, limit))
 
     async def pending(self) -> Pending:
         """Return the number of records."""
@@ -382,6 +393,8 @@ class SQLiteStorage:
 
     async def erase(self, erasure: Erasure) -> Erased:
         """Erase records, dead letters and states."""
+        # Behind the writes of calls that were made before, so that the erasure includes them.
+        await self.write((), ())
         return await self._committer.change(lambda connection: erasing.erase(connection, erasure))
 
     async def load_state(self, key: str) -> State | None:
@@ -390,7 +403,18 @@ class SQLiteStorage:
 
     async def expired_sessions(self, before: float, limit: int) -> list[tuple[str, State]]:
         """Return the states whose last activity is before a time."""
-        return await self._committer.read(lambda connection: queries.expired_sessions(connection, before, limit))
+        while True:
+            found = await self._committer.read(lambda connection: queries.expired_sessions(connection, before, limit))
+            if found is not None:
+                return found
+            await self._committer.change(lambda connection: queries.relist(connection, before, limit))
+
+    async def reserve(self, name: str, count: int, rate: float) -> float:
+        """Reserve requests of a rate limit that all processes with this file share."""
+        return await self._committer.change(lambda connection: queries.reserve(connection, name, count, rate))
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Do nothing: SQLite does not report what other processes write."""
 
     async def generation(self) -> int:
         """Return the number that identifies the content of the file."""
@@ -471,13 +495,3 @@ def _check_and_shrink(connection: QueueConnection) -> None:
     connection.check_path()
     with suppress(sqlite3.OperationalError):
         space.shrink(connection)
-
-
-def _halves(settlements: Sequence[Settlement]) -> Sequence[Sequence[Settlement]]:
-    """Split settlements, or one of several records; return nothing where there is only one record."""
-    if len(settlements) > 1:
-        middle = len(settlements) // 2
-        return (settlements[:middle], settlements[middle:])
-    ids = settlements[0].ids if settlements else ()
-    middle = len(ids) // 2
-    return [[evolve(settlements[0], ids=part)] for part in (ids[:middle], ids[middle:])] if middle else ()

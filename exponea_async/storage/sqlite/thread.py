@@ -37,6 +37,25 @@ class _CallResult:
             self._future.get_loop().call_soon_threadsafe(set_outcome, self._future, outcome)
 
 
+class _Submission:
+    """The same for work whose end is reported to a function, in one turn of the event loop."""
+
+    __slots__ = ("_finish", "_loop")
+
+    def __init__(self, finish: Callable[[Exception | None], None]) -> None:
+        self._finish = finish
+        self._loop = asyncio.get_running_loop()
+
+    def get_loop(self) -> "_Submission":
+        """Return what the end is reported to."""
+        return self
+
+    def call_soon_threadsafe(self, _set_outcome: object, _result: object, outcome: Any) -> None:
+        """Report the end in the event loop, unless that is closed."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._finish, outcome)
+
+
 class ConnectionThread(aiosqlite.Connection):
     """
     The thread of a `QueueConnection`, on which functions run as a whole.
@@ -74,6 +93,14 @@ class ConnectionThread(aiosqlite.Connection):
         result: Any = _CallResult(future)
         self._tx.put_nowait((result, partial(self._exclusive(fn), *args, **kwargs)))
         return await future
+
+    def submit(self, work: Callable[[QueueConnection], None], finish: Callable[[Exception | None], None]) -> bool:
+        """Start work on the thread, behind what was called before, and return whether the connection is open."""
+        if not self._running or self._connection is None:
+            return False
+        result: Any = _Submission(finish)
+        self._tx.put_nowait((result, partial(self._exclusive(work), cast("QueueConnection", self._conn))))
+        return True
 
     # Forks
 

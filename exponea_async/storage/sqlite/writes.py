@@ -3,61 +3,85 @@ The writes of one transaction: each of them is written whole or not at all.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
 from math import inf
 from operator import itemgetter
+from time import monotonic
 
 from exponea_async.errors import StateConflictError, StorageError
 from exponea_async.storage.base import Record, StateChange, StateCheck, Written, queue_full
 from exponea_async.storage.sqlite.connection import QueueConnection, Route
+from exponea_async.storage.sqlite.futures import PromptFuture
 from exponea_async.storage.sqlite.schema import ROUTE_SHIFT
 from exponea_async.storage.sqlite.space import used_bytes
+
+# One is called for each event, and ``super()`` would take as long as the rest.
+_init = asyncio.Future.__init__
 
 #: INSERT statements by their number of values, three for each row. Each statement is one step of SQLite, for which the
 #: interpreter's lock is released once. There are few sizes, so that all statements stay in the connection's cache.
 INSERTS = tuple((size * 3, "INSERT INTO record VALUES " + ",".join(["(?,?,?)"] * size)) for size in (128, 32, 8, 4, 2))
 INSERT_ONE = "INSERT INTO record VALUES (?,?,?)"
 UPSERT_STATE = (
-    "INSERT INTO state (key, value, version, active) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
-    " SET value = excluded.value, version = excluded.version, active = excluded.active"
+    "INSERT INTO state (key, value, version) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE"
+    " SET value = excluded.value, version = excluded.version"
 )
-#: The index is written only where the activity does change. Not with numbered parameters: some Pythons refuse them.
-RAISE_ACTIVITY = "UPDATE state SET active = ? WHERE key = ? AND (active IS NULL OR active < ?)"
+SET_ACTIVITY = "INSERT OR REPLACE INTO activity SELECT id, ?, ? FROM state WHERE key = ?"
+#: The index on `listed` is written only for the first activity. Not with numbered parameters: some Pythons refuse them.
+RAISE_ACTIVITY = (
+    "INSERT INTO activity SELECT id, ?, ? FROM state WHERE key = ?"
+    " ON CONFLICT (id) DO UPDATE SET active = excluded.active WHERE active < excluded.active"
+)
+CLEAR_ACTIVITY = "DELETE FROM activity WHERE id = (SELECT id FROM state WHERE key = ?)"
+READ_ACTIVITY = "SELECT active FROM activity WHERE id = (SELECT id FROM state WHERE key = ?)"
 
 #: What a record takes in the file besides its body, in bytes.
 ROW_SIZE = 24
 
 
-class PendingWrite:
+class PendingWrite(PromptFuture[Written]):
     """
-    The write of one caller and its result: `written`, or `error`, or neither while it waits for capacity.
+    The write of one caller, who waits for it, and its outcome: `written`, or `error`, or neither while it waits for
+    capacity.
 
-    Attributes:
+    Args:
         records: The records to write.
         states: The states to change or to check.
-        future: The caller waits for it.
-        since: When the caller made the call, in monotonic time.
         on_commit: Called with the result, whether the caller still waits or not; or None.
+        loop: The event loop of the caller.
+
+    Attributes:
+        since: When the caller made the call, in monotonic time.
     """
 
-    __slots__ = ("error", "future", "on_commit", "records", "since", "states", "written")
+    __slots__ = ("error", "on_commit", "records", "since", "states", "written")
+
+    written: Written | None
+    error: Exception | None
 
     def __init__(
         self,
         records: Sequence[Record],
         states: Sequence[StateChange | StateCheck],
-        future: "asyncio.Future[Written]",
-        on_commit: Callable[[Written], None] | None = None,
+        on_commit: Callable[[Written], None] | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
+        _init(self, loop=loop)
+        self._callback = self.written = self.error = None
         self.records = records
         self.states = states
-        self.future = future
-        self.since = time.monotonic()
+        self.since = monotonic()
         self.on_commit = on_commit
-        self.written: Written | None = None
-        self.error: Exception | None = None
+
+    def deliver(self) -> None:
+        """Give the caller the outcome."""
+        if self.done():
+            return
+        if self.written is not None:
+            self.resolve_now(self.written)
+        elif self.error is not None:
+            self.set_exception(self.error)
 
 
 class BatchWriter:
@@ -74,6 +98,8 @@ class BatchWriter:
         self._writes = writes
         self._capacity = connection.free_capacity()
         self._is_refused = connection.is_disk_full or connection.log_size > connection.max_log_size
+        # Whether more than the number of records decides on a write.
+        self._is_limited = self._is_refused or connection.max_bytes is not None
         self._bytes = inf if connection.max_bytes is None else connection.max_bytes - used_bytes(connection)
         # The values of rows that are not inserted yet, and the latest activity of states that is not stored yet.
         self._values: list[int | float | bytes] = []
@@ -86,22 +112,19 @@ class BatchWriter:
         for index, write in enumerate(self._writes):
             # Reset for a batch that runs again on a new file.
             write.written = write.error = None
-            states, count = write.states, len(write.records)
+            states, records = write.states, write.records
             if states and not self._check_states(write):
                 continue
-            if count and self._is_refused:
-                write.error = self._refusal()
-                continue
-            size = 0 if self._bytes == inf else self._size(write)
-            is_full = count > self._capacity or size > self._bytes
-            dropped = self._make_capacity(index) if count and is_full else ()
-            if dropped is None:
-                if write.error is None:
-                    blocked.append(write)
-                continue
-            self._capacity -= count
-            self._bytes -= size
-            write.written = Written(self._add(write.records), dropped)
+            dropped: tuple[str, ...] = ()
+            if records and (self._is_limited or len(records) > self._capacity):
+                admitted = self._admit(index)
+                if admitted is None:
+                    if write.error is None:
+                        blocked.append(write)
+                    continue
+                dropped = admitted
+            self._capacity -= len(records)
+            write.written = Written(self._add(records), dropped)
             for state in states:
                 if isinstance(state, StateChange):
                     self._change(state)
@@ -128,7 +151,7 @@ class BatchWriter:
             return True
         if self._activity.get(key, seen) > seen:
             return False
-        row = self._connection.execute("SELECT active FROM state WHERE key = ?", (key,)).fetchone()
+        row = self._connection.execute(READ_ACTIVITY, (key,)).fetchone()
         return not row or not isinstance(row[0], float) or row[0] <= seen
 
     def _raise_activity(self, key: str, active: float) -> None:
@@ -145,17 +168,17 @@ class BatchWriter:
         # In the order of the keys, which is the order of the index that finds them.
         activity = sorted(self._activity.items())
         if activity:
-            self._connection.executemany(RAISE_ACTIVITY, [(active, key, active) for key, active in activity])
+            self._connection.executemany(RAISE_ACTIVITY, [(active, active, key) for key, active in activity])
 
     # Records
 
     def _add(self, records: Sequence[Record]) -> tuple[str, ...]:
-        connection, values = self._connection, self._values
+        connection = self._connection
         ids: list[str] = []
-        for record in records:
-            route = connection.routes.get(record.route) or connection.create_route(record.route)
+        for name, body, at in records:
+            route = connection.routes.get(name) or connection.create_route(name)
             route.last = last = route.last + 1
-            values += (last, record.at, record.body)
+            self._values += (last, at, body)
             ids.append(str(last))
         return tuple(ids)
 
@@ -171,6 +194,20 @@ class BatchWriter:
         self._values = []
 
     # Capacity
+
+    def _admit(self, index: int) -> tuple[str, ...] | None:
+        """Make sure that there is room for a write; return as `_make_capacity` does."""
+        write = self._writes[index]
+        if self._is_refused:
+            write.error = self._refusal()
+            return None
+        size = self._size(write)
+        dropped: tuple[str, ...] | None = ()
+        if len(write.records) > self._capacity or size > self._bytes:
+            dropped = self._make_capacity(index)
+        if dropped is not None:
+            self._bytes -= size
+        return dropped
 
     def _refusal(self) -> StorageError:
         connection = self._connection
@@ -253,7 +290,11 @@ def change_state(
         connection.set_counter("state", max(connection.counter("state"), version))
         return
     version = (version or connection.counter("state")) + 1
-    connection.execute(UPSERT_STATE, (key, value, version, active))
+    connection.execute(UPSERT_STATE, (key, value, version))
+    if active is None:
+        connection.execute(CLEAR_ACTIVITY, (key,))
+    else:
+        connection.execute(SET_ACTIVITY, (active, active, key))
     connection.versions[key] = version
 
 

@@ -1,0 +1,6 @@
+"""
+What is stored for a device: the segments that were loaded last.
+"""
+
+#: The name under which a device's segments are stored.
+NAME = "segments"

@@ -1,0 +1,3 @@
+"""
+The storage in PostgreSQL, shared by many machines.
+"""
