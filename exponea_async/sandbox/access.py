@@ -21,6 +21,19 @@ def is_local_host(host: str) -> bool:
     return LOCAL_HOST.fullmatch(host) is not None
 
 
+def is_same_origin(headers: Mapping[str, str]) -> bool:
+    """
+    Return whether a request is not sent by a web page, or by one of the sandbox itself.
+
+    A page of another origin, also of another port of this machine, could read and change everything otherwise.
+    """
+    origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site", "none")
+    if origin is not None and origin.lower() != f"http://{headers.get('Host', '').lower()}":
+        return False
+    # Browsers send no Origin with a GET for an image or a script. Links from other pages are allowed.
+    return site in ("none", "same-origin") or headers.get("Sec-Fetch-Mode") == "navigate"
+
+
 def parse_credential(header: str) -> Credential | None:
     """Return the API key or the pair of key id and secret in an ``Authorization`` header; None for anything else."""
     scheme, _, rest = header.strip().partition(" ")
@@ -119,10 +132,13 @@ class RateLimiter:
         clock: Returns the time in seconds, monotonic.
 
     Raises:
+        TypeError: ``per_second`` is not a number.
         ValueError: ``per_second`` is less than 1.
     """
 
     def __init__(self, per_second: int | None, clock: Callable[[], float]) -> None:
+        if not isinstance(per_second, int | float | None) or isinstance(per_second, bool):
+            raise TypeError(f"rate_limit: expected a number of requests per second, got {per_second!r}")
         if per_second is not None and per_second < 1:
             raise ValueError(f"rate_limit: must be at least 1, got {per_second}")
         self._per_second = per_second

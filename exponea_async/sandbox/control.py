@@ -1,18 +1,17 @@
 """
-The control routes of the sandbox: read the stored data, define messages, inject faults, reset.
+The control routes of the sandbox: read the stored data, define messages, reset.
 """
 
-from collections.abc import Callable, Iterable
-from itertools import islice
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from aiohttp import web
 from attrs import asdict, has
 
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.errors import RequestError
-from exponea_async.sandbox.faults import Fault, Faults
-from exponea_async.sandbox.http import JsonResponse, read_json, read_object
+from exponea_async.sandbox.http import JsonResponse, read_object, require_json
+from exponea_async.sandbox.journal import encode_data
 from exponea_async.sandbox.messages.definitions import Definitions
 from exponea_async.sandbox.messages.schemas import DefinitionError
 from exponea_async.sandbox.models import CustomerView
@@ -21,15 +20,14 @@ from exponea_async.sandbox.traffic import Traffic
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 
+T = TypeVar("T")
+
 
 class ControlApi:
     """The handlers of the control routes."""
 
-    def __init__(
-        self, engine: Engine, faults: Faults, definitions: Definitions, traffic: Traffic, reset: Callable[[], None]
-    ) -> None:
+    def __init__(self, engine: Engine, definitions: Definitions, traffic: Traffic, reset: Callable[[], None]) -> None:
         self._engine = engine
-        self._faults = faults
         self._definitions = definitions
         self._traffic = traffic
         self._reset = reset
@@ -41,12 +39,9 @@ class ControlApi:
             web.get("/sandbox/projects/{token}/events", self._get_events),
             web.get("/sandbox/projects/{token}/customers", self._get_customers),
             web.get("/sandbox/summary", self._get_summary),
-            web.get("/sandbox/requests", self._get_requests),
-            web.get("/sandbox/faults", self._get_faults),
-            web.post("/sandbox/faults", self._post_faults),
-            web.delete("/sandbox/faults", self._delete_faults),
             web.get("/sandbox/messages", self._get_messages),
             web.post("/sandbox/messages", self._post_messages),
+            web.put("/sandbox/messages", self._put_messages),
             web.delete("/sandbox/messages", self._delete_messages),
             web.post("/sandbox/reset", self._post_reset),
         ]
@@ -56,45 +51,43 @@ class ControlApi:
 
     async def _get_events(self, request: web.Request) -> web.Response:
         project, wanted = request.match_info["token"], request.query.get("customer")
-        events = self._engine.events(project, request.query.get("event_type"))
+        entries = list(self._engine.event_entries(project, request.query.get("event_type")))
         if wanted is not None:
             keys = {view.key for view in self._engine.customers(project) if _has_key_or_id(view, wanted)}
-            events = [event for event in events if event.customer in keys]
-        return _page(request, "events", events)
+            entries = [entry for entry in entries if self._engine.current_customer(entry) in keys]
+        return _page(request, "events", entries, self._engine.event)
 
     async def _get_customers(self, request: web.Request) -> web.Response:
         customers, wanted = self._engine.customers(request.match_info["token"]), request.query.get("id")
         if wanted is not None:
             customers = [view for view in customers if _has_id(view, wanted)]
-        return _page(request, "customers", customers)
+        return _page(request, "customers", customers, lambda view: view)
 
     async def _get_summary(self, _request: web.Request) -> web.Response:
         projects = {project: asdict(counts) for project, counts in self._engine.summary().items()}
         statuses = {str(status): count for status, count in self._traffic.statuses.items()}
-        return JsonResponse({"projects": projects, "requests": {"total": self._traffic.request_count, **statuses}})
-
-    async def _get_requests(self, request: web.Request) -> web.Response:
-        return _page(request, "requests", list(reversed(self._traffic.requests)))
-
-    async def _get_faults(self, _request: web.Request) -> web.Response:
-        return JsonResponse({"faults": [asdict(fault) for fault in self._faults.active]})
-
-    async def _post_faults(self, request: web.Request) -> web.Response:
-        _require_json(request)
-        self._faults.add(*_faults(await read_json(request)))
-        return await self._get_faults(request)
-
-    async def _delete_faults(self, request: web.Request) -> web.Response:
-        self._faults.clear()
-        return await self._get_faults(request)
+        log = self._engine.journal.log
+        counts = {"entries": len(log), "bytes": log.bytes, "forgotten": log.forgotten}
+        requests = {"total": self._traffic.request_count, **statuses}
+        return JsonResponse({"projects": projects, "requests": requests, "log": counts})
 
     async def _get_messages(self, _request: web.Request) -> web.Response:
         return JsonResponse(_without_callables(self._definitions.as_dict()))
 
     async def _post_messages(self, request: web.Request) -> web.Response:
-        _require_json(request)
+        return await self._define(request, self._definitions.load)
+
+    async def _put_messages(self, request: web.Request) -> web.Response:
+        return await self._define(request, self._definitions.replace)
+
+    async def _define(self, request: web.Request, define: Callable[[dict[str, Any]], None]) -> web.Response:
+        require_json(request)
+        body = await read_object(request)
+        if encode_data(body) is None:
+            # Definitions that can't be encoded could not be returned.
+            raise RequestError(400, "The definitions are nested too deeply.")
         try:
-            self._definitions.load(await read_object(request))
+            define(body)
         except DefinitionError as error:
             raise RequestError(400, str(error)) from None
         return await self._get_messages(request)
@@ -104,22 +97,9 @@ class ControlApi:
         return await self._get_messages(request)
 
     async def _post_reset(self, request: web.Request) -> web.Response:
-        _require_json(request)
+        require_json(request)
         self._reset()
         return JsonResponse({"success": True})
-
-
-def _require_json(request: web.Request) -> None:
-    # A web page of another origin can post a form, but JSON only after a preflight, which is never granted.
-    if request.content_type != "application/json":
-        raise RequestError(415, "The Content-Type should be application/json.")
-
-
-def _faults(body: Any) -> list[Fault]:
-    try:
-        return [Fault(**each) for each in (body if isinstance(body, list) else [body])]
-    except (TypeError, ValueError) as error:
-        raise RequestError(400, f"The fault is invalid: {error.args[0]}") from None
 
 
 def _without_callables(value: Any) -> Any:
@@ -138,11 +118,11 @@ def _has_id(view: CustomerView, wanted: str) -> bool:
     return any(wanted in values for values in view.ids.values())
 
 
-def _page(request: web.Request, name: str, items: list[Any]) -> web.Response:
+def _page(request: web.Request, name: str, items: Sequence[T], show: Callable[[T], Any]) -> web.Response:
     limit = min(_count(request, "limit", DEFAULT_LIMIT), MAX_LIMIT)
     offset = _count(request, "offset", 0)
-    selected: Iterable[Any] = islice(items, offset, offset + limit)
-    return JsonResponse({name: [_as_dict(item) for item in selected], "total": len(items)})
+    selected = items[offset : offset + limit]
+    return JsonResponse({name: [_as_dict(show(item)) for item in selected], "total": len(items)})
 
 
 def _count(request: web.Request, name: str, default: int) -> int:

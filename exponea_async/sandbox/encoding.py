@@ -38,10 +38,24 @@ def plain_dumps(value: Any) -> bytes:
     Raises:
         ValueError: The value nests deeper than `MAX_DEPTH`, or contains a number that is not finite.
     """
+    return _plain(value, sort=True)
+
+
+def plain_encode(value: Any) -> bytes:
+    """
+    Encode a value as compact JSON with keys in their own order, with the standard library.
+
+    Raises:
+        ValueError: The value nests deeper than `MAX_DEPTH`, or contains a number that is not finite.
+    """
+    return _plain(value, sort=False)
+
+
+def _plain(value: Any, *, sort: bool) -> bytes:
     if _is_deeper(value, MAX_DEPTH):
         raise ValueError("nested too deeply")
     return json.dumps(
-        value, allow_nan=False, check_circular=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True
+        value, allow_nan=False, check_circular=False, ensure_ascii=False, separators=(",", ":"), sort_keys=sort
     ).encode()
 
 
@@ -74,7 +88,7 @@ def _parse_int(digits: str) -> int | float:
 try:
     import orjson
 except ImportError:  # pragma: no cover
-    loads, dumps = plain_loads, plain_dumps
+    loads, dumps, encode = plain_loads, plain_dumps, plain_encode
 else:
 
     def loads(raw: bytes) -> Any:
@@ -95,5 +109,17 @@ else:
         """
         try:
             return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+    def encode(value: Any) -> bytes:
+        """
+        Encode a value as compact JSON, with keys in their own order.
+
+        Raises:
+            ValueError: The value nests deeper than `MAX_DEPTH`, or contains a type that JSON doesn't have.
+        """
+        try:
+            return orjson.dumps(value)
         except TypeError as error:
             raise ValueError(str(error)) from None

@@ -5,128 +5,25 @@ The state of the sandbox: what the platform would store for each command. No I/O
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from sys import intern
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
-from exponea_async.sandbox.commands import Command, CommandError, parse_click, parse_customer, parse_event
+from exponea_async.sandbox.commands import CLICK, CommandError, Problem, parse_click, parse_customer, parse_event
 from exponea_async.sandbox.encoding import dumps
-from exponea_async.sandbox.identity import COOKIE, Customer, Customers
-from exponea_async.sandbox.models import CustomerView, PushToken, RejectedCommand, StoredEvent
-from exponea_async.sandbox.push_tokens import TokenOwners, tokens_of_event, tokens_of_properties, update_tokens
+from exponea_async.sandbox.journal import MAX_BYTES, MAX_ENTRIES, Entry, Journal, Kind, encode_data
+from exponea_async.sandbox.models import CustomerView, RejectedCommand, StoredEvent
+from exponea_async.sandbox.projects import UNKNOWN_CUSTOMER, ProjectData, ProjectSummary
 
 MAX_REJECTED = 1000
 MAX_SUMMARY_LENGTH = 300
-#: The key of customers that are not stored.
-UNKNOWN_CUSTOMER = 0
 # A tuple, since the name in a command can be any value, including an unhashable one.
 BATCH_COMMANDS = ("customers", "customers/events", "system/time")
 INJECTED_ERRORS = ("rejected by fault injection",)
-
-
-class ProjectData:
-    """
-    The customers and events of one project.
-
-    Attributes:
-        project: The token of the project.
-        customers: The customers.
-        events: The events by their number, in order of arrival.
-        duplicates: The number of events that were not stored because their customer already had the same event.
-        rejected: The number of rejected commands.
-    """
-
-    def __init__(self, project: str) -> None:
-        self.project = project
-        self.customers = Customers()
-        self.events: dict[int, StoredEvent] = {}
-        self.duplicates = 0
-        self.rejected = 0
-        self._unknown = Customer(UNKNOWN_CUSTOMER)
-        self._token_owners = TokenOwners()
-
-    def update_customer(self, command: Command, now: float) -> None:
-        """Update the properties of a customer."""
-        customer = self._find_or_create(command.ids)
-        timestamp = now if command.timestamp is None else command.timestamp
-        customer.update((name, (value, timestamp)) for name, value in command.properties.items())
-        self._update_tokens(customer, tokens_of_properties(command.properties, timestamp))
-
-    def add_event(self, command: Command, now: float, number: int) -> None:
-        """Store an event, unless its customer already has the same event."""
-        customer = self._find_or_create(command.ids) if command.ids else self._unknown
-        timestamp = float(now if command.timestamp is None else command.timestamp)
-        digest = _digest(command, timestamp)
-        if digest in customer.events:
-            self.duplicates += 1
-            return
-        customer.events[digest] = number
-        self.events[number] = StoredEvent(
-            self.project, customer.key, command.ids, command.event_type, timestamp, command.properties, now
-        )
-        self._update_tokens(customer, tokens_of_event(command.event_type, command.properties, timestamp))
-
-    def view(self, customer: Customer) -> CustomerView:
-        """Return the public view of a customer."""
-        ids: dict[str, tuple[str, ...]] = {kind: (value,) for kind, value in customer.hard_ids.items()}
-        if customer.cookies:
-            ids[COOKIE] = tuple(customer.cookies)
-        properties = {name: value for name, (value, _) in customer.properties.items()}
-        tokens = self._token_owners.owned(customer.tokens)
-        read_messages = tuple(customer.read_messages)
-        return CustomerView(self.project, customer.key, ids, properties, len(customer.events), tokens, read_messages)
-
-    def link(self, ids: dict[str, str]) -> None:
-        """Merge the customers with these ids into one."""
-        self._find_or_create(ids)
-
-    def mark_read(self, ids: dict[str, str], messages: Iterable[str]) -> None:
-        """Store that a customer has read messages of the inbox."""
-        # Resolved first, since find_or_create() raises for ids in conflict; unknown ids can't be in conflict.
-        customer = self.customers.resolve(ids) or self._find_or_create(ids)
-        customer.read_messages.update(dict.fromkeys(messages))
-
-    def _update_tokens(self, customer: Customer, updates: Iterable[PushToken]) -> None:
-        tokens = tuple(updates)
-        update_tokens(customer.tokens, tokens)
-        self._token_owners.update(tokens)
-
-    def _find_or_create(self, ids: dict[str, str]) -> Customer:
-        customer, merged = self.customers.find_or_create(ids)
-        for other in merged:
-            self._move_events(customer, other)
-        return customer
-
-    def _move_events(self, customer: Customer, other: Customer) -> None:
-        for digest, number in other.events.items():
-            if digest in customer.events:
-                # Both customers had the same event, and after the merge it is a duplicate.
-                del self.events[number]
-                self.duplicates += 1
-            else:
-                customer.events[digest] = number
-                self.events[number] = evolve(self.events[number], customer=customer.key)
-
-
-@frozen
-class ProjectSummary:
-    """
-    The counts of one project.
-
-    Attributes:
-        events: The number of events.
-        customers: The number of customers.
-        duplicates: The number of events that were not stored because their customer already had the same event.
-        rejected: The number of rejected commands.
-    """
-
-    events: int
-    customers: int
-    duplicates: int
-    rejected: int
+KINDS: Mapping[str, Kind] = {"customers/events": "event", "customers": "customer", "campaigns/clicks": "click"}
+Paths = tuple[tuple[str, ...], ...]
 
 
 class Engine:
@@ -136,25 +33,42 @@ class Engine:
     Args:
         seed: The seed for the order in which the commands of a batch are executed.
         clock: Returns the current time, UNIX seconds.
+        max_entries: The number of commands that are kept. The oldest are forgotten, and the events of these with them;
+            an event that is sent again after that is not a duplicate. Counts include what was forgotten.
+        max_bytes: The memory that these commands may take, about, in bytes.
+
+    Attributes:
+        journal: The log of the commands.
+
+    Raises:
+        ValueError: A limit is less than 1.
     """
 
-    def __init__(self, *, seed: int = 0, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        clock: Callable[[], float] = time.time,
+        max_entries: int = MAX_ENTRIES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         self._clock = clock
         self._seed = seed
+        self.journal = Journal(max_entries, max_bytes, self._forget)
         self.reset()
 
     def reset(self) -> None:
         """Delete all projects, customers, events and counts."""
         self._random = random.Random(self._seed)  # noqa: S311
         self._projects: dict[str, ProjectData] = {}
-        self._event_numbers = count(1)
+        self.journal.reset()
         self._rejected: deque[RejectedCommand] = deque(maxlen=MAX_REJECTED)
 
     def now(self) -> float:
         """Return the time of the platform, UNIX seconds."""
         return self._clock()
 
-    def execute(self, project: str, name: str, data: object) -> tuple[str, ...]:
+    def execute(self, project: str, name: str, data: object, *, request: int | None = None) -> tuple[str, ...]:
         """
         Execute one command.
 
@@ -162,19 +76,28 @@ class Engine:
             project: The token of the project.
             name: The name: ``customers``, ``customers/events`` or ``campaigns/clicks``.
             data: The data as sent.
+            request: The number of the request with the command.
 
         Returns:
             The error messages; empty on success. A duplicate event is a success, and is counted.
         """
+        target = self._project_data(project)
+        entry = self._entry(target, name, request)
         try:
-            self._apply(self._project_data(project), name, data)
+            self._apply(target, name, data, entry)
         except CommandError as error:
-            self.reject(project, name, data, error.errors)
+            self._reject(entry, name, data, error.errors, error.paths)
             return error.errors
+        self.journal.append(entry)
         return ()
 
     def execute_batch(
-        self, project: str, commands: Iterable[object], is_rejected: Callable[[], bool] = lambda: False
+        self,
+        project: str,
+        commands: Iterable[object],
+        is_rejected: Callable[[], bool] = lambda: False,
+        *,
+        request: int | None = None,
     ) -> list[dict[str, Any]]:
         """
         Execute the commands of a batch in a random order.
@@ -183,6 +106,7 @@ class Engine:
             project: The token of the project.
             commands: The commands as sent.
             is_rejected: Called once per command, in the order given; the command fails if it returns True.
+            request: The number of the request with the batch.
 
         Returns:
             One result per command, in the order given.
@@ -194,28 +118,60 @@ class Engine:
         results: list[dict[str, Any]] = [{}] * len(pending)
         for position in order:
             command, rejected = pending[position]
-            results[position] = self._execute_in_batch(project, command, rejected=rejected)
+            results[position] = self._execute_in_batch(project, command, request, rejected=rejected)
         return results
 
-    def reject(self, project: str, name: str, data: object, errors: tuple[str, ...]) -> None:
+    def reject(
+        self, project: str, name: str, data: object, errors: tuple[str, ...], *, request: int | None = None
+    ) -> None:
         """Store a rejected command."""
-        self._project_data(project).rejected += 1
-        self._rejected.append(RejectedCommand(project, name, _summary(data), errors, self.now()))
+        self._reject(self._entry(self._project_data(project), name, request), name, data, errors, ())
 
     def projects(self) -> list[str]:
         """Return the tokens of all projects that have received a command."""
         return sorted(self._projects)
 
     def events(self, project: str | None = None, event_type: str | None = None) -> list[StoredEvent]:
-        """Return the events of one project or of all, of one type or of all, in order of arrival."""
-        numbered = [pair for data in self._selected(project) for pair in data.events.items()]
-        if project is None:
-            numbered.sort(key=lambda pair: pair[0])
-        return [event for _, event in numbered if event_type is None or event.event_type == event_type]
+        """Return the events of one project or of all, of one type or of all, in order of arrival, as far as kept."""
+        return [self._stored(entry) for entry in self.event_entries(project, event_type)]
+
+    def event_entries(self, project: str | None = None, event_type: str | None = None) -> Iterator[Entry]:
+        """Iterate over the entries of the same events, which are not decoded."""
+        return (
+            entry
+            for entry in self.journal.log
+            if entry.digest is not None
+            and (project is None or entry.project == project)
+            and (event_type is None or entry.name == event_type)
+        )
+
+    def event(self, entry: Entry) -> StoredEvent:
+        """Return the event of an entry."""
+        return self._projects[entry.project].event(entry)
+
+    def current_customer(self, entry: Entry) -> int:
+        """Return the key of the customer that an entry belongs to now; 0 without a customer."""
+        return self._projects[entry.project].customers.current_key(entry.customer)
+
+    def customer_keys(self, value: str, key: int | None) -> set[tuple[str, int]]:
+        """Return the projects and keys of the customers that have any id with this value, or have this key."""
+        found = {
+            (project, customer.key)
+            for project, data in self._projects.items()
+            for customer in data.customers.with_value(value)
+        }
+        if key is not None:
+            found |= {(project, data.customers.current_key(key)) for project, data in self._projects.items()}
+        return found
+
+    def data_of(self, project: str) -> ProjectData | None:
+        """Return the data of a project; None where it has not received a command."""
+        return self._projects.get(project)
 
     def customers(self, project: str | None = None) -> list[CustomerView]:
         """Return the customers of one project or of all, oldest first."""
-        return [data.view(customer) for data in self._selected(project) for customer in data.customers]
+        # Copied first, here and in view(): the tests of an application read this in another thread than the server's.
+        return [data.view(customer) for data in self.selected(project) for customer in list(data.customers)]
 
     def customer(self, project: str, ids: dict[str, str]) -> CustomerView | None:
         """Return the customer that has any of the ids; hard ids are tried before the cookie."""
@@ -238,24 +194,40 @@ class Engine:
         added = {kind: (value,) for kind, value in ids.items() if kind not in view.ids}
         return evolve(view, ids={**view.ids, **added})
 
-    def link(self, project: str, ids: dict[str, str]) -> tuple[str, ...]:
+    def link(self, project: str, ids: dict[str, str], *, request: int | None = None) -> tuple[str, ...]:
         """Merge the customers with these ids into one; return the error messages, empty on success."""
+        target = self._project_data(project)
+        entry = self._entry(target, "link-ids", request)
+        entry.raw = encode_data({"customer_ids": ids})
         try:
-            self._project_data(project).link(ids)
+            target.link(ids, entry)
         except CommandError as error:
-            return error.errors
-        return ()
+            entry.verdict, entry.errors, entry.paths = "rejected", error.errors, error.paths
+        self.journal.append(entry)
+        return entry.errors
 
-    def mark_read(self, project: str, ids: dict[str, str], messages: Iterable[str]) -> None:
+    def mark_read(
+        self, project: str, ids: dict[str, str], messages: Iterable[str], *, request: int | None = None
+    ) -> None:
         """Store that a customer has read messages of the inbox; an unknown customer is created."""
-        self._project_data(project).mark_read(ids, messages)
+        messages = list(messages)
+        target = self._project_data(project)
+        entry = self._entry(target, "markasread", request)
+        entry.raw = encode_data({"customer_ids": ids, "message_ids": messages})
+        target.mark_read(ids, messages, entry)
+        self.journal.append(entry)
 
     def summary(self) -> dict[str, ProjectSummary]:
         """Return the counts of each project."""
         return {
-            project: ProjectSummary(len(data.events), len(data.customers), data.duplicates, data.rejected)
+            project: ProjectSummary(data.events, len(data.customers), data.duplicates, data.rejected)
             for project, data in sorted(self._projects.items())
         }
+
+    @property
+    def forgotten(self) -> int:
+        """The number of commands that are no longer kept, and neither are their events."""
+        return self.journal.log.forgotten
 
     @property
     def duplicates(self) -> int:
@@ -275,52 +247,81 @@ class Engine:
     def _project_data(self, project: str) -> ProjectData:
         data = self._projects.get(project)
         if data is None:
-            data = self._projects[project] = ProjectData(project)
+            data = self._projects[project] = ProjectData(project, self.journal.log)
         return data
 
-    def _selected(self, project: str | None) -> Iterable[ProjectData]:
+    def selected(self, project: str | None) -> Iterable[ProjectData]:
+        """Return the data of one project, or of all where None."""
         if project is None:
             return self._projects.values()
         return [self._projects[project]] if project in self._projects else []
 
-    def _apply(self, project: ProjectData, name: str, data: object) -> None:
+    def _apply(self, project: ProjectData, name: str, data: object, entry: Entry) -> None:
         if name == "customers/events":
-            project.add_event(parse_event(data), self.now(), next(self._event_numbers))
+            command = parse_event(data)
+            # Few different types are shared by many entries.
+            entry.name = intern(command.event_type)
+            project.add_event(command, entry)
         elif name == "customers":
-            project.update_customer(parse_customer(data), self.now())
+            project.update_customer(parse_customer(data), entry)
         elif name == "campaigns/clicks":
-            project.add_event(parse_click(data), self.now(), next(self._event_numbers))
+            project.add_event(parse_click(data), entry)
         else:
-            raise CommandError(["Unknown command."])
+            raise CommandError([Problem("Unknown command.", ("name",))])
 
-    def _execute_in_batch(self, project: str, command: object, *, rejected: bool) -> dict[str, Any]:
+    def _entry(self, project: ProjectData, name: str, request: int | None) -> Entry:
+        kind = KINDS.get(name, "other")
+        label = kind if kind == "customer" else CLICK if kind == "click" else name
+        return Entry(self.journal.log.next, self.now(), project.project, kind, label, request)
+
+    def _reject(self, entry: Entry, name: str, data: object, errors: tuple[str, ...], paths: Paths) -> None:
+        self._projects[entry.project].rejected += 1
+        self._rejected.append(RejectedCommand(entry.project, name, _summary(data), errors, entry.received))
+        entry.raw, entry.verdict, entry.errors, entry.paths = encode_data(data), "rejected", errors, paths
+        if entry.kind == "event":
+            # If the data can't be encoded, the type may be the reason.
+            fields = data if isinstance(data, dict) and entry.raw is not None else {}
+            event_type = fields.get("event_type")
+            entry.name = event_type if isinstance(event_type, str) else ""
+        self.journal.append(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        self._projects[entry.project].forget(entry)
+
+    def _stored(self, entry: Entry) -> StoredEvent:
+        # Kept, since whoever asks for all events asks again. Over HTTP nothing is kept.
+        entry.stored = self.event(entry)
+        return entry.stored
+
+    def _execute_in_batch(
+        self, project: str, command: object, request: int | None, *, rejected: bool
+    ) -> dict[str, Any]:
         if not isinstance(command, dict):
-            return self._failure(project, "", command, ("A command should be an object.",))
+            return self._failure(project, "", command, ("A command should be an object.",), request)
         command_id = command.get("command_id")
         if command_id is not None and not isinstance(command_id, str | int):
-            return self._failure(project, "", command, ("command_id should be a string.",))
-        result = self._result(project, command.get("name"), command.get("data"), rejected=rejected)
+            return self._failure(project, "", command, ("command_id should be a string.",), request)
+        result = self._result(project, command.get("name"), command.get("data"), request, rejected=rejected)
         return result if command_id is None else {**result, "command_id": command_id}
 
-    def _result(self, project: str, name: object, data: object, *, rejected: bool) -> dict[str, Any]:
+    def _result(
+        self, project: str, name: object, data: object, request: int | None, *, rejected: bool
+    ) -> dict[str, Any]:
         # The batch of the platform doesn't support campaign clicks, which have a route of their own.
         if name not in BATCH_COMMANDS:
-            return self._failure(project, name if isinstance(name, str) else "", data, ("Unknown command.",))
+            return self._failure(project, name if isinstance(name, str) else "", data, ("Unknown command.",), request)
         if rejected:
-            return self._failure(project, str(name), data, INJECTED_ERRORS)
+            return self._failure(project, str(name), data, INJECTED_ERRORS, request)
         if name == "system/time":
             return {"success": True, "time": self.now()}
-        errors = self.execute(project, str(name), data)
+        errors = self.execute(project, str(name), data, request=request)
         return {"success": False, "errors": errors} if errors else {"success": True}
 
-    def _failure(self, project: str, name: str, data: object, errors: tuple[str, ...]) -> dict[str, Any]:
-        self.reject(project, name, data, errors)
+    def _failure(
+        self, project: str, name: str, data: object, errors: tuple[str, ...], request: int | None
+    ) -> dict[str, Any]:
+        self.reject(project, name, data, errors, request=request)
         return {"success": False, "errors": errors}
-
-
-def _digest(command: Command, timestamp: float) -> bytes:
-    header = f"{command.event_type}\0{timestamp!r}\0".encode()
-    return blake2b(header + command.canonical, digest_size=16).digest()
 
 
 def _summary(data: object) -> str:

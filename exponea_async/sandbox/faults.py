@@ -5,6 +5,7 @@ Fault injection: failures of the network and of the platform on demand.
 import random
 import re
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, Literal, get_args
 
 from attrs import Attribute, define, evolve, field, frozen
@@ -106,9 +107,11 @@ class ActiveFault:
         requests: The number of matching requests.
         fired: The number of requests, for ``reject`` of commands, that were affected.
         commands: The number of commands that were counted for ``every_command``.
+        index: The number of the fault, which no other fault gets.
     """
 
     fault: Fault
+    index: int = 0
     requests: int = 0
     fired: int = 0
     commands: int = 0
@@ -163,21 +166,44 @@ class Faults:
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
+        # Not reset by clear(): whoever removes a fault by an old index must not remove another one.
+        self._indexes = count(1)
         self.clear()
 
     def add(self, *faults: Fault) -> None:
-        """Add faults after the present ones."""
-        self._faults.extend(ActiveFault(fault) for fault in faults)
+        """
+        Add faults after the present ones.
+
+        Raises:
+            TypeError: One of them is not a fault; none is added.
+        """
+        for fault in faults:
+            if not isinstance(fault, Fault):
+                kind = f"the class {fault.__name__}" if isinstance(fault, type) else type(fault).__name__
+                raise TypeError(f"faults: expected a Fault or several, got {kind}. Use Fault('status'), for example.")
+        self._faults.extend(ActiveFault(fault, next(self._indexes)) for fault in faults)
 
     def clear(self) -> None:
         """Remove all faults and reset the random numbers."""
         self._random = random.Random(self._seed)  # noqa: S311
         self._faults: list[ActiveFault] = []
 
+    def remove(self, index: int) -> bool:
+        """Remove the fault with an index; return whether there was one."""
+        remaining = [each for each in self._faults if each.index != index]
+        is_found = len(remaining) < len(self._faults)
+        self._faults = remaining
+        return is_found
+
     @property
     def active(self) -> tuple[Fault, ...]:
         """The faults that can still fire, with their remaining ``times``."""
-        return tuple(each.remaining() for each in self._faults if not each.is_exhausted)
+        return tuple(each.remaining() for each in self.counted)
+
+    @property
+    def counted(self) -> tuple[ActiveFault, ...]:
+        """The same faults with their indexes and counters."""
+        return tuple(each for each in self._faults if not each.is_exhausted)
 
     def plan(self, path: str, project: str | None) -> FaultPlan:
         """

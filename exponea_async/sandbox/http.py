@@ -8,12 +8,15 @@ from typing import Any
 
 from aiohttp import web
 
-from exponea_async.sandbox.encoding import dumps, loads
+from exponea_async.sandbox.encoding import encode, loads
 from exponea_async.sandbox.errors import AccessError, RequestError
+from exponea_async.sandbox.exchanges import GZIP_WBITS, Exchange
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
-# The value of zlib's wbits for "with a gzip header".
-GZIP_WBITS = 31
+
+IDENTITY = "identity"
+#: The key of a request's `Exchange`. aiohttp 3.13 has no RequestKey, and later versions warn of strings.
+EXCHANGE: Any = web.RequestKey("exchange", Exchange) if hasattr(web, "RequestKey") else "exchange"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -32,7 +35,7 @@ class JsonResponse(web.Response):
     def __init__(
         self, payload: Any, status: int = 200, *, headers: Mapping[str, str] | None = None, commands: int = 0
     ) -> None:
-        super().__init__(body=dumps(payload), status=status, headers=headers, content_type="application/json")
+        super().__init__(body=encode(payload), status=status, headers=headers, content_type="application/json")
         self.commands = commands
 
 
@@ -49,6 +52,32 @@ def error_response(error: RequestError) -> JsonResponse:
     return failure(error.status, error.reason)
 
 
+async def read_body(request: web.Request) -> bytes:
+    """
+    Read a body as transferred.
+
+    Raises:
+        RequestError: The body is too large (413).
+    """
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise RequestError(413, "The request is too large.") from None
+
+
+def decode_json(raw: bytes, encoding: str) -> Any:
+    """
+    Decode a JSON body, with or without gzip compression.
+
+    Raises:
+        RequestError: The body is too large (413), has an unknown encoding (415), or is not valid gzip or JSON (400).
+    """
+    try:
+        return loads(_decompress(raw, encoding))
+    except ValueError as error:
+        raise RequestError(400, f"The body is not valid JSON: {error}") from None
+
+
 async def read_json(request: web.Request) -> Any:
     """
     Read a JSON body, with or without gzip compression.
@@ -56,14 +85,26 @@ async def read_json(request: web.Request) -> Any:
     Raises:
         RequestError: The body is too large (413), has an unknown encoding (415), or is not valid gzip or JSON (400).
     """
-    try:
-        raw = await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise RequestError(413, "The request is too large.") from None
-    try:
-        return loads(_decompress(raw, request.headers.get("Content-Encoding", "identity")))
-    except ValueError as error:
-        raise RequestError(400, f"The body is not valid JSON: {error}") from None
+    return decode_json(await read_body(request), request.headers.get("Content-Encoding", IDENTITY))
+
+
+def require_json(request: web.Request) -> None:
+    """
+    Check that a body is declared as JSON.
+
+    A web page of another origin can post a form, but JSON only after a preflight, which is never granted.
+
+    Raises:
+        RequestError: 415; it is not.
+    """
+    if request.content_type != "application/json":
+        raise RequestError(415, "The Content-Type should be application/json.")
+
+
+def request_number(request: web.Request) -> int | None:
+    """Return the number of a request of an SDK; None for other requests."""
+    exchange: Exchange | None = request.get(EXCHANGE)
+    return None if exchange is None else exchange.id
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
@@ -80,7 +121,7 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 
 
 def _decompress(raw: bytes, encoding: str) -> bytes:
-    if encoding.lower() == "identity":
+    if encoding.lower() == IDENTITY:
         return raw
     if encoding.lower() != "gzip":
         raise RequestError(415, "The only content encoding is gzip.")

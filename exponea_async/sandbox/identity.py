@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import Factory, define
 
-from exponea_async.sandbox.commands import CommandError
+from exponea_async.sandbox.commands import IDS, CommandError, Problem
 from exponea_async.sandbox.push_tokens import Tokens, update_tokens
 
 COOKIE = "cookie"
@@ -21,7 +21,8 @@ class IdentityConflictError(CommandError):
     """The ids of one command belong to customers that can't be merged."""
 
     def __init__(self, kind: str, one: str, other: str) -> None:
-        super().__init__([f"The ids belong to different customers: {kind!r} can't be both {one!r} and {other!r}."])
+        message = f"The ids belong to different customers: {kind!r} can't be both {one!r} and {other!r}."
+        super().__init__([Problem(message, (IDS, kind))])
 
 
 @define(eq=False)
@@ -34,9 +35,13 @@ class Customer:
         hard_ids: The hard ids.
         cookies: The cookies, oldest first; only the keys are used.
         properties: Each property with the UNIX second of its latest update.
-        events: The numbers of the events by their digest.
+        events: The numbers of the events by their digest, as far as they are kept.
+        event_count: The number of events, including those that are no longer kept.
         tokens: The latest push tokens.
         read_messages: The ids of the inbox messages that the customer has read; only the keys are used.
+        created_at: The time of the first command, UNIX seconds.
+        seen_at: The time of the latest command, UNIX seconds.
+        latest: The number of the log's entry of that command.
     """
 
     key: int
@@ -44,8 +49,12 @@ class Customer:
     cookies: dict[str, None] = Factory(dict)
     properties: dict[str, tuple[Any, float]] = Factory(dict)
     events: dict[bytes, int] = Factory(dict)
+    event_count: int = 0
     tokens: Tokens = Factory(dict)
     read_messages: dict[str, None] = Factory(dict)
+    created_at: float = 0.0
+    seen_at: float = 0.0
+    latest: int = 0
 
     def update(self, properties: Iterable[tuple[str, tuple[Any, float]]]) -> None:
         """Store each property, unless the stored value is newer."""
@@ -67,12 +76,33 @@ class Customers:
         self._keys = count(1)
         self._owners: dict[tuple[str, str], Customer] = {}
         self._customers: dict[int, Customer] = {}
+        # The keys of merged customers with those of the customers that they were merged into.
+        self._merged_into: dict[int, int] = {}
 
     def __iter__(self) -> Iterator[Customer]:
         return iter(self._customers.values())
 
     def __len__(self) -> int:
         return len(self._customers)
+
+    def current_key(self, key: int) -> int:
+        """Return the key of the customer that the customer with a key was merged into; else the key itself."""
+        current = key
+        while current in self._merged_into:
+            current = self._merged_into[current]
+        if current != key:
+            # The next call finds it in one step, also after a long chain of merges.
+            self._merged_into[key] = current
+        return current
+
+    def by_key(self, key: int) -> Customer | None:
+        """Return the customer with a key; None where it does not exist or was merged."""
+        return self._customers.get(key)
+
+    def with_value(self, value: str) -> list[Customer]:
+        """Return the customers that have an id of any kind with this value."""
+        owners = (owner for (_, other), owner in self._owners.items() if other == value)
+        return list({owner.key: owner for owner in owners}.values())
 
     def find(self, ids: dict[str, str]) -> Customer | None:
         """Return the customer that has any of the ids; hard ids are tried before the cookie."""
@@ -136,11 +166,13 @@ class Customers:
 
     def _absorb(self, customer: Customer, other: Customer) -> None:
         del self._customers[other.key]
+        self._merged_into[other.key] = customer.key
         self._assign_ids(customer, list(other.ids()))
         # Of two values with equal timestamps, that of the remaining customer is kept.
         own = list(customer.properties.items())
         customer.update(other.properties.items())
         customer.update(own)
+        customer.created_at = min(customer.created_at or other.created_at, other.created_at)
         update_tokens(customer.tokens, other.tokens.values())
         customer.read_messages.update(other.read_messages)
 

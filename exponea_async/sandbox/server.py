@@ -5,19 +5,27 @@ The web server of the sandbox on 127.0.0.1.
 from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from aiohttp import web
 
 from exponea_async.sandbox.access import AccessControl
 from exponea_async.sandbox.control import ControlApi
+from exponea_async.sandbox.customer_routes import CustomerApi
 from exponea_async.sandbox.engine import Engine
+from exponea_async.sandbox.exchanges import Exchanges
+from exponea_async.sandbox.fault_routes import FaultApi
 from exponea_async.sandbox.faults import Faults
 from exponea_async.sandbox.http import MAX_BODY_BYTES
+from exponea_async.sandbox.journal import MAX_BYTES, MAX_ENTRIES
+from exponea_async.sandbox.log_routes import LogApi
 from exponea_async.sandbox.messages.definitions import Definitions, Source
 from exponea_async.sandbox.messages.inbox import InboxSync
 from exponea_async.sandbox.messages.routes import MessagesApi
 from exponea_async.sandbox.models import Project, RequestLog
+from exponea_async.sandbox.preview import Preview
+from exponea_async.sandbox.static import PageFiles
+from exponea_async.sandbox.stream import StreamApi
 from exponea_async.sandbox.tracking import TrackingApi
 from exponea_async.sandbox.traffic import Traffic
 
@@ -39,6 +47,10 @@ class Sandbox:
         seed: The seed for everything random: the order within a batch, and faults with a probability.
         definitions: The initial definitions of messages: the path of a JSON or TOML file, or a mapping.
         hard_ids_only: Whether the inbox of a customer without a hard id is always empty.
+        max_entries: The number of commands that are kept for inspection. The oldest are forgotten, and the events of
+            these with them; customers stay, and counts include what was forgotten.
+        max_bytes: The memory that these commands may take, about, in bytes. Requests and their responses may take a
+            quarter of it in addition.
 
     Attributes:
         engine: The stored customers and events.
@@ -48,7 +60,7 @@ class Sandbox:
 
     Raises:
         DefinitionError: The definitions can't be read, or are invalid.
-        ValueError: ``rate_limit`` is less than 1.
+        ValueError: ``rate_limit``, ``max_entries`` or ``max_bytes`` is less than 1.
     """
 
     def __init__(
@@ -60,10 +72,13 @@ class Sandbox:
         seed: int = 0,
         definitions: Source | None = None,
         hard_ids_only: bool = False,
+        max_entries: int = MAX_ENTRIES,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
-        self.engine = Engine(seed=seed)
+        self.engine = Engine(seed=seed, max_entries=max_entries, max_bytes=max_bytes)
         self.faults = Faults(seed)
-        self._traffic = Traffic(self.faults, rate_limit)
+        self._exchanges = Exchanges(max_bytes // 4)
+        self._traffic = Traffic(self.faults, rate_limit, self._exchanges, self._count)
         self.messages = Definitions()
         self.messages.load(definitions or {})
         self._initial_definitions = self.messages.as_dict()
@@ -71,7 +86,14 @@ class Sandbox:
         access = AccessControl(projects)
         self._tracking = TrackingApi(self.engine, access, self.faults)
         self._messages = MessagesApi(self.engine, access, self.messages, self.sync)
-        self._control = ControlApi(self.engine, self.faults, self.messages, self._traffic, self.reset)
+        self._control = ControlApi(self.engine, self.messages, self._traffic, self.reset)
+        self._inspection = (
+            FaultApi(self.faults),
+            LogApi(self.engine, self._exchanges),
+            CustomerApi(self.engine),
+        )
+        self._stream = StreamApi(self.engine, self._exchanges)
+        self._files = PageFiles()
         self._port = port
         self._runner: web.AppRunner | None = None
 
@@ -119,6 +141,7 @@ class Sandbox:
         if self._runner is not None:
             return
         self._traffic.open()
+        self._stream.open()
         runner = web.AppRunner(self._app(), access_log=None, auto_decompress=False, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         try:
@@ -135,6 +158,7 @@ class Sandbox:
         if runner is None:
             return
         self._traffic.close()
+        self._stream.close()
         await runner.cleanup()
 
     def reset(self) -> None:
@@ -151,4 +175,12 @@ class Sandbox:
         app.add_routes(self._tracking.routes())
         app.add_routes(self._messages.routes())
         app.add_routes(self._control.routes())
+        app.add_routes(self._stream.routes())
+        app.add_routes(Preview(self.engine, self.messages).routes())
+        app.add_routes(self._files.routes())
+        for api in self._inspection:
+            app.add_routes(api.routes())
         return app
+
+    def _count(self, at: float, project: str, name: Literal["limited", "failed"]) -> None:
+        self.engine.journal.timeline.count(at, project, name)

@@ -10,7 +10,7 @@ from exponea_async.sandbox.access import AccessControl
 from exponea_async.sandbox.engine import INJECTED_ERRORS, Engine
 from exponea_async.sandbox.errors import RequestError
 from exponea_async.sandbox.faults import Faults
-from exponea_async.sandbox.http import Handler, JsonResponse, failure, read_object
+from exponea_async.sandbox.http import Handler, JsonResponse, failure, read_object, request_number
 
 MAX_COMMANDS = 50
 
@@ -38,7 +38,7 @@ class TrackingApi:
             project = self._authorize(request)
             data = await read_object(request)
             rejected = self._faults.command_rejecter(request.path, project)()
-            errors = self._execute(project, name, data, rejected=rejected)
+            errors = self._execute(project, name, data, request_number(request), rejected=rejected)
             if errors:
                 return failure(400, *errors, commands=1)
             return JsonResponse({"success": True, "errors": []}, commands=1)
@@ -54,7 +54,7 @@ class TrackingApi:
             return JsonResponse({"success": False, "message": error.reason}, error.status)
         start = self._engine.now()
         is_rejected = self._faults.command_rejecter(request.path, project)
-        results = self._engine.execute_batch(project, commands, is_rejected)
+        results = self._engine.execute_batch(project, commands, is_rejected, request=request_number(request))
         end = self._engine.now()
         payload = {"success": True, "start_time": start, "end_time": end, "results": results}
         return JsonResponse(payload, commands=len(commands))
@@ -68,10 +68,12 @@ class TrackingApi:
         self._access.check(project, request.headers.get("Authorization", ""))
         return project
 
-    def _execute(self, project: str, name: str, data: object, *, rejected: bool) -> tuple[str, ...]:
+    def _execute(
+        self, project: str, name: str, data: object, request: int | None, *, rejected: bool
+    ) -> tuple[str, ...]:
         if not rejected:
-            return self._engine.execute(project, name, data)
-        self._engine.reject(project, name, data, INJECTED_ERRORS)
+            return self._engine.execute(project, name, data, request=request)
+        self._engine.reject(project, name, data, INJECTED_ERRORS, request=request)
         return INJECTED_ERRORS
 
 

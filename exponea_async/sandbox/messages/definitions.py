@@ -105,17 +105,28 @@ class Definitions:
         Raises:
             DefinitionError: The source can't be read, or is invalid. Nothing was defined.
         """
-        data = source if isinstance(source, Mapping) else _read(Path(source))
         # Everything is checked before anything is stored.
-        for store in list(self._checked(data, "", None)):
+        for store in self._loaded(source):
+            store()
+
+    def replace(self, source: Source) -> None:
+        """
+        Replace all definitions by those of a file or mapping; fixed responses stay.
+
+        Args:
+            source: As in `load`.
+
+        Raises:
+            DefinitionError: The source can't be read, or is invalid. Nothing was changed.
+        """
+        stores = self._loaded(source)
+        self._clear_sections()
+        for store in stores:
             store()
 
     def clear(self) -> None:
         """Remove all definitions and fixed responses."""
-        for section in self._sections().values():
-            section.clear()
-        for group in self._groups().values():
-            group.clear()
+        self._clear_sections()
         self._responses.clear()
 
     def set_response(
@@ -166,6 +177,18 @@ class Definitions:
         if projects:
             result[PROJECTS] = {project: self._elements(project) for project in sorted(projects)}
         return result
+
+    def _loaded(self, source: Source) -> list[Callable[[], None]]:
+        if not isinstance(source, str | Path | Mapping):
+            raise DefinitionError("definitions", f"expected a mapping or the path of a file, got {source!r}")
+        data = source if isinstance(source, Mapping) else _read(Path(source))
+        return list(self._checked(data, "", None))
+
+    def _clear_sections(self) -> None:
+        for section in self._sections().values():
+            section.clear()
+        for group in self._groups().values():
+            group.clear()
 
     def _elements(self, project: str | None) -> dict[str, Any]:
         result: dict[str, Any] = {

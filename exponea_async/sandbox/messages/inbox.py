@@ -11,10 +11,11 @@ from typing import Any
 from attrs import frozen
 
 from exponea_async.sandbox.encoding import dumps
-from exponea_async.sandbox.engine import UNKNOWN_CUSTOMER, Engine
+from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.errors import RequestError
 from exponea_async.sandbox.identity import COOKIE
 from exponea_async.sandbox.models import CustomerView
+from exponea_async.sandbox.projects import UNKNOWN_CUSTOMER
 
 MAX_TOKENS = 10_000
 

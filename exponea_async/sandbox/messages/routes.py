@@ -12,7 +12,7 @@ from exponea_async.sandbox.access import AccessControl
 from exponea_async.sandbox.commands import id_errors, trimmed_ids
 from exponea_async.sandbox.engine import Engine
 from exponea_async.sandbox.errors import AccessError, RequestError
-from exponea_async.sandbox.http import Handler, JsonResponse, read_object
+from exponea_async.sandbox.http import Handler, JsonResponse, read_object, request_number
 from exponea_async.sandbox.identity import COOKIE
 from exponea_async.sandbox.messages.attributes import Attributes
 from exponea_async.sandbox.messages.definitions import Definitions, FixedResponse, RouteName
@@ -183,7 +183,7 @@ class MessagesApi:
         self._sync.snapshot(token, request.project, request.ids)
         known = [message.get("id") for message in self._inbox_messages(request) if isinstance(message, dict)]
         _raise_for([f"The message {id_!r} does not exist." for id_ in message_ids if id_ not in known])
-        self._engine.mark_read(request.project, request.ids, message_ids)
+        self._engine.mark_read(request.project, request.ids, message_ids, request=request_number(request.http))
         return _success()
 
     def _inbox_messages(self, request: ApiRequest) -> list[Any]:
@@ -210,7 +210,8 @@ class MessagesApi:
         if COOKIE in external_ids:
             raise RequestError(400, "external_ids should be without the cookie.")
         cookie = request.http.match_info["cookie"]
-        _raise_for(self._engine.link(request.project, {COOKIE: cookie, **trimmed_ids(external_ids)}))
+        ids = {COOKIE: cookie, **trimmed_ids(external_ids)}
+        _raise_for(self._engine.link(request.project, ids, request=request_number(request.http)))
         # As for segments there is no "success" field: any 2xx is a success.
         return JsonResponse({})
 
