@@ -77,8 +77,8 @@ class TestIdle:
 
     async def test_a_client_that_stays_busy(self, connect: Connect, sandbox: Sandbox) -> None:
         """After the timeout the error names what is under way."""
-        sandbox.faults.add(Fault("timeout", seconds=30))
-        client = await connect(device=True, upload={"request_timeout": 30})
+        sandbox.faults.add(Fault("timeout", seconds=600))
+        client = await connect(device=True, upload={"request_timeout": 600})
         sandbox.messages.in_app_messages.put(MESSAGE)
         messages = client.in_app_messages()
         await client.track_event(Event("visit"))
@@ -164,7 +164,7 @@ async def test_received_values_are_not_yielded_again(connect: Connect) -> None:
 
     payload = {"source": "xnpe_platform", "notification_id": 2, "data": {"campaign_name": "c"}}
     await device.track_delivered_push(payload)
-    assert (await asyncio.wait_for(anext(pushes), 5)).data == payload
+    assert (await asyncio.wait_for(anext(pushes), 60)).data == payload
 
 
 async def test_listeners_are_notified_of_the_same_ids(connect: Connect, sandbox: Sandbox) -> None:
