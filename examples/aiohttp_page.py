@@ -6,39 +6,36 @@ needs the extra ``html``.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from aiohttp import web
 from shop_page import DEFINITIONS, HEADERS, PLACEHOLDER, SCRIPT, ShownBlocks, closes, render
 
 from exponea_async import Configuration, Exponea
+from exponea_async.integrations.aiohttp import CLIENT, setup
 from exponea_async.sandbox import Sandbox
 
-CLIENT = web.AppKey("client", Exponea)
 SHOWN_BLOCKS = web.AppKey("shown_blocks", ShownBlocks)
 
 
 def make_app(configuration: Configuration) -> web.Application:
     """Return the application, which opens the client on startup and closes it on cleanup."""
-
-    async def client(app: web.Application) -> AsyncIterator[None]:
-        async with Exponea(configuration) as exponea:
-            app[CLIENT] = exponea
-            yield
-
     app = web.Application()
     app[SHOWN_BLOCKS] = ShownBlocks()
-    app.cleanup_ctx.append(client)
+    setup(app, Exponea(configuration), customer=customer_of)
     app.add_routes([web.get("/", page), web.get("/page.js", script), web.post("/click", click)])
     return app
 
 
+def customer_of(request: web.Request) -> str:
+    """Return the id of the customer: in a real application, of the one who is logged in."""
+    return request.query.get("user", "jane@example.com")
+
+
 async def page(request: web.Request) -> web.Response:
     """Return the page with the content block of the customer."""
-    customer = _customer(request)
-    tracker = request.app[CLIENT].for_customer({"registered": customer})
-    block = await tracker.content_block(PLACEHOLDER)
+    customer = customer_of(request)
+    block = await request.app[CLIENT].content_block(PLACEHOLDER)
     if block is not None:
         request.app[SHOWN_BLOCKS].add(customer, block)
     return web.Response(text=render(customer, block), content_type="text/html", headers=HEADERS)
@@ -51,18 +48,12 @@ async def script(_: web.Request) -> web.Response:
 
 async def click(request: web.Request) -> web.Response:
     """Track a click in a content block, and return the link to open."""
-    customer, data = _customer(request), await request.json()
-    block = request.app[SHOWN_BLOCKS].get(customer, data["block"])
+    data = await request.json()
+    block = request.app[SHOWN_BLOCKS].get(customer_of(request), data["block"])
     if block is None:
         raise web.HTTPNotFound
-    tracker = request.app[CLIENT].for_customer({"registered": customer})
-    link = await tracker.click_content_block(PLACEHOLDER, block, data["url"])
+    link = await request.app[CLIENT].click_content_block(PLACEHOLDER, block, data["url"])
     return web.json_response({"open": link, "closed": closes(block, data["url"])})
-
-
-def _customer(request: web.Request) -> str:
-    # In a real application, the customer who is logged in.
-    return request.query.get("user", "jane@example.com")
 
 
 async def main(port: int = 8080) -> None:

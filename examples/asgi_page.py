@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 from shop_page import DEFINITIONS, HEADERS, PLACEHOLDER, SCRIPT, ShownBlocks, closes, render
 
 from exponea_async import Configuration, Exponea
+from exponea_async.integrations.asgi import ClientLifespan, ExponeaMiddleware
 from exponea_async.sandbox import Sandbox
 
 Scope = MutableMapping[str, Any]
@@ -24,51 +25,41 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Response = tuple[int, str, str]
 
 
+def customer(scope: Scope) -> str:
+    """Return the id of the customer. In a real application, it is the one who is signed in."""
+    query: bytes = scope["query_string"]
+    return parse_qs(query.decode()).get("user", ["jane@example.com"])[0]
+
+
 class ShopPage:
     """
-    The application, which opens the client on startup and closes it on shutdown.
+    The application.
 
     Args:
-        configuration: The settings of the client.
+        exponea: The client, to which the customer of each request is bound.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._exponea = Exponea(configuration)
+    def __init__(self, exponea: Exponea) -> None:
+        self._exponea = exponea
         self._shown_blocks = ShownBlocks()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request, or the startup and the shutdown of the server."""
-        if scope["type"] == "lifespan":
-            await self._handle_lifespan(receive, send)
-        elif scope["type"] == "http":
-            await _send_response(send, await self._handle_request(scope, receive))
-
-    async def _handle_lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            event = (await receive())["type"]
-            if event == "lifespan.startup":
-                await self._exponea.start()
-            else:
-                await self._exponea.aclose()
-            await send({"type": f"{event}.complete"})
-            if event == "lifespan.shutdown":
-                return
+        """Handle a request."""
+        await _send_response(send, await self._handle_request(scope, receive))
 
     async def _handle_request(self, scope: Scope, receive: Receive) -> Response:
-        # In a real application, the customer who is logged in.
-        customer = parse_qs(scope["query_string"].decode()).get("user", ["jane@example.com"])[0]
         route = scope["method"], scope["path"]
         if route == ("GET", "/"):
-            return await self._page(customer)
+            return await self._page(customer(scope))
         if route == ("GET", "/page.js"):
             return 200, "text/javascript", SCRIPT
         if route == ("POST", "/click"):
-            return await self._click(customer, json.loads(await _body(receive)))
+            return await self._click(customer(scope), json.loads(await _body(receive)))
         return 404, "text/plain", "Not found."
 
     async def _page(self, customer: str) -> Response:
         """Return the page with the content block of the customer."""
-        block = await self._exponea.for_customer({"registered": customer}).content_block(PLACEHOLDER)
+        block = await self._exponea.content_block(PLACEHOLDER)
         if block is not None:
             self._shown_blocks.add(customer, block)
         return 200, "text/html", render(customer, block)
@@ -78,9 +69,14 @@ class ShopPage:
         block = self._shown_blocks.get(customer, data["block"])
         if block is None:
             return 404, "text/plain", "The content block is not shown."
-        tracker = self._exponea.for_customer({"registered": customer})
-        link = await tracker.click_content_block(PLACEHOLDER, block, data["url"])
+        link = await self._exponea.click_content_block(PLACEHOLDER, block, data["url"])
         return 200, "application/json", json.dumps({"open": link, "closed": closes(block, data["url"])})
+
+
+def make_app(configuration: Configuration) -> ClientLifespan:
+    """Return the application, with a client that is opened on startup and closed on shutdown."""
+    exponea = Exponea(configuration)
+    return ClientLifespan(ExponeaMiddleware(ShopPage(exponea), exponea, customer=customer), exponea)
 
 
 async def _body(receive: Receive) -> bytes:
@@ -109,7 +105,7 @@ async def main(port: int = 8080) -> None:
             project_token="shop", authorization_token="key", base_url=sandbox.url, storage="memory:"
         )
         print(f"http://127.0.0.1:{port}/")
-        await uvicorn.Server(uvicorn.Config(ShopPage(settings), port=port, log_level="warning")).serve()
+        await uvicorn.Server(uvicorn.Config(make_app(settings), port=port, log_level="warning")).serve()
 
 
 if __name__ == "__main__":

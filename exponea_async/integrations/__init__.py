@@ -1,0 +1,3 @@
+"""
+Integrations for frameworks: each module needs its framework, and nothing imports it unless the application does.
+"""
