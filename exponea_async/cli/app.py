@@ -13,10 +13,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from exponea_async._version import __version__
-from exponea_async.cli.commands import flush, queue, sandbox, track
+from exponea_async.cli.commands import completion, db, flush, queue, sandbox, track
 from exponea_async.cli.demo import command as demo
+from exponea_async.cli.doctor import command as doctor
 from exponea_async.cli.importer import command as importer
+from exponea_async.cli.options import add_help_as_default
 from exponea_async.cli.terminal import EXIT_CODES_HELP, Exit, LineHandler, UsageError, print_diagnostic
+from exponea_async.cli.worker import command as worker
 from exponea_async.errors import (
     ConfigurationError,
     DeliveryError,
@@ -27,10 +30,23 @@ from exponea_async.errors import (
 
 LOG = logging.getLogger("exponea_async")
 
+DESCRIPTION = """\
+Track to Bloomreach Engagement from the command line and manage the queue.
+
+first steps, without an account:
+  exponea-async sandbox
+      serves an Engagement API on this machine, with a page of what arrives, at http://127.0.0.1:8765
+  export EXPONEA_BASE_URL=http://127.0.0.1:8765 EXPONEA_PROJECT_TOKEN=shop EXPONEA_AUTHORIZATION_TOKEN=key
+  exponea-async doctor
+  exponea-async track purchase --id registered=jane@example.com --property total_price=7.99 --wait 10
+
+'exponea-async COMMAND --help' lists the options of a command. Without EXPONEA_BASE_URL, the commands use the platform.
+"""
+
 #: The modules that define commands, in the order of ``--help``. Each has a function ``register(commands)`` that adds a
 #: parser with ``commands.add_parser`` and sets its default ``run``: a coroutine function that takes the parsed
 #: arguments and returns the exit code.
-COMMANDS = (demo, sandbox, track, importer, queue, flush)
+COMMANDS = (demo, sandbox, doctor, track, importer, queue, flush, worker, db, completion)
 
 #: The exit code of each error; the first class that matches counts.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -73,14 +89,15 @@ def create_parser() -> argparse.ArgumentParser:
     """Return the parser of the arguments of all commands."""
     parser = argparse.ArgumentParser(
         prog="exponea-async",
-        description="Track to Bloomreach Engagement from the command line and manage the queue.",
+        description=DESCRIPTION,
         epilog=EXIT_CODES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.set_defaults(log_level=logging.WARNING)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(log_level=logging.WARNING, program=parser)
+    add_help_as_default(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for module in COMMANDS:
         module.register(commands)
     return parser
@@ -127,9 +144,12 @@ def _discard_output() -> int:
 @contextmanager
 def _log_lines(level: int) -> Iterator[None]:
     """Print the log records of the SDK inside the block, one line each."""
-    handler = LineHandler(level)
+    handler, own_level = LineHandler(level), LOG.level
     LOG.addHandler(handler)
+    if LOG.getEffectiveLevel() > level:
+        LOG.setLevel(level)
     try:
         yield
     finally:
         LOG.removeHandler(handler)
+        LOG.setLevel(own_level)

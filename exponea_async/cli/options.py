@@ -5,23 +5,37 @@ What several commands share: options, the values given with them, and the client
 import argparse
 import asyncio
 import json
+import os
+import re
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from exponea_async.cli.terminal import UsageError
+from attrs import evolve
+
+from exponea_async._internal.secrets import to_secret
+from exponea_async._pipeline.commands import project_of
+from exponea_async.cli.terminal import Exit, UsageError
 from exponea_async.client import CLOSE_TIMEOUT, Exponea
-from exponea_async.config import Configuration
+from exponea_async.config import BASE_URL, Configuration, is_postgres_url
+from exponea_async.errors import ConfigurationError
 from exponea_async.hooks import Hooks
 from exponea_async.projects import BasicAuth
-from exponea_async.storage import MEMORY
+from exponea_async.storage import MEMORY, create_storage, is_in_memory
 
 SETTINGS_HELP = """\
-Settings are read from the environment: EXPONEA_PROJECT_TOKEN, EXPONEA_AUTHORIZATION_TOKEN and all others that
-Configuration.from_env() reads. The key is never an argument, because other users of the machine can see arguments.
+Settings are read from the environment: EXPONEA_PROJECT_TOKEN, EXPONEA_AUTHORIZATION_TOKEN (the public API key) and all
+others that Configuration.from_env() reads. The key is never an argument, because other users of the machine can see
+arguments.
 """
 
+#: Stands for the project if there is none in the settings.
+NO_PROJECT = "none"
+#: A password in a URL: behind the user, or as a parameter.
+_PASSWORD = re.compile(r"//[^/?]*:[^@]*@|password=", re.IGNORECASE)
 Commands = Any  # argparse has no public name for what add_subparsers() returns
 
 
@@ -35,6 +49,16 @@ def add_parser(commands: Commands, name: str, summary: str, description: str = "
         allow_abbrev=False,
     )
     return parser
+
+
+def add_help_as_default(parser: argparse.ArgumentParser) -> None:
+    """Let a parser whose commands are missing print its help, as wrong usage."""
+
+    async def run(_: argparse.Namespace) -> int:
+        parser.print_help(sys.stderr)
+        return Exit.USAGE
+
+    parser.set_defaults(run=run)
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +79,17 @@ class _RefuseKey(argparse.Action):
         )
 
 
+def storage_argument(string: str) -> str:
+    """Parse the place of a queue: a path, or the URL of a database without a password."""
+    if is_postgres_url(string) and _PASSWORD.search(string):
+        # Not repeated: the message may be kept where the arguments are not.
+        raise argparse.ArgumentTypeError(
+            "a password on the command line is visible to other users of the machine. Use the variable EXPONEA_STORAGE,"
+            " or leave the password out of the URL and use PGPASSWORD or a password file"
+        )
+    return string
+
+
 def add_settings_options(parser: argparse.ArgumentParser, *, key: bool = True) -> None:
     """
     Add the options for settings.
@@ -64,12 +99,22 @@ def add_settings_options(parser: argparse.ArgumentParser, *, key: bool = True) -
         key: Whether the command uploads, so that it needs the address of the platform and a key.
     """
     group = parser.add_argument_group("settings", "they override the environment")
-    group.add_argument("--project-token", metavar="TOKEN", help="the project")
-    group.add_argument("--storage", metavar="PATH", help="the file of the queue")
+    group.add_argument("--project-token", metavar="TOKEN", help="the token of the project (EXPONEA_PROJECT_TOKEN)")
+    group.add_argument(
+        "--storage",
+        type=storage_argument,
+        metavar="PATH",
+        help="the file of the queue, or the URL of a PostgreSQL database (EXPONEA_STORAGE); by default a file for each "
+        "project, in the user's state directory",
+    )
     for name in ("--authorization-token", "--authorization", "--token", "--key"):
         group.add_argument(name, nargs="?", action=_RefuseKey, help=argparse.SUPPRESS)
     if key:
-        group.add_argument("--base-url", metavar="URL", help="the address of the Engagement API")
+        group.add_argument(
+            "--base-url",
+            metavar="URL",
+            help=f"the address of the Engagement API (EXPONEA_BASE_URL), {BASE_URL} by default",
+        )
         group.add_argument(
             "--authorization-file",
             metavar="FILE",
@@ -86,6 +131,29 @@ def read_configuration(args: argparse.Namespace) -> Configuration:
         ConfigurationError: A setting is wrong.
         UsageError: The file of the key can't be read, or the queue would be in memory.
     """
+    configuration = read_settings(args)
+    if is_in_memory(configuration):
+        raise UsageError(
+            "--storage",
+            f"must be a file or a database, got {MEMORY!r}: the queue would be lost when the command ends",
+            "Name a file or the URL of a PostgreSQL database.",
+        )
+    return configuration
+
+
+def with_uploads(configuration: Configuration) -> Configuration:
+    """Return settings for a command that uploads, even where the application's clients only record."""
+    return evolve(configuration, upload=evolve(configuration.upload, enabled=True))
+
+
+def read_settings(args: argparse.Namespace) -> Configuration:
+    """
+    Return the settings from the arguments and the environment, whatever the queue is.
+
+    Raises:
+        ConfigurationError: A setting is wrong.
+        UsageError: The file of the key can't be read.
+    """
     given: dict[str, Any] = {
         name: getattr(args, name)
         for name in ("project_token", "base_url", "storage")
@@ -93,14 +161,33 @@ def read_configuration(args: argparse.Namespace) -> Configuration:
     }
     if args.authorization_file is not None:
         given["authorization_token"] = _read_key(args.authorization_file)
-    configuration = Configuration.from_env(**given)
-    if configuration.storage == MEMORY:
-        raise UsageError(
-            "--storage",
-            f"must be a file, got {MEMORY!r}: the queue would be lost when the command ends",
-            "Name a file.",
-        )
-    return configuration
+    return Configuration.from_env(**given)
+
+
+def read_storage_settings(args: argparse.Namespace) -> Configuration:
+    """
+    Return settings for a command that only uses the queue: a key and other projects may be missing.
+
+    Raises:
+        ConfigurationError: A setting that chooses the queue is missing or wrong.
+    """
+    given: dict[str, Any] = {}
+    if args.project_token is not None:
+        given["project_token"] = args.project_token
+    is_file = args.storage is not None and not is_postgres_url(args.storage)
+    if args.storage is not None:
+        given["storage"] = to_secret(args.storage)
+    if is_file:
+        # The group only chooses the file, which is given. In a database, it chooses the queue.
+        given["app_group"] = None
+    with suppress(ConfigurationError):
+        return Configuration.from_env(**given)
+    # Nothing is sent, so neither a key nor the settings of other projects are required.
+    given |= {"authorization_token": "none", "project_mapping": {}, "other_projects": ()}
+    if is_file and not os.environ.get("EXPONEA_PROJECT_TOKEN"):
+        # Without a file, the project chooses it, and in a database its queue.
+        given.setdefault("project_token", NO_PROJECT)
+    return Configuration.from_env(**given)
 
 
 def _read_key(path: str) -> str | BasicAuth:
@@ -139,6 +226,25 @@ async def open_client(
         timeout = CLOSE_TIMEOUT
     finally:
         await exponea.aclose(timeout)
+
+
+async def waiting_by_project(configuration: Configuration) -> Counter[str]:
+    """
+    Return how many events wait in the queue, by the token of their project.
+
+    Raises:
+        StorageError: The queue can't be read.
+    """
+    storage = create_storage(configuration, lambda _: None)
+    await storage.open()
+    try:
+        routes = (await storage.pending()).routes
+    finally:
+        await storage.aclose()
+    waiting: Counter[str] = Counter()
+    for route, count in routes.items():
+        waiting[project_of(route)] += count
+    return waiting
 
 
 async def first_completed(*coroutines: Coroutine[Any, Any, Any]) -> None:
@@ -187,6 +293,13 @@ def seconds(string: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, got {string!r}")
     return value
+
+
+def port_number(string: str) -> int:
+    """Parse the number of a port; 0 stands for any free one."""
+    if not (string.isascii() and string.isdecimal() and int(string[:18]) < 65_536):
+        raise argparse.ArgumentTypeError(f"must be a port from 0 to 65535, got {string!r}")
+    return int(string)
 
 
 def positive_integer(string: str) -> int:

@@ -32,12 +32,36 @@ def test_version() -> None:
 def test_help_lists_commands_and_exit_codes() -> None:
     """The help lists every command and the meaning of each exit code."""
     text = run("--help").out
-    for word in ("demo", "sandbox", "track", "identify", "import", "queue", "flush", "130  interrupted"):
+    for word in (
+        "demo",
+        "sandbox",
+        "doctor",
+        "track",
+        "identify",
+        "import",
+        "queue",
+        "flush",
+        "completion",
+        "130  interrupted",
+    ):
         assert word in text
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "sandbox", "track", "identify", "import", "queue", "queue stats", "queue purge", "flush"]
+    "command",
+    [
+        "demo",
+        "sandbox",
+        "doctor",
+        "track",
+        "identify",
+        "import",
+        "queue",
+        "queue stats",
+        "queue purge",
+        "flush",
+        "completion",
+    ],
 )
 def test_each_command_has_help(command: str) -> None:
     """Each command has a help text."""
@@ -51,8 +75,11 @@ def test_help_says_why_a_key_is_not_an_argument() -> None:
 
 
 def test_missing_command_is_wrong_usage() -> None:
-    """A command is required."""
-    assert run().code == 2
+    """Without a command or an action, the help is shown; that is wrong usage."""
+    for arguments, word in (((), "sandbox"), (("queue",), "retarget")):
+        result = run(*arguments)
+        assert (result.code, result.out) == (2, "")
+        assert word in result.err
 
 
 def test_module_is_the_program() -> None:

@@ -152,7 +152,8 @@ class TestInvalidLines:
         assert (result.json["lines"], result.json["tracked"], result.json["bad"]) == (13, 2, 11)
         invalid = rejects(cli.folder / "a.jsonl.bad.jsonl")
         assert [each["line"] for each in invalid] == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13]
-        assert [each["text"] for each in invalid[:3]] == raw_lines[1:4]
+        assert [each["text"] for each in invalid[:2]] == raw_lines[1:3]
+        assert invalid[2]["values"] == json.loads(raw_lines[3])
         reasons = [each["reason"] for each in invalid]
         assert reasons[0].startswith(
             "the line must be a JSON object that is not empty, got invalid JSON: Expecting property name"

@@ -56,6 +56,21 @@ def test_address_as_json() -> None:
         assert response.status == 200
 
 
+def test_address_of_the_page() -> None:
+    """The second line has the address of the page, at which a browser gets it; with --json it is a field."""
+    with start("sandbox", "--port", "0") as process:
+        assert process.stdout is not None
+        address, line = process.stdout.readline().strip(), process.stdout.readline().strip()
+        with urllib.request.urlopen(line.removeprefix("page: ")) as response:
+            assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+        process.send_signal(signal.SIGINT)
+        finish(process)
+    assert line == f"page: {address}/"
+    with serving("--json") as output:
+        found = json.loads(output)
+    assert found["page"] == f"{found['url']}/"
+
+
 def test_ctrl_c_is_not_an_error() -> None:
     """Ctrl-C is the normal way to stop the sandbox."""
     with start("sandbox", "--port", "0") as process:
@@ -95,6 +110,23 @@ def test_invalid_definitions(tmp_path: Path) -> None:
     assert "inbox[0].type: is missing" in result.err
 
 
+def test_limits() -> None:
+    """With --max-entries the oldest commands are forgotten, which is printed once."""
+    with start("sandbox", "--port", "0", "--max-entries", "2", "--max-bytes", "100000") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        for _ in range(5):
+            assert post(url, "any") == 200
+        with urllib.request.urlopen(f"{url}/sandbox/log") as response:
+            log = json.load(response)
+        process.send_signal(signal.SIGTERM)
+        _, err = finish(process)
+
+    assert (log["oldest"], log["newest"], log["forgotten"]) == (4, 5, 3)
+    assert log["limit"] == {"entries": 2, "bytes": 100_000}
+    assert err.count("forgets the oldest commands") == len(err.splitlines()) == 1
+
+
 def test_port_in_use() -> None:
     """A port that is in use is reported in one line."""
     with socket.socket() as other:
@@ -105,7 +137,9 @@ def test_port_in_use() -> None:
     assert "can't be used" in result.err
 
 
-@pytest.mark.parametrize("args", [("--port", "65536"), ("--project", ":key"), ("--rate-limit", "0")])
+@pytest.mark.parametrize(
+    "args", [("--port", "65536"), ("--project", ":key"), ("--rate-limit", "0"), ("--max-entries", "0")]
+)
 def test_arguments_are_checked(args: tuple[str, str]) -> None:
     """Arguments with which the sandbox can't be served are wrong usage."""
     assert run("sandbox", *args).code == 2

@@ -33,7 +33,8 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(environment: Environment) -> Terminal:
-    environment(COLUMNS="21")
+    # Plain text; what rich prints is in test_cli_rich.py.
+    environment(COLUMNS="21", NO_COLOR="1")
     return Terminal()
 
 

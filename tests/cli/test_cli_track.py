@@ -114,6 +114,20 @@ class TestTrack:
         assert cli.run("track", "ping", *DEVICE).out == "ping: queued\n"
         assert cli.run("track", "ping", *DEVICE, "--wait", "20").out == "ping: delivered\n"
 
+    def test_a_client_that_only_records(self, cli: CommandLine, environment: Environment) -> None:
+        """Where another process uploads, the event stays in the queue, unless --wait is given."""
+        environment(EXPONEA_UPLOAD_ENABLED="false")
+        assert cli.run("track", "ping", *DEVICE).out == "ping: queued\n"
+        assert cli.run("track", "ping", *DEVICE, "--wait", "20").out == "ping: delivered\n"
+
+    def test_flushing_what_clients_only_record(self, cli: CommandLine, environment: Environment) -> None:
+        """The command ``flush`` uploads, also where the application's clients only record."""
+        environment(EXPONEA_UPLOAD_ENABLED="false")
+        cli.run("track", "ping", *DEVICE)
+        delivered = cli.run("flush", "--json").json["delivered"]
+        assert delivered > 0
+        assert cli.run("queue", "stats", "--json").json["waiting"] == 0
+
     def test_no_response_in_time(self, cli: CommandLine) -> None:
         """Without a response in time the event stays queued, and the exit code says so."""
         cli.fault("status", status=503)
@@ -227,7 +241,11 @@ class TestFlush:
     def test_unsent_events_have_an_exit_code(self, waiting: CommandLine) -> None:
         """Events that can't be sent in time stay in the queue, and the exit code says so."""
         waiting.fault("status", status=503)
-        result = waiting.run("flush", "--timeout", "0.2", "--json")
+        # Once more where the machine stops until the time is over.
+        for _ in range(20):
+            result = waiting.run("flush", "--timeout", "0.5", "--json")
+            if result.json["reasons"]:
+                break
         reason = "Engagement is unavailable: HTTP 503: 503 by fault injection"
         assert (result.code, result.json) == (
             4,

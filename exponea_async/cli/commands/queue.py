@@ -4,12 +4,12 @@
 
 import argparse
 import asyncio
-import os
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ from exponea_async._internal.printable import printable
 from exponea_async._internal.validation import TOKEN as PROJECT_TOKEN
 from exponea_async._pipeline.commands import project_of, read_command, split_route
 from exponea_async._pipeline.projects import UNKNOWN_PROJECT_HINT, ProjectStore
-from exponea_async.cli.options import Commands, add_json_option, add_parser, add_settings_options, positive_integer
+from exponea_async.cli.commands import move
+from exponea_async.cli.options import (
+    Commands,
+    add_help_as_default,
+    add_json_option,
+    add_parser,
+    add_settings_options,
+    positive_integer,
+    read_storage_settings,
+)
 from exponea_async.cli.terminal import (
     Exit,
     UsageError,
@@ -31,8 +40,8 @@ from exponea_async.cli.terminal import (
     print_table,
 )
 from exponea_async.config import Configuration
-from exponea_async.errors import ConfigurationError, InvalidEventError, StorageError
-from exponea_async.storage import MEMORY, create_storage, storage_location
+from exponea_async.errors import InvalidEventError, StorageError
+from exponea_async.storage import MEMORY, create_storage, is_in_postgres, storage_location
 from exponea_async.storage.base import MAX_DUE_AHEAD, DeadLetter, Pending, Storage, Waiting
 
 LIMIT = 20
@@ -45,26 +54,26 @@ nothing is uploaded.
 """
 
 
-#: Stands for the project if there is none in the settings.
-NO_PROJECT = "none"
 TITLES = ("id", "project", "age", "event", "customer")
 
 
 @frozen
 class Queue:
     """
-    The queue, and what the settings and the file say about projects.
+    The queue, and what the settings and the queue say about projects.
 
     Attributes:
         storage: The storage, open.
-        projects: The configured projects, and those that are stored in the file.
+        projects: The configured projects, and those that are stored in the queue.
+        is_in_database: Whether it is in PostgreSQL.
     """
 
     storage: Storage
     projects: ProjectStore
+    is_in_database: bool = False
 
     async def address(self, project: str) -> str | None:
-        """Return the address of a project, or None if neither the settings nor the file name it."""
+        """Return the address of a project, or None if neither the settings nor the queue name it."""
         access = await self.projects.find(project)
         return None if access is None else access.base_url
 
@@ -72,7 +81,8 @@ class Queue:
 def register(commands: Commands) -> None:
     """Add the command with its actions."""
     parser = add_parser(commands, "queue", "inspect the queue, revive or delete dead letters", DESCRIPTION)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    add_help_as_default(parser)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
     _add_action(actions, "stats", "count the records in the queue", stats)
     _add_limit_option(_add_action(actions, "list", "show the oldest records that wait", show_waiting))
     _add_limit_option(
@@ -98,6 +108,7 @@ def register(commands: Commands) -> None:
     )
     drop_parser.add_argument("project", metavar="TOKEN", help="the token of the project")
     _add_yes(drop_parser)
+    move.register(actions)
 
 
 def _add_action(
@@ -119,7 +130,10 @@ def _add_action(
 
 def _add_limit_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--limit", type=positive_integer, help=f"maximum number of records; {LIMIT} by default, with --json all"
+        "--limit",
+        type=positive_integer,
+        metavar="N",
+        help=f"maximum number of records; {LIMIT} by default, with --json all",
     )
 
 
@@ -128,7 +142,7 @@ def _add_yes(parser: argparse.ArgumentParser) -> None:
 
 
 def _token(string: str) -> str:
-    if not PROJECT_TOKEN.fullmatch(string):
+    if not re.fullmatch(PROJECT_TOKEN, string):
         raise argparse.ArgumentTypeError(f"must consist of ASCII letters, digits and '-', got {string!r}")
     return string
 
@@ -146,11 +160,11 @@ def _add_ids(parser: argparse.ArgumentParser) -> Any:
 @asynccontextmanager
 async def _open_queue(args: argparse.Namespace) -> AsyncIterator[Queue]:
     damages: list[StorageError] = []
-    configuration = _configuration(args)
+    configuration = read_storage_settings(args)
     storage = await asyncio.to_thread(_storage, configuration, damages)
     await storage.open()
     try:
-        yield Queue(storage, ProjectStore(configuration, storage))
+        yield Queue(storage, ProjectStore(configuration, storage), is_in_postgres(configuration))
     finally:
         await storage.aclose()
     if damages:
@@ -161,30 +175,17 @@ def _storage(configuration: Configuration, damages: list[StorageError]) -> Stora
     location = storage_location(configuration)
     if location == MEMORY:
         raise UsageError(
-            "--storage", f"must be a file, got {MEMORY!r}: a queue in memory is private to its process", "Name a file."
+            "--storage",
+            f"must be a file or a database, got {MEMORY!r}: a queue in memory is private to its process",
+            "Name a file or the URL of a PostgreSQL database.",
         )
     if isinstance(location, Path) and not location.exists():
         # Opening the storage would create the file.
         print_diagnostic(f"there is no queue file at {location} yet")
         configuration = evolve(configuration, storage=MEMORY)
-    return create_storage(configuration, damages.append)
-
-
-def _configuration(args: argparse.Namespace) -> Configuration:
-    given: dict[str, Any] = {}
-    if args.project_token is not None:
-        given["project_token"] = args.project_token
-    if args.storage is not None:
-        # The group only chooses the file, which is given.
-        given |= {"storage": args.storage, "app_group": None}
-    with suppress(ConfigurationError):
-        return Configuration.from_env(**given)
-    # Nothing is sent, so neither a key nor the settings of other projects are required.
-    given |= {"authorization_token": "none", "project_mapping": {}, "other_projects": ()}
-    if args.storage is not None and not os.environ.get("EXPONEA_PROJECT_TOKEN"):
-        # Without a file, the project chooses it.
-        given.setdefault("project_token", NO_PROJECT)
-    return Configuration.from_env(**given)
+    # Neither does looking at a queue create or migrate a schema.
+    postgres = evolve(configuration.postgres, migrate=False)
+    return create_storage(evolve(configuration, postgres=postgres), damages.append)
 
 
 # The actions
@@ -195,14 +196,14 @@ async def stats(queue: Queue, args: argparse.Namespace) -> int:
     pending = await queue.storage.pending()
     waiting = _by_project(pending)
     unknown = [project for project, count in waiting.items() if count and await queue.address(project) is None]
-    summary = {"waiting": pending.waiting, "taken": pending.leased, "dead": pending.dead}
+    summary = {"waiting": pending.waiting, "leased": pending.leased, "dead": pending.dead}
     if args.json:
         print_json({**summary, "projects": waiting, "unknown": unknown})
     else:
         print_summary({**summary, **{f"waiting for {project}": count for project, count in waiting.items() if count}})
     for project in unknown:
         print_diagnostic(
-            f"project {project} is neither in the settings of this command nor in the queue file. If those of the "
+            f"project {project} is neither in the settings of this command nor in the queue. If those of the "
             f"application do not name it either, its events can't be sent. {UNKNOWN_PROJECT_HINT}"
         )
     return Exit.DONE
@@ -216,8 +217,10 @@ def _by_project(pending: Pending) -> dict[str, int]:
 
 
 async def compact(queue: Queue, args: argparse.Namespace) -> int:
-    """Rewrite the file without unused space."""
+    """Give unused space back to the system."""
     summary = {"freed_bytes": max(0, await queue.storage.compact())}
+    if queue.is_in_database:
+        print_diagnostic("the space of deleted rows is reused: the server's autovacuum frees it by itself")
     if args.json:
         print_json(summary)
     else:
@@ -391,7 +394,7 @@ async def retarget(queue: Queue, args: argparse.Namespace) -> int:
         await queue.storage.rename_route(route, f"{args.new}{split_route(route)[1].removeprefix(args.old)}")
     if await queue.address(args.new) is None:
         print_diagnostic(
-            f"project {args.new} is neither in the settings of this command nor in the queue file; its events are sent "
+            f"project {args.new} is neither in the settings of this command nor in the queue; its events are sent "
             "only if those of the application name it"
         )
     return _report_project("retargeted", count, args.old, args)

@@ -23,13 +23,23 @@ from exponea_async.cli.options import (
     read_configuration,
     seconds,
     unique_names,
+    with_uploads,
 )
 from exponea_async.cli.terminal import Exit, UsageError, print_json, print_line
 from exponea_async.client import Exponea
+from exponea_async.config import Configuration
 from exponea_async.errors import DeliveryError, DeliveryTimeoutError
 from exponea_async.models import Customer, Event, Receipt
 from exponea_async.subjects import CustomerTracker, Device
 
+EVENT_EXAMPLE = """\
+  exponea-async track purchase --id registered=jane@example.com --property total_price=7.99 --wait 10
+
+"""
+CUSTOMER_EXAMPLE = """\
+  exponea-async identify --id registered=jane@example.com --property first_name=Jane
+
+"""
 DESCRIPTION = """\
 The command stores what it tracks in the queue and then tries to upload it. Without --wait it succeeds as soon as the
 queue has it; 'exponea-async flush' uploads what remains.
@@ -39,7 +49,7 @@ queue has it; 'exponea-async flush' uploads what remains.
 
 def register(commands: Commands) -> None:
     """Add both commands."""
-    parser = add_parser(commands, "track", "track an event", DESCRIPTION + SETTINGS_HELP)
+    parser = add_parser(commands, "track", "track an event", EVENT_EXAMPLE + DESCRIPTION + SETTINGS_HELP)
     parser.add_argument("name", metavar="NAME", help="the event type, for example purchase")
     _add_subject_options(parser, "an id of the customer whom the event is about; required unless there is a --device")
     _add_property_options(parser)
@@ -51,7 +61,8 @@ def register(commands: Commands) -> None:
     )
     _add_common_options(parser)
     parser.set_defaults(run=track)
-    parser = add_parser(commands, "identify", "set the ids and properties of a customer", DESCRIPTION + SETTINGS_HELP)
+    description = CUSTOMER_EXAMPLE + DESCRIPTION + SETTINGS_HELP
+    parser = add_parser(commands, "identify", "set the ids and properties of a customer", description)
     _add_subject_options(parser, "an id of the customer; at least one is required")
     _add_property_options(parser)
     _add_common_options(parser)
@@ -100,6 +111,12 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
     add_settings_options(parser)
 
 
+def _configuration(args: argparse.Namespace) -> Configuration:
+    # With --wait the command itself uploads, in any flush mode.
+    configuration = read_configuration(args)
+    return configuration if args.wait is None else with_uploads(configuration)
+
+
 async def track(args: argparse.Namespace) -> int:
     """Track an event."""
     if args.ids and args.device:
@@ -115,7 +132,7 @@ async def track(args: argparse.Namespace) -> int:
             "Pass an id of the customer, for example --id registered=jane@example.com, or the key of a device.",
         )
     event = Event(args.name, await _properties(args), args.timestamp)
-    async with open_client(read_configuration(args)) as exponea:
+    async with open_client(_configuration(args)) as exponea:
         receipt = await _subject(exponea, args).track_event(event)
         await _upload(exponea, receipt, args.wait)
     return await _report(args.name, receipt, args)
@@ -127,7 +144,7 @@ async def identify(args: argparse.Namespace) -> int:
         raise UsageError("--id", "is missing", "Pass at least one, for example --id registered=jane@example.com.")
     ids = unique_names("--id", args.ids)
     customer = Customer(ids, await _properties(args))
-    async with open_client(read_configuration(args)) as exponea:
+    async with open_client(_configuration(args)) as exponea:
         # Without --device no state of a device is to be changed.
         subject = exponea.device(args.device) if args.device else exponea.for_customer(ids)
         receipt = await subject.identify_customer(customer)

@@ -5,21 +5,24 @@
 import argparse
 import asyncio
 import logging
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 from attrs import asdict, frozen
 
+from exponea_async.cli.commands.sandbox import page_url, stop_event
 from exponea_async.cli.demo.ledger import Balance, Ledger
 from exponea_async.cli.demo.shop import HOUR, Tracked, Visit, visits
 from exponea_async.cli.options import Commands, add_json_option, add_parser, open_client, positive_integer, seconds
-from exponea_async.cli.terminal import Exit, Progress, number, print_json, print_summary
+from exponea_async.cli.terminal import Exit, Progress, ProgressLine, number, print_json, print_summary
 from exponea_async.client import Exponea
 from exponea_async.config import Configuration, UploadSettings
 from exponea_async.errors import StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
-from exponea_async.models import Event, PurchasedItem, Stats
+from exponea_async.models import Event, PurchasedItem
+from exponea_async.observability import Stats
 from exponea_async.sandbox import Fault, Faults, Sandbox
 from exponea_async.storage import create_storage
 from exponea_async.storage.base import DeadLetter
@@ -53,6 +56,9 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument(
         "--seconds", type=_duration, default=SECONDS, help=f"how long the simulation takes, {SECONDS:g} by default"
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="leave the sandbox open, with its page of what arrived, until Ctrl-C"
     )
     add_json_option(parser)
     # The demo prints what happens in the outage, so log lines of the SDK would only repeat it.
@@ -124,40 +130,53 @@ async def run(args: argparse.Namespace) -> int:
     """Run the demo."""
     progress = Progress()
     progress.print(f"One hour of a shop with {number(args.customers)} customers, in about {args.seconds:g} seconds.")
-    result = await simulate(args.customers, args.seed, args.seconds, progress)
-    if args.json:
-        print_json({**result.summary(), "seconds": round(result.seconds, 2)})
-    else:
-        print_summary(result.summary())
+    async with Sandbox(seed=args.seed) as sandbox:
+        if args.page:
+            progress.print(f"Page: {page_url(sandbox)}")
+        result = await simulate(sandbox, visits(args.customers, args.seed), args.seconds, progress)
+        if args.json:
+            print_json({**result.summary(), "seconds": round(result.seconds, 2)})
+        else:
+            print_summary(result.summary())
+        if args.page:
+            await _leave_open(sandbox, progress)
     return Exit.FAILED if result.balance.lost else Exit.DONE
 
 
-async def simulate(customers: int, seed: int, seconds: float, progress: Progress) -> Result:
+async def simulate(sandbox: Sandbox, hour: list[Visit], seconds: float, progress: Progress) -> Result:
     """
     Simulate the hour and return its result.
 
     Args:
-        customers: The number of visitors.
-        seed: The seed of the visits and of the sandbox.
+        sandbox: The platform, which has to be running.
+        hour: The visits.
         seconds: How long the hour takes.
         progress: Where progress is printed.
     """
     ledger = Ledger()
     with tempfile.TemporaryDirectory(prefix="exponea-demo-") as folder:
-        async with Sandbox(seed=seed) as sandbox:
-            configuration = Configuration(
-                project_token=PROJECT,
-                authorization_token="demo-key",  # noqa: S106 - the sandbox accepts any key
-                base_url=sandbox.url,
-                storage=Path(folder) / "queue.sqlite",
-                upload=UploadSettings(backoff_initial=0.1, backoff_max=1.0),
-            )
-            started_at = time.monotonic()
-            simulation = _Simulation(configuration, sandbox.faults, ledger, seconds, progress)
-            stats = await simulation.run(visits(customers, seed))
-            took = time.monotonic() - started_at
-            balance = ledger.balance(sandbox.engine, await _dead_letters(configuration), stats.tracked)
+        configuration = Configuration(
+            project_token=PROJECT,
+            authorization_token="demo-key",  # noqa: S106 - the sandbox accepts any key
+            base_url=sandbox.url,
+            storage=Path(folder) / "queue.sqlite",
+            upload=UploadSettings(backoff_initial=0.1, backoff_max=1.0, linger_max=0.0),
+        )
+        started_at = time.monotonic()
+        simulation = _Simulation(configuration, sandbox.faults, ledger, seconds, progress)
+        stats = await simulation.run(hour)
+        took = time.monotonic() - started_at
+        balance = ledger.balance(sandbox.engine, await _dead_letters(configuration), stats.tracked)
     return Result(balance, stats, took)
+
+
+async def _leave_open(sandbox: Sandbox, progress: Progress) -> None:
+    # Only from here on Ctrl-C is not an interruption, and the exit code is that of the result.
+    stop = stop_event()
+    # The result may be read through a pipe, which is not flushed before the end otherwise.
+    sys.stdout.flush()
+    progress.print(f"The page stays open at {page_url(sandbox)} until Ctrl-C.")
+    await stop.wait()
 
 
 class _Simulation:
@@ -227,12 +246,13 @@ class _Simulation:
     def _print(self, message: str) -> None:
         self._progress.print(f"{self._clock}  {message}")
 
-    def _describe(self, stats: Stats) -> str:
+    def _describe(self, stats: Stats) -> ProgressLine:
         waiting = stats.tracked - stats.delivered - stats.rejected
-        return (
+        text = (
             f"{self._clock}  {number(stats.tracked)} tracked, {number(stats.delivered)} delivered, "
             f"{number(waiting)} waiting"
         )
+        return ProgressLine(text, min(1.0, self._clock.second / HOUR))
 
 
 async def _dead_letters(configuration: Configuration) -> list[DeadLetter]:

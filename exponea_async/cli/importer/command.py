@@ -6,13 +6,13 @@ import argparse
 import asyncio
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from exponea_async.cli.importer.arguments import add_arguments, read_job
 from exponea_async.cli.importer.checkpoint import Checkpoint
+from exponea_async.cli.importer.dry_run import DryRun
 from exponea_async.cli.importer.job import Importer, Job
-from exponea_async.cli.importer.mapping import TYPES, ColumnMapping, PropertySource
-from exponea_async.cli.importer.reader import FORMATS, Layout, guess_format
-from exponea_async.cli.importer.timestamps import AUTO, TimestampFormat, time_zone, timestamp_pattern
+from exponea_async.cli.importer.observations import Observations
 from exponea_async.cli.options import (
     SETTINGS_HELP,
     Commands,
@@ -20,10 +20,7 @@ from exponea_async.cli.options import (
     add_parser,
     add_settings_options,
     first_completed,
-    name_and_value,
     open_client,
-    read_configuration,
-    unique_names,
 )
 from exponea_async.cli.terminal import (
     Exit,
@@ -40,162 +37,39 @@ from exponea_async.hooks import DeliveryEvent, Hooks
 DESCRIPTION = """\
   exponea-async import orders.csv --event purchase --id registered=email --timestamp created_at \\
       --property total_price=amount:number
+  exponea-async import people.csv --customers --id registered=email --property first_name=name
 
-Each line becomes an event. The import can be interrupted at any time: the same command continues it, because a journal
-beside the file stores how far it has come. Timestamps come from the file, so a line that is sent twice makes two equal
-events, and the platform removes the second one as a duplicate. It would also remove an event that equals that of
-another line; --line-number keeps such lines apart. EXPONEA_DEFAULT_PROPERTIES adds the same properties to all events.
+Each line becomes an event, or with --customers an update of a customer's properties. --dry-run checks the whole file
+first and writes nothing. The import can be interrupted at any time: the same command continues it, because a journal
+beside the file stores how far it has come.
+
+Timestamps come from the file, so a line that is sent twice makes two equal events, and the platform removes the second
+one as a duplicate. It would also remove an event that equals that of another line; --line-number keeps such lines
+apart. EXPONEA_DEFAULT_PROPERTIES adds the same properties to all events.
+
+Invalid lines go to FILE.bad.jsonl with the reasons. Correct "values" (or "text") there, and import that file with the
+same options.
 
 """
 
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    parser = add_parser(commands, "import", "track the lines of a file as events", DESCRIPTION + SETTINGS_HELP)
-    parser.add_argument(
-        "file", type=Path, metavar="FILE", help="JSON Lines, CSV or whitespace-separated columns, in UTF-8"
-    )
-    _add_layout_options(parser.add_argument_group("layout of the file"))
-    _add_mapping_options(parser.add_argument_group("meaning of the columns"))
-    group = parser.add_argument_group("the import")
-    group.add_argument(
-        "--journal", type=Path, metavar="FILE", help="the file for the progress; FILE.journal by default"
-    )
-    group.add_argument("--bad", type=Path, metavar="FILE", help="the file for invalid lines; FILE.bad.jsonl by default")
-    group.add_argument("--again", action="store_true", help="start over, even if the journal contains a checkpoint")
+    summary = "track the lines of a file as events, or set the properties of customers"
+    parser = add_parser(commands, "import", summary, DESCRIPTION + SETTINGS_HELP)
+    add_arguments(parser)
     add_json_option(parser)
     add_settings_options(parser)
     parser.set_defaults(run=run)
 
 
-def _add_layout_options(group: Any) -> None:
-    group.add_argument(
-        "--format", choices=FORMATS, help="by default it depends on the suffix; columns are separated by whitespace"
-    )
-    group.add_argument(
-        "--columns",
-        type=_column_names,
-        default=(),
-        metavar="A,B,...",
-        help="the names of the columns; by default the first line contains them",
-    )
-    group.add_argument(
-        "--delimiter", type=_delimiter, metavar="CHARACTER", help="of CSV; a comma by default, 'tab' for .tsv"
-    )
-    group.add_argument(
-        "--skip-lines", type=_line_count, default=0, metavar="N", help="how many lines at the beginning to skip"
-    )
-
-
-def _add_mapping_options(group: Any) -> None:
-    event = group.add_mutually_exclusive_group(required=True)
-    event.add_argument("--event", metavar="NAME", help="the type of all events")
-    event.add_argument("--event-column", metavar="COLUMN", help="the column with the event type")
-    group.add_argument(
-        "--id",
-        dest="ids",
-        action="append",
-        type=name_and_value,
-        required=True,
-        metavar="KIND=COLUMN",
-        help="an id of the customer and its column, for example registered=email; repeatable",
-    )
-    group.add_argument("--timestamp", required=True, metavar="COLUMN", help="the column that contains when it happened")
-    group.add_argument(
-        "--timestamp-format",
-        type=timestamp_pattern,
-        default=AUTO,
-        metavar="FORMAT",
-        help="seconds, milliseconds, iso, or a pattern of strptime such as %%Y%%m%%d; by default seconds or ISO 8601",
-    )
-    group.add_argument(
-        "--timezone",
-        type=time_zone,
-        default="UTC",
-        metavar="ZONE",
-        help="the time zone of timestamps without an offset; UTC by default",
-    )
-    group.add_argument(
-        "--property",
-        dest="properties",
-        action="append",
-        type=_property_source,
-        default=[],
-        metavar="NAME=COLUMN[:TYPE]",
-        help=f"a property and its column; the type is {', '.join(TYPES)}, or by default that of the file; repeatable",
-    )
-    group.add_argument("--line-number", metavar="PROPERTY", help="a property for the number of the line in the file")
-
-
-def _column_names(string: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in string.split(","))
-    if not all(names) or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"must name each column once, got {string!r}")
-    return names
-
-
-def _delimiter(string: str) -> str:
-    character = "\t" if string in ("tab", r"\t") else string
-    if len(character) != 1 or character in '"\r\n':
-        raise argparse.ArgumentTypeError(
-            f"must be one character, neither a double quote nor a line break, got {string!r}"
-        )
-    return character
-
-
-def _line_count(string: str) -> int:
-    if not (string.isascii() and string.isdecimal()):
-        raise argparse.ArgumentTypeError(f"must be a number of lines, got {string!r}")
-    return int(string[:18])
-
-
-def _property_source(string: str) -> PropertySource:
-    name, column = name_and_value(string)
-    # The name of a column may itself contain a colon.
-    start, separator, type_name = column.rpartition(":")
-    if separator and type_name in TYPES:
-        return PropertySource(name, start, type_name)
-    return PropertySource(name, column)
-
-
-def _job(args: argparse.Namespace) -> Job:
-    path: Path = args.file
-    file_format = args.format or guess_format(path)
-    if file_format == "jsonl" and args.columns:
-        raise UsageError("--columns", "can't be used with JSON Lines, where each line names its columns", "Remove it.")
-    delimiter = args.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
-    return Job(
-        path=path,
-        layout=Layout(file_format, args.columns, delimiter, args.skip_lines),
-        mapping=_mapping(args),
-        journal=args.journal or path.with_name(f"{path.name}.journal"),
-        rejects=args.bad or path.with_name(f"{path.name}.bad.jsonl"),
-        configuration=read_configuration(args),
-        again=args.again,
-    )
-
-
-def _mapping(args: argparse.Namespace) -> ColumnMapping:
-    names = [(each.name, each) for each in args.properties]
-    if args.line_number:
-        names.append((args.line_number, None))
-    unique_names("--property", names)
-    return ColumnMapping(
-        event=args.event,
-        event_column=args.event_column,
-        ids=unique_names("--id", args.ids),
-        timestamp=args.timestamp,
-        timestamp_format=TimestampFormat(args.timestamp_format, args.timezone),
-        properties=args.properties,
-        line_number=args.line_number,
-    )
-
-
 async def run(args: argparse.Namespace) -> int:
     """Import a file, or continue its import."""
-    job = _job(args)
+    job = read_job(args)
     _check_paths(job)
     with await asyncio.to_thread(_open_file, job.path) as file:
+        if args.dry_run:
+            return await _check(await asyncio.to_thread(DryRun, job, file), as_json=args.json)
         importer = await asyncio.to_thread(Importer, job, file)
         if importer.is_finished:
             _print_already_finished(job.path, importer.checkpoint, as_json=args.json)
@@ -208,12 +82,35 @@ async def run(args: argparse.Namespace) -> int:
     return _exit_code(job, importer)
 
 
+async def _check(dry_run: DryRun, *, as_json: bool) -> int:
+    async with Progress().refreshing(dry_run.describe):
+        await dry_run.run()
+    if as_json:
+        print_json(dry_run.as_json())
+    else:
+        print_summary(dry_run.summary())
+        for line, reason in dry_run.shown:
+            print_diagnostic(f"line {number(line)}: {reason}")
+        if dry_run.invalid > len(dry_run.shown):
+            print_diagnostic(f"{number(dry_run.invalid - len(dry_run.shown))} more lines are invalid")
+    _print_warnings(dry_run.observations)
+    return Exit.BAD_INPUT if dry_run.invalid else Exit.DONE
+
+
+def _print_warnings(observations: Observations) -> None:
+    for warning in observations.warnings():
+        print_diagnostic(f"warning: {warning}")
+
+
 def _check_paths(job: Job) -> None:
     if len({path.resolve() for path in (job.path, job.journal, job.rejects)}) < 3:
         raise UsageError("FILE", "must differ from --journal and --bad", "Choose three different files.")
 
 
 def _open_file(path: Path) -> BinaryIO:
+    if path.is_fifo() or path.is_char_device():
+        # Opening a pipe may take forever, and it can't be read again after an interruption.
+        raise UsageError(path, "expected a regular file, got a pipe or a device", "Write its content to a file first.")
     try:
         return path.open("rb")
     except OSError as error:
@@ -259,15 +156,18 @@ def _print_result(importer: Importer, *, as_json: bool) -> None:
         "resumed_at": importer.start.line_number,
         "finished": importer.is_finished,
     }
-    print_json({**summary, **state})
+    print_json({**summary, **state, "warnings": importer.observations.as_json()})
 
 
 def _exit_code(job: Job, importer: Importer) -> int:
     rejected = importer.deliveries.rejected
+    _print_warnings(importer.observations)
     if importer.invalid:
-        print_diagnostic(f"{number(importer.invalid)} lines are invalid; {job.rejects} lists them with the reasons")
+        found = "line is invalid. Correct it" if importer.invalid == 1 else "lines are invalid. Correct them"
+        print_diagnostic(f"{number(importer.invalid)} {found} in {job.rejects} and import that file")
     if rejected:
-        print_diagnostic(f"Engagement rejected {number(rejected)} events; 'exponea-async queue dead' shows the reasons")
+        events = "1 event" if rejected == 1 else f"{number(rejected)} events"
+        print_diagnostic(f"Engagement rejected {events}; 'exponea-async queue dead' shows the reasons")
     if not importer.is_finished:
         print_diagnostic(
             f"{number(importer.remaining)} events wait in the queue; the same command continues the import"

@@ -4,25 +4,25 @@ An import: reads a file chunk by chunk, tracks each chunk in one commit and writ
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from attrs import asdict, evolve, frozen
 
-from exponea_async._pipeline.commands import project_of
 from exponea_async.cli.importer.checkpoint import Checkpoint, Journal, fingerprint
-from exponea_async.cli.importer.mapping import ColumnMapping, CustomerEvent
-from exponea_async.cli.importer.reader import Layout, Line, LineReader
-from exponea_async.cli.importer.rejects import RejectsFile
-from exponea_async.cli.terminal import UsageError, duration, number
+from exponea_async.cli.importer.chunks import Chunk, ChunkReader, InvalidLines, track
+from exponea_async.cli.importer.mapping import ColumnMapping
+from exponea_async.cli.importer.observations import Observations
+from exponea_async.cli.importer.reader import Layout, LineReader
+from exponea_async.cli.importer.rejects import REJECTS, RejectsFile, RejectsReader
+from exponea_async.cli.options import waiting_by_project, with_uploads
+from exponea_async.cli.terminal import ProgressLine, UsageError, duration, number
 from exponea_async.client import Exponea
 from exponea_async.config import Configuration
-from exponea_async.errors import ExponeaError, InvalidEventError
+from exponea_async.errors import ExponeaError
 from exponea_async.models import EventType, FlushMode, Receipt
-from exponea_async.storage import create_storage
 
 #: How many lines are tracked in one commit.
 CHUNK_LINES = 500
@@ -32,8 +32,6 @@ MAX_RECORDS = 10_000
 MAX_OPEN_RECEIPTS = 20_000
 #: How long to wait for receipts that poll the queue themselves, which they do every second, in seconds.
 POLL_TIMEOUT = 2.5
-#: The length of the progress bar in characters.
-BAR_LENGTH = 20
 
 
 @frozen(kw_only=True)
@@ -78,17 +76,13 @@ class Job:
             # The journal survives a loss of power, so the events that it counts as tracked must survive it too.
             durability="power",
         )
-        return evolve(self.configuration, queue=queue, flush_mode=FlushMode.IMMEDIATE)
+        # Invalid lines are collected, whatever the application does with its own invalid events.
+        return evolve(with_uploads(self.configuration), queue=queue, flush_mode=FlushMode.IMMEDIATE, on_invalid="raise")
 
     async def _left_over(self) -> int:
         """Return how many records of other projects are in the queue, where they may stay."""
-        storage = create_storage(self.configuration, lambda _: None)
-        await storage.open()
-        try:
-            routes = (await storage.pending()).routes
-        finally:
-            await storage.aclose()
-        return sum(count for route, count in routes.items() if project_of(route) not in self.projects)
+        waiting = await waiting_by_project(self.configuration)
+        return sum(count for project, count in waiting.items() if project not in self.projects)
 
     def identity(self, file: BinaryIO) -> dict[str, Any]:
         """Return what distinguishes this import from others. The keys are part of the format of the journal."""
@@ -105,7 +99,7 @@ class Job:
                 "event_column": mapping.event_column,
                 "ids": mapping.ids,
                 "timestamp": mapping.timestamp,
-                "moments": [mapping.timestamp_format.pattern, str(mapping.timestamp_format.zone)],
+                "moments": self._timestamps(),
                 "properties": [asdict(each) for each in mapping.properties],
                 "line_number": mapping.line_number,
                 # They are in each event too: with other values, the platform would not recognise an event sent twice.
@@ -113,23 +107,10 @@ class Job:
             },
         }
 
-
-@frozen
-class Chunk:
-    """
-    Lines that are tracked in one commit.
-
-    Attributes:
-        events: The valid lines with their events.
-        invalid: The invalid lines with the reasons.
-        offset: How many bytes of the file were read up to its end.
-        line_number: How many lines of the file that makes.
-    """
-
-    events: Sequence[tuple[Line, CustomerEvent]]
-    invalid: Sequence[tuple[Line, str]]
-    offset: int
-    line_number: int
+    def _timestamps(self) -> list[str]:
+        mapping = self.mapping
+        column = [mapping.format_column] if mapping.format_column else []
+        return [mapping.timestamp_format.pattern, str(mapping.timestamp_format.zone), *column]
 
 
 class Deliveries:
@@ -200,13 +181,11 @@ class Importer:
 
     def __init__(self, job: Job, file: BinaryIO) -> None:
         self._path = job.path
-        self._mapping = job.mapping
         self._projects = job.projects
         identity = job.identity(file)
         self._size = identity["file"]["size"]
-        self._reader = LineReader(file, job.layout)
-        if self._reader.columns:
-            job.mapping.check_columns(self._reader.columns)
+        self._reader = open_reader(job, file)
+        self._chunks = ChunkReader(self._reader, job.mapping, CHUNK_LINES)
         self._journal = Journal(job.journal, identity)
         if job.again:
             self._journal.check_replaceable()
@@ -238,8 +217,8 @@ class Importer:
         Raises:
             UsageError: The file has changed while it was read.
         """
-        while chunk := await asyncio.to_thread(self._read_chunk):
-            receipts, invalid = await self._track(exponea, chunk)
+        while chunk := await asyncio.to_thread(self._chunks.read):
+            receipts, invalid = await track(exponea, chunk)
             await self.deliveries.add(receipts)
             await asyncio.to_thread(self._save_checkpoint, chunk, len(receipts), invalid)
         if self._reader.offset != self._size:
@@ -255,37 +234,15 @@ class Importer:
         """Close the rejects file."""
         self._rejects.close()
 
-    def _read_chunk(self) -> Chunk | None:
-        events: list[tuple[Line, CustomerEvent]] = []
-        invalid: list[tuple[Line, str]] = []
-        for line in islice(self._reader, CHUNK_LINES):
-            try:
-                events.append((line, self._mapping.to_event(line)))
-            except ValueError as error:
-                invalid.append((line, str(error)))
-        return Chunk(events, invalid, self._reader.offset, self._reader.line_number) if events or invalid else None
-
-    async def _track(self, exponea: Exponea, chunk: Chunk) -> tuple[list[Receipt], list[tuple[Line, str]]]:
-        """Track a chunk in one commit, or if an event is invalid, each event by itself."""
-        try:
-            return await exponea.track_many([event for _, event in chunk.events]), [*chunk.invalid]
-        except InvalidEventError:
-            results = await asyncio.gather(*(_track_one(exponea, event) for _, event in chunk.events))
-        receipts = [result for result in results if isinstance(result, Receipt)]
-        invalid = [
-            (line, result) for (line, _), result in zip(chunk.events, results, strict=True) if isinstance(result, str)
-        ]
-        return receipts, [*chunk.invalid, *invalid]
-
-    def _save_checkpoint(self, chunk: Chunk, tracked: int, invalid: Sequence[tuple[Line, str]]) -> None:
+    def _save_checkpoint(self, chunk: Chunk, tracked: int, invalid: InvalidLines) -> None:
         """Store how far the import has come; all lines up to there are in the queue or in the rejects file."""
-        for line, reason in sorted(invalid, key=lambda each: each[0].number):
+        for line, reason in invalid:
             self._rejects.add(line, reason)
         self._rejects.sync()
         self.checkpoint = Checkpoint(
             offset=chunk.offset,
             line_number=chunk.line_number,
-            lines=self.checkpoint.lines + len(chunk.events) + len(chunk.invalid),
+            lines=self.checkpoint.lines + len(chunk.entries) + len(chunk.invalid),
             tracked=self.checkpoint.tracked + tracked,
             invalid=self.checkpoint.invalid + len(invalid),
             rejects_size=self._rejects.size,
@@ -324,21 +281,31 @@ class Importer:
         """The duration of this run so far, in seconds."""
         return max(time.monotonic() - self._started_at, 1e-3)
 
-    def describe(self) -> str:
-        """Return the progress line."""
+    @property
+    def observations(self) -> Observations:
+        """What looks like a mistake in the lines of this run."""
+        return self._chunks.observations
+
+    def describe(self) -> ProgressLine:
+        """Return the progress."""
         if not self._is_reading:
-            return f"all lines are read; {number(self.deliveries.delivered)} delivered, uploading the rest"
+            delivered = number(self.deliveries.delivered)
+            return ProgressLine(f"all lines are read; {delivered} delivered, uploading the rest")
         share = self.checkpoint.offset / max(1, self._size)
         done = self.checkpoint.offset - self.start.offset
         left = duration((self._size - self.checkpoint.offset) * self.seconds / done) if done else "?"
         rate = self.lines / self.seconds
-        bar = "#" * round(share * BAR_LENGTH)
-        lines = number(self.checkpoint.lines)
-        return f"[{bar:.<{BAR_LENGTH}}] {share:4.0%}  {lines} lines  {rate:,.0f}/s  {left} left"
+        return ProgressLine(f"{number(self.checkpoint.lines)} lines  {rate:,.0f}/s  {left} left", share)
 
 
-async def _track_one(exponea: Exponea, event: CustomerEvent) -> Receipt | str:
-    try:
-        return (await exponea.track_many([event]))[0]
-    except InvalidEventError as error:
-        return str(error).removeprefix("events[0].")
+def open_reader(job: Job, file: BinaryIO) -> LineReader:
+    """
+    Return the lines of a job's file.
+
+    Raises:
+        UsageError: The first line does not name the columns, or a column does not exist.
+    """
+    reader = RejectsReader(file) if job.layout.format == REJECTS else LineReader(file, job.layout)
+    if reader.columns:
+        job.mapping.check_columns(reader.columns)
+    return reader

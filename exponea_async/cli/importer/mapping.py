@@ -11,10 +11,13 @@ from attrs import frozen
 from exponea_async.cli.importer.reader import Line
 from exponea_async.cli.importer.timestamps import TimestampFormat
 from exponea_async.cli.terminal import UsageError
-from exponea_async.models import Event
+from exponea_async.models import Customer, Event
 
 #: The ids of a customer, and an event of this customer.
 CustomerEvent = tuple[Mapping[str, str], Event]
+
+#: What separates columns where it is not the comma, as it is written on the command line.
+DELIMITERS = {";": "';'", "|": "'|'", "\t": "tab"}
 
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
@@ -82,23 +85,27 @@ class PropertySource:
 @frozen
 class ColumnMapping:
     """
-    Which columns make up an event.
+    Which columns make up an event, or an update of a customer.
 
     Attributes:
         event: The type of all events, or None where `event_column` contains it.
         event_column: The column with the event type.
+        is_customers: Whether each line is an update of a customer instead.
         ids: The columns with the ids of the customer, by kind of id.
-        timestamp: The column with the timestamp.
+        timestamp: The column with the timestamp; None for updates of customers.
         timestamp_format: The format of the timestamps.
-        properties: The properties of the event.
+        format_column: The column with the format of each timestamp, or None.
+        properties: The properties of the event or the customer.
         line_number: The property for the line number, or None.
     """
 
     event: str | None
     event_column: str | None
+    is_customers: bool
     ids: Mapping[str, str]
-    timestamp: str
+    timestamp: str | None
     timestamp_format: TimestampFormat
+    format_column: str | None
     properties: Sequence[PropertySource]
     line_number: str | None
 
@@ -111,18 +118,22 @@ class ColumnMapping:
         """
         needed = [
             *(("--id", column) for column in self.ids.values()),
-            ("--timestamp", self.timestamp),
+            *([("--timestamp", self.timestamp)] if self.timestamp else []),
+            *([("--timestamp-format-column", self.format_column)] if self.format_column else []),
             *(("--property", each.column) for each in self.properties),
             *([("--event-column", self.event_column)] if self.event_column else []),
         ]
         for option, column in needed:
             if column not in columns:
-                existing = ", ".join(map(repr, columns))
-                raise UsageError(option, f"the file has no column {column!r}", f"Choose one of {existing}.")
+                hint = f"Choose one of {', '.join(map(repr, columns))}."
+                for character, name in DELIMITERS.items() if len(columns) == 1 else ():
+                    if character in columns[0]:
+                        hint = f"The first line has one column, {columns[0]!r:.60}. Pass --delimiter {name}."
+                raise UsageError(option, f"the file has no column {column!r}", hint)
 
-    def to_event(self, line: Line) -> CustomerEvent:
+    def read(self, line: Line) -> CustomerEvent | Customer:
         """
-        Return the ids of the customer and the event of a line.
+        Return the ids of the customer and the event of a line, or the update of a customer.
 
         Raises:
             ValueError: The line is invalid; the message names the column.
@@ -132,14 +143,22 @@ class ColumnMapping:
         values = line.values
         ids = {kind: _identifier(values, column) for kind, column in self.ids.items()}
         event_type = _identifier(values, self.event_column) if self.event_column else self.event
-        try:
-            timestamp = self.timestamp_format.parse(_required(values, self.timestamp))
-        except (ValueError, OverflowError, OSError) as error:
-            raise ValueError(f"{self.timestamp}: {error}") from None
+        timestamp = self._timestamp(values)
         properties = {each.name: each.read(values) for each in self.properties}
         if self.line_number:
             properties[self.line_number] = line.number
+        if self.is_customers:
+            return Customer(ids, properties)
         return ids, Event(event_type or "", properties, timestamp)
+
+    def _timestamp(self, values: Mapping[str, Any]) -> float | None:
+        if self.timestamp is None:
+            return None
+        try:
+            name = values.get(self.format_column) if self.format_column else None
+            return self.timestamp_format.parse(_required(values, self.timestamp), name)
+        except (ValueError, OverflowError, OSError) as error:
+            raise ValueError(f"{self.timestamp}: {error}") from None
 
 
 def _required(values: Mapping[str, Any], column: str) -> Any:

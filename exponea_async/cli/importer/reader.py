@@ -4,7 +4,7 @@ Files of many lines: JSON Lines, CSV and whitespace-separated columns, read line
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -14,6 +14,8 @@ from exponea_async.cli.terminal import UsageError
 
 #: The maximum length of a line in bytes. An event has at most 800 KB, so a longer line can't be one.
 MAX_LINE_BYTES = 2_000_000
+#: Why a line of CSV is invalid that the end of the file interrupts.
+UNCLOSED = "a quote is not closed"
 BOM = b"\xef\xbb\xbf"
 
 FORMATS = ("jsonl", "csv", "columns")
@@ -40,12 +42,18 @@ class Line:
         raw: The line as it is in the file.
         values: The values by column; empty if the line is invalid.
         error: Why the line is invalid; empty if it is valid.
+        layout: The layout that its values were read with, the names of the columns included.
     """
 
     number: int
     raw: str
     values: Mapping[str, Any]
     error: str = ""
+    layout: "Layout | None" = None
+
+
+def _tuple(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)
 
 
 @frozen
@@ -61,7 +69,7 @@ class Layout:
     """
 
     format: str
-    columns: Sequence[str] = field(default=(), converter=tuple)
+    columns: Sequence[str] = field(default=(), converter=_tuple)
     delimiter: str = ","
     skip_lines: int = 0
 
@@ -78,6 +86,8 @@ class _FileLines:
     def __init__(self, file: BinaryIO, offset: int, number: int) -> None:
         self.offset = offset
         self.number = number
+        #: Whether more was read than there is.
+        self._is_at_end = False
         #: What was read since `start_line`.
         self._read: list[bytes] = []
         self._is_too_long = False
@@ -90,6 +100,7 @@ class _FileLines:
     def __next__(self) -> str:
         raw = self._file.readline(MAX_LINE_BYTES)
         if not raw:
+            self._is_at_end = True
             raise StopIteration
         self.number += 1
         self._read.append(raw)
@@ -114,15 +125,18 @@ class _FileLines:
     @property
     def raw(self) -> str:
         """What was read since `start_line`."""
-        return b"".join(self._read).decode("utf-8", "backslashreplace").rstrip("\r\n")
+        return b"".join(self._read).decode("utf-8", "replace").rstrip("\r\n")
 
     def check(self) -> None:
         """
         Check what was read since `start_line`.
 
         Raises:
-            ValueError: It is not UTF-8, or too long.
+            ValueError: It is not UTF-8, too long, or has a quote that is not closed.
         """
+        if self._is_at_end:
+            # Of all lines, only one with an open quote makes the csv module ask for another one.
+            raise ValueError(UNCLOSED)
         if self._is_too_long:
             raise ValueError(f"the line must have at most {MAX_LINE_BYTES:,} bytes")
         try:
@@ -157,6 +171,7 @@ class LineReader:
         if layout.format != "jsonl" and not self.columns:
             self.columns = self._read_header()
         self._read_values = self._values_reader()
+        self._line_layout = Layout(layout.format, self.columns, layout.delimiter)
 
     @property
     def offset(self) -> int:
@@ -184,9 +199,9 @@ class LineReader:
                 values = self._read_values()
                 self._lines.check()
             except (ValueError, csv.Error) as error:
-                return Line(number, self._lines.raw, {}, str(error))
+                return Line(number, self._lines.raw, {}, _reason(error), self._line_layout)
             if values:
-                return Line(number, self._lines.raw, values)
+                return Line(number, self._lines.raw, values, "", self._line_layout)
 
     def _read_header(self) -> tuple[str, ...]:
         hint = "Correct it, or name the columns with --columns."
@@ -194,7 +209,7 @@ class LineReader:
             row = next(self._rows(), [])
             self._lines.check()
         except (ValueError, csv.Error) as error:
-            raise UsageError("FILE", f"the first line can't be read: {error}", hint) from None
+            raise UsageError("FILE", f"the first line can't be read: {_reason(error)}", hint) from None
         names = tuple(name.strip() for name in row)
         if not names or not all(names) or len(set(names)) < len(names):
             raise UsageError("FILE", f"the first line must name each column once, got {', '.join(names)!r:.60}", hint)
@@ -211,6 +226,41 @@ class LineReader:
         if self._layout.format == "csv":
             return csv.reader(self._lines, delimiter=self._layout.delimiter)
         return map(str.split, self._lines)
+
+
+def parse_text(text: str, layout: Layout) -> Values:
+    """
+    Return the values of one line by column.
+
+    Args:
+        text: The line.
+        layout: Its layout, with the names of the columns.
+
+    Raises:
+        ValueError: The line is invalid.
+    """
+    if layout.format == "jsonl":
+        return _parse_object(text)
+    return _by_column(layout.columns, text.split() if layout.format == "columns" else _parse_csv(text, layout))
+
+
+def _parse_csv(text: str, layout: Layout) -> list[str]:
+    # The second line is read only if the first one has an open quote.
+    lines = iter((text, ""))
+    try:
+        row = next(csv.reader(lines, delimiter=layout.delimiter))
+    except csv.Error as error:
+        raise ValueError(_reason(error)) from None
+    if next(lines, None) is None:
+        raise ValueError(UNCLOSED)
+    return row
+
+
+def _reason(error: Exception) -> str:
+    """Return why a line is invalid, in plain words also where the csv module has found it."""
+    if isinstance(error, csv.Error) and "field limit" in str(error):
+        return f"a value must have at most {csv.field_size_limit():,} characters; is a quote not closed?"
+    return str(error)
 
 
 def _by_column(names: Sequence[str], row: Sequence[str]) -> Values:

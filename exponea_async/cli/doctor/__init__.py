@@ -1,0 +1,3 @@
+"""
+The ``doctor`` command: checks the settings, the network and the queue, and changes nothing.
+"""

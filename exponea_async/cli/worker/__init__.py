@@ -1,0 +1,1 @@
+"""The command ``exponea-async worker``: uploads what other processes have recorded."""
