@@ -6,22 +6,30 @@ On a busy machine a single figure means little, so each is printed with a limit 
 
 import os
 import platform
-import resource
 import sqlite3
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 if "--without-orjson" in sys.argv:
     # Set before the package is imported, because it selects its JSON encoder then.
     sys.modules["orjson"] = None  # type: ignore[assignment]
 
+import results
+from meters import cpu as cpu  # noqa: PLC0414 - a part of this module
+from meters import percentile as percentile  # noqa: PLC0414
+from meters import resident as resident  # noqa: PLC0414
+
 from exponea_async import Configuration, Event, Exponea, FlushMode, QueueSettings, UploadSettings
+
+T = TypeVar("T")
+#: The arguments of the command without its options.
+ARGUMENTS = [each for each in sys.argv[1:] if not each.startswith("--")]
 
 
 def event(number: int) -> Event:
@@ -32,7 +40,7 @@ def event(number: int) -> Event:
     )
 
 
-def configuration(storage: Path, base_url: str = "http://127.0.0.1:9", **changes: Any) -> Configuration:
+def configuration(storage: Path | str, base_url: str = "http://127.0.0.1:9", **changes: Any) -> Configuration:
     """Return settings with which nothing is uploaded except by a flush."""
     settings: dict[str, Any] = {
         "project_token": "bench",
@@ -66,22 +74,11 @@ def median_of(times: int, measure: Callable[[], float]) -> float:
     return statistics.median(measure() for _ in range(times))
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that the given share of the values does not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
-def cpu() -> float:
-    """Return the CPU time of this process in seconds, all threads together."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def resident() -> float:
-    """Return the resident memory of this process in megabytes."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+def size(usual: T, quick: T, long: T | None = None) -> T:
+    """Return the extent of a measurement: with ``--quick``, it only shows that the program works."""
+    if "--quick" in sys.argv:
+        return quick
+    return long if long is not None and "--long" in sys.argv else usual
 
 
 def headline(title: str) -> None:
@@ -97,5 +94,11 @@ def headline(title: str) -> None:
 
 
 def row(label: str, figure: str, ratio: str = "", target: str = "") -> None:
-    """Print one line of a table."""
+    """Print one line of a table, and record it."""
     print(f"  {label:<58} {figure:>16} {ratio:>10}  {target}")
+    results.add(label, figure, ratio, target)
+
+
+def record(label: str, figure: str) -> None:
+    """Record a figure that is printed elsewhere."""
+    results.add(label, figure, "", "")

@@ -1,27 +1,36 @@
 """
 What many devices cost: calls per second, memory, tasks, and ending ten thousand sessions at once.
+
+With ``--states``, it measures instead how fast devices are tracked whose states are spread over a file of millions.
 """
 
 import asyncio
 import gc
+import sqlite3
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
+from uuid import uuid4
 
 import bench
-from loop import measure_lags, print_lags
+from loop import print_lags
+from meters import measure_lags
 
 from exponea_async import Exponea
 from exponea_async.devices import store as devices
+from exponea_async.devices.state import DeviceState
 
-ROUNDS = 9
-TOTAL = 20_000
+ROUNDS = bench.size(3, 1, 9)
+TOTAL = bench.size(20_000, 1_000)
 CALLERS = 1_000
-COUNTS = (1, 1_000, 100_000)
-EXPIRED = 10_000
+COUNTS = bench.size((1, 1_000, 100_000), (1, 100, 1_000))
+EXPIRED = bench.size(10_000, 100)
+#: The states in the file with ``--states``, and how many states there are for each device that is active.
+STATES = bench.size(4_000_000, 10_000)
+STRIDE = 40
 #: The session timeout: longer than any run, in seconds.
 TIMEOUT = 86_400.0
 #: Created once: neither their creation nor the garbage collector's scan of waiting ones is to be measured.
@@ -47,12 +56,12 @@ async def open_devices(path: Path, devices: int, *, age: float = 0.0) -> float:
         return devices / (time.perf_counter() - started)
 
 
-async def track(exponea: Exponea, devices: int, total: int, first: int = 0) -> float:
+async def track(exponea: Exponea, devices: int, total: int, first: int = 0, stride: int = 1) -> float:
     """Track with concurrent callers, one device after the other; return the calls per second."""
 
     async def call(offset: int) -> None:
         for number in range(offset, total, CALLERS):
-            await exponea.device(f"tg:{(first + number) % devices}").track_event(EVENTS[offset])
+            await exponea.device(f"tg:{(first + number) % devices * stride}").track_event(EVENTS[offset])
 
     started = time.perf_counter()
     await asyncio.gather(*[call(offset) for offset in range(CALLERS)])
@@ -130,6 +139,41 @@ async def expire(folder: Path) -> None:
     print_lags("  meanwhile", lags, "target under 5", "target under 20")
 
 
+async def many_states(folder: Path) -> None:
+    """Track on one device, and alternately on devices whose states are spread over a large file; print the rates."""
+    bench.headline(f"devices: {STATES:,} states in a file, every {STRIDE}th device is active; medians of {ROUNDS}")
+    active = STATES // STRIDE
+    async with client(path_of(folder, 1)) as one, client(path_of(folder, STATES)) as many:
+        started = time.perf_counter()
+        await asyncio.to_thread(create_states, path_of(folder, STATES))
+        bench.row(f"writing {STATES:,} states", f"{time.perf_counter() - started:.0f} s")
+        await track(one, 1, CALLERS)
+        rate = await track(many, active, active, stride=STRIDE)
+        bench.row("first event of a device, whose state is loaded", f"{rate:,.0f}/s")
+        rates = [
+            (await track(one, 1, TOTAL), await track(many, active, TOTAL, number * TOTAL, STRIDE))
+            for number in range(ROUNDS)
+        ]
+    single, spread = (statistics.median(each) for each in zip(*rates, strict=True))
+    bench.row(f"{CALLERS:,} concurrent callers on 1 device", f"{single:,.0f}/s")
+    change = f"{spread / single - 1:+.0%}"
+    bench.row(f"{CALLERS:,} concurrent callers on {active:,} devices", f"{spread:,.0f}/s", change, "target over -40%")
+
+
+def create_states(path: Path) -> None:
+    """Write states of devices with open sessions into a client's file, as the client writes them, but faster."""
+    now = time.time()
+
+    def states() -> Iterator[tuple[str, bytes]]:
+        for number in range(STATES):
+            state = DeviceState(cookie=str(uuid4()), device_id=str(uuid4()), session_start=now)
+            yield f"device:tg:{number}", state.encode()
+
+    with closing(sqlite3.connect(path, timeout=60.0)) as file, file:
+        file.executemany("INSERT INTO state (key, value, version) VALUES (?, ?, 1)", states())
+        file.execute("INSERT INTO activity SELECT id, ?, ? FROM state", (now, now))
+
+
 async def measure(folder: Path) -> None:
     """Measure and print the results."""
     bench.headline(
@@ -144,6 +188,6 @@ async def measure(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    ROUNDS = int(bench.ARGUMENTS[0]) if bench.ARGUMENTS else ROUNDS
     with bench.folder() as place:
-        asyncio.run(measure(place))
+        asyncio.run(many_states(place) if "--states" in sys.argv else measure(place))

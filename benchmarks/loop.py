@@ -5,33 +5,23 @@ calls with very many events, receipts or values, and very large responses, block
 
 import asyncio
 import gc
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import bench
 import sink
+from meters import TICK, measure_lags
 
 from exponea_async import Event, Exponea, FlushMode, InvalidEventError, Receipt
 
 CALLERS = 50
-SECONDS = 5.0
-TICK = 0.001
+SECONDS = bench.size(3.0, 0.2, 5.0)
 LAG_RATE = 5_000
 RATES = (500, 2_000, 10_000)
-MANY = 200_000
-HELD = 1_000_000
+MANY = bench.size(200_000, 2_000)
+HELD = 5 * MANY
 GAP_TARGET = "target under 50"
-
-
-async def measure_lags(lags: list[float]) -> None:
-    """Sleep for a tick again and again, and append how late each wake-up is."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + TICK
-        await asyncio.sleep(TICK)
-        lags.append(loop.time() - due)
 
 
 async def paced(exponea: Exponea | None, rate: int) -> tuple[int, float]:
@@ -55,8 +45,8 @@ async def paced(exponea: Exponea | None, rate: int) -> tuple[int, float]:
     return calls, bench.cpu() - used
 
 
-async def track(path: Path, base_url: str, rate: int, mode: FlushMode) -> tuple[list[float], float, float]:
-    """Return the lags, the calls per second, and the CPU time per event in microseconds, without the driver's."""
+async def track(path: Path, base_url: str, rate: int, mode: FlushMode) -> tuple[list[float], float]:
+    """Return the lags and the CPU time per event in microseconds, without the driver's."""
     lags: list[float] = []
     async with Exponea(bench.configuration(path, base_url, flush_mode=mode)) as exponea:
         await exponea.track_event(bench.event(0))
@@ -66,7 +56,7 @@ async def track(path: Path, base_url: str, rate: int, mode: FlushMode) -> tuple[
     meter = asyncio.create_task(measure_lags([]))
     _, used_by_driver = await paced(None, rate)
     meter.cancel()
-    return lags, calls / SECONDS, (used - used_by_driver) / calls * 1e6
+    return lags, (used - used_by_driver) / calls * 1e6
 
 
 async def idle() -> list[float]:
@@ -88,14 +78,14 @@ async def measure(folder: Path, base_url: str) -> None:
     """Measure and print the results."""
     bench.headline(f"loop: {CALLERS} callers at a fixed rate for {SECONDS:g} s each, uploads in immediate mode")
     print_lags(f"only the driver at {LAG_RATE:,}/s", await idle())
-    lags, rate, _ = await track(folder / "lag.sqlite", base_url, LAG_RATE, FlushMode.IMMEDIATE)
-    print_lags(f"tracking at {rate:,.0f}/s", lags, "target under 5", "target under 20")
-    for target_rate in RATES:
+    lags, _ = await track(folder / "lag.sqlite", base_url, LAG_RATE, FlushMode.IMMEDIATE)
+    print_lags(f"tracking at {LAG_RATE:,}/s", lags, "target under 5", "target under 20")
+    for rate in RATES:
         for mode in (FlushMode.MANUAL, FlushMode.IMMEDIATE):
-            path = folder / f"{target_rate}-{mode.name}.sqlite"
-            _, rate, cost = await track(path, base_url, target_rate, mode)
+            path = folder / f"{rate}-{mode.name}.sqlite"
+            _, cost = await track(path, base_url, rate, mode)
             work = "stored and uploaded" if mode is FlushMode.IMMEDIATE else "stored only"
-            bench.row(f"CPU time per event at {rate:,.0f}/s, {work}", f"{cost:.0f} us")
+            bench.row(f"CPU time per event at {rate:,}/s, {work}", f"{cost:.0f} us")
 
 
 # The longest gap
@@ -168,7 +158,7 @@ async def held_receipts(folder: Path) -> None:
 async def large_values(folder: Path) -> None:
     """Track events with values that are too large, or almost."""
     values: dict[str, dict[str, object]] = {
-        "one property with 5 million Nones": {"list": [None] * 5_000_000},
+        "one property with 5 million Nones": {"list": [None] * 25 * MANY},
         "800 KB of properties": {f"text {number}": "x" * 16_000 for number in range(49)},
         "800 KB of properties, each a list of lists": {str(number): [[1, 2, 3]] * 1_900 for number in range(45)},
     }
@@ -211,7 +201,7 @@ async def measure_gaps(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
+    SECONDS = float(bench.ARGUMENTS[0]) if bench.ARGUMENTS else SECONDS
     with bench.folder() as place, sink.running() as address:
         asyncio.run(measure(place, address))
         asyncio.run(measure_gaps(place))

@@ -20,13 +20,13 @@ from exponea_async.features.in_app.cache import MAX_BYTES, MessageCache
 from exponea_async.features.in_app.loader import pack
 from exponea_async.features.in_app.parsing import allowed_by_frequency, matching_messages, priority_of
 
-CUSTOMERS = 10_000
+CUSTOMERS = bench.size(10_000, 100)
 MESSAGES = 50
 #: Customers who share all messages but one.
-OVERLAPPING_CUSTOMERS = 2_000
+OVERLAPPING_CUSTOMERS = bench.size(2_000, 20)
 #: Customers who share no messages: far more of them than the cache can hold.
-DISTINCT_CUSTOMERS = 1_000
-ROUNDS = 2_000
+DISTINCT_CUSTOMERS = bench.size(1_000, 10)
+ROUNDS = bench.size(2_000, 20)
 
 
 def message(number: int, salt: str = "") -> dict[str, Any]:

@@ -16,8 +16,9 @@ import bench
 
 from exponea_async import Configuration, Event, Exponea, QueueSettings
 
-ROUNDS = 5
-TOTAL = 20_000
+ROUNDS = bench.size(5, 1)
+FEWER_ROUNDS = bench.size(3, 1)
+TOTAL = bench.size(20_000, 2_000)
 TABLE = "CREATE TABLE record (id INTEGER PRIMARY KEY, at REAL NOT NULL, body BLOB NOT NULL)"
 INSERT = "INSERT INTO record VALUES (?, ?, ?)"
 SYNCHRONOUS: dict[str, str] = {"process": "NORMAL", "power": "FULL"}
@@ -119,7 +120,7 @@ async def measure(folder: Path) -> None:
     ready = await ready_rows(folder)
     size = statistics.mean(len(body) for _, _, body in ready)
     bench.headline(f"track: durable calls per second; rows of {size:.0f} bytes on average; medians of {ROUNDS}")
-    floor = 0.15 if "--without-orjson" in sys.argv else 0.25
+    floor = 0.15 if "--without-orjson" in sys.argv else 0.35
     durabilities: tuple[Durability, ...] = ("process", "power")
     for durability in durabilities:
         waits: list[float] = []
@@ -140,7 +141,7 @@ async def measure(folder: Path) -> None:
         bench.row("    duration of a call: 99th percentile", f"{bench.percentile(waits, 0.99) * 1000:.2f} ms")
         for callers in (1000, 100, 10):
             some = statistics.median(
-                [await tracked(folder, callers, TOTAL // 2, durability, [], device=False) for _ in range(3)]
+                [await tracked(folder, callers, TOTAL // 2, durability, [], device=False) for _ in range(FEWER_ROUNDS)]
             )
             bench.row(
                 f"  {callers:,} concurrent callers, for a customer",
@@ -148,7 +149,7 @@ async def measure(folder: Path) -> None:
                 f"{some / raw_rate:.2f}",
                 target if callers == 1000 else "",
             )
-        count = 2000 if durability == "process" else 500
+        count = TOTAL // (10 if durability == "process" else 40)
 
         async def single_limit(durability: Durability = durability, count: int = count) -> float:
             return await bare(folder, ready[:count], durability)
@@ -165,7 +166,7 @@ async def measure(folder: Path) -> None:
             "target 1.0",
         )
     for size_of_call in (50, 500):
-        together = statistics.median([await tracked_together(folder, size_of_call, TOTAL) for _ in range(3)])
+        together = statistics.median([await tracked_together(folder, size_of_call, TOTAL) for _ in range(FEWER_ROUNDS)])
         bench.row(f"track_many({size_of_call}), one caller, durability=process", f"{together:,.0f}/s")
 
 
