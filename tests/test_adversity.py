@@ -81,7 +81,8 @@ from exponea_async._pipeline import acknowledger
 acknowledger.LEASE = uploader.LEASE = float(sys.argv.pop())
 
 async def main(path, url):
-    upload = UploadSettings(batch_size=5, concurrency=4, linger=0.001, backoff_initial=0.01, backoff_max=0.05)
+    upload = UploadSettings(batch_size=5, concurrency=4, linger=0.001, linger_max=0.0, backoff_initial=0.01,
+                            backoff_max=0.05)
     client = Exponea(Configuration(project_token="shop", authorization_token="key", base_url=url, storage=path,
                                    upload=upload))
     await client.start()
@@ -109,6 +110,7 @@ async def dead_numbers(client: Exponea) -> dict[int, str]:
 
 
 class TestClocks:
+    @pytest.mark.file_only
     async def test_processes_with_a_clock_that_stands_still(
         self, connect: Connect, sandbox: Sandbox, tmp_path: Path
     ) -> None:
@@ -117,12 +119,13 @@ class TestClocks:
         codes = [await asyncio.to_thread(child.communicate) and child.returncode for child in children]
         assert codes == [0] * 4
         client = await connect(queue=QueueSettings(max_age=10 * 365 * 86400))
-        assert (await client.flush_data(30)).remaining == 0
+        assert (await client.flush_data(60)).remaining == 0
 
         assert (len(sandbox.engine.events()), sandbox.engine.duplicates) == (200, 0)
 
 
 class TestKilledProcesses:
+    @pytest.mark.file_only
     @pytest.mark.parametrize("durability", ["process", "power"])
     @pytest.mark.parametrize("processes", [1, 2])
     async def test_acknowledged_events_are_delivered(
@@ -138,11 +141,12 @@ class TestKilledProcesses:
         assert sandbox.request_count == 0
 
         client = await connect()
-        await client.flush_data(30)
+        await client.flush_data(60)
         assert sorted(numbers(sandbox)) == list(range(count * processes))
         assert sandbox.engine.duplicates == 0
         assert len(sandbox.engine.customers()) == 1
 
+    @pytest.mark.file_only
     @pytest.mark.parametrize("lines", [20, 150, 400])
     async def test_killed_during_an_upload(
         self, connect: Connect, sandbox: Sandbox, tmp_path: Path, lines: int
@@ -158,7 +162,7 @@ class TestKilledProcesses:
         acknowledged = {int(line) for line in [*printed, *rest.split()]}
 
         client = await connect()
-        await asyncio.wait_for(client.flush_data(), 30)
+        await asyncio.wait_for(client.flush_data(), 300)
         found = numbers(sandbox)
         assert acknowledged <= set(found)
         assert len(found) == len(set(found))
@@ -182,7 +186,7 @@ class TestBadNetworks:
             Fault("drop_after", probability=0.03),
             Fault("timeout", seconds=5, probability=0.01),
         )
-        client = await connect(upload={"request_timeout": 0.2})
+        client = await connect(upload={"request_timeout": 1.0})
         receipts: list[Receipt] = []
         for start in range(0, count, 1000):
             # The platform rejects timestamps before 1970.
@@ -193,7 +197,7 @@ class TestBadNetworks:
             many, singles = events[:500], events[500:]
             receipts += await client.track_many(many)
             receipts += await asyncio.gather(*map(client.track_event, singles))
-        await asyncio.wait_for(client.flush_data(), 60)
+        await asyncio.wait_for(client.flush_data(), 300)
 
         found, dead, stats = numbers(sandbox), await dead_numbers(client), client.stats()
         assert len(found) == len(set(found))
@@ -272,12 +276,17 @@ class TestAnyMixOfResponses:
     ) -> None:
         """In the end each record is delivered or dead, and receipts, statistics, storage and server agree."""
         server = FaultyServer(outcomes, refused)
-        asyncio.run(asyncio.wait_for(self.go_through(server, sizes, retries), 60))
+        asyncio.run(asyncio.wait_for(self.go_through(server, sizes, retries), 300))
 
     async def go_through(self, server: FaultyServer, sizes: tuple[int, int], retries: int) -> None:
         deliveries, (size, concurrency) = DeliveryLog(), sizes
         upload = UploadSettings(
-            batch_size=size, concurrency=concurrency, backoff_initial=0.001, backoff_max=0.002, linger=0.0001
+            batch_size=size,
+            concurrency=concurrency,
+            backoff_initial=0.001,
+            backoff_max=0.002,
+            linger=0.0001,
+            linger_max=0.0,
         )
         async with ScriptedServer(server.answer) as platform:
             configuration = Configuration(
@@ -334,6 +343,7 @@ async def damage(client: Exponea, path: Path) -> None:
 
 
 class TestBadDisks:
+    @pytest.mark.file_only
     async def test_a_full_disk(self, connect: Connect, sandbox: Sandbox) -> None:
         """Calls that fail for lack of space record nothing, the others are delivered, and free space ends it."""
         client = await connect(device=True, flush_mode="MANUAL")
@@ -345,13 +355,14 @@ class TestBadDisks:
             outcomes += await asyncio.gather(*map(client.track_event, events), return_exceptions=True)
         await limit_pages(client, 1_000_000)
         outcomes.append(await client.track_event(Event("ping", {"number": 4000})))
-        await client.flush_data(20)
+        await client.flush_data(60)
 
         assert {type(outcome) for outcome in outcomes} == {Receipt, StorageError}
         assert all(error.retryable and error.hint for error in outcomes if isinstance(error, StorageError))
         recorded = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, Receipt)}
         assert sorted(numbers(sandbox)) == sorted(recorded)
 
+    @pytest.mark.file_only
     async def test_a_limited_file_size(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
         """A process whose files must not grow gets errors, and what it has acknowledged is delivered later."""
         limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
@@ -363,28 +374,30 @@ class TestBadDisks:
 
         await sandbox.start()
         client = await connect()
-        await asyncio.wait_for(client.flush_data(), 30)
+        await asyncio.wait_for(client.flush_data(), 300)
         assert len(printed.split()) > 10
         assert set(map(int, printed.split())) == set(numbers(sandbox))
 
+    @pytest.mark.file_only
     async def test_a_locked_file(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
         """While another process holds the file calls raise; afterwards all goes on, and no verdict is lost."""
         sandbox.faults.add(Fault("latency", seconds=0.1))
         client = await connect(queue=QueueSettings(lock_timeout=0.05))
         await client.track_many(numbered_events(10))
-        await until(lambda: sandbox.request_count == 1)
+        await until(lambda: sandbox.request_count >= 1)
         with locked(tmp_path / "queue.sqlite"):
             with pytest.raises(StorageError, match="locked") as raised:
                 await client.track_event(Event("ping", {"number": 10}))
             await asyncio.sleep(0.2)
         await client.track_event(Event("ping", {"number": 11}))
-        result = await client.flush_data(20)
+        result = await client.flush_data(60)
 
         assert raised.value.retryable
         assert result.remaining == 0
         assert sorted(numbers(sandbox)) == [*range(10), 11]
         assert sandbox.request_count == 2
 
+    @pytest.mark.file_only
     async def test_a_damaged_file(
         self, connect: Connect, sandbox: Sandbox, tmp_path: Path, deliveries: DeliveryLog
     ) -> None:
@@ -393,7 +406,7 @@ class TestBadDisks:
         await client.track_many(numbered_events(300))
         await client.identify_customer(Customer({"registered": "r"}))
         cookies = await client.device("tg:1").get_customer_cookie(), await client.get_customer_cookie()
-        await client.flush_data(10)
+        await client.flush_data(60)
         sandbox.engine.reset()
         await damage(client, tmp_path / "queue.sqlite")
 
@@ -402,11 +415,11 @@ class TestBadDisks:
             client.identify_customer(Customer({"crm": "1"})),
             client.device("tg:1").track_event(Event("ping", {"number": 2})),
         )
-        await client.flush_data(10)
+        await client.flush_data(60)
         await client.aclose()
         again = await connect(device=True, flush_mode="MANUAL")
         await again.track_event(Event("ping", {"number": 3}))
-        await again.flush_data(10)
+        await again.flush_data(60)
 
         assert (await again.device("tg:1").get_customer_cookie(), await again.get_customer_cookie()) == cookies
         assert {receipt.status for receipt in receipts} == {"delivered"}
@@ -417,6 +430,7 @@ class TestBadDisks:
         (event,) = [event for event in deliveries if event.kind == "damaged"]
         assert ".damaged" in event.reason
 
+    @pytest.mark.file_only
     async def test_a_file_that_is_deleted(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
         """After the file of a running client was deleted, tracking goes on in a new one that holds the same events."""
         client = await connect(flush_mode="MANUAL")
@@ -424,7 +438,7 @@ class TestBadDisks:
         for path in tmp_path.glob("queue.sqlite*"):  # noqa: ASYNC240
             path.unlink()
         await client.track_event(Event("ping", {"number": 1}))
-        await client.flush_data(10)
+        await client.flush_data(60)
 
         assert numbers(sandbox) == [0, 1]
 
@@ -458,15 +472,15 @@ class TestBadClocks:
         clock.error = jump
         await client.track_many(numbered_events(100, 100))
 
-        assert (await asyncio.wait_for(client.flush_data(), 20)).remaining == 0
+        assert (await asyncio.wait_for(client.flush_data(), 300)).remaining == 0
         assert sorted(numbers(sandbox)) == list(range(200))
 
     async def test_events_after_a_jump(self, connect: Connect, sandbox: Sandbox, clock: Clock) -> None:
         """After the clock was set back, new events are not delayed until it catches up."""
         client = await connect()
-        await (await client.track_event(Event("ping", {"number": 0}))).delivered(10)
+        await (await client.track_event(Event("ping", {"number": 0}))).delivered(60)
         clock.error = -1000
-        await (await client.track_event(Event("ping", {"number": 1}))).delivered(10)
+        await (await client.track_event(Event("ping", {"number": 1}))).delivered(60)
 
         assert numbers(sandbox) == [0, 1]
 
@@ -485,6 +499,7 @@ class TestBadClocks:
 
 
 class TestSharedQueues:
+    @pytest.mark.file_only
     async def test_many_processes_share_a_queue(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
         """Events of processes that die one after another under load are all delivered by the last one."""
         sandbox.faults.add(Fault("latency", seconds=0.01))
@@ -498,7 +513,7 @@ class TestSharedQueues:
             rest, _ = await asyncio.to_thread(child.communicate)
             acknowledged += 60 + len(rest.split())
         client = await connect()
-        await asyncio.wait_for(client.flush_data(), 30)
+        await asyncio.wait_for(client.flush_data(), 300)
 
         # All three count from 0, so only the number of events can be compared.
         assert acknowledged <= len(numbers(sandbox)) <= acknowledged + 3

@@ -3,6 +3,8 @@ The architecture: which part may import which, and how large a file or a functio
 """
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -21,6 +23,7 @@ LAYERS = {
     "client": 6,
     "_lifecycle": 5,
     "subjects": 5,
+    "transactions": 5,
     "features": 4,
     "devices": 3,
     "_pipeline": 2,
@@ -32,6 +35,7 @@ LAYERS = {
     "messages": 0,
     "projects": 0,
     "requests": 0,
+    "config_sections": 0,
     "errors": 0,
     "_internal": 0,
     "_version": 0,
@@ -43,6 +47,7 @@ LAYERS = {
 
 #: Imports between parts of one layer. Each has its reason.
 SAME_LAYER = {
+    ("integrations", "portal"): "frameworks that are not asynchronous call the client in a portal",
     ("storage", "config"): "the storage is chosen by the configuration",
     ("models", "_internal"): "a push notification names its action as messages do",
     ("models", "errors"): "a receipt raises the errors of a delivery",
@@ -52,6 +57,10 @@ SAME_LAYER = {
     ("projects", "models"): "a mapping of projects names kinds of events",
     ("projects", "errors"): "projects raise the errors of settings",
     ("messages", "_internal"): "messages read the fields of their payloads",
+    ("testing", "portal"): "the client of a portal is tested as others are",
+    ("config_sections", "_internal"): "settings are checked by the shared rules",
+    ("config_sections", "errors"): "settings that contradict each other are an error",
+    ("transactions", "subjects"): "the subjects of a transaction are those of the client",
     ("requests", "_internal"): "the limits of requests are settings, which are checked",
 }
 
@@ -61,27 +70,45 @@ SHARED_FEATURES = "features._shared"
 
 #: The modules that may import a third-party library.
 RESERVED = {
-    "aiohttp": ("_pipeline.transport", "_pipeline.resolver", "sandbox", "testing", "integrations"),
+    "aiohttp": (
+        "_pipeline.transport",
+        "_pipeline.resolver",
+        "sandbox",
+        "testing",
+        "integrations",
+        "cli.worker.monitoring",
+    ),
     "tenacity": ("_pipeline.retry",),
     "aiosqlite": ("storage.sqlite",),
     "sqlite3": ("storage.sqlite",),
+    "asyncpg": ("storage.postgres",),
     "platformdirs": ("storage.selection",),
     "nh3": ("features._shared.html.reader",),
     "selectolax": ("features._shared.html.reader",),
     "tinycss2": ("features._shared.html.css",),
+    "rich": ("cli.styled",),
+    "shtab": ("cli.commands.completion",),
     "regex": ("features._shared.targeting.patterns",),
+    # The middleware for all ASGI applications needs no framework.
+    "fastapi": ("integrations.fastapi",),
+    "litestar": ("integrations.litestar",),
+    "starlette": ("integrations.starlette",),
 }
 
 #: The functions that catch every exception, each with its reason.
 BROAD_HANDLERS = {
     "hooks.Hooks.notify": "a listener of the user",
+    "hooks.Hooks.report": "a function of the user",
     "_internal.user_code.reliable_clock.read": "a clock of the user, which may raise anything",
     "_internal.encoding._call_encoder": "the encoder is the application's",
     "_internal.encoding._Walk._convert": "a value of the user, whose methods may raise anything",
     "_internal.arguments._datetime_seconds": "a value of the user, whose methods may raise anything",
     "_internal.arguments.read_id": "a function of the user, which may raise anything",
-    "_pipeline.recorder._mapping": "a mapping of the user, whose methods may raise anything",
+    "_internal.arguments.read_mapping": "a mapping of the user, whose methods may raise anything",
     "_pipeline.recorder.EventRecorder._changed": "a hook of the user, for which a sign-out must not fail",
+    "storage.postgres.committer.Committer._commit_next": "the callers get the error, and the task goes on",
+    "storage.postgres.committer._report": "what was committed stays committed",
+    "storage.postgres.undecided._call": "the outcome of a transaction must not prevent that of the others",
     "_pipeline.acknowledger.Acknowledger.store": "publishing one verdict must not prevent that of the others",
     "_pipeline.receipts.Receipts._look_up": "looking up the records of receipts goes on",
     "_pipeline.uploader.Uploader._lease_forever": "the upload loop",
@@ -89,14 +116,77 @@ BROAD_HANDLERS = {
     "_pipeline.api.ApiClient._customer_token": "a function of the user, which may raise anything",
     "features.content_blocks.carousel._call_safely": "a function of the user; the carousel is shown without it",
     "features._shared.html.resources._load": "a function of the user; messages that need it are not shown",
+    "integrations._bots.SubjectRule.choose": "functions of the user; the bot goes on, and nothing is tracked",
+    "integrations._bots.SubjectRule.choose_now": "functions of the user; the bot goes on, and nothing is tracked",
+    "integrations._request._called": "a function of the user, which may raise anything",
+    "integrations._request._awaited": "a function of the user, which may raise anything",
+    "integrations.asgi._Lifespan.run": "an application that does not support lifespan may raise anything",
     "portal.Portal._run": "the caller gets it, whatever it is",
+    "testing.threads.SandboxThread._run": "the caller gets it, whatever it is",
     "cli.app.main": "a script expects one line and an exit code",
-    "storage.sqlite.group_commit._report": "what was committed stays committed for all callers",
+    "storage.sqlite.commit_batch._call": "what was committed stays committed for all callers",
     "storage.sqlite.jobs.run_reads": "an error of a read must not fail the writes beside it",
     "storage.sqlite.jobs.Job.run_isolated": "an error of a read is raised to its caller only",
     "storage.sqlite.group_commit.GroupCommitter._run": "the commit loop: every caller gets the error",
     "storage.sqlite.storage.SQLiteStorage._call": "translates SQLite's errors, and raises all others again",
 }
+
+#: What ``import exponea_async`` does not import, with all modules below it.
+NOT_IMPORTED = {
+    "aiohttp.web": "the server of aiohttp is for the sandbox and the worker",
+    "aiosqlite": "a queue in PostgreSQL or in memory does not need it",
+    "sqlite3": "a queue in PostgreSQL or in memory does not need it",
+    "asyncpg": "a queue in a file does not need it",
+    "exponea_async.storage.postgres": "a queue in a file does not need it",
+    "exponea_async.storage.sqlite": "a queue in PostgreSQL or in memory does not need it",
+    "exponea_async.messages": "only messages need it",
+    "exponea_async.features.content_blocks.service": "only content blocks need it",
+    "exponea_async.features.in_app.service": "only in-app messages need it",
+    "exponea_async.features.inbox.service": "only the app inbox needs it",
+    "exponea_async.features.segments.service": "only segments need it",
+    "exponea_async.features.fetch.parsing": "only recommendations, consents and attributes need it",
+    "exponea_async.features._shared.html": "only messages need it",
+    "exponea_async.features._shared.targeting": "only messages need it",
+    "exponea_async.features._shared.payload": "only push notifications need it",
+    "exponea_async._pipeline.uploader": "a client that is not started does not need it",
+    "exponea_async.transactions": "only transactions of the application need it",
+    "exponea_async.cli": "it is a program of its own",
+    "exponea_async.integrations": "an application uses one of them at most",
+    "exponea_async.portal": "applications without an event loop need it",
+    "exponea_async.sandbox": "it is for tests",
+    "exponea_async.testing": "it is for tests",
+    "difflib": "only the errors of settings need it",
+    "html.parser": "only messages need it",
+    "numpy": "the application may not have it",
+    "nh3": "only messages need it",
+    "opentelemetry": "only metrics and spans need it",
+    "pydantic": "the application may not have it",
+    "regex": "only messages need it",
+    "rich": "only the command line needs it",
+    "selectolax": "only messages need it",
+    "tinycss2": "only messages need it",
+}
+
+#: Tracks in a client that is started, and prints the modules that are imported by that.
+TRACKING = """
+import asyncio
+import sys
+from exponea_async import Configuration, Event, Exponea, FlushMode
+
+async def main():
+    configuration = Configuration(
+        project_token="token", authorization_token="key", storage=sys.argv[1], flush_mode=FlushMode.MANUAL
+    )
+    async with Exponea(configuration) as exponea:
+        before = set(sys.modules)
+        await exponea.track_event(Event("event", {"key": "value"}))
+        await exponea.identify_customer({"registered": "jane@example.com"})
+        await exponea.device("other").track_event(Event("event"))
+        await exponea.for_customer({"registered": "jane@example.com"}).track_event(Event("event"))
+        print(*(set(sys.modules) - before))
+
+asyncio.run(main())
+"""
 
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 60
@@ -317,6 +407,34 @@ class TestHabits:
     def test_public_things_are_documented(self) -> None:
         """Each public module, class, function and method has a docstring."""
         assert undocumented(SOURCES) == []
+
+
+def run(script: str, *arguments: str) -> list[str]:
+    """Return the words that a script prints in an interpreter of its own."""
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, capture_output=True, check=True, text=True, cwd=ROOT.parent).stdout.split()
+
+
+@pytest.fixture(scope="module")
+def imported() -> list[str]:
+    return run("import exponea_async, sys; print(*sys.modules)")
+
+
+class TestLateImports:
+    @pytest.mark.parametrize("name", NOT_IMPORTED)
+    def test_what_few_applications_need(self, name: str, imported: list[str]) -> None:
+        """``import exponea_async`` does not import what only some applications need."""
+        assert "exponea_async.client" in imported
+        assert [each for each in imported if each == name or each.startswith(f"{name}.")] == []
+
+    def test_each_exists(self) -> None:
+        """The list has no module of the package that does not exist."""
+        inner = [each.removeprefix(f"{PACKAGE}.") for each in NOT_IMPORTED if part(each) == PACKAGE]
+        assert [each for each in inner if each not in SOURCES] == []
+
+    def test_tracking_imports_nothing(self, tmp_path: Path) -> None:
+        """A client that is started imports nothing while it tracks and identifies."""
+        assert run(TRACKING, str(tmp_path / "queue.sqlite")) == []
 
 
 WRONG = {

@@ -207,6 +207,7 @@ class TestStarting:
 
         assert shown == [f"<Exponea {PROJECT} {state}>" for state in ("not started", "open", "stopped", "closed")]
 
+    @pytest.mark.file_only
     async def test_a_file_that_cannot_be_opened(self, configure: Configure, tmp_path: Path) -> None:
         """After a failed start the client can be started later."""
         (tmp_path / "in the way").touch()
@@ -222,15 +223,15 @@ class TestStarting:
 class TestClosing:
     async def test_a_server_that_hangs(self, connect: Connect, sandbox: Sandbox) -> None:
         """Closing ends after its timeout, and what was not answered is sent after the next start."""
-        sandbox.faults.add(Fault("timeout", seconds=30))
-        client = await connect(upload={"request_timeout": 30})
+        sandbox.faults.add(Fault("timeout", seconds=600))
+        client = await connect(upload={"request_timeout": 600})
         await client.track_event(Event("ping"))
 
-        await asyncio.wait_for(client.aclose(timeout=0.2), 5)
+        await asyncio.wait_for(client.aclose(timeout=0.2), 60)
 
         sandbox.faults.clear()
         again = await connect()
-        assert await again.flush_data(10) == FlushResult(1, 0, 0)
+        assert await again.flush_data(60) == FlushResult(1, 0, 0)
 
     async def test_an_outage_is_not_waited_for(self, connect: Connect, sandbox: Sandbox) -> None:
         """Closing does not wait for a project that is known to be unavailable, even without a timeout."""
@@ -239,7 +240,7 @@ class TestClosing:
         await client.track_event(Event("ping"))
         await until(lambda: client.stats().failed_requests == 1)
 
-        await asyncio.wait_for(client.aclose(timeout=None), 5)
+        await asyncio.wait_for(client.aclose(timeout=None), 60)
 
         assert sandbox.request_count == 1
 
@@ -251,7 +252,7 @@ class TestClosing:
         assert sandbox.request_count == 0
 
         again = await connect()
-        assert (await again.flush_data(10)).delivered == 10
+        assert (await again.flush_data(60)).delivered == 10
 
     async def test_verbs_that_race_with_the_close(self, connect: Connect, sandbox: Sandbox) -> None:
         """A verb that runs while the client closes either records its event or raises."""
@@ -267,7 +268,7 @@ class TestClosing:
         kept = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, Receipt)}
         assert all(isinstance(outcome, Receipt | LifecycleError) for outcome in outcomes)
         again = await connect()
-        await again.flush_data(10)
+        await again.flush_data(60)
         assert {event.properties["number"] for event in sandbox.engine.events(event_type="ping")} == kept
 
     async def test_a_paused_project_is_not_waited_for(self, connect: Connect, sandbox: Sandbox) -> None:
@@ -277,23 +278,24 @@ class TestClosing:
         await client.track_event(Event("ping"))
         await until(lambda: bool(client.stats().paused))
 
-        await asyncio.wait_for(client.aclose(timeout=None), 5)
+        await asyncio.wait_for(client.aclose(timeout=None), 60)
         assert sandbox.request_count == 2
 
     async def test_a_cancelled_close(self, connect: Connect, sandbox: Sandbox) -> None:
         """After a close that was cancelled the client is closed, and neither a task nor a file is left open."""
-        sandbox.faults.add(Fault("timeout", seconds=30))
-        client = await connect(upload={"request_timeout": 30})
+        sandbox.faults.add(Fault("timeout", seconds=600))
+        client = await connect(upload={"request_timeout": 600})
         await client.track_event(Event("ping"))
-        await until(lambda: sandbox.request_count == 1)
+        await until(lambda: sandbox.request_count >= 1)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(client.aclose(timeout=None), 0.1)
         await client.aclose()
 
         sandbox.faults.clear()
         again = await connect()
-        assert (await asyncio.wait_for(again.flush_data(), 5)).delivered == 1
+        assert (await asyncio.wait_for(again.flush_data(), 60)).delivered == 1
 
+    @pytest.mark.file_only
     async def test_an_upload_that_has_failed_is_not_waited_for(
         self, connect: Connect, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -301,8 +303,8 @@ class TestClosing:
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("ping"))
         with failing(tmp_path / "queue.sqlite", "DELETE ON record", unexpected=True):
-            result = await asyncio.wait_for(client.flush_data(), 5)
-        await asyncio.wait_for(client.aclose(timeout=None), 5)
+            result = await asyncio.wait_for(client.flush_data(), 60)
+        await asyncio.wait_for(client.aclose(timeout=None), 60)
 
         assert result.remaining == 1
         assert "'exponea_async: verdicts' has failed" in caplog.text
@@ -329,9 +331,10 @@ class TestClosing:
         sandbox.faults.clear()
 
         again = await connect()
-        await asyncio.wait_for(again.flush_data(), 5)
+        await asyncio.wait_for(again.flush_data(), 60)
         assert len(sandbox.engine.events()) == 100
 
+    @pytest.mark.file_only
     @pytest.mark.parametrize("steps", range(6))
     async def test_closing_during_a_lease(self, connect: Connect, tmp_path: Path, steps: int) -> None:
         """Records that are being leased while the client closes are due at once for the next one."""
@@ -346,8 +349,9 @@ class TestClosing:
         await closing
 
         again = await connect()
-        assert (await asyncio.wait_for(again.flush_data(), 5)).remaining == 0
+        assert (await asyncio.wait_for(again.flush_data(), 60)).remaining == 0
 
+    @pytest.mark.file_only
     async def test_a_queue_that_cannot_be_read(
         self, connect: Connect, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -355,20 +359,22 @@ class TestClosing:
         client = await connect()
         with unreadable(tmp_path / "queue.sqlite"):
             with pytest.raises(StorageError):
-                await client.flush_data(5)
+                await client.flush_data(60)
             await client.aclose()
         with pytest.raises(ClosedError):
             await client.flush_data()
 
         assert "could not be uploaded while closing" in caplog.text
 
+    @pytest.mark.file_only
     async def test_a_queue_that_cannot_be_written(
         self, connect: Connect, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Sessions and activity that cannot be stored while closing are logged, and the client is closed."""
         client = await connect(device=True, flush_mode="MANUAL")
         await client.resume()
-        with failing(tmp_path / "queue.sqlite", "UPDATE ON state"):
+        path = tmp_path / "queue.sqlite"
+        with failing(path, "UPDATE ON state"), failing(path, "INSERT ON activity"):
             await client.aclose(end_sessions=True)
 
         assert "last activity of devices in the foreground was not stored" in caplog.text
@@ -393,7 +399,7 @@ class TestClosing:
         await client.aclose(timeout=0)
 
         with pytest.raises(LifecycleError):
-            await asyncio.wait_for(flush, 5)
+            await asyncio.wait_for(flush, 60)
 
 
 class TestCancellation:
@@ -407,7 +413,7 @@ class TestCancellation:
             task.cancel()
         receipt = await client.track_event(Event("last"))
 
-        await client.flush_data(10)
+        await client.flush_data(60)
         assert receipt.status == "delivered"
         assert len(sandbox.engine.events(event_type="ping")) % 3 == 0
         assert sandbox.engine.duplicates == 0
@@ -421,12 +427,13 @@ class TestCancellation:
             task.cancel() if index % 3 else None
             await asyncio.sleep(0)
         await asyncio.gather(*tasks, return_exceptions=True)
-        result = await client.flush_data(20)
+        result = await client.flush_data(60)
 
         assert any(task.cancelled() for task in tasks)
         assert result.remaining == 0
         assert client.stats().tracked == client.stats().delivered == len(sandbox.engine.events())
 
+    @pytest.mark.file_only
     async def test_a_cancelled_identify(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
         """Whether or not the ids of a cancelled call were stored, the next event carries the stored ones."""
         client = await connect(device=True)
@@ -437,7 +444,7 @@ class TestCancellation:
             task.cancel()
             await asyncio.wait([task])
             await client.track_event(Event("ping", {"number": steps}))
-        await client.flush_data(10)
+        await client.flush_data(60)
 
         stored = stored_state(tmp_path / "queue.sqlite", "device:@default")
         last = max(sandbox.engine.events(event_type="ping"), key=lambda event: event.timestamp)
@@ -451,7 +458,7 @@ class TestTwoClients:
         one = await connect(device=True, project_token="one")
         two = await connect(device=True, project_token="two", storage=tmp_path / "2")
         await asyncio.gather(one.track_event(Event("a")), two.track_event(Event("b")))
-        await asyncio.gather(one.flush_data(10), two.flush_data(10))
+        await asyncio.gather(one.flush_data(60), two.flush_data(60))
 
         for project, name in (("one", "a"), ("two", "b")):
             found = sorted((event.project, event.event_type) for event in sandbox.engine.events(project))
@@ -462,7 +469,7 @@ class TestTwoClients:
         """Clients that share a file share the upload, and each event is sent once."""
         one, two = await connect(), await connect()
         await asyncio.gather(one.track_many(numbered_events(200)), two.track_many(numbered_events(200, 200)))
-        await asyncio.gather(one.flush_data(10), two.flush_data(10))
+        await asyncio.gather(one.flush_data(60), two.flush_data(60))
 
         assert len(sandbox.engine.events()) == 400
         assert sandbox.engine.duplicates == 0
@@ -526,11 +533,11 @@ class TestStopping:
         client = await connect()
         device = client.device("tg:1")
         await device.identify_customer(Customer({"registered": "r"}))
-        await (await device.track_event(Event("before"))).delivered(10)
+        await (await device.track_event(Event("before"))).delivered(60)
         await client.stop_integration(everyone=True)
         await client.start()
         receipt = await device.track_event(Event("after"))
-        await receipt.delivered(10)
+        await receipt.delivered(60)
 
         (before,) = sandbox.engine.events(event_type="before")
         (after,) = sandbox.engine.events(event_type="after")
@@ -558,7 +565,7 @@ class TestStopping:
         client = await connect(flush_mode="MANUAL")
         receipt = await client.track_event(Event("ping"))
 
-        result = await asyncio.wait_for(client.stop_integration(flush=True, timeout=0.3, everyone=True), 10)
+        result = await asyncio.wait_for(client.stop_integration(flush=True, timeout=0.3, everyone=True), 60)
 
         assert result == FlushResult(0, 0, 1)
         assert receipt.status == "dropped"
@@ -590,7 +597,7 @@ class TestStopping:
         await until(lambda: client.stats().retried == 5)
         sandbox.faults.clear()
 
-        assert await asyncio.wait_for(client.stop_integration(flush=True, everyone=True), 10) == FlushResult(5, 0, 0)
+        assert await asyncio.wait_for(client.stop_integration(flush=True, everyone=True), 60) == FlushResult(5, 0, 0)
 
     async def test_nothing_is_taken_during_the_flush(self, connect: Connect, sandbox: Sandbox) -> None:
         """Events of that time are dropped, and their receipts say so, while those of before are delivered."""
@@ -598,7 +605,7 @@ class TestStopping:
         client = await connect(flush_mode="MANUAL")
         before = await client.track_event(Event("before"))
         stopping = asyncio.create_task(client.stop_integration(flush=True, everyone=True))
-        await until(lambda: sandbox.request_count == 1)
+        await until(lambda: sandbox.request_count >= 1)
         during = await client.track_event(Event("during"))
 
         assert (during.status, during.ids) == ("dropped", ())
@@ -623,7 +630,7 @@ class TestStopping:
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("ping"))
 
-        assert await asyncio.wait_for(client.stop_integration(flush=True, everyone=True), 10) == FlushResult(0, 0, 1)
+        assert await asyncio.wait_for(client.stop_integration(flush=True, everyone=True), 60) == FlushResult(0, 0, 1)
         assert sandbox.request_count == 1
 
     async def test_the_result_without_a_flush(self, connect: Connect) -> None:
@@ -634,6 +641,7 @@ class TestStopping:
         assert await client.stop_integration(everyone=True) == FlushResult(0, 0, 3)
         assert await client.stop_integration(everyone=True) == FlushResult(0, 0, 0)
 
+    @pytest.mark.file_only
     async def test_nothing_is_sent_while_it_wipes(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
         """No request is made after the call, however long the deletion takes."""
         sandbox.faults.add(Fault("latency", seconds=0.02))
@@ -672,7 +680,7 @@ class TestStopping:
         assert await carousel.reload() is None
         await changed.start()
         await changed.track_event(Event("ping"))
-        await changed.flush_data(10)
+        await changed.flush_data(60)
         (ping,) = sandbox.engine.events(event_type="ping")
         assert (ping.properties.get("shop"), "email" in ping.properties) == ("a", False)
 
@@ -688,6 +696,7 @@ class TestStopping:
         assert client.flush_mode is FlushMode.MANUAL
         assert (await pending_records(client, "ping"))[0].properties["a"] == 1
 
+    @pytest.mark.file_only
     async def test_verbs_that_race_with_the_stop(self, connect: Connect, tmp_path: Path) -> None:
         """An event that is tracked during the stop is deleted or dropped, and no state of a device is left."""
         client = await connect(flush_mode="MANUAL")
@@ -738,16 +747,17 @@ class TestStopping:
         sandbox.faults.add(Fault("status", status=401, times=4))
         client = await connect(**settings)
         await client.track_event(Event("before"))
-        await client.flush_data(10)
+        await client.flush_data(60)
         assert client.stats().paused
         await client.stop_integration(everyone=True)
         sandbox.faults.clear()
         await client.start()
 
         assert client.stats().paused == {}
-        await (await client.track_event(Event("after"))).delivered(10)
+        await (await client.track_event(Event("after"))).delivered(60)
         assert [event.event_type for event in sandbox.engine.events()] == ["after"]
 
+    @pytest.mark.file_only
     async def test_a_wipe_that_failed_can_be_repeated(self, connect: Connect, tmp_path: Path) -> None:
         """If the file refuses, the caller gets the error, nothing is tracked, and another call deletes the data."""
         client = await connect(flush_mode="MANUAL")
@@ -792,7 +802,7 @@ class TestStoppedByAnotherClient:
         assert sandbox.engine.events() == []
 
         await two.start()
-        await (await two.track_event(Event("after"))).delivered(10)
+        await (await two.track_event(Event("after"))).delivered(60)
         assert await two.get_customer_cookie() != cookie
         assert len(sandbox.engine.events(event_type="installation")) == 1
 
@@ -813,10 +823,10 @@ class TestStoppedByAnotherClient:
         one = await connect(flush_mode="MANUAL")
         two, three = await connect(flush_mode="MANUAL"), await connect(flush_mode="MANUAL")
         await one.stop_integration(everyone=True)
-        await asyncio.wait_for(two.aclose(), 10)
+        await asyncio.wait_for(two.aclose(), 60)
         await three.track_event(Event("late"))
         assert three.is_stopped
-        await asyncio.wait_for(three.aclose(), 10)
+        await asyncio.wait_for(three.aclose(), 60)
 
     async def test_it_can_be_stopped(self, connect: Connect) -> None:
         """Stopping deletes what is there by then, also in a client that was stopped by another one."""
@@ -844,6 +854,7 @@ class TestClearing:
         assert (await again.flush_data(), sandbox.request_count) == (FlushResult(0, 0, 0), 0)
         assert await again.get_customer_cookie() != cookie
 
+    @pytest.mark.file_only
     async def test_not_while_a_client_runs(self, connect: Connect, configure: Configure, tmp_path: Path) -> None:
         """The data of a running client is refused, however the path is written; another file's is deleted."""
         client = await connect()
@@ -894,6 +905,7 @@ class TestClearing:
                 assert (await client.get_customer_cookie() == cookies[group]) is kept
 
     @pytest.mark.parametrize("group", ["a", " ", 5])
+    @pytest.mark.file_only
     async def test_a_group_without_data_of_its_own(self, configure: Configure, tmp_path: Path, group: Any) -> None:
         """A group is refused where a path is configured, and so is what is not a name; nothing is deleted."""
         async with Exponea(configure()) as client:
@@ -918,7 +930,7 @@ class TestSettings:
         await client.set_default_properties(given)
         given["b"]["c"] = 2
         await client.track_event(Event("second"))
-        await client.flush_data(10)
+        await client.flush_data(60)
 
         first, second = (event.properties for event in sandbox.engine.events())
         assert (first["a"], "b" in first) == (1, False)
@@ -975,7 +987,7 @@ class TestSettings:
         sandbox.faults.add(Fault("reject", every_command=10))
         client = await connect()
         await client.track_many(numbered_events(100))
-        result = await client.flush_data(10)
+        result = await client.flush_data(60)
 
         stats = client.stats()
         assert (result.delivered, result.rejected, result.remaining) == (90, 10, 0)

@@ -12,11 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import asyncpg
 import attrs
 import pytest
 from attrs import evolve
 
-from exponea_async.config import Configuration, QueueSettings, UploadSettings
+from exponea_async.config import Configuration, PostgresSettings, QueueSettings, UploadSettings
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
 from exponea_async.projects import BasicAuth, ConfigurationChange, ExponeaProject
@@ -83,6 +84,9 @@ class TestDefaults:
             "normalize_id": None,
             "storage": None,
             "queue": QueueSettings(max_records=1_000_000, when_full="raise", max_age=2_592_000, durability="process"),
+            "postgres": PostgresSettings(
+                schema="exponea_async", migrate=True, transaction_pooling=False, listen_url=None, max_connections=4
+            ),
             "upload": UploadSettings(
                 batch_size=50,
                 max_batch_bytes=1_000_000,
@@ -92,12 +96,18 @@ class TestDefaults:
                 backoff_initial=0.5,
                 backoff_max=60,
                 linger=0.02,
+                linger_max=0.5,
                 gzip=False,
+                enabled=True,
+                shared_rate_limit=None,
             ),
             "limits": RequestLimits(),
         }
 
-    @pytest.mark.parametrize("value", [configuration(), QueueSettings(), UploadSettings(), RequestLimits(), project()])
+    @pytest.mark.parametrize(
+        "value",
+        [configuration(), QueueSettings(), PostgresSettings(), UploadSettings(), RequestLimits(), project()],
+    )
     def test_settings_are_frozen(self, value: Any) -> None:
         """No setting can be changed after construction."""
         for name in attrs.fields_dict(type(value)):
@@ -106,7 +116,7 @@ class TestDefaults:
 
     def test_settings_are_keyword_only(self) -> None:
         """Positional arguments are not accepted."""
-        kinds: list[Any] = [Configuration, QueueSettings, UploadSettings, RequestLimits]
+        kinds: list[Any] = [Configuration, QueueSettings, PostgresSettings, UploadSettings, RequestLimits]
         for kind in kinds:
             with pytest.raises(TypeError, match="positional"):
                 kind("main", "key")
@@ -314,6 +324,7 @@ DURATIONS: list[tuple[Callable[..., Any], str]] = [
     (UploadSettings, "backoff_max"),
     *((RequestLimits, name) for name in attrs.fields_dict(RequestLimits) if not name.endswith("concurrency")),
     (UploadSettings, "linger"),
+    (UploadSettings, "linger_max"),
 ]
 
 
@@ -333,9 +344,10 @@ class TestNumbers:
         assert error_of(make, **{name: given}).field == name
 
     def test_only_some_durations_may_be_zero(self) -> None:
-        """The session timeout and the linger time may be 0; all others must be above 0."""
-        assert (configuration(session_timeout=0).session_timeout, UploadSettings(linger=0).linger) == (0.0, 0.0)
-        for make, name in [*DURATIONS[1:-1], (UploadSettings, "requests_per_second")]:
+        """The session timeout and the linger times may be 0; all others must be above 0."""
+        upload = UploadSettings(linger=0, linger_max=0)
+        assert (configuration(session_timeout=0).session_timeout, upload.linger, upload.linger_max) == (0.0, 0.0, 0.0)
+        for make, name in [*DURATIONS[1:-2], (UploadSettings, "requests_per_second")]:
             assert "must be above 0" in str(error_of(make, **{name: 0}))
 
     @pytest.mark.parametrize(
@@ -403,6 +415,9 @@ class TestChoices:
             (configuration, "automatic_push_notification"),
             (configuration, "require_push_authorization"),
             (UploadSettings, "gzip"),
+            (UploadSettings, "enabled"),
+            (PostgresSettings, "migrate"),
+            (PostgresSettings, "transaction_pooling"),
         ],
     )
     def test_flags_are_bools(self, make: Callable[..., Any], name: str) -> None:
@@ -425,6 +440,7 @@ class TestChoices:
             ("in_app_content_block_placeholders_auto_load", ["one", 5, [1], [""], {"a": 1}]),
             ("queue", [None, {}, UploadSettings()]),
             ("upload", [None, {}, QueueSettings()]),
+            ("postgres", [None, {}, "postgresql://h", QueueSettings()]),
             ("default_properties", [5, "a", [("a", 1)], {1: 2}, {"": 1}]),
         ],
     )
@@ -448,7 +464,7 @@ class TestStorage:
 
     @pytest.mark.parametrize(
         "storage",
-        ["", " ", "a\0b", 5, b"x", "postgres://h", "redis://h", "unix:///s", "file:///q", "xyz://", "x://[h"],
+        ["", " ", "a\0b", 5, b"x", "redis://h", "mysql://h", "unix:///s", "file:///q", "xyz://", "x://[h"],
     )
     def test_other_values_are_refused(self, storage: Any) -> None:
         """A value that is not a path or ``"memory:"`` is refused with the name of the field."""
@@ -471,7 +487,160 @@ class TestStorage:
         message = str(error_of(configuration, storage=f"xyz://u:{SECRET}@h"))
 
         assert SECRET not in message
-        assert "must be a file path or 'memory:'" in message
+        assert "must be a file path, 'memory:' or a PostgreSQL URL" in message
+
+
+def masked(url: str) -> str:
+    """Return what the repr of the settings shows of a URL."""
+    return repr(configuration(storage=url)).partition(" storage=")[2].partition(", queue=")[0]
+
+
+class TestPostgresUrl:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "postgresql://",
+            "postgres://db.example",
+            "postgresql://user@db.example:5432/shop",
+            "postgresql://user:p%40%2Fss@[::1]:5432/shop?sslmode=verify-full&sslrootcert=/etc/ca.pem",
+            "postgresql://user:pw@one:5432,two/shop?target_session_attrs=read-write",
+            "postgresql:///shop?host=/var/run/postgresql",
+            "postgresql://%2Fvar%2Frun/shop",
+            "POSTGRESQL://db.example",
+        ],
+    )
+    def test_urls_are_accepted(self, url: str) -> None:
+        """The forms of a URL that asyncpg connects to are stored unchanged, also as the URL for notifications."""
+        assert configuration(storage=url).storage == url
+        assert PostgresSettings(listen_url=url).listen_url == url
+
+    @pytest.mark.parametrize(
+        ("url", "trouble"),
+        [
+            (f"postgresql+asyncpg://u:{SECRET}@h/db", "must not name a driver, got 'postgresql+asyncpg://'"),
+            (f"postgres+psycopg2://u:{SECRET}@h/db", "must not name a driver"),
+            (f"postgresql:/u:{SECRET}@h/db", "begins with 'postgresql://'"),
+            (f"postgresql:u:{SECRET}@h/db", "begins with 'postgresql://'"),
+            (f"postgresql://u:{SECRET}@[::1/db", "begins with 'postgresql://'"),
+            (f"postgresql://u:@{SECRET}@h/db", "not '@' except before the host"),
+            (f"postgresql://u:/{SECRET}@h/db", "not '@' except before the host"),
+            (f"postgresql://u:1?{SECRET}@h/db", "not '@' except before the host"),
+            (f"postgresql://u:#{SECRET}@h/db", "must not contain '#'"),
+            (f"postgresql://u:{SECRET}@h,,i/db", "a valid host and port"),
+            (f"postgresql://u:{SECRET}@h:port/db", "a valid host and port"),
+            (f"postgresql://u:{SECRET}@h:65536/db", "a port from 1 to 65,535"),
+            (f"postgresql://u:{SECRET}@h:0/db", "a port from 1 to 65,535"),
+            (f"postgresql://u:{SECRET}@h/db?{SECRET}", "of the form name=value"),
+            (f" postgresql://u:{SECRET}@h/db", "whitespace"),
+            (f"postgresql://u:{SECRET}\n@h/db", "whitespace"),
+        ],
+    )
+    def test_malformed_urls_are_refused(self, url: str, trouble: str) -> None:
+        """The error names the field and says what is expected, without the password; so does the repr."""
+        for make, name in ((configuration, "storage"), (PostgresSettings, "listen_url")):
+            error = error_of(make, **{name: url})
+            assert (error.field, trouble in str(error)) == (name, True)
+            assert SECRET not in f"{error!r} {error}"
+            assert "postgresql://" in error.hint
+
+    def test_a_path_of_a_url(self) -> None:
+        """A path, which has lost a slash of the URL, is not mistaken for a file."""
+        error = error_of(configuration, storage=Path(f"postgresql://u:{SECRET}@h/db"))
+
+        assert "begins with 'postgresql://'" in str(error)
+        assert SECRET not in str(error)
+
+    def test_a_driver_is_left_out(self) -> None:
+        """The hint for a URL of SQLAlchemy says what to leave out."""
+        assert "Leave '+asyncpg' out" in error_of(configuration, storage="postgresql+asyncpg://h/db").hint
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            (f"postgresql://u:{SECRET}@h:5432/db", "'postgresql://u:***@h:5432/db'"),
+            (f"postgres://:{SECRET}@h", "'postgres://:***@h'"),
+            (f"postgresql://u:{SECRET}@one,two/db", "'postgresql://u:***@one,two/db'"),
+            (f"postgresql:///db?user=u&password={SECRET}", "'postgresql:///db?user=u&password=***'"),
+            (
+                f"postgresql://h/?p%61ssword={SECRET}&sslmode=require",
+                "'postgresql://h/?p%61ssword=***&sslmode=require'",
+            ),
+            ("postgresql://u@h/db", "'postgresql://u@h/db'"),
+        ],
+    )
+    def test_the_password_is_masked(self, url: str, shown: str) -> None:
+        """The repr of the settings shows the database without the password, also after a copy and through pickle."""
+        settings = configuration(storage=url)
+
+        assert masked(url) == shown
+        for same in (settings, evolve(settings), copy.deepcopy(settings), pickle.loads(pickle.dumps(settings))):
+            assert same == settings
+            assert SECRET not in f"{same!r} {same.storage!r} {same.__reduce__()!r}"
+
+    def test_the_repr_of_a_file(self) -> None:
+        """The path of a file is shown as it is."""
+        assert masked("queue.sqlite") == "'queue.sqlite'"
+
+    def test_the_url_for_notifications_is_not_shown(self) -> None:
+        """The repr does not contain it."""
+        settings = configuration(postgres=PostgresSettings(listen_url=f"postgresql://u:{SECRET}@h/db"))
+
+        assert SECRET not in f"{settings!r} {settings.__reduce__()!r} {settings.postgres.listen_url!r}"
+
+    async def test_a_pool(self) -> None:
+        """A pool of asyncpg, or of a subclass, is accepted; a connection is not."""
+
+        class OwnPool(asyncpg.Pool):  # type: ignore[misc]
+            """A pool of the application."""
+
+        pool = asyncpg.create_pool(f"postgresql://u:{SECRET}@h/db")
+
+        assert configuration(storage=pool, app_group="group").storage is pool
+        assert configuration(storage=object.__new__(OwnPool)).postgres == PostgresSettings()
+        assert SECRET not in repr(configuration(storage=pool))
+        assert "asyncpg.Pool" in str(error_of(configuration, storage=asyncpg.Connection))
+
+
+class TestPostgresSettings:
+    @pytest.mark.parametrize("schema", ["exponea_async", "_", "a1", "x" * 63])
+    def test_schemas(self, schema: str) -> None:
+        """A name that needs no quotes in SQL is accepted."""
+        assert PostgresSettings(schema=schema).schema == schema
+
+    @pytest.mark.parametrize(
+        "schema", ["", "1a", "Shop", "a-b", 'a"; DROP TABLE x', "x" * 64, "ü", "a\n", "pg_own", 5, None]
+    )
+    def test_other_schemas_are_refused(self, schema: Any) -> None:
+        """The error of another name names the field."""
+        assert error_of(PostgresSettings, schema=schema).field == "schema"
+
+    @pytest.mark.parametrize("count", [0, -1, 1.5, True, "4", None])
+    def test_the_number_of_connections(self, count: Any) -> None:
+        """There is at least one connection."""
+        assert error_of(PostgresSettings, max_connections=count).field == "max_connections"
+
+    @pytest.mark.parametrize("name", ["office", "eu-1.example:a_B", "x" * 100])
+    def test_names_of_rate_limits(self, name: str) -> None:
+        """A short name without spaces is accepted."""
+        assert UploadSettings(shared_rate_limit=name).shared_rate_limit == name
+
+    @pytest.mark.parametrize("name", ["", " ", "a b", "a\0", "x" * 101, "ü", 5, True])
+    def test_other_names_of_rate_limits(self, name: Any) -> None:
+        """The error of another name names the field."""
+        assert error_of(UploadSettings, shared_rate_limit=name).field == "shared_rate_limit"
+
+    @pytest.mark.parametrize(
+        ("given", "field"),
+        [
+            ({"app_group": "a\0b"}, "app_group"),
+            ({"app_group": "x" * 500}, "app_group"),
+            ({"project_token": "x" * 501}, "project_token"),
+        ],
+    )
+    def test_names_that_a_database_refuses(self, given: dict[str, str], field: str) -> None:
+        """Names that are not valid text in PostgreSQL, or too long for an index, are refused there only."""
+        assert configuration(**given).storage is None
+        assert error_of(configuration, storage="postgresql://h/db", **given).field == field
 
 
 class TestDefaultProperties:

@@ -13,8 +13,9 @@ import pytest
 from attrs import define, evolve
 from helpers.clients import Configure, pending_data
 from helpers.environment import SetConstants
-from helpers.internals import devices_of
+from helpers.internals import before_storage_call, devices_of
 from helpers.queue_file import failing, lose_rows, store_states, stored_state
+from helpers.waiting import until
 
 from exponea_async import (
     ConfigurationChange,
@@ -123,6 +124,62 @@ class TestFirstActivity:
         assert await names(client) == {"installation": 1, "session_start": 2, "session_end": 1, "ping": 3}
 
 
+class Gate:
+    """
+    Lets a client's writes wait while it is closed.
+
+    Args:
+        client: The client.
+
+    Attributes:
+        waiting: The number of writes that wait since the last release.
+    """
+
+    def __init__(self, client: Exponea) -> None:
+        self.waiting = 0
+        self._opened = asyncio.Event()
+        before_storage_call(client, "write", self._pass)
+
+    async def release(self, count: int, *, stay_open: bool = False) -> None:
+        """Wait until so many writes wait, and let them go on, and with ``stay_open`` all that follow."""
+        await until(lambda: self.waiting == count)
+        self.waiting = 0
+        self._opened.set()
+        if not stay_open:
+            self._opened = asyncio.Event()
+
+    async def _pass(self) -> None:
+        self.waiting += 1
+        await self._opened.wait()
+
+
+class TestSharedCommits:
+    async def test_a_new_device_in_many_tasks(self, client: Exponea) -> None:
+        """The first caller creates a device alone; the events of all others are written together after it."""
+        gate = Gate(client)
+        calls = [asyncio.create_task(client.track_event(Event("ping"))) for _ in range(200)]
+        await gate.release(1)
+        await gate.release(199, stay_open=True)
+        await asyncio.gather(*calls)
+
+        assert await names(client) == {"installation": 1, "session_start": 1, "ping": 200}
+
+    async def test_a_device_that_another_client_changes(self, client: Exponea, configure: Configure) -> None:
+        """Where another client has replaced a device, its state is loaded once, and all events are written together."""
+        await client.track_event(Event("ping"))
+        async with Exponea(configure(flush_mode="MANUAL")) as other:
+            await other.anonymize()
+            cookie = await other.get_customer_cookie()
+        gate = Gate(client)
+        calls = [asyncio.create_task(client.track_event(Event("late"))) for _ in range(200)]
+        await gate.release(200)
+        await gate.release(200, stay_open=True)
+        await asyncio.gather(*calls)
+
+        late = [data for data in await pending_data(client) if data.get("event_type") == "late"]
+        assert [data["customer_ids"]["cookie"] for data in late] == [cookie] * 200
+
+
 class TestIdentities:
     async def test_identify_while_tracking(self, client: Exponea) -> None:
         """Events that are tracked during an identification carry the ids from before it or from after it."""
@@ -163,6 +220,7 @@ class TestIdentities:
             assert tracked.count("session_end") <= 1
             assert "session_end" not in tracked[:-1]
 
+    @pytest.mark.file_only
     async def test_a_rescued_device_is_installed_once(self, client: Exponea, path: Path) -> None:
         """A device whose stored state was lost with its file keeps its identity, and is not installed again."""
         await client.identify_customer(Customer(JANE))
@@ -189,6 +247,7 @@ class TestExpiry:
         expected = {"installation": 50, "session_start": 100, "session_end": 50, "ping": 100}
         assert await names(client) == expected
 
+    @pytest.mark.file_only
     async def test_a_failed_call_does_not_keep_a_session_open(self, client: Exponea, clock: Clock, path: Path) -> None:
         """A call that the storage refused counts as activity, but the session still ends after the timeout."""
         await client.track_event(Event("ping"))
@@ -202,6 +261,7 @@ class TestExpiry:
         *_, end = await pending_data(client)
         assert (end["event_type"], round(end["properties"]["duration"])) == ("session_end", 10)
 
+    @pytest.mark.file_only
     async def test_states_that_cannot_be_read(
         self,
         client: Exponea,
@@ -248,6 +308,7 @@ class TestExpiry:
 
 
 class TestFailures:
+    @pytest.mark.file_only
     @pytest.mark.parametrize("verb", ["track", "identify", "anonymize", "token", "click", "resume"])
     async def test_a_failed_first_activity_leaves_nothing(
         self, client: Exponea, clock: Clock, path: Path, verb: str
@@ -280,6 +341,7 @@ class TestFailures:
         whole = ["installation", "session_start", "session_end", "session_start", "ping"]
         assert [data["event_type"] for data in old] == whole
 
+    @pytest.mark.file_only
     async def test_a_full_queue(self, configure: Configure, path: Path) -> None:
         """A device that needs more capacity than there is is not created in part."""
         queue = QueueSettings(max_records=4)

@@ -10,12 +10,13 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from inspect import CO_COROUTINE
 from itertools import pairwise
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 import attrs
@@ -32,10 +33,20 @@ from helpers.documents import (
     shell_commands,
 )
 from helpers.environment import SetConstants
+from helpers.modules import public_integrations
 from test_architecture import LAYERS
 
 import exponea_async
-from exponea_async import Configuration, Exponea, QueueSettings, RequestLimits, UploadSettings, sandbox, testing
+from exponea_async import (
+    Configuration,
+    Exponea,
+    PostgresSettings,
+    QueueSettings,
+    RequestLimits,
+    UploadSettings,
+    sandbox,
+    testing,
+)
 from exponea_async.cli.app import create_parser
 from exponea_async.features.segments import watcher
 from exponea_async.sandbox import Definitions, Sandbox
@@ -43,7 +54,8 @@ from exponea_async.sandbox import Definitions, Sandbox
 PAGES = {str(page): page for page in pages()}
 MANUAL = [page for page in PAGES.values() if page.path.parent != ROOT]
 BLOCKS = [block for page in PAGES.values() for block in page.blocks()]
-PYTHON = [block for block in BLOCKS if block.kind == "python" and not block.reason]
+PYTHON = [block for block in BLOCKS if block.kind == "python" and not block.reason and not block.source]
+EXCERPTS = [block for block in BLOCKS if block.source]
 PROGRAMS = [block for block in PYTHON if "asyncio.run(" in block.code]
 EXAMPLES = [block for block in PYTHON if block not in PROGRAMS]
 DOCSTRING_EXAMPLES = [block for block in docstring_blocks() if block.kind == "python"]
@@ -127,6 +139,13 @@ class TestExamples:
 
         assert [line for line in printed if line in promised(block.code)] == promised(block.code)
 
+    @pytest.mark.parametrize("block", EXCERPTS, ids=str)
+    def test_each_excerpt_is_in_its_example(self, block: Block) -> None:
+        """An excerpt stands in the example that it names, at any depth; the example is run by a test of its own."""
+        source = (ROOT / block.source).read_text(encoding="utf-8")
+
+        assert any(textwrap.indent(block.code, " " * depth) in source for depth in (0, 4, 8))
+
     @pytest.mark.parametrize("block", DOCSTRING_EXAMPLES, ids=str)
     async def test_each_example_in_a_docstring_runs(self, block: Block, tmp_path: Path) -> None:
         """Each example in a docstring runs with the names of its module."""
@@ -186,7 +205,18 @@ def check_python(words: list[str]) -> None:
 
 
 def check_pytest(words: list[str]) -> None:
-    assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
+    assert all((ROOT / word).exists() for word in words if word.startswith(("tests/", "examples/")))
+
+
+def check_uvicorn(words: list[str]) -> None:
+    (application,) = [word for word in words if ":" in word]
+    module, _, name = application.partition(":")
+    source = (ROOT / words[words.index("--app-dir") + 1] / f"{module}.py").read_text(encoding="utf-8")
+    assert f"def {name}(" in source
+
+
+def check_curl(words: list[str]) -> None:
+    assert words[-1].startswith("http://127.0.0.1:")
 
 
 def check_export(words: list[str]) -> None:
@@ -201,6 +231,8 @@ CHECKS = {
     "python": check_python,
     "pytest": check_pytest,
     "export": check_export,
+    "uvicorn": check_uvicorn,
+    "curl": check_curl,
 }
 
 
@@ -238,8 +270,39 @@ def is_target(page: Page, link: str) -> bool:
 
 
 #: Calls in backticks that are not of this package.
-FOREIGN = {"getLogger", "timeout", "evolve", "print", "install"}
+FOREIGN = {
+    "HTTPBearer",
+    "copy_context",
+    "evolve",
+    "getLogger",
+    "install",
+    "login",
+    "logout",
+    "override_settings",
+    "print",
+    "timeout",
+}
 
+
+#: The methods of the vendor's Flutter SDK, without those of the same name for events without consent.
+FLUTTER = """
+    configure isConfigured getCustomerCookie checkPushSetup getFlushMode setFlushMode getFlushPeriod setFlushPeriod
+    getLogLevel setLogLevel getDefaultProperties setDefaultProperties anonymize identifyCustomer flushData trackEvent
+    trackSessionStart trackSessionEnd fetchConsents fetchRecommendations openedPushStream receivedPushStream
+    inAppMessageActionStream requestPushAuthorization requestIosPushAuthorization setAppInboxProvider
+    trackAppInboxOpened trackAppInboxClick markAppInboxAsRead fetchAppInbox fetchAppInboxItem
+    trackInAppContentBlockClick trackInAppMessageClick trackInAppMessageClose trackPaymentEvent trackPushToken
+    trackHmsPushToken handlePushToken handleHmsPushToken trackClickedPush trackDeliveredPush isBloomreachNotification
+    handleCampaignClick handlePushNotificationOpened getSegments segmentationDataStream stopIntegration
+    clearLocalCustomerData verifyPushStatusAndTrackPushToken ExponeaPlugin ExponeaConfiguration ExponeaProject
+    ExponeaConfigurationChange Customer Event InAppContentBlockPlaceholder InAppContentBlockCarousel AppInboxProvider
+    AppInboxListView AppInboxDetailView
+"""
+#: The methods of exponea-python-sdk.
+PYTHON_SDK = """
+    configure add_event update_customer_properties batch_commands get_system_time get_customer_attributes
+    get_customer_consents get_customer get_customers get_events anonymize_customer catalog analyses
+"""
 
 DEFINED = defined_names()
 PARTS = sorted(path.stem for path in (ROOT / "exponea_async").iterdir() if path.suffix in {"", ".py"})
@@ -255,6 +318,15 @@ class TestNames:
         called = re.findall(r"\b(\w+)\(", " ".join(re.findall(r"`([^`\n]+)`", own or page.prose())))
 
         assert {name for name in called if name not in DEFINED | FOREIGN} == set()
+
+    @pytest.mark.parametrize(("heading", "names"), [("SDKs for phones", FLUTTER), ("exponea-python-sdk", PYTHON_SDK)])
+    def test_the_migration_names_all_calls(self, heading: str, names: str) -> None:
+        """The first column of the migration's tables has each call of the vendor's SDK."""
+        section = PAGES["docs/migration.md"].text.partition(f"## From {'the ' if ' ' in heading else ''}{heading}\n")[2]
+        rows = re.findall(r"^\| (.*?) \|", section.partition("\n## ")[0], re.MULTILINE)
+
+        named = set(re.findall(r"\w+", " ".join(rows)))
+        assert {name for name in names.split() if name not in named} == set()
 
     @pytest.mark.parametrize("page", MANUAL, ids=str)
     def test_modules_and_their_members_exist(self, page: Page) -> None:
@@ -282,13 +354,6 @@ class TestNames:
         assert len(named) > 5
         assert {name for name in named if f'"exponea_async: {name}' not in source} == set()
 
-    def test_the_slowest_tests_exist(self) -> None:
-        """The tests that the page for contributors names are in the files that it names."""
-        named = re.findall(r"`(\w+)(?:\[.+?\])?` in `(tests/[\w/]+\.py)`", PAGES["CONTRIBUTING.md"].text)
-
-        assert len(named) == 10
-        assert [name for name, path in named if name not in (ROOT / path).read_text(encoding="utf-8")] == []
-
     def test_the_picture_names_the_way_of_an_event(self) -> None:
         """The architecture page names more than a few functions, so that its check proves something."""
         (picture,) = [block for block in PAGES["docs/architecture.md"].blocks() if block.kind == "text"]
@@ -300,17 +365,20 @@ class TestNames:
         documented = set(re.findall(r"^\.\. auto\w+:: exponea_async\.(\S+)$", PAGES["docs/api.md"].text, re.MULTILINE))
         public = {name for name in exponea_async.__all__ if not name.startswith("_")}
 
-        modules = {f"sandbox.{name}" for name in sandbox.__all__} | {f"testing.{name}" for name in defined_in(testing)}
-        assert documented - {"errors"} == public | modules | {"portal.Portal"}
+        modules = {f"sandbox.{name}" for name in sandbox.__all__} | {f"testing.{name}" for name in testing.__all__}
+        integrations = {name for name in documented if name.startswith("integrations.")}
+        assert documented - {"errors"} - integrations == public | modules | {"portal.Portal"}
 
+    def test_the_api_page_has_every_name_of_the_integrations(self) -> None:
+        """The API page documents each name that a module of the integrations exports, in one place."""
+        names = re.findall(
+            r"^\.\. auto\w+:: (exponea_async\.integrations)\.(\w+)\.(\w+)$", PAGES["docs/api.md"].text, re.MULTILINE
+        )
+        documented = [getattr(importlib.import_module(f"{package}.{module}"), name) for package, module, name in names]
+        modules = [importlib.import_module(f"exponea_async.integrations.{name}") for name in public_integrations()]
+        exported = {id(getattr(module, name)) for module in modules for name in module.__all__}
 
-def defined_in(module: ModuleType) -> set[str]:
-    """Return the names of the public functions and classes that a module defines."""
-    return {
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and isinstance(value, type | FunctionType) and value.__module__ == module.__name__
-    }
+        assert sorted(map(id, documented)) == sorted(exported)
 
 
 def exists(name: str) -> bool:
@@ -336,7 +404,7 @@ def has_members(found: Any, names: list[str]) -> bool:
 
 
 class TestSettings:
-    @pytest.mark.parametrize("kind", [Configuration, QueueSettings, UploadSettings, RequestLimits])
+    @pytest.mark.parametrize("kind", [Configuration, QueueSettings, PostgresSettings, UploadSettings, RequestLimits])
     def test_every_field_is_listed_with_its_default(self, kind: type) -> None:
         """The settings page lists the fields of each class, in their order, with their defaults."""
         section = PAGES["docs/settings.md"].text.partition(f"\n## {kind.__name__}\n")[2].partition("\n## ")[0]
@@ -355,7 +423,7 @@ def fields_with_defaults(kind: type) -> Iterator[tuple[str, str]]:
 
 
 def spelled(value: Any) -> str:
-    if isinstance(value, QueueSettings | UploadSettings | RequestLimits):
+    if isinstance(value, QueueSettings | PostgresSettings | UploadSettings | RequestLimits):
         return f"{type(value).__name__}()"
     if isinstance(value, int | float) and value >= 10_000:
         return f"{value:_}"

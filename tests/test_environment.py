@@ -9,7 +9,7 @@ import attrs
 import pytest
 from helpers.environment import Environment
 
-from exponea_async.config import Configuration, QueueSettings, UploadSettings
+from exponea_async.config import Configuration, PostgresSettings, QueueSettings, UploadSettings
 from exponea_async.errors import ConfigurationError
 from exponea_async.models import EventType, FlushMode, TokenFrequency
 from exponea_async.projects import BasicAuth, ExponeaProject
@@ -100,6 +100,13 @@ class TestReading:
                 "EXPONEA_UPLOAD_BATCH_SIZE": "5",
                 "EXPONEA_UPLOAD_REQUESTS_PER_SECOND": "2.5",
                 "EXPONEA_UPLOAD_GZIP": "yes",
+                "EXPONEA_UPLOAD_ENABLED": "no",
+                "EXPONEA_UPLOAD_SHARED_RATE_LIMIT": "office",
+                "EXPONEA_POSTGRES_SCHEMA": "tracking",
+                "EXPONEA_POSTGRES_MIGRATE": "false",
+                "EXPONEA_POSTGRES_TRANSACTION_POOLING": "true",
+                "EXPONEA_POSTGRES_LISTEN_URL": "postgresql://h/db",
+                "EXPONEA_POSTGRES_MAX_CONNECTIONS": "2",
                 "EXPONEA_LIMITS_APP_INBOX_CONCURRENCY": "2",
                 "EXPONEA_LIMITS_SEGMENTS_WAIT": "0.5",
             }
@@ -107,17 +114,36 @@ class TestReading:
 
         assert settings.queue == QueueSettings(max_records=10, when_full="wait", max_age=60, durability="power")
         assert settings.limits == RequestLimits(app_inbox_concurrency=2, segments_wait=0.5)
-        assert settings.upload == UploadSettings(batch_size=5, requests_per_second=2.5, gzip=True)
+        assert settings.upload == UploadSettings(
+            batch_size=5, requests_per_second=2.5, gzip=True, enabled=False, shared_rate_limit="office"
+        )
+        assert settings.postgres == PostgresSettings(
+            schema="tracking",
+            migrate=False,
+            transaction_pooling=True,
+            listen_url="postgresql://h/db",
+            max_connections=2,
+        )
+
+    def test_a_database(self) -> None:
+        """The URL of a database may have a group beside it, and is not shown."""
+        url = f"postgresql://u:{SECRET}@h/db"
+        settings = Configuration.from_env({**REQUIRED, "EXPONEA_STORAGE": url, "EXPONEA_APP_GROUP": "group"})
+
+        assert (settings.storage, settings.app_group) == (url, "group")
+        assert SECRET not in repr(settings)
 
     def test_every_setting_but_functions_has_a_variable(self) -> None:
         """All settings that are not functions can be set by the environment."""
         names = [f"EXPONEA_{name.upper()}" for name in attrs.fields_dict(Configuration) if name[0] != "_"]
         names += [f"EXPONEA_QUEUE_{name.upper()}" for name in attrs.fields_dict(QueueSettings)]
+        names += [f"EXPONEA_POSTGRES_{name.upper()}" for name in attrs.fields_dict(PostgresSettings)]
         names += [f"EXPONEA_UPLOAD_{name.upper()}" for name in attrs.fields_dict(UploadSettings)]
         names += [f"EXPONEA_LIMITS_{name.upper()}" for name in attrs.fields_dict(RequestLimits)]
         functions = ["CUSTOMER_TOKEN_PROVIDER", "RESOURCE_LOADER", "ENCODER", "NORMALIZE_ID"]
         functions += ["UPLOAD_SESSION_FACTORY", "UPLOAD_SSL"]
-        others = {"EXPONEA_QUEUE", "EXPONEA_UPLOAD", "EXPONEA_LIMITS", *(f"EXPONEA_{name}" for name in functions)}
+        sections = ["QUEUE", "POSTGRES", "UPLOAD", "LIMITS"]
+        others = {*(f"EXPONEA_{name}" for name in sections), *(f"EXPONEA_{name}" for name in functions)}
 
         Configuration.from_env({**dict.fromkeys(set(names) - others, ""), **REQUIRED})
 
@@ -224,6 +250,13 @@ class TestErrors:
             ("EXPONEA_AUTHORIZATION_TOKEN", f"Token {SECRET}", "must not begin with the name of a scheme"),
             ("EXPONEA_BASE_URL", f"https://u:{SECRET}@h.example", "credentials"),
             ("EXPONEA_STORAGE", f"rdis://:{SECRET}@h", "must be a file path"),
+            ("EXPONEA_STORAGE", f"postgresql+asyncpg://u:{SECRET}@h", "must not name a driver"),
+            ("EXPONEA_STORAGE", f"postgresql://u:{SECRET}@h:x", "must have a valid host and port"),
+            ("EXPONEA_POSTGRES_LISTEN_URL", f"http://u:{SECRET}@h", "begins with 'postgresql://'"),
+            ("EXPONEA_POSTGRES_SCHEMA", "pg_x", "must not begin with 'pg_'"),
+            ("EXPONEA_POSTGRES_MAX_CONNECTIONS", "0", "must be at least 1, got 0"),
+            ("EXPONEA_UPLOAD_ENABLED", "never", "expected true or false, got 'never'"),
+            ("EXPONEA_UPLOAD_SHARED_RATE_LIMIT", "a b", "must consist of 1 to 100 ASCII letters"),
             ("EXPONEA_DEFAULT_PROPERTIES", f'["{SECRET}"]', "expected a JSON object"),
             ("EXPONEA_DEFAULT_PROPERTIES", f"{{{SECRET}", "expected a JSON object"),
             ("EXPONEA_DEFAULT_PROPERTIES", "[" * 100_000, "expected a JSON object"),

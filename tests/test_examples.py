@@ -56,7 +56,7 @@ async def served_by_aiohttp(configuration: Configuration) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def served_by_uvicorn(configuration: Configuration) -> AsyncIterator[str]:
-    page = asgi_page.ShopPage(configuration)
+    page = asgi_page.make_app(configuration)
     server = uvicorn.Server(uvicorn.Config(page, port=0, log_level="warning", ws="none"))
     task = asyncio.create_task(server.serve())
     await until(lambda: server.started)

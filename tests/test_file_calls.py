@@ -85,14 +85,14 @@ async def test_all_calls_of_a_client(configure: Configure, sandbox: Sandbox, tmp
     # What is imported at first use is imported now.
     async with Exponea(settings) as client:
         await client.track_event(Event("ping"))
-        await client.flush_data(10)
+        await client.flush_data(60)
     await Exponea.clear_local_customer_data(settings)
 
     with traced_file_calls() as found:
         async with Exponea(settings) as client:
             await client.identify_customer(Customer({"registered": "jane@example.com"}))
             await client.track_many([Event("ping")] * 500)
-            await client.flush_data(10)
+            await client.flush_data(60)
             await client.anonymize()
             await client.stop_integration()
             await client.start()

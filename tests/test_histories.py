@@ -8,12 +8,12 @@ deleted by a stop.
 import asyncio
 import json
 import os
-import sqlite3
+import secrets
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,8 +22,8 @@ import pytest
 from attrs import define, evolve, field, frozen
 from helpers.environment import SetConstants
 from helpers.history_model import MISTYPED, HistoryModel, Ledger, Tracked
+from helpers.history_queues import FileQueue, HistoryQueue, PostgresQueue
 from helpers.programs import ROOT
-from helpers.queue_file import locked
 from helpers.waiting import until
 
 from exponea_async import (
@@ -38,6 +38,7 @@ from exponea_async import (
     Exponea,
     ExponeaProject,
     LifecycleError,
+    QueueSettings,
     Receipt,
     UploadSettings,
     WipedFileError,
@@ -48,13 +49,22 @@ from exponea_async.testing import dead_letters
 
 #: The number of histories, and the seed of the first one.
 HISTORIES = int(os.environ.get("EXPONEA_TEST_HISTORIES", "50"))
+#: Those in PostgreSQL, which take longer.
+POSTGRES_HISTORIES = int(os.environ.get("EXPONEA_TEST_POSTGRES_HISTORIES", "5"))
 FIRST_SEED = int(os.environ.get("EXPONEA_TEST_SEED", "0"))
 STEPS = 30
 #: Seconds after which the records of a crashed process can be sent by others.
 LEASE = 2.0
 QUICK = UploadSettings(
-    backoff_initial=0.01, backoff_max=0.05, linger=0.002, requests_per_second=100_000, request_timeout=5.0
+    backoff_initial=0.01,
+    backoff_max=0.05,
+    linger=0.002,
+    linger_max=0.0,
+    requests_per_second=100_000,
+    request_timeout=60.0,
 )
+#: The name of the task that closes a storage.
+CLOSING = "exponea_async: closing the storage"
 DEVICES, CUSTOMERS = ("a", "b"), ("x", "y")
 PROJECTS = (Project("shop", ["key"]), Project("copy", ["copy-key"]), Project("other", ["other-key"]))
 COPY, OTHER = ExponeaProject("copy", "copy-key"), ExponeaProject("other", "other-key")
@@ -89,10 +99,10 @@ import asyncio, json, os, sys
 from exponea_async import *
 from exponea_async._pipeline import acknowledger, uploader
 
-async def main(storage, base_url, key, device, is_device, first, count, lease):
+async def main(storage, schema, base_url, key, device, is_device, first, count, lease):
     acknowledger.LEASE = uploader.LEASE = lease
-    settings = Configuration(project_token="shop", authorization_token=key, base_url=base_url, storage=storage)
-    client = Exponea(settings)
+    queue = {"storage": storage, "postgres": PostgresSettings(schema=schema)}
+    client = Exponea(Configuration(project_token="shop", authorization_token=key, base_url=base_url, **queue))
     await client.start()
     subject = client.device(device) if is_device else client.for_customer({"registered": "customer " + device})
     for number in range(first, first + count):
@@ -155,16 +165,16 @@ class Person:
 class History:
     """One random history, and its model."""
 
-    def __init__(self, seed: int, folder: Path, sandbox: Sandbox, set_constants: SetConstants) -> None:
-        self.chance, self.folder, self.sandbox = Random(seed), folder, sandbox
+    def __init__(self, seed: int, queue: HistoryQueue, sandbox: Sandbox, set_constants: SetConstants) -> None:
+        self.chance, self.queue, self.sandbox = Random(seed), queue, sandbox
         self.model = HistoryModel()
         self.running: list[RunningClient] = []
         self.people = {key: Person() for key in DEVICES}
         self.forgotten: set[str] = set()
         self.log: list[str] = []
-        self.numbers, self.names, self.files = 0, 0, 0
+        self.numbers, self.names = 0, 0
         self.outage = ""
-        # Only where one client after the other has used the file since it was counted.
+        # Only where one client after the other has used the queue since it was counted.
         self.is_countable = True
         self.counted: tuple[int, list[Exponea], int] = (0, [], 0)
         self.now = self.real_time = time.time()
@@ -173,10 +183,6 @@ class History:
         set_constants(time, time=lambda: real() + self.ahead)
 
     # What there is
-
-    @property
-    def path(self) -> Path:
-        return self.folder / f"queue-{self.files}.sqlite"
 
     @property
     def ledger(self) -> Ledger:
@@ -232,8 +238,9 @@ class History:
             other_projects=[OTHER, *([COPY] if setup.is_mapped else [])] if setup.has_others else [],
             flush_mode=setup.flush_mode,
             flush_period=0.05,
-            storage=self.path,
+            **self.queue.settings,
             upload=evolve(QUICK, gzip=setup.gzip),
+            queue=QueueSettings(lock_timeout=60.0),
             preload_messages=False,
         )
 
@@ -254,6 +261,8 @@ class History:
         seconds = self.chance.choice([0, 0.05, 0.5])
         self.note(f"{running_client.name} closes within {seconds} s")
         await running_client.client.aclose(seconds)
+        # Where there was no time to close the storage, what was written last is committed in the background.
+        await until(lambda: not any(task.get_name() == CLOSING for task in asyncio.all_tasks()))
         self.model.check(self.ledger)
         if not self.running:
             self.check_counts()
@@ -261,29 +270,16 @@ class History:
     # Statistics
 
     def begin_counting(self) -> None:
-        self.counted, self.is_countable = (self.count("record"), [], 0), True
-
-    def count(self, table: str) -> int:
-        if not self.path.exists():
-            return 0
-        with closing(sqlite3.connect(self.path)) as connection:
-            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-
-    def waiting(self) -> list[tuple[object, ...]]:
-        """Return which records wait in the file, when they are due and why."""
-        due = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-        sql = f"SELECT count(*), route.name, min(due) - {due}, max(due) - {due}, failures, reason FROM taken JOIN route"
-        with closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute(f"{sql} ON route.id = taken.route GROUP BY 2, 5, 6").fetchall()
+        self.counted, self.is_countable = (self.queue.count(), [], 0), True
 
     def check_counts(self) -> None:
-        """Check that the statistics explain what waits in the file."""
+        """Check that the statistics explain what waits in the queue."""
         before, clients, wiped = self.counted
         stats = [client.stats() for client in clients]
         lines = [(each.tracked, each.delivered, each.rejected, each.revived, each.lost) for each in stats]
         expected = before - wiped + sum(each.tracked - each.delivered - each.rejected + each.revived for each in stats)
         if self.is_countable:
-            assert self.count("record") == expected, f"{lines}, {before} at first, {wiped} wiped"
+            assert self.queue.count() == expected, f"{lines}, {before} at first, {wiped} wiped"
 
     # Steps
 
@@ -508,14 +504,10 @@ class History:
             await self.close(self.pick())
 
     async def crash(self) -> None:
-        """Go on with a copy of the file, as it is when all clients are killed."""
+        """Go on with a copy of the queue, as it is when all clients are killed."""
         self.note("all clients are killed")
-        before = self.path
-        with locked(before):
-            self.files += 1
-            # Not in this process: closing the file would release the locks that SQLite has on it.
-            for part in ("", "-wal"):
-                subprocess.run(["cp", f"{before}{part}", f"{self.path}{part}"], check=True)  # noqa: ASYNC221 - it is quick
+        # In a thread: a lock may be waited for that a client has.
+        await asyncio.to_thread(self.queue.go_on_with_copy)
         killed, self.running = self.running, []
         for running_client in killed:
             for event in self.model.events.values():
@@ -532,7 +524,7 @@ class History:
         flush, is_alone = self.chance.random() < 0.5, len(self.running) == 1
         must_deliver = flush and is_alone and not self.outage and running_client.setup.is_right
         self.note(f"{running_client.name} stops, {flush=}")
-        result = await running_client.client.stop_integration(flush, timeout=10 if must_deliver else 0.2)
+        result = await running_client.client.stop_integration(flush, timeout=60 if must_deliver else 0.2)
         if must_deliver:
             assert result.remaining == 0, f"{result}"
         await self.note_wipe(running_client, result.remaining)
@@ -589,6 +581,7 @@ class History:
         for running_client in [*self.running]:
             await self.close(running_client)
         self.note("all data is cleared")
+        self.queue.forget_killed()
         await Exponea.clear_local_customer_data(self.configuration(Setup()))
         self.model.wipe("nobody", self.ledger, is_exact=not self.outage)
         self.begin_anew()
@@ -604,7 +597,18 @@ class History:
         first, is_killed, is_device = events[0].number, self.chance.random() < 0.7, about in DEVICES
         self.note(f"a process tracks {first} to {first + 19} about {events[0].owner}, {setup}, {is_killed=}")
         self.is_countable = False
-        options = [str(self.path), self.address(setup.address), setup.key, about, is_device, first, 20, LEASE]
+        used = self.configuration(setup)
+        options = [
+            str(used.storage),
+            used.postgres.schema,
+            self.address(setup.address),
+            setup.key,
+            about,
+            is_device,
+            first,
+            20,
+            LEASE,
+        ]
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
@@ -626,7 +630,11 @@ class History:
 
     async def flush(self) -> None:
         running_client = self.pick()
-        result = await running_client.client.flush_data(self.chance.choice([0.02, 0.2]))
+        try:
+            result = await running_client.client.flush_data(self.chance.choice([0.02, 0.2]))
+        except WipedFileError:
+            assert running_client.is_stopped
+            return
         self.note(f"{running_client.name} has flushed: {result}")
 
     async def wait_for_verdict(self) -> None:
@@ -651,14 +659,14 @@ class History:
         running_client = self.running[0] if self.running else await self.open(Setup())
         await self.track_one(running_client, "a")
         await self.track_one(running_client, "x")
-        result = await running_client.client.flush_data(20)
+        result = await running_client.client.flush_data(60)
         self.note(f"at the end: {result}")
-        assert result.remaining == 0, f"{result}, {self.waiting()}"
+        assert result.remaining == 0, f"{result}, {self.queue.waiting()}"
         # At the same time: verdicts of other clients are looked up once a second.
         receipts = [
             each.receipt for each in self.model.events.values() if each.author == running_client.name and each.receipt
         ]
-        await asyncio.gather(*(receipt.decided(20) for receipt in receipts))
+        await asyncio.gather(*(receipt.decided(60) for receipt in receipts))
         dead = await dead_letters(running_client.client)
         self.model.check(self.ledger)
         self.model.check_end(self.ledger, dead, running_client.name)
@@ -676,25 +684,43 @@ async def sandbox() -> AsyncIterator[Sandbox]:
     async with Sandbox(projects=PROJECTS) as running:
         execute = running.engine.execute
 
-        def strict(project: str, name: str, data: Any) -> tuple[str, ...]:
+        def strict(project: str, name: str, data: Any, *, request: int | None = None) -> tuple[str, ...]:
             if MISTYPED in data["customer_ids"]:
                 errors = (f"The id {MISTYPED!r} is not defined.",)
-                running.engine.reject(project, name, data, errors)
+                running.engine.reject(project, name, data, errors, request=request)
                 return errors
-            return execute(project, name, data)
+            return execute(project, name, data, request=request)
 
         running.engine.execute = strict  # type: ignore[method-assign]
         yield running
 
 
-@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + HISTORIES))
-async def test_the_books_match(seed: int, tmp_path: Path, sandbox: Sandbox, set_constants: SetConstants) -> None:
+@pytest.fixture
+def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HistoryQueue]:
+    """A queue of each kind."""
+    if request.param == "file":
+        yield FileQueue(tmp_path)
+        return
+    opened = PostgresQueue(request.getfixturevalue("postgres_url"), f"test_{secrets.token_hex(8)}")
+    yield opened
+    opened.drop()
+
+
+@pytest.mark.parametrize(
+    ("queue", "seed"),
+    [
+        *(("file", seed) for seed in range(FIRST_SEED, FIRST_SEED + HISTORIES)),
+        *(("postgresql", seed) for seed in range(FIRST_SEED, FIRST_SEED + POSTGRES_HISTORIES)),
+    ],
+    indirect=["queue"],
+)
+async def test_the_books_match(seed: int, queue: HistoryQueue, sandbox: Sandbox, set_constants: SetConstants) -> None:
     """Nothing is lost, sent twice, told wrongly or given to somebody else, whatever happens in between."""
     set_constants(acknowledger, LEASE=LEASE)
     set_constants(uploader, LEASE=LEASE)
-    history = History(seed, tmp_path, sandbox, set_constants)
+    history = History(seed, queue, sandbox, set_constants)
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(600):
             await history.run()
     except BaseException as error:
         error.add_note("\n".join([f"The history of seed {seed}:", *history.log]))

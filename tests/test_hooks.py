@@ -2,12 +2,16 @@
 Hooks: which functions are valid, and how listeners are called.
 """
 
+import asyncio
 import functools
 import logging
 from typing import Any
 
 import pytest
+from helpers.clients import SOMEONE, Configure
+from helpers.waiting import until
 
+from exponea_async import Exponea, NoSubjectError, QueueSettings, RequestReport
 from exponea_async.errors import ConfigurationError, RejectedError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import Event
@@ -105,3 +109,50 @@ def test_other_values_and_async_functions_are_invalid(hooks: dict[str, Any], fie
         Hooks(**hooks)
 
     assert caught.value.field == field
+
+
+class TestBindings:
+    @pytest.mark.parametrize("when", ["delivered", "dropped"])
+    async def test_nothing_is_bound_in_listeners(self, configure: Configure, when: str) -> None:
+        """
+        What a listener tracks is never the customer's whose call happens to run it, or has started the task that does.
+
+        Without a default device it is an error.
+        """
+        tracked: list[asyncio.Task[object]] = []
+
+        def track(event: DeliveryEvent) -> None:
+            if event.kind == when and not tracked:
+                tracked.append(asyncio.ensure_future(client.track_event(Event("noticed"))))
+
+        settings = configure(default_device=False, queue=QueueSettings(max_records=1, when_full="drop_oldest"))
+        client = Exponea(settings, hooks=Hooks(listeners=[track]))
+        with client.bind(client.for_customer(SOMEONE)):
+            await client.start()
+            if when == "dropped":
+                await client.set_flush_mode("MANUAL")
+            for _ in range(2):
+                await client.track_event(Event("visit"))
+            await until(lambda: bool(tracked))
+            with pytest.raises(NoSubjectError):
+                await tracked[0]
+            await client.aclose()
+
+    async def test_nothing_is_bound_where_requests_are_reported(self, configure: Configure) -> None:
+        """The same holds for the function that gets reports of requests, in uploads and where a caller waits."""
+        tracked: list[asyncio.Task[object]] = []
+
+        def track(_report: RequestReport) -> None:
+            if len(tracked) < 2:
+                tracked.append(asyncio.ensure_future(client.track_event(Event("noticed"))))
+
+        client = Exponea(configure(default_device=False), hooks=Hooks(on_request=track))
+        with client.bind(client.for_customer(SOMEONE)):
+            await client.start()
+            await client.fetch_consents()
+            await client.track_event(Event("visit"))
+            await until(lambda: len(tracked) == 2)
+            results = await asyncio.gather(*tracked, return_exceptions=True)
+            await client.aclose()
+
+        assert [type(result) for result in results] == [NoSubjectError, NoSubjectError]

@@ -45,7 +45,7 @@ CALLS: dict[str, Callable[[Exponea], Awaitable[Any]]] = {
 
 async def in_other_loop(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Run a coroutine in the event loop of another thread, while that of the test runs."""
-    return await asyncio.wait_for(asyncio.to_thread(lambda: asyncio.run(work())), 20)
+    return await asyncio.wait_for(asyncio.to_thread(lambda: asyncio.run(work())), 60)
 
 
 def collect(clients: list[Exponea]) -> None:
@@ -60,7 +60,7 @@ del exponea
 gc.collect()
 for each in threading.enumerate():
     if each is not threading.current_thread():
-        each.join(5)
+        each.join(60)
 """
 
 
@@ -90,6 +90,7 @@ class TestOtherLoops:
         assert await pending_records(client) == []
         assert client.flush_mode is FlushMode.MANUAL
 
+    @pytest.mark.both_storages
     async def test_a_receipt_in_another_thread(self, connect: Connect) -> None:
         """Waiting for a verdict in another event loop raises the error instead of waiting for ever."""
         client = await connect(flush_mode="MANUAL")
@@ -115,37 +116,41 @@ class TestOtherLoops:
         assert len(await pending_records(client, "ping")) == 0
         await client.aclose(timeout=0)
 
-    @pytest.mark.parametrize("storage", ["file", "memory:"])
-    async def test_a_start_in_a_new_loop(self, configure: Configure, sandbox: Sandbox, storage: str) -> None:
+    @pytest.mark.parametrize("settings", [{}, {"storage": "memory:"}, {"storage": Path("memory:")}])
+    async def test_a_start_in_a_new_loop(
+        self, configure: Configure, sandbox: Sandbox, settings: dict[str, Any]
+    ) -> None:
         """It opens the same queue, also one in memory; subjects, settings and receipts work."""
-        client = await run_and_leave(configure, **({"storage": storage} if storage == "memory:" else {}))
+        client = await run_and_leave(configure, **settings)
         device = client.device("d")
         await client.start()
         await device.track_event(Event("new"))
         assert client.flush_mode is FlushMode.MANUAL
 
-        result = await client.flush_data(10)
+        result = await client.flush_data(60)
         assert (result.remaining, result.rejected) == (0, 0)
         names = [event.event_type for event in sandbox.engine.events()]
         assert (names.count("left"), names.count("new")) == (1, 1)
         await client.aclose()
         assert running() == []
 
+    @pytest.mark.both_storages
     async def test_a_close_in_a_new_loop(self, configure: Configure, connect: Connect) -> None:
         """Closing a client whose event loop has ended returns at once, and its queue is free for the next client."""
         client = await run_and_leave(configure)
-        await asyncio.wait_for(client.aclose(), 10)
+        await asyncio.wait_for(client.aclose(), 60)
 
         assert len(await pending_records(await connect(flush_mode="MANUAL"), "left")) == 1
 
     @pytest.mark.parametrize("is_started", [False, True])
-    async def test_a_client_with_connections(self, sandbox: Sandbox, tmp_path: Path, is_started: bool) -> None:  # noqa: FBT001 - a parameter
+    @pytest.mark.both_storages
+    async def test_a_client_with_connections(self, sandbox: Sandbox, configure: Configure, is_started: bool) -> None:  # noqa: FBT001 - a parameter
         """A client that is left in an event loop after uploads is named in one line, and nothing else is printed."""
         source = f"""
 exponea = client()
 async def leave():
     await exponea.start()
-    await (await exponea.track_event(Event("ping"))).delivered(20)
+    await (await exponea.track_event(Event("ping"))).delivered(60)
 async def end():
     if {is_started}:
         await exponea.start()
@@ -154,12 +159,13 @@ asyncio.run(leave())
 asyncio.run(end())
 {END_OF_THREADS}
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+        ended = await run_program(source, sandbox.url, configure())
 
         (line,) = ended.err.splitlines()
-        assert line.startswith("A client was not closed before its event loop ended; its queue is /")
+        assert line.startswith("A client was not closed before its event loop ended; its queue is ")
 
-    async def test_a_write_whose_loop_ends(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
+    @pytest.mark.file_only
+    async def test_a_write_whose_loop_ends(self, connect: Connect, sandbox: Sandbox, configure: Configure) -> None:
         """A write that waits for another program's lock while its event loop ends is committed, without a traceback."""
         source = f"""
 import sqlite3
@@ -176,19 +182,21 @@ asyncio.run(exponea.aclose())
 {END_OF_THREADS}
 os._exit(0)
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+        ended = await run_program(source, sandbox.url, configure())
 
         assert [each for each in ended.err.splitlines() if "was not closed" not in each] == []
         assert len(await pending_records(await connect(flush_mode="MANUAL"), "waits")) == 1
 
+    @pytest.mark.both_storages
     async def test_a_stop_in_a_new_loop(self, configure: Configure, connect: Connect) -> None:
         """A stop deletes what the client has stored in an event loop that has ended."""
         client = await run_and_leave(configure)
-        result = await asyncio.wait_for(client.stop_integration(everyone=True), 10)
+        result = await asyncio.wait_for(client.stop_integration(everyone=True), 60)
 
         assert result.remaining == 3
         assert await pending_records(await connect(flush_mode="MANUAL")) == []
 
+    @pytest.mark.both_storages
     async def test_many_loops(self, configure: Configure, sandbox: Sandbox) -> None:
         """A client can be started and left in one event loop after the other, and no thread stays."""
         client = Exponea(configure(flush_mode="MANUAL"))
@@ -204,7 +212,7 @@ os._exit(0)
         for _ in range(5):
             await in_other_loop(use)
         await client.start()
-        assert await client.flush_data(10) == FlushResult(5, 0, 0)
+        assert await client.flush_data(60) == FlushResult(5, 0, 0)
         await client.aclose()
         await until(lambda: threads() <= before)
 
@@ -248,24 +256,26 @@ print(os.waitstatus_to_exitcode(os.wait()[1]))
 
 
 class TestForks:
+    @pytest.mark.both_storages
     @pytest.mark.parametrize(
         "end", ["os._exit(0)", "own.run_until_complete(exponea.aclose(timeout=0)); sys.exit(0)", "sys.exit(0)"]
     )
     async def test_a_child_on_the_same_file(
-        self, connect: Connect, configure: Configure, sandbox: Sandbox, tmp_path: Path, end: str
+        self, connect: Connect, configure: Configure, sandbox: Sandbox, end: str
     ) -> None:
         """
         A child must start the client anew; then parent and child share the file, and nothing is lost, although the
         parent closes first.
         """
-        ended = await run_program(FORK.replace("HOW_THE_CHILD_ENDS", end), sandbox.url, tmp_path / "queue.sqlite")
+        ended = await run_program(FORK.replace("HOW_THE_CHILD_ENDS", end), sandbox.url, configure())
 
         assert ended.out.startswith("NotStartedError The client was started before this process was forked.")
         assert ended.out.endswith("\n0\n"), ended.err
         names = [record.name for record in await pending_records(await connect(flush_mode="MANUAL"))]
         assert sorted(names) == ["child"] * 4 + ["parent"] * 2
 
-    async def test_forks_during_transactions(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
+    @pytest.mark.both_storages
+    async def test_forks_during_transactions(self, connect: Connect, sandbox: Sandbox, configure: Configure) -> None:
         """Children that are forked while the client writes and uploads find a usable file, and the parent goes on."""
         source = """
 async def write(name, count):
@@ -291,7 +301,7 @@ async def main():
             asyncio._set_running_loop(None)
             code = 1
             try:
-                asyncio.new_event_loop().run_until_complete(asyncio.wait_for(child(), 30))
+                asyncio.new_event_loop().run_until_complete(asyncio.wait_for(child(), 60))
                 code = 0
             finally:
                 os._exit(code)
@@ -304,13 +314,13 @@ async def main():
 exponea = client(flush_mode="MANUAL")
 asyncio.run(main())
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+        ended = await run_program(source, sandbox.url, configure())
 
         assert ended.out == "[0, 0, 0, 0, 0]\n", ended.err
         names = [record.name for record in await pending_records(await connect(flush_mode="MANUAL"))]
         assert (names.count("parent"), names.count("child")) == (16_000, 25)
 
-    async def test_forks_of_several_threads(self, connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
+    async def test_forks_of_several_threads(self, connect: Connect, sandbox: Sandbox, configure: Configure) -> None:
         """Threads may fork at the same time while the client writes."""
         source = """
 def fork():
@@ -331,23 +341,27 @@ async def main():
 
 asyncio.run(main())
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite", *NO_WARNING)
+        ended = await run_program(source, sandbox.url, configure(), *NO_WARNING)
 
         assert (ended.code, ended.err) == (0, "")
         assert len(await pending_records(await connect(flush_mode="MANUAL"))) == int(ended.out)
 
 
 class TestCancellation:
+    @pytest.mark.both_storages
     async def test_a_cancel_scope(self, configure: Configure, sandbox: Sandbox) -> None:
         """Under a cancel scope, which cancels each await again, the client is closed, and no task is left."""
-        sandbox.faults.add(Fault("timeout", seconds=30))
-        with anyio.move_on_after(0.2) as scope:
-            async with Exponea(configure(upload={"request_timeout": 30})) as client:
+        sandbox.faults.add(Fault("timeout", seconds=600))
+        with anyio.CancelScope() as scope:
+            async with Exponea(configure(upload={"request_timeout": 600})) as client:
                 await client.track_event(Event("ping"))
+                scope.deadline = anyio.current_time() + 0.2
                 await anyio.sleep(30)
 
         assert scope.cancelled_caught
-        assert (repr(client), running()) == ("<Exponea shop closed>", [])
+        assert repr(client) == "<Exponea shop closed>"
+        # A database that is slow to let go of its connections is not waited for.
+        await until(lambda: running() == [])
         with pytest.raises(ClosedError):
             await client.track_event(Event("ping"))
 
@@ -373,12 +387,13 @@ class TestCancellation:
         assert (repr(clients[0]), running()) == ("<Exponea shop closed>", [])
 
     @pytest.mark.parametrize("end", ["close", "stop", "stop and flush"])
+    @pytest.mark.both_storages
     async def test_repeated_cancellation(self, connect: Connect, sandbox: Sandbox, end: str) -> None:
         """A close or a stop whose every await is cancelled ends, and the cancellation is raised."""
-        sandbox.faults.add(Fault("timeout", seconds=30))
-        client = await connect(upload={"request_timeout": 30})
+        sandbox.faults.add(Fault("timeout", seconds=600))
+        client = await connect(upload={"request_timeout": 600})
         await client.track_event(Event("ping"))
-        await until(lambda: sandbox.request_count == 1)
+        await until(lambda: sandbox.request_count >= 1)
         calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
             "close": lambda: client.aclose(timeout=None),
             "stop": lambda: client.stop_integration(everyone=True),
@@ -386,7 +401,7 @@ class TestCancellation:
         }
         ending = asyncio.create_task(calls[end]())
         await asyncio.sleep(0)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not ending.done():
                 ending.cancel()
                 await asyncio.sleep(0)
@@ -421,11 +436,11 @@ class TestCancellation:
         """A task of the client's own may stop or close it: it is not waited for, or it would wait for itself."""
         client = await connect(device=True, preload_messages=True)
         tasks = feature_of(client, Inbox).tasks
-        await asyncio.wait([tasks.start(client.stop_integration(everyone=True), name="stop")], timeout=20)
+        await asyncio.wait([tasks.start(client.stop_integration(everyone=True), name="stop")], timeout=60)
         assert (repr(client), running()) == ("<Exponea shop stopped>", [])
         await client.start()
         tasks = feature_of(client, Inbox).tasks
-        await asyncio.wait([tasks.start(client.aclose(), name="close")], timeout=20)
+        await asyncio.wait([tasks.start(client.aclose(), name="close")], timeout=60)
         assert (repr(client), running()) == ("<Exponea shop closed>", [])
 
 
@@ -443,8 +458,8 @@ class TestDeadlines:
             started = loop.time()
             await client.aclose(seconds, end_sessions=True)
             duration = loop.time() - started
-        # The lock is waited for 5 seconds at a time otherwise.
-        assert duration < seconds + 4
+        # The lock is waited for 60 seconds otherwise.
+        assert duration < seconds + 30
         # What was in progress is committed after all, and the file is closed.
         await asyncio.gather(*calls)
         await until(lambda: running() == [])
@@ -463,7 +478,10 @@ LEAVES = {
 
 class TestExit:
     @pytest.mark.parametrize("leave", LEAVES)
-    async def test_an_unclosed_client(self, sandbox: Sandbox, connect: Connect, tmp_path: Path, leave: str) -> None:
+    @pytest.mark.both_storages
+    async def test_an_unclosed_client(
+        self, sandbox: Sandbox, configure: Configure, connect: Connect, leave: str
+    ) -> None:
         """A program that does not close its client gets one line that says so, and no traceback."""
         source = f"""
 exponea = client(flush_mode="MANUAL")
@@ -474,14 +492,15 @@ async def main(code=None):
         sys.exit(code)
 {LEAVES[leave]}
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+        ended = await run_program(source, sandbox.url, configure())
 
         (line,) = ended.err.splitlines()
-        assert line.startswith("The client of project shop was never closed; what was not sent stays in its queue /")
+        assert line.startswith("The client of project shop was never closed; what was not sent stays in its queue ")
         assert ended.code == (3 if leave == "exit" else 0)
         assert len(await pending_records(await connect(flush_mode="MANUAL"), "ping")) == 1
 
-    async def test_a_closed_client(self, sandbox: Sandbox, tmp_path: Path) -> None:
+    @pytest.mark.both_storages
+    async def test_a_closed_client(self, sandbox: Sandbox, configure: Configure) -> None:
         """A program that closes its client gets no line."""
         source = """
 async def main():
@@ -489,11 +508,11 @@ async def main():
         await exponea.track_event(Event("ping"))
 asyncio.run(main())
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite", "-W", "error")
+        ended = await run_program(source, sandbox.url, configure(), "-W", "error")
 
         assert (ended.code, ended.err) == (0, "")
 
-    async def test_a_slow_name_look_up(self, sandbox: Sandbox, tmp_path: Path) -> None:
+    async def test_a_slow_name_look_up(self, sandbox: Sandbox, configure: Configure) -> None:
         """Neither the end of the event loop nor the exit waits for a name server that does not answer."""
         source = """
 import socket
@@ -502,7 +521,7 @@ look_up, calls = socket.getaddrinfo, []
 def slow(host, *args, **kwargs):
     if host == "slow.example":
         calls.append(host)
-        time.sleep(50)
+        time.sleep(600)
     return look_up(host, *args, **kwargs)
 
 socket.getaddrinfo = slow
@@ -518,7 +537,7 @@ async def main():
 asyncio.run(main())
 print(calls)
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+        ended = await run_program(source, sandbox.url, configure())
 
         assert (ended.out, ended.err) == ("['slow.example']\n", "")
         assert ended.seconds < 40
@@ -601,7 +620,7 @@ class TestStreams:
             await client.handle_push_notification_opened(
                 {"source": "xnpe_platform", "action": "browser", "url": f"https://shop.example/{number}"}
             )
-            await asyncio.to_thread(seen.acquire, timeout=20)
+            await asyncio.to_thread(seen.acquire, timeout=60)
         await client.aclose(timeout=0)
 
         assert await iterating == [f"https://shop.example/{number}" for number in range(20)]

@@ -206,7 +206,9 @@ class MessagesMachine(RuleBasedStateMachine):
             storage=self.folder / "queue.sqlite",
             flush_mode="MANUAL",
             session_timeout=TIMEOUT,
-            upload=UploadSettings(backoff_initial=0.001, backoff_max=0.002, linger=0.001, requests_per_second=100_000),
+            upload=UploadSettings(
+                backoff_initial=0.001, backoff_max=0.002, linger=0.001, linger_max=0.0, requests_per_second=100_000
+            ),
         )
         self.client = Exponea(configuration, clock=lambda: self.now)
         disable_session_expirer(self.client)

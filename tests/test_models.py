@@ -16,9 +16,9 @@ from exponea_async.models import (
     FlushResult,
     Identity,
     PurchasedItem,
-    Stats,
     TokenFrequency,
 )
+from exponea_async.observability import Stats
 
 VALUES: list[Any] = [
     Event("purchase", {"total_price": 7.99}, 5.5),

@@ -2,6 +2,8 @@
 The numbers of a client, and their export to OpenTelemetry.
 """
 
+import time
+from threading import Thread
 from typing import Any
 
 import attrs
@@ -10,8 +12,10 @@ from helpers.modules import uninstalled
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from exponea_async.models import Stats
-from exponea_async.observability import Counters, export_metrics
+from exponea_async.observability import Counters, QueueSize, Stats, export_metrics
+
+#: The fields about the queue.
+QUEUE = ("waiting", "leased", "dead", "oldest_age", "bytes_on_disk")
 
 
 def collected(reader: InMemoryMetricReader) -> dict[str, list[tuple[Any, dict[str, Any]]]]:
@@ -25,27 +29,73 @@ def collected(reader: InMemoryMetricReader) -> dict[str, list[tuple[Any, dict[st
     }
 
 
+#: The fields that are not a number of the counters' own.
+OTHERS = {"dropped", "paused", "paused_since", "commits", "not_shown", "last_error", *QUEUE}
+
+
 def test_a_snapshot_has_every_number() -> None:
     """Each counter is in the field of the same name."""
     counters = Counters()
     for number, name in enumerate(attrs.fields_dict(Stats)):
-        if name not in ("dropped", "paused", "commits", "not_shown"):
+        if name not in OTHERS:
             setattr(counters, name, number + 1)
     counters.dropped["queue full"] += 2
-    counters.paused["https://p.example"] = "wrong key"
     counters.not_shown["late"] += 3
 
     stats = counters.snapshot(commits=77)
 
     for number, name in enumerate(attrs.fields_dict(Stats)):
-        if name not in ("dropped", "paused", "commits", "not_shown"):
+        if name not in OTHERS:
             assert getattr(stats, name) == number + 1
-    assert stats.not_shown == {"late": 3}
-    assert (stats.dropped, stats.paused, stats.commits) == (
-        {"queue full": 2},
-        {"https://p.example": "wrong key"},
-        77,
-    )
+    assert (stats.dropped, stats.not_shown, stats.commits) == ({"queue full": 2}, {"late": 3}, 77)
+
+
+def test_a_snapshot_has_the_size_of_the_queue() -> None:
+    """The numbers of the queue are those of the last measurement; the age of the oldest record goes on."""
+    counters = Counters()
+    assert counters.snapshot(0).oldest_age == 0.0
+
+    counters.queue = QueueSize(5, 2, 1, time.time() - 100, 4096)
+    stats = counters.snapshot(0)
+
+    assert (stats.waiting, stats.leased, stats.dead, stats.bytes_on_disk) == (5, 2, 1, 4096)
+    assert 100 <= stats.oldest_age < 160
+
+
+def test_a_pause_has_its_beginning() -> None:
+    """A project is paused since the first reason; the last one is shown."""
+    counters = Counters()
+    before = time.time()
+    counters.pause("shop", "HTTP 401")
+    began = counters.snapshot(0).paused_since["shop"]
+    counters.pause("shop", "HTTP 403")
+
+    stats = counters.snapshot(0)
+
+    assert stats.paused == {"shop": "HTTP 403"}
+    assert before <= began == stats.paused_since["shop"]
+
+
+def test_a_snapshot_in_another_thread() -> None:
+    """A snapshot may be taken in any thread, while projects are paused and resumed."""
+    counters = Counters()
+    running = True
+
+    def change() -> None:
+        while running:
+            for number in range(200):
+                counters.pause(str(number), "busy")
+            counters.paused.clear()
+
+    thread = Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(2000):
+            stats = counters.snapshot(0)
+            assert stats.paused.keys() == stats.paused_since.keys()
+    finally:
+        running = False
+        thread.join()
 
 
 def test_a_snapshot_does_not_change() -> None:
@@ -55,7 +105,8 @@ def test_a_snapshot_does_not_change() -> None:
 
     counters.tracked += 1
     counters.dropped["hook"] += 1
-    counters.paused["p"] = "r"
+    counters.pause("p", "r")
+    counters.note_error("r", "p")
 
     assert before == Counters().snapshot(0)
 

@@ -11,10 +11,13 @@ from typing import Any, TypeVar
 
 import pytest
 from helpers.clients import SOMEONE, Configure, Connect
+from helpers.environment import SetConstants
 from helpers.programs import run_program
+from helpers.waiting import until
 
 from exponea_async import ClosedError, Event, Exponea, InvalidEventError, LifecycleError, StorageError
-from exponea_async.portal import Portal
+from exponea_async import portal as portal_module
+from exponea_async.portal import Portal, call_in
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.testing import pending_records
 
@@ -23,7 +26,7 @@ T = TypeVar("T")
 
 async def in_thread(work: Callable[[], T]) -> T:
     """Run a function in a thread, while the event loop of the test serves the sandbox."""
-    return await asyncio.wait_for(asyncio.to_thread(work), 30)
+    return await asyncio.wait_for(asyncio.to_thread(work), 60)
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ class TestCalls:
         def use() -> str:
             with Portal(Exponea(configure())) as portal:
                 receipt = portal.call(portal.exponea.track_event, Event("ping"))
-                portal.call(receipt.delivered, timeout=10)
+                portal.call(receipt.delivered, timeout=60)
                 return receipt.status
 
         assert await in_thread(use) == "delivered"
@@ -54,7 +57,7 @@ class TestCalls:
         def use() -> int:
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(lambda number: portal.call(tracker.track_event, Event("ping", {"n": number})), range(80)))
-            return portal.call(portal.exponea.flush_data, timeout=10).remaining
+            return portal.call(portal.exponea.flush_data, timeout=60).remaining
 
         assert await in_thread(use) == 0
         assert len(sandbox.engine.events(event_type="ping")) == 80
@@ -67,7 +70,7 @@ class TestCalls:
         def use() -> None:
             with exponea.bind(exponea.for_customer(SOMEONE)):
                 portal.call(exponea.track_event, Event("bound"))
-            portal.call(exponea.flush_data, timeout=10)
+            portal.call(exponea.flush_data, timeout=60)
 
         await in_thread(use)
         (event,) = sandbox.engine.events()
@@ -100,6 +103,7 @@ class TestCalls:
         await in_thread(portal.close)
 
 
+@pytest.mark.both_storages
 class TestEnd:
     async def test_a_closed_portal(self, portal: Portal) -> None:
         """Calls raise after the end, and closing again does nothing."""
@@ -113,10 +117,19 @@ class TestEnd:
         with pytest.raises(ClosedError, match="portal"):
             portal.call(portal.exponea.get_customer_cookie)
 
+    async def test_whether_it_runs(self, portal: Portal) -> None:
+        """A portal runs from its first call until it is closed."""
+        states = [portal.is_running]
+        await in_thread(portal.start)
+        states.append(portal.is_running)
+        await in_thread(lambda: portal.close(0))
+
+        assert [*states, portal.is_running] == [False, True, False]
+
     async def test_a_server_that_hangs(self, configure: Configure, sandbox: Sandbox) -> None:
         """Closing ends after its timeout."""
         sandbox.faults.add(Fault("timeout", seconds=60))
-        portal = Portal(Exponea(configure(upload={"request_timeout": 60})))
+        portal = Portal(Exponea(configure(upload={"request_timeout": 600})))
 
         def use() -> None:
             portal.call(portal.exponea.track_event, Event("ping"))
@@ -126,7 +139,7 @@ class TestEnd:
         assert repr(portal.exponea) == "<Exponea shop closed>"
 
     @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise KeyError('mine')"])
-    async def test_the_exit_of_the_process(self, sandbox: Sandbox, tmp_path: Path, end: str) -> None:
+    async def test_the_exit_of_the_process(self, sandbox: Sandbox, configure: Configure, end: str) -> None:
         """A program that closes nothing uploads at its exit, says nothing, and keeps its exit code."""
         source = f"""
 from exponea_async.portal import Portal
@@ -134,14 +147,14 @@ portal = Portal(client())
 portal.call(portal.exponea.track_event, Event("ping"))
 {end}
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite", "-W", "error")
+        ended = await run_program(source, sandbox.url, configure(), "-W", "error")
 
         assert len(sandbox.engine.events(event_type="ping")) == 1
         assert ended.code == {"": 0, "sys.exit(3)": 3}.get(end, 1)
         assert ("KeyError: 'mine'" in ended.err) if "mine" in end else (ended.err == "")
         assert ended.err.count("Traceback") == ("mine" in end)
 
-    async def test_large_uploads_at_the_exit(self, sandbox: Sandbox, tmp_path: Path) -> None:
+    async def test_large_uploads_at_the_exit(self, sandbox: Sandbox, configure: Configure) -> None:
         """Bodies that are compressed in a thread arrive also at the exit, when no thread pool accepts work any more."""
         source = """
 from exponea_async.portal import Portal
@@ -150,12 +163,14 @@ events = [Event("ping", {"text": "x" * 10_000, "number": number}) for number in 
 tracker = portal.exponea.for_customer({"registered": "r"})
 portal.call(portal.exponea.track_many, [(tracker.ids, event) for event in events])
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+        ended = await run_program(source, sandbox.url, configure())
 
         assert (ended.code, ended.err) == (0, "")
         assert len(sandbox.engine.events(event_type="ping")) == 50
 
-    async def test_an_exit_while_the_platform_hangs(self, sandbox: Sandbox, connect: Connect, tmp_path: Path) -> None:
+    async def test_an_exit_while_the_platform_hangs(
+        self, sandbox: Sandbox, configure: Configure, connect: Connect
+    ) -> None:
         """The exit takes a bounded time, and what was not sent is still in the queue."""
         sandbox.faults.add(Fault("timeout", seconds=60))
         source = """
@@ -165,15 +180,16 @@ exponea_async.portal.EXIT_TIMEOUT = 0.5
 portal = Portal(client())
 portal.call(portal.exponea.track_event, Event("ping"))
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite")
+        ended = await run_program(source, sandbox.url, configure())
 
         assert (ended.code, ended.err) == (0, "")
         sandbox.faults.clear()
         assert [each.name for each in await pending_records(await connect(flush_mode="MANUAL"), "ping")] == ["ping"]
 
 
+@pytest.mark.both_storages
 class TestForks:
-    async def test_a_portal_of_a_module(self, sandbox: Sandbox, tmp_path: Path) -> None:
+    async def test_a_portal_of_a_module(self, sandbox: Sandbox, configure: Configure) -> None:
         """
         A portal that was used before a fork, as with preloaded workers, works in all children and in the parent, and
         each of them delivers at its exit.
@@ -195,10 +211,41 @@ for number in range(3):
 use("parent")
 print([os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(3)])
 """
-        ended = await run_program(source, sandbox.url, tmp_path / "queue.sqlite", "-W", "ignore::DeprecationWarning")
+        ended = await run_program(source, sandbox.url, configure(), "-W", "ignore::DeprecationWarning")
 
         assert (ended.out, ended.err) == ("[0, 0, 0]\n", "")
         counts: dict[Any, int] = {}
         for event in sandbox.engine.events():
             counts[event.event_type] = counts.get(event.event_type, 0) + 1
         assert counts == {"parent": 10, "child 0": 5, "child 1": 5, "child 2": 5}
+
+
+class TestCallsInAnotherLoop:
+    async def test_a_loop_that_ends(self, set_constants: SetConstants) -> None:
+        """A call that an ending event loop does not begin any more raises, instead of waiting for ever."""
+        set_constants(portal_module, LOOP_CHECK=0.01)
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        called = asyncio.create_task(in_thread(lambda: call_in(loop, asyncio.sleep, 60)))
+        await until(lambda: bool(asyncio.all_tasks(loop)))
+        loop.call_soon_threadsafe(loop.stop)
+
+        with pytest.raises(LifecycleError, match="event loop has ended"):
+            await called
+        thread.join()
+        await in_thread(lambda: loop.run_until_complete(asyncio.wait(asyncio.all_tasks(loop))))
+        loop.close()
+        with pytest.raises(LifecycleError, match="event loop has ended"):
+            await in_thread(lambda: call_in(loop, asyncio.sleep, 60))
+
+    async def test_a_timeout_of_its_own(self, portal: Portal, set_constants: SetConstants) -> None:
+        """A TimeoutError that the call raises is raised to the caller."""
+        set_constants(portal_module, LOOP_CHECK=0.01)
+
+        async def fail() -> None:
+            await asyncio.sleep(0.05)
+            raise TimeoutError("mine")
+
+        with pytest.raises(TimeoutError, match="mine"):
+            await in_thread(lambda: portal.call(fail))

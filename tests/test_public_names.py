@@ -2,15 +2,23 @@
 The public API: its names and signatures.
 """
 
+import importlib
 import inspect
+import re
+import subprocess
+import sys
+import typing
 from types import ModuleType
 from typing import Any
 
 import pytest
+from helpers.modules import public_integrations
 
 import exponea_async
-from exponea_async import CustomerTracker, Device, Exponea, testing
+from exponea_async import CustomerTracker, Device, Exponea, Nobody, TransactionTracker, testing
+from exponea_async.integrations import asgi, starlette
 from exponea_async.portal import Portal
+from exponea_async.testing import storage_contract
 
 TRACKING = {
     "track_event": "async (event: Event) -> Receipt",
@@ -86,6 +94,22 @@ MESSAGES = IN_APP | BLOCKS | INBOX | FETCH
 CONSENT = {"start": "async () -> None", "forget": "async () -> int"}
 DEVICE = TRACKING | LIFE | MESSAGES | SEGMENTS | CONSENT | {"open": "async () -> None", "key": "attribute"}
 CUSTOMER = TRACKING | CAMPAIGNS | MESSAGES | CONSENT | {"ids": "attribute"}
+TRANSACTION = (
+    TRACKING
+    | LIFE
+    | MESSAGES
+    | SEGMENTS
+    | {
+        "track_many": "async (events: Iterable[Event | tuple[Mapping[str, str], Event]]) -> list[Receipt]",
+        "device": "(key: str) -> Device",
+        "for_customer": "(ids: Mapping[str, str]) -> CustomerTracker",
+    }
+)
+CLOCK = {
+    "set": "(at: datetime | float) -> None",
+    "advance": "(by: timedelta | float) -> None",
+    "reset": "() -> None",
+}
 CLIENT = (
     TRACKING
     | LIFE
@@ -93,15 +117,17 @@ CLIENT = (
     | SEGMENTS
     | {
         "start": "async () -> None",
-        "aclose": "async (timeout: float | None = 10.0, *, end_sessions: bool = False) -> None",
+        "aclose": "async (timeout: float | None = 10.0, *, end_sessions: bool = False, *, only_started: bool = False) -> None",
         "device": "(key: str) -> Device",
         "for_customer": "(ids: Mapping[str, str]) -> CustomerTracker",
         "nobody": "() -> Nobody",
-        "bind": "(subject: Device | CustomerTracker | Nobody) -> AbstractContextManager[None]",
+        "bind": "(subject: Device | CustomerTracker | Nobody, *, properties: Mapping[str, Any] | None = None) -> AbstractContextManager[None]",
+        "transaction": "(connection: object) -> AbstractAsyncContextManager[TransactionTracker]",
         "current": "property",
         "configuration": "property",
         "is_stopped": "property",
         "stats": "() -> Stats",
+        "health": "async (*, max_age: float | None = 300.0, *, timeout: float | None = 5.0) -> Health",
         "flush_mode": "property",
         "flush_period": "property",
         "default_properties": "property",
@@ -117,16 +143,111 @@ CLIENT = (
 
 
 PORTAL = {
+    "is_running": "property",
     "start": "() -> None",
     "call": "(function: Callable[~P, Awaitable[~T]], args: P.args, kwargs: P.kwargs) -> ~T",
-    "close": "(timeout: float = 10.0) -> None",
+    "close": "(timeout: float | None = 10.0) -> None",
 }
 TESTING = {
+    "assert_tracked": "(source: Sandbox | Exponea | Portal, name: str, properties: Mapping[str, Any] | None = None, *, customer: Mapping[str, Any] | None = None, *, count: int | None = None, *, exact: bool = False, *, timestamp: Any = None, *, project: str | None = None) -> list[TrackedEvent]",
+    "assert_not_tracked": "(source: Sandbox | Exponea | Portal, name: str, properties: Mapping[str, Any] | None = None, *, customer: Mapping[str, Any] | None = None, *, exact: bool = False, *, timestamp: Any = None, *, project: str | None = None) -> None",
+    "sandbox_configuration": "(sandbox: Sandbox, settings: Any) -> Configuration",
     "idle": "async (client: Exponea, *, timeout: float = 10.0) -> None",
     "pending_records": "async (client: Exponea, names: str) -> list[StoredRecord]",
     "dead_letters": "async (client: Exponea, names: str) -> list[StoredRecord]",
     "end_idle_sessions": "async (client: Exponea) -> int",
     "received": "(subscription: Subscription[~T]) -> list[~T]",
+}
+
+#: The public names of each module of the integrations, with their signatures; of a class that of its constructor.
+INTEGRATIONS = {
+    "aiohttp": {
+        "CLIENT": "attribute",
+        "RequestProperties": "as in asgi",
+        "bind_customer": "(request: Request, ids: Mapping[str, str] | str | UUID | None) -> None",
+        "identify_visitor": "async (request: Request, properties: Mapping[str, Any] | None = None) -> Receipt",
+        "setup": "(app: Application, exponea: Exponea, *, customer: Callable[[Any], Mapping[str, str] | str | UUID | None | Awaitable[Mapping[str, str] | str | UUID | None]] | None = None, *, visitor: bool = True, *, consent: Callable[[Any], bool | Awaitable[bool]] | None = None, *, properties: RequestProperties | None = None, *, timeout: float | None = 10.0) -> None",
+    },
+    "aiogram": {
+        "ExponeaMiddleware": "(exponea: Exponea, *, key: Callable[[Update], str | None] = user_key, *, consent: Callable[[Update], bool | Awaitable[bool]] | None = None) -> None",
+        "setup": "(dispatcher: Dispatcher, exponea: Exponea, *, key: Callable[[Update], str | None] = user_key, *, consent: Callable[[Update], bool | Awaitable[bool]] | None = None, *, timeout: float | None = 10.0) -> ExponeaMiddleware",
+        "user_key": "(update: Update) -> str | None",
+    },
+    "arq": {
+        "ArqIntegration": "(exponea: Exponea, *, default: Device | CustomerTracker | Nobody | None = None, *, carry: bool = True, *, key: str = '_exponea', *, timeout: float | None = 10.0) -> None",
+    },
+    "asgi": {
+        "ClientLifespan": "(app: Callable[[Any, Any, Any], Awaitable[None]], exponea: Startable, *, timeout: float | None = 10.0) -> None",
+        "ExponeaMiddleware": "(app: Callable[[Any, Any, Any], Awaitable[None]], exponea: Exponea, *, customer: Callable[[Any], Mapping[str, str] | str | UUID | None | Awaitable[Mapping[str, str] | str | UUID | None]] | None = None, *, visitor: bool = True, *, consent: Callable[[Any], bool | Awaitable[bool]] | None = None, *, properties: RequestProperties | None = None) -> None",
+        "RequestProperties": "(*, ip: int | None = None, *, user_agent: bool = False, *, location: Sequence[str] | None = None, *, referrer: bool = False, *, utm: bool = False) -> None",
+        "bind_customer": "(exponea: Exponea, scope: Mapping[str, Any], ids: Mapping[str, str] | str | UUID | None) -> None",
+        "identify_visitor": "async (exponea: Exponea, scope: Mapping[str, Any], properties: Mapping[str, Any] | None = None) -> Receipt",
+        "visitor_cookie": "(scope: Mapping[str, Any], project: str) -> str | None",
+    },
+    "fastapi": {
+        "ExponeaClient": "Exponea, a dependency",
+        "ExponeaMiddleware": "as in asgi",
+        "RequestProperties": "as in asgi",
+        "bind_customer": "as in asgi",
+        "client_lifespan": "as in starlette",
+        "customer_from": "(dependency: Callable[..., Any], ids: Callable[[Any], Mapping[str, str] | str | UUID | None]) -> Callable[..., Coroutine[Any, Any, None]]",
+        "get_exponea": "as in starlette",
+        "identify_visitor": "as in asgi",
+    },
+    "litestar": {
+        "ExponeaClient": "Exponea, a dependency",
+        "ExponeaPlugin": "(exponea: Exponea, *, customer: Callable[[Any], Mapping[str, str] | str | UUID | None | Awaitable[Mapping[str, str] | str | UUID | None]] | None = None, *, visitor: bool = True, *, consent: Callable[[Any], bool | Awaitable[bool]] | None = None, *, properties: RequestProperties | None = None, *, dependency: str = 'exponea', *, timeout: float | None = 10.0) -> None",
+        "RequestProperties": "as in asgi",
+        "bind_customer": "as in asgi",
+        "identify_visitor": "as in asgi",
+    },
+    "starlette": {
+        "ExponeaMiddleware": "as in asgi",
+        "RequestProperties": "as in asgi",
+        "bind_customer": "as in asgi",
+        "client_lifespan": "(exponea: Exponea, lifespan: Callable[[~AppType], AbstractAsyncContextManager[Any]] | None = None, *, timeout: float | None = 10.0) -> Callable[[~AppType], AbstractAsyncContextManager[Any]]",
+        "get_exponea": "async (connection: HTTPConnection) -> Exponea",
+        "identify_visitor": "as in asgi",
+    },
+    "celery": {
+        "CeleryIntegration": "(portal: Portal, *, default: Device | CustomerTracker | Nobody | None = None, *, carry: bool = True, *, key: str = 'exponea', *, timeout: float = 5.0) -> None",
+    },
+    "django": {
+        "ClientLifespan": "(app: Callable[[Any, Any, Any], Awaitable[None]], *, timeout: float = 10.0) -> None",
+        "ExponeaMiddleware": "(get_response: Callable[[django.http.request.HttpRequest], Any]) -> None",
+        "acall": "async (function: Callable[~P, Awaitable[~T]], args: P.args, kwargs: P.kwargs) -> ~T",
+        "aclose": "async (timeout: float = 10.0) -> None",
+        "aidentify_visitor": "async (request: HttpRequest, properties: Mapping[str, Any] | None = None) -> Receipt",
+        "atrack": "async (event: Event) -> Receipt",
+        "bind_customer": "(request: HttpRequest, ids: Mapping[str, str] | str | UUID | None) -> None",
+        "call": "(function: Callable[~P, Awaitable[~T]], args: P.args, kwargs: P.kwargs) -> ~T",
+        "close": "(timeout: float = 10.0) -> None",
+        "get_client": "() -> Exponea",
+        "identify_visitor": "(request: HttpRequest, properties: Mapping[str, Any] | None = None) -> Receipt",
+        "track": "(event: Event) -> Receipt",
+    },
+    "discord": {
+        "ExponeaBot": "(command_prefix: Any, *, exponea: Exponea, *, key: Callable[[User | Member], str | None] = user_key, *, consent: Callable[[User | Member], bool] | None = None, *, upload_timeout: float | None = 10.0, *, tree_cls: type[CommandTree[Any]] = ExponeaCommandTree, options: Any) -> None",
+        "ExponeaClientMixin": "(args: Any, *, exponea: Exponea, *, key: Callable[[User | Member], str | None] = user_key, *, consent: Callable[[User | Member], bool] | None = None, *, upload_timeout: float | None = 10.0, options: Any) -> None",
+        "ExponeaCommandTree": "as its base class",
+        "ExponeaViewMixin": "as its base class",
+        "acting_user": "(client: Client, event: str, args: Any) -> User | Member | None",
+        "user_key": "(user: User | Member) -> str | None",
+    },
+    "saq": {
+        "SaqIntegration": "(exponea: Exponea, *, default: Device | CustomerTracker | Nobody | None = None, *, carry: bool = True, *, key: str = 'exponea', *, timeout: float | None = 10.0) -> None",
+    },
+    "taskiq": {
+        "ExponeaMiddleware": "(exponea: Exponea, *, default: Device | CustomerTracker | Nobody | None = None, *, carry: bool = True, *, key: str = 'exponea', *, timeout: float | None = 10.0) -> None",
+    },
+    "telegram": {
+        "ExponeaJobQueue": "(exponea: Exponea, *, key: Callable[[Job[Any]], str | None] = job_key, *, consent: Callable[[Job[Any]], bool | Awaitable[bool]] | None = None) -> None",
+        "ExponeaUpdateProcessor": "(exponea: Exponea, *, max_concurrent_updates: int = 1, *, key: Callable[[object], str | None] = user_key, *, consent: Callable[[object], bool | Awaitable[bool]] | None = None, *, timeout: float | None = 10.0) -> None",
+        "get_exponea": "(context: CallbackContext[Any, Any, Any, Any]) -> Exponea",
+        "job_key": "(job: Job[Any]) -> str | None",
+        "setup": "(builder: ~BuilderT, exponea: Exponea, *, max_concurrent_updates: int = 1, *, key: Callable[[object], str | None] = user_key, *, consent: Callable[[object], bool | Awaitable[bool]] | None = None, *, job_queue: ExponeaJobQueue | None = None, *, timeout: float | None = 10.0) -> ~BuilderT",
+        "user_key": "(update: object) -> str | None",
+    },
 }
 
 
@@ -142,14 +263,22 @@ def spelled(kind: Any) -> str:
         "messages",
         "subjects",
         "client",
+        "portal",
+        "sandbox.server",
+        "testing.events",
+        "testing.records",
         "testing",
+        "portal",
+        "transactions",
         "_internal.streams",
         "features.content_blocks.carousel",
+        *(f"integrations.{each}" for each in ("_headers", "_request", *public_integrations())),
     ):
         text = text.replace(f"exponea_async.{module}.", "")
-    for module in ("collections.abc.", "datetime.", "contextlib.", "typing."):
+    for module in ("collections.abc.", "datetime.", "contextlib.", "typing.", "uuid."):
         text = text.replace(module, "")
-    return text
+    # The modules of frameworks in which a class is defined may be private ones.
+    return re.sub(r"\b(?:aiogram|discord|telegram)\.(?:\w+\.)*(?=[A-Z])", "", text)
 
 
 def signature(member: Any, skipped: int = 1) -> str:
@@ -159,11 +288,12 @@ def signature(member: Any, skipped: int = 1) -> str:
     function = member.__func__ if isinstance(member, classmethod) else member
     if not inspect.isfunction(function):
         return "attribute"
-    signature = inspect.signature(function)
+    # The names of messages are strings, since their module is imported when it is used first.
+    signature = inspect.signature(function, eval_str=True)
     parameters = [
         ("*, " if each.kind is each.KEYWORD_ONLY else "")
         + f"{each.name}: {spelled(each.annotation)}"
-        + ("" if each.default is each.empty else f" = {each.default!r}")
+        + ("" if each.default is each.empty else f" = {getattr(each.default, '__name__', repr(each.default))}")
         for each in list(signature.parameters.values())[skipped:]
     ]
     awaited = "async " if inspect.iscoroutinefunction(function) else ""
@@ -178,12 +308,58 @@ def public(kind: type) -> dict[str, str]:
 
 def test_the_list_is_sorted_and_complete() -> None:
     """``__all__`` has all public names of the package and nothing else."""
+    # What is imported when it is used first is there from then on.
+    for name in exponea_async.__all__:
+        getattr(exponea_async, name)
     there = {
         name for name, value in vars(exponea_async).items() if name[0] != "_" and not isinstance(value, ModuleType)
     }
 
     assert exponea_async.__all__ == sorted(exponea_async.__all__)
     assert set(exponea_async.__all__) == there | {"__version__"}
+
+
+LATE = """
+import exponea_async, sys
+assert "exponea_async.messages" not in sys.modules
+{}
+assert "exponea_async.messages" in sys.modules
+"""
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from exponea_async import *; assert InAppMessage.__name__ == 'InAppMessage'",
+        "from exponea_async import InAppMessage",
+        "exponea_async.AppInboxMessage; assert 'AppInboxMessage' in vars(exponea_async)",
+        "import pickle; pickle.loads(b'cexponea_async\\nConsentSources\\n.')",
+        "import typing; typing.get_type_hints(exponea_async.Exponea.fetch_consents)",
+    ],
+)
+def test_names_that_are_imported_late(use: str) -> None:
+    """Names that few applications need are imported when they are used first, in whichever way."""
+    subprocess.run([sys.executable, "-c", LATE.format(use)], check=True)
+
+
+def test_late_names_are_listed() -> None:
+    """``dir()`` has all names, whether they were used or not; others are an ``AttributeError``."""
+    listed = "import exponea_async; print(*dir(exponea_async))"
+    names = subprocess.run([sys.executable, "-c", listed], check=True, capture_output=True, text=True).stdout.split()
+
+    assert set(exponea_async.__all__) <= set(names)
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        getattr(exponea_async, "Nothing")  # noqa: B009 - type checkers know that it is not there
+
+
+@pytest.mark.parametrize("kind", [Exponea, Device, CustomerTracker, Nobody, TransactionTracker])
+def test_type_hints(kind: type) -> None:
+    """The annotations of all public methods can be evaluated."""
+    methods = [each for name in dir(kind) if name[0] != "_" and inspect.isroutine(each := getattr(kind, name))]
+
+    assert len(methods) > 10
+    for method in methods:
+        assert "return" in typing.get_type_hints(method)
 
 
 @pytest.mark.parametrize("name", exponea_async.__all__)
@@ -194,7 +370,7 @@ def test_every_name_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "members"),
-    [(Exponea, CLIENT), (Device, DEVICE), (CustomerTracker, CUSTOMER)],
+    [(Exponea, CLIENT), (Device, DEVICE), (CustomerTracker, CUSTOMER), (TransactionTracker, TRANSACTION)],
     ids=lambda each: str(each)[:30],
 )
 def test_the_members(kind: type, members: dict[str, str]) -> None:
@@ -222,7 +398,46 @@ def test_the_functions_for_tests() -> None:
     functions = {
         name: signature(member, skipped=0)
         for name, member in vars(testing).items()
-        if inspect.isfunction(member) and member.__module__ == testing.__name__ and not name.startswith("_")
+        if inspect.isfunction(member) and not name.startswith("_")
     }
 
     assert functions == TESTING
+    assert public(testing.Clock) == CLOCK
+    assert public(testing.SandboxThread) == {}
+    assert sorted([*TESTING, "Clock", "SandboxThread", "StoredRecord", "TrackedEvent"]) == testing.__all__
+
+
+def test_the_contract_of_storages() -> None:
+    """The module exports exactly these names: a class with all tests, its parts, and what makes the storages."""
+    assert sorted(storage_contract.__all__) == storage_contract.__all__
+    assert storage_contract.__all__ == [
+        *sorted(
+            [*(each.__name__ for each in storage_contract.StorageContract.__bases__), "MakeStorage", "StorageContract"]
+        ),
+        "storage_factory",
+    ]
+    assert signature(storage_contract.storage_factory, skipped=0).startswith("(create: Callable[..., ")
+
+
+@pytest.mark.parametrize("name", public_integrations())
+def test_the_integrations(name: str) -> None:
+    """The modules of the integrations export exactly these names."""
+    module = importlib.import_module(f"exponea_async.integrations.{name}")
+    exported = {each: getattr(module, each) for each in module.__all__}
+
+    assert module.__all__ == sorted(module.__all__)
+    assert {each: exported_signature(module, value) for each, value in exported.items()} == INTEGRATIONS[name]
+
+
+def exported_signature(module: ModuleType, value: Any) -> str:
+    """Return how an exported name is used; what is exported again is described where it comes from."""
+    for origin in (asgi, starlette):
+        if module is origin:
+            break
+        if any(value is getattr(origin, each) for each in origin.__all__):
+            return f"as in {origin.__name__.rpartition('.')[2]}"
+    if hasattr(value, "__metadata__"):
+        return f"{spelled(value.__origin__)}, a dependency"
+    if isinstance(value, type):
+        return signature(vars(value)["__init__"]) if "__init__" in vars(value) else "as its base class"
+    return signature(value, skipped=0)

@@ -94,6 +94,15 @@ def test_settings(authorization: Any) -> None:
         {"EXPONEA_BASIC_AUTH_KEY_ID": "id", "EXPONEA_BASIC_AUTH_SECRET": KEY, "EXPONEA_UPLOAD_GZIP": "maybe"},
         {"EXPONEA_BASIC_AUTH_KEY_ID": "i:d", "EXPONEA_BASIC_AUTH_SECRET": KEY},
         {"EXPONEA_AUTHORIZATION_TOKEN": KEY, "EXPONEA_UNKNOWN": "x"},
+        {"EXPONEA_AUTHORIZATION_TOKEN": "other", "EXPONEA_STORAGE": f"postgresql://u:{KEY}@h:x/db"},
+        {"EXPONEA_AUTHORIZATION_TOKEN": "other", "EXPONEA_STORAGE": f"postgresql://u:/{KEY}@h/db"},
+        {
+            "EXPONEA_AUTHORIZATION_TOKEN": "other",
+            "EXPONEA_STORAGE": f"postgresql://u:{KEY}@h/db",
+            "EXPONEA_POSTGRES_LISTEN_URL": f"postgresql://u:{KEY}@h/db",
+            "EXPONEA_APP_GROUP": "x" * 999,
+        },
+        {"EXPONEA_AUTHORIZATION_TOKEN": "other", "EXPONEA_POSTGRES_LISTEN_URL": f"postgresql://u:{KEY}@h:x/db"},
         {
             "EXPONEA_AUTHORIZATION_TOKEN": "other",
             "EXPONEA_PROJECT_MAPPING": json.dumps(

@@ -102,7 +102,7 @@ class TestProperties:
         names = ["campaign_click", "payment", "customers", " x ", "ünïcødé", 'quo"te', "x" * 500]
         for name in names:
             await client.track_event(Event(name, {"url": "here"}))
-        await client.flush_data(10)
+        await client.flush_data(60)
 
         assert sorted(event.event_type for event in sandbox.engine.events()) == sorted(names)
         assert all(event.properties["url"] == "here" for event in sandbox.engine.events())
@@ -119,7 +119,7 @@ class TestProperties:
         }
         client = await connect()
         await client.track_event(Event("x", properties))
-        await client.flush_data(10)
+        await client.flush_data(60)
 
         (event,) = sandbox.engine.events()
         found = {name: value for name, value in event.properties.items() if not name.endswith("_id")}
@@ -137,7 +137,7 @@ class TestTimestamps:
         client = await connect()
         await asyncio.gather(*(client.track_event(Event("same")) for _ in range(500)))
         await client.track_many([Event("same")] * 500)
-        await client.flush_data(20)
+        await client.flush_data(60)
 
         stamps = [event.timestamp for event in sandbox.engine.events()]
         assert (len(stamps), len(set(stamps)), sandbox.engine.duplicates) == (1000, 1000, 0)
@@ -403,9 +403,10 @@ class TestTrackMany:
         waiting = asyncio.create_task(client.track_event(Event("x")))
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        await client.flush_data(10)
+        await client.flush_data(60)
 
-        assert (await waiting).status == "queued"
+        # Its record may have been sent by the same flush.
+        assert (await waiting).status in ("queued", "delivered")
 
 
 class TestHooks:
@@ -473,7 +474,7 @@ class TestHooks:
         sandbox.faults.add(Fault("reject", every_command=4))
         client = await connect(hooks=Hooks(listeners=[fail, deliveries]))
         receipts = await client.track_many(numbered_events(8))
-        await client.flush_data(10)
+        await client.flush_data(60)
 
         notified = {
             kind: [key for notice in deliveries if notice.kind == kind for key in notice.ids]
@@ -498,7 +499,7 @@ class TestProjects:
         """A mapped type is sent to its projects and the main one, once to each; other types to the main one only."""
         payment, event = await fan.track_payment_event(ITEM), await fan.track_event(Event("x"))
         customer = await fan.identify_customer(Customer(JANE))
-        await fan.flush_data(10)
+        await fan.flush_data(60)
 
         assert [len(receipt.ids) for receipt in (payment, event, customer)] == [2, 1, 2]
         assert [event.event_type for event in sandbox.engine.events("finance")] == ["payment"]
@@ -512,7 +513,7 @@ class TestProjects:
         payment = await fan.track_payment_event(ITEM)
 
         with pytest.raises(RejectedError, match="fault injection"):
-            await payment.delivered(10)
+            await payment.delivered(60)
         assert payment.status == "rejected"
         assert len(sandbox.engine.events(PROJECT)) == 1
 
@@ -524,7 +525,7 @@ class TestProjects:
             client = await connect(project_mapping=mapping, base_url=strict.url)
             await client.track_payment_event(ITEM)
 
-            assert (await client.flush_data(10)).delivered == 2
+            assert (await client.flush_data(60)).delivered == 2
             await client.aclose()
 
     async def test_projects_are_independent(self, fan: Exponea, sandbox: Sandbox) -> None:
@@ -538,12 +539,13 @@ class TestProjects:
         assert result.remaining == 1
 
 
+@pytest.mark.file_only
 async def test_events_are_encoded_once(connect: Connect, tmp_path: Path) -> None:
     """An event is encoded when it is tracked: the bytes in the queue are the bytes that are sent."""
     async with ScriptedServer(ReceivedRequest.accept) as platform:
         client = await connect(flush_mode="MANUAL", base_url=platform.url)
         await client.track_event(Event("x", {"a": [1, {"b": "ü"}]}, 1.5))
         (body,) = stored_bodies(tmp_path / "queue.sqlite")
-        await client.flush_data(10)
+        await client.flush_data(60)
 
     assert body in platform.requests[0].body

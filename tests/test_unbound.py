@@ -4,10 +4,12 @@ Servers: no device of the client's own, nobody in particular, and bindings that 
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 
 import pytest
 from helpers.clients import Configure, pending_data
+from helpers.waiting import until
 
 from exponea_async import (
     Customer,
@@ -170,6 +172,51 @@ class TestBindings:
         await anext(generator, None)
         with pytest.raises(NoSubjectError):
             await server.track_event(Event("ping"))
+
+    async def test_a_generator_that_is_closed_by_its_finalizer(self, server: Exponea) -> None:
+        """
+        The task that closes an asynchronous generator inherits no subject, since it may run in somebody else's context.
+
+        What the generator binds by itself counts.
+        """
+        tracked: list[str] = []
+
+        async def generate() -> AsyncIterator[None]:
+            try:
+                yield
+            finally:
+                with pytest.raises(NoSubjectError):
+                    await server.track_event(Event("ping"))
+                with server.bind(server.for_customer(JANE)):
+                    tracked.append((await server.track_event(Event("ping"))).status)
+                with pytest.raises(NoSubjectError):
+                    await server.track_event(Event("ping"))
+                tracked.append("end")
+
+        with server.bind(server.for_customer({"registered": "joe@example.com"})):
+            generator = generate()
+            await anext(generator)
+            # The event loop creates the task now.
+            del generator
+            await until(lambda: "end" in tracked)
+
+        assert tracked == ["queued", "end"]
+        assert [each["customer_ids"] for each in await pending_data(server)] == [JANE]
+
+    async def test_a_generator_that_is_closed_in_its_request(self, server: Exponea) -> None:
+        """A generator that the request itself closes has the subject of the request."""
+
+        async def generate() -> AsyncGenerator[None, None]:
+            try:
+                yield
+            finally:
+                await server.track_event(Event("ping"))
+
+        with server.bind(server.for_customer(JANE)):
+            async with aclosing(generate()) as generator:
+                await anext(generator)
+
+        assert [each["customer_ids"] for each in await pending_data(server)] == [JANE]
 
     async def test_an_end_in_another_context(self, client: Exponea) -> None:
         """The end of a binding in another context changes nothing there."""

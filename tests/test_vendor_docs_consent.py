@@ -25,7 +25,7 @@ PAYLOAD = {
 
 async def arrived(app: App, sandbox: Sandbox, *types: str) -> list[StoredEvent]:
     """Upload the queue; return the events on the platform, all or of some types, ordered by timestamp."""
-    result = await app.client.flush_data(20)
+    result = await app.client.flush_data(60)
     assert (result.rejected, result.remaining) == (0, 0)
     found = [event for event in sandbox.engine.events() if not types or event.event_type in types]
     return sorted(found, key=lambda event: event.timestamp)
@@ -230,7 +230,7 @@ class TestStopIntegration:
         assert {receipt.status for receipt in receipts} == {"dropped"}
         assert await client.handle_campaign_click("https://shop.example/?xnpe_cmp=1") is False
         assert await client.get_customer_cookie() == ""
-        result = await client.flush_data(5)
+        result = await client.flush_data(60)
         assert (result.delivered, result.remaining, sandbox.request_count) == (0, 0, 0)
 
     async def test_it_stops_handling_of_received_push_notifications(self, app: App) -> None:

@@ -29,7 +29,7 @@ ITEM = PurchasedItem(12.34, "EUR", "Virtual", "handbag", "Awesome leather handba
 
 async def arrived(app: App, sandbox: Sandbox, *types: str) -> list[StoredEvent]:
     """Upload the queue; return the events on the platform, all or of some types, ordered by timestamp."""
-    result = await app.client.flush_data(20)
+    result = await app.client.flush_data(60)
     assert (result.rejected, result.remaining) == (0, 0)
     found = [event for event in sandbox.engine.events() if not types or event.event_type in types]
     return sorted(found, key=lambda event: event.timestamp)
@@ -115,7 +115,7 @@ class TestCustomers:
         """The cookie and the hard id are sent together, so that the platform can merge them."""
         client = await app.start()
         await client.track_event(Event("before"))
-        await client.flush_data(20)
+        await client.flush_data(60)
         await client.identify_customer(JANE)
         await client.track_event(Event("after"))
 
@@ -129,7 +129,7 @@ class TestCustomers:
         client = await app.start()
         await client.identify_customer(JANE)
         await client.identify_customer(Customer(ids={"crm": "5"}, properties={}))
-        await client.flush_data(20)
+        await client.flush_data(60)
 
         (customer,) = sandbox.engine.customers()
         assert customer.properties == {"first_name": "Jane", "last_name": "Doe", "age": 32}
@@ -183,7 +183,7 @@ class TestAnonymize:
         client = await app.start(push_token_storage="property")
         await client.track_push_token("token")
         await client.anonymize()
-        await client.flush_data(20)
+        await client.flush_data(60)
 
         old, new = sandbox.engine.customers()
         assert old.properties == {"google_push_notification_id": ""}

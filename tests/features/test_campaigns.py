@@ -44,7 +44,7 @@ class TestClick:
         """It is sent alone, and the platform counts it for the customer with the cookie."""
         client = await app.start()
         await client.handle_campaign_click(LINK)
-        result = await client.flush_data(10)
+        result = await client.flush_data(60)
 
         (click,) = sandbox.engine.events(event_type="campaign_click")
         assert result.rejected == result.remaining == 0
@@ -173,6 +173,7 @@ class TestSession:
 
         assert await starts(app) == [{}, {}]
 
+    @pytest.mark.file_only
     async def test_it_is_forgotten(self, app: App, tmp_path: Path) -> None:
         """The campaign is forgotten once it is part of a session."""
         client = await app.start()

@@ -34,7 +34,7 @@ def ids(carousel: Carousel) -> str:
 async def yielded(carousel: Carousel, count: int) -> list[str]:
     """Return the ids of the first blocks that a carousel yields."""
     found: list[str] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for block in carousel:
             found.append(block.id)
             if len(found) == count:
@@ -299,7 +299,7 @@ class TestInteractions:
         content.put(static("a", **ONCE), static("b", **ONCE))
         await content.app.start()
         found = []
-        async with asyncio.timeout(20), content.client.content_block_carousel("top") as carousel:
+        async with asyncio.timeout(60), content.client.content_block_carousel("top") as carousel:
             async for block in carousel:
                 found.append(block.id)
                 await carousel.close(block)
@@ -396,7 +396,7 @@ class TestEnd:
         await asyncio.sleep(0)
         await client.stop_integration(everyone=True)
         with pytest.raises(StopAsyncIteration):
-            await asyncio.wait_for(waiting, 20)
+            await asyncio.wait_for(waiting, 60)
         assert await carousel.reload() is None
         assert await carousel.click(static_block(), LINK) is None
         await carousel.close(static_block())
@@ -416,7 +416,7 @@ class TestEnd:
         await asyncio.sleep(0)
         await client.aclose(timeout=0)
         with pytest.raises(StopAsyncIteration):
-            await asyncio.wait_for(waiting, 20)
+            await asyncio.wait_for(waiting, 60)
         assert await described(changes) == ["messages", "show a"]
 
     async def test_stop_during_a_load(self, content: ContentBlocksFixture) -> None:

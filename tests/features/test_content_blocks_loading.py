@@ -173,8 +173,8 @@ class TestDuringALoad:
         limits = RequestLimits(content_blocks_wait=0.3)
         await content.app.start(customer_token_provider=provider, limits=limits)
         assert await content.shown() is None
-        async with asyncio.timeout(6.0):  # twelve seconds, if each of them waited
-            for _ in range(40):
+        async with asyncio.timeout(60):  # far longer, if each of them waited
+            for _ in range(400):
                 assert await content.shown() is None
         provider.unblock()
         await content.idle()
@@ -199,13 +199,12 @@ class TestDuringALoad:
         content.put(personal())
         provider = BlockingTokenProvider(free=1)
         client = await content.app.start(
-            customer_token_provider=provider, limits=RequestLimits(content_blocks_wait=0.2)
+            customer_token_provider=provider, limits=RequestLimits(content_blocks_wait=1.0)
         )
         assert await client.content_block("top") is None
-        started = asyncio.get_running_loop().time()
-        for number in range(10):
-            assert await client.for_customer({"registered": str(number)}).content_block("top") is None
-        assert asyncio.get_running_loop().time() - started < 10 * 0.2
+        async with asyncio.timeout(60):  # far longer, if each of them waited
+            for number in range(100):
+                assert await client.for_customer({"registered": str(number)}).content_block("top") is None
         assert client.stats().not_shown == {"late": 1}
 
 

@@ -339,7 +339,7 @@ class TestAllVerbs:
         await until(lambda: sandbox.request_count > 0)
         await client.aclose()
         with pytest.raises((ClosedError, UnavailableError)):
-            await asyncio.wait_for(waiting, 30)
+            await asyncio.wait_for(waiting, 60)
 
     @each_verb
     @given(value=JSON)

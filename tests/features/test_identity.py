@@ -5,6 +5,7 @@ The identity of a device: cookies, ``anonymize``, other projects.
 import sqlite3
 import stat
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -252,7 +253,7 @@ class TestAnotherProject:
         await client.anonymize(ConfigurationChange(project=NEW))
         await client.track_event(Event("ping"))
         await client.handle_campaign_click("https://shop.example/?xnpe_cmp=1")
-        result = await client.flush_data(10)
+        result = await client.flush_data(60)
 
         assert (result.rejected, result.remaining) == (0, 0)
         types = [event.event_type for event in sandbox.engine.events("new-project")]
@@ -265,7 +266,7 @@ class TestAnotherProject:
         await client.anonymize(ConfigurationChange(project=NEW))
         client = await app.restart()
         await client.track_event(Event("ping"))
-        result = await client.flush_data(10)
+        result = await client.flush_data(60)
 
         assert (result.rejected, result.remaining) == (0, 0)
         assert [event.event_type for event in sandbox.engine.events("shop")].count("ping") == 0
@@ -278,7 +279,7 @@ class TestAnotherProject:
         await client.track_event(Event("first"))
         await client.anonymize(ConfigurationChange(project=FINANCE))
         await client.track_event(Event("second"))
-        result = await (await app.restart()).flush_data(10)
+        result = await (await app.restart()).flush_data(60)
 
         assert (result.rejected, result.remaining) == (0, 0)
         assert len(sandbox.engine.events("new-project", "first")) == 1
@@ -288,7 +289,7 @@ class TestAnotherProject:
         """Credentials for private access are stored like a public key."""
         client = await app.start()
         await client.anonymize(ConfigurationChange(project=ExponeaProject("private", BasicAuth("id", "secret"))))
-        result = await (await app.restart()).flush_data(10)
+        result = await (await app.restart()).flush_data(60)
 
         assert result.delivered == 2
 
@@ -301,7 +302,7 @@ class TestAnotherProject:
             await client.anonymize(ConfigurationChange(mapping={EventType.PAYMENT: [FINANCE]}))
             await client.track_payment_event(ITEM)
             await client.anonymize(ConfigurationChange(project=FINANCE))
-            result = await (await app.restart()).flush_data(10)
+            result = await (await app.restart()).flush_data(60)
 
             assert (result.rejected, result.remaining) == (0, 0)
             assert len(other.engine.events("finance", "payment")) == 1
@@ -320,12 +321,13 @@ class TestAnotherProject:
 
         assert client.stats().rejected == 0
 
+    @pytest.mark.file_only
     async def test_keys_are_only_in_the_queue_file(self, app: App, configure: Configure) -> None:
         """Keys are stored in the queue file, which only its owner can read, and in no name of a record or a device."""
         client = await app.start()
         await client.anonymize(ConfigurationChange(project=NEW))
         file = configure().storage
-        assert file is not None
+        assert isinstance(file, Path)
         with closing(sqlite3.connect(file)) as database:
             dump = "\n".join(database.iterdump())
 
@@ -334,6 +336,7 @@ class TestAnotherProject:
         assert dump.upper().count(b'"new-key"'.hex().upper()) == 1
         assert "new-key" not in repr(client) + str([record.route for record in await pending_records(client)])
 
+    @pytest.mark.file_only
     async def test_a_stop_deletes_switch_and_keys(self, app: App, sandbox: Sandbox) -> None:
         """After a stop neither the switch nor its key is remembered."""
         client = await app.start()

@@ -130,9 +130,9 @@ async def test_ten_megabytes(in_app: InAppFixture) -> None:
     assert await shown_for(in_app, response(*many, GOOD)) != []
 
 
-async def test_a_million_elements(in_app: InAppFixture) -> None:
+async def test_twice_as_many_elements_as_are_read(in_app: InAppFixture) -> None:
     """Messages beyond the limit are ignored."""
-    assert await shown_for(in_app, response(GOOD, *["{}"] * 1_000_000)) == ["good"]
+    assert await shown_for(in_app, response(GOOD, *["{}"] * 400_000)) == ["good"]
 
 
 async def test_large_html(in_app: InAppFixture) -> None:

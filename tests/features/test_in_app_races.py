@@ -239,7 +239,8 @@ class TestStopping:
         fields: dict[str, dict[str, Any]] = {
             "delay": {"load_delay": 60_000},
             "resources": {"payload": PICTURE},
-            "shown": {"close_timeout": 50},
+            # Longer than the test on a busy machine.
+            "shown": {"close_timeout": 600_000},
         }
         client = await in_app.start(message(**fields.get(when, {})), resource_loader=load)
         if when == "fetching":

@@ -13,7 +13,7 @@ import pytest
 from attrs import evolve
 from helpers.app import App
 from helpers.inbox import FETCH, MARK_AS_READ, InboxFixture, html, ids_of, push
-from helpers.internals import context_of
+from helpers.internals import context_of, features_of
 from helpers.modules import uninstalled
 from helpers.waiting import until
 
@@ -171,6 +171,7 @@ class TestStorage:
         await client.identify_customer(Customer({"registered": "jane"}))
         await idle(client)
         assert await inbox.stored() is None
+        assert not features_of(client).is_used("app inbox")
 
     async def test_item(self, inbox: InboxFixture) -> None:
         """A known message is returned without a request, another one after one request."""
@@ -330,7 +331,7 @@ class TestMarking:
 
     async def test_stopped_and_closed_during_a_mark(self, inbox: InboxFixture) -> None:
         """Stopping the integration during a mark returns False; closing the client raises an error."""
-        inbox.sandbox.faults.add(Fault("timeout", seconds=30.0, path=MARK_AS_READ))
+        inbox.sandbox.faults.add(Fault("timeout", seconds=600, path=MARK_AS_READ))
         client = await inbox.app.start()
         message = await inbox.fetched(push())
         count = inbox.sandbox.request_count
@@ -485,7 +486,7 @@ class TestCancellation:
     async def test_call_while_closing(self, inbox: InboxFixture) -> None:
         """No request is sent while the client is closing."""
         client = await inbox.app.start()
-        await inbox.service.aclose()
+        inbox.service.close()
         with pytest.raises(ClosedError):
             await client.fetch_app_inbox()
         assert inbox.requests() == []
@@ -494,8 +495,8 @@ class TestCancellation:
         """Start a fetch that waits for the token provider, or for the response."""
         if where == "wire":
             inbox.provider.unblock()
-            inbox.sandbox.faults.add(Fault("timeout", seconds=30.0))
-        client = await inbox.app.start(customer_token_provider=inbox.provider, upload={"request_timeout": 60.0})
+            inbox.sandbox.faults.add(Fault("timeout", seconds=600))
+        client = await inbox.app.start(customer_token_provider=inbox.provider, upload={"request_timeout": 600})
         fetch = asyncio.create_task(inbox.fetch())
         await inbox.provider.blocks()
         if where == "wire":

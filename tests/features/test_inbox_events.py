@@ -29,7 +29,10 @@ def inbox(app: App, sandbox: Sandbox) -> InboxFixture:
 class Recorder(Feature):
     """A feature that keeps the tracked events of the app inbox."""
 
+    name = "recorder"
+
     def __init__(self) -> None:
+        super().__init__()
         self.events: list[TrackedEvent] = []
 
     @property

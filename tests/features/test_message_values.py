@@ -71,7 +71,7 @@ async def test_events_of_another_process(app: App, sandbox: Sandbox, shown: tupl
     assert await client.click_content_block("top", block, "https://s.example/sale") == "https://s.example/sale"
     await client.track_app_inbox_click(item.actions[0], item)
     assert await client.mark_app_inbox_as_read(item)
-    await client.flush_data(10)
+    await client.flush_data(60)
 
     events = [
         event for event in sandbox.engine.events() if event.timestamp >= 2000 and "registered" in event.customer_ids

@@ -200,7 +200,7 @@ class TestTimestamps:
 
 async def values(stream: Subscription[Any], count: int) -> list[Any]:
     """Return the next values of a stream."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return [await anext(stream) for _ in range(count)]
 
 
@@ -265,7 +265,7 @@ class TestStreams:
         async def iterate() -> list[str]:
             return [push.action async for push in stream]
 
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             actions = group.create_task(iterate())
             await client.handle_push_notification_opened(push(action="app"))
             await stream.aclose()
@@ -278,7 +278,7 @@ class TestStreams:
         await client.track_delivered_push(push(number=1))
         await client.aclose(timeout=0)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert [each.data["number"] async for each in early] == [1]
             assert [each async for each in client.received_push_stream()] == []
             assert [each async for each in client.opened_push_stream()] == []

@@ -311,6 +311,7 @@ class TestChangeOfTheForm:
         assert (await self.told(app))[-2:] == ["", True]
         assert (await self.told(app)).count("") == 1
 
+    @pytest.mark.file_only
     async def test_a_state_without_the_form(self, app: App, configure: Configure) -> None:
         """A token that an earlier version has tracked is assumed to be in the form of the setting."""
         client = await app.start(push_token_storage="property")

@@ -273,7 +273,7 @@ async def no_consent(app: App) -> None:
     stream = client.received_push_stream()
     await client.track_delivered_push(payload)
     assert await app.pending("campaign") == []
-    assert (await asyncio.wait_for(anext(stream), 10)).data == payload
+    assert (await asyncio.wait_for(anext(stream), 60)).data == payload
 
 
 @vector("P18")

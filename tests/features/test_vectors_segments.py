@@ -348,7 +348,7 @@ async def anonymized(segments: SegmentsFixture) -> None:
     calls = [asyncio.create_task(segments.client.get_segments("discovery", force=True)) for _ in range(2)]
     await segments.request_arrived()
     await segments.client.anonymize()
-    assert await asyncio.wait_for(asyncio.gather(*calls), 30) == [[], []]
+    assert await asyncio.wait_for(asyncio.gather(*calls), 60) == [[], []]
 
 
 @vector("S25")

@@ -2,9 +2,13 @@
 Clients of the sandbox: their settings, the events they track and what they deliver.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from exponea_async import Configuration, DeliveryEvent, Event, Exponea, Hooks
+from exponea_async.storage import create_storage
+from exponea_async.storage.base import Storage
 from exponea_async.testing import pending_records
 
 PROJECT = "shop"
@@ -13,7 +17,7 @@ SOMEONE = {"registered": "someone"}
 
 
 class Configure(Protocol):
-    """Returns the configuration of a client of the sandbox; all clients of a test share one SQLite file."""
+    """Returns the configuration of a client of the sandbox; all clients of a test share one queue."""
 
     def __call__(self, **settings: Any) -> Configuration: ...
 
@@ -49,3 +53,14 @@ class DeliveryLog(list[DeliveryEvent]):
 async def pending_data(client: Exponea) -> list[dict[str, Any]]:
     """Return the data of the records in a client's queue, in order, as it will be sent."""
     return [dict(record.data) for record in await pending_records(client)]
+
+
+@asynccontextmanager
+async def opened_queue(client: Exponea) -> AsyncIterator[Storage]:
+    """Open the queue of a client from outside of it, as the command line does."""
+    storage = create_storage(client.configuration, lambda _: None)
+    await storage.open()
+    try:
+        yield storage
+    finally:
+        await storage.aclose()

@@ -126,6 +126,7 @@ def command_line(folder: Path, environment: Environment, **settings: Any) -> Ite
             EXPONEA_STORAGE=folder / "queue.sqlite",
             EXPONEA_UPLOAD_BACKOFF_INITIAL="0.01",
             EXPONEA_UPLOAD_BACKOFF_MAX="0.05",
+            EXPONEA_UPLOAD_LINGER_MAX="0",
             EXPONEA_UPLOAD_REQUESTS_PER_SECOND="10000",
         )
         yield CommandLine(sandbox, folder)

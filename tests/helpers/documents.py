@@ -15,7 +15,9 @@ ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "exponea_async"
 
 _FENCE = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<kind>\S*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
+    r"^(?:<!-- (?:not run: (?P<reason>.+?)|from (?P<source>\S+)) -->\n)?"
+    r"```(?P<kind>\S*)\n(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
 )
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -34,12 +36,14 @@ class Block:
         kind: The language, such as ``"python"``.
         code: The content.
         reason: Why it is not run; empty if it is.
+        source: The example of which it is an excerpt; empty if it is none.
     """
 
     place: str
     kind: str
     code: str
     reason: str = ""
+    source: str = ""
 
     def __str__(self) -> str:
         return self.place
@@ -64,9 +68,14 @@ class Page:
     def blocks(self) -> list[Block]:
         """Return the blocks, in their order."""
         return [
-            Block(f"{self}:{self.text[: found.start()].count(chr(10)) + 1}", found["kind"], found["code"], reason or "")
+            Block(
+                f"{self}:{self.text[: found.start()].count(chr(10)) + 1}",
+                found["kind"],
+                found["code"],
+                found["reason"] or "",
+                found["source"] or "",
+            )
             for found in _FENCE.finditer(self.text)
-            for reason in [found["reason"]]
         ]
 
     def prose(self) -> str:

@@ -12,8 +12,8 @@ import pytest
 from exponea_async import Event, Exponea
 from exponea_async._internal.streams import Subscription
 from exponea_async.devices.impressions import Impression
-from exponea_async.features.in_app.loader import NAME
 from exponea_async.features.in_app.service import InAppMessages
+from exponea_async.features.in_app.stored import NAME
 from exponea_async.messages import InAppMessage, InAppMessageAction
 from exponea_async.sandbox import Sandbox
 from exponea_async.testing import idle, received

@@ -3,7 +3,7 @@ Access to the inside of a client, for tests of parts that have no public name; n
 """
 
 import asyncio
-import time
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -74,8 +74,8 @@ def held_records(client: Exponea) -> int:
     return len(client._components.receipts)
 
 
-def occupy_storage(client: Exponea, seconds: float) -> "asyncio.Future[None]":
-    """Keep the thread of a client's file busy for a time; calls that are made afterwards wait for it."""
+def occupy_storage(client: Exponea, is_over: threading.Event) -> "asyncio.Future[bool]":
+    """Keep the thread of a client's file busy until an event is set; calls that are made afterwards wait for it."""
     storage = client._components.storage
     assert isinstance(storage, SQLiteStorage)
-    return asyncio.ensure_future(storage.run(lambda _: time.sleep(seconds)))
+    return asyncio.ensure_future(storage.run(lambda _: is_over.wait(60)))

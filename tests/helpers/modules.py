@@ -6,9 +6,12 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from exponea_async import integrations
 
 
 def import_copy(name: str, *, without: str = "") -> ModuleType:
@@ -34,3 +37,8 @@ def uninstalled(library: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, library, None)
         yield
+
+
+def public_integrations() -> list[str]:
+    """Return the names of the public modules of ``exponea_async.integrations``."""
+    return sorted(path.stem for path in Path(integrations.__path__[0]).glob("[!_]*.py"))

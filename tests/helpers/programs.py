@@ -7,8 +7,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import gettempdir
 
 from attrs import frozen
+
+from exponea_async import Configuration, PostgresSettings
 
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT = 60.0
@@ -20,7 +23,8 @@ from exponea_async import *
 
 def client(**settings):
     usual = {"project_token": "shop", "authorization_token": "key", "base_url": sys.argv[1], "storage": sys.argv[2]}
-    return Exponea(Configuration(**(usual | settings)))
+    postgres = PostgresSettings(schema=os.environ.get("SCHEMA", "exponea_async"))
+    return Exponea(Configuration(**(usual | {"postgres": postgres} | settings)))
 """
 
 
@@ -35,15 +39,19 @@ class Ended:
 
 
 async def run_program(
-    source: str, url: str, storage: Path, *options: str, env: Mapping[str, str] | None = None
+    source: str, url: str, queue: Path | Configuration, *options: str, env: Mapping[str, str] | None = None
 ) -> Ended:
-    """Run a program, with the address of a server and the path of a queue as its arguments, until it ends."""
+    """Run a program until it ends, with the address of a server and a queue, a path or settings, as its arguments."""
+    storage, schema = queue, PostgresSettings().schema
+    if isinstance(queue, Configuration):
+        storage, schema = queue.storage, queue.postgres.schema  # type: ignore[assignment]
+    folder = storage.parent if isinstance(storage, Path) else Path(gettempdir())
 
     def run() -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, *options, "-c", PRELUDE + source, url, str(storage)]
-        environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", **(env or {})}
+        environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "SCHEMA": schema, **(env or {})}
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=environment, cwd=storage.parent
+            command, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=environment, cwd=folder
         )
 
     loop = asyncio.get_running_loop()

@@ -26,11 +26,11 @@ def failing(path: Path, statement: str = "INSERT ON record", *, unexpected: bool
             otherwise it is reported as a `StorageError`.
     """
     action = "SELECT RAISE(ABORT, 'unexpected')" if unexpected else "INSERT INTO missing VALUES (1)"
-    _run(path, f"CREATE TRIGGER failing BEFORE {statement} BEGIN {action}; END")
+    _run(path, f'CREATE TRIGGER "failing {statement}" BEFORE {statement} BEGIN {action}; END')
     try:
         yield
     finally:
-        _run(path, "DROP TRIGGER failing")
+        _run(path, f'DROP TRIGGER "failing {statement}"')
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def write_version_1(path: Path, records: Mapping[str, int], states: Mapping[str,
             start = route << ROUTE_SHIFT
             connection.execute("INSERT INTO route VALUES (?, ?, ?)", (route, name, start + leased))
             for key in range(start + 1, start + count + 1):
-                body = event_command(b'{"registered":"jane"}', b'"ping"', 1e9 + number, b'{"number":%d}' % number)
+                body = event_command(b'{"registered":"jane"}', b'"ping"', 1e9 + number, b'"number":%d' % number)
                 connection.execute("INSERT INTO record VALUES (?, ?, ?)", (key, time.time(), body))
                 number += 1
             rows = [(key, route) for key in range(start + 1, start + leased + 1)]

@@ -2,89 +2,62 @@
 Storages: fixtures that open them, and short names for records, settlements and calls.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pytest
 
 from exponea_async.errors import DamagedFileError
-from exponea_async.storage.base import DeadLetter, Leased, Record, Settlement, StateChange, Storage
+from exponea_async.storage.base import Storage
 from exponea_async.storage.memory import MemoryStorage
 from exponea_async.storage.sqlite.storage import SQLiteStorage
+from exponea_async.testing.storage_contract.builders import (
+    LEASE,
+    NOW,
+    MakeStorage,
+    WhenFull,
+    bodies,
+    create_states,
+    dead,
+    delivered,
+    expired_keys,
+    ids,
+    last_activity,
+    later,
+    lease,
+    record,
+    records,
+    storage_factory,
+    write_dead,
+)
 
-WhenFull = Literal["raise", "wait", "drop_oldest"]
-
-NOW = 1_767_225_600.0
-LEASE = 60.0
-
-
-def record(body: str, route: str = "shop", at: float = NOW) -> Record:
-    return Record(route, body.encode(), at)
-
-
-def records(*bodies: str, route: str = "shop") -> list[Record]:
-    return [record(body, route) for body in bodies]
-
-
-def bodies(found: Iterable[Leased | DeadLetter]) -> list[str]:
-    return [each.body.decode() for each in found]
-
-
-def ids(found: Iterable[Leased | DeadLetter]) -> tuple[str, ...]:
-    return tuple(each.id for each in found)
-
-
-def delivered(*keys: str) -> list[Settlement]:
-    return [Settlement(keys, "delivered")]
-
-
-def later(*keys: str, due: float, failures: int = 0) -> list[Settlement]:
-    return [Settlement(keys, "later", due=due, failures=failures, reason="busy")]
-
-
-def dead(*keys: str, reason: str = "bad name") -> list[Settlement]:
-    return [Settlement(keys, "dead", reason=reason)]
-
-
-async def lease(storage: Storage, limit: int = 100, now: float = NOW, only: str | None = None) -> list[Leased]:
-    return await storage.lease(limit, LEASE, now, only=only)
-
-
-async def write_dead(storage: Storage, *names: str, route: str = "shop", reason: str = "bad name") -> tuple[str, ...]:
-    """Write records and settle them as dead letters; return their ids."""
-    written = await storage.write(records(*names, route=route))
-    await lease(storage, only=route)
-    await storage.settle(dead(*written.ids, reason=reason))
-    return written.ids
-
-
-async def create_states(storage: Storage, *activity: float | None) -> None:
-    """Create the states ``k0``, ``k1`` and so on, with these times of activity."""
-    await storage.write([], [StateChange(f"k{n}", b"v", 0, active) for n, active in enumerate(activity)])
-
-
-async def last_activity(storage: Storage, key: str = "k") -> float | None:
-    """Return the time of a state's last activity."""
-    state = await storage.load_state(key)
-    assert state
-    return state.active
-
-
-async def expired_keys(storage: Storage, before: float = NOW, limit: int = 100) -> list[str]:
-    """Return the keys of expired sessions."""
-    return [key for key, _ in await storage.expired_sessions(before, limit)]
+#: The names that tests of storages use, with those that the contract has.
+__all__ = [
+    "LEASE",
+    "NOW",
+    "MakeStorage",
+    "OpenFile",
+    "WhenFull",
+    "bodies",
+    "content",
+    "create_states",
+    "dead",
+    "delivered",
+    "expired_keys",
+    "files",
+    "ids",
+    "last_activity",
+    "later",
+    "lease",
+    "moved_aside",
+    "record",
+    "records",
+    "write_dead",
+]
 
 
 # Fixtures for every backend
-
-
-class MakeStorage(Protocol):
-    """Returns an open storage; each is closed after the test."""
-
-    def __call__(
-        self, max_records: int = ..., when_full: WhenFull = ..., max_bytes: int | None = ...
-    ) -> Awaitable[Storage]: ...
 
 
 @pytest.fixture(params=["sqlite", "memory"])
@@ -99,19 +72,8 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Sto
 
 @pytest.fixture
 async def make_storage(backend: Callable[..., Storage]) -> AsyncIterator[MakeStorage]:
-    made: list[Storage] = []
-
-    async def make(
-        max_records: int = 1_000_000, when_full: WhenFull = "raise", max_bytes: int | None = None
-    ) -> Storage:
-        storage = backend(max_records=max_records, when_full=when_full, max_bytes=max_bytes)
-        made.append(storage)
-        await storage.open()
-        return storage
-
-    yield make
-    for storage in made:
-        await storage.aclose()
+    async with storage_factory(backend) as make:
+        yield make
 
 
 @pytest.fixture

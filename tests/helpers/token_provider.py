@@ -42,5 +42,5 @@ class BlockingTokenProvider:
 
     async def blocks(self) -> None:
         """Wait until a call waits."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self._is_blocking.wait()

@@ -4,19 +4,33 @@ Waiting for a condition, and measuring how long the event loop is blocked.
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Awaitable, Callable
+from typing import Self, TypeVar
 
 import pytest
 
+T = TypeVar("T")
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until a condition is true; fail the test after some seconds."""
     end = asyncio.get_running_loop().time() + seconds
     while not condition():
         if asyncio.get_running_loop().time() > end:
             pytest.fail(f"The condition was not true within {seconds} s.")
         await asyncio.sleep(0.005)
+
+
+async def until_succeeds(call: Callable[[], Awaitable[T]], error: type[Exception], seconds: float = 60.0) -> T:
+    """Make a call again and again until it does not raise an error of a type; return its result."""
+    end = asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            return await call()
+        except error:
+            if asyncio.get_running_loop().time() > end:
+                raise
+        await asyncio.sleep(0.01)
 
 
 def running(text: str = "") -> list[str]:

@@ -402,7 +402,7 @@ class TestLifecycle:
         await api.aclose()
 
         with pytest.raises(UnavailableError):
-            await asyncio.wait_for(waiting, 5.0)
+            await asyncio.wait_for(waiting, 60)
 
 
 def test_connections_are_created_with_the_first_request(configure: Configure) -> None:

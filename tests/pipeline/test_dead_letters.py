@@ -4,11 +4,10 @@ Dead letters: by which clock a record is too old, how many are kept and for how 
 
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.clients import Connect, DeliveryLog, numbered_events
+from helpers.clients import Connect, DeliveryLog, numbered_events, opened_queue
 from helpers.environment import SetConstants
 from helpers.waiting import until
 
@@ -18,7 +17,6 @@ from exponea_async._pipeline.age import AgeClock
 from exponea_async._pipeline.dead_letters import RejectionLog, dead_letter_error
 from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.storage.base import Leased
-from exponea_async.storage.sqlite.storage import SQLiteStorage
 from exponea_async.testing import dead_letters, pending_records
 
 DAY = 86_400.0
@@ -49,13 +47,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def revive(client: Exponea) -> int:
-    """Revive all dead letters, as the command line does, from outside of the client."""
-    storage = SQLiteStorage(Path(str(client.configuration.storage)))
-    await storage.open()
-    try:
+    """Revive all dead letters from outside of the client."""
+    async with opened_queue(client) as storage:
         return await storage.revive()
-    finally:
-        await storage.aclose()
 
 
 class TestWrongClocks:
@@ -68,10 +62,10 @@ class TestWrongClocks:
         await client.track_many(numbered_events(60))
         clock.error = error
         await client.track_many(numbered_events(60, 60))
-        first = await client.flush_data(20)
+        first = await client.flush_data(60)
         await client.track_many(numbered_events(60, 120))
         clock.error = 0.0
-        second = await client.flush_data(20)
+        second = await client.flush_data(60)
 
         assert (first.delivered + second.delivered, first.rejected + second.rejected) == (180, 0)
         assert len(sandbox.engine.events()) == 180
@@ -88,7 +82,7 @@ class TestWrongClocks:
         clock.error = 0.0
         await again.track_many(numbered_events(3))
 
-        assert await again.flush_data(20) == FlushResult(9, 0, 0)
+        assert await again.flush_data(60) == FlushResult(9, 0, 0)
 
     def test_a_jump_that_lasts_counts(self, clock: Clock, set_constants: SetConstants) -> None:
         """After ten minutes, a clock that has jumped is believed."""
@@ -124,24 +118,26 @@ class TestTooOld:
         receipt = await client.track_event(Event("x"))
         started = time.time()
         await until(lambda: time.time() > started + 0.1)
-        await client.flush_data(10)
+        await client.flush_data(60)
 
         with pytest.raises(RejectedError) as raised:
-            await receipt.delivered(10)
+            await receipt.delivered(60)
         assert isinstance(raised.value, GivenUpError)
         assert "not delivered within max_age, 0.05 seconds" in str(raised.value)
         assert "Engagement" not in str(raised.value)
 
-    async def test_a_revived_record_is_sent(self, connect: Connect, sandbox: Sandbox) -> None:
+    async def test_a_revived_record_is_sent(
+        self, connect: Connect, sandbox: Sandbox, clock: Clock, set_constants: SetConstants
+    ) -> None:
         """A record that was too old is sent once it was revived."""
-        client = await connect(flush_mode="MANUAL", queue=QueueSettings(max_age=2.0))
+        set_constants(age, MAX_DRIFT=DAY)
+        client = await connect(flush_mode="MANUAL", queue=QueueSettings(max_age=1_000.0))
         await client.track_event(Event("x", {"number": 1}))
-        started = time.time()
-        await until(lambda: time.time() > started + 2.1)
-        assert await client.flush_data(10) == FlushResult(0, 1, 0)
+        clock.error = 1_001.0
+        assert await client.flush_data(60) == FlushResult(0, 1, 0)
         assert await revive(client) == 1
 
-        assert await client.flush_data(10) == FlushResult(1, 0, 0)
+        assert await client.flush_data(60) == FlushResult(1, 0, 0)
         assert len(sandbox.engine.events()) == 1
 
     @pytest.mark.parametrize(
@@ -168,7 +164,7 @@ class TestLimits:
             hooks=Hooks(listeners=[deliveries]), queue=QueueSettings(max_dead_letters=20), upload={"batch_size": 10}
         )
         receipts = await client.track_many(numbered_events(100))
-        await client.flush_data(10)
+        await client.flush_data(60)
         await until(lambda: client.stats().purged == 80)
 
         assert len(await dead_letters(client)) == 20
@@ -182,29 +178,28 @@ class TestLimits:
         sandbox.faults.add(Fault("reject"))
         client = await connect(queue=QueueSettings(max_dead_letters=0))
         await client.track_event(Event("x"))
-        await client.flush_data(10)
+        await client.flush_data(60)
         await until(lambda: client.stats().purged == 1)
 
         assert await dead_letters(client) == []
 
-    @pytest.mark.parametrize("storage", ["memory:", None])
+    @pytest.mark.parametrize("settings", [{"storage": "memory:"}, {}])
     async def test_the_age_is_limited(
-        self, connect: Connect, sandbox: Sandbox, tmp_path: Path, storage: str | None, clock: Clock
+        self, connect: Connect, sandbox: Sandbox, settings: dict[str, Any], clock: Clock
     ) -> None:
         """Dead letters that are too old are deleted when others are added; a clock that just jumped deletes none."""
         sandbox.faults.add(Fault("reject"))
-        settings: dict[str, Any] = {"storage": storage or tmp_path / "queue.sqlite"}
         client = await connect(queue=QueueSettings(dead_letter_max_age=0.5), **settings)
         await client.track_event(Event("x", {"number": 1}))
-        await client.flush_data(10)
+        await client.flush_data(60)
         started = time.time()
         await until(lambda: time.time() > started + 0.6)
         await client.track_event(Event("x", {"number": 2}))
-        await client.flush_data(10)
+        await client.flush_data(60)
         await until(lambda: client.stats().purged == 1)
         clock.error = 1000.0
         await client.track_event(Event("x", {"number": 3}))
-        await client.flush_data(10)
+        await client.flush_data(60)
 
         assert [letter.properties["number"] for letter in await dead_letters(client)] == [3, 2]
         assert await pending_records(client) == []
@@ -218,7 +213,7 @@ class TestLog:
         sandbox.faults.add(Fault("reject"))
         client = await connect()
         await client.track_many([Event("purchase", {"number": number}) for number in range(100)])
-        await client.flush_data(10)
+        await client.flush_data(60)
 
         (line,) = warnings(caplog)
         assert "'purchase'" in line

@@ -7,13 +7,14 @@ import gc
 from pathlib import Path
 
 import pytest
-from helpers.clients import Connect, DeliveryLog, numbered_events
+from helpers.clients import Connect, DeliveryLog, numbered_events, opened_queue
 from helpers.internals import held_records, run_statements
-from helpers.queue_file import wipe
 from helpers.waiting import until
 
 from exponea_async import ClosedError, DroppedError, Event, ExponeaProject, Hooks, LostError
 from exponea_async.sandbox import Fault, Sandbox
+
+pytestmark = pytest.mark.both_storages
 
 
 async def damage(path: Path) -> None:
@@ -24,15 +25,16 @@ async def damage(path: Path) -> None:
 
 
 async def test_a_queue_that_another_process_wipes(
-    connect: Connect, sandbox: Sandbox, tmp_path: Path, deliveries: DeliveryLog, caplog: pytest.LogCaptureFixture
+    connect: Connect, sandbox: Sandbox, deliveries: DeliveryLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Events that wait out an outage and are wiped are lost: receipts, statistics, listeners and the log say so."""
     sandbox.faults.add(Fault("status", status=503))
     client = await connect(hooks=Hooks(listeners=[deliveries]), flush_mode="MANUAL")
     receipts = [await client.track_event(event) for event in numbered_events(20)]
-    await wipe(tmp_path / "queue.sqlite")
+    async with opened_queue(client) as queue:
+        await queue.wipe()
 
-    outcomes = await asyncio.gather(*(receipt.delivered(20) for receipt in receipts), return_exceptions=True)
+    outcomes = await asyncio.gather(*(receipt.delivered(60) for receipt in receipts), return_exceptions=True)
 
     assert {type(outcome) for outcome in outcomes} == {LostError}
     assert {receipt.status for receipt in receipts} == {"lost"}
@@ -43,15 +45,16 @@ async def test_a_queue_that_another_process_wipes(
     assert "20 committed records are lost: another process deleted the data" in caplog.text
 
 
+@pytest.mark.file_only
 async def test_a_damaged_file(connect: Connect, sandbox: Sandbox, tmp_path: Path) -> None:
     """Each event was delivered, or its receipt says that it is lost, even if no call waits for it."""
     client = await connect(flush_mode="MANUAL")
     receipts = await client.track_many(numbered_events(200))
     await run_statements(client, "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA cache_size = 0")
     await damage(tmp_path / "queue.sqlite")
-    await client.flush_data(20)
+    await client.flush_data(60)
     later = await client.track_event(Event("after"))
-    await client.flush_data(20)
+    await client.flush_data(60)
 
     await until(lambda: all(receipt.status != "queued" for receipt in receipts))
     arrived = {event.properties["number"] for event in sandbox.engine.events(event_type="ping")}
@@ -65,9 +68,9 @@ async def test_a_delivery_by_another_client(connect: Connect, sandbox: Sandbox) 
     one = await connect(flush_mode="MANUAL")
     receipts = await one.track_many(numbered_events(150))
     two = await connect(flush_mode="MANUAL")
-    assert (await two.flush_data(20)).remaining == 0
+    assert (await two.flush_data(60)).remaining == 0
 
-    await asyncio.gather(*(receipt.delivered(20) for receipt in receipts))
+    await asyncio.gather(*(receipt.delivered(60) for receipt in receipts))
 
     assert (one.stats().lost, one.stats().delivered, len(sandbox.engine.events())) == (0, 0, 150)
 
@@ -81,7 +84,7 @@ class TestManyReceipts:
         sandbox.faults.add(Fault("reject", every_command=7))
         receipts = await client.track_many(numbered_events(300))
         assert {receipt.status for receipt in receipts} == {"queued"}
-        await client.flush_data(20)
+        await client.flush_data(60)
 
         arrived = {event.properties["number"] for event in sandbox.engine.events()}
         assert {number for number, receipt in enumerate(receipts) if receipt.status == "delivered"} == arrived
@@ -92,8 +95,8 @@ class TestManyReceipts:
         mapping = {"TRACK_EVENT": [ExponeaProject("second", "key", sandbox.url)]}
         client = await connect(flush_mode="MANUAL", project_mapping=mapping)
         receipts = await client.track_many(numbered_events(120))
-        waiting = asyncio.gather(*(receipt.delivered(20) for receipt in receipts))
-        await client.flush_data(20)
+        waiting = asyncio.gather(*(receipt.delivered(60) for receipt in receipts))
+        await client.flush_data(60)
 
         await waiting
         assert {(receipt.status, len(receipt.ids)) for receipt in receipts} == {("delivered", 2)}
@@ -109,7 +112,7 @@ class TestManyReceipts:
         gc.collect()
 
         await until(lambda: held_records(client) == 200)
-        await client.flush_data(30)
+        await client.flush_data(60)
         assert (last.status, held_records(client)) == ("delivered", 0)
 
     async def test_stopping(self, connect: Connect) -> None:

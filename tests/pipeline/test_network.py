@@ -74,7 +74,7 @@ async def use(configuration: Configuration, **upload: Any) -> None:
     configuration = evolve(configuration, upload=evolve(configuration.upload, **upload))
     async with Exponea(configuration) as client:
         receipt = await client.track_event(Event("ping"))
-        await receipt.delivered(timeout=20)
+        await receipt.delivered(timeout=60)
         assert await client.fetch_consents() == []
 
 

@@ -58,13 +58,13 @@ class TestCorrectedAddress:
         await client.aclose(1)
         again = await connect()
 
-        assert await again.flush_data(10) == FlushResult(7, 0, 0)
+        assert await again.flush_data(60) == FlushResult(7, 0, 0)
         assert moves(caplog) == [
             f"7 events wait for project shop that were recorded for {WRONG}; they are sent to {sandbox.url}."
         ]
         await again.track_many(numbered_events(1))
         await again.aclose(0)
-        await (await connect()).flush_data(10)
+        await (await connect()).flush_data(60)
         assert len(moves(caplog)) == 1
 
     async def test_another_spelling_is_the_same_address(
@@ -75,7 +75,7 @@ class TestCorrectedAddress:
         await client.track_many(numbered_events(3))
         await client.aclose()
 
-        assert await (await connect()).flush_data(10) == FlushResult(3, 0, 0)
+        assert await (await connect()).flush_data(60) == FlushResult(3, 0, 0)
         assert moves(caplog) == []
 
     async def test_a_wait_that_the_wrong_address_has_asked_for(self, connect: Connect, sandbox: Sandbox) -> None:
@@ -87,7 +87,7 @@ class TestCorrectedAddress:
             await client.aclose(0)
             again = await connect()
 
-            assert await again.flush_data(10) == FlushResult(7, 0, 0)
+            assert await again.flush_data(60) == FlushResult(7, 0, 0)
             assert len(wrong.requests) == 1
 
     async def test_an_outage_during_a_pause(self, connect: Connect) -> None:
@@ -108,13 +108,13 @@ class TestCorrectedAddress:
             platform.script = ReceivedRequest.accept
             again = await connect(base_url=platform.url)
 
-            assert await again.flush_data(10) == FlushResult(100, 0, 0)
+            assert await again.flush_data(60) == FlushResult(100, 0, 0)
 
     async def test_clicks(self, app: App, sandbox: Sandbox) -> None:
         """Campaign clicks have an endpoint of their own, and are sent to the corrected address, too."""
         client = await app.start(base_url=WRONG)
         await client.handle_campaign_click("https://shop.example/?utm_campaign=c&xnpe_cmp=x")
-        result = await (await app.restart()).flush_data(10)
+        result = await (await app.restart()).flush_data(60)
 
         assert (result.rejected, result.remaining) == (0, 0)
         assert len(sandbox.engine.events(PROJECT, "campaign_click")) == 1
@@ -140,7 +140,7 @@ class TestUnknownProject:
         await client.track_many(numbered_events(4))
         await client.aclose()
         again = await connect(hooks=Hooks(listeners=[deliveries]), flush_mode="MANUAL")
-        result = await again.flush_data(10)
+        result = await again.flush_data(60)
 
         assert (result.delivered, result.remaining, list(result.reasons)) == (4, 4, ["outlet"])
         for way_out in ("other_projects", "queue retarget", "queue drop-project"):
@@ -157,10 +157,11 @@ class TestUnknownProject:
         again = await connect(other_projects=[OUTLET], flush_mode="MANUAL")
         await again.track_event(Event("new"))
 
-        assert await again.flush_data(10) == FlushResult(9, 0, 0)
+        assert await again.flush_data(60) == FlushResult(9, 0, 0)
         assert number_of_events(sandbox, "outlet") == 4
         assert sandbox.engine.events("outlet", "new") == []
 
+    @pytest.mark.file_only
     async def test_paused_projects_do_not_hold_up_others(self, connect: Connect, sandbox: Sandbox) -> None:
         """While all projects that were tried are paused, records of further projects are sent all the same."""
         sandbox.faults.add(Fault("status", status=404, project=PROJECT))
@@ -189,7 +190,7 @@ class TestSwitchedDevices:
         client = await app.start(base_url=WRONG)
         await client.anonymize(ConfigurationChange(project=OUTLET, mapping={EventType.PAYMENT: [OUTLET]}))
         await client.track_event(Event("ping", {"number": 1}))
-        result = await (await app.restart()).flush_data(10)
+        result = await (await app.restart()).flush_data(60)
 
         assert (result.rejected, result.remaining) == (0, 0)
         assert number_of_events(sandbox, "outlet") == 1
@@ -201,7 +202,7 @@ class TestSwitchedDevices:
         await client.anonymize(ConfigurationChange(project=ExponeaProject("outlet", "new-key")))
         await client.track_event(Event("ping", {"number": 1}))
 
-        assert (await client.flush_data(5)).remaining == 0
+        assert (await client.flush_data(60)).remaining == 0
         assert number_of_events(sandbox, "outlet") == 1
 
     async def test_the_configuration_comes_first(self, app: App, sandbox: Sandbox) -> None:
@@ -210,7 +211,7 @@ class TestSwitchedDevices:
         await client.anonymize(ConfigurationChange(project=ExponeaProject("outlet", "old", WRONG)))
         async with Sandbox(projects=[Project("outlet", ["rotated"])]) as strict:
             outlet = ExponeaProject("outlet", "rotated", strict.url)
-            result = await (await app.restart(other_projects=[outlet])).flush_data(10)
+            result = await (await app.restart(other_projects=[outlet])).flush_data(60)
 
             assert (result.rejected, result.remaining) == (0, 0)
             assert len(strict.engine.events("outlet", "installation")) == 1
@@ -229,7 +230,7 @@ class TestSwitchedDevices:
         async with Sandbox(projects=[Project("outlet", ["right"])]) as strict:
             client = await app.start(base_url=strict.url)
             await client.anonymize(ConfigurationChange(project=OUTLET))
-            reason = (await client.flush_data(10)).reasons["outlet"]
+            reason = (await client.flush_data(60)).reasons["outlet"]
 
         assert "other_projects" in reason
         assert "Check project_token" not in reason
@@ -237,6 +238,7 @@ class TestSwitchedDevices:
     @pytest.mark.parametrize(
         "value", [b"{", b"[]", b'{"authorization": "k", "base_url": "https://h.example/track/v2/projects/x"}']
     )
+    @pytest.mark.file_only
     async def test_what_is_stored_can_be_damaged(self, app: App, configure: Configure, value: bytes) -> None:
         """A client starts all the same, and the project counts as unknown until it is configured."""
         client = await app.start()
@@ -245,8 +247,8 @@ class TestSwitchedDevices:
         path = configure().storage
         with closing(sqlite3.connect(path)) as database, database:  # type: ignore[arg-type]
             database.execute("UPDATE state SET value = ? WHERE key IN ('project:outlet', 'addresses')", (value,))
-        assert "queue retarget" in (await (await app.start()).flush_data(10)).reasons["outlet"]
-        assert (await (await app.restart(other_projects=[OUTLET])).flush_data(10)).remaining == 0
+        assert "queue retarget" in (await (await app.start()).flush_data(60)).reasons["outlet"]
+        assert (await (await app.restart(other_projects=[OUTLET])).flush_data(60)).remaining == 0
 
     async def test_a_new_address_is_logged(self, app: App, sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
         """A switch that gives a project another address says how many waiting records are sent there."""
@@ -286,11 +288,11 @@ class TestSwitchedDevices:
         async with Sandbox(projects=[Project("outlet", ["new"])]) as strict:
             first = await app.start(base_url=strict.url)
             await first.anonymize(ConfigurationChange(project=ExponeaProject("outlet", "old")))
-            assert "401" in (await first.flush_data(10)).reasons["outlet"]
+            assert "401" in (await first.flush_data(60)).reasons["outlet"]
             second = await app.start(base_url=strict.url)
             await second.device("b").anonymize(ConfigurationChange(project=ExponeaProject("outlet", "new")))
 
-            assert (await first.flush_data(10)).remaining == 0
+            assert (await first.flush_data(60)).remaining == 0
 
 
 class TestFilesOfVersion1:
@@ -303,8 +305,9 @@ class TestFilesOfVersion1:
 
     async def flushed(self, settings: Configuration) -> FlushResult:
         async with Exponea(settings) as client:
-            return await client.flush_data(20)
+            return await client.flush_data(60)
 
+    @pytest.mark.file_only
     @pytest.mark.parametrize("leased", [0, 3])
     async def test_all_records_of_a_project_are_sent(
         self,
@@ -328,6 +331,7 @@ class TestFilesOfVersion1:
         await self.flushed(settings)
         assert len(moves(caplog)) == 2
 
+    @pytest.mark.file_only
     async def test_ids_stay(self, settings: Configuration, tmp_path: Path, sandbox: Sandbox) -> None:
         """Records keep their ids, and new ones get others; both can be read in one queue."""
         write_version_1(tmp_path / "queue.sqlite", {self.old(WRONG): 3, self.old(sandbox.url): 2}, {}, leased=1)
@@ -339,20 +343,22 @@ class TestFilesOfVersion1:
             assert {int(each.id) >> 44 for each in records} == {7, 8}
             assert {each.route for each in records} == {"shop/batch"}
 
+    @pytest.mark.file_only
     async def test_what_an_older_process_writes_meanwhile(
         self, settings: Configuration, tmp_path: Path, sandbox: Sandbox
     ) -> None:
         """A process with an older version of this package still writes routes that are URLs, and they are sent."""
-        body = event_command(b'{"registered":"jane"}', b'"ping"', 1e9, b'{"number":7}')
+        body = event_command(b'{"registered":"jane"}', b'"ping"', 1e9, b'"number":7')
         older = SQLiteStorage(tmp_path / "queue.sqlite")
         async with Exponea(settings) as client:
             await older.open()
             await older.write([Record(self.old(WRONG), body, time.time())])
             await older.aclose()
 
-            assert (await client.flush_data(10)).delivered == 1
+            assert (await client.flush_data(60)).delivered == 1
         assert number_of_events(sandbox) == 1
 
+    @pytest.mark.file_only
     @pytest.mark.parametrize("frozen", [True, False])
     async def test_devices_that_were_switched(
         self, settings: Configuration, tmp_path: Path, sandbox: Sandbox, *, frozen: bool
@@ -374,7 +380,7 @@ class TestFilesOfVersion1:
         write_version_1(tmp_path / "queue.sqlite", {self.old(configured): 1, self.old(address, "outlet"): 2}, states)
         async with Exponea(settings if frozen else evolve(settings, base_url=WRONG)) as client:
             await client.track_event(Event("ping", {"number": 50}))
-            result = await client.flush_data(2)
+            result = await client.flush_data(60)
 
         assert number_of_events(sandbox, "outlet") == 3
         assert result.remaining == (0 if frozen else 1)

@@ -29,6 +29,8 @@ from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.storage.base import Record, RecordStatus, Settlement, Written
 from exponea_async.storage.memory import MemoryStorage
 
+pytestmark = pytest.mark.both_storages
+
 
 class UnreliableStorage(MemoryStorage):
     """A storage whose look-ups fail at first, and can be awaited."""
@@ -389,7 +391,7 @@ class TestOtherProcesses:
 
         with pytest.raises(DeliveryTimeoutError):
             await receipt.delivered(timeout=0.03)
-        await asyncio.wait_for(asyncio.gather(*polls()), timeout=5)
+        await asyncio.wait_for(asyncio.gather(*polls()), timeout=60)
         assert polls() == []
 
         # It begins again with the next one.
@@ -450,11 +452,11 @@ class TestPausedProjects:
         client = await connect(flush_mode="MANUAL")
         receipts = await client.track_many(numbered_events(count))
         waiting = asyncio.create_task(receipts[-1].delivered())
-        await client.flush_data(10)
+        await client.flush_data(60)
 
-        for call in (waiting, receipts[0].delivered(), receipts[-1].delivered(10)):
+        for call in (waiting, receipts[0].delivered(), receipts[-1].delivered(60)):
             with pytest.raises(ProjectPausedError, match="wrong key"):
-                await asyncio.wait_for(call, 5)
+                await asyncio.wait_for(call, 60)
         assert {receipt.status for receipt in receipts} == {"queued"}
 
     async def test_a_call_may_wait_through_a_pause(self, connect: Connect, sandbox: Sandbox) -> None:
@@ -462,15 +464,15 @@ class TestPausedProjects:
         sandbox.faults.add(Fault("status", status=401))
         client = await connect(flush_mode="MANUAL")
         receipt = await client.track_event(Event("x"))
-        await client.flush_data(10)
-        patient = asyncio.create_task(receipt.decided(20))
+        await client.flush_data(60)
+        patient = asyncio.create_task(receipt.decided(60))
         await asyncio.sleep(0)
         sandbox.faults.clear()
-        await client.flush_data(10)
+        await client.flush_data(60)
         await patient
         later = await client.track_event(Event("x"))
-        waiting = asyncio.create_task(later.delivered(20))
-        await client.flush_data(10)
+        waiting = asyncio.create_task(later.delivered(60))
+        await client.flush_data(60)
 
         await waiting
         assert (receipt.status, later.status) == ("delivered", "delivered")
@@ -482,9 +484,9 @@ class TestPausedProjects:
         client = await connect(project_mapping=mapping)
         both = await client.track_event(Event("x"))
         with pytest.raises(ProjectPausedError) as raised:
-            await both.delivered(10)
+            await both.delivered(60)
         one = await client.identify_customer(Customer({"registered": "someone"}, {"a": 1}))
-        await one.delivered(10)
+        await one.delivered(60)
 
         assert raised.value.project == "other"
 
@@ -492,23 +494,23 @@ class TestPausedProjects:
         """A record that was delivered before the pause is delivered."""
         client = await connect()
         receipt = await client.track_event(Event("x"))
-        await receipt.delivered(10)
+        await receipt.delivered(60)
         sandbox.faults.add(Fault("status", status=401))
         await client.track_event(Event("x"))
-        await client.flush_data(10)
+        await client.flush_data(60)
 
-        await receipt.delivered(10)
+        await receipt.delivered(60)
 
     async def test_a_new_start_waits_again(self, connect: Connect, sandbox: Sandbox) -> None:
         """A client that was stopped and started waits for verdicts, whatever was paused before."""
         sandbox.faults.add(Fault("status", status=401, times=1))
         client = await connect(flush_mode="MANUAL")
         await client.track_event(Event("x"))
-        await client.flush_data(10)
+        await client.flush_data(60)
         await client.stop_integration(everyone=True)
         await client.start()
         receipt = await client.track_event(Event("x"))
-        waiting = asyncio.create_task(receipt.delivered(20))
-        await client.flush_data(10)
+        waiting = asyncio.create_task(receipt.delivered(60))
+        await client.flush_data(60)
 
         await waiting

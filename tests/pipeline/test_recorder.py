@@ -35,7 +35,7 @@ def recorder(storage: MemoryStorage, woken: list[int]) -> EventRecorder:
         receipts=Receipts(storage, Counters(), Hooks()),
         counters=Counters(),
         clock=lambda: 5.0,
-        wake=lambda: woken.append(1),
+        note_written=woken.append,
         projects=ProjectStore(configuration, storage),
     )
 
@@ -62,7 +62,7 @@ async def test_push_tokens_have_no_default_properties(recorder: EventRecorder, s
 
 
 async def test_the_upload_is_woken_after_a_write(recorder: EventRecorder, woken: list[int]) -> None:
-    """It is woken once for each commit, and not for a call that raises an error."""
+    """It learns of each commit and the number of its records, and of no call that raises an error."""
     who = recorder.identity({"cookie": "c"}, None)
     draft = recorder.draft_event(EventType.TRACK_EVENT, Event("x"))
     assert draft is not None
@@ -71,7 +71,7 @@ async def test_the_upload_is_woken_after_a_write(recorder: EventRecorder, woken:
     with pytest.raises(NotStartedError):
         await recorder.record_many(who, [(None, draft)])
 
-    assert woken == [1]
+    assert woken == [3]
 
 
 async def test_each_refused_call_raises_a_new_error(recorder: EventRecorder) -> None:

@@ -6,14 +6,14 @@ import asyncio
 import gzip
 import json
 import logging
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from helpers.clients import Connect, DeliveryLog, numbered_events
+from helpers.clients import Connect, DeliveryLog, numbered_events, opened_queue
 from helpers.internals import before_storage_call, occupy_storage
 from helpers.local_server import LocalServer
 from helpers.scripted_server import ReceivedRequest, Script, ScriptedServer
@@ -21,8 +21,9 @@ from helpers.waiting import until
 
 from exponea_async import Event, Exponea, FlushMode, FlushResult, Hooks, RejectedError
 from exponea_async.sandbox import Fault, Sandbox
-from exponea_async.storage.sqlite.storage import SQLiteStorage
 from exponea_async.testing import dead_letters, idle, pending_records
+
+pytestmark = pytest.mark.both_storages
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ class TestEverythingIsRefused:
         client = await connect(base_url=scripted.url, hooks=Hooks(listeners=[deliveries]))
         await client.track_many(numbered_events(60))
 
-        assert (await asyncio.wait_for(client.flush_data(), 10)).remaining == 60
+        assert (await asyncio.wait_for(client.flush_data(), 60)).remaining == 60
         assert await dead_letters(client) == []
         assert len(scripted.requests) <= 60
         (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
@@ -79,7 +80,7 @@ class TestEverythingIsRefused:
         client = await connect(base_url=scripted.url, hooks=Hooks(listeners=[deliveries]))
         for number in range(5):
             await client.track_event(Event("ping", {"number": number}))
-            await client.flush_data(10)
+            await client.flush_data(60)
 
         stats, pending = client.stats(), await pending_records(client)
         assert (stats.rejected, stats.revived, len(pending)) == (2, 2, 5)
@@ -88,20 +89,16 @@ class TestEverythingIsRefused:
         (revived,) = [event.ids for event in deliveries if event.kind == "revived"]
         assert set(revived) == {key for event in deliveries if event.kind == "rejected" for key in event.ids}
 
-    async def test_dead_letters_that_are_gone_are_not_revived(
-        self, connect: Connect, scripted: ScriptedServer, tmp_path: Path
-    ) -> None:
+    async def test_dead_letters_that_are_gone_are_not_revived(self, connect: Connect, scripted: ScriptedServer) -> None:
         """The statistics count only what is in the queue again."""
         scripted.script = refuse_everything(400)
         client = await connect(base_url=scripted.url)
         for number in range(3):
             if number == 2:
-                storage = SQLiteStorage(tmp_path / "queue.sqlite")
-                await storage.open()
-                await storage.purge()
-                await storage.aclose()
+                async with opened_queue(client) as storage:
+                    await storage.purge()
             await client.track_event(Event("ping", {"number": number}))
-            await client.flush_data(10)
+            await client.flush_data(60)
 
         assert (client.stats().rejected, client.stats().revived, len(await pending_records(client))) == (2, 0, 1)
 
@@ -111,13 +108,13 @@ class TestEverythingIsRefused:
         for number in range(5):
             client = await connect(base_url=scripted.url)
             await client.track_event(Event("ping", {"number": number}))
-            await client.flush_data(10)
+            await client.flush_data(60)
             await client.aclose()
 
         client = await connect(base_url=scripted.url, flush_mode=FlushMode.MANUAL)
         assert (len(await pending_records(client)), await dead_letters(client)) == (5, [])
         scripted.script = ReceivedRequest.accept
-        assert (await client.flush_data(10)).delivered == 5
+        assert (await client.flush_data(60)).delivered == 5
 
     async def test_a_success_in_between(self, connect: Connect, scripted: ScriptedServer) -> None:
         """Refusals of clients between which something was accepted are the fault of the events."""
@@ -125,7 +122,7 @@ class TestEverythingIsRefused:
         for number in range(4):
             client = await connect(base_url=scripted.url)
             await client.track_event(Event("ping", {"number": number}))
-            await client.flush_data(10)
+            await client.flush_data(60)
             await client.aclose()
 
         client = await connect(base_url=scripted.url, flush_mode=FlushMode.MANUAL)
@@ -136,10 +133,10 @@ class TestEverythingIsRefused:
         scripted.script = refuse_everything(413)
         client = await connect(base_url=scripted.url)
         await client.track_many(numbered_events(120))
-        await client.flush_data(10)
+        await client.flush_data(60)
         scripted.script = ReceivedRequest.accept
 
-        assert await client.flush_data(10) == FlushResult(120, 0, 0)
+        assert await client.flush_data(60) == FlushResult(120, 0, 0)
         assert client.stats().paused == {}
 
     async def test_campaign_clicks(self, connect: Connect, sandbox: Sandbox) -> None:
@@ -148,22 +145,26 @@ class TestEverythingIsRefused:
         client = await connect(device=True)
         for number in range(6):
             assert await client.handle_campaign_click(f"https://shop.example/?xnpe_cmp={number}")
-            await client.flush_data(10)
+            await client.flush_data(60)
 
         assert await dead_letters(client) == []
         assert len([each for each in await pending_records(client) if each.kind == "click"]) == 6
 
+    @pytest.mark.file_only
     async def test_a_cancellation_while_events_are_put_back(self, connect: Connect, scripted: ScriptedServer) -> None:
         """Events that are put back stay in the queue, and are counted once, if the task that does it is cancelled."""
         scripted.script = refuse_everything(400)
         client = await connect(base_url=scripted.url)
-        occupied: list[asyncio.Future[None]] = []
+        occupied: list[asyncio.Future[bool]] = []
+        is_over = threading.Event()
 
         async def cancel_meanwhile() -> None:
             if not occupied:
-                occupied.append(occupy_storage(client, 0.1))
+                occupied.append(occupy_storage(client, is_over))
                 (task,) = [each for each in asyncio.all_tasks() if each.get_name() == "exponea_async: verdicts"]
-                asyncio.get_running_loop().call_later(0.02, task.cancel)
+                loop = asyncio.get_running_loop()
+                loop.call_later(0.02, task.cancel)
+                loop.call_later(0.1, is_over.set)
 
         # So the last refusals and the pause are stored together.
         before_storage_call(client, "settle", lambda: until(lambda: bool(client.stats().paused)))
@@ -187,7 +188,7 @@ class TestPoison:
         client = await connect(base_url=scripted.url)
         await client.track_many(numbered_events(50))
 
-        assert await client.flush_data(10) == FlushResult(50 - len(at_fault), len(at_fault), 0)
+        assert await client.flush_data(60) == FlushResult(50 - len(at_fault), len(at_fault), 0)
         assert await dead_numbers(client) == at_fault
         assert client.stats().paused == {}
 
@@ -197,11 +198,11 @@ class TestPoison:
         scripted.script = refuse(bad)
         client = await connect(base_url=scripted.url)
         await client.track_many(numbered_events(4))
-        assert (await asyncio.wait_for(client.flush_data(), 10)).remaining == 4
+        assert (await asyncio.wait_for(client.flush_data(), 60)).remaining == 4
         assert client.stats().paused
         await client.track_many(numbered_events(5, 100))
         # Each call lets one probe through, with records that were refused or with others.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await pending_records(client):
                 await client.flush_data()
 
@@ -215,11 +216,11 @@ class TestPoison:
         scripted.script = refuse(bad)
         client = await connect(base_url=scripted.url, flush_mode="MANUAL", upload={"batch_size": 1})
         await client.track_many(numbered_events(60))
-        await client.flush_data(10)
+        await client.flush_data(60)
         good = await client.track_event(Event("ping", {"number": 100}))
         for _ in range(130):
             if good.status == "queued":
-                await client.flush_data(10)
+                await client.flush_data(60)
 
         assert good.status == "delivered"
 
@@ -230,7 +231,7 @@ class TestPoison:
         receipt = await client.track_event(Event("ping", {"number": 1}))
 
         with pytest.raises(RejectedError, match="HTTP 400: Bad Request"):
-            await receipt.delivered(10)
+            await receipt.delivered(60)
         assert len(scripted.requests) == 1
 
 
@@ -241,7 +242,7 @@ class TestWholeBatches:
         client = await connect(base_url=scripted.url)
         await client.track_many(numbered_events(60))
 
-        assert (await asyncio.wait_for(client.flush_data(), 10)).remaining == 60
+        assert (await asyncio.wait_for(client.flush_data(), 60)).remaining == 60
         assert await dead_letters(client) == []
         assert len(scripted.requests) <= 4
         (reason,) = client.stats().paused.values()
@@ -259,7 +260,7 @@ class TestWholeBatches:
 
         assert await dead_letters(client) == []
         scripted.script = ReceivedRequest.accept
-        assert await client.flush_data(20) == FlushResult(10, 0, 0)
+        assert await client.flush_data(60) == FlushResult(10, 0, 0)
 
 
 class CompressionServer(LocalServer):
@@ -304,7 +305,7 @@ class TestCompression:
             client = await connect(base_url=server.url, upload={"gzip": True, "concurrency": 1})
             await client.track_many(numbered_events(1000))
 
-            assert await client.flush_data(20) == FlushResult(1000, 0, 0)
+            assert await client.flush_data(60) == FlushResult(1000, 0, 0)
             assert sorted(server.accepted) == list(range(1000))
             assert server.compressed <= 7
         (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
@@ -317,7 +318,7 @@ class TestCompression:
             client = await connect(base_url=server.url, upload={"gzip": True}, flush_max_retries=1)
             await client.track_many(numbered_events(1))
 
-            assert await client.flush_data(20) == FlushResult(1, 0, 0)
+            assert await client.flush_data(60) == FlushResult(1, 0, 0)
 
     async def test_a_server_that_accepts_compression(self, connect: Connect) -> None:
         """All requests stay compressed."""
@@ -326,7 +327,7 @@ class TestCompression:
             client = await connect(base_url=server.url, upload={"gzip": True})
             await client.track_many(numbered_events(200))
 
-            assert await client.flush_data(20) == FlushResult(200, 0, 0)
+            assert await client.flush_data(60) == FlushResult(200, 0, 0)
             assert server.compressed == client.stats().requests
 
 
@@ -350,7 +351,7 @@ class TestServerTime:
         client = await connect(base_url=scripted.url, flush_max_retries=3, hooks=Hooks(listeners=[deliveries]))
         await client.track_event(Event("ping", {"number": 3}))
 
-        assert await client.flush_data(20) == FlushResult(0, 1, 0)
+        assert await client.flush_data(60) == FlushResult(0, 1, 0)
         assert [request.numbers for request in scripted.requests if request.body] == [[3]] * 3
         (letter,) = await dead_letters(client)
         assert "3 failures" in letter.reason

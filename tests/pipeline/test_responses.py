@@ -8,7 +8,6 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,7 +111,7 @@ class TestResults:
         with pytest.raises(ProjectPausedError, match="HTTP 200: e"):
             read({"success": False, "errors": ["e"], **more})
         with pytest.raises(RejectedError, match="HTTP 200: e"):
-            read({"success": False, "errors": ["e"], **more}, batch=(evolve(BATCH[0], route=CLICK_ROUTE),))
+            read({"success": False, "errors": ["e"], **more}, batch=(BATCH[0]._replace(route=CLICK_ROUTE),))
 
 
 class TestStatuses:

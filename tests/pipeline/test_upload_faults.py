@@ -2,7 +2,6 @@
 The upload goes on after errors of the storage and after unexpected errors.
 """
 
-import asyncio
 import logging
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from helpers.clients import Configure
 from exponea_async import Configuration, FlushMode, FlushResult, Hooks, Receipt, StorageError
 from exponea_async._pipeline.commands import event_command, route_of
 from exponea_async._pipeline.flush import Flusher
+from exponea_async._pipeline.linger import Linger
 from exponea_async._pipeline.network import Network
 from exponea_async._pipeline.projects import ProjectStore
 from exponea_async._pipeline.receipts import Receipts
@@ -92,7 +92,7 @@ async def uploading(
         hooks=Hooks(),
         mode=configuration.flush_mode,
         period=configuration.flush_period,
-        written=asyncio.Event(),
+        linger=Linger(configuration.upload),
         projects=projects,
         network=Network(configuration.upload),
         rate_limiter=RateLimiter(100_000.0),
@@ -107,7 +107,7 @@ async def uploading(
 
 async def write(storage: UnreliableStorage, configuration: Configuration, receipts: Receipts, count: int) -> Receipt:
     """Write events to the queue, and return their receipt."""
-    commands = [event_command(b'{"registered":"jane"}', b'"ping"', float(number), b"{}") for number in range(count)]
+    commands = [event_command(b'{"registered":"jane"}', b'"ping"', float(number), b"") for number in range(count)]
     route = route_of(configuration.project_token)
     return receipts.issue(await storage.write([Record(route, command, time.time()) for command in commands]))
 
@@ -183,7 +183,7 @@ async def test_a_storage_error_does_not_end_the_periods(
     )
     receipt = await write(storage, configuration, receipts, 1)
     async with uploading(configuration, storage, receipts):
-        await receipt.delivered(10)
+        await receipt.delivered(60)
     await receipts.aclose()
 
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2

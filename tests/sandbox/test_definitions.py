@@ -344,3 +344,38 @@ class TestSandbox:
         async with session.post("/sandbox/messages", **options) as response:
             assert response.status == status
         assert sandbox.messages.as_dict() == {}
+
+    async def test_replacing_everything(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
+        """A PUT replaces all definitions, of every project; fixed responses stay."""
+        sandbox.messages.load(ALL)
+        sandbox.messages.set_response("segments", "{}")
+        new = {"inbox": [{**ITEM, "is_read": True}], "projects": {"blog": {"consents": [CONSENT]}}}
+
+        async with session.put("/sandbox/messages", json=new) as response:
+            assert (response.status, await response.json()) == (200, new)
+        assert sandbox.messages.take_response("segments") is not None
+        async with session.put("/sandbox/messages", json={}) as response:
+            assert await response.json() == {}
+
+    @pytest.mark.parametrize(
+        ("body", "path"),
+        [
+            ({"inbox": [ITEM, {}]}, "inbox[1].id"),
+            ({"inbox": [ITEM], "inbx": []}, "inbx"),
+            ({"segments": {"own": [SEGMENT, 5]}}, "segments.own[1]"),
+            ({"projects": {"blog": {"inbox": {}}}}, "projects.blog.inbox"),
+            ({"inbox": ["(a callable)"]}, "inbox[0]"),
+        ],
+    )
+    async def test_invalid_replacements(
+        self, sandbox: Sandbox, session: aiohttp.ClientSession, body: Any, path: str
+    ) -> None:
+        """Invalid definitions replace nothing, and the error has the path of the problem."""
+        sandbox.messages.load(ALL)
+
+        async with session.put("/sandbox/messages", json=body) as response:
+            assert response.status == 400
+            (error,) = (await response.json())["errors"]
+
+        assert error.startswith(f"{path}: ")
+        assert sandbox.messages.as_dict() == ALL

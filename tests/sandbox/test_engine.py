@@ -102,6 +102,7 @@ class TestDuplicates:
 
         assert event_types(engine, registered="r") == ["ping"]
         assert (len(engine.events()), engine.duplicates) == (1, 1)
+        assert (engine.customers()[0].events, engine.summary()["shop"].events) == (1, 1)
 
 
 class TestProperties:

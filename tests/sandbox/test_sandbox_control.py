@@ -3,12 +3,14 @@ The control routes of the sandbox, over real HTTP.
 """
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import pytest
+from attrs import fields
 
 from exponea_async.sandbox import Fault, Sandbox
+from exponea_async.sandbox.faults import FaultKind
 
 
 @pytest.fixture
@@ -107,6 +109,53 @@ async def test_faults(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
     async with session.delete("/sandbox/faults") as response:
         assert await response.json() == {"faults": []}
     assert sandbox.faults.active == ()
+
+
+async def test_counters_of_faults(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
+    """Each active fault has its index, and how many requests it has seen and affected."""
+    sandbox.faults.add(Fault("status", every=2), Fault("drop", path="/nowhere"), Fault("status", times=0))
+    for _ in range(3):
+        async with session.post("/track/v2/projects/shop/batch", json={}):
+            pass
+
+    faults = (await get(session, "faults"))["faults"]
+
+    assert [(each["index"], each["requests"], each["fired"]) for each in faults] == [(1, 3, 1), (2, 0, 0)]
+
+
+async def test_removing_one_fault(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
+    """A fault is removed by its index, which no other fault gets; the counters of the others stay."""
+    sandbox.faults.add(Fault("latency", seconds=0), Fault("drop", path="/x"), Fault("latency", seconds=0, times=5))
+    async with session.get("/track/v2/projects/shop/system/time"):
+        pass
+
+    async with session.delete("/sandbox/faults/1") as response:
+        faults = (await response.json())["faults"]
+    for index in ("1", "9", "x", "-1", "2.0", "9" * 50):
+        async with session.delete(f"/sandbox/faults/{index}") as response:
+            assert response.status == 404
+    sandbox.faults.clear()
+    sandbox.faults.add(Fault("drop"))
+
+    assert [(each["index"], each["requests"], each["times"]) for each in faults] == [(2, 0, None), (3, 1, 4)]
+    assert [each["index"] for each in (await get(session, "faults"))["faults"]] == [4]
+
+
+async def test_the_schema_of_faults(session: aiohttp.ClientSession) -> None:
+    """The schema for a form has all kinds and fields; each default and limit is accepted, and nothing beyond it."""
+    schema = (await get(session, "faults"))["schema"]
+
+    assert set(schema["kinds"]) == set(get_args(FaultKind))
+    assert {"kind", *schema["fields"]} == {each.name for each in fields(Fault)}
+    for kind, described in schema["kinds"].items():
+        chosen = {name: schema["fields"][name] for name in described["fields"]}
+        Fault(kind, **{name: each["default"] for name, each in chosen.items()})
+        for name, each in chosen.items():
+            for limit, step in (("minimum", -1), ("maximum", 1)):
+                if limit in each:
+                    Fault(kind, **{name: each[limit]})
+                    with pytest.raises(ValueError, match=name):
+                        Fault(kind, **{name: each[limit] + step})
 
 
 @pytest.mark.parametrize(

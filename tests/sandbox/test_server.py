@@ -250,7 +250,7 @@ class TestFaults:
         """The connection of a delayed request is dropped as soon as the sandbox closes."""
         sandbox.faults.add(Fault(kind, seconds=60))
         delayed = asyncio.create_task(api.track(EVENTS, EVENT))
-        await until(lambda: sandbox.request_count == 1)
+        await until(lambda: sandbox.request_count >= 1)
         started = time.perf_counter()
 
         await sandbox.aclose()
@@ -278,7 +278,7 @@ class TestLifecycle:
         _, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rpartition(":")[2]))
         head = "POST /track/v2/projects/shop/customers HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token key"
         writer.write(f"{head}\r\nContent-Length: 100\r\n\r\n{{".encode())
-        await until(lambda: sandbox.request_count == 1)
+        await until(lambda: sandbox.request_count >= 1)
         writer.close()
         await writer.wait_closed()
         await until(lambda: len(sandbox.requests) == 1)

@@ -57,7 +57,7 @@ class TestInAFile:
         checks = [[StateCheck("k0", 1, active=NOW + n % 7)] for n in range(1_000)]
         await asyncio.gather(*(storage.write(records("a"), check) for check in checks))
 
-        assert len([sql for sql in written if sql.startswith("UPDATE state")]) == storage.commits - before
+        assert len([sql for sql in written if sql.startswith("INSERT INTO activity")]) == storage.commits - before
         assert await last_activity(storage, "k0") == NOW + 6
 
     async def test_many_states_are_written_together(self, open_file: OpenFile) -> None:
@@ -72,10 +72,47 @@ class TestInAFile:
 
         assert storage.commits - before == 1
         assert len([sql for sql in statements if sql.startswith("SELECT key, CAST")]) == 1
-        touched = [sql for sql in statements if sql.startswith("UPDATE state")]
+        touched = [sql for sql in statements if sql.startswith("INSERT INTO activity")]
         assert len(touched) == 400
         assert touched == sorted(touched, key=lambda sql: sql.partition("key = ")[2])
         assert await last_activity(storage, "k0") == NOW + 400
+
+    async def test_idle_sessions_among_active_ones(self, open_file: OpenFile) -> None:
+        """The earliest idle sessions are found although others, many of them, were idle once and were active since."""
+        storage = await open_file()
+        await create_states(storage, *[NOW + n for n in range(3_000)])
+        raised = {n: NOW + 10_000 + n % 5 if n % 3 else NOW + 6_000 - n for n in range(3_000) if n % 10}
+        await storage.write([], [StateCheck(f"k{n}", 1, active=active) for n, active in raised.items()])
+        times = {f"k{n}": raised.get(n, NOW + n) for n in range(3_000)}
+        expected = sorted(times, key=lambda key: (times[key], key))
+
+        for end, limit in ((NOW + 4_000, 5), (NOW + 2_500, 5_000), (NOW + 10_002, 2_500), (NOW + 10_002, 5_000)):
+            assert await expired_keys(storage, end, limit) == [key for key in expected if times[key] < end][:limit]
+
+    async def test_activity_that_does_not_change_the_order_writes_no_index(self, open_file: OpenFile) -> None:
+        """Idle sessions are looked for without writing as long as none was active since it would have been idle."""
+        storage = await open_file()
+        await create_states(storage, NOW, NOW + 1)
+        await storage.write([], [StateCheck("k0", 1, active=NOW + 2)])
+        statements: list[str] = []
+        await storage.run(lambda connection: connection.set_trace_callback(statements.append))
+        assert await expired_keys(storage, NOW) == []
+        assert not [sql for sql in statements if sql.startswith("UPDATE")]
+        for _ in range(3):
+            assert await expired_keys(storage, NOW + 2) == ["k1"]
+
+        assert len([sql for sql in statements if sql.startswith("UPDATE activity")]) == 1
+
+    async def test_a_deleted_state_leaves_no_activity(self, open_file: OpenFile) -> None:
+        """A new state has no activity of a deleted one, however that was deleted."""
+        storage = await open_file()
+        await create_states(storage, NOW)
+        await storage.write([], [StateChange("k0", None, 1)])
+        await create_states(storage, None)
+        assert await last_activity(storage, "k0") is None
+        await storage.run(lambda connection: connection.execute("DELETE FROM state"))
+
+        assert await storage.run(lambda connection: connection.execute("SELECT * FROM activity").fetchall()) == []
 
     async def test_a_bad_time_fails_its_own_write_only(self, open_file: OpenFile) -> None:
         """Activity that SQLite cannot store fails its own write; those that share its commit are written."""

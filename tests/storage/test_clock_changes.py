@@ -60,6 +60,16 @@ async def test_a_clock_that_is_right_again(make_storage: MakeStorage, set_clock:
     assert await lease(storage, 16.0) == ["a"]
 
 
+@pytest.mark.parametrize("jump", [-3 * 3600.0, 40 * 86_400.0])
+async def test_rate_limits_of_a_clock_that_is_set(make_storage: MakeStorage, set_clock: SetClock, jump: float) -> None:
+    """The wait for a shared rate limit becomes neither longer nor shorter."""
+    storage = await make_storage()
+    await storage.reserve("address", 3, 0.01)
+    set_clock(jump)
+
+    assert 200.0 < await storage.reserve("address", 1, 0.01) <= 300.0
+
+
 async def test_a_machine_that_is_started_again(open_file: OpenFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was leased before the start is due at once, since the processes that had it are gone."""
     storage = await open_file()
@@ -73,3 +83,24 @@ async def test_a_machine_that_is_started_again(open_file: OpenFile, monkeypatch:
     number = clock.boot_number() + 1
     monkeypatch.setattr("exponea_async.storage.sqlite.connection.boot_number", lambda: number)
     assert await lease(await open_file()) == ["a"]
+
+
+async def test_rate_limits_of_a_machine_that_is_started_again(
+    open_file: OpenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was reserved before the start delays nobody: it was stored by a clock that began anew."""
+    storage = await open_file()
+    await storage.reserve("address", 3, 0.01)
+    await storage.aclose()
+    number = clock.boot_number() + 1
+    monkeypatch.setattr("exponea_async.storage.sqlite.connection.boot_number", lambda: number)
+
+    assert await (await open_file()).reserve("address", 1, 0.01) == 0.0
+
+
+async def test_rate_limits_of_another_clock(make_storage: MakeStorage) -> None:
+    """A time so far ahead that it comes from another clock delays nobody."""
+    storage = await make_storage()
+    await storage.reserve("address", 100, 0.01)
+
+    assert await storage.reserve("address", 1, 0.01) == 0.0

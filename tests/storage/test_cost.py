@@ -4,6 +4,7 @@ The cost of calls, counted in SQLite's steps and not in time.
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,8 +44,8 @@ class TestCost:
         records: Sequence[Record] = (),
         states: Sequence[StateChange | StateCheck] = (),
     ) -> None:
-        write = PendingWrite(records, states, asyncio.Future(loop=asyncio.new_event_loop()))
-        write.future.get_loop().close()
+        write = PendingWrite(records, states, None, asyncio.new_event_loop())
+        write.get_loop().close()
         with connection.write_transaction():
             BatchWriter(connection, [write]).run()
         assert write.written
@@ -97,6 +98,17 @@ class TestCost:
             # After another process has written, the cached values are read again.
             lambda: self.change(connection, QueueConnection.reload),
         ]
+
+    def test_reading_of_leased_records(self, connection: QueueConnection) -> None:
+        """The numbers of the queue read no record for each leased one, only the index that counts them."""
+        self.fill(connection, 21_000)
+        costs = []
+        for limit in (1_000, 20_000):
+            request = leases.LeaseRequest(limit, NOW + LEASE, NOW, frozenset(), None)
+            self.change(connection, partial(leases.lease, request=request))
+            costs.append(self.steps(connection, lambda: self.read(connection, queries.pending)))
+
+        assert (costs[1] - costs[0]) / 20_000 < 12
 
     def test_it_does_not_grow_with_the_states(self, connection: QueueConnection) -> None:
         """Activity, with versions cached or not, and reads cost the same beside 1,000 and 100,000 states."""

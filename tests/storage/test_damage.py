@@ -190,7 +190,8 @@ class TestDamage:
         storage = await open_file()
         await storage.write([], [StateChange("k", b"x", 0, NOW)])
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute(f"UPDATE state SET {change}")
+            table = "activity" if change.startswith("active") else "state"
+            connection.execute(f"UPDATE {table} SET {change}")
 
         await storage.expired_sessions(NOW + 1, 9)
         state = await storage.load_state("k")

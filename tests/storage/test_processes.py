@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ async def main(path, name):
     await storage.open()
     for step in range(20):
         await asyncio.gather(*(write(storage, f"{name}-{step}-{n}") for n in range(10)), upload(storage, name))
+    await storage.aclose()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+#: Reserves requests of a shared rate limit, and reports the waits.
+RESERVE = """
+async def main(path):
+    storage = SQLiteStorage(path)
+    await storage.open()
+    for _ in range(20):
+        report("waits", str(await storage.reserve("address", 1, 0.02)))
     await storage.aclose()
 
 asyncio.run(main(*sys.argv[1:]))
@@ -114,6 +127,17 @@ class TestProcesses:
         assert len(reported(lines, "wrote")) == 600
         assert sorted([*leased, *left]) == sorted(reported(lines, "wrote"))
         assert (await storage.pending()).waiting == len(left)
+
+    async def test_a_shared_rate_limit(self, path: Path) -> None:
+        """Requests that several processes reserve at the same time have turns of their own."""
+        processes = [run(RESERVE, str(path)) for _ in range(3)]
+        outputs = [await asyncio.to_thread(process.communicate) for process in processes]
+        lines = [line for output, _ in outputs for line in output.splitlines(keepends=True)]
+        waits = sorted(map(float, reported(lines, "waits")))
+
+        assert len(waits) == 60
+        assert waits[0] == 0.0
+        assert all(later - earlier > 25.0 for earlier, later in pairwise(waits))
 
     @pytest.mark.parametrize("durability", ["process", "power"])
     async def test_a_killed_process(self, open_file: OpenFile, path: Path, durability: str) -> None:

@@ -141,13 +141,16 @@ class TestDamagedPages:
         assert bodies(await lease(storage, 1_000)) == [*found, "after"]
 
     async def test_a_file_of_the_first_version(self, open_file: OpenFile, path: Path) -> None:
-        """Records and the keys of projects are saved, as if the file had been migrated, which the damage prevents."""
+        """Records, activities and the keys of projects are saved, as if the damaged file had been migrated."""
         url = "https://h.example/track/v2/projects/outlet/batch"
         path.parent.mkdir()
         others = {f"other {number}": b"x" * 100 for number in range(200)}
         write_version_1(path, {url: 40}, {f"key:{url}": b'"secret"', **others})
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("UPDATE state SET active = id WHERE key LIKE 'other %'")
+            connection.commit()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         overwrite(path, pages_of(path, "state")[-1])
         storage = await open_file()
 
@@ -156,13 +159,14 @@ class TestDamagedPages:
         assert state is not None
         assert json.loads(state.value) == {"authorization": "secret", "base_url": "https://h.example"}
         assert await storage.load_state(f"key:{url}") is None
+        assert await storage.load_state("other 0") == State(b"x" * 100, 1, 2.0)
 
-    @pytest.mark.parametrize("table", ["taken", "state", "dead", "mark"])
+    @pytest.mark.parametrize("table", ["taken", "state", "activity", "dead", "mark"])
     async def test_damage_of_other_tables(self, open_file: OpenFile, path: Path, table: str) -> None:
         """No record is lost because another table is damaged."""
         storage = await open_file()
         await write_dead(storage, "dead")
-        await storage.write(records("a", "b", "c"), [StateChange("k", b"v", 0)])
+        await storage.write(records("a", "b", "c"), [StateChange("k", b"v", 0, active=NOW)])
         await lease(storage, 1)
         await write_to_disk(storage)
         await storage.aclose()

@@ -7,12 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from helpers.environment import Environment, SetConstants
+from helpers.modules import uninstalled
 from helpers.storages import records
 
-from exponea_async import Configuration, ConfigurationError, QueueSettings
-from exponea_async.storage import create_storage, default_path
+from exponea_async import Configuration, ConfigurationError, Exponea, PostgresSettings, QueueSettings
+from exponea_async.storage import (
+    create_storage,
+    default_path,
+    is_shared,
+    queue_name,
+    split_queue_name,
+    storage_location,
+)
 from exponea_async.storage.base import Storage
 from exponea_async.storage.memory import MemoryStorage
 from exponea_async.storage.sqlite.storage import SQLiteStorage
@@ -110,6 +119,33 @@ class TestSelection:
                 await storage.write(records("a"))
             await storage.aclose()
 
+    async def test_a_database(self) -> None:
+        """A URL of a database, and a pool, select the storage in PostgreSQL, which is located without a password."""
+        from exponea_async.storage.postgres.storage import PostgresStorage  # noqa: PLC0415 - an extra
+
+        url = "postgresql://u:s3cret@db.example/shop"
+        for setting in (url, asyncpg.create_pool(url)):
+            storage = select(setting, app_group="group")
+            assert isinstance(storage, PostgresStorage)
+            assert storage.location.endswith("(schema exponea_async, queue token@group)")
+            assert "s3cret" not in f"{storage.location} {storage!r}"
+
+    async def test_without_asyncpg(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where asyncpg is not installed, the error says what to install."""
+        for name in [each for each in sys.modules if each.startswith("exponea_async.storage.postgres")]:
+            monkeypatch.delitem(sys.modules, name)
+        configuration = Configuration(
+            project_token="token", authorization_token="key", storage="postgresql://u:s3cret@h/db"
+        )
+        with uninstalled("asyncpg"):
+            with pytest.raises(ConfigurationError, match=r"exponea-async\[postgres\]") as refused:
+                create_storage(configuration, lambda _: None)
+            with pytest.raises(ConfigurationError, match=r"exponea-async\[postgres\]"):
+                await Exponea.clear_local_customer_data(configuration)
+
+        assert refused.value.field == "storage"
+        assert "s3cret" not in str(refused.value)
+
 
 class TestGroups:
     @pytest.mark.parametrize("setting", ["q.sqlite", Path("q.sqlite")])
@@ -138,6 +174,97 @@ class TestGroups:
         }
         with pytest.raises(ConfigurationError, match="EXPONEA_APP_GROUP"):
             Configuration.from_env(variables)
+
+    def test_queues_in_a_database(self) -> None:
+        """In a database each project and each group has a queue of its own, whose name says which it is."""
+        named = {
+            (None, "a"): "a",
+            ("", "a"): "a",
+            ("group", "a"): "a@group",
+            ("b@c", "a"): "a@b@c",
+            (" @", "a"): "a@ @",
+        }
+        for (group, token), name in named.items():
+            configuration = Configuration(
+                project_token=token, authorization_token="key", storage="postgresql://h/db", app_group=group
+            )
+            assert queue_name(configuration) == name
+            assert split_queue_name(name) == (token, group or None)
+
+
+def located(storage: Any, *, app_group: str | None = None, schema: str = "exponea_async") -> Path | str:
+    return storage_location(
+        Configuration(
+            project_token="token",
+            authorization_token="key",
+            storage=storage,
+            app_group=app_group,
+            postgres=PostgresSettings(schema=schema),
+        )
+    )
+
+
+class TestLocation:
+    def test_a_file_and_memory(self, tmp_path: Path) -> None:
+        """A file is its absolute path, a queue in memory has a name of its own."""
+        assert located(tmp_path / "." / "q.sqlite") == tmp_path.resolve() / "q.sqlite"
+        assert located("memory:") == located(Path("memory:")) == "memory:"
+
+    @pytest.mark.parametrize(
+        ("url", "database"),
+        [
+            ("postgresql://u:s3cret@Db.Example:5433/shop?sslmode=require", "db.example:5433/shop"),
+            ("postgres://u:s3cret@db.example/shop", "db.example:5432/shop"),
+            ("postgresql://u:s3cret@db.example", "db.example:5432/u"),
+            ("postgresql://u:s3cret@one:1,two/shop", "one:1,two:5432/shop"),
+            ("postgresql://u:s3cret@one,two/shop?port=1,2", "one:1,two:2/shop"),
+            ("postgresql://u:s3cret@[::1]/shop", "[::1]:5432/shop"),
+            ("postgresql:///shop?host=/Run&password=s3cret", "/Run:5432/shop"),
+            ("postgresql://%2FRun/?dbname=shop&password=s3cret", "/Run:5432/shop"),
+            ("postgresql:///?database=shop", "localhost:5432/shop"),
+        ],
+    )
+    def test_a_database(self, environment: Environment, url: str, database: str) -> None:
+        """A database is its host, port and name, without user and password, and with schema and queue."""
+        environment(PGHOST=None, PGPORT=None, PGDATABASE=None, PGUSER=None)
+
+        assert located(url) == f"postgresql://{database} (schema exponea_async, queue token)"
+
+    def test_the_environment(self, environment: Environment) -> None:
+        """What the URL leaves out comes from the variables of PostgreSQL, at last from the name of the user."""
+        environment(PGHOST="db.example", PGPORT="5433", PGDATABASE=None, PGUSER="postgres")
+        assert located("postgresql://") == "postgresql://db.example:5433/postgres (schema exponea_async, queue token)"
+
+        environment(PGDATABASE="shop", PGUSER=None)
+        assert located("postgresql://u@h") == "postgresql://h:5433/shop (schema exponea_async, queue token)"
+
+        environment(PGDATABASE=None, LOGNAME="someone")
+        assert located("postgresql://h:1") == "postgresql://h:1/someone (schema exponea_async, queue token)"
+
+    async def test_pools(self) -> None:
+        """A pool is the same as itself only, since it does not tell which database it leads to."""
+        one, other = asyncpg.create_pool("postgresql://u:s3cret@h"), asyncpg.create_pool("postgresql://u:s3cret@h")
+
+        assert located(one) == located(one) != located(other)
+        assert "s3cret" not in str(located(one))
+
+    def test_schemas_and_groups_are_apart(self) -> None:
+        """Another schema, group or database is another location; another role or password is not."""
+        url = "postgresql://u:s3cret@h/db"
+        others = [located(url, schema="other"), located(url, app_group="group"), located("postgresql://h/other")]
+
+        assert located("postgresql://other:pw@H:5432/db") == located(url)
+        assert len({located(url), *others}) == 4
+
+    async def test_clients_on_the_same_database(self) -> None:
+        """Clients share their data if their queue is the same."""
+        one, same, other = (
+            Configuration(project_token=token, authorization_token="key", storage=url)
+            for token, url in (("a", "postgresql://h/d"), ("a", "postgres://u:p@h:5432/d"), ("b", "postgresql://h/d"))
+        )
+
+        assert await is_shared(one, [other, same])
+        assert not await is_shared(one, [other])
 
 
 class TestDefaultPath:

@@ -73,7 +73,7 @@ class TestMaxBytes:
         for when_full in ("raise", "wait", "drop_oldest"):
             storage = await make_storage(max_bytes=2 * MEGABYTE, when_full=when_full)
             with pytest.raises(QueueFullError):
-                await asyncio.wait_for(storage.write(large(400)), 20)
+                await asyncio.wait_for(storage.write(large(400)), 60)
             await storage.wipe()
 
     async def test_wait(self, make_storage: MakeStorage) -> None:

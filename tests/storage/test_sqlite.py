@@ -33,9 +33,9 @@ from exponea_async.storage.sqlite.schema import APPLICATION_ID, MIGRATIONS, migr
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 
-def connection_threads() -> list[threading.Thread]:
-    """Return the threads of open connections, the only ones that the interpreter does not wait for at its exit."""
-    return [thread for thread in threading.enumerate() if thread.daemon]
+def threads() -> set[threading.Thread]:
+    """Return all threads but those of asyncio, which run blocking calls and wait for processes, also of other tests."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio")}
 
 
 class TestFile:
@@ -60,21 +60,22 @@ class TestFile:
     async def test_an_impossible_path(self, tmp_path: Path) -> None:
         """A path through a file, or to a folder, is refused with the path in the message, and leaves no thread."""
         (tmp_path / "file").touch()
+        others = threads()
         for path in (tmp_path / "file" / "queue.sqlite", tmp_path):
             with pytest.raises(StorageError, match=str(path)):
                 await SQLiteStorage(path).open()
-        assert connection_threads() == []
+        assert threads() <= others
 
     @pytest.mark.parametrize("turns", [0, 1, 2, 3])
     async def test_a_cancelled_opening(self, path: Path, turns: int) -> None:
         """An opening that is cancelled at any time leaves no thread, and a storage that can be opened."""
-        storage = SQLiteStorage(path)
+        storage, others = SQLiteStorage(path), threads()
         opening = asyncio.create_task(storage.open())
         for _ in range(turns):
             await asyncio.sleep(0)
         opening.cancel()
         await asyncio.wait([opening])
-        assert connection_threads() == []
+        assert threads() <= others
 
         await storage.open()
         await storage.write(records("a"))
@@ -137,6 +138,30 @@ class TestSchema:
         assert db.execute("SELECT * FROM extra").fetchall() == []
         db.close()
 
+    async def test_activities_of_an_older_file(self, open_file: OpenFile, path: Path) -> None:
+        """States keep their last activities, and a process of the older version that goes on is refused by the file."""
+        path.parent.mkdir()
+        db = sqlite3.connect(path, isolation_level=None)
+        migrate(db, MIGRATIONS[:5])
+        rows: list[tuple[str, bytes, int, object]] = [
+            (f"k{n}", b"v", n + 1, None if n % 2 else NOW - n) for n in range(6)
+        ]
+        rows.append(("x", b"", 1, "x"))
+        db.executemany("INSERT INTO state (key, value, version, active) VALUES (?, ?, ?, ?)", rows)
+        db.execute("DELETE FROM state WHERE key = 'k0'")
+        storage = await open_file()
+
+        assert await storage.expired_sessions(NOW, 9) == [
+            ("k4", State(b"v", 5, NOW - 4)),
+            ("k2", State(b"v", 3, NOW - 2)),
+        ]
+        assert [await storage.load_state(key) for key in ("k1", "x")] == [State(b"v", 2), State(b"", 1)]
+        await storage.write([], [StateCheck("k1", 2, active=NOW - 5)])
+        assert [key for key, _ in await storage.expired_sessions(NOW, 1)] == ["k1"]
+        with pytest.raises(sqlite3.OperationalError, match="no such column: active"):
+            db.execute("UPDATE state SET active = ? WHERE key = ?", (NOW, "k1"))
+        db.close()
+
     def test_a_failed_migration_changes_nothing(self) -> None:
         """If one step of a migration fails, none is made."""
         db = sqlite3.connect(":memory:", isolation_level=None)
@@ -180,15 +205,24 @@ class TestThread:
 
         def work(_: object) -> None:
             entered.set()
-            proceed.wait(20)
+            proceed.wait(60)
 
         asyncio.run(begin())
         threads = set(threading.enumerate()) - others
         proceed.set()
         storage.abandon()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert [thread.is_alive() for thread in threads] == [False]
+
+
+async def started_task(name: str) -> "asyncio.Task[None]":
+    """Return the task of a name as soon as it is started."""
+    while True:
+        for task in asyncio.all_tasks():
+            if task.get_name() == name:
+                return task
+        await asyncio.sleep(0)
 
 
 class TestGroupCommit:
@@ -318,34 +352,38 @@ class TestGroupCommit:
             await bad
         await asyncio.gather(*writers)
 
-    async def test_a_cancelled_commit_task(self, open_file: OpenFile) -> None:
-        """If the task that commits is cancelled, no caller waits for ever, and the task is started again."""
+    @pytest.mark.parametrize("turns", [0, 1, 20])
+    async def test_a_cancelled_repair(self, open_file: OpenFile, path: Path, turns: int) -> None:
+        """If the task that continues in a new file is cancelled, no caller waits for ever, and others go on."""
+        storage = await open_file()
+        await storage.write(records("a"))
+        await asyncio.to_thread(path.rename, path.with_suffix(".moved"))
+        writers = [asyncio.create_task(storage.write(records(name))) for name in "bc"]
+        repair = await started_task("exponea_async: commits")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        repair.cancel()
+
+        results = await asyncio.gather(*writers, return_exceptions=True)
+        assert [str(result) for result in results] == ["The commit was interrupted."] * 2
+        await storage.write(records("d"))
+        assert "d" in bodies(await storage.waiting(10))
+
+    async def test_all_tasks_are_cancelled(self, open_file: OpenFile) -> None:
+        """If everything is cancelled, as at the end of a program, the storage still works and closes."""
         storage = await open_file(when_full="wait", max_records=1)
         await storage.write(records("a"))
         waiting = [asyncio.create_task(storage.write(records(name))) for name in "bc"]
         await asyncio.sleep(0.01)
-        (task,) = [each for each in asyncio.all_tasks() if each.get_name() == "exponea_async: commits"]
-        task.cancel()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
 
         results = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(result) for result in results] == [StorageError] * 2
-        assert (await storage.pending()).waiting == 1
+        assert [type(result) for result in results] == [asyncio.CancelledError] * 2
+        assert bodies(await storage.waiting(10)) == ["a"]
         await storage.aclose()
         with pytest.raises(StorageError, match="closed"):
             await storage.pending()
-
-    async def test_closing_after_the_commit_task_was_cancelled(self, open_file: OpenFile) -> None:
-        """Calls that come before the task is started again end with an error if the storage is closed meanwhile."""
-        storage = await open_file()
-        (task,) = [each for each in asyncio.all_tasks() if each.get_name() == "exponea_async: commits"]
-        task.cancel()
-        await asyncio.wait([task])
-        late = asyncio.create_task(storage.write(records("late")))
-        await asyncio.sleep(0)
-        await storage.aclose()
-
-        with pytest.raises(StorageError, match="closed"):
-            await late
 
     @pytest.mark.parametrize(("durability", "level"), [("process", 1), ("power", 2)])
     async def test_durability(self, open_file: OpenFile, durability: Literal["process", "power"], level: int) -> None:
