@@ -50,7 +50,8 @@ class Database:
 def _ticks(pid: int, count: int) -> list[int]:
     try:
         line = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # It has ended before it was opened, or between opening and reading.
         return []
     return [int(each) for each in line.rpartition(")")[2].split()[11 : 11 + count]]
 

@@ -281,19 +281,23 @@ class Exponea(DeviceVerbs, BulkVerbs):
         Raises:
             InvalidEventError: The timeout is not a duration.
             StorageError: The storage refused.
-            LifecycleError: The client was not started, or is closed.
+            LifecycleError: The client was not started, or is closed, also during the upload while records remain.
         """
         components, limit = self._components, read_timeout(timeout)
         if not components.recorder.check_running() or components.upload is None:
             return FlushResult(0, 0, 0)
         try:
             own = None if projects is None else frozenset(projects)
-            return await components.upload.flusher.flush(limit, projects=own)
+            result = await components.upload.flusher.flush(limit, projects=own)
         except StorageError:
             # The storage may be closed because the client is closed.
             if components.recorder.check_running():
                 raise
             return FlushResult(0, 0, 0)
+        if result.remaining:
+            # The close ends a flush early, which must not look like an upload that took too long.
+            components.recorder.check_running()
+        return result
 
     # Subjects
 

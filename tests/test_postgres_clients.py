@@ -23,7 +23,7 @@ from helpers.frames import locals_of_error
 from helpers.postgres_server import PostgresServer, StartPostgres
 from helpers.programs import run_program
 from helpers.server_process import account, free_port
-from helpers.waiting import running, until
+from helpers.waiting import running, until, until_succeeds
 
 from exponea_async import (
     Configuration,
@@ -75,7 +75,7 @@ class TestPools:
         """Calls raise a StorageError once the application has closed its pool, and the client can be closed."""
         settings = configure(storage=pool, flush_mode="MANUAL")
         client = Exponea(evolve(settings, queue=evolve(settings.queue, lock_timeout=0.3)))
-        await client.start()
+        await until_succeeds(client.start, StorageError)
         await pool.close()
         with pytest.raises(StorageError):
             await client.for_customer({"registered": "jane"}).track_event(Event("ping"))

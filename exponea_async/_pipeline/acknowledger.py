@@ -119,9 +119,23 @@ class Acknowledger:
         self._pauses.pop(route, None)
         self._receipts.resume(route)
 
-    def add(self, records: Iterable[Leased]) -> None:
-        """Take over records that were leased: their leases are renewed until they have a verdict."""
-        self._leased.update({record.id: record for record in records})
+    def add(self, records: Sequence[Leased]) -> list[Leased]:
+        """
+        Take over records that were leased: their leases are renewed until they have a verdict.
+
+        Returns:
+            The records that are to be sent. Leases run out unnoticed where the machine or the event loop stands still;
+            records whose request is under way, or whose fate is known and not stored yet, are then leased once more.
+        """
+        decided = self._decided_ids()
+        new = [record for record in records if record.id not in self._leased and record.id not in decided]
+        self._leased.update({record.id: record for record in new})
+        return new
+
+    def _decided_ids(self) -> set[str]:
+        """Return the records that leave the queue as soon as their verdict is stored."""
+        settlements = [each for verdict in (*self._verdicts, *self._storing) for each in verdict.settlements]
+        return {key for each in settlements if each.verdict != "later" for key in each.ids}
 
     # Verdicts
 

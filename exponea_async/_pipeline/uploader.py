@@ -249,7 +249,7 @@ class Uploader:
 
     def _pack(self, records: Sequence[Leased]) -> list[tuple[Leased, ...]]:
         """Split leased records into batches; those that are too old become dead letters instead."""
-        self._acknowledger.add(records)
+        records = self._acknowledger.add(records)
         expired = self._clock.older(records, self._max_age)
         if expired:
             self._acknowledger.dead_letter(tuple(expired), f"{TOO_OLD}, {self._max_age:g} seconds")

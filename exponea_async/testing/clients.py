@@ -19,7 +19,7 @@ QUIET_PASSES = 5
 POLL_INTERVAL = 0.01
 
 
-async def idle(client: Exponea, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
+async def idle(client: Exponea, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - as asyncio.wait has it
     """
     Wait until nothing is under way that a client does by itself.
 

@@ -113,7 +113,7 @@ class ContentBlocksFixture:
 
     async def idle(self) -> None:
         """Wait until the client is idle."""
-        await idle(self.client)
+        await idle(self.client, timeout=60)
 
     def device(self, key: str) -> Device:
         """Return a device."""

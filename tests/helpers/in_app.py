@@ -166,7 +166,7 @@ class InAppFixture:
 
     async def idle(self) -> None:
         """Wait until only tasks that wait for uploads are left."""
-        await idle(self.client)
+        await idle(self.client, timeout=60)
 
     # Messages
 

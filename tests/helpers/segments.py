@@ -98,12 +98,12 @@ class SegmentsFixture:
 
     async def idle(self) -> None:
         """Wait until only tasks that wait for uploads are left."""
-        await idle(self.client)
+        await idle(self.client, timeout=60)
 
     async def upload(self) -> None:
         """Upload the queue, and wait for all that follows."""
         await self.client.flush_data()
-        await idle(self.client)
+        await idle(self.client, timeout=60)
 
     async def stream(self, category: str = "discovery", **options: Any) -> SegmentStream:
         """Return a stream after its first load."""

@@ -310,3 +310,14 @@ class TestUploading:
             # The first lease has ended by then, and the renewed one has not, however slow the machine is.
             assert await storage.lease(10, 1.0, sent + 3.0 - 0.0001) == []
         flush.cancel()
+
+    async def test_leases_that_ran_out(self, connect: Connect, sandbox: Sandbox, set_constants: SetConstants) -> None:
+        """A client does not send what it is sending already, however long its leases could not be renewed."""
+        set_constants(uploader, LEASE=0.05, IDLE_INTERVAL=0.02)
+        sandbox.faults.add(Fault("latency", seconds=1.0))
+        client = await connect()
+        receipts = await client.track_many(numbered_events(10))
+        await asyncio.gather(*(receipt.delivered(60) for receipt in receipts))
+
+        assert sandbox.request_count == 1
+        assert client.stats().delivered == 10
