@@ -152,7 +152,7 @@ TESTING = {
     "assert_tracked": "(source: Sandbox | Exponea | Portal, name: str, properties: Mapping[str, Any] | None = None, *, customer: Mapping[str, Any] | None = None, *, count: int | None = None, *, exact: bool = False, *, timestamp: Any = None, *, project: str | None = None) -> list[TrackedEvent]",
     "assert_not_tracked": "(source: Sandbox | Exponea | Portal, name: str, properties: Mapping[str, Any] | None = None, *, customer: Mapping[str, Any] | None = None, *, exact: bool = False, *, timestamp: Any = None, *, project: str | None = None) -> None",
     "sandbox_configuration": "(sandbox: Sandbox, settings: Any) -> Configuration",
-    "idle": "async (client: Exponea, *, timeout: float = 10.0) -> None",
+    "idle": "async (client: Exponea, *, timeout: float = 30.0) -> None",
     "pending_records": "async (client: Exponea, names: str) -> list[StoredRecord]",
     "dead_letters": "async (client: Exponea, names: str) -> list[StoredRecord]",
     "end_idle_sessions": "async (client: Exponea) -> int",

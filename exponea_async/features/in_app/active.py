@@ -12,9 +12,9 @@ from exponea_async._internal.lru import LruCache
 from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.messages import InAppMessage
 
-#: Seconds after which an event whose request is still waiting for its turn gets no message. A request that has waited
-#: that long fails before.
-MAX_QUEUED = 60.0
+#: Seconds after which an event that waits is forgotten, or after its own maximum wait if that is longer. Not sooner:
+#: an event whose messages come too late is counted.
+MAX_KEPT = 60.0
 #: Maximum number of event types of one device that wait at once, and of devices with a message or a known session.
 MAX_TYPES, MAX_DEVICES = 100, 100_000
 #: Maximum number of messages that are prepared, or delayed, on all devices; each of them is a task.
@@ -121,15 +121,13 @@ class PendingTriggers:
         self._devices.clear()
 
     def _drop_expired(self, now: float) -> None:
-        """Remove the devices whose events have all waited too long, so that none stays forever."""
+        """Remove the devices whose events wait for what does not come, so that none stays forever."""
+        kept = max(MAX_KEPT, self.max_wait)
         while self._devices:
             device = next(iter(self._devices))
-            if any(self._expires(each) > now for each in self._devices[device].values()):
+            if any(each.since + kept > now for each in self._devices[device].values()):
                 break
             del self._devices[device]
-
-    def _expires(self, trigger: PendingTrigger) -> float:
-        return trigger.since + (MAX_QUEUED if trigger.is_queued else self.max_wait)
 
 
 @frozen(eq=False)
