@@ -178,7 +178,7 @@ async def test_two_transactions_that_wait_for_each_other(
         await first.device("a").track_event(Event("x"))
         await second.device("b").track_event(Event("x"))
     # Only these calls have a short limit, so that a busy machine fails no other.
-    hasty = await connect(**settings, queue=QueueSettings(lock_timeout=5.0))
+    hasty = await connect(**settings, queue=QueueSettings(lock_timeout=4.0))
     async with hasty.transaction(one.connection) as first, hasty.transaction(two.connection) as second:
         results = await asyncio.gather(
             first.device("b").track_event(Event("y")),

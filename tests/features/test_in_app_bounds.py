@@ -14,6 +14,7 @@ from exponea_async import Customer, Event
 from exponea_async.features._shared.html.resources import MissingResourceError, ResourceCache
 from exponea_async.features._shared.targeting.filters import TriggerEvent
 from exponea_async.features.in_app.active import (
+    MAX_KEPT,
     ActiveMessages,
     PendingTrigger,
     PendingTriggers,
@@ -74,15 +75,24 @@ class TestPendingTriggers:
         assert [each.fingerprint for each in triggers.take("a", "ben", 0.0).timely] == ["ben"]
 
     def test_expired_devices(self) -> None:
-        """Devices whose events have expired are removed when others are added."""
+        """Devices whose events are far too late are removed when others are added; those that are just late stay."""
         triggers = PendingTriggers(MAX_WAIT)
         for number in range(5):
             triggers.add(str(number), pending(since=float(number)))
         triggers.add("0", pending("y", since=2.5))
         triggers.add("late", pending(since=1.0 + MAX_WAIT))
-        assert len(triggers) == 5
-        triggers.add("later", pending(since=100.0))
+        assert len(triggers) == 6
+        triggers.add("far too late", pending(since=1.0 + MAX_KEPT))
+        assert len(triggers) == 6
+        triggers.add("later", pending(since=1000.0))
         assert len(triggers) == 1
+
+    def test_a_long_wait(self) -> None:
+        """No event is forgotten before its own maximum wait has passed."""
+        triggers = PendingTriggers(10 * MAX_KEPT)
+        triggers.add("a", pending(since=0.0))
+        triggers.add("b", pending(since=9 * MAX_KEPT))
+        assert len(triggers.take("a", "ann", 9 * MAX_KEPT).timely) == 1
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.integers(0, 20)), max_size=50))
     def test_any_order(self, adds: list[tuple[str, str, int]]) -> None:

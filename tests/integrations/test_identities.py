@@ -272,6 +272,9 @@ class TestEnds:
         """
         abandoned: list[weakref.ref[object]] = []
         errors: list[Exception] = []
+        # What earlier tests have left need not be searched by each of the collections.
+        gc.collect()
+        gc.freeze()
 
         async def body(scope: Scope) -> AsyncIterator[bytes]:
             subject = exponea.current if end == "current" else exponea
