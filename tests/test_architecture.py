@@ -155,6 +155,7 @@ NOT_IMPORTED = {
     "exponea_async.portal": "applications without an event loop need it",
     "exponea_async.sandbox": "it is for tests",
     "exponea_async.testing": "it is for tests",
+    "decimal": "only applications that use its numbers need it",
     "difflib": "only the errors of settings need it",
     "html.parser": "only messages need it",
     "numpy": "the application may not have it",

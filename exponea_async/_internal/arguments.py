@@ -5,16 +5,21 @@ A function returns the value as the SDK goes on with it, and raises an `InvalidE
 """
 
 import math
+import sys
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from decimal import Decimal
-from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from exponea_async._internal.lazy import LazyModule
 from exponea_async._internal.validation import short_repr
 from exponea_async.errors import InvalidEventError
+
+if TYPE_CHECKING:
+    import numbers
+else:
+    numbers = LazyModule("numbers")
 
 #: Returns an id as it is to be used, from its type and its value.
 Normalizer = Callable[[str, str], str]
@@ -187,12 +192,21 @@ def _datetime_seconds(timestamp: datetime, path: str) -> float:
     return seconds
 
 
+def is_decimal(value: Any) -> bool:
+    """Return whether a value is a `Decimal`. Their module takes long to import; where there is one, it is imported."""
+    module = sys.modules.get("decimal")
+    return module is not None and isinstance(value, module.Decimal)
+
+
 def _finite(number: Any) -> float | None:
     """Return a number as a float, or None if it is not a finite number. An int may be too large for a float."""
-    if isinstance(number, bool) or not isinstance(number, Real | Decimal):
+    if isinstance(number, bool):
         return None
     if isinstance(number, int):
         return float(number) if abs(number) < 10**300 else 1e300
-    if isinstance(number, Decimal) and number.is_nan():  # float() raises for a signalling one
+    if is_decimal(number):
+        if number.is_nan():  # float() raises for a signalling one
+            return None
+    elif not isinstance(number, float) and not isinstance(number, numbers.Real):
         return None
     return float(number) if math.isfinite(number) else None

@@ -15,7 +15,6 @@ import math
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import PurePath
@@ -24,7 +23,7 @@ from uuid import UUID
 
 import attrs
 
-from exponea_async._internal.arguments import plain_string, read_text, read_timestamp
+from exponea_async._internal.arguments import is_decimal, plain_string, read_text, read_timestamp
 from exponea_async._internal.user_code import FunctionError, calling
 from exponea_async._internal.validation import short_repr
 from exponea_async.errors import InvalidEventError
@@ -345,6 +344,8 @@ def _find_converter(value: Any) -> "_Converter":
         for kinds, convert in _BY_KIND:
             if isinstance(value, kinds):
                 return convert
+        if is_decimal(value):
+            return _convert_float
         if attrs.has(type(value)) or dataclasses.is_dataclass(value):
             return _Walk.convert_fields
     return _Walk.convert_other
@@ -356,7 +357,7 @@ def _plain_int(value: int, path: str) -> int:
     return int(value)
 
 
-def _plain_float(value: float | Decimal, path: str) -> float:
+def _convert_float(_: "_Walk", value: Any, path: str, _depth: int) -> float:
     try:
         number = float(value)
     except ValueError:  # a signalling NaN of Decimal
@@ -374,7 +375,7 @@ _BY_KIND: tuple[tuple[Any, _Converter], ...] = (
     (str, lambda _, value, path, _depth: plain_string(value, path)),
     (bool, lambda _, value, _path, _depth: value),
     (int, lambda _, value, path, _depth: _plain_int(value, path)),
-    ((float, Decimal), lambda _, value, path, _depth: _plain_float(value, path)),
+    (float, _convert_float),
     (datetime, lambda _, value, path, _depth: read_timestamp(value, path)),
     (date, lambda _, value, _path, _depth: value.isoformat()),
     (UUID, lambda _, value, _path, _depth: str(value)),
@@ -385,5 +386,5 @@ _BY_KIND: tuple[tuple[Any, _Converter], ...] = (
 # The usual types, found without a search.
 _BY_TYPE: Mapping[type, _Converter] = {
     kind: next(convert for kinds, convert in _BY_KIND if issubclass(kind, kinds))
-    for kind in (str, int, float, bool, dict, list, tuple, datetime, date, Decimal, UUID)
+    for kind in (str, int, float, bool, dict, list, tuple, datetime, date, UUID)
 }
