@@ -279,7 +279,9 @@ class History:
         lines = [(each.tracked, each.delivered, each.rejected, each.revived, each.lost) for each in stats]
         expected = before - wiped + sum(each.tracked - each.delivered - each.rejected + each.revived for each in stats)
         if self.is_countable:
-            assert self.queue.count() == expected, f"{lines}, {before} at first, {wiped} wiped"
+            # Where the machine stops for longer than a lease, two clients may send and count a record.
+            twice = self.queue.count() - expected
+            assert 0 <= twice <= self.sandbox.engine.duplicates, f"{lines}, {before} at first, {wiped} wiped"
 
     # Steps
 
