@@ -55,7 +55,7 @@ class Reader:
         forgotten: The number of forgotten entries that it knows of.
         full_at: The time at which it was told, monotonic.
         written_at: The time of the latest message, monotonic.
-        is_waiting: Whether a message waits for the reader to take it.
+        is_waiting: Whether a message is being sent.
     """
 
     response: web.StreamResponse
@@ -90,6 +90,12 @@ class Reader:
         line = b"" if number is None else b"id: %d-%b\n" % (number, self.run.encode())
         await self.write(b"event: %b\n%bdata: %b\n\n" % (event.encode(), line, encode(data)))
 
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether a message waits because the reader has not taken earlier bytes; a message also waits for its turn."""
+        transport = self.request.transport
+        return self.is_waiting and transport is not None and transport.get_write_buffer_size() > 0
+
     def drop(self) -> None:
         """Close the connection without waiting for the reader."""
         if self.request.transport is not None:
@@ -123,7 +129,7 @@ class StreamApi:
         """End all streams at once, also those of readers that take nothing."""
         self._closing.set()
         for reader in self._readers:
-            if reader.is_waiting:
+            if reader.takes_nothing:
                 reader.drop()
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
