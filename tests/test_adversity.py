@@ -44,7 +44,7 @@ import asyncio, os, signal, sys
 from exponea_async import Configuration, Event, Exponea, QueueSettings
 
 async def main(path, url, durability, start, count):
-    queue = QueueSettings(durability=durability)
+    queue = QueueSettings(durability=durability, lock_timeout=60.0)
     client = Exponea(Configuration(project_token="shop", authorization_token="key", base_url=url, storage=path,
                                    flush_mode="MANUAL", queue=queue))
     await client.start()
@@ -58,11 +58,11 @@ asyncio.run(main(*sys.argv[1:]))
 TRACK_AT_ONE_TIME = """
 import asyncio, sys, time
 time.time = lambda: 1_700_000_000.1
-from exponea_async import Configuration, Event, Exponea
+from exponea_async import Configuration, Event, Exponea, QueueSettings
 
 async def main(path, url):
     configuration = Configuration(project_token="shop", authorization_token="key", base_url=url, storage=path,
-                                  flush_mode="MANUAL")
+                                  flush_mode="MANUAL", queue=QueueSettings(lock_timeout=60.0))
     async with Exponea(configuration) as client:
         with client.bind(client.for_customer({"registered": "jane"})):
             await client.track_many([Event("ping")] * 30)
@@ -74,7 +74,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 TRACK_AND_PRINT = """
 import asyncio, os, sys
-from exponea_async import Configuration, Event, Exponea, UploadSettings
+from exponea_async import Configuration, Event, Exponea, QueueSettings, UploadSettings
 from exponea_async._pipeline import uploader
 from exponea_async._pipeline import acknowledger
 
@@ -84,7 +84,7 @@ async def main(path, url):
     upload = UploadSettings(batch_size=5, concurrency=4, linger=0.001, linger_max=0.0, backoff_initial=0.01,
                             backoff_max=0.05)
     client = Exponea(Configuration(project_token="shop", authorization_token="key", base_url=url, storage=path,
-                                   upload=upload))
+                                   upload=upload, queue=QueueSettings(lock_timeout=60.0)))
     await client.start()
     for number in range(100_000):
         await client.track_event(Event("ping", {"number": number}))

@@ -27,7 +27,7 @@ TIMEOUT = 0.05
 
 PROCESS = """
 import asyncio, os, random, sys
-from exponea_async import Configuration, Customer, Event, Exponea
+from exponea_async import Configuration, Customer, Event, Exponea, QueueSettings
 from exponea_async.devices import expirer
 
 expirer.PERIOD = 0.02
@@ -55,7 +55,8 @@ async def act(client, chance, number):
 
 async def main(path, url, timeout, seed, start, end):
     client = Exponea(Configuration(project_token="shop", authorization_token="key", base_url=url, storage=path,
-                                   flush_mode="MANUAL", session_timeout=float(timeout)))
+                                   flush_mode="MANUAL", session_timeout=float(timeout),
+                                   queue=QueueSettings(lock_timeout=60.0)))
     await client.start()
     chance, numbers = random.Random(int(seed)), iter(range(int(start), int(end)))
     async def work():

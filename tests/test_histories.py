@@ -101,7 +101,8 @@ from exponea_async._pipeline import acknowledger, uploader
 
 async def main(storage, schema, base_url, key, device, is_device, first, count, lease):
     acknowledger.LEASE = uploader.LEASE = lease
-    queue = {"storage": storage, "postgres": PostgresSettings(schema=schema)}
+    settings = QueueSettings(lock_timeout=60.0)
+    queue = {"storage": storage, "postgres": PostgresSettings(schema=schema), "queue": settings}
     client = Exponea(Configuration(project_token="shop", authorization_token=key, base_url=base_url, **queue))
     await client.start()
     subject = client.device(device) if is_device else client.for_customer({"registered": "customer " + device})

@@ -76,7 +76,7 @@ class TestPools:
         settings = configure(storage=pool, flush_mode="MANUAL")
         client = Exponea(evolve(settings, queue=evolve(settings.queue, lock_timeout=0.3)))
         await until_succeeds(client.start, StorageError)
-        await pool.close()
+        await asyncio.wait_for(pool.close(), 60)
         with pytest.raises(StorageError):
             await client.for_customer({"registered": "jane"}).track_event(Event("ping"))
         await client.aclose()

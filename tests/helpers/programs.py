@@ -23,8 +23,9 @@ from exponea_async import *
 
 def client(**settings):
     usual = {"project_token": "shop", "authorization_token": "key", "base_url": sys.argv[1], "storage": sys.argv[2]}
-    postgres = PostgresSettings(schema=os.environ.get("SCHEMA", "exponea_async"))
-    return Exponea(Configuration(**(usual | {"postgres": postgres} | settings)))
+    usual |= {"postgres": PostgresSettings(schema=os.environ.get("SCHEMA", "exponea_async"))}
+    usual |= {"queue": QueueSettings(lock_timeout=60.0)}
+    return Exponea(Configuration(**(usual | settings)))
 """
 
 

@@ -220,10 +220,11 @@ class TestShorterWaits:
 
 WRITER = """
 import asyncio, sys, time
-from exponea_async import Configuration, Event, Exponea
+from exponea_async import Configuration, Event, Exponea, QueueSettings
 
 async def main(url, path, count, per_second):
-    configuration = Configuration(project_token="shop", authorization_token="key", base_url=url, storage=path)
+    configuration = Configuration(project_token="shop", authorization_token="key", base_url=url, storage=path,
+                                  queue=QueueSettings(lock_timeout=60.0))
     async with Exponea(configuration) as client:
         started = time.monotonic()
         for number in range(count):

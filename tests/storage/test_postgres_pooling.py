@@ -5,6 +5,7 @@ Connections that are not the storage's own: those of PgBouncer, and those of the
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -96,6 +97,21 @@ async def test_a_pool_whose_connections_are_all_taken(postgres_url: str, postgre
         leased = await until_succeeds(lambda: lease(storage), StorageError)
         assert {each.body for each in leased} == {b"b"}
         await storage.aclose()
+
+
+async def test_a_connection_that_comes_too_late(postgres_url: str, postgres_schema: str) -> None:
+    """The pool gets a connection back that arrives although the wait for it was cancelled."""
+
+    async def set_up(_: object) -> None:
+        # As `asyncio.wait_for` does where the cancellation comes at the same time as the result.
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async with asyncpg.create_pool(postgres_url, min_size=0, max_size=4, setup=set_up) as pool:
+        storage = storage_creator(postgres_schema)(pool, lock_timeout=0.5)
+        with pytest.raises(StorageError):
+            await storage.open()
+        await asyncio.wait_for(pool.close(), 60)
 
 
 async def test_a_pool_that_can_not_be_used(postgres_url: str, postgres_schema: str) -> None:

@@ -47,7 +47,7 @@ async def upload(storage, name):
     await storage.settle([Settlement(tuple(each.id for each in leased), "delivered")])
 
 async def main(path, name):
-    storage = SQLiteStorage(path)
+    storage = SQLiteStorage(path, lock_timeout=60.0)
     await storage.open()
     for step in range(20):
         await asyncio.gather(*(write(storage, f"{name}-{step}-{n}") for n in range(10)), upload(storage, name))
@@ -59,7 +59,7 @@ asyncio.run(main(*sys.argv[1:]))
 #: Reserves requests of a shared rate limit, and reports the waits.
 RESERVE = """
 async def main(path):
-    storage = SQLiteStorage(path)
+    storage = SQLiteStorage(path, lock_timeout=60.0)
     await storage.open()
     for _ in range(20):
         report("waits", str(await storage.reserve("address", 1, 0.02)))
@@ -75,7 +75,7 @@ async def caller(storage, name):
         await write(storage, f"{name}-{step}")
 
 async def main(path, durability):
-    storage = SQLiteStorage(path, durability=durability)
+    storage = SQLiteStorage(path, durability=durability, lock_timeout=60.0)
     await storage.open()
     await asyncio.gather(*(caller(storage, name) for name in range(20)))
 
@@ -85,7 +85,7 @@ asyncio.run(main(*sys.argv[1:]))
 #: Writes until the system lets the file grow no further, and again once it does.
 FILL = """
 async def main(path):
-    storage = SQLiteStorage(path)
+    storage = SQLiteStorage(path, lock_timeout=60.0)
     await storage.open()
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
     results = await asyncio.gather(*(write(storage, f"{n}-" + "x" * 900) for n in range(1_500)), return_exceptions=True)
@@ -100,7 +100,7 @@ asyncio.run(main(*sys.argv[1:]))
 #: Does not close the storage.
 FORGET = """
 async def main(path):
-    storage = SQLiteStorage(path)
+    storage = SQLiteStorage(path, lock_timeout=60.0)
     await storage.open()
     await write(storage, "a")
     return storage

@@ -283,7 +283,7 @@ from exponea_async.storage.base import Record
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 async def main(path):
-    storage = SQLiteStorage(path)
+    storage = SQLiteStorage(path, lock_timeout=60.0)
     await storage.open()
     print("open", flush=True)
     for number in itertools.count():
@@ -298,10 +298,11 @@ asyncio.run(main(sys.argv[1]))
 #: Keeps a client open until its input ends.
 CLIENT = """
 import asyncio, sys
-from exponea_async import Configuration, Event, Exponea
+from exponea_async import Configuration, Event, Exponea, QueueSettings
 
 async def main(path):
-    settings = Configuration(project_token="p", authorization_token="k", storage=path, flush_mode="MANUAL")
+    settings = Configuration(project_token="p", authorization_token="k", storage=path, flush_mode="MANUAL",
+                             queue=QueueSettings(lock_timeout=60.0))
     async with Exponea(settings) as client:
         await client.track_event(Event("ping"))
         print("open", flush=True)
@@ -451,10 +452,11 @@ main(sys.argv[1])
 #: Tracks nothing, until it notices that another client was stopped.
 TRACK_UNTIL_STOPPED = """
 import asyncio, sys
-from exponea_async import Configuration, Event, Exponea
+from exponea_async import Configuration, Event, Exponea, QueueSettings
 
 async def main(path):
-    settings = Configuration(project_token="p", authorization_token="k", storage=path, base_url="http://127.0.0.1:9")
+    settings = Configuration(project_token="p", authorization_token="k", storage=path, base_url="http://127.0.0.1:9",
+                             queue=QueueSettings(lock_timeout=60.0))
     async with Exponea(settings) as client:
         print("open", flush=True)
         while not client.is_stopped:

@@ -392,12 +392,21 @@ async def _discard(pool: asyncpg.Pool, acquiring: "asyncio.Future[Connection]", 
     try:
         await asyncio.wait([acquiring])
     except asyncio.CancelledError:
+        # It may have a connection all the same: just now, or since `asyncio.wait_for` ignores a cancellation that comes
+        # as late. The pool of the application would wait for it for ever when it is closed.
+        acquiring.add_done_callback(_terminate)
         acquiring.cancel()
         raise
     if acquiring.cancelled() or acquiring.exception() is not None:
         slots.release()
     else:
         await _give_back(pool, acquiring.result(), slots, is_interrupted=False)
+
+
+def _terminate(acquiring: "asyncio.Future[Connection]") -> None:
+    """Close the connection, if there is one."""
+    if not acquiring.cancelled() and acquiring.exception() is None:
+        acquiring.result().terminate()
 
 
 async def _give_back(
