@@ -194,8 +194,9 @@ def _datetime_seconds(timestamp: datetime, path: str) -> float:
 
 def is_decimal(value: Any) -> bool:
     """Return whether a value is a `Decimal`. Their module takes long to import; where there is one, it is imported."""
-    module = sys.modules.get("decimal")
-    return module is not None and isinstance(value, module.Decimal)
+    # Another thread may be importing it just now.
+    kind = getattr(sys.modules.get("decimal"), "Decimal", None)
+    return kind is not None and isinstance(value, kind)
 
 
 def _finite(number: Any) -> float | None:
