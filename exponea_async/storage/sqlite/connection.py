@@ -206,7 +206,7 @@ class QueueConnection(sqlite3.Connection):
         try:
             self._begin(begin)
         except sqlite3.OperationalError as error:
-            if primary_code(error) != sqlite3.SQLITE_BUSY or self._patience.is_over():
+            if primary_code(error) != sqlite3.SQLITE_BUSY:
                 raise
             self.patiently(lambda: self._begin(begin))
         try:
