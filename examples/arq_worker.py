@@ -33,6 +33,7 @@ class WorkerSettings:
 
     functions = (ship,)
     redis_settings = REDIS
+    job_completion_wait = 10
 
 
 async def check_out(redis: ArqRedis, email: str, order: str) -> None:

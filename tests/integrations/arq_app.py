@@ -72,4 +72,6 @@ class WorkerSettings:
     on_shutdown = shutdown
     redis_settings = RedisSettings.from_dsn(os.environ["REDIS_URL"])
     max_jobs = 50
+    # Without it, arq's own shutdown fails where it cancels the storing of a result, and on_shutdown does not run.
+    job_completion_wait = 60
     poll_delay = 0.01
