@@ -101,7 +101,9 @@ class SegmentsFixture:
         await idle(self.client, timeout=60)
 
     async def upload(self) -> None:
-        """Upload the queue, and wait for all that follows."""
+        """Upload all that is under way, and wait for all that follows."""
+        # A device that becomes active begins a session, whose event would be uploaded with the next ones only.
+        await idle(self.client, timeout=60)
         await self.client.flush_data()
         await idle(self.client, timeout=60)
 
