@@ -40,6 +40,8 @@ def interrupt():
             pass
         time.sleep(0.02)
     os.kill(os.getpid(), signal.SIGINT)
+# A shell ignores it in programs that it starts in the background, and they inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 threading.Thread(target=interrupt, daemon=True).start()
 from exponea_async.cli import main
 sys.exit(main(sys.argv[1:]))

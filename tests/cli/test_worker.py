@@ -117,15 +117,20 @@ class TestSharing:
         rate, client = 40.0, await workers.producer()
         settings = {"UPLOAD_BATCH_SIZE": "1", "UPLOAD_REQUESTS_PER_SECOND": str(rate)}
         both = [await workers.start_ready(**settings) for _ in range(2)]
-        started = time.time()
-        await record(client, 200)
-        await until(lambda: len(numbers(sandbox)) == 200)
-        times = sorted(request.at for request in sandbox.requests)
         # What may be early: the first request of each worker, what is saved up, and what each may be late with, all
         # for a tenth of a second.
         allowance = 2 + rate * 0.1 + 2 * rate * 0.1
-        early = [number for number, at in enumerate(times) if at - started < (number - allowance) / rate]
-        assert early == []
+        is_limited_together, rounds = False, 0
+        while not is_limited_together and rounds < 10:
+            rounds += 1
+            started, logs = time.time(), [worker.log for worker in both]
+            await record(client, 200)
+            await until(lambda: len(numbers(sandbox)) == 200 * rounds)  # noqa: B023 - it is called at once
+            times = sorted(request.at for request in sandbox.requests)[-200:]
+            early = [number for number, at in enumerate(times) if at - started < (number - allowance) / rate]
+            # On a machine that stands still for a second, each worker is limited by itself.
+            is_limited_together = [worker.log for worker in both] == logs
+        assert (is_limited_together, early) == (True, [])
         # Each of them has sent something.
         assert all([await worker.metric("requests_total", queue=PROJECT) for worker in both])
 

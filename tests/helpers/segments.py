@@ -101,15 +101,15 @@ class SegmentsFixture:
         await idle(self.client, timeout=60)
 
     async def upload(self) -> None:
-        """Upload all that is under way, and wait for all that follows."""
-        # A device that becomes active begins a session, whose event would be uploaded with the next ones only.
-        await idle(self.client, timeout=60)
+        """Upload the queue, and wait for all that follows."""
         await self.client.flush_data()
         await idle(self.client, timeout=60)
 
     async def stream(self, category: str = "discovery", **options: Any) -> SegmentStream:
         """Return a stream after its first load."""
         stream = self.client.segmentation_data_stream(category, **options)
+        # The device becomes active and begins a session, whose event is to be uploaded now, not with the next ones.
+        await until(lambda: not running("segments, first load"))
         await self.upload()
         return stream
 

@@ -6,8 +6,9 @@ import asyncio
 import sqlite3
 import stat
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from helpers.storages import (
@@ -214,6 +215,30 @@ class TestThread:
         for thread in threads:
             thread.join(60)
         assert [thread.is_alive() for thread in threads] == [False]
+
+    @pytest.mark.parametrize("steps", range(1, 30))
+    def test_the_event_loop_ends_during_the_close(self, tmp_path: Path, steps: int) -> None:
+        """The end of the event loop, which cancels the closing of a storage at any step, leaves no file open."""
+        path, others = tmp_path / "queue.sqlite", threads()
+
+        async def begin_to_close() -> "list[asyncio.Task[object]]":
+            storage = SQLiteStorage(path)
+            await storage.open()
+            await storage.write([record("1")])
+            # Two of three closings have something to commit first.
+            writes = [storage.write([record(str(each))]) for each in range(steps % 3)]
+            calls: list[Coroutine[Any, Any, object]] = [*writes, storage.aclose(2.0)]
+            under_way = [asyncio.create_task(each) for each in calls]
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            return under_way
+
+        assert all(each.done() for each in asyncio.run(begin_to_close()))
+        for thread in threads() - others:
+            thread.join(60)
+            assert not thread.is_alive()
+        # The last one to close a file removes its log.
+        assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 async def started_task(name: str) -> "asyncio.Task[None]":

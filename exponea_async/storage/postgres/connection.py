@@ -169,18 +169,20 @@ class Connections:
         pool, self._pool = self._pool, None
         patience = 1.0 if self._closing_at is None else min(1.0, max(0.0, self._closing_at - time.monotonic()))
         self._is_closing = True
-        await self._guard.aclose()
-        if self._returning:
-            await asyncio.wait(self._returning, timeout=patience)
-        for task in self._returning:
-            task.cancel()
-        if pool is None or not self.is_own:
-            return
         try:
-            async with asyncio.timeout(max(0.01, patience)):
-                await pool.close()
-        except (TimeoutError, *RETRYABLE):
-            pool.terminate()
+            await self._guard.aclose()
+            if self._returning:
+                await asyncio.wait(self._returning, timeout=patience)
+            for task in self._returning:
+                task.cancel()
+            if pool is not None and self.is_own:
+                with suppress(*RETRYABLE):
+                    async with asyncio.timeout(max(0.01, patience)):
+                        await pool.close()
+        finally:
+            # Also where this is cancelled, because the event loop ends.
+            if pool is not None and self.is_own:
+                pool.terminate()
 
     async def _wait_for_end(self) -> None:
         """

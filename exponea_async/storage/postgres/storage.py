@@ -190,14 +190,17 @@ class PostgresStorage:
             await asyncio.wait([self._closing])
 
     async def _close(self) -> None:
-        await self._committer.aclose()
-        await self._undecided.aclose()
-        await self._notifier.aclose()
-        if self._listener is not None:
-            await self._listener.aclose()
-        with suppress(StorageError):
-            await self._maintenance.aclose()
-        await self._connections.aclose()
+        try:
+            await self._committer.aclose()
+            await self._undecided.aclose()
+            await self._notifier.aclose()
+            if self._listener is not None:
+                await self._listener.aclose()
+            with suppress(StorageError):
+                await self._maintenance.aclose()
+        finally:
+            # Also where this is cancelled, because the event loop ends.
+            await self._connections.aclose()
 
     def abandon(self) -> None:
         """Let go of the connections without waiting: the event loop has ended, and the calls with it."""

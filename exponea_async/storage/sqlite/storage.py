@@ -143,12 +143,16 @@ class SQLiteStorage:
         was_open = self._committer.is_running
         if timeout is not None:
             self._patience.end_within(timeout)
-        await self._committer.aclose()
-        if was_open:
-            # What was committed last may be in a file that was deleted at the same time.
-            with suppress(StorageError):
-                await self._call(_check_and_shrink)
-        await self._disconnect()
+        try:
+            await self._committer.aclose()
+            if was_open:
+                # What was committed last may be in a file that was deleted at the same time.
+                with suppress(StorageError):
+                    await self._call(_check_and_shrink)
+            await self._disconnect()
+        finally:
+            # There is a connection where this is cancelled, because the event loop ends.
+            self.abandon()
 
     def abandon(self) -> None:
         """Close the file without waiting: the event loop has ended, and the calls with it."""
