@@ -151,8 +151,7 @@ class SQLiteStorage:
                     await self._call(_check_and_shrink)
             await self._disconnect()
         finally:
-            # There is a connection where this is cancelled, because the event loop ends.
-            self.abandon()
+            self.abandon()  # It is still connected if this is cancelled, because the event loop ends.
 
     def abandon(self) -> None:
         """Close the file without waiting: the event loop has ended, and the calls with it."""
