@@ -5,6 +5,7 @@ A client in other event loops, in forked children, under cancellation, and at th
 import asyncio
 import gc
 import logging
+import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -161,8 +162,34 @@ asyncio.run(end())
 """
         ended = await run_program(source, sandbox.url, configure())
 
-        (line,) = ended.err.splitlines()
-        assert line.startswith("A client was not closed before its event loop ended; its queue is ")
+        assert re.fullmatch("A client was not closed before its event loop ended; its queue is .*\n", ended.err)
+
+    @pytest.mark.both_storages
+    async def test_tasks_that_take_long_to_end(self, sandbox: Sandbox, configure: Configure, connect: Connect) -> None:
+        """While an event loop waits for the application's tasks before it ends, no task of the client is restarted."""
+        source = """
+exponea = client()
+customer = exponea.for_customer({"registered": "jane"})
+async def work():
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(1.0)
+        await customer.track_event(Event("late"))
+        await asyncio.sleep(1.0)
+async def leave():
+    await exponea.start()
+    await (await customer.track_event(Event("early"))).delivered(60)
+    global working
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0)
+asyncio.run(leave())
+asyncio.run(exponea.aclose())
+"""
+        ended = await run_program(source, sandbox.url, configure())
+
+        assert re.fullmatch("A client was not closed before its event loop ended; its queue is .*\n", ended.err)
+        assert len(await pending_records(await connect(flush_mode="MANUAL"), "late")) == 1
 
     @pytest.mark.file_only
     async def test_a_write_whose_loop_ends(self, connect: Connect, sandbox: Sandbox, configure: Configure) -> None:

@@ -16,6 +16,10 @@ LOG = logging.getLogger("exponea_async")
 
 T = TypeVar("T")
 
+#: How long the tasks that the end of an event loop has cancelled may take to end, in seconds, as far as
+#: `is_loop_ending` goes.
+LONGEST_END = 10.0
+
 #: The tasks that wait for the present one in `run_to_end`.
 _CALLERS: ContextVar[Collection["ref[asyncio.Task[Any]]"]] = ContextVar("exponea_async.callers", default=())
 
@@ -62,6 +66,20 @@ class Deadline:
                     del self._limits[limit]
         except TimeoutError:
             LOG.debug("A step of closing did not end in time.")
+
+
+def is_loop_ending(loop: asyncio.AbstractEventLoop, since: float) -> bool:
+    """
+    Return whether the event loop seems to end: it cancels all tasks, and is closed once the last of them has ended.
+
+    Tasks that are started meanwhile are never waited for. An event loop that goes on has cancelled tasks too, for a
+    moment, and where a task ignores its cancellation for longer.
+
+    Args:
+        loop: The event loop.
+        since: When the first sign of it was noticed, in event-loop time. After `LONGEST_END`, it goes on.
+    """
+    return loop.time() - since < LONGEST_END and any(task.cancelling() for task in asyncio.all_tasks(loop))
 
 
 def check_loop(loop: asyncio.AbstractEventLoop) -> None:

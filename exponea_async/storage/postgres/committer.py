@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, copy_context
 from copy import copy
 
 import asyncpg
@@ -41,8 +42,6 @@ MAX_BATCH_SIZE = 8_000_000
 MAX_NEW_STATES = 200
 #: How often writes that wait for capacity are tried again, in seconds. After a settlement they are tried at once.
 CAPACITY_POLL = 0.05
-#: The wait before the task is started again after it has ended unexpectedly, in seconds.
-RESTART_DELAY = 0.1
 
 LAST_COMMIT = "SELECT commit FROM {s}.client WHERE id = $1 FOR UPDATE NOWAIT"
 #: A statement may still be on its way to the server, after its connection was lost. Once there is a later commit, it
@@ -78,12 +77,12 @@ class Committer:
         self._capacity = capacity
         self._report = report
         self._loop: asyncio.AbstractEventLoop
+        self._context: Context
         self._closing = True
         self._writes: deque[PendingWrite] = deque()
         # Writes with records that wait for capacity, and none may overtake; and those that wait for a locked state.
         self._blocked: deque[PendingWrite] = deque()
         self._locked: list[PendingWrite] = []
-        self._wakeup: asyncio.Future[None] | None = None
         self._retry_at: float | None = None
         # Whether the outcome of a commit is not known.
         self._is_uncertain = False
@@ -96,35 +95,22 @@ class Committer:
         return not self._closing
 
     def start(self) -> None:
-        """Start the task."""
+        """Accept calls."""
         self._loop, self.lock = asyncio.get_running_loop(), asyncio.Lock()
+        self._context = copy_context()
+        self._task, self._retry_at = None, None
         self._closing = False
-        self._begin()
-
-    def _begin(self) -> None:
-        if not self._closing:
-            self._task = self._loop.create_task(self._run(), name="exponea_async: commits")
-            self._task.add_done_callback(self._finish)
-
-    def _finish(self, task: "asyncio.Task[None]") -> None:
-        error = None if task.cancelled() else task.exception()
-        if self._closing or isinstance(error, KeyboardInterrupt | SystemExit):
-            return
-        # Not at once: at the end of a program, all tasks are cancelled just before the event loop is closed.
-        self._loop.call_later(RESTART_DELAY, self._begin)
-        if error is not None:
-            LOG.critical("The task that commits has failed, and is started again.", exc_info=error)
 
     async def aclose(self) -> None:
-        """Complete the calls made so far and end the task; writes that wait for capacity get an error."""
+        """Complete the calls made so far; writes that wait for capacity get an error."""
         if self._closing:
             return
         self._closing = True
         self.wake()
-        if self._task:
+        while self._task:
             # Waited for, not awaited: a caller that is cancelled here must not cancel the commits.
             await asyncio.wait([self._task])
-        self._fail_all(closed_error())
+        self._fail(self._blocked, StorageError("The storage was closed before the queue had capacity for the write."))
 
     def write(
         self,
@@ -137,45 +123,53 @@ class Committer:
             raise closed_error()
         write = PendingWrite(records, states, self._loop.create_future(), on_commit)
         self._writes.append(write)
-        if self._wakeup is not None:
+        if self._task is None:
             self.wake()
         return write.future
 
     def wake(self) -> None:
         """Try the writes again that wait for capacity: some may be free now."""
         self._retry_at = None
-        wakeup, self._wakeup = self._wakeup, None
-        if wakeup is not None and not wakeup.done():
-            wakeup.set_result(None)
+        if self._task is None and self._has_work():
+            # Not in the context of the caller, which may be about an end user.
+            self._task = self._loop.create_task(self._run(), name="exponea_async: commits", context=self._context)
+            self._task.add_done_callback(self._finish)
 
-    # The task
+    # The task, which ends when there is nothing to do, so that the end of the event loop does not find it waiting
+
+    def _has_work(self) -> bool:
+        if self._writes or (self._locked and self._closing):
+            return True
+        return bool(self._blocked or self._locked) and self._retry_at is None
 
     async def _run(self) -> None:
         try:
-            while not self._closing or self._writes or self._locked:
-                if not await self._wait_for_work():
-                    continue
+            while self._has_work():
                 await self._commit_next()
                 if len(self._writes) < MAX_BATCH_RECORDS:
                     # Callers that write again at once have done so by then, and share the next commit. Where there are
                     # enough others, they write while the server makes it.
                     await asyncio.sleep(0)
-            too_late = StorageError("The storage was closed before the queue had capacity for the write.")
-            self._fail(self._blocked, too_late)
-        finally:
-            # Callers are left only if the task was cancelled: they must not wait for ever.
+        except BaseException:
+            # The task was cancelled: its callers must not wait for ever.
             self._fail_all(closed_error() if self._closing else StorageError("The commit was interrupted."))
+            raise
 
-    async def _wait_for_work(self) -> bool:
-        """Wait for a write, or until one may be tried again; return whether there is any."""
-        if self._writes or ((self._blocked or self._locked) and self._retry_at is None) or self._closing:
-            return True
-        self._wakeup = self._loop.create_future()
-        timer = self._loop.call_at(self._retry_at, self.wake) if self._retry_at is not None else None
-        await self._wakeup
-        if timer is not None:
-            timer.cancel()
-        return bool(self._writes or self._blocked or self._locked)
+    def _finish(self, task: "asyncio.Task[None]") -> None:
+        self._task = None
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            return
+        if error is not None:
+            LOG.critical("The task that commits has failed, and is started again.", exc_info=error)
+        if self._has_work():
+            self.wake()
+        elif self._retry_at is not None:
+            self._loop.call_at(self._retry_at, self._retry, self._retry_at)
+
+    def _retry(self, at: float) -> None:
+        if self._retry_at == at:
+            self.wake()
 
     async def _commit_next(self) -> None:
         writes = self._next_writes()

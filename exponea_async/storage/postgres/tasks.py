@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from exponea_async._internal.closing import is_loop_ending
+
 LOG = logging.getLogger("exponea_async")
 
 #: The wait before a task is started again after it has ended unexpectedly, in seconds. Not at once: at the end of a
@@ -28,6 +30,7 @@ class BackgroundTask:
         self._name = name
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
+        self._ended_at = 0.0
 
     def start(self) -> None:
         """Start the task."""
@@ -47,7 +50,16 @@ class BackgroundTask:
             return
         if error is not None:
             LOG.critical("The task %r has failed, and is started again.", self._name, exc_info=error)
-        task.get_loop().call_later(RESTART_DELAY, self._begin)
+        loop = task.get_loop()
+        self._ended_at = loop.time()
+        loop.call_later(RESTART_DELAY, self._restart)
+
+    def _restart(self) -> None:
+        loop = asyncio.get_running_loop()
+        if is_loop_ending(loop, self._ended_at):
+            loop.call_later(RESTART_DELAY, self._restart)
+        else:
+            self._begin()
 
     async def aclose(self, *, cancel: bool = True) -> None:
         """
