@@ -266,7 +266,7 @@ def is_forbidden(module: str, other: str) -> bool:
     if "sandbox" in (one, two):
         return one not in (two, "cli", "testing")
     if one == "storage":
-        return two not in ("storage", "errors", "config")
+        return two not in ("storage", "errors", "config", "_internal")
     if one == FEATURES and two == FEATURES:
         return other != FEATURES and feature(module) != feature(other) and not is_shared(other)
     if one == FEATURES and two == "storage":

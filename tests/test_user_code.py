@@ -6,19 +6,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import pytest
 from helpers.clients import Configure, Connect, DeliveryLog, numbered_events
+from helpers.environment import SetConstants
 from helpers.waiting import running, until
 
 from exponea_async import DeliveryEvent, Event, Exponea, Hooks, InvalidEventError
+from exponea_async._internal import closing
 from exponea_async._internal.user_code import FunctionError, calling
 from exponea_async.errors import RequestRefusedError
 from exponea_async.sandbox import Sandbox
 
 #: The tasks of the storages, in a file and in PostgreSQL.
-STORAGE_TASKS = ("commits", "connections", "listening", "maintenance", "notifications")
+STORAGE_TASKS = ("connections", "listening", "maintenance", "notifications")
 
 
 class OddError(BaseException):
@@ -177,7 +180,8 @@ class TestTasks:
         """If the application cancels all tasks there are, the client goes on, counts it, and tells the listeners."""
         client = await connect(hooks=Hooks(listeners=[deliveries]), device=True, flush_mode="IMMEDIATE")
         await (await client.track_event(Event("before"))).delivered(60)
-        names = sorted(set(running()) - {"exponea_async: receipts"})
+        # These two run only while there is something to do.
+        names = sorted(set(running()) - {"exponea_async: receipts", "exponea_async: commits"})
         for task in asyncio.all_tasks():
             if task.get_name() in names:
                 task.cancel()
@@ -190,6 +194,33 @@ class TestTasks:
         assert deliveries.kinds().count("restarted") == len(restarted)
         assert "was cancelled or has ended unexpectedly" in caplog.text
         assert caplog.records[0].levelno == logging.CRITICAL
+
+    @pytest.mark.both_storages
+    async def test_a_task_that_ignores_its_cancellation(
+        self, connect: Connect, set_constants: SetConstants, sandbox: Sandbox
+    ) -> None:
+        """It looks as if the event loop were about to end. When it goes on all the same, the client does, too."""
+        set_constants(closing, LONGEST_END=1.0)
+        client = await connect(flush_mode="IMMEDIATE")
+        await (await client.track_event(Event("before"))).delivered(60)
+        may_end = asyncio.Event()
+
+        async def ignore() -> None:
+            with suppress(asyncio.CancelledError):
+                await may_end.wait()
+            await may_end.wait()
+
+        ignoring = asyncio.create_task(ignore())
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            if task is ignoring or task.get_name().startswith("exponea_async"):
+                task.cancel()
+        async with asyncio.timeout(60):
+            await client.track_event(Event("after"))
+        await until(lambda: len(sandbox.engine.events()) == 2)
+        assert ignoring.cancelling()
+        may_end.set()
+        await ignoring
 
     async def test_records_in_the_hands_of_a_cancelled_task(self, connect: Connect, sandbox: Sandbox) -> None:
         """What a cancelled task was sending or leasing is sent by the next one, without waiting for its lease."""
