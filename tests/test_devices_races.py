@@ -164,6 +164,21 @@ class TestSharedCommits:
 
         assert await names(client) == {"installation": 1, "session_start": 1, "ping": 200}
 
+    async def test_many_new_devices(self, client: Exponea) -> None:
+        """Devices that begin at the same time share the look for withdrawals of other processes."""
+        loads = 0
+
+        async def count() -> None:
+            nonlocal loads
+            loads += 1
+
+        before_storage_call(client, "load_state", count)
+        await asyncio.gather(*(client.device(str(number)).track_event(Event("ping")) for number in range(200)))
+
+        # One for each device, and a few looks.
+        assert 200 < loads < 250
+        assert await names(client) == {"installation": 200, "session_start": 200, "ping": 200}
+
     async def test_a_device_that_another_client_changes(self, client: Exponea, configure: Configure) -> None:
         """Where another client has replaced a device, its state is loaded once, and all events are written together."""
         await client.track_event(Event("ping"))

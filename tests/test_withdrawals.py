@@ -162,6 +162,25 @@ class TestDevices:
         await chat.track_event(Event("ping"))
         assert await owners(client) == []
 
+    async def test_a_look_that_fails(self, client: Exponea) -> None:
+        """If the storage refuses to load the withdrawals, each caller gets the error, and the next one loads them."""
+        calls, is_refusing = 0, True
+
+        async def refuse() -> None:
+            nonlocal calls
+            calls += 1
+            if is_refusing and calls > 20:
+                raise StorageError("refused")
+
+        before_storage_call(client, "load_state", refuse)
+        devices = [client.device(str(number)) for number in range(20)]
+        results = await asyncio.gather(
+            *(device.track_event(Event("ping")) for device in devices), return_exceptions=True
+        )
+        assert [str(each) for each in results] == ["refused"] * 20
+        is_refusing = False
+        assert (await devices[0].track_event(Event("ping"))).status == "queued"
+
     async def test_keys_that_look_alike(self, client: Exponea) -> None:
         """Only the device with the key is meant."""
         for key in ("a", "aa", "device:a", "a:a", "0"):

@@ -229,6 +229,7 @@ class Components:
         if upload is not None:
             async with deadline.limit(CLOSE_GRACE):
                 await upload.aclose()
+        await self.devices.withdrawals.aclose()
         await self._close_storage(deadline)
 
     async def _close_storage(self, deadline: Deadline) -> None:

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import Any
 from uuid import uuid4
 
+from exponea_async._internal.concurrency import BackgroundTasks, SharedLoad, SingleFlight
 from exponea_async._internal.encoding import encode_object
 from exponea_async._internal.json import decode
 from exponea_async._pipeline.recorder import DEVICE_ID
@@ -46,6 +47,12 @@ class Withdrawals:
         self._digests: set[bytes] = set()
         self._changes: bytes | None = None
         self._lock = asyncio.Lock()
+        self._tasks = BackgroundTasks()
+        self._refreshes: SingleFlight[None, None] = SingleFlight(self._tasks, log_errors=False)
+
+    async def aclose(self) -> None:
+        """Cancel what is being loaded."""
+        await self._tasks.aclose()
 
     def includes_device(self, key: str) -> bool:
         """Return whether nothing is tracked of a device."""
@@ -59,11 +66,25 @@ class Withdrawals:
         """
         Load them again if another process has changed them.
 
+        Callers at the same time share what is loaded after the last of them has called.
+
         Raises:
             StorageError: The storage refused.
         """
+        load = self._share_refresh()
+        while not await load.wait():
+            # The application has cancelled all tasks.
+            load = self._share_refresh()
+        load.result()
+
+    def _share_refresh(self) -> SharedLoad[None]:
+        return self._refreshes.share(None, self._refresh_alone, name="withdrawals")
+
+    async def _refresh_alone(self) -> None:
         # Not during a change: what is stored then is older than what is in memory.
         async with self._lock:
+            # What changes from now on may be missing, so later callers need another one.
+            self._refreshes.discard(None)
             await self._refresh()
 
     async def _refresh(self) -> None:
