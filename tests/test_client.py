@@ -134,7 +134,7 @@ class TestStarting:
                 await client.start()
                 await client.track_event(Event("ping"))
             await client.aclose(timeout=0)
-            assert running() == []
+            await until(lambda: running() == [])
 
     async def test_closing_twice_is_closing_once(self, configure: Configure) -> None:
         """A second close, also a concurrent one, does nothing."""
@@ -386,7 +386,7 @@ class TestClosing:
 
         await asyncio.gather(client.aclose(), client.set_flush_mode("PERIOD"), client.set_flush_period(5))
 
-        assert running() == []
+        await until(lambda: running() == [])
 
     async def test_a_flush_ends_with_its_client(self, connect: Connect, sandbox: Sandbox) -> None:
         """A flush that waits through an outage ends when the client is closed."""

@@ -29,7 +29,7 @@ from helpers.owned_content import (
     name_of,
     owner_of,
 )
-from helpers.waiting import running
+from helpers.waiting import running, until
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -273,7 +273,7 @@ class MessagesMachine(RuleBasedStateMachine):
 
     async def close(self) -> None:
         await self.client.aclose(timeout=0)
-        assert running() == []
+        await until(lambda: running() == [])
 
     @rule()
     def upload(self) -> None:
@@ -294,7 +294,7 @@ class MessagesMachine(RuleBasedStateMachine):
 
     async def stop_client(self, *, flush: bool) -> None:
         await self.client.stop_integration(flush=flush, everyone=True)
-        assert running() == []
+        await until(lambda: running() == [])
 
     def keep_uploaded(self) -> None:
         """What was uploaded before stays uploaded."""

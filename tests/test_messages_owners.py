@@ -130,7 +130,7 @@ async def owners(app: App, sandbox: Sandbox) -> AsyncIterator[OwnersFixture]:
         yield OwnersFixture(app, sandbox, gateway)
         gateway.release()
         await app.aclose()
-        assert running() == []
+        await until(lambda: running() == [])
 
 
 both_ways = pytest.mark.parametrize("holds_response", [False, True], ids=["request", "response"])
@@ -171,7 +171,7 @@ class TestInTheMiddle:
         owners.gateway.release()
         assert not await request
         assert not await SURFACES[surface](device)
-        assert running() == []
+        await until(lambda: running() == [])
 
     async def test_stopped_and_started(self, owners: OwnersFixture, surface: str, holds_response: bool) -> None:  # noqa: FBT001
         """Nothing that belongs to the customer before is returned."""
@@ -192,7 +192,7 @@ class TestInTheMiddle:
             assert not await request
         with pytest.raises(ClosedError):
             await SURFACES[surface](device)
-        assert running() == []
+        await until(lambda: running() == [])
 
     async def test_cancelled(self, owners: OwnersFixture, surface: str, holds_response: bool) -> None:  # noqa: FBT001
         """A caller that is cancelled does not affect the others."""
@@ -264,7 +264,7 @@ class TestAtAnyStep:
             await client.stop_integration(everyone=True)
             done = request.done()
             assert done or not await request, steps
-            assert running() == []
+            await until(lambda: running() == [])
             await client.start()
 
     @pytest.mark.parametrize("change", ["anonymize", "stop"])
@@ -417,7 +417,7 @@ class TestManyAtOnce:
             await asyncio.sleep(wait)
             await (client.stop_integration(everyone=True) if change == "stop" else client.aclose(timeout=0))
             await asyncio.gather(*tasks)
-            assert running() == []
+            await until(lambda: running() == [])
             if change == "stop":
                 await client.start()
             else:

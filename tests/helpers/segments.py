@@ -137,4 +137,4 @@ async def started(app: App, sandbox: Sandbox, set_constants: SetConstants) -> As
         yield SegmentsFixture(app, sandbox)
     finally:
         await app.aclose()
-        assert running("segments") == []
+        await until(lambda: running("segments") == [])
