@@ -14,7 +14,7 @@ from helpers.waiting import until
 from exponea_async import Exponea, NoSubjectError, QueueSettings, RequestReport
 from exponea_async.errors import ConfigurationError, RejectedError
 from exponea_async.hooks import DeliveryEvent, Hooks
-from exponea_async.models import Event
+from exponea_async.models import Event, FlushMode
 
 EVENT = DeliveryEvent("rejected", ids=("1", "2"), project="https://p.example", reason="bad", error=RejectedError("bad"))
 
@@ -125,12 +125,12 @@ class TestBindings:
             if event.kind == when and not tracked:
                 tracked.append(asyncio.ensure_future(client.track_event(Event("noticed"))))
 
-        settings = configure(default_device=False, queue=QueueSettings(max_records=1, when_full="drop_oldest"))
+        mode = FlushMode.MANUAL if when == "dropped" else FlushMode.IMMEDIATE
+        queue = QueueSettings(max_records=1, when_full="drop_oldest")
+        settings = configure(default_device=False, queue=queue, flush_mode=mode)
         client = Exponea(settings, hooks=Hooks(listeners=[track]))
         with client.bind(client.for_customer(SOMEONE)):
             await client.start()
-            if when == "dropped":
-                await client.set_flush_mode("MANUAL")
             for _ in range(2):
                 await client.track_event(Event("visit"))
             await until(lambda: bool(tracked))
