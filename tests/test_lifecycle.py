@@ -11,6 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import anyio
 import pytest
@@ -49,9 +50,16 @@ async def in_other_loop(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     return await asyncio.wait_for(asyncio.to_thread(lambda: asyncio.run(work())), 60)
 
 
-def collect(clients: list[Exponea]) -> None:
+async def collect(clients: list[Exponea]) -> None:
+    """Let go of clients. The thread in which they were used does so a moment later."""
+    references = [ref(each) for each in clients]
     clients.clear()
-    gc.collect()
+
+    def are_collected() -> bool:
+        gc.collect()
+        return not any(each() for each in references)
+
+    await until(are_collected)
 
 
 #: A part of a program that waits until the threads of its queues have ended.
@@ -596,7 +604,7 @@ class TestLog:
         """A client that is garbage-collected before it is closed is named in the log, once."""
         clients = [await run_and_leave(configure, storage="memory:")]
         with pytest.warns(ResourceWarning, match="<Exponea shop open> was never closed"):
-            collect(clients)
+            await collect(clients)
 
         assert caplog.text.count("The client of project shop was never closed") == 1
         assert "lost with its queue in memory" in caplog.text
