@@ -70,7 +70,8 @@ class Deadline:
 
 def is_loop_ending(loop: asyncio.AbstractEventLoop, since: float) -> bool:
     """
-    Return whether the event loop seems to end: it cancels all tasks, and is closed once the last of them has ended.
+    Return whether the event loop seems to end: it cancels all tasks, waits for them and then for the threads of its
+    executor, and is closed.
 
     Tasks that are started meanwhile are never waited for. An event loop that goes on has cancelled tasks too, for a
     moment, and where a task ignores its cancellation for longer.
@@ -79,7 +80,22 @@ def is_loop_ending(loop: asyncio.AbstractEventLoop, since: float) -> bool:
         loop: The event loop.
         since: When the first sign of it was noticed, in event-loop time. After `LONGEST_END`, it goes on.
     """
-    return loop.time() - since < LONGEST_END and any(task.cancelling() for task in asyncio.all_tasks(loop))
+    if loop.time() - since > LONGEST_END:
+        return False
+    return any(task.cancelling() for task in asyncio.all_tasks(loop)) or not _accepts_threads(loop)
+
+
+def _accepts_threads(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        loop.run_in_executor(None, _do_nothing)
+    except RuntimeError:
+        # The executor is shut down.
+        return False
+    return True
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def check_loop(loop: asyncio.AbstractEventLoop) -> None:
