@@ -16,8 +16,7 @@ LOG = logging.getLogger("exponea_async")
 
 T = TypeVar("T")
 
-#: How long the tasks that the end of an event loop has cancelled may take to end, in seconds, as far as
-#: `is_loop_ending` goes.
+#: For how long `is_loop_ending` believes that an event loop is ending, in seconds.
 LONGEST_END = 10.0
 
 #: The tasks that wait for the present one in `run_to_end`.
@@ -73,12 +72,12 @@ def is_loop_ending(loop: asyncio.AbstractEventLoop, since: float) -> bool:
     Return whether the event loop seems to end: it cancels all tasks, waits for them and then for the threads of its
     executor, and is closed.
 
-    Tasks that are started meanwhile are never waited for. An event loop that goes on has cancelled tasks too, for a
-    moment, and where a task ignores its cancellation for longer.
+    Tasks that are started meanwhile are never waited for. An event loop that goes on may also have cancelled tasks:
+    briefly, or for longer if a task ignores its cancellation.
 
     Args:
         loop: The event loop.
-        since: When the first sign of it was noticed, in event-loop time. After `LONGEST_END`, it goes on.
+        since: When the first sign of it was noticed, in event-loop time. After `LONGEST_END`, it is taken to go on.
     """
     if loop.time() - since > LONGEST_END:
         return False

@@ -152,7 +152,7 @@ class Supervisor:
             await asyncio.wait(tasks)
 
     def restart(self, name: str) -> None:
-        """Start a task again that has ended, unless the event loop ends, too."""
+        """Start a task again that has ended, or look again later while the event loop seems to be ending."""
         job, loop = self._jobs[name], asyncio.get_running_loop()
         if job.error is None and is_loop_ending(loop, job.ended_at):
             job.timer = loop.call_later(MIN_RESTART_DELAY, _restart, ref(self), name)

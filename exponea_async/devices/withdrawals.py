@@ -15,6 +15,7 @@ from exponea_async._internal.json import decode
 from exponea_async._pipeline.recorder import DEVICE_ID
 from exponea_async.devices.ids import COOKIE
 from exponea_async.devices.state import DeviceState
+from exponea_async.errors import StorageError
 from exponea_async.storage.base import Storage
 from exponea_async.storage.erasure import Erased, Erasure
 
@@ -47,11 +48,13 @@ class Withdrawals:
         self._digests: set[bytes] = set()
         self._changes: bytes | None = None
         self._lock = asyncio.Lock()
+        self._is_closed = False
         self._tasks = BackgroundTasks()
         self._refreshes: SingleFlight[None, None] = SingleFlight(self._tasks, log_errors=False)
 
     async def aclose(self) -> None:
-        """Cancel what is being loaded."""
+        """Load nothing more."""
+        self._is_closed = True
         await self._tasks.aclose()
 
     def includes_device(self, key: str) -> bool:
@@ -66,16 +69,17 @@ class Withdrawals:
         """
         Load them again if another process has changed them.
 
-        Callers at the same time share what is loaded after the last of them has called.
+        Concurrent callers share one load, which begins after the last of them has called.
 
         Raises:
-            StorageError: The storage refused.
+            StorageError: The storage refused, or is about to be closed.
         """
-        load = self._share_refresh()
-        while not await load.wait():
-            # The application has cancelled all tasks.
+        while not self._is_closed:
             load = self._share_refresh()
-        load.result()
+            # Otherwise the application has cancelled all tasks.
+            if await load.wait():
+                return load.result()
+        raise StorageError("The storage is closed.")
 
     def _share_refresh(self) -> SharedLoad[None]:
         return self._refreshes.share(None, self._refresh_alone, name="withdrawals")

@@ -3,11 +3,9 @@ The connections of a client to PostgreSQL.
 """
 
 import asyncio
-import gc
 import logging
 
 import pytest
-from helpers.postgres_storage import storage_creator
 from helpers.waiting import until_succeeds
 
 from exponea_async.config import PostgresSettings
@@ -31,24 +29,3 @@ async def test_a_connection_outlives_a_call_that_waited_too_long(
 
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
-
-
-@pytest.mark.parametrize("steps", range(1, 30))
-def test_the_event_loop_ends_during_the_close(
-    postgres_url: str, postgres_schema: str, recwarn: pytest.WarningsRecorder, steps: int
-) -> None:
-    """The end of the event loop, which cancels the closing of a storage at any step, leaves no connection open."""
-
-    async def begin_to_close() -> "asyncio.Task[None]":
-        storage = storage_creator(postgres_schema)(postgres_url)
-        await storage.open()
-        await asyncio.gather(*(storage.load_state(str(number)) for number in range(3)))
-        closing = asyncio.create_task(storage.aclose(2.0))
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        return closing
-
-    assert asyncio.run(begin_to_close()).done()
-    gc.collect()
-
-    assert [each for each in recwarn.list if each.category is ResourceWarning] == []

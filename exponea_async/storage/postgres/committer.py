@@ -78,6 +78,11 @@ class Committer:
         self._report = report
         self._loop: asyncio.AbstractEventLoop
         self._context: Context
+        self.lock = asyncio.Lock()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Forget everything: the event loop has ended, and the calls with it."""
         self._closing = True
         self._writes: deque[PendingWrite] = deque()
         # Writes with records that wait for capacity, and none may overtake; and those that wait for a locked state.
@@ -87,7 +92,6 @@ class Committer:
         # Whether the outcome of a commit is not known.
         self._is_uncertain = False
         self._task: asyncio.Task[None] | None = None
-        self.lock = asyncio.Lock()
 
     @property
     def is_running(self) -> bool:
@@ -98,7 +102,6 @@ class Committer:
         """Accept calls."""
         self._loop, self.lock = asyncio.get_running_loop(), asyncio.Lock()
         self._context = copy_context()
-        self._task, self._retry_at = None, None
         self._closing = False
 
     async def aclose(self) -> None:
@@ -110,7 +113,8 @@ class Committer:
         while self._task:
             # Waited for, not awaited: a caller that is cancelled here must not cancel the commits.
             await asyncio.wait([self._task])
-        self._fail(self._blocked, StorageError("The storage was closed before the queue had capacity for the write."))
+        self._fail_all(StorageError("The storage was closed before the queue had capacity for the write."))
+        self._retry_at = None
 
     def write(
         self,
@@ -128,12 +132,15 @@ class Committer:
         return write.future
 
     def wake(self) -> None:
-        """Try the writes again that wait for capacity: some may be free now."""
+        """Commit what waits, and try the writes again that wait for capacity: some may be free now."""
         self._retry_at = None
         if self._task is None and self._has_work():
             # Not in the context of the caller, which may be about an end user.
-            self._task = self._loop.create_task(self._run(), name="exponea_async: commits", context=self._context)
+            self._task = self._context.run(self._begin)
             self._task.add_done_callback(self._finish)
+
+    def _begin(self) -> "asyncio.Task[None]":
+        return self._loop.create_task(self._run(), name="exponea_async: commits")
 
     # The task, which ends when there is nothing to do, so that the end of the event loop does not find it waiting
 
@@ -151,7 +158,7 @@ class Committer:
                     # enough others, they write while the server makes it.
                     await asyncio.sleep(0)
         except BaseException:
-            # The task was cancelled: its callers must not wait for ever.
+            # The task has failed or was cancelled: callers must not wait for ever.
             self._fail_all(closed_error() if self._closing else StorageError("The commit was interrupted."))
             raise
 
@@ -161,7 +168,7 @@ class Committer:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             return
         if error is not None:
-            LOG.critical("The task that commits has failed, and is started again.", exc_info=error)
+            LOG.critical("The task that commits has failed; the next write starts it again.", exc_info=error)
         if self._has_work():
             self.wake()
         elif self._retry_at is not None:
@@ -185,6 +192,14 @@ class Committer:
                 self._fail_overdue(self._overdue(writes), error)
             else:
                 self._fail(writes, error)
+        except BaseException:
+            self._fail(writes, self._interrupted())
+            raise
+
+    def _interrupted(self) -> StorageError:
+        """Return the error for callers whose commit was cancelled."""
+        outcome = ", and whether it was made is not known" if self._is_uncertain else ""
+        return StorageError(f"The commit was interrupted{outcome}.")
 
     def _overdue(self, writes: Sequence[PendingWrite]) -> list[PendingWrite]:
         """Return the writes that have waited long enough for the database, and let the others wait on."""

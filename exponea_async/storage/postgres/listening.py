@@ -61,7 +61,7 @@ class Notifier:
     def start(self) -> None:
         """Start the task."""
         self._has_news = asyncio.Event()
-        self._is_closing = False
+        self._is_sending = self._is_closing = False
         self._task.start()
 
     def notify(self) -> None:

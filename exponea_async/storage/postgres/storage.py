@@ -5,7 +5,7 @@ The storage in PostgreSQL: one queue for many machines, with one commit for many
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Literal, TypeVar, cast
 
 import asyncpg
@@ -190,21 +190,24 @@ class PostgresStorage:
             await asyncio.wait([self._closing])
 
     async def _close(self) -> None:
-        try:
-            await self._committer.aclose()
-            await self._undecided.aclose()
-            await self._notifier.aclose()
+        # The last one is closed first, and the others also where this is cancelled, because the event loop ends.
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._connections.aclose)
+            stack.push_async_callback(self._end_maintenance)
             if self._listener is not None:
-                await self._listener.aclose()
-            with suppress(StorageError):
-                await self._maintenance.aclose()
-        finally:
-            # Also where this is cancelled, because the event loop ends.
-            await self._connections.aclose()
+                stack.push_async_callback(self._listener.aclose)
+            stack.push_async_callback(self._notifier.aclose)
+            stack.push_async_callback(self._undecided.aclose)
+            stack.push_async_callback(self._committer.aclose)
+
+    async def _end_maintenance(self) -> None:
+        with suppress(StorageError):
+            await self._maintenance.aclose()
 
     def abandon(self) -> None:
         """Let go of the connections without waiting: the event loop has ended, and the calls with it."""
         self._is_open, self._closing = False, None
+        self._committer.abandon()
         self._maintenance.abandon()
         self._undecided.abandon()
         self._notifier.abandon()

@@ -31,6 +31,8 @@ class BackgroundTask:
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
         self._ended_at = 0.0
+        # Starts the task again.
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Start the task."""
@@ -48,18 +50,28 @@ class BackgroundTask:
             return
         if isinstance(error, KeyboardInterrupt | SystemExit):
             return
-        if error is not None:
-            LOG.critical("The task %r has failed, and is started again.", self._name, exc_info=error)
         loop = task.get_loop()
         self._ended_at = loop.time()
-        loop.call_later(RESTART_DELAY, self._restart)
+        if error is not None:
+            LOG.critical("The task %r has failed, and is started again.", self._name, exc_info=error)
+            self._timer = loop.call_later(RESTART_DELAY, self._begin)
+        else:
+            self._timer = loop.call_later(RESTART_DELAY, self._restart)
 
     def _restart(self) -> None:
         loop = asyncio.get_running_loop()
         if is_loop_ending(loop, self._ended_at):
-            loop.call_later(RESTART_DELAY, self._restart)
+            self._timer = loop.call_later(RESTART_DELAY, self._restart)
         else:
             self._begin()
+
+    def _stop(self) -> "asyncio.Task[None] | None":
+        """Do not start the task again, and return it."""
+        task, timer = self._task, self._timer
+        self._task, self._timer, self._is_running = None, None, False
+        if timer is not None:
+            timer.cancel()
+        return task
 
     async def aclose(self, *, cancel: bool = True) -> None:
         """
@@ -68,8 +80,7 @@ class BackgroundTask:
         Args:
             cancel: Whether to cancel it; otherwise its work is about to return.
         """
-        task, self._task = self._task, None
-        self._is_running = False
+        task = self._stop()
         if task is not None:
             if cancel:
                 task.cancel()
@@ -77,4 +88,4 @@ class BackgroundTask:
 
     def abandon(self) -> None:
         """Forget the task without waiting: its event loop has ended."""
-        self._task, self._is_running = None, False
+        self._stop()

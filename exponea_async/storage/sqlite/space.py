@@ -29,6 +29,18 @@ def tidy(connection: QueueConnection) -> None:
         shrink(connection)
 
 
+def tidy_before_close(connection: QueueConnection) -> None:
+    """
+    Do the same at the end, but for the log, which is emptied by closing.
+
+    Raises:
+        MovedFileError: The file is not at its path any more.
+    """
+    connection.check_path()
+    with suppress(sqlite3.OperationalError):
+        shrink(connection)
+
+
 def empty_log(connection: QueueConnection) -> None:
     """Copy the log into the file and cut it, unless another process reads from it."""
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -148,10 +148,12 @@ class SQLiteStorage:
             if was_open:
                 # What was committed last may be in a file that was deleted at the same time.
                 with suppress(StorageError):
-                    await self._call(_check_and_shrink)
+                    await self._call(space.tidy_before_close)
             await self._disconnect()
         finally:
-            self.abandon()  # It is still connected if this is cancelled, because the event loop ends.
+            # It is still connected if this is cancelled, because the event loop ends.
+            if was_open and not self._committer.is_running:
+                self.abandon()
 
     def abandon(self) -> None:
         """Close the file without waiting: the event loop has ended, and the calls with it."""
@@ -492,9 +494,3 @@ def _wipe(path: Path, *, only_if_unused: bool = False) -> None:
         wipe(path, only_if_unused=only_if_unused)
     except OSError as error:
         raise storage_error(error, path) or error from error
-
-
-def _check_and_shrink(connection: QueueConnection) -> None:
-    connection.check_path()
-    with suppress(sqlite3.OperationalError):
-        space.shrink(connection)
