@@ -48,6 +48,8 @@ async def test_a_cancelled_close(open_postgres: OpenPostgres, steps: int) -> Non
     cancel()
     await asyncio.wait([closing])
 
+    # A task that is started again is so after a tenth of a second.
+    await asyncio.sleep(0.5)
     await until(lambda: running() == [])
 
 
