@@ -5,11 +5,29 @@ The background tasks of a queue in PostgreSQL: when they are cancelled, closed o
 import asyncio
 import gc
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
+from helpers.database_proxy import DatabaseProxy
 from helpers.postgres_storage import OpenPostgres, storage_creator
 from helpers.storages import records
-from helpers.waiting import running, until
+from helpers.waiting import running, until, until_succeeds
+
+from exponea_async.errors import StorageError
+
+#: Returns what Python has complained of so far: connections and sockets that nobody has closed.
+Warned = Callable[[], list[str]]
+
+
+@pytest.fixture
+def warned(recwarn: pytest.WarningsRecorder) -> Warned:
+    """What Python complains of during a test."""
+
+    def find() -> list[str]:
+        gc.collect()
+        return [str(each.message) for each in recwarn.list if each.category is ResourceWarning]
+
+    return find
 
 
 def cancel(*names: str) -> None:
@@ -36,21 +54,69 @@ async def test_a_cancelled_commit(open_postgres: OpenPostgres, steps: int) -> No
     assert errors <= {"The commit was interrupted.", "The commit was interrupted"}
 
 
-@pytest.mark.parametrize("steps", range(1, 30, 2))
-async def test_a_cancelled_close(open_postgres: OpenPostgres, steps: int) -> None:
-    """If an application cancels all tasks while the storage is being closed, no task is left."""
+@pytest.mark.parametrize("steps", range(30))
+async def test_a_cancelled_close(open_postgres: OpenPostgres, warned: Warned, steps: int) -> None:
+    """If an application cancels all tasks while the storage is being closed, no task and no connection is left."""
     storage = await open_postgres()
     await asyncio.gather(*(storage.load_state(str(number)) for number in range(3)))
+    write = asyncio.ensure_future(storage.write(records("a")))
     closing = asyncio.create_task(storage.aclose(2.0))
     await asyncio.sleep(0)
     for _ in range(steps):
         await asyncio.sleep(0)
     cancel()
-    await asyncio.wait([closing])
+    async with asyncio.timeout(60):
+        await asyncio.wait([closing, write])
 
     # A task that is started again is so after a tenth of a second.
     await asyncio.sleep(0.5)
     await until(lambda: running() == [])
+    assert write.cancelled() or write.exception() is not None or write.result()
+    assert warned() == []
+
+
+@pytest.mark.parametrize("again", range(1, 4))
+@pytest.mark.parametrize("steps", range(1, 40, 2))
+async def test_all_tasks_are_cancelled_twice(
+    open_postgres: OpenPostgres, warned: Warned, steps: int, again: int
+) -> None:
+    """An application that cancels all tasks twice, while connections are being made and given back, gets them all."""
+    storage = await open_postgres(postgres={"max_connections": 2})
+    reads = [asyncio.ensure_future(storage.load_state(str(number))) for number in range(6)]
+    for _ in range(steps):
+        await asyncio.sleep(0 if steps < 20 else 0.001)
+    cancel()
+    for _ in range(again):
+        await asyncio.sleep(0)
+    cancel()
+    async with asyncio.timeout(60):
+        await asyncio.gather(*reads)
+        # Each connection is lent again.
+        await asyncio.gather(*(storage.load_state(str(number)) for number in range(6)))
+    await storage.aclose(2.0)
+    await until(lambda: running() == [])
+
+    assert warned() == []
+
+
+async def test_a_connection_is_made_while_the_task_is_cancelled_twice(
+    open_postgres: OpenPostgres, proxy: DatabaseProxy, warned: Warned
+) -> None:
+    """A connection that listens is closed, although what waits for it is cancelled twice while it is being made."""
+    storage = await open_postgres(proxy.url)
+    await proxy.set_mode("silent")
+    proxy.lose_connections()
+    count = proxy.count
+    await until(lambda: proxy.count > count)
+    for _ in range(2):
+        cancel("listening")
+        await asyncio.sleep(0)
+    await proxy.set_mode("open")
+    await until_succeeds(lambda: storage.load_state("a"), StorageError)
+    await storage.aclose(2.0)
+    await until(lambda: running() == [])
+
+    assert warned() == []
 
 
 async def test_a_close_while_tasks_wait_to_be_started(open_postgres: OpenPostgres) -> None:
@@ -81,9 +147,9 @@ async def test_a_close_while_tasks_wait_to_be_started(open_postgres: OpenPostgre
     await until(lambda: running() == [])
 
 
-@pytest.mark.parametrize("steps", range(1, 30))
+@pytest.mark.parametrize("steps", range(30))
 def test_the_event_loop_ends_during_the_close(
-    postgres_url: str, postgres_schema: str, recwarn: pytest.WarningsRecorder, steps: int
+    postgres_url: str, postgres_schema: str, warned: Warned, steps: int
 ) -> None:
     """The end of the event loop, which cancels the closing of a storage at any step, leaves no connection open."""
 
@@ -97,6 +163,5 @@ def test_the_event_loop_ends_during_the_close(
         return closing
 
     assert asyncio.run(begin_to_close()).done()
-    gc.collect()
 
-    assert [each for each in recwarn.list if each.category is ResourceWarning] == []
+    assert warned() == []

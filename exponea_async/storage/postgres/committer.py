@@ -116,6 +116,11 @@ class Committer:
         self._fail_all(StorageError("The storage was closed before the queue had capacity for the write."))
         self._retry_at = None
 
+    def refuse(self) -> None:
+        """Accept no more calls; those that wait get an error."""
+        self._closing = True
+        self._fail_all(closed_error())
+
     def write(
         self,
         records: Sequence[Record],

@@ -105,6 +105,11 @@ class Connections:
         return isinstance(self._source, str)
 
     @property
+    def is_open(self) -> bool:
+        """Whether there is a pool."""
+        return self._pool is not None
+
+    @property
     def pool(self) -> asyncpg.Pool:
         """
         The pool, which others may share.
@@ -269,36 +274,40 @@ class Connections:
         if pool is None:
             raise closed_error()
         await slots.acquire()
-        connection = await self._take(pool, slots)
+        acquiring = asyncio.ensure_future(pool.acquire())
         is_interrupted = True
         try:
-            yield connection
+            # Shielded: asyncpg does not close a connection whose making is cancelled.
+            yield await asyncio.shield(acquiring)
             is_interrupted = False
         except (asyncpg.PostgresError, StorageError):
             is_interrupted = False
             raise
         finally:
-            returning = self._begin(_give_back(pool, connection, slots, is_interrupted=is_interrupted))
+            returning = self._give_back(pool, acquiring, slots, is_interrupted=is_interrupted)
             if not is_interrupted:
-                # A caller that is cancelled here must not cancel it.
-                await asyncio.shield(returning)
+                # Waited for, not awaited: neither must the caller be cancelled with it, nor it with the caller.
+                await asyncio.wait([returning])
 
-    async def _take(self, pool: asyncpg.Pool, slots: asyncio.Semaphore) -> Connection:
-        """Take a connection from the pool; asyncpg does not close one whose making is cancelled."""
-        acquiring = asyncio.ensure_future(pool.acquire())
-        try:
-            return await asyncio.shield(acquiring)
-        except asyncio.CancelledError:
-            self._begin(_discard(pool, acquiring, slots))
-            raise
-        except BaseException:
+    def _give_back(
+        self,
+        pool: asyncpg.Pool,
+        acquiring: "asyncio.Future[Connection]",
+        slots: asyncio.Semaphore,
+        *,
+        is_interrupted: bool,
+    ) -> "asyncio.Task[None]":
+        def finish(task: "asyncio.Task[None]") -> None:
+            self._returning.discard(task)
             slots.release()
-            raise
+            if task.cancelled():
+                # Here, since a task that is cancelled before it has begun does nothing.
+                close_when_made(acquiring)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        work = _release(pool, acquiring, is_interrupted=is_interrupted)
         task = asyncio.create_task(work, name="exponea_async: returning a connection")
         self._returning.add(task)
-        task.add_done_callback(self._returning.discard)
+        task.add_done_callback(finish)
         return task
 
     @asynccontextmanager
@@ -389,32 +398,28 @@ def closed_error() -> StorageError:
     return StorageError("The storage is closed.")
 
 
-async def _discard(pool: asyncpg.Pool, acquiring: "asyncio.Future[Connection]", slots: asyncio.Semaphore) -> None:
-    """Give back a connection whose caller does not wait for it any more."""
-    try:
-        await asyncio.wait([acquiring])
-    except asyncio.CancelledError:
-        # It may have a connection all the same: just now, or since `asyncio.wait_for` ignores a cancellation that comes
-        # as late. The pool of the application would wait for it for ever when it is closed.
-        acquiring.add_done_callback(_terminate)
-        acquiring.cancel()
-        raise
+def close_when_made(making: "asyncio.Future[Connection]") -> None:
+    """
+    Cancel the making of a connection, and close it if there is one all the same: already, or since the cancellation
+    comes too late, which `asyncio.wait_for` ignores.
+    """
+    making.add_done_callback(_terminate)
+    making.cancel()
+
+
+def _terminate(making: "asyncio.Future[Connection]") -> None:
+    if not making.cancelled() and making.exception() is None:
+        # The pool may have taken it back already, when it was lost.
+        with suppress(asyncpg.InterfaceError):
+            making.result().terminate()
+
+
+async def _release(pool: asyncpg.Pool, acquiring: "asyncio.Future[Connection]", *, is_interrupted: bool) -> None:
+    """Give a connection back to its pool, once it has one; a server that does not answer is not waited for."""
+    await asyncio.wait([acquiring])
     if acquiring.cancelled() or acquiring.exception() is not None:
-        slots.release()
-    else:
-        await _give_back(pool, acquiring.result(), slots, is_interrupted=False)
-
-
-def _terminate(acquiring: "asyncio.Future[Connection]") -> None:
-    """Close the connection, if there is one."""
-    if not acquiring.cancelled() and acquiring.exception() is None:
-        acquiring.result().terminate()
-
-
-async def _give_back(
-    pool: asyncpg.Pool, connection: Connection, slots: asyncio.Semaphore, *, is_interrupted: bool
-) -> None:
-    """Give a connection back to its pool; a server that does not answer is not waited for."""
+        return
+    connection = acquiring.result()
     try:
         async with asyncio.timeout(RECOVERY_TIMEOUT):
             if is_interrupted and not connection.is_closed():
@@ -426,14 +431,8 @@ async def _give_back(
             if not connection.is_closed() and (connection.is_in_transaction() or pool.is_closing()):
                 connection.terminate()
             await pool.release(connection)
-    except (asyncpg.PostgresError, asyncio.CancelledError, *RETRYABLE) as error:
-        # The pool may have taken it back already, when it was lost.
-        with suppress(asyncpg.InterfaceError):
-            connection.terminate()
-        if isinstance(error, asyncio.CancelledError):
-            raise
-    finally:
-        slots.release()
+    except (asyncpg.PostgresError, *RETRYABLE):
+        _terminate(acquiring)
 
 
 async def _avoid_scans(connection: Connection) -> None:

@@ -21,6 +21,7 @@ from exponea_async.storage.postgres.connection import (
     Connection,
     Connections,
     abandon_connection,
+    close_when_made,
 )
 from exponea_async.storage.postgres.registration import Registration
 from exponea_async.storage.postgres.tasks import BackgroundTask
@@ -158,10 +159,11 @@ class Listener:
         try:
             return await asyncio.shield(connecting)
         except asyncio.CancelledError:
-            # A connection that is cancelled while it is being made is not closed by asyncpg.
-            await asyncio.wait([connecting], timeout=CONNECT_GRACE)
-            if not connecting.cancel() and not connecting.cancelled() and connecting.exception() is None:
-                connecting.result().terminate()
+            try:
+                # asyncpg does not close a connection whose making is cancelled.
+                await asyncio.wait([connecting], timeout=CONNECT_GRACE)
+            finally:
+                close_when_made(connecting)
             raise
 
     async def _watch(self, connection: Connection) -> None:

@@ -185,6 +185,7 @@ class PostgresStorage:
         if self._is_open:
             self._is_open = False
             self._closing = asyncio.create_task(self._close(), name="exponea_async: closing PostgreSQL")
+            self._closing.add_done_callback(self._finish_closing)
         if self._closing is not None:
             # Waited for, not awaited: a caller that is cancelled here must not leave connections open.
             await asyncio.wait([self._closing])
@@ -199,6 +200,12 @@ class PostgresStorage:
             stack.push_async_callback(self._notifier.aclose)
             stack.push_async_callback(self._undecided.aclose)
             stack.push_async_callback(self._committer.aclose)
+
+    def _finish_closing(self, _: "asyncio.Task[None]") -> None:
+        if self._connections.is_open:
+            # A task that is cancelled before it has begun does nothing.
+            self._committer.refuse()
+            self.abandon()
 
     async def _end_maintenance(self) -> None:
         with suppress(StorageError):
