@@ -142,19 +142,52 @@ async def run_to_end(work: Coroutine[Any, Any, T], *, name: str, on_cancel: Call
     # Weak, because the tasks of the client inherit the context.
     context.run(_CALLERS.set, [ref(each) for each in callers() if each is not None])
     task = asyncio.create_task(work, name=name, context=context)
+    try:
+        await wait_until_done(task, on_cancel=on_cancel)
+    except asyncio.CancelledError:
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            LOG.warning("%s failed after it was cancelled: %s", task.get_name(), failure)
+        raise
+    return task.result()
+
+
+async def run_thread_to_end(work: Callable[[], T]) -> T:
+    """
+    Run work in a thread, and wait for its end, however often the caller is cancelled meanwhile.
+
+    Raises:
+        asyncio.CancelledError: The caller was cancelled; the work has ended all the same.
+    """
+    # Not a task, which the end of the event loop would cancel, while the thread goes on.
+    running = asyncio.get_running_loop().run_in_executor(None, copy_context().run, work)
+    await wait_until_done(running)
+    return running.result()
+
+
+async def wait_until_done(future: "asyncio.Future[Any]", *, on_cancel: Callable[[], None] = _do_nothing) -> None:
+    """
+    Wait until a future has a result or an error, however often the caller is cancelled meanwhile.
+
+    Args:
+        future: The future.
+        on_cancel: Called when the caller is cancelled, possibly more than once.
+
+    Raises:
+        asyncio.CancelledError: The caller was cancelled; the future is done all the same.
+    """
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
+    while not future.done():
         try:
-            await asyncio.wait([task])
+            await asyncio.wait([future])
         except asyncio.CancelledError as error:
             cancelled = error
             on_cancel()
-    if cancelled is None:
-        return task.result()
-    failure = None if task.cancelled() else task.exception()
-    if failure is not None:
-        LOG.warning("%s failed after it was cancelled: %s", task.get_name(), failure)
-    raise cancelled
+    if cancelled is not None:
+        if not future.cancelled():
+            # asyncio logs errors that nobody has looked at.
+            future.exception()
+        raise cancelled
 
 
 def _loop_time() -> float:

@@ -11,9 +11,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from math import inf
 
+from exponea_async._internal.closing import wait_until_done
 from exponea_async._internal.concurrency import Supervisor
 from exponea_async._internal.log_fields import log_fields
 from exponea_async._pipeline.acknowledger import LEASE, Acknowledger
@@ -239,13 +239,14 @@ class Uploader:
 
         lease = asyncio.ensure_future(lease_now())
         try:
-            return await asyncio.shield(lease)
+            await wait_until_done(lease)
         except asyncio.CancelledError:
             # Records that are leased all the same must be given back, or no process could lease them until the leases
             # run out.
-            with suppress(StorageError):
-                self._acknowledger.give_back(await lease)
+            if not lease.cancelled() and lease.exception() is None:
+                self._acknowledger.give_back(lease.result())
             raise
+        return lease.result()
 
     def _pack(self, records: Sequence[Leased]) -> list[tuple[Leased, ...]]:
         """Split leased records into batches; those that are too old become dead letters instead."""

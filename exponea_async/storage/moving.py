@@ -6,7 +6,6 @@ interruption, the note says what has to be deleted from the file first. The file
 client opens it.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from attrs import define
 
+from exponea_async._internal.closing import run_thread_to_end
 from exponea_async.errors import StorageError
 from exponea_async.storage.parts import MovedLetter, MovedRecord
 from exponea_async.storage.postgres.moving import MoveTarget
@@ -198,9 +198,4 @@ def _part(rows: Sequence[Part]) -> Sequence[Part]:
 
 async def in_thread(work: Callable[..., T], *args: object) -> T:
     """Run work in a thread, and wait for it even if the caller is cancelled: the file must not be closed meanwhile."""
-    running = asyncio.ensure_future(asyncio.to_thread(partial(work, *args)))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
+    return await run_thread_to_end(partial(work, *args))

@@ -2,6 +2,7 @@
 The upload goes on after errors of the storage and after unexpected errors.
 """
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -12,8 +13,11 @@ from typing import Any
 import pytest
 from attrs import evolve
 from helpers.clients import Configure
+from helpers.environment import SetConstants
+from helpers.waiting import until
 
 from exponea_async import Configuration, FlushMode, FlushResult, Hooks, Receipt, StorageError
+from exponea_async._pipeline import uploader
 from exponea_async._pipeline.commands import event_command, route_of
 from exponea_async._pipeline.flush import Flusher
 from exponea_async._pipeline.linger import Linger
@@ -38,15 +42,23 @@ class UnreliableStorage(MemoryStorage):
 
     Attributes:
         errors: The errors by the name of the method, in order.
+        leases: How many leases have begun.
+        may_end: Set while a lease may end.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.errors: dict[str, list[Exception]] = {}
+        self.leases = 0
+        self.may_end = asyncio.Event()
+        self.may_end.set()
 
     async def lease(self, limit: int, seconds: float, now: float, **options: Any) -> list[Leased]:
         self._fail("lease")
-        return await super().lease(limit, seconds, now, **options)
+        leased = await super().lease(limit, seconds, now, **options)
+        self.leases += 1
+        await self.may_end.wait()
+        return leased
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         self._fail("settle")
@@ -160,6 +172,28 @@ async def test_an_unexpected_error_does_not_end_leasing(
 
     assert await flush(storage, configure(flush_mode="MANUAL"), 1) == FlushResult(1, 0, 0)
     assert ("Unexpected error" in caplog.text, "can't be read" in caplog.text) == (True, True)
+
+
+async def test_leasing_is_cancelled_twice(
+    configure: Configure, storage: UnreliableStorage, set_constants: SetConstants
+) -> None:
+    """What is leased after the task was cancelled twice is given back, so that it is sent without waiting."""
+    set_constants(uploader, LEASE=600.0)
+    configuration = configure(flush_mode="MANUAL")
+    await write(storage, configuration, Receipts(storage, Counters(), Hooks()), 1)
+    async with uploading(configuration, storage) as flusher:
+        storage.may_end.clear()
+        count = storage.leases
+        flush = asyncio.create_task(flusher.flush(60))
+        await until(lambda: storage.leases > count)
+        (leasing,) = [task for task in asyncio.all_tasks() if task.get_name() == "exponea_async: leasing"]
+        for _ in range(2):
+            leasing.cancel()
+            await asyncio.sleep(0.01)
+        storage.may_end.set()
+        await asyncio.wait([leasing])
+
+        assert await flush == FlushResult(1, 0, 0)
 
 
 async def test_verdicts_are_stored_once_the_storage_works(

@@ -5,15 +5,16 @@ None of these libraries is imported here but asyncpg, which the storage needs an
 connection has imported its library already.
 """
 
-import asyncio
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
+
+from exponea_async._internal.closing import run_thread_to_end
 
 #: What ``transaction()`` accepts, for the error about anything else.
 ACCEPTED = (
@@ -145,13 +146,8 @@ class SyncPsycopgConnection(PsycopgConnection):
 
     async def fetch(self, statement: str, values: Sequence[object]) -> Rows:
         """Run a statement and return its rows."""
-        running = asyncio.ensure_future(asyncio.to_thread(self._fetch, named_parameters(statement), by_name(values)))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            # The thread can't be interrupted, and the application must not use the connection at the same time.
-            await asyncio.wait([running])
-            raise
+        # The thread can't be interrupted, and the application must not use the connection at the same time.
+        return await run_thread_to_end(partial(self._fetch, named_parameters(statement), by_name(values)))
 
     def _fetch(self, statement: str, values: dict[str, object]) -> Rows:
         with self._psycopg.Cursor(self._connection, row_factory=self._psycopg.rows.tuple_row) as cursor:
