@@ -27,7 +27,8 @@ async def test_example(request: pytest.FixtureRequest, tmp_path: Path, name: str
     done = await asyncio.to_thread(run)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [
+    # A queue may run a job again whose worker was slow.
+    assert set(done.stdout.splitlines()) == {
         "shipped order-1 {'registered': 'jane@example.com'}",
         "shipped order-2 {'registered': 'joe@example.com'}",
-    ]
+    }
