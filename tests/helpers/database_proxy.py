@@ -14,8 +14,9 @@ from attrs import define
 from helpers.server_process import free_port
 
 #: What happens at a statement: the connection ends before the server gets it, or when the server has answered, before
-#: the client gets the answer; or the client's side ends at once, while the server gets the statement, or gets it late.
-Loss = Literal["unsent", "unanswered", "at once", "late"]
+#: the client gets the answer; or the client's side ends at once, while the server gets the statement, or gets it late;
+#: or the connection stays, and nothing more is forwarded.
+Loss = Literal["unsent", "unanswered", "at once", "late", "silent"]
 #: Whether connections are made, are not accepted, or are accepted and then nothing is forwarded.
 Mode = Literal["open", "refusing", "silent"]
 
@@ -194,6 +195,8 @@ class _Connection:
                     self._server_writer.write(chunk)
                     await self._server_writer.drain()
                     continue
+                if fault.loss == "silent":
+                    await asyncio.Event().wait()
                 self._writer.transport.abort()
                 if fault.loss != "unsent":
                     await asyncio.sleep(fault.delay)

@@ -166,8 +166,16 @@ class Connections:
 
     async def _prepare(self, connection: Connection) -> None:
         self._open_connections.add(connection)
-        if not self._settings.transaction_pooling:
-            await _avoid_scans(connection)
+        if self._settings.transaction_pooling:
+            return
+        try:
+            # The pool limits only the time for making the connection. It would never get one back that waits here.
+            async with self.limit(self._timeout):
+                await _avoid_scans(connection)
+        except BaseException:
+            # asyncpg would wait for a server that does not answer.
+            connection.terminate()
+            raise
 
     async def aclose(self) -> None:
         """Close the connections, unless they are the application's."""

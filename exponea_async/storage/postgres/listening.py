@@ -34,6 +34,8 @@ MIN_INTERVAL = 0.05
 LONGEST_WAIT = 30.0
 #: How often it is checked that the connection is alive, in seconds.
 CHECK_INTERVAL = 30.0
+#: How long an answer of the server is waited for, in seconds.
+ANSWER_TIMEOUT = 10.0
 #: How long closing waits for a connection that is just being made, in seconds.
 CONNECT_GRACE = 1.0
 
@@ -142,7 +144,8 @@ class Listener:
             try:
                 self._connection = await self._connect()
                 try:
-                    await self._connection.add_listener(self._channel, self._receive)
+                    async with asyncio.timeout(ANSWER_TIMEOUT):
+                        await self._connection.add_listener(self._channel, self._receive)
                     # Something may have been written while there was no connection.
                     self._callback()
                     wait = FIRST_WAIT
@@ -155,7 +158,7 @@ class Listener:
             wait = min(2 * wait, LONGEST_WAIT)
 
     async def _connect(self) -> Connection:
-        connecting = asyncio.ensure_future(asyncpg.connect(self._url, timeout=10.0, statement_cache_size=0))
+        connecting = asyncio.ensure_future(asyncpg.connect(self._url, timeout=ANSWER_TIMEOUT, statement_cache_size=0))
         try:
             return await asyncio.shield(connecting)
         except asyncio.CancelledError:
@@ -175,7 +178,7 @@ class Listener:
                 async with asyncio.timeout(CHECK_INTERVAL):
                     await lost.wait()
             except TimeoutError:
-                await connection.execute("SELECT 1", timeout=10.0)
+                await connection.execute("SELECT 1", timeout=ANSWER_TIMEOUT)
 
     def _receive(self, *values: Any) -> None:
         queue, _, client = str(values[-1]).partition(" ")
