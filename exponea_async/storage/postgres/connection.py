@@ -285,8 +285,12 @@ class Connections:
         acquiring = asyncio.ensure_future(pool.acquire())
         is_interrupted = True
         try:
-            # Shielded: asyncpg does not close a connection whose making is cancelled.
-            yield await asyncio.shield(acquiring)
+            # Waited for, not awaited: asyncpg does not close a connection whose making is cancelled with the caller.
+            await asyncio.wait([acquiring])
+            if acquiring.cancelled():
+                # By an application that cancels all tasks that it finds.
+                raise asyncpg.InterfaceError("The making of a connection was cancelled.")
+            yield acquiring.result()
             is_interrupted = False
         except (asyncpg.PostgresError, StorageError):
             is_interrupted = False

@@ -160,7 +160,7 @@ class Listener:
     async def _connect(self) -> Connection:
         connecting = asyncio.ensure_future(asyncpg.connect(self._url, timeout=ANSWER_TIMEOUT, statement_cache_size=0))
         try:
-            return await asyncio.shield(connecting)
+            await asyncio.wait([connecting])
         except asyncio.CancelledError:
             try:
                 # asyncpg does not close a connection whose making is cancelled.
@@ -168,6 +168,9 @@ class Listener:
             finally:
                 close_when_made(connecting)
             raise
+        if connecting.cancelled():
+            raise asyncpg.InterfaceError("The making of a connection was cancelled.")
+        return connecting.result()
 
     async def _watch(self, connection: Connection) -> None:
         """Return when the connection is lost."""
