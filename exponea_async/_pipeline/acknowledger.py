@@ -24,6 +24,7 @@ from exponea_async.errors import ProjectPausedError, RejectedError, StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.observability import Counters
 from exponea_async.storage.base import Leased, Settlement, Storage
+from exponea_async.storage.values import postponements
 
 LOG = logging.getLogger("exponea_async")
 
@@ -161,14 +162,14 @@ class Acknowledger:
             is_fault: Whether the failure is the fault of the records, and counts for each of them.
         """
         due = asyncio.get_running_loop().time() + delay
-        settlements = _postponements(records, due, reason, failures=int(is_fault))
+        settlements = postponements(records, due, reason, failures=int(is_fault))
         heapq.heappush(self._dues, (due, next(self._due_numbers), settlements))
         self._decide(Verdict("retried", _ids(records), settlements, reason))
 
     def give_back(self, records: Sequence[Leased]) -> None:
         """State that records were not sent after all: any process may lease them at once."""
         now = asyncio.get_running_loop().time()
-        self._decide(Verdict("returned", _ids(records), _postponements(records, now)))
+        self._decide(Verdict("returned", _ids(records), postponements(records, now)))
 
     def revive(self, ids: tuple[str, ...], reason: str) -> None:
         """State that dead letters were no fault of theirs: they are put back into the queue."""
@@ -288,7 +289,7 @@ class Acknowledger:
             if slow:
                 # If this fails, the leases run out and the records are sent once more.
                 with suppress(StorageError):
-                    await self._storage.settle(_postponements(slow, time.time() + LEASE))
+                    await self._storage.settle(postponements(slow, time.time() + LEASE))
 
     async def release(self) -> None:
         """Give back all records without a verdict, and store all verdicts."""
@@ -306,15 +307,3 @@ def _in_unix_time(settlements: Sequence[Settlement]) -> list[Settlement]:
     """Return settlements that are due in event-loop time with their UNIX time, as the storage needs it."""
     offset = time.time() - asyncio.get_running_loop().time()
     return [each._replace(due=each.due + offset) if each.verdict == "later" else each for each in settlements]
-
-
-def _postponements(
-    records: Iterable[Leased], due: float, reason: str = "", *, failures: int = 0
-) -> tuple[Settlement, ...]:
-    """Return the settlements that keep records until they fall due, their failures raised by a number."""
-    by_failures: dict[int, list[str]] = {}
-    for record in records:
-        by_failures.setdefault(record.failures + failures, []).append(record.id)
-    return tuple(
-        Settlement(tuple(ids), "later", due=due, failures=count, reason=reason) for count, ids in by_failures.items()
-    )

@@ -6,7 +6,7 @@ of its lease, or of the delay that a settlement gave it. A record that is due ca
 queue when it is settled: as delivered for good, or as dead to the dead letters, from where it can be revived.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from attrs import field, frozen
@@ -106,6 +106,18 @@ class Settlement(NamedTuple):
     due: float = 0.0
     failures: int = 0
     reason: str = ""
+
+
+def postponements(
+    records: Iterable[Leased], due: float, reason: str = "", *, failures: int = 0
+) -> tuple[Settlement, ...]:
+    """Return the settlements that keep records until they fall due, their failures raised by a number."""
+    by_failures: dict[int, list[str]] = {}
+    for record in records:
+        by_failures.setdefault(record.failures + failures, []).append(record.id)
+    return tuple(
+        Settlement(tuple(ids), "later", due=due, failures=count, reason=reason) for count, ids in by_failures.items()
+    )
 
 
 class RecordStatus(NamedTuple):

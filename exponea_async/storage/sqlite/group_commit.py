@@ -10,14 +10,16 @@ from typing import Any, TypeVar
 
 from exponea_async.errors import StorageError, WipedFileError
 from exponea_async.storage.base import Leased, Record, StateChange, StateCheck, Written
+from exponea_async.storage.clock import to_uptime
 from exponea_async.storage.sqlite.commit_batch import CommitBatch
 from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.file import is_busy
 from exponea_async.storage.sqlite.jobs import Job, Lease, Read, copied
-from exponea_async.storage.sqlite.leases import LeaseRequest
+from exponea_async.storage.sqlite.leases import LeaseRequest, settle
 from exponea_async.storage.sqlite.patience import Patience
 from exponea_async.storage.sqlite.space import tidy
 from exponea_async.storage.sqlite.writes import PendingWrite
+from exponea_async.storage.values import postponements
 
 T = TypeVar("T")
 
@@ -89,6 +91,7 @@ class GroupCommitter:
         self._poll_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._drained: asyncio.Event | None = None
+        self._when_drained: list[Callable[[], None]] = []
 
     @property
     def is_running(self) -> bool:
@@ -112,6 +115,11 @@ class GroupCommitter:
             self._drained = asyncio.Event()
             self._begin()
         await self.wait_closed()
+
+    def when_drained(self, call: Callable[[], None]) -> None:
+        """Call a function once the calls are complete that were made before the queue was closed."""
+        if self._drained is not None and not self._drained.is_set():
+            self._when_drained.append(call)
 
     async def wait_closed(self) -> None:
         """Wait for the calls that were made before the queue was closed, unless their event loop has ended."""
@@ -140,12 +148,26 @@ class GroupCommitter:
         self._begin_soon()
         return write
 
-    def lease(self, request: LeaseRequest) -> "asyncio.Future[list[Leased]]":
+    async def lease(self, request: LeaseRequest) -> list[Leased]:
         """Lease records."""
         lease = Lease(request, self._check_open())
         self._leases.append(lease)
         self._begin_soon()
-        return lease
+        try:
+            # Waited for, not awaited: they may be leased although the caller is cancelled.
+            await asyncio.wait([lease])
+        except asyncio.CancelledError:
+            lease.add_done_callback(self._give_back)
+            raise
+        leased: list[Leased] = lease.result()
+        return leased
+
+    def _give_back(self, lease: "asyncio.Future[list[Leased]]") -> None:
+        """Let records be leased again that nobody has got, which otherwise wait until the leases run out."""
+        if not self._closing and not lease.cancelled() and lease.exception() is None:
+            now = time.time()
+            timed = [(each, to_uptime(now)) for each in postponements(lease.result(), now)]
+            self.change(lambda connection: settle(connection, timed))
 
     def change(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
         """Run work within the transaction."""
@@ -189,6 +211,8 @@ class GroupCommitter:
         if batch is None or batch.is_empty:
             if self._drained is not None and not self._delivering:
                 self._drained.set()
+                for call in self._when_drained:
+                    call()
             return
         self._batch = batch
         # All callers wait at the same time: one that has waited in the queue already waits no longer for the file.

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from exponea_async._internal.closing import wait_until_done
 from exponea_async.errors import DamagedFileError, StorageError, WipedFileError
 from exponea_async.storage.base import (
     MAX_DUE_AHEAD,
@@ -154,6 +155,8 @@ class SQLiteStorage:
             # It is still connected if this is cancelled, because the event loop ends.
             if was_open and not self._committer.is_running:
                 self.abandon()
+                # What still waits opens the file again.
+                self._committer.when_drained(self.abandon)
 
     def abandon(self) -> None:
         """Close the file without waiting: the event loop has ended, and the calls with it."""
@@ -218,7 +221,7 @@ class SQLiteStorage:
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection:
-            await _close(connection)
+            await connection.close()
 
     def _report_loss(self) -> None:
         loss, self._loss = self._loss, None
@@ -272,28 +275,33 @@ class SQLiteStorage:
         """
         is_wiped = self._wipe_number is None
         moved_to = await old.call(lambda connection: move_aside(self.path, connection.inode, connection.log_inode))
+        source: QueueConnection = await old.call(lambda connection: connection)
         try:
             new = await self._connect()
         except WipedFileError:
             # Nothing must be copied.
             self._connection = None
-            await _close(old)
+            await old.close()
             raise
         except BaseException:
             self._connection = old
             raise
         if is_wiped:
             # By this storage: nothing must be copied.
-            await _close(old)
+            await old.close()
             return new
-        source: QueueConnection = await old.call(lambda connection: connection)
+        copying = new.begin(
+            lambda connection: replaced(connection, moved_to, str(error), source, keep=is_damage(error))
+        )
         try:
-            self._loss = await new.call(
-                lambda connection: replaced(connection, moved_to, str(error), source, keep=is_damage(error))
-            )
+            # Also where this is cancelled: the old file is read until then.
+            await wait_until_done(copying)
         finally:
-            await _close(old)
-        self._report_loss()
+            if copying.done() and copying.exception() is None:
+                self._loss = copying.result()
+                self._report_loss()
+            await old.close()
+        copying.result()
         return new
 
     async def run(self, work: Callable[[QueueConnection], T]) -> T:
@@ -462,11 +470,6 @@ async def _is_gone(connection: ConnectionThread) -> bool:
     except MovedFileError:
         return True
     return False
-
-
-async def _close(connection: ConnectionThread) -> None:
-    with suppress(sqlite3.Error, ValueError):
-        await connection.close()
 
 
 def wipe_unused_file(path: Path, *, follow_links: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import aiosqlite
 
+from exponea_async._internal.closing import run_thread_to_end, wait_until_done
 from exponea_async.storage.sqlite import forking
 from exponea_async.storage.sqlite.connection import QueueConnection
 
@@ -73,7 +74,7 @@ class ConnectionThread(aiosqlite.Connection):
     def __init__(self, connect: Callable[[], QueueConnection]) -> None:
         # Held while the connection is in use.
         self._in_use = Lock()
-        super().__init__(self._exclusive(connect), iter_chunk_size=64)
+        super().__init__(connect, iter_chunk_size=64)
         # An application that forgets to close the client must still be able to exit.
         self._thread.daemon = True
         forking.register(self)
@@ -88,11 +89,14 @@ class ConnectionThread(aiosqlite.Connection):
     async def _execute(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Any:
         if not self._running or not self._connection:
             raise ValueError("Connection closed")
+        return await self._put(fn, *args, **kwargs)
+
+    def _put(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         # aiosqlite's own futures end the thread with a traceback if their event loop was closed in the meantime.
         result: Any = _CallResult(future)
         self._tx.put_nowait((result, partial(self._exclusive(fn), *args, **kwargs)))
-        return await future
+        return future
 
     def submit(self, work: Callable[[QueueConnection], None], finish: Callable[[Exception | None], None]) -> bool:
         """Start work on the thread, behind what was called before, and return whether the connection is open."""
@@ -121,17 +125,18 @@ class ConnectionThread(aiosqlite.Connection):
 
     async def open(self) -> None:
         """Start the thread and open the connection; if that fails or is cancelled, both are gone afterwards."""
-        opening = asyncio.ensure_future(self)
+        self._thread.start()
+        # Not aiosqlite's own way: where that is cancelled, it forgets a connection that the thread is just opening.
+        opening = self._put(self._connector)
         try:
-            await asyncio.shield(opening)
+            await wait_until_done(opening)
+            self._connection = opening.result()
         except BaseException:
-            await asyncio.wait([opening])
             if opening.exception() is None:
-                with suppress(sqlite3.Error):
-                    await self.close()
-            # After a failure, aiosqlite stops the thread but does not wait for it: the thread's last result must not go
-            # to an event loop that is closed by then.
-            await asyncio.to_thread(self._thread.join)
+                self._connection = opening.result()
+            self.abandon()
+            # The thread's last result must not go to an event loop that is closed by then.
+            await run_thread_to_end(self._thread.join)
             raise
 
     async def call(self, work: Callable[[QueueConnection], T]) -> T:
@@ -139,8 +144,21 @@ class ConnectionThread(aiosqlite.Connection):
         result: T = await self._execute(work, cast("QueueConnection", self._conn))
         return result
 
+    def begin(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
+        """Start work on the thread, behind what was called before, and return a future of its result."""
+        return self._put(work, cast("QueueConnection", self._conn))
+
+    async def close(self) -> None:
+        """Close the connection and end the thread."""
+        with suppress(sqlite3.Error, ValueError):
+            await super().close()
+
     def abandon(self) -> None:
         """Close the connection and end the thread, without waiting for that."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Not left to aiosqlite, whose thread goes on for ever if the closing fails.
+            self._tx.put_nowait((None, self._exclusive(connection.close)))
         # aiosqlite passes the result to the event loop of the thread that calls `stop`. This one has none; the present
         # event loop may be closed by then.
         stopping = Thread(target=self.stop, daemon=True)
