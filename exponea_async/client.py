@@ -120,7 +120,8 @@ class Exponea(DeviceVerbs, BulkVerbs):
             ConfigurationError: The ``upload.ca_file`` can't be loaded, or ``upload.session_factory`` returns no
                 session.
             ClosedError: The client is closed.
-            LifecycleError: The client is running in the event loop of another thread.
+            LifecycleError: The client is running in the event loop of another thread; or a task of it was cancelled
+                meanwhile, and it is not started.
         """
         await self._lifecycle.start()
 
@@ -148,7 +149,8 @@ class Exponea(DeviceVerbs, BulkVerbs):
                 in the queue, where other processes can send it at once.
 
         Raises:
-            LifecycleError: The client is running in the event loop of another thread.
+            LifecycleError: The client is running in the event loop of another thread; or a task of it was cancelled
+                meanwhile. It is closed all the same, but less may have been uploaded.
         """
         await self._lifecycle.close(read_timeout(timeout), end_sessions=end_sessions, only_started=only_started)
 
@@ -182,7 +184,8 @@ class Exponea(DeviceVerbs, BulkVerbs):
             StorageError: The storage refused; the stored data is still there, and another call tries again.
             ClosedError: The client is closed.
             LifecycleError: The client is running in the event loop of another thread; or a subject is bound, and it is
-                not said that everyone is meant.
+                not said that everyone is meant; or a task of the client was cancelled meanwhile, and another call tries
+                again.
         """
         if not everyone and bound(self) is not None:
             raise LifecycleError(

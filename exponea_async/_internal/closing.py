@@ -124,32 +124,49 @@ def wrong_loop(loop: asyncio.AbstractEventLoop) -> LifecycleError:
     return LifecycleError(trouble, hint=hint)
 
 
-async def run_to_end(work: Coroutine[Any, Any, T], *, name: str, on_cancel: Callable[[], None]) -> T:
+async def run_to_end(work: Callable[[], Coroutine[Any, Any, T]], *, name: str, on_cancel: Callable[[], None]) -> T:
     """
     Run work in a task of its own, to its end, however often the caller is cancelled meanwhile.
 
     A cancel scope of anyio cancels each await of the caller again, so that shielding a single await is not enough.
 
     Args:
-        work: What the task runs. It must end soon after `on_cancel` was called.
+        work: Returns what the task runs. It must end soon after `on_cancel` was called.
         name: The name of the task.
         on_cancel: Called when the caller is cancelled, possibly more than once.
 
     Raises:
         asyncio.CancelledError: The caller was cancelled; the work has ended all the same.
+        LifecycleError: The task was cancelled, and the caller was not.
     """
     context = copy_context()
     # Weak, because the tasks of the client inherit the context.
     context.run(_CALLERS.set, [ref(each) for each in callers() if each is not None])
-    task = asyncio.create_task(work, name=name, context=context)
-    try:
-        await wait_until_done(task, on_cancel=on_cancel)
-    except asyncio.CancelledError:
-        failure = None if task.cancelled() else task.exception()
-        if failure is not None:
-            LOG.warning("%s failed after it was cancelled: %s", task.get_name(), failure)
-        raise
-    return task.result()
+    has_begun = False
+    cancelled: asyncio.CancelledError | None = None
+
+    async def run() -> T:
+        nonlocal has_begun
+        has_begun = True
+        return await work()
+
+    while True:
+        task = asyncio.create_task(run(), name=name, context=context)
+        try:
+            await wait_until_done(task, on_cancel=on_cancel)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        # A task that is cancelled before it has begun does nothing.
+        if has_begun:
+            break
+    if cancelled is None:
+        if task.cancelled():
+            raise LifecycleError("The call was interrupted: a task of the client was cancelled.", hint="Call it again.")
+        return task.result()
+    failure = None if task.cancelled() else task.exception()
+    if failure is not None:
+        LOG.warning("%s failed after it was cancelled: %s", name, failure)
+    raise cancelled
 
 
 async def run_thread_to_end(work: Callable[[], T]) -> T:

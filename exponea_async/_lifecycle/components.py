@@ -4,7 +4,8 @@ The components of a client: created together, from the configuration alone, and 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from exponea_async._internal.closing import Deadline
@@ -223,17 +224,22 @@ class Components:
     async def shut_down(self, deadline: Deadline) -> None:
         """Cancel what is in flight, and close the storage."""
         upload, self.upload = self.upload, None
-        await self.monitor.aclose()
+        # The last one is closed first, and the others also where this is cancelled.
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._close_storage, deadline)
+            stack.push_async_callback(self.devices.withdrawals.aclose)
+            if upload is not None:
+                stack.push_async_callback(self._limited, upload.aclose, deadline)
+            stack.push_async_callback(self._limited, self.api.aclose, deadline)
+            stack.push_async_callback(self.monitor.aclose)
+
+    async def _limited(self, close: Callable[[], Awaitable[None]], deadline: Deadline) -> None:
         async with deadline.limit(CLOSE_GRACE):
-            await self.api.aclose()
-        if upload is not None:
-            async with deadline.limit(CLOSE_GRACE):
-                await upload.aclose()
-        await self.devices.withdrawals.aclose()
-        await self._close_storage(deadline)
+            await close()
 
     async def _close_storage(self, deadline: Deadline) -> None:
         closing = asyncio.create_task(self.storage.aclose(CLOSE_GRACE), name="exponea_async: closing the storage")
+        closing.add_done_callback(self._end_closing)
         async with deadline.limit(CLOSE_GRACE):
             # Waited for, not awaited: the file must be closed in the end, however long another process locks it.
             await asyncio.wait([closing])
@@ -243,6 +249,11 @@ class Components:
             LOG.warning("The queue is still busy; it is closed in the background.")
         elif not closing.cancelled():
             closing.result()
+
+    def _end_closing(self, closing: "asyncio.Task[None]") -> None:
+        if closing.cancelled():
+            # Perhaps before it has begun, and then it has done nothing.
+            self.storage.abandon()
 
     def abandon_connections(self) -> None:
         """Let go of the HTTP connections without waiting. Otherwise aiohttp complains of them, and names no client."""

@@ -6,6 +6,8 @@ import asyncio
 import atexit
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
 from weakref import WeakSet, ref
 
@@ -72,6 +74,8 @@ class Lifecycle:
         self.state: State = "not started"
         self._is_wiped = self._is_reported = False
         self._ending: asyncio.Task[None] | None = None
+        # The call of `start` that has opened the client.
+        self._opened_by: object = None
         self._replaced_commits = 0
         self._lock = asyncio.Lock()
         self.components = self._create(self._create_storage())
@@ -195,14 +199,17 @@ class Lifecycle:
         self.check_loop()
         if self._ending is not None:
             await asyncio.wait([self._ending])
+            if self._ending.cancelled():
+                await self._run(self._end_after_wipe, "exponea_async: end after a wipe", lambda: None)
             self._ending = None
+        token = object()
         try:
-            await self._run(self._start(), "exponea_async: starting", lambda: None)
-        except asyncio.CancelledError:
-            await self._run(self._undo_start(), "exponea_async: closing", lambda: None)
+            await self._run(partial(self._start, token), "exponea_async: starting", lambda: None)
+        except (asyncio.CancelledError, LifecycleError):
+            await self._run(partial(self._undo_start, token), "exponea_async: closing", lambda: None)
             raise
 
-    async def _start(self) -> None:
+    async def _start(self, token: object) -> None:
         async with self._lock:
             if self.state == "closed":
                 raise _closed()
@@ -214,7 +221,7 @@ class Lifecycle:
                 self._replace(keep_settings=True)
                 self._refuse()
                 raise
-            self.state, self._is_wiped = "open", False
+            self.state, self._is_wiped, self._opened_by = "open", False, token
             self.running.add(self)
         await self._log_start()
 
@@ -239,15 +246,21 @@ class Lifecycle:
             ),
         )
 
-    async def _undo_start(self) -> None:
+    async def _undo_start(self, token: object) -> None:
+        """Close the client again, unless another call has opened it."""
         async with self._lock:
-            if self.state == "open":
+            if self.state != "open" or self._opened_by is not token:
+                return
+            async with AsyncExitStack() as stack:
+                stack.callback(self._become_not_started)
+                stack.push_async_callback(self._shut_down, Deadline(0))
+                stack.push_async_callback(self.components.receipts.aclose)
                 await self.components.close_features(Deadline(0), _not_started())
-                await self.components.receipts.aclose()
-                await self._shut_down(Deadline(0))
-                self._replace(keep_settings=True)
-                self.state = "not started"
-                self._refuse()
+
+    def _become_not_started(self) -> None:
+        self._replace(keep_settings=True)
+        self.state = "not started"
+        self._refuse()
 
     # Close
 
@@ -263,7 +276,9 @@ class Lifecycle:
         deadline = Deadline(timeout)
         is_uploaded = timeout != 0
         await self._run(
-            self._close(deadline, is_uploaded=is_uploaded, end_sessions=end_sessions, only_started=only_started),
+            partial(
+                self._close, deadline, is_uploaded=is_uploaded, end_sessions=end_sessions, only_started=only_started
+            ),
             "exponea_async: closing",
             deadline.expire,
         )
@@ -276,16 +291,19 @@ class Lifecycle:
             components = self.components
             if only_started and components.upload is not None:
                 components.upload.flusher.stop_leasing()
-            await components.close_features(deadline, _closed(), end_sessions=end_sessions and was_open)
-            self.state = "closed"
-            if components.upload is None:
-                await components.receipts.aclose()
-                return
-            try:
-                await self._upload_rest(components, deadline, is_uploaded=is_uploaded, only_started=only_started)
-            finally:
-                await components.receipts.aclose()
-                await self._shut_down(deadline)
+            # The last one is closed first, and the others also where this is cancelled.
+            async with AsyncExitStack() as stack:
+                if components.upload is not None:
+                    stack.push_async_callback(self._shut_down, deadline)
+                stack.push_async_callback(components.receipts.aclose)
+                try:
+                    await components.close_features(deadline, _closed(), end_sessions=end_sessions and was_open)
+                finally:
+                    self.state = "closed"
+                if components.upload is not None:
+                    await self._upload_rest(
+                        components, deadline, is_uploaded=is_uploaded and was_open, only_started=only_started
+                    )
 
     async def _upload_rest(
         self, components: Components, deadline: Deadline, *, is_uploaded: bool, only_started: bool
@@ -315,7 +333,7 @@ class Lifecycle:
         """Delete all data and stop."""
         self.check_loop()
         deadline = Deadline(timeout if flush else 0)
-        return await self._run(self._stop(deadline, flush=flush), "exponea_async: stopping", deadline.expire)
+        return await self._run(partial(self._stop, deadline, flush=flush), "exponea_async: stopping", deadline.expire)
 
     async def _stop(self, deadline: Deadline, *, flush: bool) -> FlushResult:
         async with self._lock:
@@ -355,9 +373,10 @@ class Lifecycle:
         return evolve(result, remaining=waiting)
 
     async def _end_components(self) -> None:
-        await self.components.features.aclose()
-        self.components.devices.end_streams()
-        await self._shut_down(Deadline(None))
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._shut_down, Deadline(None))
+            stack.callback(self.components.devices.end_streams)
+            await self.components.features.aclose()
 
     async def _renew_components(self) -> None:
         await self.components.receipts.aclose()
@@ -382,12 +401,13 @@ class Lifecycle:
     async def _end_after_wipe(self) -> None:
         async with self._lock:
             if self.state == "stopped" and self.components.upload is not None:
-                await self.components.session_expirer.aclose()
-                await self._end_components()
-                await self.components.receipts.lose_all()
-                await self._renew_components()
+                async with AsyncExitStack() as stack:
+                    stack.push_async_callback(self._renew_components)
+                    stack.push_async_callback(self.components.receipts.lose_all)
+                    stack.push_async_callback(self._end_components)
+                    await self.components.session_expirer.aclose()
 
-    async def _run(self, work: Coroutine[Any, Any, T], name: str, on_cancel: Callable[[], None]) -> T:
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, T]], name: str, on_cancel: Callable[[], None]) -> T:
         return await run_to_end(work, name=name, on_cancel=on_cancel)
 
 

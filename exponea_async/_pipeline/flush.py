@@ -68,7 +68,6 @@ class Flusher:
         self._report = report
         # The task of `FlushMode.PERIOD`.
         self._timer: Supervisor | None = None
-        self._lock = asyncio.Lock()
         self._is_closed = False
 
     async def start(self) -> None:
@@ -212,15 +211,14 @@ class Flusher:
                     await self._acknowledger.wait_stored()
 
     async def _apply_mode(self) -> None:
-        # One change after another, since each starts a task of its own.
-        async with self._lock:
-            if self._timer is not None:
-                await self._timer.aclose()
-                self._timer = None
-            if self.mode is FlushMode.PERIOD and self._is_enabled and not self._is_closed:
-                self._timer = Supervisor(self._report)
-                self._timer.start(self._flush_periodically, name="exponea_async: period")
-            self._update_uploader()
+        # Without a wait up to here, so that a caller that is cancelled has changed all of it.
+        former, self._timer = self._timer, None
+        if self.mode is FlushMode.PERIOD and self._is_enabled and not self._is_closed:
+            self._timer = Supervisor(self._report)
+            self._timer.start(self._flush_periodically, name="exponea_async: period")
+        self._update_uploader()
+        if former is not None:
+            await former.aclose()
 
     @property
     def _is_active(self) -> bool:

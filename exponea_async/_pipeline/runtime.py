@@ -3,7 +3,7 @@ The upload as a whole, from the start of a client to its end.
 """
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 from exponea_async._internal.concurrency import RestartReport, Supervisor
 from exponea_async._pipeline.acknowledger import Acknowledger
@@ -113,15 +113,18 @@ class UploadRuntime:
 
     async def aclose(self) -> None:
         """Cancel what is in flight, and give records without a verdict back."""
-        try:
-            await self.flusher.aclose()
-            await self._supervisor.aclose()
-            # If this fails, the leases run out.
-            with suppress(TimeoutError, StorageError):
-                async with asyncio.timeout(RELEASE_TIMEOUT):
-                    await self._acknowledger.release()
-        finally:
-            await self._transport.aclose()
+        # The last one is closed first, and the others also where this is cancelled.
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._transport.aclose)
+            stack.push_async_callback(self._release)
+            stack.push_async_callback(self._supervisor.aclose)
+            stack.push_async_callback(self.flusher.aclose)
+
+    async def _release(self) -> None:
+        # If this fails, the leases run out.
+        with suppress(TimeoutError, StorageError):
+            async with asyncio.timeout(RELEASE_TIMEOUT):
+                await self._acknowledger.release()
 
     def abandon(self) -> None:
         """Let go of everything without waiting: the event loop has ended."""

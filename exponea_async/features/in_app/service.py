@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from random import Random
 from weakref import WeakValueDictionary
 
@@ -198,8 +199,10 @@ class InAppMessages(Feature):
             self.tasks.start(self._delete_previous(context, previous), name="deleting in-app messages")
         if self._has_subscription(device) and len(self.uploads) < self.max_uploads:
             work = self._load_after_upload(context, device, receipt, previous)
-            self.uploads[device] = self.tasks.start(work, name="in-app messages after an identify")
+            upload = self.uploads[device] = self.tasks.start(work, name="in-app messages after an identify")
             self.settling.add(device)
+            # Also where it has failed, or was cancelled before it has begun.
+            upload.add_done_callback(partial(self._end_upload, device))
 
     def anonymized(self, context: SubjectContext) -> None:
         """Dismiss the message of the old customer, and load those of the new one."""
@@ -219,6 +222,11 @@ class InAppMessages(Feature):
         upload = self.uploads.pop(device, None)
         if upload is not None:
             upload.cancel()
+
+    def _end_upload(self, device: str, task: "asyncio.Task[None] | None") -> None:
+        if self.uploads.get(device) is task:
+            del self.uploads[device]
+            self.settling.discard(device)
 
     async def _load_after_upload(
         self, context: SubjectContext, device: str, receipt: Receipt, previous: CustomerSnapshot | None
@@ -241,9 +249,7 @@ class InAppMessages(Feature):
                     await self._handle_pending(context)
                     await _settle(receipt, None)
         finally:
-            if self.uploads.get(device) is asyncio.current_task():
-                del self.uploads[device]
-                self.settling.discard(device)
+            self._end_upload(device, asyncio.current_task())
         customer = await context.current_customer(counts_as_activity=False)
         if receipt.status == "delivered" and customer is not None:
             self.loader.start(context, customer, self._clock(), force_request=True)

@@ -1,0 +1,215 @@
+"""
+An application that cancels all tasks that it finds, as some do when they end, at any time, while it goes on.
+
+Its own call is not cancelled. It does what it should or raises an error that says so; nothing is lost, and no task, no
+thread and no file is left behind.
+"""
+
+import asyncio
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from helpers.clients import SOMEONE, Configure, Connect
+from helpers.in_app import InAppFixture, message
+from helpers.storages import OpenFile, lease, records
+from helpers.waiting import running, until
+
+from exponea_async import DamagedFileError, Event, Exponea, FlushMode, LifecycleError, StorageError
+from exponea_async.sandbox import Sandbox
+from exponea_async.storage.base import Record
+from exponea_async.storage.sqlite.storage import SQLiteStorage, wipe_unused_file
+
+ALL = "all tasks"
+
+
+def cancel_others(text: str = "exponea_async", *, keep: "set[asyncio.Task[object]] | None" = None) -> None:
+    """Cancel all tasks but the present one, or those with a text in their names: not those of the sandbox."""
+    for task in asyncio.all_tasks() - {asyncio.current_task()} - (keep or set()):
+        if text is ALL or text in task.get_name():
+            task.cancel()
+
+
+async def pause(steps: int) -> None:
+    """Let some turns of the event loop pass; later ones with time for other threads."""
+    for step in range(steps):
+        await asyncio.sleep(0 if step < 10 else 0.001)
+
+
+class TestClient:
+    @pytest.mark.parametrize("steps", range(30))
+    @pytest.mark.both_storages
+    async def test_closing(self, connect: Connect, configure: Configure, steps: int) -> None:
+        """The client is closed, though the close says that it was interrupted; everything is in the queue."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_event(Event("ping"))
+        closing = asyncio.create_task(client.aclose(5.0), name="the application's")
+        await pause(steps)
+        cancel_others()
+        await asyncio.wait([closing], timeout=60)
+        with suppress(LifecycleError):
+            closing.result()
+        await client.aclose(5.0)
+
+        assert repr(client) == "<Exponea shop closed>"
+        await until(lambda: running() == [])
+        storage = configure().storage
+        if isinstance(storage, Path):
+            async with Exponea(configure(flush_mode="MANUAL")) as again:
+                assert again.stats().tracked == 0
+            wipe_unused_file(storage, follow_links=False)
+
+    @pytest.mark.parametrize("steps", range(30))
+    async def test_starting(self, configure: Configure, steps: int) -> None:
+        """The client is started, or is not and can be; nothing keeps its file afterwards."""
+        client = Exponea(configure())
+        starting = asyncio.create_task(client.start(), name="the application's")
+        await pause(steps)
+        cancel_others()
+        await asyncio.wait([starting], timeout=60)
+        if starting.exception() is not None:
+            assert isinstance(starting.exception(), LifecycleError | StorageError)
+            assert repr(client) == "<Exponea shop not started>"
+            await until(lambda: running() == [])
+        await client.start()
+        await client.track_event(Event("ping"))
+        await client.aclose(5.0)
+        path = configure().storage
+        assert isinstance(path, Path)
+        wipe_unused_file(path, follow_links=False)
+
+    @pytest.mark.parametrize("steps", range(0, 30, 2))
+    async def test_stopping(self, connect: Connect, sandbox: Sandbox, steps: int) -> None:
+        """If the stop was interrupted, it can be called again; nothing is sent then."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_event(Event("ping"))
+        stopping = asyncio.create_task(client.stop_integration(everyone=True), name="the application's")
+        await pause(steps)
+        cancel_others()
+        await asyncio.wait([stopping], timeout=60)
+        with suppress(LifecycleError, StorageError):
+            stopping.result()
+        await client.stop_integration(everyone=True)
+        await client.aclose()
+
+        await until(lambda: running() == [])
+        assert sandbox.engine.events() == []
+
+    @pytest.mark.parametrize("steps", range(1, 40, 3))
+    async def test_the_end_after_the_wipe_of_another(self, connect: Connect, configure: Configure, steps: int) -> None:
+        """Callers that wait for an event which another client has wiped are told so, and the client can be started."""
+        client = await connect(flush_mode="MANUAL")
+        receipt = await client.track_event(Event("a"))
+        waiting = asyncio.create_task(receipt.decided(), name="the application's")
+        await (await connect(flush_mode="MANUAL")).stop_integration(everyone=True)
+        with suppress(StorageError):
+            await client.track_event(Event("b"))
+        await until(lambda: client.is_stopped)
+        await pause(steps)
+        cancel_others()
+        await asyncio.wait([waiting], timeout=60)
+
+        assert waiting.done()
+        assert receipt.status == "lost"
+        await client.start()
+        await client.track_event(Event("c"))
+
+    async def test_two_starts(self, configure: Configure) -> None:
+        """A start that is cancelled does not close the client that another call has started."""
+        client = Exponea(configure())
+        first, second = (asyncio.create_task(client.start()) for _ in range(2))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait([first, second])
+
+        assert second.cancelled()
+        await client.track_event(Event("ping"))
+        await client.aclose()
+
+    @pytest.mark.parametrize("steps", range(6))
+    async def test_changing_the_mode(self, connect: Connect, sandbox: Sandbox, steps: int) -> None:
+        """A change of the flush mode whose caller is cancelled is made, or is not."""
+        client = await connect(flush_mode="PERIOD", flush_period=600.0)
+        await client.track_event(Event("ping"))
+        changing = asyncio.create_task(client.set_flush_mode("IMMEDIATE"))
+        await pause(steps)
+        changing.cancel()
+        await asyncio.wait([changing])
+        if client.flush_mode is FlushMode.IMMEDIATE:
+            await until(lambda: len(sandbox.engine.events()) == 1)
+        else:
+            assert running("period")
+
+    async def test_an_identify(self, in_app: InAppFixture) -> None:
+        """Messages are shown for a device although the task that waits for its identification was cancelled."""
+        client = await in_app.start(message())
+        await client.identify_customer(SOMEONE)
+        cancel_others("in-app messages after an identify")
+        await in_app.idle()
+        await client.track_event(Event("x"))
+
+        assert [each.id for each in await in_app.received()] == ["m"]
+
+
+class TestFile:
+    @pytest.mark.parametrize("steps", range(0, 100, 4))
+    async def test_the_file_is_replaced(self, open_file: OpenFile, path: Path, steps: int) -> None:
+        """What a deleted file held is in the new one, and is reported, though the task that copies it is cancelled."""
+        reported: list[DamagedFileError] = []
+        storage = await open_file(report=reported.append)
+        for _ in range(4):
+            await storage.write(records(*map(str, range(500))))
+        for each in path.parent.iterdir():
+            each.unlink()
+        write = asyncio.ensure_future(storage.write(records("new")))
+        await pause(steps)
+        cancel_others(ALL, keep={write})
+        with suppress(StorageError):
+            await write
+
+        written = int(write.exception() is None)
+        assert (await storage.pending()).waiting == 2_000 + written
+        assert len(reported) == 1
+
+    @pytest.mark.parametrize("steps", range(15))
+    async def test_leasing(self, open_file: OpenFile, steps: int) -> None:
+        """Records that are leased for a caller who was cancelled can be leased again at once."""
+        storage = await open_file()
+        await storage.write(records("a", "b"))
+        leasing = asyncio.create_task(lease(storage))
+        await pause(steps)
+        leasing.cancel()
+        await asyncio.wait([leasing])
+        if leasing.cancelled():
+            # Behind the lease.
+            await storage.write([])
+            assert len(await lease(storage)) == 2
+
+    @pytest.mark.parametrize("steps", range(20))
+    async def test_opening(self, path: Path, steps: int) -> None:
+        """The file is not in use after an opening that was cancelled at any step."""
+        storage = SQLiteStorage(path)
+        opening = asyncio.create_task(storage.open())
+        await pause(steps)
+        cancel_others(ALL)
+        await asyncio.wait([opening])
+        await storage.aclose()
+        wipe_unused_file(path, follow_links=False)
+
+    @pytest.mark.parametrize("steps", range(1, 12))
+    @pytest.mark.parametrize("count", [1, 4])
+    async def test_closing_while_calls_wait(self, path: Path, steps: int, count: int) -> None:
+        """The calls are completed, and the file is closed then, though the closing was cancelled."""
+        storage, others = SQLiteStorage(path), set(threading.enumerate())
+        await storage.open()
+        part = [Record("r", b"x", 1.0)] * 250
+        writes = [asyncio.create_task(storage.write(part)) for _ in range(count)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(storage.aclose(5.0))
+        await pause(steps)
+        closing.cancel()
+        await asyncio.wait([closing, *writes])
+        assert all(write.exception() is None for write in writes)
+        await until(lambda: not [each for each in threading.enumerate() if each not in others and each.daemon])
+        wipe_unused_file(path, follow_links=False)
