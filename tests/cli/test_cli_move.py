@@ -25,14 +25,26 @@ from exponea_async.storage.postgres.storage import PostgresStorage
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 NOW = time.time()
-#: Runs the program with small parts, after a line that says that it begins.
+#: Runs the program with small parts, and kills it some seconds after a number of steps.
 SMALL_PARTS = """
-import sys
+import os, signal, sys, threading
 from exponea_async.cli import main
 from exponea_async.storage import moving
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def count(*args):
+    global steps
+    steps -= 1
+    if steps == 0:
+        threading.Timer(delay, die).start() if delay else die()
+    return await in_thread(*args)
+
+steps, delay = int(sys.argv[1]), float(sys.argv[2])
+in_thread, moving.in_thread = moving.in_thread, count
 moving.MAX_RECORDS, moving.MAX_STATES = 7, 3
-print("begins", flush=True)
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[3:]))
 """
 
 
@@ -229,19 +241,13 @@ def test_other_states_are_refused(case: Case) -> None:
     assert_same(asyncio.run(read_file()), expected)
 
 
-def interrupted(case: Case, delay: float) -> int | None:
-    """Run the command in a process, kill it after a time, and return its exit code, or None if it was killed."""
-    command = [sys.executable, "-c", SMALL_PARTS, "queue", "move", str(case.path)]
+def interrupted(case: Case, steps: int, delay: float = 0.0) -> bool:
+    """Run the command in a process that kills itself some seconds after a step; return whether it got that far."""
+    command = [sys.executable, "-c", SMALL_PARTS, str(steps), str(delay), "queue", "move", str(case.path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout
-    assert process.stdout.readline() == "begins\n"
-    try:
-        process.wait(delay)
-    except subprocess.TimeoutExpired:
-        process.kill()
     _, errors = finish(process)
     assert process.returncode in (0, -9), errors
-    return process.returncode if process.returncode == 0 else None
+    return process.returncode == -9
 
 
 def is_being_moved(case: Case) -> bool:
@@ -254,7 +260,7 @@ def test_killed_at_random(case: Case) -> None:
     expected = case.fill(300)
     generator = random.Random(12)
     kills = 0
-    while interrupted(case, generator.uniform(0.1, 0.8) + 0.05 * kills) is None:
+    while interrupted(case, generator.randrange(1, 60) + 10 * kills, generator.uniform(0.0, 0.02)):
         kills += 1
     assert kills
     assert_same(case.moved(300), expected)
@@ -264,10 +270,10 @@ def test_killed_at_random(case: Case) -> None:
 def test_an_interrupted_move_keeps_clients_out(case: Case) -> None:
     """Until an interrupted move is run again or given up, no client opens the file: a part may be in both places."""
     expected = case.fill(300)
-    delay = 0.2
+    steps = 1
     while not is_being_moved(case):
-        assert interrupted(case, delay) is None
-        delay += 0.05
+        assert interrupted(case, steps)
+        steps += 40
     refused = run("queue", "stats", "--storage", case.path)
     assert refused.code == 1
     assert "queue move" in refused.err
