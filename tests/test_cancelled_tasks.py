@@ -6,7 +6,11 @@ thread and no file is left behind.
 """
 
 import asyncio
+import os
+import sqlite3
+import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from helpers.in_app import InAppFixture, message
 from helpers.storages import OpenFile, lease, records
 from helpers.waiting import running, until
 
-from exponea_async import DamagedFileError, Event, Exponea, FlushMode, LifecycleError, StorageError
+from exponea_async import ClosedError, DamagedFileError, Event, Exponea, FlushMode, LifecycleError, StorageError
 from exponea_async.sandbox import Sandbox
 from exponea_async.storage.base import Record
 from exponea_async.storage.sqlite.storage import SQLiteStorage, wipe_unused_file
@@ -59,6 +63,31 @@ class TestClient:
             async with Exponea(configure(flush_mode="MANUAL")) as again:
                 assert again.stats().tracked == 0
             wipe_unused_file(storage, follow_links=False)
+
+    @pytest.mark.parametrize("steps", range(20))
+    async def test_streams_end(self, connect: Connect, steps: int) -> None:
+        """A stream ends, and a call is refused as by a closed client, also if the close was interrupted."""
+        client = await connect(device=True)
+        stream = client.opened_push_stream()
+
+        async def read() -> None:
+            async for _ in stream:
+                pass
+
+        reading = asyncio.create_task(read(), name="the application's")
+        closing = asyncio.create_task(client.aclose(5.0), name="the application's")
+        await pause(steps)
+        cancel_others()
+        await asyncio.wait([closing], timeout=60)
+        with suppress(LifecycleError):
+            closing.result()
+        await client.aclose()
+
+        async with asyncio.timeout(60):
+            await reading
+        with pytest.raises(ClosedError):
+            await client.track_event(Event("late"))
+        await until(lambda: running() == [])
 
     @pytest.mark.parametrize("steps", range(30))
     async def test_starting(self, configure: Configure, steps: int) -> None:
@@ -196,6 +225,44 @@ class TestFile:
         await asyncio.wait([opening])
         await storage.aclose()
         wipe_unused_file(path, follow_links=False)
+
+    @pytest.mark.parametrize("attempt", range(10))
+    async def test_a_fork_while_the_file_is_being_closed(self, path: Path, attempt: int) -> None:
+        """A child that is forked before a storage that was let go of is closed has no copy of its connection."""
+        storage = SQLiteStorage(path)
+        await storage.open()
+        connection = await storage.run(lambda connection: connection)
+        calls = [asyncio.ensure_future(storage.run(lambda _: time.sleep(0.002 * attempt))) for _ in range(2)]
+        await asyncio.sleep(0.002)
+        storage.abandon()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                connection.execute("SELECT 1")
+            finally:
+                # It has not raised, or it has because it is closed.
+                os._exit(isinstance(sys.exc_info()[1], sqlite3.ProgrammingError) or 9)
+        _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+        await asyncio.gather(*calls)
+
+        assert os.waitstatus_to_exitcode(status) == 1
+        await until(lambda: running() == [])
+
+    @pytest.mark.parametrize("count", [0, 1, 4])
+    async def test_letting_go_while_calls_wait(self, path: Path, count: int) -> None:
+        """A storage that is let go of in its event loop completes the calls, accepts no more, and closes the file."""
+        storage, others = SQLiteStorage(path), set(threading.enumerate())
+        await storage.open()
+        writes = [asyncio.create_task(storage.write([Record("r", b"x", 1.0)] * 250)) for _ in range(count)]
+        await asyncio.sleep(0)
+        storage.abandon()
+        with pytest.raises(StorageError, match="closed"):
+            await storage.write(records("late"))
+        await asyncio.gather(*writes)
+        await until(lambda: not [each for each in threading.enumerate() if each not in others and each.daemon])
+        wipe_unused_file(path, follow_links=False)
+        await storage.open()
+        await storage.aclose()
 
     @pytest.mark.parametrize("steps", range(1, 12))
     @pytest.mark.parametrize("count", [1, 4])

@@ -194,14 +194,15 @@ class Components:
 
     async def close_features(self, deadline: Deadline, refusal: LifecycleError, *, end_sessions: bool = False) -> None:
         """Refuse all verbs from now on, and end everything but the upload."""
-        async with deadline.limit(CLOSE_GRACE):
-            await self.session_expirer.aclose()
-            if end_sessions:
-                await self._end_sessions()
-        self.recorder.refuse(refusal)
-        async with deadline.limit(CLOSE_GRACE):
-            await self.features.aclose()
-        self.devices.end_streams()
+        # The last one is done first, and the others also where this is cancelled.
+        async with AsyncExitStack() as stack:
+            stack.callback(self.devices.end_streams)
+            stack.push_async_callback(self._limited, self.features.aclose, deadline)
+            stack.callback(self.recorder.refuse, refusal)
+            async with deadline.limit(CLOSE_GRACE):
+                await self.session_expirer.aclose()
+                if end_sessions:
+                    await self._end_sessions()
 
     async def _end_sessions(self) -> None:
         try:

@@ -107,14 +107,28 @@ class GroupCommitter:
     async def aclose(self) -> None:
         """Complete the calls made so far; writes that wait for capacity get an error."""
         if not self._closing:
-            self._closing = True
-            for timer in (self._idle_timer, self._poll_timer):
-                if timer is not None:
-                    timer.cancel()
-            self._must_retry = True
-            self._drained = asyncio.Event()
+            self._refuse()
             self._begin()
         await self.wait_closed()
+
+    def abandon(self) -> None:
+        """Accept no more calls, without waiting for those made so far; they are lost if their event loop has ended."""
+        if self._closing:
+            return
+        drained = self._refuse()
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - the public function raises if there is none
+            self._loop.call_soon(self._begin)
+        else:
+            drained.set()
+
+    def _refuse(self) -> asyncio.Event:
+        self._closing = True
+        for timer in (self._idle_timer, self._poll_timer):
+            if timer is not None:
+                timer.cancel()
+        self._must_retry = True
+        self._drained = asyncio.Event()
+        return self._drained
 
     def when_drained(self, call: Callable[[], None]) -> None:
         """Call a function once the calls are complete that were made before the queue was closed."""

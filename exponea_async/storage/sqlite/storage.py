@@ -155,11 +155,15 @@ class SQLiteStorage:
             # It is still connected if this is cancelled, because the event loop ends.
             if was_open and not self._committer.is_running:
                 self.abandon()
-                # What still waits opens the file again.
-                self._committer.when_drained(self.abandon)
 
     def abandon(self) -> None:
-        """Close the file without waiting: the event loop has ended, and the calls with it."""
+        """Close the file without waiting, as where the event loop has ended, and the calls with it."""
+        self._committer.abandon()
+        self._let_go()
+        # What still waits opens the file again.
+        self._committer.when_drained(self._let_go)
+
+    def _let_go(self) -> None:
         connection, self._connection = self._connection, None
         if connection:
             connection.abandon()
@@ -255,7 +259,7 @@ class SQLiteStorage:
                         raise error
                     return await connection.call(work)
                 except (sqlite3.DatabaseError, MovedFileError) as raised:
-                    is_gone = isinstance(raised, MovedFileError) or await _is_gone(connection)
+                    is_gone = isinstance(raised, MovedFileError) or await connection.is_moved()
                     if not is_gone and (attempt or not is_damage(raised)):
                         raise
                     connection = await self._replace_file(connection, raised)
@@ -461,15 +465,6 @@ class SQLiteStorage:
 
     def _wipe(self) -> None:
         _wipe(self._fix_path())
-
-
-async def _is_gone(connection: ConnectionThread) -> bool:
-    """Return whether the file that is open is not at its path any more: reading one that was wiped may fail."""
-    try:
-        await connection.call(QueueConnection.check_path)
-    except MovedFileError:
-        return True
-    return False
 
 
 def wipe_unused_file(path: Path, *, follow_links: bool) -> None:

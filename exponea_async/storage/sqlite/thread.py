@@ -14,7 +14,7 @@ import aiosqlite
 
 from exponea_async._internal.closing import run_thread_to_end, wait_until_done
 from exponea_async.storage.sqlite import forking
-from exponea_async.storage.sqlite.connection import QueueConnection
+from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -148,6 +148,20 @@ class ConnectionThread(aiosqlite.Connection):
         """Start work on the thread, behind what was called before, and return a future of its result."""
         return self._put(work, cast("QueueConnection", self._conn))
 
+    async def is_moved(self) -> bool:
+        """Return whether the file that is open is not at its path any more: reading one that was wiped may fail."""
+        try:
+            await self.call(QueueConnection.check_path)
+        except MovedFileError:
+            return True
+        return False
+
+    def _close_now(self) -> None:
+        # On the thread, and not before it closes: a fork closes the child's copy only of what is known to be open.
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
     async def close(self) -> None:
         """Close the connection and end the thread."""
         with suppress(sqlite3.Error, ValueError):
@@ -155,10 +169,8 @@ class ConnectionThread(aiosqlite.Connection):
 
     def abandon(self) -> None:
         """Close the connection and end the thread, without waiting for that."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            # Not left to aiosqlite, whose thread goes on for ever if the closing fails.
-            self._tx.put_nowait((None, self._exclusive(connection.close)))
+        # Not left to aiosqlite, whose thread goes on for ever if the closing fails.
+        self._tx.put_nowait((None, self._exclusive(self._close_now)))
         # aiosqlite passes the result to the event loop of the thread that calls `stop`. This one has none; the present
         # event loop may be closed by then.
         stopping = Thread(target=self.stop, daemon=True)
