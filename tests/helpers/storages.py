@@ -51,6 +51,7 @@ __all__ = [
     "later",
     "lease",
     "moved_aside",
+    "names_in",
     "record",
     "records",
     "write_dead",
@@ -121,6 +122,11 @@ async def open_file(path: Path) -> AsyncIterator[OpenFile]:
 def files(path: Path) -> list[Path]:
     """Return the paths of a file and its companions."""
     return [Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
+
+
+def names_in(folder: Path) -> set[str]:
+    """Return the names of all that is in a folder."""
+    return {each.name for each in folder.iterdir()}
 
 
 def content(path: Path) -> bytes:

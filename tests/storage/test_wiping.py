@@ -17,7 +17,7 @@ import pytest
 from helpers.clients import Configure, Connect
 from helpers.environment import SetConstants
 from helpers.queue_file import locked
-from helpers.storages import OpenFile, bodies, content, dead, delivered, files, ids, lease, record, records
+from helpers.storages import OpenFile, bodies, content, dead, delivered, files, ids, lease, names_in, record, records
 
 from exponea_async import Exponea, LifecycleError
 from exponea_async.errors import StorageError, WipedFileError
@@ -36,10 +36,6 @@ async def fill(storage: SQLiteStorage) -> None:
 def traces(folder: Path) -> list[str]:
     """Return the names of the files in which the secret is."""
     return [path.name for path in sorted(folder.iterdir()) if path.is_file() and SECRET.encode() in content(path)]
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 class TestWhatGoes:
@@ -67,7 +63,7 @@ class TestWhatGoes:
             path.with_name(name).write_text(f"{SECRET}\n")
         await storage.wipe()
 
-        assert names(path.parent) & {*self.LEFTOVERS, *self.FOREIGN} == {*self.FOREIGN}
+        assert names_in(path.parent) & {*self.LEFTOVERS, *self.FOREIGN} == {*self.FOREIGN}
 
     async def test_files_of_imports(self, open_file: OpenFile, path: Path) -> None:
         """Journals and files of invalid lines that an import has left beside the queue go."""
@@ -81,7 +77,7 @@ class TestWhatGoes:
             path.with_name(name).write_text(text)
         await SQLiteStorage(path).wipe()
 
-        assert not names(path.parent) & own.keys()
+        assert not names_in(path.parent) & own.keys()
 
     async def test_links_and_folders_stay(self, open_file: OpenFile, path: Path) -> None:
         """A link or a folder with the name of a copy is not one."""
@@ -91,14 +87,14 @@ class TestWhatGoes:
         await storage.wipe()
 
         assert content(target) == b"of somebody"
-        assert {*self.LEFTOVERS[:2]} <= names(path.parent)
+        assert {*self.LEFTOVERS[:2]} <= names_in(path.parent)
 
     async def test_nothing_is_created(self, tmp_path: Path) -> None:
         """Where there is no queue, and where there is no folder, nothing is created."""
         await SQLiteStorage(tmp_path / "queue.sqlite").wipe()
         await SQLiteStorage(tmp_path / "missing" / "queue.sqlite").wipe()
 
-        assert names(tmp_path) == set()
+        assert names_in(tmp_path) == set()
 
     @pytest.mark.parametrize("name", ["queue.sqlite", "queue.sqlite.exponea-wiped"])
     async def test_a_foreign_file_stays(self, tmp_path: Path, name: str) -> None:
@@ -109,7 +105,7 @@ class TestWhatGoes:
             await SQLiteStorage(tmp_path / "queue.sqlite").wipe()
 
         assert content(foreign) == b"id,email\n" * 1_000
-        assert names(tmp_path) == {name}
+        assert names_in(tmp_path) == {name}
 
 
 def make_link_and_folder(path: Path, target: Path) -> None:
@@ -178,14 +174,14 @@ class TestDifficulties:
         assert "all were deleted" in output
         assert "stopped True" in output
         assert traces(path.parent) == []
-        assert names(path.parent) == {"queue.sqlite", "queue.sqlite.exponea-wiped"}
+        assert names_in(path.parent) == {"queue.sqlite", "queue.sqlite.exponea-wiped"}
 
         storage = SQLiteStorage(path)
         await storage.open()
         await storage.write(records("a"))
         assert bodies(await storage.waiting(9)) == ["a"]
         await storage.aclose()
-        assert names(path.parent) == {"queue.sqlite"}
+        assert names_in(path.parent) == {"queue.sqlite"}
 
     @pytest.mark.parametrize("emptied", [True, False])
     async def test_an_interrupted_wipe(self, open_file: OpenFile, path: Path, *, emptied: bool) -> None:
@@ -201,7 +197,7 @@ class TestDifficulties:
         again = await open_file()
         assert ((await again.pending()).waiting, await again.load_state(SECRET)) == (0, None)
         assert traces(path.parent) == []
-        assert "queue.sqlite.exponea-wiped" not in names(path.parent)
+        assert "queue.sqlite.exponea-wiped" not in names_in(path.parent)
 
     async def test_data_that_cannot_be_erased(self, open_file: OpenFile, path: Path) -> None:
         """If the system does not even empty the file, the error says so, and the data is not used but erased later."""
@@ -234,7 +230,7 @@ class TestDifficulties:
             await storage.open()
             assert not {*bodies(await storage.waiting(9))} & {*wiped}
             await storage.aclose()
-            assert names(path.parent) == {"queue.sqlite"}
+            assert names_in(path.parent) == {"queue.sqlite"}
             assert not [body for body in wiped if body.encode() in content(path)]
 
 

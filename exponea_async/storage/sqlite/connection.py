@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from exponea_async.storage.clock import boot_number
 from exponea_async.storage.sqlite import marks
+from exponea_async.storage.sqlite.folder import locked_if_possible
 from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.marks import Outcome
 from exponea_async.storage.sqlite.patience import Patience
@@ -143,9 +144,15 @@ class QueueConnection(sqlite3.Connection):
     def close(self) -> None:
         """Close the file; closing it again does nothing."""
         hold, self.hold = self.hold, None
-        if hold:
+        with locked_if_possible(Path(self.path).parent) as is_locked:
+            # Otherwise the log at the path may be that of a new file. SQLite would delete it all the same if the file
+            # that is open was emptied by a wipe.
+            may_delete_log = is_locked and self._is_at_path()
+            if hold and may_delete_log:
+                hold.unlock()
+            super().close()
+        if hold and not may_delete_log:
             hold.unlock()
-        super().close()
         if hold:
             hold.close()
         release, self.release = self.release, _nothing
@@ -185,6 +192,12 @@ class QueueConnection(sqlite3.Connection):
         except OSError:
             # Unknown, as after a change of the process's user; what is committed stays committed.
             return
+
+    def _is_at_path(self) -> bool:
+        try:
+            return Path(self.path).stat().st_ino == self.inode
+        except OSError:
+            return False
 
     def measure_log(self) -> None:
         """Read the size of the write-ahead log again."""

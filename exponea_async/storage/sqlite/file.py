@@ -5,24 +5,19 @@ The queue's file on the disk: creating it, opening it, recognizing damage, and m
 import contextlib
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 from exponea_async.errors import DamagedFileError, StorageError
 from exponea_async.storage.sqlite import queries
 from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection, primary_code
+from exponea_async.storage.sqlite.folder import locked
 from exponea_async.storage.sqlite.hold import Hold
 from exponea_async.storage.sqlite.leftovers import DAMAGED
 from exponea_async.storage.sqlite.ownership import claim, delete_companions
 from exponea_async.storage.sqlite.schema import APPLICATION_ID, MOVING, migrate
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows, where an open file cannot be renamed
-    fcntl = None  # type: ignore[assignment]
 
 #: Suffixes of the file and its companions, which exist while it is in use; the file itself is last.
 SUFFIXES = ("-wal", "-shm", "")
@@ -31,10 +26,6 @@ SUFFIXES = ("-wal", "-shm", "")
 LOG_SIZE = 4_000_000
 #: The largest file whose pages are all read when it is opened, which takes about 0.1 seconds.
 MAX_CHECKED_BYTES = 64_000_000
-#: How long to wait for a process that opens, moves or wipes a queue of the same folder, in seconds.
-FOLDER_TIMEOUT = 10.0
-#: The folders that a thread has locked.
-_locked_folders = threading.local()
 
 WRITABLE = (
     "Give this process the right to write the file and its folder, or set storage or EXPONEA_STORAGE to another path."
@@ -189,46 +180,6 @@ def move_aside(path: Path, inode: int, log_inode: int = 0) -> str:
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{path}{suffix}").rename(f"{target}{suffix}")
         return target
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Prevent other processes and threads from creating, moving and deleting files of a folder; may be nested."""
-    if folder in _locked_folders.__dict__.setdefault("all", set()) or fcntl is None:
-        yield
-        return
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:
-        # A folder may be writable and not readable. Then it can't be locked.
-        yield
-        return
-    try:
-        _lock(handle)
-        _locked_folders.all.add(folder)
-        yield
-    finally:
-        _locked_folders.all.discard(folder)
-        # Closing is not enough: a child that was forked meanwhile has a copy of the handle.
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_UN)
-        os.close(handle)
-
-
-def _lock(handle: int) -> None:
-    deadline = time.monotonic() + FOLDER_TIMEOUT
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.005)
-            continue
-        except OSError:
-            # Some network file systems have no such locks.
-            pass
-        return
 
 
 def _unused_name(path: Path) -> str:

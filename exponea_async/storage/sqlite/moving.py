@@ -13,7 +13,8 @@ from pathlib import Path
 from exponea_async.errors import LifecycleError
 from exponea_async.storage.clock import boot_number, to_unix
 from exponea_async.storage.parts import MovedLetter, MovedRecord, MovedState
-from exponea_async.storage.sqlite.file import is_busy, locked, storage_error
+from exponea_async.storage.sqlite.file import is_busy, storage_error
+from exponea_async.storage.sqlite.folder import locked, locked_if_possible
 from exponea_async.storage.sqlite.ownership import check_existing, delete_companions
 from exponea_async.storage.sqlite.schema import MOVING, ROUTE_SHIFT, migrate, schema_version
 
@@ -49,7 +50,7 @@ class MovableFile:
         try:
             self._lock()
         except BaseException:
-            self._connection.close()
+            self.close()
             raise
 
     def _lock(self) -> None:
@@ -69,7 +70,8 @@ class MovableFile:
 
     def close(self) -> None:
         """Close the file; other processes can open it again."""
-        self._connection.close()
+        with locked_if_possible(self.path.parent):
+            self._connection.close()
 
     def delete(self) -> None:
         """Close and delete the file."""

@@ -158,7 +158,7 @@ class _Salvage:
         return {key: active for key, active in rows if key in ids and isinstance(active, float)}
 
     def _copy_counters(self) -> None:
-        for name in ("route", "state"):
+        for name in ("route", "state", "wiped"):
             value = self._reader.value("SELECT value FROM counter WHERE name = ?", name)
             if isinstance(value, int):
                 self._target.set_counter(name, max(value, self._target.counter(name)))

@@ -19,6 +19,8 @@ RECLAIM_INTERVAL = 1.0
 MIN_ROOM = 8192
 #: The size of the reserve, and the size of the log from which on there is one, in bytes.
 RESERVE_SIZE, RESERVE_FROM = 4_000_000, 1_000_000
+#: A larger log is copied into the file before it is closed, in bytes: no file of the folder can be opened meanwhile.
+MAX_LOG_AT_CLOSE = 1_000_000
 
 
 def tidy(connection: QueueConnection) -> None:
@@ -39,6 +41,8 @@ def tidy_before_close(connection: QueueConnection) -> None:
     connection.check_path()
     with suppress(sqlite3.OperationalError):
         shrink(connection)
+        if connection.log_size > MAX_LOG_AT_CLOSE:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def empty_log(connection: QueueConnection) -> None:

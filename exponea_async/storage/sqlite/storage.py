@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -33,7 +33,8 @@ from exponea_async.storage.clock import to_uptime
 from exponea_async.storage.erasure import Erased, Erasure
 from exponea_async.storage.sqlite import erasing, leases, queries, space
 from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
-from exponea_async.storage.sqlite.file import is_damage, is_disk_full, locked, move_aside, open_file, storage_error
+from exponea_async.storage.sqlite.file import is_damage, is_disk_full, move_aside, open_file, storage_error
+from exponea_async.storage.sqlite.folder import locked
 from exponea_async.storage.sqlite.group_commit import Finish, GroupCommitter, Work
 from exponea_async.storage.sqlite.patience import Patience
 from exponea_async.storage.sqlite.salvage import replaced
@@ -198,8 +199,11 @@ class SQLiteStorage:
         with locked(path.parent):
             finish_wipe(path)
             connection = self._open_or_replace(open_once)
-            # Before the folder is free: another client's wipe empties the file.
-            self._check_wipe(connection)
+            with ExitStack() as on_error:
+                on_error.callback(connection.close)
+                # Before the folder is free: another client's wipe empties the file.
+                self._check_wipe(connection)
+                on_error.pop_all()
         return connection
 
     def _open_or_replace(self, open_once: Callable[[], QueueConnection]) -> QueueConnection:
@@ -207,7 +211,10 @@ class SQLiteStorage:
             return open_once()
         except DamagedFileError as error:
             connection = open_once()
-            self._loss = replaced(connection, error.moved_to, str(error.__cause__))
+            with ExitStack() as on_error:
+                on_error.callback(connection.close)
+                self._loss = replaced(connection, error.moved_to, str(error.__cause__))
+                on_error.pop_all()
             return connection
 
     def _fix_path(self) -> Path:
@@ -218,8 +225,11 @@ class SQLiteStorage:
         """Raise a `WipedFileError` if another client has wiped the queue since this storage was opened."""
         wipe_number = connection.counter("wiped")
         if self._wipe_number is not None and wipe_number not in (0, self._wipe_number):
-            connection.close()
             raise WipedFileError(str(self.path))
+        if self._wipe_number and not wipe_number:
+            # The file replaces a damaged or deleted one. Clients that have the wiped file must still notice the wipe.
+            with connection.write_transaction():
+                connection.set_counter("wiped", self._wipe_number)
         self._wipe_number = wipe_number or self._wipe_number or 0
 
     async def _disconnect(self) -> None:
@@ -464,7 +474,7 @@ class SQLiteStorage:
                 raise
 
     def _wipe(self) -> None:
-        _wipe(self._fix_path())
+        wipe(self._fix_path())
 
 
 def wipe_unused_file(path: Path, *, follow_links: bool) -> None:
@@ -479,16 +489,9 @@ def wipe_unused_file(path: Path, *, follow_links: bool) -> None:
         LifecycleError: The file is open, in this or another process; nothing was deleted.
         StorageError: What is at the path is not a queue, or the system refused; nothing was deleted.
     """
-    _wipe(_absolute(path, follow_links=follow_links), only_if_unused=True)
+    wipe(_absolute(path, follow_links=follow_links), only_if_unused=True)
 
 
 def _absolute(path: Path, *, follow_links: bool) -> Path:
     """Return a path that does not depend on the working directory, which may change."""
     return path.resolve() if follow_links else path.absolute()
-
-
-def _wipe(path: Path, *, only_if_unused: bool = False) -> None:
-    try:
-        wipe(path, only_if_unused=only_if_unused)
-    except OSError as error:
-        raise storage_error(error, path) or error from error

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from exponea_async.errors import LifecycleError, StorageError
 from exponea_async.storage.sqlite.connection import QueueConnection
-from exponea_async.storage.sqlite.file import is_busy, locked, open_file
+from exponea_async.storage.sqlite.file import is_busy, open_file, storage_error
+from exponea_async.storage.sqlite.folder import locked
 from exponea_async.storage.sqlite.leftovers import delete_leftovers
 from exponea_async.storage.sqlite.ownership import COMPANIONS, claim
 
@@ -37,12 +38,17 @@ def wipe(path: Path, *, only_if_unused: bool = False) -> None:
 
     Raises:
         LifecycleError: The file is open, and must not be.
-        StorageError: What is at the path is not a queue, and nothing was deleted; or the system refused to erase the
-            data, which the message says.
-        OSError: The system refused; the file is as it was.
+        StorageError: What is at the path is not a queue, or the system refused, and nothing was deleted; or the system
+            refused to erase the data, which the message says.
     """
-    if not path.parent.exists():
-        return
+    try:
+        if path.parent.exists():
+            _wipe(path, only_if_unused=only_if_unused)
+    except OSError as error:
+        raise storage_error(error, path) or error from error
+
+
+def _wipe(path: Path, *, only_if_unused: bool) -> None:
     with locked(path.parent):
         finish_wipe(path)
         if os.path.lexists(path):
