@@ -3,6 +3,7 @@ A client's queue file that fails, and that another process holds.
 """
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from exponea_async._pipeline.commands import event_command
 from exponea_async.storage.base import StateChange
+from exponea_async.storage.sqlite import folder
 from exponea_async.storage.sqlite.schema import MIGRATIONS, ROUTE_SHIFT, migrate
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
@@ -50,6 +52,26 @@ def locked(path: Path) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")
+
+
+@contextmanager
+def folder_locked(path: Path) -> Iterator[None]:
+    """Hold the lock on a file's folder within the block, as a process does that is about to replace the file."""
+    is_held, end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with folder.locked(path.parent):
+            is_held.set()
+            end.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    is_held.wait()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 def stored_state(path: Path, key: str) -> bytes | None:

@@ -4,47 +4,23 @@ Closing files: a new file at the path, and its write-ahead log, are not touched 
 
 import asyncio
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from helpers.environment import SetConstants
-from helpers.queue_file import locked as locked_for_writers
+from helpers.queue_file import folder_locked, locked
 from helpers.storages import OpenFile, bodies, content, files, names_in, record, records
 from helpers.waiting import until
 
 from exponea_async.errors import DamagedFileError, StorageError, WipedFileError
 from exponea_async.storage.base import StateChange
 from exponea_async.storage.sqlite import folder
-from exponea_async.storage.sqlite.folder import locked
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 PAGE = 4096
 SECRET = "jane@example.com"
-
-
-class Lock:
-    """The lock on a folder, held by another thread within the block."""
-
-    def __init__(self, path: Path) -> None:
-        self._folder = path.parent
-        self._is_held, self._end = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._hold)
-
-    def _hold(self) -> None:
-        with locked(self._folder):
-            self._is_held.set()
-            self._end.wait()
-
-    def __enter__(self) -> None:
-        self._thread.start()
-        self._is_held.wait()
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
 
 
 @contextmanager
@@ -63,7 +39,7 @@ class TestTheLog:
         reported: list[StorageError] = []
         await (await open_file()).aclose()
         # With nothing in the log, SQLite takes the emptied file for one that was never written to.
-        with locked_for_writers(path):
+        with locked(path):
             old = await open_file()
         await SQLiteStorage(path).wipe()
         new = await open_file(report=reported.append)
@@ -83,7 +59,7 @@ class TestTheLog:
         """While another process may replace the file, it is not closed."""
         storage = await open_file()
         await storage.write(records("a"))
-        with Lock(path):
+        with folder_locked(path):
             task = asyncio.create_task(storage.aclose())
             await asyncio.wait([task], timeout=0.1)
             assert not task.done()
@@ -99,7 +75,7 @@ class TestTheLog:
         set_constants(folder, FOLDER_TIMEOUT=0.05)
         storage = await open_file()
         await storage.write(records("a"))
-        with Lock(path):
+        with folder_locked(path):
             await storage.aclose()
             assert all(map(Path.exists, files(path)))
 
@@ -115,7 +91,7 @@ class TestTheLog:
             await storage.write([record(SECRET * 100) for _ in range(2_000)])
         file, log, _ = files(path)
         assert (size := log.stat().st_size) > 3_000_000 > file.stat().st_size
-        with Lock(path):
+        with folder_locked(path):
             task = asyncio.create_task(storage.aclose())
             await until(lambda: file.stat().st_size > 3_000_000)
             assert log.stat().st_size == size

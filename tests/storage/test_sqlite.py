@@ -3,14 +3,17 @@ The storage in a file: private, durable, with one commit for many callers.
 """
 
 import asyncio
+import gc
 import sqlite3
 import stat
 import threading
+import warnings
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from helpers.queue_file import folder_locked
 from helpers.storages import (
     NOW,
     OpenFile,
@@ -23,6 +26,7 @@ from helpers.storages import (
     later,
     lease,
     moved_aside,
+    names_in,
     record,
     records,
     write_dead,
@@ -239,6 +243,44 @@ class TestThread:
             assert not thread.is_alive()
         # The last one to close a file removes its log.
         assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+    def test_the_event_loop_is_closed_during_the_close(self, tmp_path: Path) -> None:
+        """An event loop that is closed without an end of its tasks leaves neither a thread nor a file open."""
+        path, others = tmp_path / "queue.sqlite", threads()
+        storage = SQLiteStorage(path)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(storage.open())
+        with folder_locked(path):
+            task = loop.create_task(storage.aclose())
+            # Long enough for the thread to wait for the folder; if it is not, it closes the file later.
+            loop.run_until_complete(asyncio.wait([task], timeout=0.2))
+            assert not task.done()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                # asyncio says that the task is destroyed.
+                loop.set_exception_handler(lambda *_: None)
+                loop.close()
+                del task
+                gc.collect()
+
+        for thread in threads() - others:
+            thread.join(60)
+            assert not thread.is_alive()
+        assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+    async def test_a_cancelled_close(self, open_file: OpenFile, path: Path) -> None:
+        """A storage whose closing is cancelled is closed when that ends."""
+        storage = await open_file()
+        with folder_locked(path):
+            task = asyncio.create_task(storage.aclose())
+            for _ in range(3):
+                await asyncio.wait([task], timeout=0.05)
+                task.cancel()
+            assert not task.done()
+
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert names_in(path.parent) == {path.name}
 
 
 async def started_task(name: str) -> "asyncio.Task[None]":

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any, ParamSpec, TypeVar, cast
 
 import aiosqlite
@@ -63,9 +63,9 @@ class ConnectionThread(aiosqlite.Connection):
 
     A transaction must be one call to the thread: each of aiosqlite's own calls runs a single statement, and sending it
     to the thread and back takes longer than most statements. aiosqlite has no public call that runs a function, so
-    this class adds `call`. It is the only code that uses protected members of aiosqlite: ``_execute``, ``_tx`` and
-    ``_conn``, of which aiosqlite's own calls consist, and the thread. They have to be checked for each new minor
-    version of aiosqlite, before the dependency's upper bound is raised.
+    this class adds `call`. It is the only code that uses protected members of aiosqlite: ``_execute``, ``_tx``,
+    ``_conn``, ``_connection`` and ``_running``, of which aiosqlite's own calls consist, and the thread. They have to be
+    checked for each new minor version of aiosqlite, before the dependency's upper bound is raised.
 
     Args:
         connect: Opens the connection; runs on the thread.
@@ -156,23 +156,28 @@ class ConnectionThread(aiosqlite.Connection):
             return True
         return False
 
-    def _close_now(self) -> None:
-        # On the thread, and not before it closes: a fork closes the child's copy only of what is known to be open.
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
     async def close(self) -> None:
-        """Close the connection and end the thread."""
-        with suppress(sqlite3.Error, ValueError):
-            await super().close()
+        """Close the connection and end the thread, though the caller is cancelled."""
+        if not self._running or self._connection is None:
+            return
+        closing = self._put(self._close_and_end)
+        self._running = False
+        with suppress(sqlite3.Error):
+            await wait_until_done(closing)
+            closing.result()
 
     def abandon(self) -> None:
         """Close the connection and end the thread, without waiting for that."""
-        # Not left to aiosqlite, whose thread goes on for ever if the closing fails.
-        self._tx.put_nowait((None, self._exclusive(self._close_now)))
-        # aiosqlite passes the result to the event loop of the thread that calls `stop`. This one has none; the present
-        # event loop may be closed by then.
-        stopping = Thread(target=self.stop, daemon=True)
-        stopping.start()
-        stopping.join()
+        self._running = False
+        self._tx.put_nowait((None, self._exclusive(self._close_and_end)))
+
+    def _close_and_end(self) -> None:
+        # On the thread, and not before it closes: a fork closes the child's copy only of what is known to be open.
+        connection, self._connection = self._connection, None
+        try:
+            if connection is not None:
+                connection.close()
+        finally:
+            # Even if the closing failed. This thread has no event loop, so aiosqlite reports the end to none: it would
+            # raise an error if that was closed meanwhile.
+            self.stop()
