@@ -4,7 +4,7 @@ What goes to the connection's thread in one call: the calls of many callers, in 
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -189,10 +189,10 @@ class CommitBatch:
                     job.set_result(job.value)
         self.preceding = [job for job in self.preceding if not job.is_finished]
 
-    def fail(self, error: Exception) -> None:
-        """Give each caller an error."""
+    def fail(self, error: Exception, *, spare: "Collection[PendingWrite | Job]" = ()) -> None:
+        """Give each caller an error, but those that are spared."""
         for member in self.members():
-            if not member.done():
+            if not member.done() and member not in spare:
                 member.set_exception(copied(error))
 
 

@@ -51,7 +51,8 @@ class GroupCommitter:
     Args:
         submit: Starts work on the connection's thread; returns whether there is a connection.
         call: Runs work on the connection's thread and repairs what can be repaired, given the error of an attempt that
-            was made before, or None. Raises `StorageError` for an error of the file.
+            was made before, or None. Work that has begun has ended when it returns, or is cancelled. Raises
+            `StorageError` for an error of the file.
         patience: How long the connection waits for another program's lock.
 
     Attributes:
@@ -347,7 +348,8 @@ class GroupCommitter:
         batch, self._batch, self._repair = self._batch, None, None
         if batch is not None and (repair.cancelled() or repair.exception()):
             # Callers must not wait for ever.
-            batch.fail(StorageError("The commit was interrupted."))
+            committed = {member for each in self._delivering for member in each.members()}
+            batch.fail(StorageError("The commit was interrupted."), spare=committed)
         # After a failure, nothing else would try the writes again that were not in the batch.
         self._must_retry = True
         self._begin()
@@ -357,9 +359,16 @@ class GroupCommitter:
         self._patience.begin(batch.since)
         try:
             await self._call(batch.run, error)
+        except asyncio.CancelledError:
+            if batch.committed:
+                self._deliver_soon(batch)
+            raise
         except Exception as raised:  # noqa: BLE001 - the callers get it, whatever it is, and the others go on
             await self._handle_failure(batch, raised)
             return
+        self._deliver_soon(batch)
+
+    def _deliver_soon(self, batch: CommitBatch) -> None:
         self._note_commit(batch)
         self._delivering.append(batch)
         if len(self._delivering) == 1:

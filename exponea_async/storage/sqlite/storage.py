@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -99,7 +100,7 @@ class SQLiteStorage:
         # The number of the last wipe, by which one of another client is noticed; None if this storage does not know it.
         self._wipe_number: int | None = None
         self._number = 0
-        self._committer = GroupCommitter(self._submit, self._call, self._patience)
+        self._committer = GroupCommitter(self._submit, partial(self._call, to_end=True), self._patience)
 
     @property
     def commits(self) -> int:
@@ -250,31 +251,35 @@ class SQLiteStorage:
         """Start work on the connection's thread, and return whether there is a connection."""
         return self._connection is not None and self._connection.submit(work, finish)
 
-    async def _call(self, work: Work, error: Exception | None = None) -> None:
+    async def _call(self, work: Work, error: Exception | None = None, *, to_end: bool = False) -> None:
         """
         Run work on the connection's thread; if the file proves damaged or moved, once more on a new file.
 
         Args:
             work: The work.
             error: The error of an attempt that was made before.
+            to_end: Whether this waits for the end of work that has begun though it is cancelled.
 
         Raises:
             StorageError: The file cannot be used.
         """
         try:
             connection = self._connection or await self._connect()
-            for attempt in range(MAX_REPLACEMENTS):
+            for attempt in count():
                 try:
                     if error is not None:
                         raise error
-                    return await connection.call(work)
+                    running = connection.begin(work)
+                    if to_end:
+                        await wait_until_done(running)
+                    return await running
                 except (sqlite3.DatabaseError, MovedFileError) as raised:
                     is_gone = isinstance(raised, MovedFileError) or await connection.is_moved()
-                    if not is_gone and (attempt or not is_damage(raised)):
+                    can_replace = is_gone or (not attempt and is_damage(raised))
+                    if not can_replace or attempt == MAX_REPLACEMENTS:
                         raise
                     connection = await self._replace_file(connection, raised)
                     error = None
-            await connection.call(work)
         except Exception as raised:
             translated = storage_error(raised, self.path)
             if translated is None or translated is raised:
@@ -454,7 +459,7 @@ class SQLiteStorage:
     async def wipe(self) -> None:
         """Delete everything, with all copies, and erase it from the disk; also while the storage is closed."""
         if not self._committer.is_running:
-            await asyncio.to_thread(self._wipe)
+            await asyncio.to_thread(lambda: wipe(self._fix_path()))
             return
         is_wiped = False
 
@@ -462,7 +467,7 @@ class SQLiteStorage:
             nonlocal is_wiped
             # The file that is open is gone afterwards, so this runs once more on the new one.
             if not is_wiped:
-                self._wipe()
+                wipe(self._fix_path())
                 is_wiped = True
                 self._wipe_number = None
 
@@ -472,9 +477,6 @@ class SQLiteStorage:
             # There may be no space for a new file yet.
             if not is_wiped:
                 raise
-
-    def _wipe(self) -> None:
-        wipe(self._fix_path())
 
 
 def wipe_unused_file(path: Path, *, follow_links: bool) -> None:

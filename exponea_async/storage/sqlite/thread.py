@@ -62,10 +62,10 @@ class ConnectionThread(aiosqlite.Connection):
     The thread of a `QueueConnection`, on which functions run as a whole.
 
     A transaction must be one call to the thread: each of aiosqlite's own calls runs a single statement, and sending it
-    to the thread and back takes longer than most statements. aiosqlite has no public call that runs a function, so
-    this class adds `call`. It is the only code that uses protected members of aiosqlite: ``_execute``, ``_tx``,
-    ``_conn``, ``_connection`` and ``_running``, of which aiosqlite's own calls consist, and the thread. They have to be
-    checked for each new minor version of aiosqlite, before the dependency's upper bound is raised.
+    to the thread and back takes longer than most statements. aiosqlite has no public call that runs a function, so this
+    class adds `call`. It is the only code that uses protected members of aiosqlite: ``_tx``, ``_connection`` and
+    ``_running``, of which aiosqlite's own calls consist, and the thread. They have to be checked for each new minor
+    version of aiosqlite, before the dependency's upper bound is raised.
 
     Args:
         connect: Opens the connection; runs on the thread.
@@ -86,11 +86,6 @@ class ConnectionThread(aiosqlite.Connection):
 
         return run
 
-    async def _execute(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Any:
-        if not self._running or not self._connection:
-            raise ValueError("Connection closed")
-        return await self._put(fn, *args, **kwargs)
-
     def _put(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         # aiosqlite's own futures end the thread with a traceback if their event loop was closed in the meantime.
@@ -103,7 +98,7 @@ class ConnectionThread(aiosqlite.Connection):
         if not self._running or self._connection is None:
             return False
         result: Any = _Submission(finish)
-        self._tx.put_nowait((result, partial(self._exclusive(work), cast("QueueConnection", self._conn))))
+        self._tx.put_nowait((result, partial(self._exclusive(work), cast("QueueConnection", self._connection))))
         return True
 
     # Forks
@@ -141,12 +136,13 @@ class ConnectionThread(aiosqlite.Connection):
 
     async def call(self, work: Callable[[QueueConnection], T]) -> T:
         """Run work on the thread, behind what was called before."""
-        result: T = await self._execute(work, cast("QueueConnection", self._conn))
-        return result
+        return await self.begin(work)
 
     def begin(self, work: Callable[[QueueConnection], T]) -> "asyncio.Future[T]":
         """Start work on the thread, behind what was called before, and return a future of its result."""
-        return self._put(work, cast("QueueConnection", self._conn))
+        if not self._running or self._connection is None:
+            raise ValueError("The connection is closed.")
+        return self._put(work, cast("QueueConnection", self._connection))
 
     async def is_moved(self) -> bool:
         """Return whether the file that is open is not at its path any more: reading one that was wiped may fail."""
