@@ -9,6 +9,7 @@ import stat
 import threading
 import warnings
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +35,11 @@ from helpers.storages import (
 
 from exponea_async.errors import StorageError
 from exponea_async.storage.base import State, StateChange, StateCheck
+from exponea_async.storage.sqlite.connection import QueueConnection
+from exponea_async.storage.sqlite.file import open_file
 from exponea_async.storage.sqlite.schema import APPLICATION_ID, MIGRATIONS, migrate, schema_version
 from exponea_async.storage.sqlite.storage import SQLiteStorage
+from exponea_async.storage.sqlite.thread import ConnectionThread
 
 
 def threads() -> set[threading.Thread]:
@@ -268,14 +272,18 @@ class TestThread:
             assert not thread.is_alive()
         assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
-    async def test_a_cancelled_close(self, open_file: OpenFile, path: Path) -> None:
-        """A storage whose closing is cancelled is closed when that ends."""
-        storage = await open_file()
+    async def test_a_cancelled_close(self, path: Path) -> None:
+        """A connection whose closing is cancelled is closed when that ends."""
+        path.parent.mkdir()
+        connect = partial(QueueConnection, path)
+        connection = ConnectionThread(partial(open_file, path, connect, synchronous="NORMAL", timeout=60.0))
+        await connection.open()
         with folder_locked(path):
-            task = asyncio.create_task(storage.aclose())
+            task = asyncio.create_task(connection.close())
             for _ in range(3):
-                await asyncio.wait([task], timeout=0.05)
+                await asyncio.sleep(0)
                 task.cancel()
+            await asyncio.wait([task], timeout=0.05)
             assert not task.done()
 
         with pytest.raises(asyncio.CancelledError):
