@@ -187,6 +187,31 @@ asyncio.run(exponea.aclose())
         assert re.fullmatch("A client was not closed before its event loop ended; its queue is .*\n", ended.err)
         assert len(await pending_records(await connect(flush_mode="MANUAL"), "late")) == 1
 
+    @pytest.mark.both_storages
+    async def test_a_pause_between_the_steps_of_the_end(self, sandbox: Sandbox, configure: Configure) -> None:
+        """The client starts no tasks in an event loop whose tasks have ended, and that still accepts work."""
+        source = """
+exponea = client()
+async def leave():
+    await exponea.start()
+    await (await exponea.track_event(Event("early"))).delivered(60)
+loop = asyncio.new_event_loop()
+loop.run_until_complete(leave())
+tasks = asyncio.all_tasks(loop)
+for task in tasks:
+    task.cancel()
+loop.run_until_complete(asyncio.wait(tasks))
+# As where the machine stands still.
+time.sleep(0.3)
+loop.run_until_complete(loop.shutdown_asyncgens())
+loop.run_until_complete(loop.shutdown_default_executor())
+loop.close()
+asyncio.run(exponea.aclose())
+"""
+        ended = await run_program(source, sandbox.url, configure())
+
+        assert re.fullmatch("A client was not closed before its event loop ended; its queue is .*\n", ended.err)
+
     @pytest.mark.file_only
     async def test_a_write_whose_loop_ends(self, connect: Connect, sandbox: Sandbox, configure: Configure) -> None:
         """A write that waits for another program's lock while its event loop ends is committed, without a traceback."""

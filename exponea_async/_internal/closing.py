@@ -16,8 +16,8 @@ LOG = logging.getLogger("exponea_async")
 
 T = TypeVar("T")
 
-#: For how long `is_loop_ending` believes that an event loop is ending, in seconds.
-LONGEST_END = 10.0
+#: For how long an event loop is believed to end, and how often `CallUnlessEnding` looks at it, in seconds.
+LONGEST_END, LOOK_INTERVAL = 10.0, 0.1
 
 #: The tasks that wait for the present one in `run_to_end`.
 _CALLERS: ContextVar[Collection["ref[asyncio.Task[Any]]"]] = ContextVar("exponea_async.callers", default=())
@@ -67,21 +67,41 @@ class Deadline:
             LOG.debug("A step of closing did not end in time.")
 
 
-def is_loop_ending(loop: asyncio.AbstractEventLoop, since: float) -> bool:
+class CallUnlessEnding:
     """
-    Return whether the event loop seems to end: it cancels all tasks, waits for them and then for the threads of its
-    executor, and is closed.
+    Calls a function later, unless the event loop is about to be closed then.
 
-    Tasks that are started meanwhile are never waited for. An event loop that goes on may also have cancelled tasks:
-    briefly, or for longer if a task ignores its cancellation.
+    An event loop that ends cancels all tasks, waits for them and then for the threads of its executor, and is closed.
+    Tasks that are started meanwhile are never waited for. One that goes on may also have cancelled tasks: briefly, or
+    for longer if a task ignores its cancellation. After `LONGEST_END` it is taken to go on.
 
     Args:
-        loop: The event loop.
-        since: When the first sign of it was noticed, in event-loop time. After `LONGEST_END`, it is taken to go on.
+        delay: When to look at the event loop, seconds from now.
+        call: The function.
     """
-    if loop.time() - since > LONGEST_END:
-        return False
-    return any(task.cancelling() for task in asyncio.all_tasks(loop)) or not _accepts_threads(loop)
+
+    def __init__(self, delay: float, call: Callable[[], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._call = call
+        self._end = self._loop.time() + delay + LONGEST_END
+        # How often in a row the event loop did not seem to end.
+        self._looks = 0
+        self._timer = self._loop.call_later(delay, self._look)
+
+    def cancel(self) -> None:
+        """Do not call the function."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        self._looks = 0 if self._seems_to_end() else self._looks + 1
+        # Twice: there is a moment when all tasks have ended, and the executor still accepts work.
+        if self._looks == 2 or self._loop.time() > self._end:
+            self._call()
+        else:
+            self._timer = self._loop.call_later(LOOK_INTERVAL, self._look)
+
+    def _seems_to_end(self) -> bool:
+        return any(task.cancelling() for task in asyncio.all_tasks(self._loop)) or not _accepts_threads(self._loop)
 
 
 def _accepts_threads(loop: asyncio.AbstractEventLoop) -> bool:

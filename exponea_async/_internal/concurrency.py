@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary, ref
 
-from exponea_async._internal.closing import callers, is_loop_ending
+from exponea_async._internal.closing import CallUnlessEnding, callers
 from exponea_async._internal.log_fields import log_fields
 from exponea_async.errors import ExponeaError, LifecycleError
 
@@ -97,16 +97,16 @@ class BackgroundTasks:
 class _Job:
     """A task of a supervisor."""
 
-    __slots__ = ("delay", "ended_at", "error", "name", "started_at", "task", "timer", "work")
+    __slots__ = ("delay", "error", "name", "started_at", "task", "timer", "work")
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, object]], name: str) -> None:
         self.work = work
         self.name = name
         self.task: asyncio.Task[object] | None = None
-        self.started_at = self.ended_at = 0.0
+        self.started_at = 0.0
         self.error: BaseException | None = None
         self.delay = 0.0
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | CallUnlessEnding | None = None
 
 
 class Supervisor:
@@ -152,11 +152,8 @@ class Supervisor:
             await asyncio.wait(tasks)
 
     def restart(self, name: str) -> None:
-        """Start a task again that has ended, or look again later while the event loop seems to be ending."""
-        job, loop = self._jobs[name], asyncio.get_running_loop()
-        if job.error is None and is_loop_ending(loop, job.ended_at):
-            job.timer = loop.call_later(MIN_RESTART_DELAY, _restart, ref(self), name)
-            return
+        """Start a task again that has ended."""
+        job = self._jobs[name]
         error, job.error = job.error, None
         if error is None:
             message = "The task %r was cancelled or has ended unexpectedly, and is started again."
@@ -182,11 +179,14 @@ class Supervisor:
             fields = log_fields("restarted", task=job.name)
             LOG.critical("The task %r has failed, and is started again.", job.name, exc_info=error, extra=fields)
         loop = asyncio.get_running_loop()
-        job.ended_at = loop.time()
-        was_stable = job.ended_at - job.started_at > MAX_RESTART_DELAY
+        was_stable = loop.time() - job.started_at > MAX_RESTART_DELAY
         job.delay = MIN_RESTART_DELAY if was_stable or not job.delay else min(2 * job.delay, MAX_RESTART_DELAY)
-        # Not at once: at the end of a program, all tasks are cancelled just before the event loop is closed.
-        job.timer = loop.call_later(job.delay, _restart, ref(self), name)
+        restart = partial(_restart, ref(self), name)
+        if error is None:
+            # At the end of a program, all tasks are cancelled just before the event loop is closed.
+            job.timer = CallUnlessEnding(job.delay, restart)
+        else:
+            job.timer = loop.call_later(job.delay, restart)
 
 
 def _restart(supervisor: ref[Supervisor], name: str) -> None:

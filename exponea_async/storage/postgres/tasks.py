@@ -7,12 +7,11 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from exponea_async._internal.closing import is_loop_ending
+from exponea_async._internal.closing import CallUnlessEnding
 
 LOG = logging.getLogger("exponea_async")
 
-#: The wait before a task is started again after it has ended unexpectedly, in seconds. Not at once: at the end of a
-#: program, all tasks are cancelled just before the event loop is closed.
+#: The wait before a task is started again after it has ended unexpectedly, in seconds.
 RESTART_DELAY = 0.1
 
 
@@ -30,9 +29,8 @@ class BackgroundTask:
         self._name = name
         self._task: asyncio.Task[None] | None = None
         self._is_running = False
-        self._ended_at = 0.0
         # Starts the task again.
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | CallUnlessEnding | None = None
 
     def start(self) -> None:
         """Start the task."""
@@ -50,20 +48,12 @@ class BackgroundTask:
             return
         if isinstance(error, KeyboardInterrupt | SystemExit):
             return
-        loop = task.get_loop()
-        self._ended_at = loop.time()
         if error is not None:
             LOG.critical("The task %r has failed, and is started again.", self._name, exc_info=error)
-            self._timer = loop.call_later(RESTART_DELAY, self._begin)
+            self._timer = task.get_loop().call_later(RESTART_DELAY, self._begin)
         else:
-            self._timer = loop.call_later(RESTART_DELAY, self._restart)
-
-    def _restart(self) -> None:
-        loop = asyncio.get_running_loop()
-        if is_loop_ending(loop, self._ended_at):
-            self._timer = loop.call_later(RESTART_DELAY, self._restart)
-        else:
-            self._begin()
+            # At the end of a program, all tasks are cancelled just before the event loop is closed.
+            self._timer = CallUnlessEnding(RESTART_DELAY, self._begin)
 
     def _stop(self) -> "asyncio.Task[None] | None":
         """Do not start the task again, and return it."""
