@@ -20,7 +20,17 @@ from helpers.in_app import InAppFixture, message
 from helpers.storages import OpenFile, lease, records
 from helpers.waiting import running, until
 
-from exponea_async import ClosedError, DamagedFileError, Event, Exponea, FlushMode, LifecycleError, StorageError
+from exponea_async import (
+    ClosedError,
+    DamagedFileError,
+    DeliveryEvent,
+    Event,
+    Exponea,
+    FlushMode,
+    Hooks,
+    LifecycleError,
+    StorageError,
+)
 from exponea_async.sandbox import Sandbox
 from exponea_async.storage.base import Record
 from exponea_async.storage.sqlite.storage import SQLiteStorage, wipe_unused_file
@@ -143,6 +153,24 @@ class TestClient:
         assert receipt.status == "lost"
         await client.start()
         await client.track_event(Event("c"))
+
+    async def test_the_end_after_a_wipe_that_has_not_begun(self, connect: Connect) -> None:
+        """The same, if the task for it is cancelled before it begins, without another call of the client."""
+        loop = asyncio.get_running_loop()
+
+        def cancel(event: DeliveryEvent) -> None:
+            if event.kind == "wiped":
+                loop.call_soon(cancel_others, "end after a wipe")
+
+        client = await connect(flush_mode="MANUAL", hooks=Hooks(listeners=[cancel]))
+        receipt = await client.track_event(Event("a"))
+        await (await connect(flush_mode="MANUAL")).stop_integration(everyone=True)
+        with suppress(StorageError):
+            await client.track_event(Event("b"))
+
+        async with asyncio.timeout(60):
+            await receipt.decided()
+        assert receipt.status == "lost"
 
     async def test_two_starts(self, configure: Configure) -> None:
         """A start that is cancelled does not close the client that another call has started."""

@@ -13,7 +13,7 @@ from weakref import WeakSet, ref
 
 from attrs import evolve
 
-from exponea_async._internal.closing import Deadline, run_to_end, wrong_loop
+from exponea_async._internal.closing import CallUnlessEnding, Deadline, run_to_end, wrong_loop
 from exponea_async._internal.log_fields import log_fields
 from exponea_async._internal.user_code import reliable_clock
 from exponea_async._lifecycle.components import Components
@@ -39,6 +39,9 @@ from exponea_async.storage.selection import MEMORY, is_in_memory
 LOG = logging.getLogger("exponea_async")
 
 T = TypeVar("T")
+
+#: When the end after another client's wipe is tried again that was cancelled, in seconds.
+RETRY_DELAY = 0.1
 
 State = Literal["not started", "open", "stopped", "closed"]
 
@@ -396,7 +399,16 @@ class Lifecycle:
             self.components.features.clear()
             LOG.warning("%s", error, extra=log_fields("wiped", queue=self.location))
             self._hooks.notify(DeliveryEvent("wiped", reason=str(error), error=error))
-            self._ending = asyncio.create_task(self._end_after_wipe(), name="exponea_async: end after a wipe")
+            self._begin_to_end()
+
+    def _begin_to_end(self) -> None:
+        self._ending = asyncio.create_task(self._end_after_wipe(), name="exponea_async: end after a wipe")
+        self._ending.add_done_callback(self._end_again)
+
+    def _end_again(self, ending: "asyncio.Task[None]") -> None:
+        # A task that is cancelled before it has begun does nothing, and callers would wait for their receipts.
+        if ending.cancelled():
+            CallUnlessEnding(RETRY_DELAY, self._begin_to_end)
 
     async def _end_after_wipe(self) -> None:
         async with self._lock:
