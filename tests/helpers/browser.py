@@ -70,11 +70,22 @@ class Watch:
 
     Attributes:
         problems: Errors, dialogs, violations of the policy, and requests to another host.
+        expected: Parts of the problems that a test causes. The browser may report them later than the page shows them.
         requests: All requests.
     """
 
     problems: list[str] = field(factory=list)
+    expected: list[str] = field(factory=list)
     requests: list[Request] = field(factory=list)
+
+    def expect(self, *parts: str) -> None:
+        """Consider problems as expected that have one of these parts."""
+        self.expected.extend(parts)
+
+    @property
+    def unexpected(self) -> list[str]:
+        """The problems that no test has expected."""
+        return [each for each in self.problems if not any(part in each for part in self.expected)]
 
     def attach(self, context: BrowserContext, host: str) -> None:
         """Watch all pages of a context."""

@@ -41,4 +41,4 @@ async def visitor(browser: Browser, sandbox: Sandbox) -> AsyncIterator[Visitor]:
     yield visiting
     for context in visiting.contexts:
         await context.close()
-    assert visiting.watch.problems == []
+    assert visiting.watch.unexpected == []

@@ -50,7 +50,7 @@ class TestData:
         page = await visitor.open("/?entry=17")
         await expect(panel(page)).to_contain_text("The sandbox does not keep this command any more.")
         # The browser reports the status of the response.
-        visitor.watch.problems[:] = [each for each in visitor.watch.problems if "404" not in each]
+        visitor.watch.expect("404")
 
 
 class TestRequest:

@@ -20,11 +20,6 @@ def names(page: Page) -> Locator:
     return page.locator("#events .row .name")
 
 
-def forgive(visitor: Visitor, *expected: str) -> None:
-    """Ignore what the browser itself reports of requests that failed."""
-    visitor.watch.problems[:] = [each for each in visitor.watch.problems if not any(text in each for text in expected)]
-
-
 async def test_another_sandbox(visitor: Visitor) -> None:
     """After the sandbox was started anew, what is open and no longer exists is not shown as if it did."""
     await visitor.send(event("old", {"n": 1}), event("older"))
@@ -41,7 +36,8 @@ async def test_another_sandbox(visitor: Visitor) -> None:
         await expect(request.locator(".panel")).to_contain_text("does not keep this request any more")
         await visitor.send(event("new"))
         await expect(command.locator("#events .row .name")).to_have_text("new")
-    forgive(visitor, "net::ERR_", "404")
+    # The browser itself reports the requests that failed.
+    visitor.watch.expect("net::ERR_", "404")
 
 
 async def test_the_first_load_fails(visitor: Visitor) -> None:
@@ -61,7 +57,7 @@ async def test_the_first_load_fails(visitor: Visitor) -> None:
     await visitor.sandbox.start()
     await expect(page.locator("#events .row").first).to_have_attribute("aria-setsize", "30")
     await expect(page.get_by_role("alert")).to_have_count(0)
-    forgive(visitor, "net::ERR_")
+    visitor.watch.expect("net::ERR_")
 
 
 async def test_many_pages(visitor: Visitor) -> None:

@@ -61,7 +61,7 @@ async def test_an_invalid_fault(visitor: Visitor) -> None:
     await expect(page.get_by_role("alert")).to_contain_text("status")
     assert visitor.sandbox.faults.active == ()
     # The browser reports the status of the response.
-    visitor.watch.problems[:] = [each for each in visitor.watch.problems if "400 (Bad Request)" not in each]
+    visitor.watch.expect("400 (Bad Request)")
 
 
 async def test_failed_requests_are_listed(visitor: Visitor) -> None:
