@@ -177,10 +177,17 @@ class Acknowledger:
 
     def next_due(self) -> float:
         """Return when the next of the retried records falls due, in event-loop time; infinity if there is none."""
-        past = asyncio.get_running_loop().time() - CLOCK_TOLERANCE
-        while self._dues and self._dues[0][0] < past:
-            heapq.heappop(self._dues)
         return self._dues[0][0] if self._dues else inf
+
+    def begin_look(self) -> None:
+        """State that the queue is looked at from now on, which finds the records that are due."""
+        past = asyncio.get_running_loop().time() - CLOCK_TOLERANCE
+        # What is not stored yet is not found, and must be looked for again.
+        while self._dues and self._dues[0][0] < past and not self._is_unstored(self._dues[0][2]):
+            heapq.heappop(self._dues)
+
+    def _is_unstored(self, settlements: tuple[Settlement, ...]) -> bool:
+        return any(verdict.settlements is settlements for verdict in (*self._verdicts, *self._storing))
 
     def expedite(self) -> None:
         """Let the records that are to be sent again later fall due now."""

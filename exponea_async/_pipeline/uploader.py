@@ -180,6 +180,7 @@ class Uploader:
         """Lease what may be sent now, and queue it for the senders. Return whether there may be more."""
         most = 2 * self._round
         limit = self._linger.begin_look(most)
+        self._acknowledger.begin_look()
         self._sender.probe_changed_projects()
         self._clock.observe()
         await self._limits.enforce_now_and_then()

@@ -44,6 +44,7 @@ class UnreliableStorage(MemoryStorage):
         errors: The errors by the name of the method, in order.
         leases: How many leases have begun.
         may_end: Set while a lease may end.
+        may_settle: Set while verdicts may be stored.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,8 @@ class UnreliableStorage(MemoryStorage):
         self.leases = 0
         self.may_end = asyncio.Event()
         self.may_end.set()
+        self.may_settle = asyncio.Event()
+        self.may_settle.set()
 
     async def lease(self, limit: int, seconds: float, now: float, **options: Any) -> list[Leased]:
         self._fail("lease")
@@ -62,6 +65,7 @@ class UnreliableStorage(MemoryStorage):
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         self._fail("settle")
+        await self.may_settle.wait()
         return await super().settle(settlements)
 
     async def watermark(self) -> Watermark:
@@ -204,6 +208,25 @@ async def test_verdicts_are_stored_once_the_storage_works(
 
     assert await flush(storage, configure(flush_mode="MANUAL"), 120) == FlushResult(120, 0, 0)
     assert Counter(request.commands for request in sandbox.requests) == {50: 2, 20: 1}
+
+
+async def test_a_retry_that_is_stored_late(
+    configure: Configure, storage: UnreliableStorage, sandbox: Sandbox, set_constants: SetConstants
+) -> None:
+    """A record whose retry is stored after it was due is sent at once, and not when an idle upload looks again."""
+    set_constants(uploader, IDLE_INTERVAL=600.0)
+    sandbox.faults.add(Fault("status", status=503, times=2))
+    configuration = configure(flush_mode="MANUAL", upload={"backoff_max": 0.01})
+    await write(storage, configuration, Receipts(storage, Counters(), Hooks()), 1)
+    async with uploading(configuration, storage) as flusher:
+        storage.may_settle.clear()
+        flush = asyncio.create_task(flusher.flush(20))
+        await until(lambda: len(sandbox.requests) == 2)
+        # The record has been due for a while.
+        await asyncio.sleep(0.3)
+        storage.may_settle.set()
+
+        assert await flush == FlushResult(1, 0, 0)
 
 
 async def test_a_storage_error_does_not_end_the_periods(
