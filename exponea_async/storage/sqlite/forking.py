@@ -34,8 +34,9 @@ _held: list[Forkable] = []
 
 
 def register(connection: Forkable) -> None:
-    """Consider a connection in each fork, as long as it exists."""
-    _connections.add(connection)
+    """Consider a connection in each fork, as long as it exists; before it is opened, and behind a fork under way."""
+    with _fork:
+        _connections.add(connection)
 
 
 def _before() -> None:

@@ -77,7 +77,6 @@ class ConnectionThread(aiosqlite.Connection):
         super().__init__(connect, iter_chunk_size=64)
         # An application that forgets to close the client must still be able to exit.
         self._thread.daemon = True
-        forking.register(self)
 
     def _exclusive(self, work: Callable[P, T]) -> Callable[P, T]:
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -122,17 +121,21 @@ class ConnectionThread(aiosqlite.Connection):
         """Start the thread and open the connection; if that fails or is cancelled, both are gone afterwards."""
         self._thread.start()
         # Not aiosqlite's own way: where that is cancelled, it forgets a connection that the thread is just opening.
-        opening = self._put(self._connector)
+        opening = self._put(self._open_now)
         try:
             await wait_until_done(opening)
-            self._connection = opening.result()
+            opening.result()
         except BaseException:
-            if opening.exception() is None:
-                self._connection = opening.result()
             self.abandon()
             # The thread's last result must not go to an event loop that is closed by then.
             await run_thread_to_end(self._thread.join)
             raise
+
+    def _open_now(self) -> None:
+        # On the thread: this waits for a fork that is under way, and the next one closes the child's copy of what is
+        # open, also if the event loop does not know of it yet.
+        forking.register(self)
+        self._connection = self._connector()
 
     async def call(self, work: Callable[[QueueConnection], T]) -> T:
         """Run work on the thread, behind what was called before."""
