@@ -34,7 +34,8 @@ from exponea_async import (
 )
 from exponea_async.sandbox import Sandbox
 from exponea_async.storage.base import Record
-from exponea_async.storage.sqlite.storage import SQLiteStorage, wipe_unused_file
+from exponea_async.storage.sqlite.storage import SQLiteStorage
+from exponea_async.storage.sqlite.wiping import wipe_unused_file
 
 ALL = "all tasks"
 

@@ -149,7 +149,7 @@ async def wipe_storage(configuration: Configuration) -> None:
         return
     if is_in_memory(configuration):
         return
-    from exponea_async.storage.sqlite.storage import wipe_unused_file  # noqa: PLC0415
+    from exponea_async.storage.sqlite.wiping import wipe_unused_file  # noqa: PLC0415
 
     await asyncio.to_thread(wipe_unused_file, _path(configuration), follow_links=configuration.queue.follow_links)
 

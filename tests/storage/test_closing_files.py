@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.environment import SetConstants
@@ -17,6 +18,8 @@ from helpers.waiting import until
 from exponea_async.errors import DamagedFileError, StorageError, WipedFileError
 from exponea_async.storage.base import StateChange
 from exponea_async.storage.sqlite import folder
+from exponea_async.storage.sqlite.inspection import inspect_queue
+from exponea_async.storage.sqlite.moving import MovableFile
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 
 PAGE = 4096
@@ -55,8 +58,11 @@ class TestTheLog:
         assert bodies(await (await open_file()).waiting(9)) == ["a", "c"]
         assert reported == []
 
-    async def test_while_the_folder_is_locked(self, open_file: OpenFile, path: Path) -> None:
+    async def test_while_the_folder_is_locked(
+        self, open_file: OpenFile, path: Path, set_constants: SetConstants
+    ) -> None:
         """While another process may replace the file, it is not closed."""
+        set_constants(folder, CLOSE_TIMEOUT=60.0)
         storage = await open_file()
         await storage.write(records("a"))
         with folder_locked(path):
@@ -72,7 +78,7 @@ class TestTheLog:
         self, open_file: OpenFile, path: Path, set_constants: SetConstants
     ) -> None:
         """A file whose folder is locked for long is closed with its log in place, and nothing of it is lost."""
-        set_constants(folder, FOLDER_TIMEOUT=0.05)
+        set_constants(folder, CLOSE_TIMEOUT=0.05)
         storage = await open_file()
         await storage.write(records("a"))
         with folder_locked(path):
@@ -84,8 +90,9 @@ class TestTheLog:
         await again.aclose()
         assert names_in(path.parent) == {path.name}
 
-    async def test_a_large_one(self, open_file: OpenFile, path: Path) -> None:
+    async def test_a_large_one(self, open_file: OpenFile, path: Path, set_constants: SetConstants) -> None:
         """The content of a large log is in the file before the folder is needed for closing."""
+        set_constants(folder, CLOSE_TIMEOUT=60.0)
         storage = await open_file()
         with reading(path):
             await storage.write([record(SECRET * 100) for _ in range(2_000)])
@@ -97,6 +104,65 @@ class TestTheLog:
             assert log.stat().st_size == size
         await task
         assert content(file).count(SECRET.encode() * 100) == 2_000
+
+    @pytest.mark.parametrize("use", ["move", "inspect"])
+    async def test_of_a_file_that_others_may_replace(
+        self, open_file: OpenFile, path: Path, monkeypatch: pytest.MonkeyPatch, use: str
+    ) -> None:
+        """A file is moved to another queue, or inspected, only while no other process replaces it."""
+        storage = await open_file()
+        await storage.write(records("a"))
+        await storage.aclose()
+        connected: list[object] = []
+        connect = sqlite3.connect
+
+        def note(*arguments: Any, **options: Any) -> sqlite3.Connection:
+            connected.append(arguments)
+            made: sqlite3.Connection = connect(*arguments, **options)
+            return made
+
+        monkeypatch.setattr(sqlite3, "connect", note)
+        call = (lambda: MovableFile(path).close()) if use == "move" else (lambda: inspect_queue(path))
+        with folder_locked(path):
+            task = asyncio.create_task(asyncio.to_thread(call))
+            await asyncio.wait([task], timeout=0.1)
+            assert connected == []
+
+        await task
+        assert len(connected) == 1
+
+
+class TestACopyThatFails:
+    async def test_the_next_call_copies(self, open_file: OpenFile, path: Path) -> None:
+        """What a deleted file held is copied by the next call, if another client has locked the new file meanwhile."""
+        reported: list[DamagedFileError] = []
+        storage = await open_file(report=reported.append, lock_timeout=0.2)
+        await storage.write(records("a"))
+        for each in files(path):
+            each.unlink()
+        other = await open_file()
+        with locked(path), pytest.raises(StorageError, match="locked"):
+            await storage.write(records("b"))
+
+        await storage.write(records("c"))
+        assert bodies(await other.waiting(9)) == ["a", "c"]
+        assert [(each.saved, each.lost) for each in reported] == [(1, ())]
+
+    async def test_while_closing(self, open_file: OpenFile, path: Path) -> None:
+        """If it could not be copied before the storage is closed, that is reported."""
+        reported: list[DamagedFileError] = []
+        storage = await open_file(report=reported.append, lock_timeout=0.2)
+        await storage.write(records("a"))
+        for each in files(path):
+            each.unlink()
+        await open_file()
+        with locked(path):
+            await storage.aclose()
+
+        await asyncio.sleep(0)
+        (report,) = reported
+        assert "database is locked" in str(report)
+        assert "what else it held is not known" in str(report)
 
 
 class TestTheWipe:

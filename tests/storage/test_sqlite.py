@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from helpers.environment import SetConstants
 from helpers.queue_file import folder_locked
 from helpers.storages import (
     NOW,
@@ -35,6 +36,7 @@ from helpers.storages import (
 
 from exponea_async.errors import StorageError
 from exponea_async.storage.base import State, StateChange, StateCheck
+from exponea_async.storage.sqlite import folder
 from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.file import open_file
 from exponea_async.storage.sqlite.schema import APPLICATION_ID, MIGRATIONS, migrate, schema_version
@@ -248,8 +250,9 @@ class TestThread:
         # The last one to close a file removes its log.
         assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
-    def test_the_event_loop_is_closed_during_the_close(self, tmp_path: Path) -> None:
+    def test_the_event_loop_is_closed_during_the_close(self, tmp_path: Path, set_constants: SetConstants) -> None:
         """An event loop that is closed without an end of its tasks leaves neither a thread nor a file open."""
+        set_constants(folder, CLOSE_TIMEOUT=60.0)
         path, others = tmp_path / "queue.sqlite", threads()
         storage = SQLiteStorage(path)
         loop = asyncio.new_event_loop()
@@ -272,8 +275,9 @@ class TestThread:
             assert not thread.is_alive()
         assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
-    async def test_a_cancelled_close(self, path: Path) -> None:
+    async def test_a_cancelled_close(self, path: Path, set_constants: SetConstants) -> None:
         """A connection whose closing is cancelled is closed when that ends."""
+        set_constants(folder, CLOSE_TIMEOUT=60.0)
         path.parent.mkdir()
         connect = partial(QueueConnection, path)
         connection = ConnectionThread(partial(open_file, path, connect, synchronous="NORMAL", timeout=60.0))

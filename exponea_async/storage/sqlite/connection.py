@@ -147,7 +147,7 @@ class QueueConnection(sqlite3.Connection):
         with locked_if_possible(Path(self.path).parent) as is_locked:
             # Otherwise the log at the path may be that of a new file. SQLite would delete it all the same if the file
             # that is open was emptied by a wipe.
-            may_delete_log = is_locked and self._is_at_path()
+            may_delete_log = is_locked and self._owns_log()
             if hold and may_delete_log:
                 hold.unlock()
             super().close()
@@ -193,9 +193,15 @@ class QueueConnection(sqlite3.Connection):
             # Unknown, as after a change of the process's user; what is committed stays committed.
             return
 
-    def _is_at_path(self) -> bool:
+    def _owns_log(self) -> bool:
+        """Return whether the log at the path, if there is one, belongs to the file that is open."""
         try:
-            return Path(self.path).stat().st_ino == self.inode
+            if Path(self.path).stat().st_ino != self.inode:
+                return False
+            return Path(self._log).stat().st_ino == self.log_inode
+        except FileNotFoundError:
+            # Without its log, SQLite still copies what it has of it into the file.
+            return Path(self.path).exists()
         except OSError:
             return False
 

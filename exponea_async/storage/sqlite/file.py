@@ -47,6 +47,11 @@ class DamagedPageError(sqlite3.DatabaseError):
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
+def absolute(path: Path, *, follow_links: bool) -> Path:
+    """Return a path that does not depend on the working directory, which may change."""
+    return path.resolve() if follow_links else path.absolute()
+
+
 def open_file(
     path: Path, connect: Callable[[], QueueConnection], *, synchronous: str, timeout: float
 ) -> QueueConnection:

@@ -19,13 +19,24 @@ except ImportError:  # pragma: no cover - Windows, where an open file cannot be 
 
 #: How long to wait for a process that opens, moves or wipes a queue of the same folder, in seconds.
 FOLDER_TIMEOUT = 10.0
+#: The same for closing, which is possible without the lock.
+CLOSE_TIMEOUT = 0.5
 #: The folders that a thread has locked.
 _locked_folders = threading.local()
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Prevent other processes and threads from creating, moving and deleting files of a folder; may be nested."""
+def locked(folder: Path, timeout: float | None = None) -> Iterator[None]:
+    """
+    Prevent other processes and threads from creating, moving and deleting files of a folder; may be nested.
+
+    Args:
+        folder: The folder.
+        timeout: How long to wait for another one's lock, in seconds; None for the usual time.
+
+    Raises:
+        OSError: The folder does not exist, or another process has locked it for longer.
+    """
     if folder in _locked_folders.__dict__.setdefault("all", set()) or fcntl is None:
         yield
         return
@@ -36,7 +47,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        _lock(handle)
+        _lock(handle, FOLDER_TIMEOUT if timeout is None else timeout)
         _locked_folders.all.add(folder)
         yield
     finally:
@@ -49,18 +60,18 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_if_possible(folder: Path) -> Iterator[bool]:
-    """Do the same, but without the lock where the system, or another process for long, refuses it; yield which."""
+    """Do the same for closing a file, but without the lock where that is refused; yield whether there is one."""
     with contextlib.ExitStack() as stack:
         is_locked = True
         try:
-            stack.enter_context(locked(folder))
+            stack.enter_context(locked(folder, CLOSE_TIMEOUT))
         except OSError:
             is_locked = False
         yield is_locked
 
 
-def _lock(handle: int) -> None:
-    deadline = time.monotonic() + FOLDER_TIMEOUT
+def _lock(handle: int, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,6 +11,7 @@ from pathlib import Path
 from attrs import frozen
 
 from exponea_async.storage.sqlite.file import MAX_CHECKED_BYTES, is_damage, storage_error
+from exponea_async.storage.sqlite.folder import locked
 from exponea_async.storage.sqlite.hold import SHARED_FIRST, SHARED_SIZE
 from exponea_async.storage.sqlite.leftovers import DAMAGED
 from exponea_async.storage.sqlite.ownership import check_existing
@@ -68,13 +69,15 @@ def inspect_queue(path: Path) -> Inspection | None:
         StorageError: What is at the path is not a queue, belongs to another user, or can't be read.
     """
     try:
-        check_existing(path)
-        log = Path(f"{path}-wal")
-        if _size(log) and not Path(f"{path}-shm").exists():
-            return None
-        # A file whose log is empty or missing is in no transaction. SQLite would create a log to read it, unless it is
-        # declared unchangeable. Otherwise an index that can't be written is what keeps SQLite from repairing it.
-        return _read(path, "readonly_shm=1" if _size(log) else "immutable=1")
+        # SQLite deletes the log of a new file at the path if the one it opens was emptied, though it only reads.
+        with locked(path.parent):
+            check_existing(path)
+            log = Path(f"{path}-wal")
+            if _size(log) and not Path(f"{path}-shm").exists():
+                return None
+            # A file whose log is empty or missing is in no transaction. SQLite would create a log to read it, unless it
+            # is declared unchangeable. Otherwise an index that can't be written keeps SQLite from repairing it.
+            return _read(path, "readonly_shm=1" if _size(log) else "immutable=1")
     except (sqlite3.Error, OSError) as error:
         if is_damage(error):
             return Inspection(damage=str(error), waiting={})

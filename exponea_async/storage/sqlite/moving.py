@@ -43,15 +43,17 @@ class MovableFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            check_existing(path)
-            self._connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
+            # Until the file is locked: SQLite deletes the log of a new file at the path if that it opens was emptied.
+            with locked(path.parent):
+                check_existing(path)
+                self._connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
+                try:
+                    self._lock()
+                except BaseException:
+                    self.close()
+                    raise
         except (OSError, sqlite3.Error) as error:
             raise storage_error(error, path) or error from error
-        try:
-            self._lock()
-        except BaseException:
-            self.close()
-            raise
 
     def _lock(self) -> None:
         try:

@@ -19,7 +19,7 @@ RECLAIM_INTERVAL = 1.0
 MIN_ROOM = 8192
 #: The size of the reserve, and the size of the log from which on there is one, in bytes.
 RESERVE_SIZE, RESERVE_FROM = 4_000_000, 1_000_000
-#: A larger log is copied into the file before it is closed, in bytes: no file of the folder can be opened meanwhile.
+#: The log is copied into the file before the folder is locked for closing if it is larger than this, in bytes.
 MAX_LOG_AT_CLOSE = 1_000_000
 
 

@@ -34,7 +34,7 @@ from exponea_async.storage.clock import to_uptime
 from exponea_async.storage.erasure import Erased, Erasure
 from exponea_async.storage.sqlite import erasing, leases, queries, space
 from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
-from exponea_async.storage.sqlite.file import is_damage, is_disk_full, move_aside, open_file, storage_error
+from exponea_async.storage.sqlite.file import absolute, is_damage, is_disk_full, move_aside, open_file, storage_error
 from exponea_async.storage.sqlite.folder import locked
 from exponea_async.storage.sqlite.group_commit import Finish, GroupCommitter, Work
 from exponea_async.storage.sqlite.patience import Patience
@@ -150,13 +150,23 @@ class SQLiteStorage:
             await self._committer.aclose()
             if was_open:
                 # What was committed last may be in a file that was deleted at the same time.
-                with suppress(StorageError):
-                    await self._call(space.tidy_before_close)
+                await self._tidy()
             await self._disconnect()
         finally:
             # It is still connected if this is cancelled, because the event loop ends.
             if was_open and not self._committer.is_running:
                 self.abandon()
+
+    async def _tidy(self) -> None:
+        try:
+            await self._call(space.tidy_before_close)
+        except WipedFileError:
+            return
+        except StorageError as error:
+            if self._connection is not None and await self._connection.is_moved():
+                # It could not be copied into the file that has replaced it.
+                self._loss = DamagedFileError(str(self.path), "", str(error.__cause__ or error))
+                self._report_loss()
 
     def abandon(self) -> None:
         """Close the file without waiting, as where the event loop has ended, and the calls with it."""
@@ -219,7 +229,7 @@ class SQLiteStorage:
             return connection
 
     def _fix_path(self) -> Path:
-        self.path = _absolute(self.path, follow_links=self._follow_links)
+        self.path = absolute(self.path, follow_links=self._follow_links)
         return self.path
 
     def _check_wipe(self, connection: QueueConnection) -> None:
@@ -316,10 +326,14 @@ class SQLiteStorage:
             # Also where this is cancelled: the old file is read until then.
             await wait_until_done(copying)
         finally:
-            if copying.done() and copying.exception() is None:
+            if copying.exception() is None:
                 self._loss = copying.result()
                 self._report_loss()
-            await old.close()
+                await old.close()
+            else:
+                # What the old file holds may be nowhere else: the next call copies it.
+                self._connection = old
+                await new.close()
         copying.result()
         return new
 
@@ -477,23 +491,3 @@ class SQLiteStorage:
             # There may be no space for a new file yet.
             if not is_wiped:
                 raise
-
-
-def wipe_unused_file(path: Path, *, follow_links: bool) -> None:
-    """
-    Delete a queue and all copies of it, unless it is open; a file that does not exist is not created.
-
-    Args:
-        path: The file.
-        follow_links: Whether the path may be that of a symbolic link.
-
-    Raises:
-        LifecycleError: The file is open, in this or another process; nothing was deleted.
-        StorageError: What is at the path is not a queue, or the system refused; nothing was deleted.
-    """
-    wipe(_absolute(path, follow_links=follow_links), only_if_unused=True)
-
-
-def _absolute(path: Path, *, follow_links: bool) -> Path:
-    """Return a path that does not depend on the working directory, which may change."""
-    return path.resolve() if follow_links else path.absolute()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from exponea_async.errors import LifecycleError, StorageError
 from exponea_async.storage.sqlite.connection import QueueConnection
-from exponea_async.storage.sqlite.file import is_busy, open_file, storage_error
+from exponea_async.storage.sqlite.file import absolute, is_busy, open_file, storage_error
 from exponea_async.storage.sqlite.folder import locked
 from exponea_async.storage.sqlite.leftovers import delete_leftovers
 from exponea_async.storage.sqlite.ownership import COMPANIONS, claim
@@ -59,6 +59,21 @@ def _wipe(path: Path, *, only_if_unused: bool) -> None:
             path.rename(f"{path}{MARK}")
             finish_wipe(path)
         delete_leftovers(path)
+
+
+def wipe_unused_file(path: Path, *, follow_links: bool) -> None:
+    """
+    Delete a queue and all copies of it, unless it is open; a file that does not exist is not created.
+
+    Args:
+        path: The file.
+        follow_links: Whether the path may be that of a symbolic link.
+
+    Raises:
+        LifecycleError: The file is open, in this or another process; nothing was deleted.
+        StorageError: What is at the path is not a queue, or the system refused; nothing was deleted.
+    """
+    wipe(absolute(path, follow_links=follow_links), only_if_unused=True)
 
 
 def finish_wipe(path: Path) -> None:
