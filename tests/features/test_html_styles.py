@@ -263,7 +263,7 @@ def random_sheet(chance: random.Random) -> str:
 def contains_import(css: str) -> bool:
     """Return whether a style sheet has an import, apart from what stands in strings and names."""
     # An escaped quotation mark outside of a string begins none.
-    rest = re.sub(r'\\.|"(\\.|[^"\\])*"', "", css, flags=re.DOTALL)
+    rest = re.sub(r'\\.|"(\\.|[^"\\])*"', " ", css, flags=re.DOTALL)
     return "@import" in rest.lower()
 
 
