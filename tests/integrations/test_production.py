@@ -83,10 +83,11 @@ class TestWorkers:
         async with app_server(tmp_path, *SERVERS[name], env={**env, "EXPONEA_UPLOAD_LINGER": "60"}) as server:
             visits = Visits(f"{server.url}/visit/")
             await visits.make(20, concurrency=2)
-            before = len(sandbox.engine.events())
+            # A worker without events of its own takes those of the others when it looks at the queue.
+            while len(sandbox.engine.events()) == len(visits.answered):
+                await visits.make(len(visits.answered) + 1, concurrency=1)
             code = await server.stop()
 
-        assert before < len(visits.answered)
         assert set(numbers(sandbox.engine.events())) == visits.answered
         assert code in (0, -signal.SIGTERM)
         assert "Traceback" not in server.log.read_text()
