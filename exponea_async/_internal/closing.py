@@ -72,8 +72,8 @@ class CallUnlessEnding:
     Calls a function later, unless the event loop is about to be closed then.
 
     An event loop that ends cancels all tasks, waits for them and then for the threads of its executor, and is closed.
-    Tasks that are started meanwhile are never waited for. One that goes on may also have cancelled tasks: briefly, or
-    for longer if a task ignores its cancellation. After `LONGEST_END` it is taken to go on.
+    Tasks that are started meanwhile are never waited for. An event loop that goes on may also have cancelled tasks:
+    briefly, or for longer if a task ignores its cancellation. After `LONGEST_END` it is taken to go on.
 
     Args:
         delay: When to look at the event loop, seconds from now.

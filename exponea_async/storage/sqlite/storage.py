@@ -326,7 +326,10 @@ class SQLiteStorage:
             # Also where this is cancelled: the old file is read until then.
             await wait_until_done(copying)
         finally:
-            if copying.exception() is None:
+            if not copying.done():
+                # The event loop was closed, and nothing can be waited for any more.
+                new.abandon()
+            elif copying.exception() is None:
                 self._loss = copying.result()
                 self._report_loss()
                 await old.close()
