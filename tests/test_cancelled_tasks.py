@@ -162,6 +162,60 @@ class TestClient:
         await client.start()
         await client.track_event(Event("c"))
 
+    @pytest.mark.parametrize("steps", range(8))
+    async def test_the_last_steps_of_the_end_after_a_wipe(self, connect: Connect, steps: int) -> None:
+        """The same, if callers know already."""
+        client = await connect(flush_mode="MANUAL")
+        receipt = await client.track_event(Event("a"))
+        waiting = asyncio.create_task(receipt.decided(), name="the application's")
+        await (await connect(flush_mode="MANUAL")).stop_integration(everyone=True)
+        with suppress(StorageError):
+            await client.track_event(Event("b"))
+        await asyncio.wait([waiting], timeout=60)
+        await pause(steps)
+        cancel_others()
+
+        assert receipt.status == "lost"
+        await client.start()
+        await client.track_event(Event("c"))
+
+    @pytest.mark.parametrize("steps", range(40))
+    async def test_starting_after_an_interrupted_stop(self, connect: Connect, steps: int) -> None:
+        """The client can be started, whether the stop has deleted everything or not."""
+        client = await connect(flush_mode="MANUAL")
+        await client.track_event(Event("a"))
+        stopping = asyncio.create_task(client.stop_integration(everyone=True), name="the application's")
+        await pause(steps)
+        cancel_others()
+        await asyncio.wait([stopping], timeout=60)
+        with suppress(LifecycleError, StorageError):
+            stopping.result()
+
+        await client.start()
+        await client.track_event(Event("b"))
+        assert not client.is_stopped
+
+    @pytest.mark.parametrize("steps", range(8))
+    async def test_the_last_steps_of_a_stop(self, connect: Connect, steps: int) -> None:
+        """A stop whose receipts are resolved has deleted and reported everything, and the client can be started."""
+        reported: list[DeliveryEvent] = []
+        client = await connect(flush_mode="MANUAL", hooks=Hooks(listeners=[reported.append]))
+        receipt = await client.track_event(Event("a"))
+        waiting = asyncio.create_task(receipt.decided(), name="the application's")
+        await pause(5)
+        stopping = asyncio.create_task(client.stop_integration(everyone=True), name="the application's")
+        await asyncio.wait([waiting], timeout=60)
+        await pause(steps)
+        cancel_others()
+        await asyncio.wait([stopping], timeout=60)
+
+        assert receipt.status == "dropped"
+        with suppress(LifecycleError):
+            stopping.result()
+        assert [each.reason for each in reported if each.kind == "dropped"] == ["the integration was stopped"]
+        await client.start()
+        await client.track_event(Event("b"))
+
     async def test_the_end_after_a_wipe_that_has_not_begun(self, connect: Connect) -> None:
         """The same, if the task for it is cancelled before it begins, without another call of the client."""
         loop = asyncio.get_running_loop()

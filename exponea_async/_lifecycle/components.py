@@ -66,6 +66,7 @@ class Components:
         monitor: Measures the queue.
         session_expirer: Ends idle sessions.
         upload: The upload; None while the client is not running.
+        is_used: Whether they were opened or shut down. They can't be opened again then.
         loop: The event loop in which the components were opened; None before that.
         flush_mode: When queued events are uploaded.
         flush_period: Seconds between uploads in `FlushMode.PERIOD`.
@@ -110,6 +111,7 @@ class Components:
         self.flush_mode = configuration.flush_mode
         self.flush_period = configuration.flush_period
         self.upload: runtime.UploadRuntime | None = None
+        self.is_used = False
         self.loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -136,6 +138,7 @@ class Components:
             ConfigurationError: The certificates can't be loaded, or there is no session to make requests with.
         """
         self.loop = asyncio.get_running_loop()
+        self.is_used = True
         await import_in_thread(runtime.__name__)
         await self._network.open()
         await self.storage.open()
@@ -225,6 +228,7 @@ class Components:
     async def shut_down(self, deadline: Deadline) -> None:
         """Cancel what is in flight, and close the storage."""
         upload, self.upload = self.upload, None
+        self.is_used = True
         # The last one is closed first, and the others also where this is cancelled.
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._close_storage, deadline)

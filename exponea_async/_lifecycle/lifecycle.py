@@ -5,7 +5,7 @@ The life cycle of a client: start, close, stop, and a start in another event loo
 import asyncio
 import atexit
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
@@ -40,6 +40,8 @@ LOG = logging.getLogger("exponea_async")
 
 T = TypeVar("T")
 
+#: Why records are dropped when the client is stopped.
+STOPPED = "the integration was stopped"
 #: When the end after another client's wipe is tried again that was cancelled, in seconds.
 RETRY_DELAY = 0.1
 
@@ -218,6 +220,9 @@ class Lifecycle:
                 raise _closed()
             if self.state == "open":
                 return
+            if self.components.is_used:
+                # A stop was interrupted, or could not delete everything.
+                await self._end_stopped(self.components.receipts.aclose)
             try:
                 await self.components.open(lambda: DeviceContext(self._default_device, self.home.devices))
             except BaseException:
@@ -359,21 +364,27 @@ class Lifecycle:
 
     async def _wipe(self, result: FlushResult, *, is_flush: bool) -> FlushResult:
         # Everything under way ends first, so that nothing is sent or written after the data is deleted.
-        reason = "the integration was stopped"
         await self._end_components()
         waiting = await self.components.wipe()
         self._is_wiped = True
-        await self.components.receipts.drop_all(reason)
-        await self._renew_components()
-        done = f"{result.delivered} records were delivered first, " if is_flush else ""
-        count = "all" if waiting is None else str(waiting)
-        message = "The integration was stopped: %s%s were deleted unsent, and nothing is tracked."
-        LOG.warning(message, done, count, extra=log_fields("stopped", count=waiting))
-        waiting = result.remaining if waiting is None else waiting
-        if waiting:
-            self.counters.dropped["stopped"] += waiting
-            self._hooks.notify(DeliveryEvent("dropped", reason=reason))
-        return evolve(result, remaining=waiting)
+        # The closed components are replaced also where this is cancelled.
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._renew_components)
+            self._log_wipe(result.delivered if is_flush else None, waiting)
+            remaining = result.remaining if waiting is None else waiting
+            if remaining:
+                self.counters.dropped["stopped"] += remaining
+                self._hooks.notify(DeliveryEvent("dropped", reason=STOPPED))
+            await self.components.receipts.drop_all(STOPPED)
+        return evolve(result, remaining=remaining)
+
+    def _log_wipe(self, delivered: int | None, waiting: int | None) -> None:
+        LOG.warning(
+            "The integration was stopped: %s%s were deleted unsent, and nothing is tracked.",
+            "" if delivered is None else f"{delivered} records were delivered first, ",
+            "all" if waiting is None else waiting,
+            extra=log_fields("stopped", count=waiting),
+        )
 
     async def _end_components(self) -> None:
         async with AsyncExitStack() as stack:
@@ -382,10 +393,12 @@ class Lifecycle:
             await self.components.features.aclose()
 
     async def _renew_components(self) -> None:
-        await self.components.receipts.aclose()
-        self.components.devices.clear()
-        self._replace(keep_settings=False)
-        self._refuse()
+        try:
+            await self.components.receipts.aclose()
+        finally:
+            self.components.devices.clear()
+            self._replace(keep_settings=False)
+            self._refuse()
 
     # What another client of the file has done
 
@@ -412,12 +425,16 @@ class Lifecycle:
 
     async def _end_after_wipe(self) -> None:
         async with self._lock:
-            if self.state == "stopped" and self.components.upload is not None:
-                async with AsyncExitStack() as stack:
-                    stack.push_async_callback(self._renew_components)
-                    stack.push_async_callback(self.components.receipts.lose_all)
-                    stack.push_async_callback(self._end_components)
-                    await self.components.session_expirer.aclose()
+            if self.state == "stopped" and self.components.is_used:
+                await self._end_stopped(self.components.receipts.lose_all)
+
+    async def _end_stopped(self, resolve: Callable[[], Awaitable[None]]) -> None:
+        """End and replace the components of a client that is stopped, all of them also where this is cancelled."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._renew_components)
+            stack.push_async_callback(resolve)
+            stack.push_async_callback(self._end_components)
+            await self.components.session_expirer.aclose()
 
     async def _run(self, work: Callable[[], Coroutine[Any, Any, T]], name: str, on_cancel: Callable[[], None]) -> T:
         return await run_to_end(work, name=name, on_cancel=on_cancel)
