@@ -98,7 +98,11 @@ function withChosen(options, chosen) {
 export function TypedField({ id, name, label, placeholder, value, list }) {
   const [text, setText] = useState(value);
   const timer = useRef(0);
+  const known = useRef(value);
   useEffect(() => {
+    // What this field itself has set comes back later: meanwhile the user may have typed on.
+    if (value === known.current) return;
+    known.current = value;
     clearTimeout(timer.current);
     setText(value);
   }, [value]);
@@ -106,7 +110,11 @@ export function TypedField({ id, name, label, placeholder, value, list }) {
     const next = event.target.value;
     setText(next);
     clearTimeout(timer.current);
-    timer.current = setTimeout(() => go({ [name]: next }, { replace: value !== "" && next !== "" }), TYPING_MS);
+    timer.current = setTimeout(() => {
+      const replace = known.current !== "" && next !== "";
+      known.current = next;
+      go({ [name]: next }, { replace });
+    }, TYPING_MS);
   };
   return html`<label class="field"><span class="visually-hidden">${label}</span>
     <input id=${id} type="search" autocomplete="off" spellcheck=${false} placeholder=${placeholder} value=${text} onInput=${typed} list=${list} />

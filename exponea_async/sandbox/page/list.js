@@ -37,7 +37,7 @@ function Entries() {
     <${PausedBar} />
     ${log.state.error && html`<${Failure} />`}
     <${VirtualList}
-      id="events" label="Commands, newest first" count=${log.length} added=${log.added}
+      id="events" label="Commands, newest first" count=${log.length} added=${log.added} list=${log.list}
       rowHeight=${isNarrow ? NARROW_ROW_HEIGHT : ROW_HEIGHT}
       row=${(index) => html`<${Row} entry=${log.at(index)} />`} keyOf=${(index) => log.at(index).id}
       active=${active}

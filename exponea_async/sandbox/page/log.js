@@ -18,9 +18,13 @@ export class LogWindow extends Store {
     this._empty();
     this._generation = 0;
     this._catching = false;
+    /** The generation for which older entries are being loaded. */
+    this._loadingOlder = null;
   }
 
   _empty() {
+    /** Another number stands for another list. */
+    this.list = (this.list ?? 0) + 1;
     this.rows = [];
     /** The number of rows that are shown while the list is paused; null while it is not. */
     this.frozen = null;
@@ -105,20 +109,23 @@ export class LogWindow extends Store {
 
   /** Load the page of older entries before the oldest one. */
   async loadOlder() {
-    if (this._next === null || this._loadingOlder) return;
-    this._loadingOlder = true;
+    const before = this._next;
     const generation = this._generation;
+    if (before === null || this._loadingOlder === generation) return;
+    this._loadingOlder = generation;
+    // The oldest rows may have been forgotten meanwhile: there would be a gap.
+    const isSame = () => generation === this._generation && before === this._next;
     try {
-      const page = await get("/sandbox/log", { query: { ...this._filters, limit: PAGE, before: this._next } });
-      if (generation !== this._generation) return;
+      const page = await get("/sandbox/log", { query: { ...this._filters, limit: PAGE, before } });
+      if (!isSame()) return;
       this.rows = page.entries.reverse().concat(this.rows);
       if (this.frozen !== null) this.frozen += page.entries.length;
       this._next = page.next;
       this.set({ error: "" });
     } catch (error) {
-      if (generation === this._generation) this.set({ error: error.message });
+      if (isSame()) this.set({ error: error.message });
     } finally {
-      this._loadingOlder = false;
+      if (this._loadingOlder === generation) this._loadingOlder = null;
     }
   }
 

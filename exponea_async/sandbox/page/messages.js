@@ -23,39 +23,54 @@ export function MessagesView() {
   </div>`;
 }
 
+/** What is in the editor, also while another view is shown or before it is rendered, and what was loaded into it. */
+const draft = { text: "", loaded: "" };
+
 function Editor({ onSaved }) {
-  const [text, setText] = useState("");
+  const [text, setText] = useState(draft.text);
   const [result, setResult] = useState({ error: "", message: "" });
   const area = useRef(null);
-  const loaded = useRef("");
+  const latest = useRef(0);
   const { epoch, connection } = useStore(session);
-  const show = (received) => {
-    loaded.current = formatted(received);
-    setText(loaded.current);
-    setResult({ error: "", message: "" });
-    onSaved(JSON.parse(received));
+  const write = (next) => {
+    draft.text = next;
+    setText(next);
   };
-  useEffect(() => {
-    // What the user has written stays, also when the sandbox is started again.
-    if (text !== loaded.current) return;
-    exchangeText("GET", "/sandbox/messages").then(show, (error) => setResult({ error: error.message, message: "" }));
-  }, [epoch, connection]);
-  const save = async () => {
+  /** Exchange definitions, and show those of the sandbox. What the user has written stays, also if it is written meanwhile. */
+  const exchange = async (request, message) => {
+    const number = ++latest.current;
+    // A later exchange knows more.
+    const isLatest = () => number === latest.current;
     try {
-      show(await exchangeText("PUT", "/sandbox/messages", checked(text)));
-      setResult({ error: "", message: "Saved. The next request gets these messages." });
+      const received = await request();
+      if (!isLatest()) return;
+      const isWritten = draft.text !== draft.loaded;
+      if (!isWritten) write((draft.loaded = formatted(received)));
+      if (!isWritten || message) setResult({ error: "", message });
+      onSaved(JSON.parse(received));
     } catch (error) {
+      if (!isLatest()) return;
       setResult({ error: error.message, message: "" });
-      area.current.focus();
+      if (message) area.current?.focus();
     }
   };
+  const put = async () => {
+    const written = draft.text;
+    const received = await exchangeText("PUT", "/sandbox/messages", checked(written));
+    draft.loaded = written;
+    return received;
+  };
+  useEffect(() => {
+    exchange(() => exchangeText("GET", "/sandbox/messages"), "");
+  }, [epoch, connection]);
+  const save = () => exchange(put, "Saved. The next request gets these messages.");
   return html`<section class="editor" aria-labelledby="editor-title">
     <h2 id="editor-title">Definitions of messages</h2>
     <p class="muted">What the sandbox has for its customers, in the format of the API. ${"{{ first_name }}"} in a text is the
       property of the customer; <code>for</code> chooses the customers of a message.</p>
     <textarea id="definitions" ref=${area} spellcheck=${false} wrap="off" aria-label="Definitions as JSON" value=${text}
       aria-invalid=${result.error ? "true" : "false"} aria-describedby="definitions-result"
-      onInput=${(event) => setText(event.target.value)}></textarea>
+      onInput=${(event) => write(event.target.value)}></textarea>
     <div id="definitions-result" aria-live="polite">
       ${result.error && html`<p class="failure"><${Text} value=${result.error} limit=${1000} /></p>`}
       ${result.message && html`<p class="success">${result.message}</p>`}

@@ -3,27 +3,28 @@
  */
 
 import { address, go } from "./address.js";
-import { get } from "./api.js";
 import { Choice, ProjectChoice } from "./filters.js";
 import { counted, dateAndTime, duration, timeOfDay } from "./format.js";
 import { close } from "./keys.js";
 import { useNarrow } from "./list.js";
+import { usePages } from "./pages.js";
 import { RequestDetail, Status } from "./request.js";
 import { session } from "./session.js";
 import { useStore } from "./store.js";
 import { Text } from "./text.js";
-import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
+import { html, useState } from "./vendor/preact-htm.js";
 import { VirtualList } from "./virtual.js";
 
-const PAGE = 200;
-const REFRESH_MS = 1000;
 const STATUSES = [200, 400, 401, 403, 404, 413, 429, 500, 503];
 
 /** The view of the requests. */
 export function RequestsView() {
   const { request, status, project } = useStore(address);
   const isNarrow = useNarrow();
-  const { requests, error, loadOlder } = useRequests(status, project);
+  const { traffic } = useStore(session);
+  const { items: requests, list, error, loadMore } = usePages("/sandbox/requests", { status, project }, {
+    name: "requests", keyOf: ({ id }) => id, tick: traffic,
+  });
   const active = requests ? requests.findIndex((each) => String(each.id) === request) : -1;
   const [cursor, setCursor] = useState(0);
   const current = active >= 0 ? active : (requests ?? []).findIndex((each) => each.id === cursor);
@@ -45,7 +46,7 @@ export function RequestsView() {
           setCursor(requests[index].id);
           if (request) go({ request: String(requests[index].id) }, { replace: true });
         }}
-        onOpen=${(index) => go({ request: String(requests[index].id) })} onNearEnd=${loadOlder} />`}
+        onOpen=${(index) => go({ request: String(requests[index].id) })} onNearEnd=${loadMore} list=${list} />`}
     </section>
     ${request &&
     html`<aside class="panel" aria-label="Request">
@@ -72,51 +73,4 @@ function Row({ request }) {
     <span class="cell customer">${counted(request.commands, "command")}</span>
     <span class="cell preview">${request.fault ? `fault: ${request.fault}` : ""}</span>
     <span class="cell project">${duration(request.seconds)}</span>`;
-}
-
-/** Load the newest requests, again after new ones, and older ones on demand. */
-function useRequests(status, project) {
-  const { traffic, epoch } = useStore(session);
-  const [state, setState] = useState({ requests: null, error: "", next: null });
-  const busy = useRef({ at: -REFRESH_MS, older: false });
-  useEffect(() => {
-    const controller = new AbortController();
-    const wait = Math.max(0, busy.current.at + REFRESH_MS - performance.now());
-    const timer = setTimeout(async () => {
-      busy.current.at = performance.now();
-      try {
-        const { requests, next } = await get("/sandbox/requests", { query: { status, project, limit: PAGE }, signal: controller.signal });
-        setState((old) => joined(old, requests, next ?? null));
-      } catch (error) {
-        if (error.name !== "AbortError") setState((old) => ({ ...old, error: error.message }));
-      }
-    }, wait);
-    return () => {
-      clearTimeout(timer);
-      controller.abort();
-    };
-  }, [traffic, epoch, status, project]);
-  useEffect(() => setState({ requests: null, error: "", next: null }), [status, project, epoch]);
-  const loadOlder = async () => {
-    if (state.next === null || busy.current.older) return;
-    busy.current.older = true;
-    try {
-      const { requests, next } = await get("/sandbox/requests", { query: { status, project, limit: PAGE, before: state.next } });
-      setState((old) => ({ ...old, requests: [...(old.requests ?? []), ...requests], next: next ?? null }));
-    } catch (error) {
-      setState((old) => ({ ...old, error: error.message }));
-    } finally {
-      busy.current.older = false;
-    }
-  };
-  return { ...state, loadOlder };
-}
-
-/** Put the newest requests before those that were loaded already, unless there may be others between them. */
-function joined(old, requests, next) {
-  const loaded = old.requests ?? [];
-  const last = requests.at(-1)?.id;
-  const place = loaded.findIndex((each) => each.id === last);
-  const older = place < 0 ? [] : loaded.slice(place + 1);
-  return { requests: [...requests, ...older], error: "", next: older.length ? old.next : next };
 }

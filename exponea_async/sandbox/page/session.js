@@ -5,10 +5,10 @@
 import { address, filtersOf, isFiltered } from "./address.js";
 import { get } from "./api.js";
 import { LogWindow } from "./log.js";
+import { Refresher } from "./refresher.js";
 import { Store } from "./store.js";
 import { Stream } from "./stream.js";
 
-const FACETS_MS = 1000;
 /** How long a page stays connected that is not visible, and how often it loads the counts for its title then. */
 const HIDDEN_MS = 5000;
 
@@ -32,9 +32,17 @@ export const session = new Store({
   epoch: 0,
 });
 
+const counts = new Refresher(async (signal) => {
+  try {
+    session.set({ facets: await get("/sandbox/facets", { signal }) });
+  } catch {
+    // The connection is shown anyway; the counts are loaded again after it is back.
+  }
+});
+
 const stream = new Stream({
   state: (connection) => {
-    if (connection === "live" && session.state.connection === "reconnecting") refreshFacets();
+    if (connection === "live" && session.state.connection === "reconnecting") counts.request();
     // Nothing was loaded while there was no connection; the stream alone would begin in the middle.
     if (connection === "live" && log.state.error) reload();
     session.set({ connection });
@@ -42,7 +50,7 @@ const stream = new Stream({
   entries: (entries) => {
     log.receive(entries, isFiltered(address.state));
     session.set({ activity: session.state.activity + 1 });
-    refreshFacets();
+    counts.request();
   },
   requests: () => session.set({ traffic: session.state.traffic + 1 }),
   gap: ({ from, to }) => session.set({ notice: `The entries ${from} to ${to} arrived meanwhile and are no longer kept.` }),
@@ -54,7 +62,7 @@ const stream = new Stream({
     log.clear();
     const { epoch, activity, traffic } = session.state;
     session.set({ epoch: epoch + 1, activity: activity + 1, traffic: traffic + 1, notice: "All data was deleted." });
-    refreshFacets();
+    counts.request();
   },
 });
 
@@ -64,7 +72,7 @@ let chosen = "";
 export async function start() {
   address.subscribe(applyFilters);
   chosen = JSON.stringify(filtersOf(address.state));
-  refreshFacets();
+  counts.request();
   stream.open(await log.load(filtersOf(address.state)));
   document.addEventListener("visibilitychange", followVisibility);
   followVisibility();
@@ -80,12 +88,12 @@ function followVisibility() {
   clearTimeout(hiddenTimer);
   if (document.visibilityState === "visible") {
     if (!stream.isOpen) stream.resume();
-    refreshFacets();
+    counts.request();
     return;
   }
   hiddenTimer = setTimeout(() => {
     stream.close();
-    refreshFacets();
+    counts.request();
     followVisibility();
   }, HIDDEN_MS);
 }
@@ -103,25 +111,6 @@ function applyFilters(state) {
 export function reload() {
   session.set({ paused: false });
   log.load(filtersOf(address.state));
-}
-
-let timer = 0;
-
-/** Load the counts, at most once per second. */
-function refreshFacets() {
-  if (timer) return;
-  timer = setTimeout(
-    async () => {
-      try {
-        session.set({ facets: await get("/sandbox/facets") });
-      } catch {
-        // The connection is shown anyway; the counts are loaded again after it is back.
-      } finally {
-        timer = 0;
-      }
-    },
-    session.state.activity ? FACETS_MS : 0,
-  );
 }
 
 /** Stop showing new entries, or show them again. */

@@ -23,10 +23,11 @@ const NEAR_END = 100;
  * @param {(index: number) => void} props.onOpen Called when the user opens a row.
  * @param {() => void} [props.onNearEnd] Called near the end of the list.
  * @param {number} [props.added] The number of rows ever added in front, so that the visible rows stay in place.
+ * @param {string|number} [props.list] Another value stands for another list, which begins at its top.
  * @param {string} [props.id] The id of the element.
  */
 export function VirtualList({
-  label, count, rowHeight, row, keyOf, active, onActive, onOpen, onNearEnd, added = 0, id = "list",
+  label, count, rowHeight, row, keyOf, active, onActive, onOpen, onNearEnd, added = 0, list = 0, id = "list",
 }) {
   const box = useRef(null);
   const [, render] = useReducer((number) => number + 1, 0);
@@ -49,6 +50,10 @@ export function VirtualList({
     if (delta > 0 && box.current.scrollTop > 0) box.current.scrollTop += delta * rowHeight;
   }, [added]);
 
+  useLayoutEffect(() => {
+    box.current.scrollTop = 0;
+  }, [list]);
+
   // The row that the user moved to has to be visible. Rows that move by themselves don't scroll the list.
   useLayoutEffect(() => {
     if (!view.current.moved) return;
@@ -61,7 +66,7 @@ export function VirtualList({
 
   useEffect(() => {
     if (onNearEnd && last > count - NEAR_END) onNearEnd();
-  }, [last, count]);
+  }, [last, count, list]);
 
   const scrolled = () => {
     const previous = Math.floor(view.current.top / rowHeight);
