@@ -385,7 +385,7 @@ class TestOtherClients:
             assert await client.get_customer_cookie() != cookie
 
     async def test_a_fork_during_a_wipe(self, path: Path) -> None:
-        """A child that is forked while a thread wipes keeps no lock, and opens the queue itself."""
+        """A fork waits for a thread that wipes; the child has no lock of it, and opens the queue itself."""
         path.parent.mkdir()
         assert await run_script(FORK_DURING_WIPE, path) == "parent opened\nchild opened\nparent opened\n"
 
@@ -426,7 +426,10 @@ def main(path):
     wiping.wait()
     from_parent, to_child = os.pipe()
     from_child, to_parent = os.pipe()
+    # The wipe goes on when the fork has begun.
+    threading.Timer(0.5, forked.set).start()
     child = os.fork()
+    assert forked.is_set()
     if child == 0:
         os.read(from_parent, 1)
         asyncio.run(use(path, "child"))
@@ -434,7 +437,6 @@ def main(path):
         # It lives on, with all that it has inherited.
         os.read(from_parent, 1)
         os._exit(0)
-    forked.set()
     thread.join()
     os.write(to_child, b"1")
     os.read(from_child, 1)

@@ -9,9 +9,13 @@ file.
 """
 
 import os
+from collections.abc import Callable
 from threading import Lock
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 from weakref import WeakSet
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Forkable(Protocol):
@@ -37,6 +41,16 @@ def register(connection: Forkable) -> None:
     """Consider a connection in each fork, as long as it exists; before it is opened, and behind a fork under way."""
     with _fork:
         _connections.add(connection)
+
+
+def call_between_forks(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """
+    Call a function that uses files of SQLite without a connection that is registered; a fork waits for its end.
+
+    It must neither fork nor register a connection.
+    """
+    with _fork:
+        return function(*args, **kwargs)
 
 
 def _before() -> None:

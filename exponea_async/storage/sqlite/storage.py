@@ -32,7 +32,7 @@ from exponea_async.storage.base import (
 )
 from exponea_async.storage.clock import to_uptime
 from exponea_async.storage.erasure import Erased, Erasure
-from exponea_async.storage.sqlite import erasing, leases, queries, space
+from exponea_async.storage.sqlite import erasing, forking, leases, queries, space
 from exponea_async.storage.sqlite.connection import MovedFileError, QueueConnection
 from exponea_async.storage.sqlite.file import absolute, is_damage, is_disk_full, move_aside, open_file, storage_error
 from exponea_async.storage.sqlite.folder import locked
@@ -476,7 +476,7 @@ class SQLiteStorage:
     async def wipe(self) -> None:
         """Delete everything, with all copies, and erase it from the disk; also while the storage is closed."""
         if not self._committer.is_running:
-            await asyncio.to_thread(lambda: wipe(self._fix_path()))
+            await asyncio.to_thread(forking.call_between_forks, lambda: wipe(self._fix_path()))
             return
         is_wiped = False
 

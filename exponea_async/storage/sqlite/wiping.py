@@ -19,6 +19,7 @@ from exponea_async.errors import LifecycleError, StorageError
 from exponea_async.storage.sqlite.connection import QueueConnection
 from exponea_async.storage.sqlite.file import absolute, is_busy, open_file, storage_error
 from exponea_async.storage.sqlite.folder import locked
+from exponea_async.storage.sqlite.forking import call_between_forks
 from exponea_async.storage.sqlite.leftovers import delete_leftovers
 from exponea_async.storage.sqlite.ownership import COMPANIONS, claim
 
@@ -73,7 +74,7 @@ def wipe_unused_file(path: Path, *, follow_links: bool) -> None:
         LifecycleError: The file is open, in this or another process; nothing was deleted.
         StorageError: What is at the path is not a queue, or the system refused; nothing was deleted.
     """
-    wipe(absolute(path, follow_links=follow_links), only_if_unused=True)
+    call_between_forks(wipe, absolute(path, follow_links=follow_links), only_if_unused=True)
 
 
 def finish_wipe(path: Path) -> None:
