@@ -139,6 +139,30 @@ class TestEditor:
         await gate.open()
         await expect(area).to_have_value(re.compile('"mine"'))
 
+    async def test_a_save_and_a_reset(self, visitor: Visitor) -> None:
+        """After all data was deleted during a save, the definitions are loaded once more, behind it."""
+        page, area = await open_editor(visitor)
+        gate = await Gate(page, MESSAGES, "PUT").close()
+        await area.fill('{"inbox": [{"id": "mine", "type": "push", "content": {}}]}')
+        await page.locator("#save-definitions").click()
+        await gate.wait()
+        visitor.sandbox.reset()
+        await expect(page.locator(".notices")).to_contain_text("All data was deleted.")
+        await gate.open()
+        await expect(area).to_have_value("{}")
+
+    async def test_a_lost_connection(self, visitor: Visitor) -> None:
+        """It is no fault of what the user has written."""
+        page, area = await open_editor(visitor)
+        await area.fill(TYPED)
+        await page.route(MESSAGES, lambda route: route.abort())
+        visitor.sandbox.reset()
+        visitor.watch.expect("Failed to load resource")
+        await expect(page.locator(".notices")).to_contain_text("All data was deleted.")
+        await page.evaluate(RENDERED)
+        await expect(area).to_have_attribute("aria-invalid", "false")
+        await expect(page.locator("#definitions-result")).to_have_text("")
+
     async def test_another_view(self, visitor: Visitor) -> None:
         """What the user has written is there again after another view; what was only loaded is loaded again."""
         page, area = await open_editor(visitor)

@@ -57,11 +57,11 @@ export function send(method, path, body) {
  * Get JSON as text, or send it as text, so that its numbers stay as they are written.
  * @param {"GET"|"PUT"} method
  * @param {string} path
- * @param {string} [body]
+ * @param {{body?: string, signal?: AbortSignal}} options
  * @returns {Promise<string>}
  */
-export function exchangeText(method, path, body) {
-  return request(method, path, { body, parse: (text) => text });
+export function exchangeText(method, path, { body, signal }) {
+  return request(method, path, { body, signal, parse: (text) => text });
 }
 
 async function request(method, path, { body, signal, parse = JSON.parse }) {

@@ -12,6 +12,7 @@ import { useStore } from "./store.js";
 import { plain, Text } from "./text.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 
+const PATH = "/sandbox/messages";
 const SECTIONS = { in_app_messages: "In-app messages", content_blocks: "Content blocks", inbox: "Inbox" };
 
 /** The view of the messages. */
@@ -25,45 +26,59 @@ export function MessagesView() {
 
 /** What is in the editor, also while another view is shown or before it is rendered, and what was loaded into it. */
 const draft = { text: "", loaded: "" };
+const isWritten = () => draft.text !== draft.loaded;
 
 function Editor({ onSaved }) {
   const [text, setText] = useState(draft.text);
   const [result, setResult] = useState({ error: "", message: "" });
   const area = useRef(null);
-  const latest = useRef(0);
+  const loading = useRef(null);
+  const saving = useRef(Promise.resolve());
   const { epoch, connection } = useStore(session);
   const write = (next) => {
     draft.text = next;
     setText(next);
   };
-  /** Exchange definitions, and show those of the sandbox. What the user has written stays, also if it is written meanwhile. */
-  const exchange = async (request, message) => {
-    const number = ++latest.current;
-    // A later exchange knows more.
-    const isLatest = () => number === latest.current;
+  /** Show the definitions of the sandbox. What the user has written stays, also if it was written meanwhile. */
+  const show = (received) => {
+    if (!isWritten()) {
+      draft.loaded = formatted(received);
+      write(draft.loaded);
+      setResult({ error: "", message: "" });
+    }
+    onSaved(JSON.parse(received));
+  };
+  const load = async (signal) => {
     try {
-      const received = await request();
-      if (!isLatest()) return;
-      const isWritten = draft.text !== draft.loaded;
-      if (!isWritten) write((draft.loaded = formatted(received)));
-      if (!isWritten || message) setResult({ error: "", message });
-      onSaved(JSON.parse(received));
+      await saving.current;
+      const received = await exchangeText("GET", PATH, { signal });
+      if (!signal.aborted) show(received);
     } catch (error) {
-      if (!isLatest()) return;
-      setResult({ error: error.message, message: "" });
-      if (message) area.current?.focus();
+      if (error.name !== "AbortError" && !isWritten()) setResult({ error: error.message, message: "" });
     }
   };
-  const put = async () => {
-    const written = draft.text;
-    const received = await exchangeText("PUT", "/sandbox/messages", checked(written));
-    draft.loaded = written;
-    return received;
-  };
   useEffect(() => {
-    exchange(() => exchangeText("GET", "/sandbox/messages"), "");
+    loading.current = new AbortController();
+    load(loading.current.signal);
+    return () => loading.current.abort();
   }, [epoch, connection]);
-  const save = () => exchange(put, "Saved. The next request gets these messages.");
+  const save = async () => {
+    const written = draft.text;
+    try {
+      const body = checked(written);
+      const putting = saving.current.then(() => exchangeText("PUT", PATH, { body }));
+      saving.current = putting.catch(() => null);
+      // What is on its way is older than what is saved.
+      loading.current.abort();
+      const received = await putting;
+      draft.loaded = written;
+      show(received);
+      setResult({ error: "", message: "Saved. The next request gets these messages." });
+    } catch (error) {
+      setResult({ error: error.message, message: "" });
+      area.current?.focus();
+    }
+  };
   return html`<section class="editor" aria-labelledby="editor-title">
     <h2 id="editor-title">Definitions of messages</h2>
     <p class="muted">What the sandbox has for its customers, in the format of the API. ${"{{ first_name }}"} in a text is the
