@@ -321,6 +321,24 @@ class TestExpiry:
             ended = await asyncio.gather(end_idle_sessions(one), end_idle_sessions(two))
             assert sum(ended) == (await names(one))["session_end"] == 150
 
+    async def test_a_device_in_the_foreground_of_another_client(
+        self, client: Exponea, configure: Configure, clock: Clock
+    ) -> None:
+        """If another client has ended its session, the next event begins a new one, also if the device was read before."""
+        device = client.device("tg:1")
+        await device.resume()
+        clock.now += TIMEOUT
+        async with Exponea(configure(flush_mode="MANUAL", session_timeout=TIMEOUT), clock=clock) as other:
+            await end_idle_sessions(other)
+        assert await end_idle_sessions(client) == 0
+        # As features do that read a customer in the background, which is no activity.
+        devices = devices_of(client)
+        await devices.load(devices.cached("device:tg:1"))
+        await device.track_event(Event("ping"))
+
+        types = [data["event_type"] for data in await pending_data(client)]
+        assert types == ["installation", "session_start", "session_end", "session_start", "ping"]
+
 
 class TestFailures:
     @pytest.mark.file_only

@@ -23,7 +23,7 @@ from exponea_async.devices.state import (
     UpdateResult,
     unchanged,
 )
-from exponea_async.devices.store import CachedDevice, DeviceStore
+from exponea_async.devices.store import NEVER, CachedDevice, DeviceStore
 from exponea_async.devices.transaction import Change, DeviceTransaction
 from exponea_async.devices.withdrawals import DEVICE_PREFIX, WITHDRAWN, WITHDRAWN_COUNT
 from exponea_async.errors import StateConflictError, StorageError
@@ -112,10 +112,12 @@ class DeviceContext(SubjectContext):
 
     def _is_active(self, device: CachedDevice, now: float) -> bool:
         """Return whether an event only continues what is open: the device is launched, its session is not idle."""
-        timeout = self._timeout
-        if timeout is None or not is_idle(device.last_activity, now, timeout):
+        if not device.launched or self._timeout is None:
             return device.launched
-        return device.launched and device in self._store.foreground
+        if device.last_activity == NEVER:
+            # Another process may have ended the session of a device that is in the foreground.
+            return False
+        return not is_idle(device.last_activity, now, self._timeout) or device in self._store.foreground
 
     def _check(self, device: CachedDevice, now: float) -> tuple[StateCheck]:
         """Note the activity in memory, and return the condition to record under, which stores the activity, too."""
