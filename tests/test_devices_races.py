@@ -324,7 +324,7 @@ class TestExpiry:
     async def test_a_device_in_the_foreground_of_another_client(
         self, client: Exponea, configure: Configure, clock: Clock
     ) -> None:
-        """If another client has ended its session, the next event begins a new one, also if the device was read before."""
+        """If another client has ended its session, the next event begins a new one, also if it was read before."""
         device = client.device("tg:1")
         await device.resume()
         clock.now += TIMEOUT

@@ -4,8 +4,8 @@ Closing within a time limit, whatever is cancelled meanwhile, and calls from ano
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 from weakref import ref
@@ -39,6 +39,7 @@ class Deadline:
     def __init__(self, timeout: float | None) -> None:
         self._end = None if timeout is None else _loop_time() + timeout
         self._limits: dict[asyncio.Timeout, float] = {}
+        self._calls: list[Callable[[], object]] = []
 
     @property
     def remaining(self) -> float | None:
@@ -52,6 +53,20 @@ class Deadline:
             self._end = now
             for limit, grace in self._limits.items():
                 limit.reschedule(now + grace)
+            for call in self._calls:
+                call()
+
+    @contextmanager
+    def calling(self, call: Callable[[], object]) -> Iterator[None]:
+        """Call a function at the deadline, if that comes within the block."""
+        timer = None if self._end is None else asyncio.get_running_loop().call_at(self._end, call)
+        self._calls.append(call)
+        try:
+            yield
+        finally:
+            self._calls.remove(call)
+            if timer is not None:
+                timer.cancel()
 
     @asynccontextmanager
     async def limit(self, grace: float = 0.0) -> AsyncIterator[None]:

@@ -28,7 +28,7 @@ from exponea_async.errors import DamagedFileError, LifecycleError, StorageError
 from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import FlushResult
 from exponea_async.observability import Counters
-from exponea_async.storage.base import Storage, count_waiting
+from exponea_async.storage.base import Storage
 
 if TYPE_CHECKING:
     from exponea_async._pipeline import runtime
@@ -274,19 +274,6 @@ class Components:
         self.receipts.abandon()
         self.devices.end_streams()
         self.storage.abandon()
-
-    async def wipe(self) -> int | None:
-        """
-        Delete everything that is stored; return how many records were waiting, None if that could not be found out.
-
-        The components must be shut down.
-
-        Raises:
-            StorageError: The storage refused.
-        """
-        waiting = await count_waiting(self.storage)
-        await self.storage.wipe()
-        return waiting
 
 
 def _rate_limiter(settings: UploadSettings, storage: Storage) -> RateLimiter:

@@ -18,6 +18,7 @@ from exponea_async._internal.log_fields import log_fields
 from exponea_async._internal.user_code import reliable_clock
 from exponea_async._lifecycle.components import Components
 from exponea_async._lifecycle.forking import ForkHandler, abandon
+from exponea_async._lifecycle.turns import Turns
 from exponea_async.config import Configuration
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.store import DeviceHome
@@ -33,7 +34,7 @@ from exponea_async.hooks import DeliveryEvent, Hooks
 from exponea_async.models import FlushMode, FlushResult
 from exponea_async.observability import Counters
 from exponea_async.storage import create_storage
-from exponea_async.storage.base import Storage
+from exponea_async.storage.base import Storage, count_waiting
 from exponea_async.storage.selection import MEMORY, is_in_memory
 
 LOG = logging.getLogger("exponea_async")
@@ -79,10 +80,12 @@ class Lifecycle:
         self.state: State = "not started"
         self._is_wiped = self._is_reported = False
         self._ending: asyncio.Task[None] | None = None
-        # The call of `start` that has opened the client.
-        self._opened_by: object = None
+        # The calls of `start` that rely on the client being open.
+        self._started_by: set[object] = set()
+        # How many records an interrupted stop may have deleted already.
+        self._deleted = 0
         self._replaced_commits = 0
-        self._lock = asyncio.Lock()
+        self._turns = Turns()
         self.components = self._create(self._create_storage())
         self.components.recorder.refuse(_not_started())
         self.home = DeviceHome(self.components.devices)
@@ -109,10 +112,12 @@ class Lifecycle:
             self.configuration, hooks=self._hooks, counters=self.counters, clock=self._clock, storage=storage
         )
 
-    def _replace(self, *, storage: Storage | None = None, keep_settings: bool) -> None:
+    def _replace(self, *, keep_settings: bool, keep_memory: bool = False) -> None:
         """Create all components anew, in place of those that were closed, stopped or abandoned."""
-        old, new = self.components, self._create(storage or self._create_storage())
-        if storage is None:
+        old = self.components
+        keeps_storage = keep_memory and is_in_memory(self.configuration)
+        new = self._create(old.storage if keeps_storage else self._create_storage())
+        if not keeps_storage:
             self._replaced_commits += old.storage.commits
         if keep_settings:
             new.set_default_properties(old.default_properties)
@@ -129,28 +134,34 @@ class Lifecycle:
         Raises:
             LifecycleError: The client is running in the event loop of another thread.
         """
-        loop = self.components.loop
-        if loop is None or loop is asyncio.get_running_loop():
+        running, loop = asyncio.get_running_loop(), self._turns.loop
+        if loop is running:
             return
-        if loop.is_running():
+        if loop is not None and loop.is_running() and (self.components.loop is loop or self._turns.is_taken):
             raise wrong_loop(loop)
+        if self.components.loop is not None:
+            self._leave_loop()
+        # Only now: what has never ended there may go on when it is let go of, and must find other components then.
+        self._turns, self._ending = Turns(running), None
+
+    def _leave_loop(self) -> None:
         if self.state == "open":
             LOG.warning("A client was not closed before its event loop ended; its queue is %s.", self.location)
             self.state = "not started"
             self.running.discard(self)
-        self._lock, self._ending = asyncio.Lock(), None
         old = self.components
         old.abandon()
         # What is in memory would be lost with the storage.
-        self._replace(storage=old.storage if is_in_memory(self.configuration) else None, keep_settings=True)
+        self._replace(keep_settings=True, keep_memory=True)
         self._refuse()
 
     def _forget(self) -> None:
         """Forget all components in a forked child: they are the parent's, which goes on using them."""
+        abandon(self._ending)
+        self._turns, self._ending = Turns(), None
         if self.components.loop is None:
             return
         abandon(self.components)
-        self._lock, self._ending = asyncio.Lock(), None
         self._replace(keep_settings=True)
         if self.state == "open":
             self.state = "not started"
@@ -207,6 +218,8 @@ class Lifecycle:
             if self._ending.cancelled():
                 await self._run(self._end_after_wipe, "exponea_async: end after a wipe", lambda: None)
             self._ending = None
+        # Here, where it can be cancelled: a stop may take long.
+        await self._turns.wait()
         token = object()
         try:
             await self._run(partial(self._start, token), "exponea_async: starting", lambda: None)
@@ -215,21 +228,24 @@ class Lifecycle:
             raise
 
     async def _start(self, token: object) -> None:
-        async with self._lock:
+        async with self._turns.take():
             if self.state == "closed":
                 raise _closed()
             if self.state == "open":
+                self._started_by.add(token)
                 return
             if self.components.is_used:
                 # A stop was interrupted, or could not delete everything.
                 await self._end_stopped(self.components.receipts.aclose)
+            components = self.components
             try:
-                await self.components.open(lambda: DeviceContext(self._default_device, self.home.devices))
+                await components.open(lambda: DeviceContext(self._default_device, self.home.devices))
             except BaseException:
-                self._replace(keep_settings=True)
-                self._refuse()
+                if self.components is components:
+                    self._replace(keep_settings=True, keep_memory=True)
+                    self._refuse()
                 raise
-            self.state, self._is_wiped, self._opened_by = "open", False, token
+            self.state, self._is_wiped, self._started_by = "open", False, {token}
             self.running.add(self)
         await self._log_start()
 
@@ -255,20 +271,23 @@ class Lifecycle:
         )
 
     async def _undo_start(self, token: object) -> None:
-        """Close the client again, unless another call has opened it."""
-        async with self._lock:
-            if self.state != "open" or self._opened_by is not token:
+        """Close the client again, unless another call relies on it."""
+        async with self._turns.take():
+            self._started_by.discard(token)
+            if self.state != "open" or self._started_by:
                 return
+            components = self.components
             async with AsyncExitStack() as stack:
-                stack.callback(self._become_not_started)
-                stack.push_async_callback(self._shut_down, Deadline(0))
-                stack.push_async_callback(self.components.receipts.aclose)
-                await self.components.close_features(Deadline(0), _not_started())
+                stack.callback(self._become_not_started, components)
+                stack.push_async_callback(self._shut_down, components, Deadline(0))
+                stack.push_async_callback(components.receipts.aclose)
+                await components.close_features(Deadline(0), _not_started())
 
-    def _become_not_started(self) -> None:
-        self._replace(keep_settings=True)
-        self.state = "not started"
-        self._refuse()
+    def _become_not_started(self, components: Components) -> None:
+        if self.components is components:
+            self._replace(keep_settings=True, keep_memory=True)
+            self.state = "not started"
+            self._refuse()
 
     # Close
 
@@ -292,7 +311,7 @@ class Lifecycle:
         )
 
     async def _close(self, deadline: Deadline, *, is_uploaded: bool, end_sessions: bool, only_started: bool) -> None:
-        async with self._lock:
+        async with self._turns.take(deadline, is_urgent=True):
             if self.state == "closed":
                 return
             was_open = self.state == "open"
@@ -302,12 +321,13 @@ class Lifecycle:
             # The last one is closed first, and the others also where this is cancelled.
             async with AsyncExitStack() as stack:
                 if components.upload is not None:
-                    stack.push_async_callback(self._shut_down, deadline)
+                    stack.push_async_callback(self._shut_down, components, deadline)
                 stack.push_async_callback(components.receipts.aclose)
                 try:
                     await components.close_features(deadline, _closed(), end_sessions=end_sessions and was_open)
                 finally:
-                    self.state = "closed"
+                    if self.components is components:
+                        self.state = "closed"
                 if components.upload is not None:
                     await self._upload_rest(
                         components, deadline, is_uploaded=is_uploaded and was_open, only_started=only_started
@@ -331,9 +351,12 @@ class Lifecycle:
         except StorageError as error:
             LOG.warning("The queue could not be uploaded while closing: %s", error)
 
-    async def _shut_down(self, deadline: Deadline) -> None:
-        self.running.discard(self)
-        await self.components.shut_down(deadline)
+    async def _shut_down(self, components: Components, deadline: Deadline) -> None:
+        # A call that the end of an event loop has left behind goes on when it is finalized, and the client may have
+        # other components then, which are not its own.
+        if self.components is components:
+            self.running.discard(self)
+        await components.shut_down(deadline)
 
     # Stop
 
@@ -344,7 +367,7 @@ class Lifecycle:
         return await self._run(partial(self._stop, deadline, flush=flush), "exponea_async: stopping", deadline.expire)
 
     async def _stop(self, deadline: Deadline, *, flush: bool) -> FlushResult:
-        async with self._lock:
+        async with self._turns.take(deadline):
             if self.state == "closed":
                 raise _closed()
             if self._is_wiped:
@@ -360,22 +383,26 @@ class Lifecycle:
             if flush and components.upload is not None:
                 await components.upload.flusher.set_mode(FlushMode.MANUAL)
                 result = await components.drain(deadline)
-            return await self._wipe(result, is_flush=flush)
+            # Everything under way ends first, so that nothing is sent or written after the data is deleted.
+            await self._end_components(components)
+            return await self._wipe(components, result, is_flush=flush)
 
-    async def _wipe(self, result: FlushResult, *, is_flush: bool) -> FlushResult:
-        # Everything under way ends first, so that nothing is sent or written after the data is deleted.
-        await self._end_components()
-        waiting = await self.components.wipe()
-        self._is_wiped = True
+    async def _wipe(self, components: Components, result: FlushResult, *, is_flush: bool) -> FlushResult:
+        waiting = await count_waiting(components.storage)
+        if waiting is not None:
+            # A call that was interrupted may have deleted them.
+            self._deleted = waiting = max(waiting, self._deleted)
+        await components.storage.wipe()
+        self._is_wiped, self._deleted = True, 0
         # The closed components are replaced also where this is cancelled.
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._renew_components)
+            stack.push_async_callback(self._renew_components, components)
             self._log_wipe(result.delivered if is_flush else None, waiting)
             remaining = result.remaining if waiting is None else waiting
             if remaining:
                 self.counters.dropped["stopped"] += remaining
                 self._hooks.notify(DeliveryEvent("dropped", reason=STOPPED))
-            await self.components.receipts.drop_all(STOPPED)
+            await components.receipts.drop_all(STOPPED)
         return evolve(result, remaining=remaining)
 
     def _log_wipe(self, delivered: int | None, waiting: int | None) -> None:
@@ -386,19 +413,20 @@ class Lifecycle:
             extra=log_fields("stopped", count=waiting),
         )
 
-    async def _end_components(self) -> None:
+    async def _end_components(self, components: Components) -> None:
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._shut_down, Deadline(None))
-            stack.callback(self.components.devices.end_streams)
-            await self.components.features.aclose()
+            stack.push_async_callback(self._shut_down, components, Deadline(None))
+            stack.callback(components.devices.end_streams)
+            await components.features.aclose()
 
-    async def _renew_components(self) -> None:
+    async def _renew_components(self, components: Components) -> None:
         try:
-            await self.components.receipts.aclose()
+            await components.receipts.aclose()
         finally:
-            self.components.devices.clear()
-            self._replace(keep_settings=False)
-            self._refuse()
+            components.devices.clear()
+            if self.components is components:
+                self._replace(keep_settings=False)
+                self._refuse()
 
     # What another client of the file has done
 
@@ -424,17 +452,18 @@ class Lifecycle:
             CallUnlessEnding(RETRY_DELAY, self._begin_to_end)
 
     async def _end_after_wipe(self) -> None:
-        async with self._lock:
+        async with self._turns.take():
             if self.state == "stopped" and self.components.is_used:
                 await self._end_stopped(self.components.receipts.lose_all)
 
     async def _end_stopped(self, resolve: Callable[[], Awaitable[None]]) -> None:
         """End and replace the components of a client that is stopped, all of them also where this is cancelled."""
+        components = self.components
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._renew_components)
+            stack.push_async_callback(self._renew_components, components)
             stack.push_async_callback(resolve)
-            stack.push_async_callback(self._end_components)
-            await self.components.session_expirer.aclose()
+            stack.push_async_callback(self._end_components, components)
+            await components.session_expirer.aclose()
 
     async def _run(self, work: Callable[[], Coroutine[Any, Any, T]], name: str, on_cancel: Callable[[], None]) -> T:
         return await run_to_end(work, name=name, on_cancel=on_cancel)

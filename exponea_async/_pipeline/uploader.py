@@ -204,6 +204,8 @@ class Uploader:
         finally:
             for batch in left:
                 self._acknowledger.give_back(batch.records)
+                if batch.is_probe:
+                    self._sender.breakers[batch.route].is_probing = False
 
     async def _lease_probe(self, route: str) -> None:
         """

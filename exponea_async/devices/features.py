@@ -4,6 +4,7 @@ Features with state that all subjects of a client share, and the registry that n
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar, cast
 
 from exponea_async._internal.concurrency import BackgroundTasks
@@ -162,6 +163,8 @@ class FeatureRegistry:
     async def aclose(self) -> None:
         """Close all features."""
         self._is_closed = True
-        for feature in self:
-            feature.close()
-            await feature.tasks.aclose()
+        async with AsyncExitStack() as stack:
+            # All streams end, and the tasks of all features, also where this is cancelled.
+            for feature in self:
+                feature.close()
+                stack.push_async_callback(feature.tasks.aclose)

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from exponea_async._internal.closing import wait_until_done
+from exponea_async._internal.closing import run_thread_to_end, wait_until_done
 from exponea_async.errors import DamagedFileError, StorageError, WipedFileError
 from exponea_async.storage.base import (
     MAX_DUE_AHEAD,
@@ -476,7 +476,7 @@ class SQLiteStorage:
     async def wipe(self) -> None:
         """Delete everything, with all copies, and erase it from the disk; also while the storage is closed."""
         if not self._committer.is_running:
-            await asyncio.to_thread(forking.call_between_forks, lambda: wipe(self._fix_path()))
+            await run_thread_to_end(partial(forking.call_between_forks, lambda: wipe(self._fix_path())))
             return
         is_wiped = False
 
