@@ -586,6 +586,8 @@ async def main():
         await asyncio.sleep(0.01)
     await exponea.aclose(timeout=0.2)
 
+from exponea_async._lifecycle import components
+components.CLOSE_GRACE = 30.0
 asyncio.run(main())
 print(calls)
 """

@@ -143,6 +143,8 @@ class TestEnd:
         """A program that closes nothing uploads at its exit, says nothing, and keeps its exit code."""
         source = f"""
 from exponea_async.portal import Portal
+from exponea_async import portal as portal_module
+portal_module.EXIT_TIMEOUT = 60.0
 portal = Portal(client())
 portal.call(portal.exponea.track_event, Event("ping"))
 {end}
@@ -158,6 +160,8 @@ portal.call(portal.exponea.track_event, Event("ping"))
         """Bodies that are compressed in a thread arrive also at the exit, when no thread pool accepts work any more."""
         source = """
 from exponea_async.portal import Portal
+from exponea_async import portal as portal_module
+portal_module.EXIT_TIMEOUT = 60.0
 portal = Portal(client(upload=UploadSettings(gzip=True, linger=5.0)))
 events = [Event("ping", {"text": "x" * 10_000, "number": number}) for number in range(50)]
 tracker = portal.exponea.for_customer({"registered": "r"})
@@ -196,6 +200,8 @@ class TestForks:
         """
         source = """
 from exponea_async.portal import Portal
+from exponea_async import portal as portal_module
+portal_module.EXIT_TIMEOUT = 60.0
 portal = Portal(client())
 
 def use(name):

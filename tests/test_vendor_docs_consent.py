@@ -11,6 +11,7 @@ import pytest
 from helpers.app import App
 from helpers.clients import Configure
 from helpers.environment import Environment
+from helpers.waiting import running, until
 
 from exponea_async import Customer, Event, Exponea, FlushMode, LifecycleError, PurchasedItem
 from exponea_async.sandbox import Sandbox, StoredEvent
@@ -151,6 +152,8 @@ class TestClearLocalCustomerData:
         """Token, unsent events, session and customer are deleted; nothing is sent."""
         before = await lived(app)
         await app.client.aclose(timeout=0)
+        # The file may be closed in the background.
+        await until(lambda: running() == [])
         await Exponea.clear_local_customer_data(configure())
         assert sandbox.request_count == 0
 

@@ -11,6 +11,7 @@ import pytest
 from helpers.clients import Configure, DeliveryLog, pending_data
 from helpers.inbox import push
 from helpers.internals import before_storage_call
+from helpers.waiting import running, until
 
 from exponea_async import (
     Customer,
@@ -65,6 +66,8 @@ class TestDevices:
         assert {owner for _, owner in await owners(client)} == {None, JOE["registered"]}
         assert await other.get_customer_cookie() == cookie
         await client.aclose(timeout=0)
+        # The file may be closed in the background.
+        await until(lambda: running() == [])
         if client.configuration.storage == tmp_path / "queue.sqlite":
             assert traces(tmp_path / "queue.sqlite", b"jane@", b"tg:42", b"joe@") == [b"joe@"]
 
@@ -267,6 +270,8 @@ class TestCustomers:
         await client.for_customer({"registered": "jane@example.com", "umlaut": "Jäne"}).forget()
         assert await owners(client) == []
         await client.aclose(timeout=0)
+        # The file may be closed in the background.
+        await until(lambda: running() == [])
         assert traces(tmp_path / "queue.sqlite", b"jane@", "Jäne".encode(), b"J\\u00e4ne") == []
 
 

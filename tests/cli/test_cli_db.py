@@ -220,7 +220,7 @@ class TestRoles:
             assert (await exponea.health()).is_ready
         async with Exponea(configuration) as exponea:
             await exponea.track_event(Event("b"))
-        storage = PostgresStorage(url, "shop", settings=PostgresSettings(schema=database.schema))
+        storage = PostgresStorage(url, "shop", settings=PostgresSettings(schema=database.schema), lock_timeout=60.0)
         await storage.open()
         try:
             await self._record(storage)

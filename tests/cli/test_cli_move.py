@@ -108,7 +108,9 @@ class Case:
         """Return what the queue in the database has."""
 
         async def read_it() -> Content:
-            storage = PostgresStorage(self.url, "shop", settings=PostgresSettings(schema=self.schema))
+            storage = PostgresStorage(
+                self.url, "shop", settings=PostgresSettings(schema=self.schema), lock_timeout=60.0
+            )
             await storage.open()
             try:
                 content = await read(storage, range(count))
@@ -219,7 +221,7 @@ def test_other_states_are_refused(case: Case) -> None:
     expected = case.fill(20)
 
     async def write() -> None:
-        storage = PostgresStorage(case.url, "shop", settings=PostgresSettings(schema=case.schema))
+        storage = PostgresStorage(case.url, "shop", settings=PostgresSettings(schema=case.schema), lock_timeout=60.0)
         await storage.open()
         await storage.write([], [StateChange("device:5", b"other", 0), StateChange("device:7", b"v7", 0)])
         await storage.aclose()

@@ -334,7 +334,7 @@ class TestPostgres:
         """Write records of another project into the queue."""
 
         async def write() -> None:
-            storage = PostgresStorage(url, "shop", settings=PostgresSettings(schema=schema))
+            storage = PostgresStorage(url, "shop", settings=PostgresSettings(schema=schema), lock_timeout=60.0)
             await storage.open()
             await storage.write([Record("outlet", b'{"name": "x", "data": {}}', 1.7e9) for _ in range(2)])
             await storage.aclose()

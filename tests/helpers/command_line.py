@@ -124,6 +124,7 @@ def command_line(folder: Path, environment: Environment, **settings: Any) -> Ite
             EXPONEA_AUTHORIZATION_TOKEN=SECRET,
             EXPONEA_BASE_URL=sandbox.url,
             EXPONEA_STORAGE=folder / "queue.sqlite",
+            EXPONEA_QUEUE_LOCK_TIMEOUT="60",
             EXPONEA_UPLOAD_BACKOFF_INITIAL="0.01",
             EXPONEA_UPLOAD_BACKOFF_MAX="0.05",
             EXPONEA_UPLOAD_LINGER_MAX="0",

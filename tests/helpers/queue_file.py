@@ -148,5 +148,5 @@ def lose_rows(path: Path) -> None:
 
 
 def _run(path: Path, statement: str) -> None:
-    with closing(sqlite3.connect(path, timeout=5.0, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(path, timeout=60.0, isolation_level=None)) as connection:
         connection.execute(statement)

@@ -130,16 +130,16 @@ class TestManyEvents:
 
 
 async def wait_for_delivery(client: Exponea) -> None:
-    await (await client.track_event(Event("awaited"))).delivered(10)
+    await (await client.track_event(Event("awaited"))).delivered(60)
 
 
 async def wait_for_decision(client: Exponea) -> None:
-    await (await client.track_event(Event("awaited"))).decided(10)
+    await (await client.track_event(Event("awaited"))).decided(60)
 
 
 async def wait_for_many(client: Exponea) -> None:
     receipts = await client.track_many(numbered_events(200))
-    await receipts[-1].delivered(10)
+    await receipts[-1].delivered(60)
 
 
 async def wait_until_idle(client: Exponea) -> None:
@@ -149,12 +149,12 @@ async def wait_until_idle(client: Exponea) -> None:
 
 async def flush(client: Exponea) -> None:
     await client.track_event(Event("flushed"))
-    assert (await client.flush_data(10)).remaining == 0
+    assert (await client.flush_data(60)).remaining == 0
 
 
 async def close(client: Exponea) -> None:
     await client.track_event(Event("last"))
-    await client.aclose(timeout=10)
+    await client.aclose(timeout=60)
 
 
 async def change_the_mode(client: Exponea) -> None:

@@ -26,8 +26,8 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
 
 
 async def lease(storage: Storage, after: float = 0.0) -> list[str]:
-    """Lease records for 15 seconds, by the present time of the clock and some seconds later."""
-    return bodies(await storage.lease(9, 15.0, time.time() + after))
+    """Lease records for 750 seconds, by the present time of the clock and some seconds later."""
+    return bodies(await storage.lease(9, 750.0, time.time() + after))
 
 
 @pytest.mark.parametrize("jump", [-30 * 60.0, -3 * 3600.0, -40 * 86_400.0, 30 * 60.0, 40 * 86_400.0])
@@ -37,15 +37,15 @@ async def test_a_clock_that_is_set(make_storage: MakeStorage, set_clock: SetCloc
     await storage.write(records("leased"))
     assert await lease(storage) == ["leased"]
     await storage.write(records("delayed"))
-    (delayed,) = await storage.lease(9, 15.0, time.time())
-    await storage.settle(later(delayed.id, due=time.time() + 40.0))
+    (delayed,) = await storage.lease(9, 750.0, time.time())
+    await storage.settle(later(delayed.id, due=time.time() + 2000.0))
     set_clock(jump)
 
     assert await lease(storage) == []
-    assert await lease(storage, 14.0) == []
-    assert await lease(storage, 16.0) == ["leased"]
-    assert await lease(storage, 39.0) == ["leased"]
-    assert await lease(storage, 41.0) == ["delayed"]
+    assert await lease(storage, 700.0) == []
+    assert await lease(storage, 800.0) == ["leased"]
+    assert await lease(storage, 1950.0) == ["leased"]
+    assert await lease(storage, 2050.0) == ["delayed"]
 
 
 async def test_a_clock_that_is_right_again(make_storage: MakeStorage, set_clock: SetClock) -> None:
@@ -56,8 +56,8 @@ async def test_a_clock_that_is_right_again(make_storage: MakeStorage, set_clock:
     assert await lease(storage) == ["a"]
     set_clock(0.0)
 
-    assert await lease(storage, 14.0) == []
-    assert await lease(storage, 16.0) == ["a"]
+    assert await lease(storage, 700.0) == []
+    assert await lease(storage, 800.0) == ["a"]
 
 
 @pytest.mark.parametrize("jump", [-3 * 3600.0, 40 * 86_400.0])

@@ -25,7 +25,9 @@ async def make_storage(
     settings = PostgresSettings(schema=postgres_schema)
     async with asyncpg.create_pool(postgres_url, min_size=1, max_size=4) as pool:
         source = postgres_url if request.param == "own connections" else pool
-        async with storage_factory(partial(PostgresStorage, source, "shop", settings=settings)) as make:
+        async with storage_factory(
+            partial(PostgresStorage, source, "shop", settings=settings, lock_timeout=60.0)
+        ) as make:
             yield make
 
 

@@ -22,7 +22,9 @@ LIMIT = 10
 @pytest.fixture
 async def make_storage(postgres_url: str, postgres_schema: str) -> AsyncIterator[MakeStorage]:
     settings = PostgresSettings(schema=postgres_schema)
-    async with storage_factory(partial(PostgresStorage, postgres_url, "shop", settings=settings)) as make:
+    async with storage_factory(
+        partial(PostgresStorage, postgres_url, "shop", settings=settings, lock_timeout=60.0)
+    ) as make:
         yield make
 
 

@@ -24,7 +24,7 @@ def settings(postgres_schema: str) -> PostgresSettings:
 
 @pytest.fixture
 async def catalog(postgres_url: str, settings: PostgresSettings) -> AsyncIterator[QueueCatalog]:
-    catalog = QueueCatalog(postgres_url, settings, 5.0)
+    catalog = QueueCatalog(postgres_url, settings, 60.0)
     yield catalog
     await catalog.aclose()
 
@@ -74,10 +74,10 @@ async def test_a_connection_of_the_application(
 
 async def test_a_schema_that_must_not_be_created(postgres_url: str, postgres_schema: str) -> None:
     """Without the right to migrate, a missing schema is an error, and looking again finds one that was created."""
-    catalog = QueueCatalog(postgres_url, PostgresSettings(schema=postgres_schema, migrate=False), 5.0)
+    catalog = QueueCatalog(postgres_url, PostgresSettings(schema=postgres_schema, migrate=False), 60.0)
     with pytest.raises(SchemaError, match="db init"):
         await catalog.find()
-    other = QueueCatalog(postgres_url, PostgresSettings(schema=postgres_schema), 5.0)
+    other = QueueCatalog(postgres_url, PostgresSettings(schema=postgres_schema), 60.0)
     assert await other.find() == []
     await other.aclose()
     assert await catalog.find() == []

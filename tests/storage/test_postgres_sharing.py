@@ -35,7 +35,7 @@ def report(*words):
     os.write(1, (" ".join(words) + "\\n").encode())
 
 async def main(url, schema, name):
-    storage = PostgresStorage(url, "shop", settings=PostgresSettings(schema=schema))
+    storage = PostgresStorage(url, "shop", settings=PostgresSettings(schema=schema), lock_timeout=60.0)
     await storage.open()
     await work(storage, name)
     await storage.aclose()

@@ -66,9 +66,9 @@ class TestIdle:
 
     async def test_an_outage_is_not_waited_for(self, connect: Connect, sandbox: Sandbox) -> None:
         """Events for a project that is unavailable or paused stay in the queue."""
-        client = await connect(upload={"backoff_initial": 30, "backoff_max": 30})
+        client = await connect()
         for status, failed in ((503, 1), (401, 1)):
-            sandbox.faults.add(Fault("status", status=status))
+            sandbox.faults.add(Fault("status", status=status, retry_after=1000))
             await client.track_event(Event("ping"))
             await idle(client)
             assert client.stats().failed_requests == failed

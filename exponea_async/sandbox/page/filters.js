@@ -106,18 +106,22 @@ export function TypedField({ id, name, label, placeholder, value, list }) {
     clearTimeout(timer.current);
     setText(value);
   }, [value]);
+  const apply = (next) => {
+    clearTimeout(timer.current);
+    if (next === known.current) return;
+    const replace = known.current !== "" && next !== "";
+    known.current = next;
+    go({ [name]: next }, { replace });
+  };
   const typed = (event) => {
     const next = event.target.value;
     setText(next);
     clearTimeout(timer.current);
-    timer.current = setTimeout(() => {
-      const replace = known.current !== "" && next !== "";
-      known.current = next;
-      go({ [name]: next }, { replace });
-    }, TYPING_MS);
+    timer.current = setTimeout(() => apply(next), TYPING_MS);
   };
   return html`<label class="field"><span class="visually-hidden">${label}</span>
-    <input id=${id} type="search" autocomplete="off" spellcheck=${false} placeholder=${placeholder} value=${text} onInput=${typed} list=${list} />
+    <input id=${id} type="search" autocomplete="off" spellcheck=${false} placeholder=${placeholder} value=${text} onInput=${typed}
+      onBlur=${(event) => apply(event.target.value)} list=${list} />
   </label>`;
 }
 
