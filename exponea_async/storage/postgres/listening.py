@@ -139,16 +139,18 @@ class Listener:
             abandon_connection(connection)
 
     async def _run(self) -> None:
-        wait = FIRST_WAIT
+        wait, is_again = FIRST_WAIT, False
         while True:
             try:
                 self._connection = await self._connect()
                 try:
                     async with asyncio.timeout(ANSWER_TIMEOUT):
                         await self._connection.add_listener(self._channel, self._receive)
-                    # Something may have been written while there was no connection.
-                    self._callback()
-                    wait = FIRST_WAIT
+                    if is_again:
+                        # Something may have been written while there was no connection. A client that has just been
+                        # started looks anyway, and what comes next must not be taken for one of many records.
+                        self._callback()
+                    wait, is_again = FIRST_WAIT, True
                     await self._watch(self._connection)
                 finally:
                     self._connection.terminate()
