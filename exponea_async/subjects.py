@@ -10,6 +10,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from exponea_async._internal.binding import BOUND, bindings
+from exponea_async._internal.closing import run_to_end
 from exponea_async._internal.printable import printable
 from exponea_async._pipeline.recorder import DroppingRecorder
 from exponea_async.config import Configuration
@@ -35,6 +36,8 @@ DEFAULT_DEVICE = "@default"
 #: The key of the device that stands for nobody. Nothing is stored under it.
 NOBODY = "@nobody"
 RESERVED = (DEFAULT_DEVICE, NOBODY)
+#: The name of the tasks that erase what is stored of an end user.
+FORGETTING = "exponea_async: forgetting"
 
 
 class CustomerVerbs(TrackingVerbs, CampaignVerbs, InAppVerbs, ContentBlockVerbs, InboxVerbs, FetchVerbs):
@@ -112,9 +115,13 @@ class Device(DeviceVerbs):
         devices = self._devices
         if not devices.recorder.check_running():
             return 0
-        erased = await devices.withdraw_device(self.key)
-        devices.features.notify_anonymized(self._context)
-        return erased
+
+        async def forget() -> int:
+            erased = await devices.withdraw_device(self.key)
+            devices.features.notify_anonymized(self._context)
+            return erased
+
+        return await run_to_end(forget, name=FORGETTING)
 
     async def open(self) -> None:
         """
@@ -189,12 +196,20 @@ class CustomerTracker(CustomerVerbs):
             The number of waiting records that were erased.
 
         Raises:
-            StorageError: The storage refused; nothing was erased.
+            StorageError: The storage refused, and not everything was erased.
             LifecycleError: The client was not started, or is closed.
         """
-        if not self._devices.recorder.check_running():
+        devices = self._devices
+        if not devices.recorder.check_running():
             return 0
-        return await self._devices.withdraw_customer(self.ids)
+
+        async def forget() -> int:
+            erased, keys = await devices.withdraw_customer(self.ids)
+            for key in keys:
+                devices.features.notify_anonymized(DeviceContext(key, devices))
+            return erased
+
+        return await run_to_end(forget, name=FORGETTING)
 
     def _context_in(self, devices: DeviceStore) -> CustomerContext:
         if self._error is not None:

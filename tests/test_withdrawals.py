@@ -275,6 +275,63 @@ class TestCustomers:
         assert traces(tmp_path / "queue.sqlite", b"jane@", "Jäne".encode(), b"J\\u00e4ne") == []
 
 
+class TestInterrupted:
+    @pytest.mark.parametrize("steps", range(0, 30, 2))
+    @pytest.mark.parametrize("kind", ["device", "customer"])
+    async def test_a_cancelled_call(self, client: Exponea, kind: str, steps: int) -> None:
+        """What a call has erased that was cancelled is counted; nothing is tracked afterwards."""
+        subject = client.device("tg:42") if kind == "device" else client.for_customer(JANE)
+        await subject.track_event(Event("ping"))
+        waiting = len(await owners(client))
+        forgetting = asyncio.create_task(subject.forget())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        forgetting.cancel()
+        await asyncio.wait([forgetting])
+        left = len(await owners(client))
+        assert client.stats().dropped.get("withdrawn", 0) == waiting - left
+        status = (await subject.track_event(Event("ping"))).status
+        assert (left, status) in ((waiting, "queued"), (0, "dropped"))
+
+    async def test_a_failed_call(self, client: Exponea) -> None:
+        """Where the storage has refused, what was withdrawn stays so, and nothing else is dropped."""
+        jane, is_refusing = client.for_customer(JANE), True
+
+        async def refuse() -> None:
+            if is_refusing:
+                raise StorageError("refused")
+
+        before_storage_call(client, "erase", refuse)
+        with pytest.raises(StorageError, match="refused"):
+            await jane.forget()
+        assert (await jane.track_event(Event("ping"))).status == "queued"
+        is_refusing = False
+        await jane.forget()
+        is_refusing = True
+        with pytest.raises(StorageError, match="refused"):
+            await jane.start()
+        assert (await jane.track_event(Event("ping"))).status == "dropped"
+        await end_idle_sessions(client)
+        assert (await jane.track_event(Event("ping"))).status == "dropped"
+
+    async def test_the_second_half_fails(self, client: Exponea) -> None:
+        """What was erased before the storage refused is counted."""
+        jane, calls = client.for_customer(JANE), 0
+        await jane.track_event(Event("ping"))
+
+        async def refuse() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise StorageError("refused")
+
+        before_storage_call(client, "erase", refuse)
+        with pytest.raises(StorageError, match="refused"):
+            await jane.forget()
+        assert await owners(client) == []
+        assert client.stats().dropped == {"withdrawn": 1}
+
+
 class TestOthers:
     @pytest.mark.parametrize("kind", ["device", "customer", "nobody"])
     async def test_a_call_about_several(self, client: Exponea, kind: str) -> None:

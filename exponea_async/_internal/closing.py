@@ -159,7 +159,9 @@ def wrong_loop(loop: asyncio.AbstractEventLoop) -> LifecycleError:
     return LifecycleError(trouble, hint=hint)
 
 
-async def run_to_end(work: Callable[[], Coroutine[Any, Any, T]], *, name: str, on_cancel: Callable[[], None]) -> T:
+async def run_to_end(
+    work: Callable[[], Coroutine[Any, Any, T]], *, name: str, on_cancel: Callable[[], object] = _do_nothing
+) -> T:
     """
     Run work in a task of its own, to its end, however often the caller is cancelled meanwhile.
 
@@ -168,7 +170,7 @@ async def run_to_end(work: Callable[[], Coroutine[Any, Any, T]], *, name: str, o
     Args:
         work: Returns what the task runs. It must end soon after `on_cancel` was called.
         name: The name of the task.
-        on_cancel: Called when the caller is cancelled, possibly more than once.
+        on_cancel: Called when the caller is cancelled, possibly more than once; by default nothing is.
 
     Raises:
         asyncio.CancelledError: The caller was cancelled; the work has ended all the same.
@@ -217,7 +219,9 @@ async def run_thread_to_end(work: Callable[[], T]) -> T:
     return running.result()
 
 
-async def wait_until_done(future: "asyncio.Future[Any]", *, on_cancel: Callable[[], None] = _do_nothing) -> None:
+async def wait_until_done(
+    future: "asyncio.Future[Any]", *, on_cancel: Callable[[], object] = _do_nothing
+) -> None:
     """
     Wait until a future has a result or an error, however often the caller is cancelled meanwhile.
 

@@ -110,7 +110,7 @@ class OutboxDevices(DeviceStore):
         """Raise a `LifecycleError`: erasing is not part of a transaction."""
         raise _not_erased()
 
-    async def withdraw_customer(self, ids: Mapping[str, str]) -> int:  # noqa: ARG002 - of whichever customer
+    async def withdraw_customer(self, ids: Mapping[str, str]) -> tuple[int, set[str]]:  # noqa: ARG002 - of whichever customer
         """Raise a `LifecycleError`: erasing is not part of a transaction."""
         raise _not_erased()
 

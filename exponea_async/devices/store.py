@@ -184,20 +184,27 @@ class DeviceStore:
         self.recorder.report_erased(erased.records, WITHDRAWN, count=WITHDRAWN_COUNT)
         return len(erased.records)
 
-    async def withdraw_customer(self, ids: Mapping[str, str]) -> int:
+    async def withdraw_customer(self, ids: Mapping[str, str]) -> tuple[int, set[str]]:
         """
-        Erase everything of a customer who has any of these ids, and drop what follows; otherwise as `withdraw_device`.
+        Erase everything of a customer who has any of these ids, and drop what follows.
+
+        Returns:
+            The number of records that were waiting, and the keys of the devices in memory that were erased.
+
+        Raises:
+            StorageError: The storage refused, and the rest was not erased.
         """
-        records: list[str] = []
+        count, keys = 0, set()
         # A second time, for what callers were just about to write when the first one began.
         for _ in range(2):
             erased = await self.withdrawals.withdraw_customer(ids)
-            records += erased.records
             for name in erased.states:
                 if (device := self.peek(name)) is not None:
                     self._forget(device)
-        self.recorder.report_erased(tuple(records), WITHDRAWN, count=WITHDRAWN_COUNT)
-        return len(records)
+                    keys.add(name.removeprefix(DEVICE_PREFIX))
+            self.recorder.report_erased(erased.records, WITHDRAWN, count=WITHDRAWN_COUNT)
+            count += len(erased.records)
+        return count, keys
 
     def _forget(self, device: CachedDevice) -> None:
         device.invalidate()

@@ -25,6 +25,8 @@ PREFIX = "withdrawn:"
 #: The number of states that have withdrawals; each has those whose digest begins with its number.
 SHARDS = 256
 #: The prefixes of a device's state, and of one that is set aside.
+#: The number of changes before they are loaded again: it differs from each stored one.
+UNKNOWN = b"unknown"
 DEVICE_PREFIX = "device:"
 DAMAGED = "damaged:"
 DIGEST_SIZE = 16
@@ -175,16 +177,31 @@ class Withdrawals:
         async with self._lock:
             await self._refresh()
             # From now on, so that nothing is written between the erasure and the end of this call.
-            self._digests.update(digests)
+            added = set(digests) - self._digests
+            self._digests |= added
             states = self._changed({digest[0] for digest in digests})
-            return await self._storage.erase(Erasure(traces, is_record, select_states, states))
+            try:
+                return await self._storage.erase(Erasure(traces, is_record, select_states, states))
+            except BaseException as error:
+                if isinstance(error, StorageError):
+                    self._digests -= added
+                # A call that is cancelled may be stored all the same.
+                self._changes = UNKNOWN
+                raise
 
     async def _admit(self, digests: list[bytes]) -> None:
         async with self._lock:
             await self._refresh()
-            self._digests.difference_update(digests)
+            removed = self._digests & set(digests)
+            self._digests -= removed
             states = self._changed({digest[0] for digest in digests})
-            await self._storage.erase(Erasure((), lambda _: False, lambda _: set(), states))
+            try:
+                await self._storage.erase(Erasure((), lambda _: False, lambda _: set(), states))
+            except BaseException:
+                # Nothing is tracked of them before it is certain that this is stored.
+                self._digests |= removed
+                self._changes = UNKNOWN
+                raise
 
     def _changed(self, shards: set[int]) -> dict[str, bytes]:
         """Return the states to store after a change in some shards."""

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from attrs import evolve
 
+from exponea_async._internal.closing import run_to_end
 from exponea_async.config import Configuration
 from exponea_async.devices.sessions import (
     continue_session,
@@ -88,9 +89,13 @@ class IdentityVerbs(SubjectVerbs):
             state, token = reassigned(state, timestamps, configuration)
             return state, [*old, *new, *token]
 
-        receipts = await context.transact(update, counts_as_activity=False)
-        context.notify_anonymized()
-        return receipts
+        async def anonymize() -> list[Receipt]:
+            receipts = await context.transact(update, counts_as_activity=False)
+            context.notify_anonymized()
+            return receipts
+
+        # Features must know of each change that is made, also if the caller is cancelled during the commit.
+        return await run_to_end(anonymize, name="exponea_async: anonymizing")
 
 
 def _old_customer_events(

@@ -4,6 +4,7 @@ In-app messages when many things happen at once, and when they end in the middle
 
 import asyncio
 import json
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -217,6 +218,50 @@ class TestAnotherCustomer:
         await client.identify_customer(Customer(ANN, {"likes": "mugs"}))
         await in_app.release()
         assert await in_app.shown() == []
+
+
+class TestInterruptedChange:
+    @pytest.mark.parametrize("steps", [*range(0, 20, 2), None])
+    @pytest.mark.parametrize("change", ["anonymize", "forget the device", "forget the customer"])
+    async def test_a_shown_message(self, in_app: InAppFixture, change: str, steps: int | None) -> None:
+        """
+        A message of the old customer is dismissed, and the next one's is shown, also where the caller is cancelled.
+        """
+        client = await in_app.start(message(frequency="always"))
+        device = client.device("tg:1")
+        await device.identify_customer(Customer(ANN))
+        await client.flush_data()
+        cookie = await device.get_customer_cookie()
+        actions, messages = device.in_app_message_action_stream(), device.in_app_messages()
+        await device.track_event(Event("x"))
+        await in_app.idle()
+        assert len(received(messages)) == 1
+        assert types_of(actions) == ["show"]
+        calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+            "anonymize": device.anonymize,
+            "forget the device": device.forget,
+            "forget the customer": client.for_customer(ANN).forget,
+        }
+        changing = asyncio.create_task(calls[change]())
+        if steps is not None:
+            await pause(steps)
+            changing.cancel()
+        await asyncio.wait([changing])
+        await in_app.idle()
+        await device.start()
+        if await device.get_customer_cookie() == cookie:
+            assert changing.cancelled()
+            return
+
+        assert types_of(actions) == ["close"]
+        await device.track_event(Event("x"))
+        await in_app.idle()
+        assert len(received(messages)) == 1
+
+
+async def pause(steps: int) -> None:
+    for step in range(steps):
+        await asyncio.sleep(0 if step < 10 else 0.001)
 
 
 class TestStopping:
