@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from helpers.clients import SOMEONE, Configure, Connect
 from helpers.in_app import InAppFixture, message
+from helpers.internals import receipts_of, run_statements
 from helpers.storages import OpenFile, lease, records
 from helpers.waiting import running, until, until_succeeds
 
@@ -32,7 +33,7 @@ from exponea_async import (
     LifecycleError,
     StorageError,
 )
-from exponea_async.sandbox import Sandbox
+from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.storage.base import Record
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 from exponea_async.storage.sqlite.wiping import wipe_unused_file
@@ -142,6 +143,30 @@ class TestClient:
 
         await until(lambda: running() == [])
         assert sandbox.engine.events() == []
+
+    async def test_the_probe_of_a_route(self, connect: Connect, sandbox: Sandbox) -> None:
+        """A route whose circuit is open is probed, and sent to again, however often the task is cancelled that leases."""
+        sandbox.faults.add(Fault("drop", times=3, paths="clicks"), Fault("latency", seconds=0.05, paths="batch"))
+        settings = {"concurrency": 1, "batch_size": 1, "backoff_initial": 0.1, "backoff_max": 0.1}
+        client = await connect(device=True, upload=settings)
+        await client.handle_campaign_click("https://shop.example/?xnpe_cmp=abc&utm_campaign=c")
+        for number in range(60):
+            await client.for_customer(SOMEONE).track_event(Event("ping", {"number": number}))
+        for _ in range(20):
+            await asyncio.sleep(0.13)
+            cancel_others("leasing")
+        assert (await client.flush_data(60)).remaining == 0
+
+    async def test_a_look_for_lost_records(self, connect: Connect) -> None:
+        """Lost records are found, though the task was cancelled that looks for them, and nobody waits for them."""
+        client = await connect(flush_mode="MANUAL")
+        receipt = await client.track_event(Event("ping"))
+        await run_statements(client, "DELETE FROM record")
+        receipts_of(client).check_all()
+        await pause(3)
+        cancel_others("receipts")
+        await until(lambda: receipt.status == "lost")
+        assert client.stats().lost == 1
 
     @pytest.mark.parametrize("steps", range(1, 40, 3))
     async def test_the_end_after_the_wipe_of_another(self, connect: Connect, configure: Configure, steps: int) -> None:

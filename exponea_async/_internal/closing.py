@@ -219,9 +219,7 @@ async def run_thread_to_end(work: Callable[[], T]) -> T:
     return running.result()
 
 
-async def wait_until_done(
-    future: "asyncio.Future[Any]", *, on_cancel: Callable[[], object] = _do_nothing
-) -> None:
+async def wait_until_done(future: "asyncio.Future[Any]", *, on_cancel: Callable[[], object] = _do_nothing) -> None:
     """
     Wait until a future has a result or an error, however often the caller is cancelled meanwhile.
 

@@ -55,14 +55,16 @@ class ApiClient:
         }
         self._transport: Transport | None = None
         self._is_open = False
+        self._closing = asyncio.Event()
 
     def open(self) -> None:
         """Allow requests, also after `aclose`."""
-        self._is_open = True
+        self._is_open, self._closing = True, asyncio.Event()
 
     async def aclose(self) -> None:
-        """Close the connections: requests in flight fail with an `UnavailableError`."""
+        """Close the connections: requests in flight fail with an `UnavailableError`, and none is repeated."""
         self._is_open = False
+        self._closing.set()
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.aclose()
@@ -97,7 +99,7 @@ class ApiClient:
         data = None if body is None else json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
         path = request.path.format(project=project)
         turn_until = asyncio.get_running_loop().time() + MAX_QUEUE_TIME
-        async for attempt in request_attempts(self._backoff, request.max_attempts):
+        async for attempt in request_attempts(self._backoff, request.max_attempts, self._pause):
             with attempt:
                 access = await self._projects.find(project)
                 if access is None:
@@ -143,9 +145,19 @@ class ApiClient:
         finally:
             self._slots[kind].release()
 
-    def _open_transport(self) -> Transport:
+    async def _pause(self, seconds: float) -> None:
+        """Wait between two attempts, at most until the client is closed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        self._check_open()
+
+    def _check_open(self) -> None:
         if not self._is_open:
             raise ClosedError("The client is closed.", hint="Create a new one.")
+
+    def _open_transport(self) -> Transport:
+        self._check_open()
         if self._transport is None:
             # Requests never wait for a connection, which would use up the time limits of other kinds.
             connections = sum(map(self._limits.concurrency, self._slots))

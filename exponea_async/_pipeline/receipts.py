@@ -253,7 +253,7 @@ class Receipts:
 
     def _resume_polling(self, task: "asyncio.Task[None]") -> None:
         # The task ends by itself once nothing is awaited; the application may have cancelled it.
-        if self._awaited and not self._is_closed:
+        if (self._awaited or self._must_check_all) and not self._is_closed:
             task.get_loop().call_later(self._poll_interval, self._start_polling)
 
     async def _poll(self) -> None:
@@ -265,18 +265,26 @@ class Receipts:
             for part in _slices(list(self._awaited)):
                 await self._look_up([key for receipt in part for key in receipt.ids if key in self._by_record])
             if self._must_check_all:
-                self._must_check_all = False
-                for keys in _slices(list(self._by_record)):
-                    await self._look_up(keys)
+                await self._check_all_now()
 
-    async def _look_up(self, ids: Sequence[str]) -> None:
+    async def _check_all_now(self) -> None:
+        self._must_check_all, is_done = False, False
+        try:
+            # Each of them, also where one of the others could not be looked up.
+            found = [await self._look_up(keys) for keys in _slices(list(self._by_record))]
+            is_done = all(found)
+        finally:
+            self._must_check_all = self._must_check_all or not is_done
+
+    async def _look_up(self, ids: Sequence[str]) -> bool:
+        """Resolve the receipts of records that have a verdict or are lost; return whether that could be found out."""
         try:
             found, generation = await self._storage.find(ids), await self._storage.generation()
         except StorageError:
-            return
+            return False
         except Exception:
             LOG.exception("Unexpected error while looking up records; trying again.")
-            return
+            return False
         self._generation = self._generation or generation
         lost: list[str] = []
         for key in ids:
@@ -287,6 +295,7 @@ class Receipts:
                 lost.append(key)
         if lost:
             self._resolve_lost(tuple(lost), UNKNOWN if self._generation == generation else WIPED)
+        return True
 
     def _resolve_as(self, key: str, status: RecordStatus) -> None:
         if status.kind == "delivered":

@@ -4,7 +4,7 @@ How long to wait between attempts, and when to stop.
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from tenacity import (
     AsyncRetrying,
@@ -73,11 +73,16 @@ def storage_attempts() -> AsyncRetrying:
     )
 
 
-def request_attempts(backoff: Backoff, max_attempts: int) -> AsyncRetrying:
+def request_attempts(backoff: Backoff, max_attempts: int, pause: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
     """
     Return a retry loop for a request whose caller waits: it repeats while there is no usable response.
 
     It does not repeat if the platform asks for a longer wait than `MAX_REQUEST_WAIT`.
+
+    Args:
+        backoff: The waits between attempts.
+        max_attempts: The number of attempts.
+        pause: Waits for a number of seconds. If it raises, there is no further attempt.
     """
 
     def is_retryable(error: BaseException) -> bool:
@@ -88,7 +93,11 @@ def request_attempts(backoff: Backoff, max_attempts: int) -> AsyncRetrying:
         return backoff.seconds(state.attempt_number, getattr(error, "retry_after", None))
 
     return AsyncRetrying(
-        retry=retry_if_exception(is_retryable), wait=wait, stop=stop_after_attempt(max_attempts), reraise=True
+        sleep=pause,
+        retry=retry_if_exception(is_retryable),
+        wait=wait,
+        stop=stop_after_attempt(max_attempts),
+        reraise=True,
     )
 
 

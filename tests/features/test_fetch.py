@@ -321,6 +321,25 @@ class TestAllVerbs:
         assert sandbox.request_count == 0
 
     @each_verb
+    @pytest.mark.parametrize("end", ["stop", "close"])
+    async def test_the_end_of_the_client_between_two_attempts(
+        self, client: Exponea, sandbox: Sandbox, name: str, end: str
+    ) -> None:
+        """The call does not wait for the next attempt, for which the platform asks to wait."""
+        sandbox.faults.add(Fault("status", status=503, retry_after=25))
+        fetching = asyncio.ensure_future(VERBS[name](client))
+        await until(lambda: sandbox.request_count == 1)
+        began = asyncio.get_running_loop().time()
+        await (client.stop_integration(everyone=True) if end == "stop" else client.aclose(timeout=0))
+        await asyncio.wait([fetching])
+        assert asyncio.get_running_loop().time() - began < 20
+        if end == "stop":
+            assert fetching.result() == []
+        else:
+            with pytest.raises(ClosedError):
+                fetching.result()
+
+    @each_verb
     async def test_client_that_does_not_run(self, connect: Connect, configure: Configure, name: str) -> None:
         """Before the start and after the end of the client the verbs raise an error."""
         client = Exponea(configure())

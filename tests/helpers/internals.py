@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from exponea_async import CustomerTracker, Device, Exponea
+from exponea_async._pipeline.receipts import Receipts
 from exponea_async.devices.context import SubjectContext
 from exponea_async.devices.device_context import DeviceContext
 from exponea_async.devices.features import Feature, FeatureRegistry
@@ -67,6 +68,11 @@ async def run_statements(client: Exponea, *statements: str) -> None:
     assert isinstance(storage, SQLiteStorage)
     for statement in statements:
         await storage.run(lambda connection, sql=statement: connection.execute(sql).fetchall())  # type: ignore[misc]
+
+
+def receipts_of(client: Exponea) -> Receipts:
+    """Return the receipts of a client."""
+    return client._components.receipts
 
 
 def held_records(client: Exponea) -> int:
