@@ -145,7 +145,7 @@ class TestClient:
         assert sandbox.engine.events() == []
 
     async def test_the_probe_of_a_route(self, connect: Connect, sandbox: Sandbox) -> None:
-        """A route whose circuit is open is probed, and sent to again, however often the task is cancelled that leases."""
+        """A route whose circuit is open is probed and sent to again, however often the leasing task is cancelled."""
         sandbox.faults.add(Fault("drop", times=3, paths="clicks"), Fault("latency", seconds=0.05, paths="batch"))
         settings = {"concurrency": 1, "batch_size": 1, "backoff_initial": 0.1, "backoff_max": 0.1}
         client = await connect(device=True, upload=settings)
