@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from helpers.cancelling import ALL, cancel_others, pause
 from helpers.clients import SOMEONE, Configure, Connect
 from helpers.in_app import InAppFixture, message
 from helpers.internals import receipts_of, run_statements
@@ -37,21 +38,6 @@ from exponea_async.sandbox import Fault, Sandbox
 from exponea_async.storage.base import Record
 from exponea_async.storage.sqlite.storage import SQLiteStorage
 from exponea_async.storage.sqlite.wiping import wipe_unused_file
-
-ALL = "all tasks"
-
-
-def cancel_others(text: str = "exponea_async", *, keep: "set[asyncio.Task[object]] | None" = None) -> None:
-    """Cancel all tasks but the present one, or those with a text in their names: not those of the sandbox."""
-    for task in asyncio.all_tasks() - {asyncio.current_task()} - (keep or set()):
-        if text is ALL or text in task.get_name():
-            task.cancel()
-
-
-async def pause(steps: int) -> None:
-    """Let some turns of the event loop pass; later ones with time for other threads."""
-    for step in range(steps):
-        await asyncio.sleep(0 if step < 10 else 0.001)
 
 
 async def until_unused(path: Path) -> None:

@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from helpers.clients import Configure
+from helpers.cancelling import cancel_others, pause
+from helpers.clients import SOMEONE, Configure
 from helpers.waiting import running, until
 
 from exponea_async import (
@@ -23,24 +24,12 @@ from exponea_async import (
 )
 from exponea_async.sandbox import Fault, Sandbox
 
-SOMEONE = {"registered": "somebody"}
 CALLS: dict[str, Callable[[Exponea], Coroutine[Any, Any, object]]] = {
     "start": lambda client: client.start(),
     "aclose": lambda client: client.aclose(3),
     "stop": lambda client: client.stop_integration(),
     "stop and flush": lambda client: client.stop_integration(flush=True, timeout=3),
 }
-
-
-def cancel_tasks_of_clients() -> None:
-    for task in asyncio.all_tasks():
-        if task.get_name().startswith("exponea_async"):
-            task.cancel()
-
-
-async def pause(steps: int) -> None:
-    for step in range(steps):
-        await asyncio.sleep(0 if step < 10 else 0.001)
 
 
 async def track(client: Exponea) -> str:
@@ -114,7 +103,7 @@ class TestSeveralAtOnce:
         await until(lambda: client.is_stopped)
         closing = asyncio.create_task(client.aclose(60), name="the application's")
         await pause(steps)
-        cancel_tasks_of_clients()
+        cancel_others()
         await asyncio.wait([stopping, closing])
         for each in (stopping, closing):
             with suppress(LifecycleError):
@@ -143,7 +132,7 @@ class TestInterrupted:
         await until(lambda: len(sandbox.requests) > 0)
         closing = asyncio.create_task(client.aclose(5), name="the application's")
         await pause(steps)
-        cancel_tasks_of_clients()
+        cancel_others()
         await asyncio.wait([closing])
         with suppress(LifecycleError):
             closing.result()
@@ -163,7 +152,7 @@ class TestInterrupted:
         await track(client)
         stopping = asyncio.create_task(client.stop_integration(), name="the application's")
         await pause(steps)
-        cancel_tasks_of_clients()
+        cancel_others()
         await asyncio.wait([stopping])
         with suppress(LifecycleError):
             stopping.result()

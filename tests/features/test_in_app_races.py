@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from helpers.cancelling import pause
 from helpers.in_app import InAppFixture, message, types_of
 from helpers.waiting import running, until
 
@@ -257,11 +258,6 @@ class TestInterruptedChange:
         await device.track_event(Event("x"))
         await in_app.idle()
         assert len(received(messages)) == 1
-
-
-async def pause(steps: int) -> None:
-    for step in range(steps):
-        await asyncio.sleep(0 if step < 10 else 0.001)
 
 
 class TestStopping:
