@@ -139,18 +139,16 @@ class Listener:
             abandon_connection(connection)
 
     async def _run(self) -> None:
-        wait, is_again = FIRST_WAIT, False
+        wait = FIRST_WAIT
         while True:
             try:
                 self._connection = await self._connect()
                 try:
                     async with asyncio.timeout(ANSWER_TIMEOUT):
                         await self._connection.add_listener(self._channel, self._receive)
-                    if is_again:
-                        # Something may have been written while there was no connection. A client that has just been
-                        # started looks anyway, and what comes next must not be taken for one of many records.
-                        self._callback()
-                    wait, is_again = FIRST_WAIT, True
+                    # Something may have been written while there was no connection.
+                    self._callback()
+                    wait = FIRST_WAIT
                     await self._watch(self._connection)
                 finally:
                     self._connection.terminate()
