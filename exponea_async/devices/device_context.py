@@ -4,7 +4,7 @@ How features see a device.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -227,6 +227,7 @@ class DeviceContext(SubjectContext):
         before: StateUpdate = unchanged,
         counts_as_activity: bool = True,
         foreground: bool | None = None,
+        on_commit: Callable[[], None] | None = None,
     ) -> list[Receipt]:
         """
         Change what the device remembers and record the events about it, in one commit.
@@ -236,6 +237,7 @@ class DeviceContext(SubjectContext):
             before: A change that precedes the device's own activity.
             counts_as_activity: Whether the change is activity, which continues or starts a session.
             foreground: Whether the application is in the foreground from now on; None leaves that as it is.
+            on_commit: Called once the change is made, also if the caller is cancelled meanwhile.
 
         Returns:
             The receipts of the events of `update`; a single dropped one where the integration is stopped.
@@ -245,7 +247,7 @@ class DeviceContext(SubjectContext):
             StorageError: The storage refused; nothing was changed.
             LifecycleError: The client is not running.
         """
-        return await self._run(Change(update, before, counts_as_activity, foreground))
+        return await self._run(Change(update, before, counts_as_activity, foreground, on_commit=on_commit))
 
     async def _run(self, change: Change) -> list[Receipt]:
         if not self.recorder.check_running():

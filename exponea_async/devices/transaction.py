@@ -3,10 +3,12 @@ One change of a device: its new state and the events about it, in one commit.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from attrs import evolve
 
+from exponea_async._internal.closing import run_to_end
 from exponea_async._pipeline.recorder import SLICE
 from exponea_async.devices.impressions import unexpired
 from exponea_async.devices.sessions import continue_session, installation
@@ -40,6 +42,7 @@ class Change(NamedTuple):
         foreground: Whether the application is in the foreground from now on; None leaves that as it is. While it is,
             the session goes on without events.
         event_count: The number of events that `update` records, where it is more than a few.
+        on_commit: Called once the change is made, also if the caller is cancelled meanwhile.
     """
 
     update: StateUpdate
@@ -47,6 +50,7 @@ class Change(NamedTuple):
     counts_as_activity: bool = True
     foreground: bool | None = None
     event_count: int = 0
+    on_commit: Callable[[], None] | None = None
 
 
 class _Plan(NamedTuple):
@@ -270,6 +274,11 @@ class DeviceTransaction:
     # Commit
 
     async def _commit(self, plan: _Plan) -> list[Receipt]:
+        if self._change.on_commit is None:
+            return await self._write(plan)
+        return await run_to_end(partial(self._write, plan), name="exponea_async: change of a device")
+
+    async def _write(self, plan: _Plan) -> list[Receipt]:
         device, loaded, state = self._device, plan.loaded, plan.state
         encoded = device.encoded
         write: StateChange | StateCheck = StateCheck(device.name, loaded.version, state.last_activity)
@@ -288,6 +297,8 @@ class DeviceTransaction:
         receipts = [self._recorder.dropped() if draft is None else next(written) for _, draft in plan.drafts]
         self._publish_events(plan, state, receipts)
         self._note_launch()
+        if self._change.on_commit is not None:
+            self._change.on_commit()
         return receipts
 
     # Publish

@@ -6,7 +6,6 @@ from uuid import uuid4
 
 from attrs import evolve
 
-from exponea_async._internal.closing import run_to_end
 from exponea_async.config import Configuration
 from exponea_async.devices.sessions import (
     continue_session,
@@ -89,13 +88,7 @@ class IdentityVerbs(SubjectVerbs):
             state, token = reassigned(state, timestamps, configuration)
             return state, [*old, *new, *token]
 
-        async def anonymize() -> list[Receipt]:
-            receipts = await context.transact(update, counts_as_activity=False)
-            context.notify_anonymized()
-            return receipts
-
-        # Features must know of each change that is made, also if the caller is cancelled during the commit.
-        return await run_to_end(anonymize, name="exponea_async: anonymizing")
+        return await context.transact(update, counts_as_activity=False, on_commit=context.notify_anonymized)
 
 
 def _old_customer_events(
