@@ -148,7 +148,8 @@ class TestSubjects:
         await integration.enqueue_job(pool, "job", "unbound")
         await recorded.run(integration, cron_jobs=[cron(recorded.job, run_at_startup=True)])
 
-        assert sorted(recorded.ran) == ["by arq", "event", "unbound"]
+        # The cron job runs again if a minute begins meanwhile.
+        assert set(recorded.ran) == {"by arq", "event", "unbound"}
         assert recorded.events == []
 
     async def test_default(self, client: Exponea, pool: ArqRedis, recorded: Recorded) -> None:
