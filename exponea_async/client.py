@@ -143,7 +143,8 @@ class Exponea(DeviceVerbs, BulkVerbs):
 
         Args:
             timeout: Maximum duration of the call in seconds, after which it takes at most one more second to close;
-                0 uploads nothing, None waits without a limit.
+                0 uploads nothing, None waits without a limit. The upload of another call that closes or stops the
+                client ends then, too.
             end_sessions: Whether to end the open sessions of all devices now, each at its last activity.
             only_started: Whether to wait only for requests that are under way, in any flush mode. Everything else stays
                 in the queue, where other processes can send it at once.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from helpers.cancelling import cancel_others, pause
 from helpers.clients import SOMEONE, Configure
+from helpers.internals import before_storage_call
 from helpers.waiting import running, until
 
 from exponea_async import (
@@ -159,6 +160,25 @@ class TestInterrupted:
         await client.stop_integration()
         assert client.stats().dropped["stopped"] == 1
         assert [each.kind for each in reported] == ["dropped"]
+        await client.aclose()
+
+    async def test_a_stop_that_fails(self, configure: Configure, sandbox: Sandbox) -> None:
+        """What was delivered after a stop that could delete nothing is not counted as deleted by the next one."""
+        client = Exponea(configure(flush_mode="MANUAL"))
+        await client.start()
+        await track(client)
+
+        async def refuse() -> None:
+            raise StorageError("refused")
+
+        before_storage_call(client, "wipe", refuse)
+        with pytest.raises(StorageError, match="refused"):
+            await client.stop_integration()
+        await client.start()
+        assert (await client.flush_data(60)).delivered == 1
+        assert (await client.stop_integration()).remaining == 0
+        assert client.stats().dropped == {}
+        assert len(sandbox.engine.events()) == 1
         await client.aclose()
 
 

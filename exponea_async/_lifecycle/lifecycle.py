@@ -245,7 +245,7 @@ class Lifecycle:
                     self._replace(keep_settings=True, keep_memory=True)
                     self._refuse()
                 raise
-            self.state, self._is_wiped, self._started_by = "open", False, {token}
+            self.state, self._is_wiped, self._deleted, self._started_by = "open", False, 0, {token}
             self.running.add(self)
         await self._log_start()
 

@@ -25,10 +25,10 @@ PREFIX = "withdrawn:"
 #: The number of states that have withdrawals; each has those whose digest begins with its number.
 SHARDS = 256
 #: The prefixes of a device's state, and of one that is set aside.
-#: The number of changes before they are loaded again: it differs from each stored one.
-UNKNOWN = b"unknown"
 DEVICE_PREFIX = "device:"
 DAMAGED = "damaged:"
+#: What stands for the latest change until it is loaded again: it differs from each stored one.
+UNKNOWN = b"unknown"
 DIGEST_SIZE = 16
 #: Why events of an end user are dropped, and the name under which they are counted.
 WITHDRAWN = "the end user has withdrawn the consent to be tracked"

@@ -140,11 +140,15 @@ class CapacityContract(ContractPart):
         cancelled.cancel()
         await asyncio.wait([cancelled])
         written: list[str] = []
-        while "c" not in written:
-            leased = await lease(storage)
-            await storage.settle(delivered(*ids(leased)))
-            written += bodies(leased)
-            await asyncio.sleep(0.01)
+
+        async def deliver() -> None:
+            while "c" not in written:
+                leased = await lease(storage)
+                await storage.settle(delivered(*ids(leased)))
+                written.extend(bodies(leased))
+                await asyncio.sleep(0.01)
+
+        await soon(deliver())
         await soon(other)
         # An attempt to write that had begun before the cancellation may be made.
         assert [each for each in written if each != "b"] == ["a", "c"]
