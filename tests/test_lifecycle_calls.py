@@ -4,7 +4,7 @@ Calls that change a client: several at once, interrupted ones, and those that an
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -35,6 +35,14 @@ CALLS: dict[str, Callable[[Exponea], Coroutine[Any, Any, object]]] = {
 
 async def track(client: Exponea) -> str:
     return (await client.for_customer(SOMEONE).track_event(Event("ping"))).status
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Finalize what a test has left behind with it, not during another test."""
+    yield
+    gc.collect()
+    gc.collect()
 
 
 class TestSeveralAtOnce:
@@ -232,6 +240,7 @@ class TestEventLoops:
     @pytest.mark.parametrize("steps", range(0, 24, 2))
     @pytest.mark.parametrize("name", CALLS)
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    @pytest.mark.usefixtures("collected")
     def test_a_call_that_is_left_behind(self, configure: Configure, name: str, steps: int) -> None:
         """A call that never ends, since its event loop was closed, does not change the client that is started again."""
         client = Exponea(configure(flush_mode="MANUAL"))
